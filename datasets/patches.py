@@ -1,0 +1,109 @@
+"""A patch: a unified diff with a digest, parsed strictly."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import unidiff
+
+
+class PatchError(ValueError):
+    """The text is not a patch that may be applied; the message says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A unified diff over repository-relative POSIX paths. The empty text is the patch that changes nothing."""
+
+    text: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the text: two equal patches share every piece of evidence."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.text.strip()
+
+    @cached_property
+    def files(self) -> tuple[PatchedFile, ...]:
+        """The files that the patch touches, parsed.
+
+        Raises:
+            PatchError: the text is no unified diff, or a path leaves the repository.
+        """
+        if self.is_empty:
+            return ()
+        try:
+            parsed = unidiff.PatchSet(self.text)
+        except (unidiff.UnidiffParseError, ValueError) as error:
+            raise PatchError(f"not a unified diff: {error}") from error
+        if not parsed:
+            raise PatchError("no file header (`--- a/FILE` and `+++ b/FILE`) found: expected a unified diff, as `git diff` prints")
+        return tuple(_patched_file(file) for file in parsed)
+
+    @property
+    def changed_lines(self) -> int:
+        """Lines added plus lines removed."""
+        return sum(len(file.added) + len(file.removed) for file in self.files)
+
+    @classmethod
+    def between(cls, before: dict[str, str], after: dict[str, str]) -> Patch:
+        """The patch that turns the texts `before` into `after` (path -> text; a missing path is a missing file)."""
+        parts = []
+        for path in sorted(before.keys() | after.keys()):
+            old, new = before.get(path), after.get(path)
+            if old != new:
+                parts.append(_unified(path, old, new))
+        return cls("".join(parts))
+
+
+@dataclass(frozen=True)
+class PatchedFile:
+    """One file of a patch."""
+
+    path: str
+    """Repository-relative path after the patch (before it, for a deleted file)."""
+    old_path: str | None
+    """Path before the patch; None for a new file."""
+    is_deleted: bool
+    added: tuple[tuple[int, str], ...]
+    """(line number after the patch, text without newline) of each added line."""
+    removed: tuple[tuple[int, str], ...]
+    """(line number before the patch, text without newline) of each removed line."""
+
+
+def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
+    old = None if file.is_added_file else _safe(file.source_file, "a/")
+    new = _safe(file.target_file, "b/") if not file.is_removed_file else (old or "")
+    lines = [line for hunk in file for line in hunk]
+    return PatchedFile(
+        path=new,
+        old_path=old,
+        is_deleted=bool(file.is_removed_file),
+        added=tuple((line.target_line_no, line.value.rstrip("\n")) for line in lines if line.is_added),
+        removed=tuple((line.source_line_no, line.value.rstrip("\n")) for line in lines if line.is_removed),
+    )
+
+
+def _safe(path: str, prefix: str) -> str:
+    name = path.removeprefix(prefix)
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
+        raise PatchError(f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files")
+    return str(pure)
+
+
+def _unified(path: str, old: str | None, new: str | None) -> str:
+    header_old = f"a/{path}" if old is not None else "/dev/null"
+    header_new = f"b/{path}" if new is not None else "/dev/null"
+    lines = difflib.unified_diff(
+        (old or "").splitlines(keepends=True), (new or "").splitlines(keepends=True), header_old, header_new
+    )
+    text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return f"diff --git a/{path} b/{path}\n{text}"

@@ -1,0 +1,143 @@
+"""The nouns of a task: what an agent is asked to mend, and how one finds out whether it did."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from regrade.datasets.patches import Patch
+
+IGNORED_DIRECTORIES = frozenset(
+    {".git", ".hg", ".svn", ".venv", "venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox",
+     "node_modules", ".hypothesis", ".eggs"}
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A repository's files at one state: a pristine folder with some files replaced.
+
+    Nothing is ever written to `root`; workspaces are copies.
+    """
+
+    root: Path
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """Repository-relative path -> text that stands in place of the file in `root`."""
+
+    def paths(self) -> list[str]:
+        """Sorted repository-relative paths of all files; version control, caches and links are left out."""
+        found = set(self.replaced)
+        for folder, directories, names in self.root.walk() if hasattr(self.root, "walk") else _walk(self.root):
+            directories[:] = [name for name in directories if name not in IGNORED_DIRECTORIES]
+            found.update((Path(folder) / name).relative_to(self.root).as_posix() for name in names)
+        return sorted(path for path in found if path in self.replaced or not (self.root / path).is_symlink())
+
+    def read(self, path: str) -> str:
+        """The text of a file (UTF-8; undecodable bytes are kept as surrogates). Raises FileNotFoundError."""
+        if path in self.replaced:
+            return self.replaced[path]
+        return (self.root / path).read_bytes().decode("utf-8", "surrogateescape")
+
+    def with_files(self, files: Mapping[str, str]) -> Tree:
+        return replace(self, replaced={**self.replaced, **files})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over every path and content."""
+        whole = hashlib.sha256()
+        for path in self.paths():
+            content = (
+                self.replaced[path].encode("utf-8", "surrogateescape") if path in self.replaced
+                else (self.root / path).read_bytes()
+            )
+            whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+        return whole.hexdigest()
+
+
+def _walk(root: Path) -> list[tuple[str, list[str], list[str]]]:
+    import os  # Path.walk exists from Python 3.12 on
+
+    return os.walk(root)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one execution of a candidate may use. Beyond it the candidate is stopped, and that is its own doing."""
+
+    wall_seconds: float = 60.0
+    memory_mb: int = 2048
+    processes: int = 64
+    file_mb: int = 64
+    """The largest file that it may write."""
+
+
+@dataclass(frozen=True)
+class TestSuite:
+    """How the tests of a repository are run with pytest."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    python_path: tuple[str, ...] = (".",)
+    """Folders, relative to the root, that come first on sys.path ("src" for a src layout)."""
+    paths: tuple[str, ...] = ()
+    """Files or folders given to pytest; empty: whatever the repository's own configuration collects."""
+    options: tuple[str, ...] = ()
+    """Further pytest options, such as `-o addopts=`."""
+    protected: tuple[str, ...] = ("**/test_*.py", "**/*_test.py", "**/tests/**", "**/test/**", "**/conftest.py", "pytest.ini",
+                                  "tox.ini", "setup.cfg", "pyproject.toml", "**/.coveragerc")
+    """Globs of the files that are always taken from the pristine tree (matched with the root-relative path)."""
+    reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
+    """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
+    imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """`file::qualified.function` of functions executed while tests were imported or collected: every test depends on them."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a task's bug lies (for policies that are shown one function)."""
+
+    file: str
+    function: str
+    """Qualified name, such as `Cache.__getitem__`."""
+    first_line: int
+    """First line of the function in the base tree (1-based, decorators left out)."""
+    last_line: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A repository at a base state and what is wanted of it."""
+
+    id: str
+    repository: str
+    """Name of the repository or package; results are clustered and splits are made by it."""
+    base: Tree
+    instruction: str
+    fail_to_pass: tuple[str, ...]
+    """Ids of the tests that fail at the base and must pass."""
+    pass_to_pass: tuple[str, ...]
+    """Ids of the tests that pass at the base, repeatedly, and must keep passing: the whole suite, not a selection."""
+    suite: TestSuite = TestSuite()
+    requirements: tuple[str, ...] = ()
+    """Pinned requirements of the environment that the tests run in; empty: the interpreter that runs regrade."""
+    limits: Limits = Limits()
+    source: str = "local"
+    """Where the task came from: `mutation`, `local`, ..."""
+    target: Target | None = None
+    failure: str = ""
+    """What one failing test shows at the base: its line and its error (a policy may see this)."""
+    reference: Patch | None = field(default=None, repr=False)
+    """The known good patch. Never shown to a policy: see `without_reference`."""
+
+    def without_reference(self) -> Task:
+        """The task as a policy may see it."""
+        return replace(self, reference=None)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that could change a verdict: base, tests, environment and limits (not the instruction)."""
+        parts = (self.base.digest, self.fail_to_pass, self.pass_to_pass, self.suite, self.requirements, self.limits)
+        return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,210 @@
+"""Evidence: frozen records of facts that probes found out by running or reading code. No judgement is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class TestStatus(StrEnum):
+    """What became of one test. Only PASSED is a pass: missing, skipped and expected failures are not."""
+
+    __test__ = False
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    XFAILED = "xfailed"
+    MISSING = "missing"
+    """Asked for, and never reported: not collected, or the process died before it."""
+    UNREACHED = "unreached"
+    """Not run, because the change cannot reach it: it executes none of the changed functions."""
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """One test, after the patch."""
+
+    __test__ = False
+
+    status: TestStatus
+    message: str = ""
+    """First lines of the failure: the failing line and the error."""
+    seconds: float = 0.0
+
+
+class End(StrEnum):
+    """How an execution ended. All but COMPLETED are the candidate's own doing."""
+
+    COMPLETED = "completed"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    """The process died, or left, before it had reported (a signal, `os._exit`)."""
+    NOT_APPLIED = "not applied"
+    """The patch does not apply to the base tree: nothing was run."""
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """The tests of the task, run on the patched tree."""
+
+    __test__ = False
+
+    outcomes: Mapping[str, TestOutcome]
+    """Every FAIL_TO_PASS and PASS_TO_PASS id -> its outcome."""
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    end: End = End.COMPLETED
+    detail: str = ""
+    """What stopped the run, in words: the last lines of its output, the limit that it hit."""
+    scope: str = "full"
+    """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
+    seconds: float = 0.0
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        return tuple(test for test in self.fail_to_pass if self.outcomes[test].status is TestStatus.PASSED)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
+        good = (TestStatus.PASSED, TestStatus.UNREACHED)
+        return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in good)
+
+    @property
+    def resolved(self) -> bool:
+        """All FAIL_TO_PASS pass and no PASS_TO_PASS is broken (there must be at least one test)."""
+        return bool(self.outcomes) and len(self.fixed) == len(self.fail_to_pass) and not self.broken
+
+
+@dataclass(frozen=True)
+class BuildRun:
+    """Does the patched tree still byte-compile and import?"""
+
+    ok: bool
+    checked_files: int
+    error: str = ""
+    """First error with file and line."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One lint finding."""
+
+    rule: str
+    file: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class LintDelta:
+    """Lint findings in the patched files, before and after, by the project's own ruff settings from the pristine tree."""
+
+    added: tuple[Finding, ...]
+    removed: tuple[Finding, ...]
+    changed_lines: int
+    unparsable: tuple[str, ...] = ()
+    """Files that ruff cannot parse after the patch."""
+
+
+@dataclass(frozen=True)
+class FunctionComplexity:
+    file: str
+    function: str
+    before: int | None
+    """Cyclomatic complexity; None where the function did not exist."""
+    after: int | None
+
+
+@dataclass(frozen=True)
+class ComplexityDelta:
+    """Cyclomatic complexity (radon) of the functions of the patched files."""
+
+    functions: tuple[FunctionComplexity, ...]
+    """Only those that changed, appeared or vanished."""
+    sum_before: int
+    sum_after: int
+    max_before: int
+    max_after: int
+    unparsable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImpactedModule:
+    """A module, outside the patched files, that depends on something that the patch changed."""
+
+    module: str
+    hops: int
+    weight: float
+    """weight of the change x confidence x 0.5^(hops - 1), the largest over all paths."""
+    path: tuple[str, ...]
+    """How it is reached: symbol, module, ..., this module."""
+    tests: tuple[str, ...] = ()
+    """Test files that reach this module through the import graph."""
+    dangling: tuple[str, ...] = ()
+    """Names that it imports from the patched modules and that no longer exist."""
+
+
+@dataclass(frozen=True)
+class Impact:
+    """The patch's reach over the import graph."""
+
+    changed_symbols: tuple[str, ...]
+    modules: tuple[ImpactedModule, ...]
+    new_cycles: tuple[tuple[str, ...], ...] = ()
+    unparsable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The shape of the patch."""
+
+    added_lines: int
+    removed_lines: int
+    files: tuple[str, ...]
+
+    @property
+    def changed_lines(self) -> int:
+        return self.added_lines + self.removed_lines
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.files
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """One sign that the patch reaches for the verdict."""
+
+    kind: str
+    file: str
+    line: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """Edits to tests, configuration or the machinery of the verdict. Such edits never reach the run: they are left out of it."""
+
+    signs: tuple[Tampering, ...]
+    ignored_files: tuple[str, ...] = ()
+    """Files of the patch that the run took from the pristine tree instead."""
+
+
+Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | Impact | Diff | Integrity
+
+
+@dataclass(frozen=True)
+class EvidenceSet:
+    """All that is known of one patch on one task: evidence by its type, and what could not be found out."""
+
+    records: Mapping[type, Any] = field(default_factory=dict)
+    infrastructure: Mapping[type, str] = field(default_factory=dict)
+    """Evidence type -> why it could not be gathered for a reason that is not the candidate's."""
+    assurance: str = "in-process"
+    """How far the verdict can be trusted: `in-process` means that the candidate's code ran in the interpreter that ran the tests."""
