@@ -1,0 +1,1 @@
+"""The `regrade` command: one module a verb."""
