@@ -1,0 +1,72 @@
+"""Files that survive `kill -9`: JSON lines appended one whole line at a time, and files replaced all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.errors import UserError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`: a reader, or a restart, sees the old file or the new one and never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append each row as one line of JSON by one `write`, then flush to disk.
+
+    What a killed process left of a line is cut off first (see `repair`), so that no row is ever glued to a torn one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    repair(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        for row in rows:
+            os.write(descriptor, (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def repair(path: Path) -> None:
+    """Cut off a last line without its newline: its writer was killed half-way, and its work counts as not done."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            content = path.read_bytes()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; a torn last line is left out, a missing file has no rows.
+
+    Raises:
+        UserError: a whole line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is empty, or torn
+    return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and run again") from error
+    if not isinstance(row, dict):
+        found = repr(line[:40])
+        raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; delete that line and run again")
+    return row

@@ -1,0 +1,269 @@
+"""A run: a folder with a manifest (what was done, with what, how long it took) and everything that was measured.
+
+    RUN/manifest.json                   versions, seeds, configuration, policies, phases: see `Manifest`
+    RUN/evaluations/POLICY.jsonl        rows of a policy on the held-out tasks, all temperatures
+    RUN/evaluations-validation/...      the same on the validation tasks, which chose the temperatures
+    RUN/training/PHASE.jsonl            one line a step, any numeric keys (loss, reward, entropy, kl, ...)
+    RUN/checkpoints/NAME/               weights and optimizer states
+    RUN/summary.json, RUN/report.html   written by `regrade.reports`
+
+Every file is appended line by line or replaced at once, so a run killed at any moment can be opened and gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators import journal
+
+Role = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
+"""What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
+what is judged, what saw more than it was allowed to, and what follows a fixed rule (changes nothing; the reference)."""
+
+HEARTBEAT_SECONDS = 5.0
+"""How much of a phase's wall time a `kill -9` may cost."""
+
+RECORDED_PACKAGES = ("regrade", "numpy", "pandas", "pytest", "scipy", "statsmodels", "torch", "transformers", "trl")
+
+STEP_SECONDS = {
+    "execution": "execution_seconds", "generation": "generation_seconds", "training": "training_seconds",
+}
+"""Part of a training step -> the key of the training log that holds its seconds."""
+
+
+@dataclass(frozen=True)
+class PolicyEntry:
+    """What the report needs to know of one policy; its rows lie in `evaluations/`."""
+
+    role: Role
+    best_temperature: float = 0.0
+    """Chosen on validation tasks, never on the held-out ones; 0 is greedy."""
+    label: str = ""
+    """The name that people read; empty: the policy's own name."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Wall time of one phase of a run, over all the attempts that it took."""
+
+    seconds: float = 0.0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is needed to repeat a run and to read its results."""
+
+    name: str = ""
+    started: str = ""
+    """UTC, ISO 8601."""
+    model: str = ""
+    sandbox: str = ""
+    assurance: str = ""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Python, the platform and each package that could change a result."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Name of an input (a set of tasks, a model's weights) -> its digest."""
+    policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    """In the order in which they began."""
+    share_of_step: Mapping[str, float] = field(default_factory=dict)
+    """execution, generation, training -> share of the wall time of reinforcement learning's steps; adds up to 1."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know: a time-out that cut a phase short, an odd setting."""
+
+    def to_json(self) -> dict[str, Any]:
+        """`phases` is written as name -> seconds, `phases_done` lists those that ended."""
+        values = asdict(self)
+        values["phases"] = {name: round(phase.seconds, 3) for name, phase in self.phases.items()}
+        values["phases_done"] = [name for name, phase in self.phases.items() if phase.done]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str = "manifest") -> Manifest:
+        """Raises UserError naming `source` and the entry that is wrong."""
+        known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
+        done = set(values.get("phases_done", ()))
+        known["policies"] = {name: _policy(name, entry, source) for name, entry in values.get("policies", {}).items()}
+        seconds = values.get("phases", {})
+        known["phases"] = {name: Phase(float(spent), name in done) for name, spent in seconds.items()}
+        known["notes"] = tuple(values.get("notes", ()))
+        return cls(**known)
+
+
+class Run:
+    """A run's folder. Making one creates the folder and its manifest, or opens those that are there.
+
+    The manifest is read anew for each access and replaced at once by each change, so several `Run`s of one folder in
+    one process agree. Two processes should not change one run at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()  # the heartbeat of a phase writes beside the program
+        if not self.manifest_path.exists():
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """A run that must exist already. Raises UserError if it doesn't."""
+        if not (folder / "manifest.json").exists():
+            advice = "give a folder that `regrade demo` or `regrade evaluate` wrote"
+            raise UserError(f"{folder} is no run: it has no manifest.json; {advice}")
+        return cls(folder)
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it stands on disk. Raises UserError if it cannot be read."""
+        path, advice = self.manifest_path, "restore it or start the run in a new folder"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error}); {advice}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
+        return Manifest.from_json(values, str(path))
+
+    def update(self, **changes: Any) -> Manifest:
+        """Replace fields of the manifest (see `Manifest`); mappings are merged into what is there, key by key."""
+        with self._lock:
+            old = self.manifest
+            merged: dict[str, Any] = {
+                key: {**getattr(old, key), **value} if isinstance(value, Mapping) else value
+                for key, value in changes.items()
+            }
+            new = replace(old, **merged)
+            self._write(new)
+            return new
+
+    def add_policy(self, name: str, role: Role, *, best_temperature: float = 0.0, label: str = "") -> None:
+        """Enter a policy into the manifest, or change its entry."""
+        self.update(policies={name: PolicyEntry(role, best_temperature, label)})
+
+    def note(self, text: str) -> None:
+        """Add a note for the reader of the report, once."""
+        with self._lock:
+            if text not in self.manifest.notes:
+                self.update(notes=(*self.manifest.notes, text))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase. The time of attempts that failed or were killed counts; `finished(name)` once one ends well.
+
+        The time is saved every few seconds, so that a `kill -9` loses no more than that.
+        """
+        before = self.manifest.phases.get(name, Phase()).seconds
+        began = time.monotonic()
+        stop = threading.Event()
+
+        def save(done: bool) -> None:
+            self.update(phases={name: Phase(before + time.monotonic() - began, done)})
+
+        def beat() -> None:
+            while not stop.wait(HEARTBEAT_SECONDS):
+                save(False)
+
+        save(False)
+        heart = threading.Thread(target=beat, name=f"time of {name}", daemon=True)
+        heart.start()
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            stop.set()
+            heart.join()
+            save(done)
+
+    def finished(self, name: str) -> bool:
+        """Did the phase end well, in this process or an earlier one?"""
+        return self.manifest.phases.get(name, Phase()).done
+
+    def evaluation(self, policy: str) -> Path:
+        """Where the held-out rows of a policy are."""
+        return self.folder / "evaluations" / f"{_file_name(policy)}.jsonl"
+
+    def validation(self, policy: str) -> Path:
+        """Where the validation rows of a policy are: they choose its temperature and checkpoint."""
+        return self.folder / "evaluations-validation" / f"{_file_name(policy)}.jsonl"
+
+    def training_log(self, phase: str) -> Path:
+        return self.folder / "training" / f"{_file_name(phase)}.jsonl"
+
+    def checkpoint(self, name: str) -> Path:
+        """A folder for weights; not created here, so that its presence can mean that it is whole."""
+        return self.folder / "checkpoints" / _file_name(name)
+
+    def log(self, phase: str, step: int, seconds: float, **numbers: float) -> None:
+        """Append one step to the training log. `seconds`: wall time since the phase began.
+
+        Keys are free; `execution_seconds`, `generation_seconds` and `training_seconds` of reinforcement learning make
+        `share_of_step`. A number that is not finite is written as null: it shows as a gap.
+        """
+        row = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        journal.append(self.training_log(phase), [{"phase": phase, "step": step, "seconds": seconds, **row}])
+
+    def training(self) -> dict[str, list[dict[str, Any]]]:
+        """Phase -> its steps in order. A step done again after a restart counts once, as it was last."""
+        phases: dict[str, dict[int, dict[str, Any]]] = {}
+        for path in sorted((self.folder / "training").glob("*.jsonl")):
+            for row in journal.read(path):
+                phases.setdefault(str(row.get("phase", path.stem)), {})[int(row.get("step", 0))] = row
+        return {name: [steps[step] for step in sorted(steps)] for name, steps in phases.items()}
+
+    def share_of_step(self) -> dict[str, float]:
+        """execution, generation, training -> share: from the manifest, else from the seconds in the training logs."""
+        if self.manifest.share_of_step:
+            return dict(self.manifest.share_of_step)
+        rows = [row for steps in self.training().values() for row in steps]
+        steps = [row for row in rows if row.get(STEP_SECONDS["execution"]) is not None]
+        spent = {part: sum(float(row.get(key) or 0.0) for row in steps) for part, key in STEP_SECONDS.items()}
+        whole = sum(spent.values())
+        return {part: seconds / whole for part, seconds in spent.items()} if whole else {}
+
+    def _write(self, manifest: Manifest) -> None:
+        journal.write_atomically(self.manifest_path, json.dumps(manifest.to_json(), indent=2) + "\n")
+
+
+def installed_versions() -> dict[str, str]:
+    """Python, the platform, and the packages of `RECORDED_PACKAGES` that are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+
+
+def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
+    if isinstance(entry, PolicyEntry):
+        return entry
+    if not isinstance(entry, dict) or entry.get("role") not in get_args(Role):
+        roles = ", ".join(get_args(Role))
+        raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {entry!r}")
+    return PolicyEntry(entry["role"], float(entry.get("best_temperature", 0.0)), str(entry.get("label", "")))

@@ -1,0 +1,103 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators import journal
+from regrade.evaluators.runs import Run
+
+
+def test_manifest_survives_reopening_and_merges_mappings(tmp_path):
+    run = Run(tmp_path / "demo")
+    run.update(model="tiny", seeds={"training": 1})
+    run.update(seeds={"evaluation": 2})
+    run.add_policy("sft", "baseline", best_temperature=0.5, label="SFT")
+    run.note("cut short")
+    run.note("cut short")
+    again = Run.open(tmp_path / "demo").manifest
+    assert again == run.manifest
+    assert dict(again.seeds) == {"training": 1, "evaluation": 2}
+    assert again.policies["sft"].best_temperature == 0.5
+    assert again.notes == ("cut short",)
+    assert "pandas" in again.versions
+
+
+def test_phases_add_up_over_attempts_and_only_a_good_end_finishes(tmp_path):
+    run = Run(tmp_path)
+    with contextlib.suppress(RuntimeError), run.phase("sft"):
+        time.sleep(0.05)
+        raise RuntimeError
+    assert not run.finished("sft")
+    first = run.manifest.phases["sft"].seconds
+    assert first >= 0.05
+    with Run(tmp_path).phase("sft"):
+        time.sleep(0.05)
+    assert run.finished("sft")
+    assert run.manifest.phases["sft"].seconds >= first + 0.05
+    assert list(json.loads(run.manifest_path.read_text())["phases"]) == ["sft"]
+
+
+def test_a_killed_phase_keeps_its_time(tmp_path):
+    program = (
+        "import sys, time, pathlib; from regrade.evaluators import runs; runs.HEARTBEAT_SECONDS = 0.05\n"
+        "run = runs.Run(pathlib.Path(sys.argv[1]))\n"
+        "with run.phase('rl'):\n    print('in', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"in\n"
+    time.sleep(0.4)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    run = Run.open(tmp_path)
+    assert not run.finished("rl")
+    assert 0.2 <= run.manifest.phases["rl"].seconds < 5
+
+
+def test_training_log_keeps_the_last_of_a_repeated_step_and_yields_shares(tmp_path):
+    run = Run(tmp_path)
+    run.log("grpo", 1, 1.0, loss=float("nan"), execution_seconds=9, generation_seconds=2, training_seconds=1)
+    run.log("grpo", 2, 2.0, reward=0.2)
+    run.log("grpo", 1, 1.5, reward=0.3, execution_seconds=1, generation_seconds=2, training_seconds=1)
+    run.log("sft", 1, 1.0, loss=2.0, training_seconds=50)
+    steps = run.training()
+    assert [row["reward"] for row in steps["grpo"]] == [0.3, 0.2]
+    assert run.share_of_step() == {"execution": 0.25, "generation": 0.5, "training": 0.25}
+
+
+def test_names_of_policies_cannot_leave_the_run(tmp_path):
+    run = Run(tmp_path)
+    assert run.evaluation("../../x/y").parent == tmp_path / "evaluations"
+    assert run.evaluation("org/model").name == "org_model.jsonl"
+
+
+def test_wrong_manifests_are_named(tmp_path):
+    with pytest.raises(UserError, match="is no run"):
+        Run.open(tmp_path)
+    run = Run(tmp_path)
+    run.manifest_path.write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        _ = run.manifest
+    run.manifest_path.write_text('{"policies": {"a": {"role": "boss"}}}')
+    with pytest.raises(UserError, match=r"role must be one of baseline, .*boss"):
+        _ = run.manifest
+
+
+def test_journal_drops_a_torn_line_and_never_glues_to_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    journal.append(path, [{"a": 1}])
+    with path.open("a") as file:
+        file.write('{"a": 2')
+    assert journal.read(path) == [{"a": 1}]
+    journal.append(path, [{"a": 3}])
+    assert journal.read(path) == [{"a": 1}, {"a": 3}]
+    path.write_text('{"a": 1}\nnonsense\n')
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        journal.read(path)
