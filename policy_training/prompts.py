@@ -1,0 +1,100 @@
+"""The short answer format: a function with numbered lines and one failing test go in, `LINE new text` comes out.
+
+A prompt for a small model must be short. It sees the body of one function, without its docstring, dedented and
+numbered; the line of a test that fails and its error; and answers with one line to put in place of another:
+
+    1 def second(seq):
+    2     return seq[2]
+    >>> assert second([1, 2, 3]) == 2
+    AssertionError: assert 3 == 2
+    Fix:
+    2 return seq[1]
+
+The line's indentation is kept, so the answer does not repeat it. An answer that repeats the line changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from dataclasses import dataclass
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Target, Task
+
+_ANSWER = re.compile(r"\s*(\d{1,3}) (\S[^\n]*?)\s*")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task as a prompt, and the way back from an answer to a patch."""
+
+    task: Task
+    prompt: str
+    lines: tuple[int, ...]
+    """For each shown line, its 1-based number in the file."""
+
+    def patch(self, answer: str) -> Patch | None:
+        """The patch that an answer stands for: empty when it changes nothing, None when it cannot be read."""
+        match = _ANSWER.fullmatch(answer)
+        if match is None or not 1 <= int(match[1]) <= len(self.lines):
+            return None
+        target = _target(self.task)
+        before = self.task.base.read(target.file)
+        lines = before.split("\n")
+        place = self.lines[int(match[1]) - 1] - 1
+        old = lines[place]
+        lines[place] = old[: len(old) - len(old.lstrip())] + match[2]
+        return Patch.between({target.file: before}, {target.file: "\n".join(lines)})
+
+    def reference_answer(self) -> str:
+        """The answer that the task's reference patch stands for.
+
+        Raises:
+            UserError: the task has no reference, or it changes more than one shown line.
+        """
+        if self.task.reference is None:
+            raise UserError(f"task {self.task.id!r} has no reference patch: it cannot serve as a demonstration")
+        (file,) = self.task.reference.files
+        if len(file.added) != 1 or len(file.removed) != 1 or file.removed[0][0] not in self.lines:
+            raise UserError(f"task {self.task.id!r}: the reference does not replace exactly one line that the prompt shows")
+        return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
+
+
+def ask(task: Task) -> Question:
+    """Make the prompt of a task.
+
+    Raises:
+        UserError: the task does not say which function to look at.
+    """
+    target = _target(task)
+    source = task.base.read(target.file).split("\n")
+    hidden = _docstring_lines(source, target.first_line, target.last_line)
+    shown = tuple(n for n in range(target.first_line, target.last_line + 1) if n not in hidden and source[n - 1].strip())
+    text = textwrap.dedent("\n".join(source[n - 1] for n in shown))
+    body = "\n".join(f"{number} {line}" for number, line in enumerate(text.split("\n"), 1))
+    return Question(task, f"{body}\n{task.failure}\nFix:\n", shown)
+
+
+def _target(task: Task) -> Target:
+    if task.target is None:
+        raise UserError(
+            f"task {task.id!r} names no target function: this policy is shown one function, so give the task a `target` "
+            "(file, function, first_line, last_line)"
+        )
+    return task.target
+
+
+def _docstring_lines(source: list[str], first: int, last: int) -> set[int]:
+    """File line numbers of the function's own docstring."""
+    text = textwrap.dedent("\n".join(source[first - 1 : last]))
+    try:
+        function = ast.parse(text).body[0]
+    except (SyntaxError, IndexError):
+        return set()
+    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(function) is None:
+        return set()
+    docstring = function.body[0]
+    return set(range(first + docstring.lineno - 1, first + (docstring.end_lineno or docstring.lineno)))
