@@ -1,0 +1,195 @@
+"""The pinned packages that the ready-made tasks come from, and how their source distributions are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from regrade.datasets.caches import default_cache
+from regrade.datasets.errors import UserError
+
+TEST_REQUIREMENTS = (
+    "pytest==9.2.0",
+    "iniconfig==2.3.1",
+    "packaging==26.3",
+    "pluggy==1.7.0",
+    "pygments==2.21.0",
+    "typing-extensions==4.16.0",
+    "whatever==0.7",
+)
+"""One pinned environment for the tests of every package, so that a single virtual environment serves all."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A released package whose tests come with its source distribution."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the source distribution (`.tar.gz`)."""
+    subject: tuple[str, ...]
+    """Files or folders of library code, relative to the root: where bugs are planted."""
+    paths: tuple[str, ...]
+    """Files or folders given to pytest."""
+    python_path: tuple[str, ...] = (".",)
+    options: tuple[str, ...] = ("-o", "addopts=")
+    requirements: tuple[str, ...] = TEST_REQUIREMENTS
+    group: str = "training"
+    """`training`, or `held_out`: never trained on."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the unpacked folder: `name-version`."""
+        return f"{self.name}-{self.version}"
+
+
+PACKAGES: tuple[Package, ...] = (
+    Package("anytree", "2.13.0", "c9d3aa6825fdd06af7ebb05b4ef291d2db63e62bb1f9b7d9b71354be9d362714",
+            subject=("src/anytree",), paths=("tests",), python_path=("src",),
+            options=("-o", "addopts=", *(f"--ignore=tests/{name}.py" for name in (
+                "test_dotexport", "test_dotexporter", "test_mermaidexporter", "test_uniquedotexporter")))),
+    Package("boltons", "26.2.0", "d39cfd15c1a1c3bd4d705c82252fa9edb8e4f5e8cc039f8e39afac7b1b47e92c",
+            subject=("boltons",), paths=("tests",)),
+    Package("cachetools", "8.0.1", "deb1d376d4d28c2f33f3e3058043b005e0af75c35c094bd54053e27d2906ad95",
+            subject=("src/cachetools",), paths=("tests",), python_path=("src",)),
+    Package("funcy", "2.1", "8979feb3de7120afd1d00e5a8eae810c1942e4bfbc91697151e9ee1e49f79284",
+            subject=("funcy",), paths=("tests",), group="held_out"),
+    Package("inflection", "0.5.1", "1a29730d366e996aaacffb2f1f1cb9593dc38e2ddd30c91250c6dde09ea9b417",
+            subject=("inflection",), paths=("test_inflection.py",)),
+    Package("more-itertools", "11.2.1", "cbf08fd0af284dc69718b9b76a8e6203df624d70209ea511e4219d350c856f63",
+            subject=("more_itertools",), paths=("tests",)),
+    Package("parse", "1.22.4", "706d458feed5a81b02768d3156e8070baf6cee7d150a3a3c0cd43101a875c3b5",
+            subject=("parse",), paths=("tests",)),
+    Package("pydash", "8.1.0", "30914c3e9d377ea2cd0d3c0a4f252889b08392f730a5eb4d117e5b598cdf1d52",
+            subject=("src/pydash",), paths=("tests",), python_path=("src",),
+            options=("-o", "addopts=", "--ignore=tests/pytest_mypy_testing"), group="held_out"),
+    Package("semver", "3.1.1", "149b26cabada6f63212f97e94505d21578cb1d280cf714827f328d5e70765fea",
+            subject=("src/semver",), paths=("tests",), python_path=("src",)),
+    Package("sqlparse", "0.6.1", "ca722573f848ff2d30e40ea30f53a104b7dea7635ea9285891263eb2c58fb6e7",
+            subject=("sqlparse",), paths=("tests",)),
+    Package("tabulate", "0.10.0", "e2cfde8f79420f6deeffdeda9aaec3b6bc5abce947655d17ac662b126e48a60d",
+            subject=("tabulate",), paths=("test",)),
+    Package("tomlkit", "0.15.2", "83e32755ba1d20d9340bd069ee97e9f6232ba2346b63ffcba425de01f7e327a6",
+            subject=("tomlkit",), paths=("tests",)),
+    Package("toolz", "1.2.0", "9667a038e9d6ecba37995e26cb2f59ec6420b6ad8dd9677de59db9b956b08490",
+            subject=("toolz",), paths=("toolz",)),
+    Package("webcolors", "25.10.0", "62abae86504f66d0f6364c2a8520de4a0c47b80c03fc3a5f1815fedbef7c19bf",
+            subject=("src/webcolors",), paths=("tests",), python_path=("src",)),
+    Package("xmltodict", "1.0.4", "6d94c9f834dd9e44514162799d344d815a3a4faec913717a9ecbfa5be1bb8e61",
+            subject=("xmltodict.py",), paths=("tests",)),
+)
+
+
+def package(name: str) -> Package:
+    """The package of that name. Raises UserError, with the names there are, if there is none."""
+    for candidate in PACKAGES:
+        if candidate.name == name:
+            return candidate
+    known = ", ".join(candidate.name for candidate in PACKAGES)
+    raise UserError(f"no package called {name!r} among the pinned ones; choose from: {known}")
+
+
+def subject_files(package: Package, root: Path) -> list[str]:
+    """Sorted root-relative paths of the package's library modules; test modules that lie among them are left out."""
+    found: list[str] = []
+    for subject in package.subject:
+        path = root / subject
+        files = [path] if path.is_file() else path.rglob("*.py")
+        found += [file.relative_to(root).as_posix() for file in files]
+    return sorted(file for file in found if not {"tests", "test"} & set(Path(file).parts))
+
+
+def fetch(package: Package, cache: Path | None = None) -> Path:
+    """The root of the package's unpacked source distribution, downloaded with pip if it isn't in the cache yet.
+
+    The archive's SHA-256 is checked (by pip, before anything of it is used, and here). The folder appears in one
+    rename, so that a stopped download leaves nothing half done.
+
+    Raises:
+        UserError: no network, no such release, or an archive with another digest.
+    """
+    sources = (cache or default_cache()) / "sources"
+    root = sources / package.folder
+    if root.is_dir():
+        return root
+    sources.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=sources, prefix=".fetch-") as name:
+        archive = _download(package, Path(name))
+        unpacked = _unpack(archive, Path(name) / "unpacked")
+        try:
+            unpacked.rename(root)
+        except OSError:
+            if not root.is_dir():  # otherwise another process was faster, with the same bytes
+                raise
+    return root
+
+
+def fetch_all(
+    packages: Sequence[Package] = PACKAGES,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Fetch several packages side by side; `progress(done, total)` is called after each.
+
+    Raises:
+        UserError: see `fetch`; the downloads that have not begun are given up.
+    """
+    roots: dict[str, Path] = {}
+    # The time goes into the network and into pip's start, so a few threads are worth it on any machine.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        pending = {pool.submit(fetch, package, cache): package for package in packages}
+        try:
+            for done, future in enumerate(as_completed(pending), start=1):
+                roots[pending[future].name] = future.result()
+                if progress:
+                    progress(done, len(packages))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return {package.name: roots[package.name] for package in packages}
+
+
+def _download(package: Package, folder: Path) -> Path:
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package.name,
+               "--disable-pip-version-check", "--dest", str(folder), "--requirement", str(wanted)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_NO_INPUT": "1"})
+    archives = sorted(folder.glob("*.tar.gz"))
+    if result.returncode or len(archives) != 1:
+        raise UserError(
+            f"could not fetch {package.name}=={package.version} with pip: {_reason(result.stderr)}; check the network "
+            "(pip's settings for an index or proxy are honoured) and run the command again"
+        )
+    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: not the pinned release; not used")
+    return archives[0]
+
+
+def _reason(stderr: str) -> str:
+    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    return (errors[0] if errors else stderr.strip() or "pip failed and said nothing")[:300].rstrip(". ")
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack into `folder` and return the single folder in it; no member may leave it (tarfile's `data` filter)."""
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError("this Python cannot unpack archives safely (tarfile has no data filter); use Python 3.11.4 or newer")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    roots = list(folder.iterdir())
+    if len(roots) != 1 or not roots[0].is_dir():
+        shutil.rmtree(folder)
+        raise UserError(f"{archive.name} does not hold a single folder; it is no source distribution")
+    return roots[0]
