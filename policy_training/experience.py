@@ -1,0 +1,107 @@
+"""Attempts of a policy with their verdicts: sample, execute, and keep what was learned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from regrade.datasets.rollouts import Policy, Rollout, Sampling
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards.evidence import End, EvidenceSet, TestRun
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One rollout and what the tests said of it."""
+
+    rollout: Rollout
+    run: TestRun | None
+    """None: unscored, for a reason that is not the policy's."""
+    reward: float | None
+    """`training_reward`, or None where unscored."""
+
+    @property
+    def verified(self) -> bool:
+        """It fixes the bug and breaks nothing, by execution."""
+        return self.run is not None and self.run.resolved and self.run.end is End.COMPLETED
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What training pays for. Negative values are wanted: an attempt that breaks must be worse than none.
+
+    A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass, less
+    `breakage` times (a half + half the share of PASS_TO_PASS that break), once anything breaks: the first broken test
+    costs the most, so that boldness does not pay. An answer that cannot be read costs `malformed`; none costs `no_op`.
+    """
+
+    partial: float = 0.2
+    breakage: float = 0.4
+    malformed: float = 0.3
+    no_op: float = 0.1
+
+
+def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping) -> float | None:
+    """The reward of an attempt in [-1, 1]; None where it is unscored. See `Shaping`."""
+    if not rollout.well_formed:
+        return -shaping.malformed
+    if rollout.patch.is_empty:
+        return -shaping.no_op
+    if run is None:
+        return None
+    if run.resolved:
+        return 1.0
+    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else 0.0
+    broken = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 0.0
+    return shaping.partial * fixed - (shaping.breakage * (0.5 + 0.5 * broken) if run.broken else 0.0)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Wall seconds of one gathering."""
+
+    generation: float
+    execution: float
+
+
+def judge(
+    rollouts: Sequence[Rollout], tasks: dict[str, Task], scorer: Scorer, shaping: Shaping,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Attempt]:  # fmt: skip
+    """Execute the patches of rollouts (equal ones once, empty ones not at all) and reward each."""
+    jobs = [(tasks[rollout.task_id], rollout.patch) for rollout in rollouts if not rollout.patch.is_empty]
+    evidence = iter(scorer.gather(jobs, {TestRun}, progress=progress) if jobs else [])
+    attempts = []
+    for rollout in rollouts:
+        run = None if rollout.patch.is_empty else _test_run(next(evidence))
+        attempts.append(Attempt(rollout, run, training_reward(rollout, run, shaping)))
+    return attempts
+
+
+def gather(
+    policy: Policy, tasks: Sequence[Task], sampling: Sampling, seed: int, scorer: Scorer, shaping: Shaping,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[Attempt], Spent]:  # fmt: skip
+    """Let a policy try every task, and find out what became of it."""
+    began = time.monotonic()
+    rollouts = []
+    expected = len(tasks) * sampling.samples
+    for rollout in policy.propose([task.without_reference() for task in tasks], [sampling], seed):
+        rollouts.append(rollout)
+        if progress is not None:
+            progress("sampling", len(rollouts), expected)
+    sampled = time.monotonic()
+
+    def executed(done: int, total: int) -> None:
+        if progress is not None:
+            progress("executing", done, total)
+
+    attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, shaping, executed)
+    return attempts, Spent(sampled - began, time.monotonic() - sampled)
+
+
+def _test_run(evidence: EvidenceSet) -> TestRun | None:
+    found = evidence.records.get(TestRun)
+    return found if isinstance(found, TestRun) else None

@@ -1,0 +1,135 @@
+"""Online reinforcement learning on executed tests with TRL: GRPO and RLOO (REINFORCE, leave-one-out baseline)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from regrade.datasets.rollouts import Rollout
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.experience import Attempt, Shaping, judge
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.policies import MAX_ANSWER_TOKENS
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.prompts import Question, ask
+from regrade.policy_training.shared_prompt_trainer import SharedPrompts
+
+
+class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+    """GRPO that runs each prompt once."""
+
+
+class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+    """RLOO that runs each prompt once."""
+
+    droppable = False  # its loss is a mean over rows
+
+    def _log_metric(self, name: str, value: float) -> None:
+        """GRPOTrainer has this; RLOOTrainer only the table behind it."""
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+
+class ExecutedTests:
+    """A TRL reward function: applies each completion to its task, runs the tests, and pays `training_reward`.
+
+    Where an attempt stays unscored for a reason that is not the policy's, its whole group gets None: a group with a
+    hole would have its siblings' baseline shifted.
+    """
+
+    __name__ = "executed_tests"
+
+    def __init__(
+        self, tasks: Sequence[Task], scorer: Scorer, shaping: Shaping, keep: Callable[[list[Attempt]], None] | None = None
+    ) -> None:
+        self.questions: dict[str, Question] = {task.id: ask(task) for task in tasks}
+        self.scorer = scorer
+        self.shaping = shaping
+        self.keep = keep
+
+    def __call__(self, prompts: list[str], completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
+        began = time.perf_counter()
+        rollouts = [self._rollout(name, text, place) for place, (name, text) in enumerate(zip(task_id, completions, strict=True))]
+        tasks = {name: self.questions[name].task for name in set(task_id)}
+        attempts = judge(rollouts, tasks, self.scorer, self.shaping)
+        if self.keep is not None:
+            self.keep(attempts)
+        if (log_metric := kwargs.get("log_metric")) is not None:
+            log_metric("execution_seconds", time.perf_counter() - began)
+            for name, value in rates(attempts).items():
+                log_metric(name, value)
+        unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
+        return [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
+
+    def _rollout(self, task_id: str, completion: str, place: int) -> Rollout:
+        from regrade.datasets.patches import Patch
+
+        patch = self.questions[task_id].patch(completion)
+        return Rollout(
+            task_id, "trained", 1.0, place, 0, patch or Patch(""), completion=completion, well_formed=patch is not None
+        )
+
+
+def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
+    """Shares among attempts: clean fixes, any breakage, no change, unreadable."""
+    count = max(1, len(attempts))
+    return {
+        "fix_and_clean": sum(attempt.verified for attempt in attempts) / count,
+        "breakage": sum(attempt.run is not None and bool(attempt.run.broken) for attempt in attempts) / count,
+        "no_op": sum(attempt.rollout.well_formed and attempt.rollout.patch.is_empty for attempt in attempts) / count,
+        "malformed": sum(not attempt.rollout.well_formed for attempt in attempts) / count,
+    }
+
+
+def train_online(
+    language_model: LanguageModel,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    *,
+    algorithm: str,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    shaping: Shaping | None = None,
+    learning_rate: float = 2e-5,
+    prompts_per_step: int = 8,
+    samples_per_prompt: int = 8,
+    temperature: float = 1.0,
+    log: StepLog | None = None,
+) -> None:
+    """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen."""
+    freeze_embeddings(language_model.model)
+    hidden = [task.without_reference() for task in tasks]
+    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
+    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
+    arguments: dict[str, Any] = {
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
+        "per_device_train_batch_size": prompts_per_step * samples_per_prompt,
+        "gradient_accumulation_steps": 1,
+        "num_generations": samples_per_prompt,
+        "max_completion_length": MAX_ANSWER_TOKENS,
+        "temperature": temperature,
+        "beta": 0.0,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 2,
+        "remove_unused_columns": False,
+    }
+    trainer_type, config = (
+        (SharedPromptGRPOTrainer, GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo"))
+        if algorithm == "grpo"
+        else (SharedPromptRLOOTrainer, RLOOConfig(**arguments))
+    )
+    language_model.model.train()
+    trainer = trainer_type(
+        model=language_model.model, reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer, callbacks=[StopAndLog(budget, log)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    language_model.model.eval()

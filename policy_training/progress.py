@@ -1,0 +1,75 @@
+"""What every trainer here shares: a log of steps, a budget of wall time, and quiet defaults for TRL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+StepLog = Callable[[int, float, Mapping[str, float]], None]
+"""Called with (step, seconds since the start, numbers of the step)."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When training stops: after so many optimizer steps or seconds, whichever comes first."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class StopAndLog(TrainerCallback):  # type: ignore[misc]
+    """Hands each step's numbers on, and ends training when the budget is spent."""
+
+    budget: Budget
+    log: StepLog | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        del args, control
+        if self.log is not None and logs and "train_runtime" not in logs:
+            numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+            self.log(state.global_step, time.monotonic() - self.began, numbers)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        del args
+        over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
+        over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
+        if over_time or over_steps:
+            control.should_training_stop = True
+        return control
+
+
+def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: float) -> dict[str, Any]:
+    """Keyword arguments that every TRL configuration here gets."""
+    import torch
+
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "data_seed": seed,
+        "learning_rate": learning_rate,
+        "max_steps": budget.steps if budget.steps is not None else -1,
+        "num_train_epochs": 1_000 if budget.steps is None else 1,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "gradient_checkpointing": False,
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+
+
+def freeze_embeddings(model: Any) -> None:
+    """Leave the (tied) embeddings as they are: a fifth of the small model, and answers use few of its tokens."""
+    model.get_input_embeddings().weight.requires_grad_(False)

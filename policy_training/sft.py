@@ -1,0 +1,96 @@
+"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified ones."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.prompts import ask
+from regrade.policy_training.shared_prompts import pack, packed_log_probs
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the answer to learn."""
+
+    prompt: str
+    completion: str
+
+
+def demonstrations(tasks: Sequence[Task]) -> list[Example]:
+    """The reference fix of each task, as the answer that a policy should give.
+
+    Raises:
+        UserError: a task has no reference, or none that the answer format can express.
+    """
+    questions = [ask(task) for task in tasks]
+    return [Example(question.prompt, question.reference_answer()) for question in questions]
+
+
+def train_sft(
+    language_model: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    learning_rate: float = 1e-4,
+    batch_size: int = 8,
+    log: StepLog | None = None,
+) -> None:
+    """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone."""
+    if not examples:
+        raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
+    freeze_embeddings(language_model.model)
+    eos = language_model.tokenizer.eos_token
+    rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
+    random.Random(seed).shuffle(rows)
+    arguments = SFTConfig(
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
+        per_device_train_batch_size=batch_size,
+        completion_only_loss=True,
+        max_length=None,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=3,
+        train_sampling_strategy="group_by_length",
+    )
+    language_model.model.train()
+    stop = StopAndLog(budget, log)
+    trainer = SFTTrainer(
+        language_model.model, args=arguments, train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer, callbacks=[stop],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    language_model.model.eval()
+
+
+@torch.no_grad()
+def answer_loss(language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048) -> float:
+    """Mean negative log-likelihood per answer token (nats), each prompt run once."""
+    stop = language_model.stop_ids[0]
+    prompts = [language_model.encode(example.prompt) for example in examples]
+    answers = [[*language_model.encode(example.completion), stop] for example in examples]
+    rows, _ = pack(prompts, answers)
+    rows.sort(key=lambda row: row.length)
+    total, count, start = 0.0, 0, 0
+    while start < len(rows):
+        size = max(1, math.floor(tokens_per_batch / rows[min(start + 7, len(rows) - 1)].length))
+        log_probs, _ = packed_log_probs(language_model.model, rows[start : start + size])
+        flat = torch.cat([piece for row in log_probs for piece in row])
+        total -= float(flat.sum())
+        count += len(flat)
+        start += size
+    return total / count

@@ -1,0 +1,110 @@
+"""What makes TRL's online trainers run each prompt once, as a mixin over their generation and log-prob methods.
+
+Used as `class X(SharedPrompts, GRPOTrainer)`. TRL stays the trainer: sampling of tasks, advantages, losses, clipping,
+logging and checkpoints are its own.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regrade.policy_training.shared_prompts import pack, packed_log_probs, sample
+
+
+class SharedPrompts:
+    """Mixin: group rows by prompt when sampling and when scoring tokens; time the parts of a step."""
+
+    answer_batch_rows = 96
+    """Completions decoded at a time."""
+    tokens_per_pass = 6144
+    """Tokens of packed rows in one forward pass while gradients are on."""
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        """Completions for `prompt_ids`, in which TRL repeats each prompt once per completion wanted."""
+        began = time.perf_counter()
+        waiting: dict[tuple[int, ...], list[int]] = {}
+        for place, prompt in enumerate(prompt_ids):
+            waiting.setdefault(tuple(prompt), []).append(place)
+        out: list[list[int]] = [[] for _ in prompt_ids]
+        most = max(map(len, waiting.values()))
+        size = max(1, self.answer_batch_rows // most)
+        prompts = sorted(waiting, key=len)
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
+            for prompt, answers in zip(batch, self._sample(batch, most), strict=True):
+                for place, answer in zip(waiting[prompt], answers, strict=False):
+                    out[place] = answer
+        self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
+        return out, None
+
+    def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> list[list[list[int]]]:
+        model = self.accelerator.unwrap_model(self.model)
+        seed = int(torch.randint(2**62, ()))  # from torch's own generator, which the trainer seeds and checkpoints
+        generator = torch.Generator(device=model.device).manual_seed(seed)
+        return sample(
+            model, prompts, [self.temperature] * each, stop_ids=list(self.eos_token_ids),
+            max_tokens=self.args.max_completion_length, generator=generator,
+        )  # fmt: skip
+
+    def _get_per_token_logps_and_entropies(
+        self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int,
+        batch_size: int | None = None, compute_entropy: bool = False, **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
+        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first. Returns (B, C), (B, C) or None, None."""
+        del batch_size
+        split = input_ids.shape[1] - logits_to_keep
+        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids[:, :split], attention_mask[:, :split], strict=True)]
+        answers = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids[:, split:], attention_mask[:, split:], strict=True)]
+        rows, places = pack(prompts, answers)
+        scored = [
+            packed_log_probs(self.accelerator.unwrap_model(model), rows[a:b], self.temperature, entropy=compute_entropy)
+            for a, b in _passes([row.length for row in rows], self.tokens_per_pass)
+        ]
+        log_probs = _laid_out([piece for part, _ in scored for piece in part], places, logits_to_keep)
+        if not compute_entropy:
+            return log_probs, None, None
+        spread = [piece for _, part in scored for piece in part or []]
+        return log_probs, _laid_out(spread, places, logits_to_keep), None
+
+    def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """TRL's loss over the rows that carry a gradient: those of groups without variance have advantage 0."""
+        if self.beta == 0.0 and self.droppable:
+            inputs = _with_advantage(inputs)
+        return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+
+    droppable = True
+    """Does the loss's normaliser stay the same when rows of advantage 0 are left out? (A sum over a fixed count.)"""
+
+
+def _passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
+    """Slices of rows whose padded size stays under `tokens` (one row at least)."""
+    slices, start, widest = [], 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and max(widest, length) * (place - start + 1) > tokens:
+            slices.append((start, place))
+            start, widest = place, 0
+        widest = max(widest, length)
+    return [*slices, (start, len(lengths))]
+
+
+def _laid_out(pieces: list[list[Tensor]], places: list[tuple[int, int]], width: int) -> Tensor:
+    """[row][completion] tensors back as the (B, C) of the inputs, 0 on padding."""
+    out = [torch.nn.functional.pad(pieces[row][column], (0, width - len(pieces[row][column]))) for row, column in places]
+    return torch.stack(out)
+
+
+def _with_advantage(inputs: dict[str, Any]) -> dict[str, Any]:
+    advantages = inputs["advantages"]
+    flat = advantages if advantages.dim() == 1 else advantages.abs().sum(1)
+    keep = (flat != 0).nonzero().flatten()
+    if len(keep) == 0:
+        keep = torch.zeros(1, dtype=torch.long, device=advantages.device)  # a loss of 0 that still has a graph
+    rows = len(advantages)
+    return {
+        key: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows else value
+        for key, value in inputs.items()
+    }
