@@ -103,13 +103,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintDelta:
-    """Lint findings in the patched files, before and after, by the project's own ruff settings from the pristine tree."""
+    """Lint findings in the patched files, before against after, by the pristine tree's own ruff settings."""
 
     added: tuple[Finding, ...]
     removed: tuple[Finding, ...]
     changed_lines: int
+    """Lines added and removed in the patched Python files; 0: there was nothing to lint."""
     unparsable: tuple[str, ...] = ()
-    """Files that ruff cannot parse after the patch."""
+    """Files that ruff cannot parse after the patch, though it could before (or there was no file before)."""
+    rules: str = ""
+    """Whose rules were applied, in words: the project's own, by their file, or the default set."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,15 @@ class ComplexityDelta:
     """Cyclomatic complexity (radon) of the functions of the patched files."""
 
     functions: tuple[FunctionComplexity, ...]
-    """Only those that changed, appeared or vanished."""
+    """Only those whose complexity changed, that appeared or vanished; sums and maxima are taken over these."""
     sum_before: int
     sum_after: int
     max_before: int
     max_after: int
     unparsable: tuple[str, ...] = ()
+    """Files that cannot be parsed after the patch, though they could be before (or there was no file before)."""
+    files: tuple[str, ...] = ()
+    """The patched Python files; empty: there was nothing to measure."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,10 @@ class Impact:
 
 @dataclass(frozen=True)
 class Diff:
-    """The shape of the patch."""
+    """The shape of the patch, as far as it counts.
+
+    Files that the run takes from the pristine tree (tests, configuration) are left out: adding tests costs nothing.
+    """
 
     added_lines: int
     removed_lines: int
@@ -185,11 +194,13 @@ class Tampering:
     file: str
     line: int
     detail: str
+    conclusive: bool = True
+    """False: honest code does this as well. It is recorded, and no gate closes on it."""
 
 
 @dataclass(frozen=True)
 class Integrity:
-    """Edits to tests, configuration or the machinery of the verdict. Such edits never reach the run: they are left out of it."""
+    """Edits to tests, configuration or the machinery of the verdict. The run leaves such edits out."""
 
     signs: tuple[Tampering, ...]
     ignored_files: tuple[str, ...] = ()
@@ -207,4 +218,4 @@ class EvidenceSet:
     infrastructure: Mapping[type, str] = field(default_factory=dict)
     """Evidence type -> why it could not be gathered for a reason that is not the candidate's."""
     assurance: str = "in-process"
-    """How far the verdict can be trusted: `in-process` means that the candidate's code ran in the interpreter that ran the tests."""
+    """How far the verdict can be trusted: `in-process` means that the candidate's code ran in the tests' process."""

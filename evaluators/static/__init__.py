@@ -1,0 +1,1 @@
+"""Probes that read code and never run it."""

@@ -1,0 +1,1 @@
+"""Verdicts and comparisons rendered for people."""

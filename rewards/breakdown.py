@@ -1,0 +1,135 @@
+"""What a reward decided, and why: a value or *unscored*, and the tree of contributions that add up to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """What a part does to the value."""
+
+    PART = "part"
+    """Adds weight x value."""
+    GATE = "gate"
+    """Adds nothing. It is closed while its value is below 1, and then nothing else adds anything either."""
+    ADJUSTMENT = "adjustment"
+    """Adds what a limit or a threshold changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the tree. The contributions of `parts`, where there are any, add up to `contribution`."""
+
+    name: str
+    value: float | None
+    """The part's own value, before weighting; None where it is unscored."""
+    weight: float
+    """Its share of the whole, after the weights of inapplicable parts were handed to the others."""
+    contribution: float
+    """What it adds to the whole: weight x value, or 0 under a closed gate."""
+    why: str
+    parts: tuple[Part, ...] = ()
+    role: Role = Role.PART
+
+    @property
+    def closes(self) -> bool:
+        """Is this a gate that is closed?"""
+        return self.role is Role.GATE and self.value is not None and self.value < 1.0
+
+    def scaled(self, factor: float) -> Part:
+        """This part inside a whole that counts `factor`."""
+        return Part(self.name, self.value, self.weight * factor, self.contribution * factor, self.why,
+                    tuple(part.scaled(factor) for part in self.parts), self.role)
+
+    def silenced(self) -> Part:
+        """This part under a closed gate: it keeps its value and weight, and contributes nothing."""
+        return Part(self.name, self.value, self.weight, 0.0, self.why,
+                    tuple(part.silenced() for part in self.parts), self.role)
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"name": self.name, "value": self.value, "weight": self.weight,
+                                  "contribution": self.contribution, "why": self.why}
+        if self.role is not Role.PART:
+            record["role"] = self.role.value
+        if self.parts:
+            record["parts"] = [part.to_json() for part in self.parts]
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Part:
+        return cls(record["name"], record["value"], record["weight"], record["contribution"], record["why"],
+                   tuple(cls.from_json(part) for part in record.get("parts", ())), Role(record.get("role", Role.PART)))
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The verdict of a reward on one patch.
+
+    The contributions of `parts` add up to `value` (to 1e-9), gates, limits and thresholds included.
+    """
+
+    value: float | None
+    """None exactly when `status` is "unscored": that is no zero, and must never enter an average as one."""
+    status: str
+    """`scored` or `unscored`."""
+    cause: str | None = None
+    """Unscored: why. Scored: what the patch did that stopped the run or closed a gate, if anything."""
+    assurance: str = "in-process"
+    """How far the evidence can be trusted (see `EvidenceSet.assurance`)."""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def is_scored(self) -> bool:
+        return self.value is not None
+
+    def walk(self) -> Iterator[Part]:
+        """Every part, parents before children."""
+        waiting = list(reversed(self.parts))
+        while waiting:
+            part = waiting.pop()
+            yield part
+            waiting.extend(reversed(part.parts))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that `json.dumps` takes; `from_json` reads it back unchanged."""
+        return {"value": self.value, "status": self.status, "cause": self.cause, "assurance": self.assurance,
+                "parts": [part.to_json() for part in self.parts]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Breakdown:
+        return cls(record["value"], record["status"], record["cause"], record["assurance"],
+                   tuple(Part.from_json(part) for part in record["parts"]))
+
+    def __str__(self) -> str:
+        """The tree as plain text, one line a part."""
+        head = "unscored" if self.value is None else f"{self.value:.3f}"
+        lines = [head + (f"  {self.cause}" if self.cause else "")]
+        for part in self.parts:
+            lines.extend(_lines(part, depth=1))
+        return "\n".join([*lines, f"assurance: {self.assurance}"])
+
+
+def total(parts: tuple[Part, ...]) -> float:
+    """The sum of the contributions, free of the order of summation."""
+    return math.fsum(part.contribution for part in parts)
+
+
+def arithmetic(part: Part) -> str:
+    """How the contribution came about, such as `0.60 x 1.00 = 0.600`."""
+    if part.role is Role.GATE:
+        return "gate, not applicable" if part.value is None else f"gate {'closed' if part.closes else 'open'}"
+    if part.role is Role.ADJUSTMENT:
+        return f"{part.contribution:+.3f}"
+    if part.value is None:
+        return "not applicable"
+    return f"{part.weight:.2f} x {part.value:.2f} = {part.contribution:.3f}"
+
+
+def _lines(part: Part, depth: int) -> Iterator[str]:
+    yield f"{'  ' * depth}{part.name}: {arithmetic(part)}  {part.why}".rstrip()
+    for child in part.parts:
+        yield from _lines(child, depth + 1)

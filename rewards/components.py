@@ -1,0 +1,199 @@
+"""The built-in rewards: each a definition, a scale in [0, 1] and a reason in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from regrade.rewards.algebra import reward
+from regrade.rewards.evidence import (
+    BuildRun,
+    ComplexityDelta,
+    Diff,
+    End,
+    Impact,
+    ImpactedModule,
+    Integrity,
+    LintDelta,
+    TestRun,
+    TestStatus,
+)
+from regrade.rewards.score import Score
+
+PARTIAL = 0.2
+"""What fixing every FAIL_TO_PASS test is worth while the task is not resolved. Small, so that progress is seen and
+nothing short of a clean fix is attractive: found to work in training (0.2 x share fixed, breakage charged)."""
+
+
+@reward
+def tests(run: TestRun) -> Score:
+    """1 if every FAIL_TO_PASS test passes and no PASS_TO_PASS test is broken, else partial credit.
+
+    Partial credit is 0.2 x F while nothing is broken and 0.1 x F x (1 - B) otherwise, where F is the share of
+    FAIL_TO_PASS tests that pass and B the share of PASS_TO_PASS tests that no longer do. So doing nothing is worth 0,
+    breaking a passing test never raises the value, and a fix that breaks something stays far below a clean one.
+    A run that the patch stopped (time, memory, a crash, a patch that does not apply) is worth 0.
+    Without FAIL_TO_PASS tests nothing was asked to be fixed: F is then 1.
+    """
+    if run.end is not End.COMPLETED:
+        return Score(0.0, f"the run ended early ({run.end.value}){f': {run.detail}' if run.detail else ''}")
+    if not run.outcomes:
+        return Score.unscored("the task has no tests")
+    if run.resolved:
+        return Score(1.0, _tally(run))
+    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else 1.0
+    broken = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 0.0
+    value = PARTIAL * fixed if not run.broken else 0.5 * PARTIAL * fixed * (1.0 - broken)
+    return Score(value, f"{_tally(run)}; {_first_failure(run)}")
+
+
+@reward
+def builds(build: BuildRun) -> Score:
+    """1 if the patched tree byte-compiles and imports, else 0; not applicable where the patch touches no source."""
+    if not build.ok:
+        return Score(0.0, build.error or "does not build")
+    if build.checked_files == 0:
+        return Score.unscored("no source file to build")
+    return Score(1.0, f"{_count(build.checked_files, 'file')} compiled")
+
+
+@reward
+def untampered(integrity: Integrity) -> Score:
+    """1 unless the patch reaches for the verdict: then 0, naming file and line.
+
+    Edits to tests and configuration are no tampering by themselves: the run never sees them. Signs that honest code
+    shows as well are named in the reason and close nothing.
+    """
+    grave = [sign for sign in integrity.signs if sign.conclusive]
+    if grave:
+        first = grave[0]
+        more = f" (and {_count(len(grave) - 1, 'more sign')})" if len(grave) > 1 else ""
+        return Score(0.0, f"{first.kind} in {first.file}:{first.line}: {first.detail}{more}")
+    notes = [f"{sign.kind} in {sign.file}:{sign.line}, as honest code may" for sign in integrity.signs[:1]]
+    if integrity.ignored_files:
+        notes.append(f"{_count(len(integrity.ignored_files), 'file')} taken from the pristine tree: "
+                     f"{', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}")
+    return Score(1.0, "; ".join(notes) or "nothing reaches for the verdict")
+
+
+@reward
+def small_diff(diff: Diff) -> Score:
+    """50 / (50 + changed lines): 1 for the smallest change, 1/2 at 50 lines; not applicable to an empty patch."""
+    if diff.is_empty:
+        return Score.unscored("the patch changes nothing that counts")
+    return Score(50 / (50 + diff.changed_lines), f"{_count(diff.changed_lines, 'line')} changed")
+
+
+@reward
+def style(lint: LintDelta) -> Score:
+    """2 / (2 + n), where n counts the lint findings that the patch adds beyond those of the same rule that it removes.
+
+    It counts findings, not findings per line, so that a longer patch dilutes nothing. 0 for a file that ruff cannot
+    read; not applicable where no Python file changed.
+    """
+    if lint.unparsable:
+        return Score(0.0, f"cannot be parsed: {', '.join(lint.unparsable)}")
+    if lint.changed_lines == 0:
+        return Score.unscored("no Python file changed")
+    net = Counter(finding.rule for finding in lint.added) - Counter(finding.rule for finding in lint.removed)
+    count = net.total()
+    rules = f" by {lint.rules}" if lint.rules else ""
+    if count == 0:
+        return Score(1.0, f"no new lint finding{rules}")
+    first = next(finding for finding in lint.added if finding.rule in net)
+    return Score(2 / (2 + count), f"{_count(count, 'new lint finding')}{rules}: "
+                                  f"{first.rule} in {first.file}:{first.line}: {first.message}")
+
+
+@reward
+def complexity(delta: ComplexityDelta) -> Score:
+    """10 / (10 + s + m): s and m are the growth of the sum and of the maximum of cyclomatic complexity, at least 0.
+
+    Sum and maximum, not the mean, so that splitting a function into helpers or hiding a branch in another does not
+    pay. 0 for a file that cannot be parsed; not applicable where no Python file changed.
+    """
+    if delta.unparsable:
+        return Score(0.0, f"cannot be parsed: {', '.join(delta.unparsable)}")
+    if not delta.files:
+        return Score.unscored("no Python file changed")
+    total, largest = delta.sum_after - delta.sum_before, delta.max_after - delta.max_before
+    if not delta.functions:
+        return Score(1.0, "the complexity of no function changed")
+    worst = max(delta.functions, key=lambda function: (function.after or 0) - (function.before or 0))
+    before, after = (str(count) if count is not None else "none" for count in (worst.before, worst.after))
+    value = 10 / (10 + max(0, total) + max(0, largest))
+    return Score(value, f"sum {total:+d}, maximum {largest:+d}; {worst.function} in {worst.file}: {before} -> {after}")
+
+
+@reward
+def impact(reach: Impact, run: TestRun) -> Score:
+    """How much of the patch's reach over other modules was resolved: 1 - sum(I u) / sum(I), less 0.1 per new cycle.
+
+    I is the weight of an impacted module (see `ImpactedModule.weight`). u is 1 where a test that reaches the module
+    broke, or where the module imports a name that is gone; 0 where a test that reaches it passes; 0.5 where nothing
+    verifies it. So a wide but verified change costs nothing. Not applicable where no other module depends on what
+    changed. 0 for a file that cannot be parsed.
+    """
+    if reach.unparsable:
+        return Score(0.0, f"cannot be parsed: {', '.join(reach.unparsable)}")
+    total = sum(module.weight for module in reach.modules)
+    if total <= 0.0:
+        return _cycles_only(reach)
+    broken = {_file_of(test) for test in run.broken}
+    good = {_file_of(test) for test, outcome in run.outcomes.items()
+            if outcome.status in (TestStatus.PASSED, TestStatus.UNREACHED)}
+    doubts = [(module, _doubt(module, broken, good)) for module in reach.modules]
+    value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
+    return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
+
+
+def _tally(run: TestRun) -> str:
+    wanted = f"fixed {len(run.fixed)} of {len(run.fail_to_pass)}, " if run.fail_to_pass else ""
+    return f"{wanted}broke {len(run.broken) or 'none'} of {len(run.pass_to_pass)}"
+
+
+def _first_failure(run: TestRun) -> str:
+    unfixed = [test for test in run.fail_to_pass if run.outcomes[test].status is not TestStatus.PASSED]
+    test = [*run.broken, *unfixed][0]
+    outcome = run.outcomes[test]
+    message = " ".join(outcome.message.split())
+    return f"{test} {outcome.status.value}{f': {message[:200]}' if message else ''}"
+
+
+def _file_of(test: str) -> str:
+    return test.partition("::")[0]
+
+
+def _doubt(module: ImpactedModule, broken: set[str], good: set[str]) -> float:
+    if module.dangling or broken.intersection(module.tests):
+        return 1.0
+    return 0.0 if good.intersection(module.tests) else 0.5
+
+
+def _cycles_only(reach: Impact) -> Score:
+    if not reach.new_cycles:
+        return Score.unscored("no other module depends on what changed")
+    return Score(max(0.0, 1.0 - 0.1 * len(reach.new_cycles)), _cycles_in_words(reach))
+
+
+def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: set[str], reach: Impact) -> str:
+    verified = sum(1 for _, doubt in doubts if doubt == 0.0)
+    module, doubt = max(doubts, key=lambda pair: (pair[0].weight * pair[1], pair[0].weight))
+    way = " -> ".join(module.path)
+    said = [f"{_count(len(doubts), 'module')} reached, {verified} verified by tests"]
+    if module.dangling:
+        said.append(f"{module.module} imports {', '.join(module.dangling)}, which is gone ({way})")
+    elif doubt == 1.0:
+        said.append(f"{way} -> {sorted(broken.intersection(module.tests))[0]}, which broke")
+    elif doubt:
+        said.append(f"unverified: {way}")
+    else:
+        said.append(f"{way} -> {module.tests[0]}")
+    return "; ".join(said + ([_cycles_in_words(reach)] if reach.new_cycles else []))
+
+
+def _cycles_in_words(reach: Impact) -> str:
+    return f"{_count(len(reach.new_cycles), 'new import cycle')}: {' -> '.join(reach.new_cycles[0])}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

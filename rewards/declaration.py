@@ -1,0 +1,57 @@
+"""Is a function fit to be a reward? Found out when it is declared, never when it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import get_type_hints
+
+from regrade.rewards.errors import RewardError
+from regrade.rewards.score import Score
+
+
+def evidence_types(function: Callable[..., object]) -> dict[str, type]:
+    """Parameter name -> type of evidence.
+
+    Raises:
+        RewardError: a parameter is not annotated with a type of evidence (a frozen dataclass), or no Score is returned.
+    """
+    if not inspect.isfunction(function):
+        raise RewardError(f"@reward is for functions, not {function!r}: write `@reward` above a `def`")
+    hints = _hints(function)
+    parameters = inspect.signature(function).parameters
+    if not parameters:
+        raise _wrong(function, "takes no evidence", "give it at least one parameter, such as `diff: Diff`")
+    for name, parameter in parameters.items():
+        _check_parameter(function, parameter, hints.get(name))
+    if hints.get("return") is not Score:
+        raise _wrong(function, "must be annotated to return a Score", "write `-> Score:`")
+    return {name: hints[name] for name in parameters}
+
+
+def _hints(function: Callable[..., object]) -> dict[str, type]:
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise _wrong(function, f"has an annotation that cannot be resolved ({error})",
+                     "import the type at the top of the module, not only under TYPE_CHECKING") from error
+
+
+def _check_parameter(function: Callable[..., object], parameter: inspect.Parameter, hint: object) -> None:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise _wrong(function, f"has the parameter {str(parameter)!r}", "name each piece of evidence plainly")
+    if hint is None:
+        raise _wrong(function, f"does not say which evidence {parameter.name!r} is",
+                     f"annotate it, such as `{parameter.name}: TestRun`")
+    options = getattr(hint, "__dataclass_params__", None)  # where dataclasses keep the arguments of @dataclass
+    if not (isinstance(hint, type) and is_dataclass(hint) and options and options.frozen):
+        given = getattr(hint, "__name__", hint)
+        raise _wrong(function, f"takes {parameter.name!r} of type {given!r}, which is no evidence",
+                     "use a type of regrade.rewards.evidence or a frozen dataclass of your own that has a probe")
+
+
+def _wrong(function: Callable[..., object], what: str, do: str) -> RewardError:
+    code = getattr(function, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    return RewardError(f"reward {getattr(function, '__name__', function)!r}{where} {what}: {do}")
