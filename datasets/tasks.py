@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ class Tree:
     root: Path
     replaced: Mapping[str, str] = field(default_factory=dict)
     """Repository-relative path -> text that stands in place of the file in `root`."""
+    removed: frozenset[str] = frozenset()
+    """Repository-relative paths of files in `root` that this state lacks."""
 
     def paths(self) -> list[str]:
         """Sorted repository-relative paths of all files; version control, caches and links are left out."""
@@ -33,16 +35,26 @@ class Tree:
         for folder, directories, names in self.root.walk() if hasattr(self.root, "walk") else _walk(self.root):
             directories[:] = [name for name in directories if name not in IGNORED_DIRECTORIES]
             found.update((Path(folder) / name).relative_to(self.root).as_posix() for name in names)
+        found -= self.removed
         return sorted(path for path in found if path in self.replaced or not (self.root / path).is_symlink())
 
     def read(self, path: str) -> str:
         """The text of a file (UTF-8; undecodable bytes are kept as surrogates). Raises FileNotFoundError."""
+        if path in self.removed:
+            raise FileNotFoundError(f"{path!r} is not part of this tree")
         if path in self.replaced:
             return self.replaced[path]
         return (self.root / path).read_bytes().decode("utf-8", "surrogateescape")
 
     def with_files(self, files: Mapping[str, str]) -> Tree:
-        return replace(self, replaced={**self.replaced, **files})
+        """This tree with some files written."""
+        return replace(self, replaced={**self.replaced, **files}, removed=self.removed - files.keys())
+
+    def without(self, paths: Iterable[str]) -> Tree:
+        """This tree with some files deleted."""
+        gone = frozenset(paths)
+        kept = {path: text for path, text in self.replaced.items() if path not in gone}
+        return replace(self, replaced=kept, removed=self.removed | gone)
 
     @cached_property
     def digest(self) -> str:
