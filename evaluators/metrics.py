@@ -1,0 +1,229 @@
+"""What the rows of an evaluation say about a policy: each figure with how much it rests on and how sure it is.
+
+Each metric gives every row a number, or NaN where it is not known (the infrastructure failed) or does not apply. Its
+value is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows are those
+of `regrade.evaluators.table`, of one policy at one temperature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from regrade.evaluators.statistics import (
+    ClusterLevel,
+    Clusters,
+    bootstrap_interval,
+    cluster_labels,
+    cluster_level,
+    rate_interval,
+    task_means,
+)
+
+CATASTROPHE = 0.5
+"""A patch that breaks at least this share of the guarded tests is a catastrophe."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and how much it rests on."""
+
+    value: float
+    """NaN if nothing is known."""
+    low: float
+    high: float
+    """95 % interval, tasks resampled in clusters."""
+    n: int
+    """Attempts that it was measured on."""
+    n_tasks: int
+    clusters: ClusterLevel
+    n_clusters: int
+    missing: int = 0
+    """Attempts, to which the metric applies, whose outcome is not known because the infrastructure failed."""
+    worst: float | None = None
+    best: float | None = None
+    """The value if all missing attempts had ended as badly, or as well, as they could; None if none is missing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers that are not finite become null."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+
+Rows = pd.DataFrame
+Column = pd.Series  # of float64, one number a row
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number for each row, and how to read it."""
+
+    name: str
+    label: str
+    better: Literal["higher", "lower", "neither"]
+    is_rate: bool
+    """Between 0 and 1, and shown in per cent."""
+    of_rows: Callable[[Rows], Column[Any]]
+
+
+def _severity(rows: Rows) -> Column[Any]:
+    return (rows["broken"] / rows["guarded"]).where(rows["guarded"] > 0)
+
+
+FIX_RATE = Metric("fix_rate", "Fixed", "higher", True, lambda rows: rows["fix"])
+BREAKAGE_INCIDENCE = Metric("breakage_incidence", "Broke something", "lower", True, lambda rows: rows["broke"])
+FIX_AND_CLEAN = Metric("fix_and_clean", "Fixed, broke nothing", "higher", True, lambda rows: rows["clean_fix"])
+FIXED_BUT_BROKE = Metric(
+    "fixed_but_broke", "Fixed but broke", "lower", True, lambda rows: rows["fix"] * rows["broke"]
+)
+NO_OP_RATE = Metric("no_op_rate", "Changed nothing", "neither", True, lambda rows: rows["empty"].astype("float64"))
+MALFORMED_RATE = Metric("malformed_rate", "Unreadable answer", "lower", True, lambda rows: 1.0 - rows["well_formed"])
+NOT_APPLIED_RATE = Metric("not_applied_rate", "Did not apply", "lower", True, lambda rows: 1.0 - rows["applied"])
+BREAKAGE_OF_CHANGES = Metric(
+    "breakage_of_changes", "Broke something, of those that changed anything", "lower", True,
+    lambda rows: rows["broke"].where(~rows["empty"]),
+)
+SEVERITY = Metric("severity", "Share of guarded tests broken", "lower", True, _severity)
+REWARD = Metric("reward", "Reward", "higher", False, lambda rows: rows["reward"])
+
+
+def net_value(cost: float) -> Metric:
+    """fixed - `cost` x broke: what an attempt is worth to one for whom a breakage costs `cost` fixes."""
+    return Metric(
+        "net_value", f"Fixed − {cost:g} × broke", "higher", False, lambda rows: rows["fix"] - cost * rows["broke"]
+    )
+
+
+NET_VALUE = net_value(1.0)
+METRICS = (
+    FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE, FIXED_BUT_BROKE, SEVERITY, NET_VALUE, NO_OP_RATE, MALFORMED_RATE,
+    NOT_APPLIED_RATE, BREAKAGE_OF_CHANGES, REWARD,
+)
+
+
+def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> Estimate:
+    """The metric over these rows. `level`: what to resample; None: as `statistics.cluster_level` says."""
+    values = metric.of_rows(rows).astype("float64")
+    known = values.notna()
+    tasks = task_means(rows[known], values[known])
+    level = level or cluster_level(rows)
+    sample = Clusters.of(tasks["value"], cluster_labels(tasks, level))
+    low, high = rate_interval(sample) if metric.is_rate else bootstrap_interval(sample)
+    missing = int((rows["broke"].isna() & ~known).sum())
+    worst, best = _bounds(rows, values, metric, missing)
+    return Estimate(
+        sample.mean, low, high, int(known.sum()), len(tasks), level, sample.count, missing, worst, best
+    )
+
+
+def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:
+    if not missing or not metric.is_rate or metric.better == "neither":
+        return None, None
+    unknown = rows["broke"].isna() & values.isna()
+    zero, one = (float(task_means(rows, values.mask(unknown, bound))["value"].mean()) for bound in (0.0, 1.0))
+    return (zero, one) if metric.better == "higher" else (one, zero)
+
+
+def fix_rate(rows: Rows) -> Estimate:
+    """Share of attempts after which all FAIL_TO_PASS tests pass."""
+    return estimate(rows, FIX_RATE)
+
+
+def breakage_incidence(rows: Rows) -> Estimate:
+    """Share of *all* attempts (intention to treat) that broke a PASS_TO_PASS test, crashed or ran out of time."""
+    return estimate(rows, BREAKAGE_INCIDENCE)
+
+
+def fix_and_clean(rows: Rows) -> Estimate:
+    """Share of attempts that fixed all and broke nothing."""
+    return estimate(rows, FIX_AND_CLEAN)
+
+
+def fixed_but_broke(rows: Rows) -> Estimate:
+    """Share of attempts that fixed all and broke something."""
+    return estimate(rows, FIXED_BUT_BROKE)
+
+
+def no_op_rate(rows: Rows) -> Estimate:
+    """Share of attempts that left the repository as it was, readable or not: stands beside breakage, always."""
+    return estimate(rows, NO_OP_RATE)
+
+
+def malformed_rate(rows: Rows) -> Estimate:
+    """Share of attempts whose answer could not be read."""
+    return estimate(rows, MALFORMED_RATE)
+
+
+@dataclass(frozen=True)
+class Severity:
+    """How much of the guarded suite is broken, over all attempts."""
+
+    mean: Estimate
+    """Macro mean of broken / guarded."""
+    median: float
+    ninetieth: float
+    """Quantiles over attempts."""
+    catastrophes: float
+    """Share of attempts that break at least `CATASTROPHE` of the guarded tests."""
+    pooled: float
+    """All broken tests over all guarded ones. Secondary: a single large suite can rule it."""
+
+
+def severity(rows: Rows) -> Severity:
+    """Distribution of the share of guarded tests that an attempt breaks; NaN where no attempt is known."""
+    values = _severity(rows)
+    known = values.dropna()
+    pooled = rows.loc[known.index, "broken"].sum() / rows.loc[known.index, "guarded"].sum() if len(known) else math.nan
+    return Severity(
+        estimate(rows, SEVERITY), float(known.median()), float(known.quantile(0.9)),
+        float((known >= CATASTROPHE).mean()), float(pooled),
+    )
+
+
+def pass_at_k(rows: Rows, k: int, outcome: str = "clean_fix") -> Estimate:
+    """Probability that at least one of k samples succeeds: 1 - C(n - c, k) / C(n, k) a task, unbiased.
+
+    Chen et al. 2021, arXiv 2107.03374. Tasks with fewer than k known samples are left out.
+    """
+    return _over_draws(rows, k, outcome, lambda n, c: 1 - _all_of(n - c, n, k))
+
+
+def pass_hat_k(rows: Rows, k: int, outcome: str = "clean_fix") -> Estimate:
+    """Probability that all of k samples succeed (pass^k): C(c, k) / C(n, k) a task, unbiased."""
+    return _over_draws(rows, k, outcome, lambda n, c: _all_of(c, n, k))
+
+
+def _all_of(good: int, n: int, k: int) -> float:
+    return math.comb(good, k) / math.comb(n, k)
+
+
+def _over_draws(rows: Rows, k: int, outcome: str, chance: Callable[[int, int], float]) -> Estimate:
+    if k < 1:
+        raise ValueError(f"k is a number of samples, at least 1; found {k}")
+    known = rows[rows[outcome].notna()]
+    counts = known.groupby("task")[outcome].agg(["size", "sum"])
+    counts = counts[counts["size"] >= k]
+    chances = {task: chance(int(n), int(c)) for task, n, c in counts.itertuples()}
+    used = known[known["task"].isin(chances)]
+    whole = Metric("pass", f"pass@{k}", "higher", True, lambda rows: rows["task"].map(chances).astype("float64"))
+    return estimate(used, whole, cluster_level(rows) if len(rows) else None)
+
+
+def cost_per_clean_fix(rows: Rows, cost: Literal["tokens", "seconds"]) -> float:
+    """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
+    known = rows[rows["clean_fix"].notna()]
+    spent = known["tokens"] if cost == "tokens" else known["generation_seconds"] + known["execution_seconds"]
+    fixes = float(known["clean_fix"].sum())
+    return float(spent.sum()) / fixes if fixes else math.inf
+
+
+def net_value_sweep(rows: Rows, costs: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 5.0)) -> dict[float, Estimate]:
+    """Net value by what a breakage costs, in fixes."""
+    return {float(cost): estimate(rows, net_value(cost)) for cost in np.asarray(costs, dtype=float)}

@@ -1,0 +1,217 @@
+"""Intervals and tests for rates over tasks, where attempts at one task, and tasks of one place, are correlated.
+
+Every figure starts from one number a task: the mean over its samples and seeds. Tasks are then grouped in clusters, and
+clusters are what is resampled or has its sign flipped. The cluster is the repository where there are at least
+`MINIMUM_CLUSTERS` of them; else the function that holds the bug, and for tasks without one the task itself. With the
+finer clusters the interval speaks of new functions of *these* repositories, not of new repositories: reports say which
+it was.
+
+Sources: E. Miller, Adding Error Bars to Evals, arXiv 2411.00640 (clusters, pairing, detectable effect);
+T. Hesterberg, What Teachers Should Know About the Bootstrap, arXiv 1411.5279 (expanded percentile interval);
+A. Cameron, J. Gelbach, D. Miller, Bootstrap-Based Improvements for Inference with Clustered Errors (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_table
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+MINIMUM_CLUSTERS = 30
+"""Fewer repositories than this cannot carry an interval over repositories."""
+RESAMPLES = 10_000
+EXACT_FLIPS = 14
+"""Up to this many clusters all 2^C sign flips are tried, beyond it `RESAMPLES` random ones."""
+
+Floats = NDArray[np.float64]
+ClusterLevel = Literal["repository", "function"]
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """One number a task, and the cluster that each task belongs to."""
+
+    values: Floats
+    """Shape (tasks,)."""
+    labels: NDArray[np.intp]
+    """Shape (tasks,): cluster of each task, from 0 on without gaps."""
+
+    @classmethod
+    def of(cls, values: ArrayLike, labels: Sequence[Any] | NDArray[Any]) -> Clusters:
+        """Raises ValueError if the lengths differ."""
+        numbers = np.asarray(values, dtype=np.float64)
+        if numbers.shape != (len(labels),):
+            raise ValueError(f"{numbers.shape} values, {len(labels)} labels of clusters: one label a value is needed")
+        return cls(numbers, pd.factorize(np.asarray(labels))[0])
+
+    @property
+    def count(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max()) + 1 if self.labels.size else 0
+
+    @property
+    def mean(self) -> float:
+        """The mean over tasks (each task counts the same, whatever its cluster's size)."""
+        return float(self.values.mean()) if self.values.size else float("nan")
+
+    @property
+    def sums(self) -> Floats:
+        """Shape (clusters,): sum of the values of each cluster."""
+        return np.bincount(self.labels, weights=self.values, minlength=self.count).astype(np.float64)
+
+    @property
+    def sizes(self) -> Floats:
+        """Shape (clusters,): tasks in each cluster."""
+        return np.bincount(self.labels, minlength=self.count).astype(np.float64)
+
+    @property
+    def standard_error(self) -> float:
+        """Cluster-robust standard error of the mean, with the factor C / (C - 1); NaN for fewer than two clusters."""
+        if self.count < 2:
+            return float("nan")
+        residuals = self.sums - self.sizes * self.mean
+        return float(np.sqrt(self.count / (self.count - 1) * np.sum(residuals**2)) / self.values.size)
+
+
+def cluster_level(tasks: pd.DataFrame) -> ClusterLevel:
+    """`repository` if there are at least `MINIMUM_CLUSTERS` of them in the column `repository`, else `function`."""
+    return "repository" if tasks["repository"].nunique() >= MINIMUM_CLUSTERS else "function"
+
+
+def cluster_labels(tasks: pd.DataFrame, level: ClusterLevel) -> NDArray[Any]:
+    """The cluster of each row of a table with the columns task, repository and function."""
+    if level == "repository":
+        return np.asarray(tasks["repository"], dtype=object)
+    function = tasks["function"].where(tasks["function"] != "", tasks["task"])
+    return np.asarray(tasks["repository"] + "::" + function, dtype=object)
+
+
+def task_means(rows: pd.DataFrame, values: pd.Series[Any]) -> pd.DataFrame:
+    """One row a task, sorted by task: task, repository, function, value (mean of the known values; NaN if none is)."""
+    keyed = rows[["task", "repository", "function"]].assign(value=values.astype("float64"))
+    grouped = keyed.groupby("task", sort=True)
+    return grouped.agg({"repository": "first", "function": "first", "value": "mean"}).reset_index()
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a single rate of independent trials; [0, 1] without any."""
+    if not n:
+        return Interval(0.0, 1.0)
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    return Interval(max(0.0, float(low)), min(1.0, float(high)))
+
+
+def t_interval(sample: Clusters, confidence: float = 0.95) -> Interval:
+    """Mean +- t(C - 1) x cluster-robust standard error; (NaN, NaN) for fewer than two clusters."""
+    if sample.count < 2:
+        return Interval(float("nan"), float("nan"))
+    half = float(stats.t.ppf(0.5 + confidence / 2, sample.count - 1)) * sample.standard_error
+    return Interval(sample.mean - half, sample.mean + half)
+
+
+def bootstrap_interval(
+    sample: Clusters, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Percentile interval of the mean over tasks, clusters drawn with replacement.
+
+    The percentiles are widened as a t interval is against a normal one (Hesterberg's expanded percentile interval),
+    since the plain bootstrap is too narrow by sqrt((C - 1) / C) and knows nothing of t. (NaN, NaN) for under two
+    clusters.
+    """
+    count = sample.count
+    if count < 2:
+        return Interval(float("nan"), float("nan"))
+    draws = _draws(count, resamples, seed)
+    means = (draws @ sample.sums) / (draws @ sample.sizes)
+    quantile = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)
+    tail = float(stats.norm.cdf(quantile))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+@lru_cache(maxsize=2)  # an evaluation has many figures over the same clusters, and drawing is what takes the time
+def _draws(count: int, resamples: int, seed: int) -> Floats:
+    """Shape (resamples, count): how often each cluster is drawn, `count` draws a resample."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+
+
+def rate_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of a rate: the bootstrap, or where all tasks agree on 0 or on 1, Wilson's with clusters as the trials.
+
+    At zero counts a bootstrap says [0, 0], however few the tasks. Wilson's upper end is then 3.84 / (C + 3.84), close
+    to the rule of three; one trial a cluster is the cautious count.
+    """
+    if sample.values.size and np.all(sample.values == 0):
+        return wilson(0, sample.count, confidence)
+    if sample.values.size and np.all(sample.values == 1):
+        return wilson(sample.count, sample.count, confidence)
+    low, high = bootstrap_interval(sample, confidence, seed=seed)
+    return Interval(max(0.0, low), min(1.0, high))
+
+
+def difference_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of the mean of paired differences, by the bootstrap.
+
+    Where no task differs, the share of clusters that would differ is still only known to lie below Wilson's upper end.
+    """
+    if sample.values.size and np.all(sample.values == 0):
+        bound = wilson(0, sample.count, confidence).high
+        return Interval(-bound, bound)
+    return bootstrap_interval(sample, confidence, seed=seed)
+
+
+def sign_flip_p(sample: Clusters, resamples: int = RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p of "the paired differences are symmetric about 0", the signs of whole clusters flipped at random.
+
+    Exact for up to `EXACT_FLIPS` clusters; else (1 + hits) / (1 + resamples), which never is 0 (Phipson & Smyth 2010).
+    """
+    sums = sample.sums
+    sums = sums[sums != 0]  # a cluster without a difference looks the same with its sign flipped
+    observed = abs(sums.sum()) * (1 - 1e-12)  # equal sums may differ in their last bit
+    if not sums.size:
+        return 1.0
+    if sums.size <= EXACT_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**sums.size)[:, None] >> np.arange(sums.size)) & 1)
+        return float(np.mean(np.abs(signs @ sums) >= observed))
+    flips = 1 - 2 * np.random.default_rng(seed).integers(0, 2, size=(resamples, sums.size), dtype=np.int8)
+    return float((1 + np.sum(np.abs(flips @ sums) >= observed)) / (1 + resamples))
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Exact two-sided McNemar test of the discordant pairs of two binary outcomes on the same, independent, tasks."""
+    if not only_first + only_second:
+        return 1.0
+    return float(mcnemar_table([[0, only_first], [only_second, 0]], exact=True).pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for their number by Holm's step-down method; names are kept."""
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, map(float, adjusted), strict=True))
+
+
+def detectable_effect(standard_error: float, clusters: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test at `alpha` finds with probability `power`; NaN if unknown.
+
+    (t_{1 - alpha/2} + t_{power}) x standard error, both with C - 1 degrees of freedom (Miller 2024, section 5).
+    """
+    if clusters < 2:
+        return float("nan")
+    freedom = clusters - 1
+    return float(stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(power, freedom)) * standard_error

@@ -1,0 +1,106 @@
+"""The tidy table of an evaluation: one row a rollout, the same columns on disk (JSON lines) and in memory (pandas).
+
+| column | type | meaning |
+|-|-|-|
+| policy, task, repository, function, file | text | who tried what; `function` is `file::qualified.name`, or empty |
+| temperature, sample, seed | number | which attempt |
+| task_digest, patch_digest, reward_name | text | what the verdict depends on |
+| patch, completion | text | what the policy proposed, and its answer word for word |
+| empty | bool | nothing was changed: no patch, an unreadable answer, or a patch that does not apply |
+| well_formed | bool | the answer could be read |
+| applied | bool | the patch applied to the base (true for one that changes nothing) |
+| status, cause | text | `scored` or `unscored` (the reward), and why |
+| end | text | how the execution ended, see `regrade.rewards.evidence.End`; empty if unknown |
+| reward | number | missing if unscored |
+| fix | 0, 1 | all FAIL_TO_PASS pass |
+| fail_to_pass, fixed | number | how many there are, how many of them pass |
+| guarded, broken, newly_skipped | number | PASS_TO_PASS tests; those that no longer pass; those of them skipped |
+| broke | 0, 1 | `broken` > 0, or the patch crashed, ran out of time or out of memory |
+| broken_tests | list | ids |
+| clean_fix | 0, 1 | `fix` and not `broke` |
+| tampering | number | signs of reaching for the verdict; missing if nobody looked |
+| tokens, generation_seconds, execution_seconds, changed_lines | number | cost and size |
+| parts | list | the reward's breakdown: name, value, weight, contribution, why |
+
+What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators import journal
+
+NUMBERS = (
+    "temperature", "reward", "fix", "fail_to_pass", "fixed", "guarded", "broken", "newly_skipped", "broke", "clean_fix",
+    "tampering", "tokens", "generation_seconds", "execution_seconds", "changed_lines",
+)
+INTEGERS = ("sample", "seed")
+FLAGS = ("empty", "well_formed", "applied")
+TEXTS = (
+    "policy", "task", "repository", "function", "file", "task_digest", "patch_digest", "reward_name", "patch",
+    "completion", "status", "cause", "end",
+)
+LISTS = ("broken_tests", "parts")
+COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
+
+ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
+"""The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
+
+
+def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFrame:
+    """Rows as a table with exactly `COLUMNS` and their types; of rows of one attempt the last counts.
+
+    Raises:
+        UserError: a row lacks a column or holds something of another type.
+    """
+    latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in COLUMNS if name not in row]
+        if missing:
+            raise UserError(
+                f"{source}, row {number}: no {missing[0]!r}: not a row of an evaluation; "
+                "give a file that `regrade evaluate` wrote"
+            )
+        latest[attempt(row)] = row
+    values = list(latest.values())
+    try:
+        return pd.DataFrame({name: _column(name, values) for name in COLUMNS})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: a column holds a value of a wrong type ({error}); evaluate again") from error
+
+
+def load(path: Path) -> pd.DataFrame:
+    """The table of a file, or of all `.jsonl` files of a folder.
+
+    Raises:
+        UserError: there is no such file, it has no rows, or a row is wrong.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give a .jsonl file that `regrade evaluate` wrote, or its folder")
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    rows = [row for file in files for row in journal.read(file)]
+    if not rows:
+        raise UserError(f"{path}: no rows; give a .jsonl file that `regrade evaluate` wrote, or its folder")
+    return table(rows, str(path))
+
+
+def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names the attempt of a row (see `ATTEMPT`)."""
+    return tuple(float(row[name]) if name == "temperature" else row[name] for name in ATTEMPT)
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
+    values = [row[name] for row in rows]
+    if name in NUMBERS:
+        return pd.Series(values, dtype="float64")
+    if name in INTEGERS:
+        return pd.Series(values, dtype="int64")
+    if name in FLAGS:
+        return pd.Series(values, dtype="bool")
+    return pd.Series(["" if value is None and name in TEXTS else value for value in values], dtype="object")

@@ -1,0 +1,158 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.comparison import compare, noise_floor, outcomes
+from regrade.evaluators.statistics import mcnemar_p
+from regrade.evaluators.table import COLUMNS, table
+
+
+def rows_of(policy, fix_rate, break_rate, *, tasks=300, samples=2, seed=0, temperature=0.0, **changes):
+    """Attempts of a simulated policy on the same tasks of 100 functions, whose difficulty every policy shares."""
+    rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
+    ease, risk = shared.uniform(0, 2, size=tasks), shared.uniform(0, 2, size=tasks)
+    rows = []
+    for task in range(tasks):
+        for sample in range(samples):
+            fix = int(rng.random() < fix_rate * ease[task])
+            broke = int(rng.random() < break_rate * risk[task])
+            rows.append(dict.fromkeys(COLUMNS, "") | {
+                "policy": policy, "task": f"t{task}", "repository": "r", "function": f"f{task % 100}",
+                "temperature": temperature, "sample": sample, "seed": seed, "empty": fix_rate == break_rate == 0,
+                "well_formed": True, "applied": True, "status": "scored", "reward": float(fix), "fix": fix,
+                "fail_to_pass": 1, "fixed": fix, "guarded": 100, "broken": broke, "newly_skipped": 0, "broke": broke,
+                "clean_fix": int(fix and not broke), "tampering": None, "tokens": 1, "generation_seconds": 0.0,
+                "execution_seconds": 0.0, "changed_lines": 2, "broken_tests": [], "parts": [],
+            } | changes)
+    return table(rows)
+
+
+BASELINE = rows_of("sft", 0.15, 0.10)
+
+
+@pytest.mark.parametrize(("fix_rate", "break_rate", "verdict", "reason"), [
+    (0.30, 0.08, "improved", "fixes more without breaking more"),
+    (0.17, 0.02, "improved", "fixes more and breaks less"),
+    (0.05, 0.10, "regressed", "It fixes less"),
+    (0.05, 0.02, "regressed", "It breaks less, but it fixes less"),
+    (0.15, 0.25, "regressed", "It breaks more"),
+    (0.45, 0.25, "regressed", "It fixes more, but it breaks more"),
+    (0.15, 0.10, "no difference shown", "Neither interval"),
+])
+def test_verdicts(fix_rate, break_rate, verdict, reason):
+    found = compare(BASELINE, rows_of("rl", fix_rate, break_rate, seed=1))
+    assert found.verdict == verdict
+    assert reason in found.reason
+    assert (found.baseline, found.candidate, found.clusters) == ("sft", "rl", "function")
+    assert json.loads(json.dumps(found.to_json()))["metrics"]["fix_rate"]["n_tasks"] == 300
+
+
+def test_breaking_less_is_an_improvement_if_fixing_is_shown_to_hold():
+    careful = rows_of("rl", 0.15, 0.02, seed=2)
+    assert compare(BASELINE, careful, margin=0.0).verdict == "no difference shown"
+    found = compare(BASELINE, careful, margin=0.1)
+    assert found.verdict == "improved"
+    assert "breaks less without fixing less" in found.reason
+
+
+def test_doing_nothing_does_not_win():
+    nothing = compare(BASELINE, rows_of("no-op", 0, 0, seed=1))
+    assert nothing.metrics["breakage_incidence"].verdict == "better"
+    assert nothing.metrics["no_op_rate"].candidate == 1.0
+    assert nothing.verdict == "regressed"
+
+
+def test_a_gain_without_proof_that_breakage_stays_within_the_margin_is_none():
+    candidate = rows_of("rl", 0.30, 0.11, seed=3)
+    strict, lenient = compare(BASELINE, candidate, margin=0.0), compare(BASELINE, candidate, margin=0.2)
+    assert strict.metrics["breakage_incidence"].high > 0
+    assert strict.verdict == "no difference shown"
+    assert "may break more" in strict.reason
+    assert lenient.verdict == "improved"
+
+
+def test_a_policy_against_itself_shows_nothing():
+    same = compare(BASELINE, BASELINE)
+    assert same.verdict == "no difference shown"
+    assert same.metrics["fix_rate"].difference == 0
+    assert same.metrics["fix_rate"].p == 1
+    assert same.metrics["fix_rate"].low < 0 < same.metrics["fix_rate"].high
+
+
+def test_swapping_the_two_mirrors_every_difference():
+    other = rows_of("rl", 0.30, 0.05, seed=1)
+    there, back = compare(BASELINE, other), compare(other, BASELINE)
+    assert (there.verdict, back.verdict) == ("improved", "regressed")
+    for name, value in there.metrics.items():
+        assert value.difference == pytest.approx(-back.metrics[name].difference)
+        assert value.low == pytest.approx(-back.metrics[name].high, abs=0.003)
+        assert value.p == pytest.approx(back.metrics[name].p)
+
+
+def test_holm_covers_the_metrics_that_have_a_better_end():
+    found = compare(BASELINE, rows_of("rl", 0.2, 0.1, seed=1)).metrics
+    judged = [value for value in found.values() if value.better != "neither"]
+    assert all(value.p_holm >= value.p for value in judged)
+    assert min(v.p_holm for v in judged) == pytest.approx(min(1, len(judged) * min(v.p for v in judged)))
+    assert found["no_op_rate"].p_holm == found["no_op_rate"].p
+
+
+def test_mcnemar_stands_beside_only_with_one_attempt_a_task():
+    first, second = rows_of("sft", 0.15, 0.1, samples=1), rows_of("rl", 0.3, 0.1, samples=1, seed=1)
+    both = outcomes(first, second)
+    lost, won = (both["baseline"] > both["candidate"]).sum(), (both["baseline"] < both["candidate"]).sum()
+    assert compare(first, second).mcnemar == mcnemar_p(int(lost), int(won))
+    assert compare(BASELINE, second).mcnemar is None
+
+
+def test_detectable_effect_shrinks_with_tasks():
+    few = compare(rows_of("a", 0.15, 0.1, tasks=100), rows_of("b", 0.15, 0.1, tasks=100, seed=1))
+    many = compare(rows_of("a", 0.15, 0.1, tasks=1600), rows_of("b", 0.15, 0.1, tasks=1600, seed=1))
+    ratio = few.metrics["fix_rate"].detectable / many.metrics["fix_rate"].detectable
+    assert 2.5 < ratio < 6
+
+
+def test_what_cannot_be_compared():
+    def reason(candidate):
+        found = compare(BASELINE, candidate)
+        assert found.verdict == "not comparable"
+        assert not found.metrics
+        return found.reason
+
+    assert "not tried on the same tasks: 300 and 299, of which 1" in reason(rows_of("rl", 0.15, 0.1, tasks=299))
+    assert "300 tasks have other files or tests" in reason(rows_of("rl", 0.15, 0.1, task_digest="other"))
+    lost = rows_of("rl", 0.15, 0.1)
+    lost.loc[:39, ["fix", "broke", "clean_fix", "broken"]] = math.nan
+    assert "infrastructure lost 7% of the candidate's" in reason(lost)
+    single = compare(*(rows_of(name, 0.2, 0.1, tasks=1) for name in "ab"))
+    assert "single cluster" in single.reason
+
+
+def test_a_few_lost_attempts_are_left_out_and_said():
+    lost = rows_of("rl", 0.15, 0.1)
+    lost.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
+    found = compare(BASELINE, lost)
+    assert found.metrics["fix_rate"].n_tasks == 295
+    assert any("10 attempts were lost" in warning for warning in found.warnings)
+
+
+def test_mixed_tables_are_refused():
+    hot = rows_of("sft", 0.1, 0.1, temperature=1.0)
+    mixed = table([*BASELINE.to_dict("records"), *hot.to_dict("records")])
+    with pytest.raises(UserError, match=r"several values of temperature \(0.0, 1.0\); choose one with --temperature"):
+        compare(BASELINE, mixed)
+    with pytest.raises(UserError, match="the baseline has no rows"):
+        compare(table([]), BASELINE)
+    with pytest.raises(UserError, match="margin is a share"):
+        compare(BASELINE, BASELINE, margin=2)
+
+
+def test_noise_floor_compares_a_policy_with_itself():
+    floor = noise_floor(BASELINE)
+    assert floor is not None
+    assert floor.n_baseline == floor.n_candidate == 300
+    assert 0 < abs(floor.metrics["fix_rate"].difference) < 0.08
+    assert noise_floor(rows_of("sft", 0.15, 0.1, samples=1)) is None

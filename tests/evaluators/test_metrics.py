@@ -1,0 +1,125 @@
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regrade.evaluators import metrics
+from regrade.evaluators.statistics import MINIMUM_CLUSTERS, wilson
+from regrade.evaluators.table import COLUMNS, table
+
+
+def row(task: str, sample: int = 0, **changes):
+    """An attempt that changed something, fixed nothing and broke nothing of 10 guarded tests."""
+    base = dict.fromkeys(COLUMNS, "") | {
+        "policy": "p", "task": task, "repository": "r", "function": f"m.py::{task}", "temperature": 0.0,
+        "sample": sample, "seed": 0, "empty": False, "well_formed": True, "applied": True, "status": "scored",
+        "reward": 0.0, "fix": 0, "fail_to_pass": 1, "fixed": 0, "guarded": 10, "broken": 0, "newly_skipped": 0,
+        "broke": 0, "clean_fix": 0, "tampering": None, "tokens": 10, "generation_seconds": 1.0,
+        "execution_seconds": 1.0, "changed_lines": 2, "broken_tests": [], "parts": [],
+    }
+    return base | changes
+
+
+FIXED = {"fix": 1, "clean_fix": 1, "fixed": 1, "reward": 1.0}
+BROKE = {"broken": 5, "broke": 1}
+BOTH = {"fix": 1, "fixed": 1, **BROKE}
+NOTHING = {"empty": True, "changed_lines": 0}
+LOST = dict.fromkeys(("fix", "clean_fix", "broke", "broken", "reward")) | {"status": "unscored"}
+
+
+def test_each_metric_counts_what_it_says():
+    rows = table([row("a", **FIXED), row("b", **BROKE), row("c", **BOTH), row("d", **NOTHING)])
+    assert metrics.fix_rate(rows).value == 0.5
+    assert metrics.breakage_incidence(rows).value == 0.5
+    assert metrics.fix_and_clean(rows).value == 0.25
+    assert metrics.fixed_but_broke(rows).value == 0.25
+    assert metrics.no_op_rate(rows).value == 0.25
+    assert metrics.malformed_rate(rows).value == 0.0
+    assert metrics.estimate(rows, metrics.BREAKAGE_OF_CHANGES).value == pytest.approx(2 / 3)
+    assert metrics.estimate(rows, metrics.NET_VALUE).value == 0.0
+    sweep = metrics.net_value_sweep(rows, (0, 2))
+    assert [sweep[0.0].value, sweep[2.0].value] == [0.5, -0.5]
+
+
+def test_a_policy_that_does_nothing_breaks_nothing_and_is_seen_to_do_nothing():
+    rows = table([row(f"t{i}", **NOTHING) for i in range(20)])
+    broke = metrics.breakage_incidence(rows)
+    assert (broke.value, broke.low, broke.high) == (0.0, *wilson(0, 20))
+    assert metrics.no_op_rate(rows).value == 1.0
+    of_changes = metrics.estimate(rows, metrics.BREAKAGE_OF_CHANGES)
+    assert math.isnan(of_changes.value)
+    assert of_changes.n == 0
+    assert of_changes.missing == 0
+    assert of_changes.to_json()["value"] is None
+
+
+def test_tasks_count_the_same_and_attempts_are_counted():
+    rows = table([row("a", sample, **FIXED) for sample in range(9)] + [row("b")])
+    found = metrics.fix_rate(rows)
+    assert (found.value, found.n, found.n_tasks, found.clusters) == (0.5, 10, 2, "function")
+
+
+def test_lost_attempts_are_missing_and_never_zero():
+    rows = table([row("a", **FIXED), row("b", **LOST), row("c", **BROKE), row("d", **FIXED)])
+    fixed, broke = metrics.fix_rate(rows), metrics.breakage_incidence(rows)
+    assert fixed.value == pytest.approx(2 / 3)
+    assert (fixed.n, fixed.n_tasks, fixed.missing) == (3, 3, 1)
+    assert (fixed.worst, fixed.best) == (0.5, 0.75)
+    assert broke.value == pytest.approx(1 / 3)
+    assert (broke.worst, broke.best) == (0.5, 0.25)
+    assert metrics.no_op_rate(rows).missing == 0
+
+
+def test_repositories_are_the_clusters_where_there_are_enough():
+    rows = table([row(f"t{i}", repository=f"r{i}", **(FIXED if i % 2 else {})) for i in range(MINIMUM_CLUSTERS)])
+    found = metrics.fix_rate(rows)
+    assert (found.clusters, found.n_clusters) == ("repository", MINIMUM_CLUSTERS)
+
+
+def test_severity_has_its_tail():
+    rows = table([row(f"t{i}") for i in range(8)] + [row("u", **BROKE), row("v", **(BROKE | {"broken": 10}))])
+    found = metrics.severity(rows)
+    assert found.mean.value == pytest.approx(0.15)
+    assert found.median == 0.0
+    assert found.ninetieth == pytest.approx(0.55)
+    assert found.catastrophes == 0.2
+    assert found.pooled == pytest.approx(0.15)
+    assert math.isnan(metrics.severity(table([row("a", guarded=0)])).mean.value)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_the_mean_over_all_draws(k):
+    outcomes = {"a": [1, 0, 0, 1, 0], "b": [0, 0, 0, 0, 1], "c": [0] * 5}
+    rows = table([
+        row(task, sample, clean_fix=value) for task, values in outcomes.items() for sample, value in enumerate(values)
+    ])
+    draws = [list(itertools.combinations(values, k)) for values in outcomes.values()]
+    any_of = np.mean([np.mean([any(draw) for draw in of_task]) for of_task in draws])
+    all_of = np.mean([np.mean([all(draw) for draw in of_task]) for of_task in draws])
+    assert metrics.pass_at_k(rows, k).value == pytest.approx(any_of)
+    assert metrics.pass_hat_k(rows, k).value == pytest.approx(all_of)
+
+
+def test_pass_at_k_leaves_out_tasks_with_too_few_samples():
+    rows = table([row("a", 0, **FIXED), row("a", 1), row("b", 0)])
+    found = metrics.pass_at_k(rows, 2)
+    assert (found.value, found.n_tasks) == (1.0, 1)
+    assert math.isnan(metrics.pass_at_k(rows, 3).value)
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.pass_at_k(rows, 0)
+
+
+def test_cost_of_a_clean_fix():
+    rows = table([row("a", **FIXED), row("b"), row("c", **LOST)])
+    assert metrics.cost_per_clean_fix(rows, "tokens") == 20
+    assert metrics.cost_per_clean_fix(rows, "seconds") == 4.0
+    assert metrics.cost_per_clean_fix(rows.iloc[1:2], "tokens") == math.inf
+
+
+def test_every_metric_survives_no_rows():
+    nothing = table([])
+    assert isinstance(nothing, pd.DataFrame)
+    for metric in metrics.METRICS:
+        assert math.isnan(metrics.estimate(nothing, metric).value)
