@@ -1,0 +1,185 @@
+"""Score the rollouts of policies: rows appended durably as they come, so that a killed evaluation goes on.
+
+What a row says where there is nothing to run, or nothing that ran to its end:
+- A patch that changes nothing fixes nothing and breaks nothing, by the definition of the base. An answer that cannot be
+  read, and a patch that does not apply, are counted the same: the policy produced nothing usable, the repository stays
+  as it was. So breakage counts every attempt (intention to treat), and `empty`, `well_formed` and `applied` tell them
+  apart.
+- A patch whose execution crashes or hits a limit broke something, even if every test reported before had passed.
+- What the infrastructure failed to find out is missing. Such rows are tried again when the evaluation is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.rollouts import Rollout
+from regrade.datasets.tasks import Task
+from regrade.evaluators import journal
+from regrade.evaluators.table import attempt, table
+from regrade.rewards.algebra import Reward
+from regrade.rewards.breakdown import Breakdown
+from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
+
+CHUNK = 64
+"""Rollouts handed to the scorer at once: enough to keep workers busy, few enough to lose little when killed."""
+
+
+class Gatherer(Protocol):
+    """The part of `regrade.evaluators.scorer.Scorer` that an evaluation needs."""
+
+    def gather(
+        self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type], *, full: bool = False
+    ) -> list[EvidenceSet]: ...
+
+
+def evaluate(
+    rollouts: Iterable[Rollout],
+    tasks: Iterable[Task],
+    scorer: Gatherer,
+    reward: Reward,
+    out: Path | None = None,
+    *,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Score each rollout on the whole suite and return one row for each, in order (see `regrade.evaluators.table`).
+
+    Args:
+        rollouts: read lazily, `chunk` at a time, so generation and scoring can alternate.
+        out: JSON lines; rows that it holds already, of the same attempt, patch, task and reward, are not scored again
+            unless the infrastructure had failed. None: nothing is written.
+        progress: called with the number of rollouts done so far.
+
+    Raises:
+        UserError: a rollout belongs to none of `tasks`, or `out` holds something else.
+    """
+    by_id = {task.id: task for task in tasks}
+    known = {_key(row): row for row in (journal.read(out) if out else ())}
+    rows: list[dict[str, Any]] = []
+    for group in _groups(rollouts, chunk):
+        pairs = [(rollout, _task_of(rollout, by_id)) for rollout in group]
+        keys = [_wanted(rollout, task, reward) for rollout, task in pairs]
+        fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_known(known.get(key))]
+        scored = _score(fresh, scorer, reward)
+        if out and scored:
+            journal.append(out, scored)
+        known.update((_key(row), row) for row in scored)
+        rows.extend(known[key] for key in keys)
+        if progress:
+            progress(len(rows))
+    return table(rows)
+
+
+def recorded(out: Path) -> frozenset[tuple[Any, ...]]:
+    """(policy, task, temperature, sample, seed) of the attempts that need not be generated again: their tests ran."""
+    return frozenset(attempt(row) for row in journal.read(out) if _is_known(row))
+
+
+def _groups(rollouts: Iterable[Rollout], size: int) -> Iterator[list[Rollout]]:
+    source = iter(rollouts)
+    while group := list(islice(source, size)):
+        yield group
+
+
+def _task_of(rollout: Rollout, by_id: dict[str, Task]) -> Task:
+    if rollout.task_id not in by_id:
+        raise UserError(
+            f"a rollout of policy {rollout.policy!r} is for task {rollout.task_id!r}, which is not among the "
+            f"{len(by_id)} tasks given; evaluate with the tasks that the rollouts were made for"
+        )
+    return by_id[rollout.task_id]
+
+
+def _wanted(rollout: Rollout, task: Task, reward: Reward) -> tuple[Any, ...]:
+    who = (rollout.policy, rollout.task_id, float(rollout.temperature), rollout.sample, rollout.seed)
+    return (*who, rollout.patch.digest, task.digest, reward.name)
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (*attempt(row), row["patch_digest"], row["task_digest"], row["reward_name"])
+
+
+def _is_known(row: dict[str, Any] | None) -> bool:
+    return row is not None and row["status"] == "scored" and row["broke"] is not None
+
+
+def _score(pairs: Sequence[tuple[Rollout, Task]], scorer: Gatherer, reward: Reward) -> list[dict[str, Any]]:
+    if not pairs:
+        return []
+    needs = frozenset(reward.needs) | {TestRun, Diff}
+    evidence = scorer.gather([(task, rollout.patch) for rollout, task in pairs], needs, full=True)
+    return [
+        _row(rollout, task, found, reward.evaluate(found), reward.name)
+        for (rollout, task), found in zip(pairs, evidence, strict=True)
+    ]
+
+
+def _row(rollout: Rollout, task: Task, evidence: EvidenceSet, breakdown: Breakdown, reward_name: str) -> dict[str, Any]:
+    target = task.target
+    integrity: Integrity | None = evidence.records.get(Integrity)
+    return {
+        "policy": rollout.policy,
+        "task": task.id,
+        "repository": task.repository,
+        "function": f"{target.file}::{target.function}" if target else "",
+        "file": target.file if target else "",
+        "temperature": float(rollout.temperature),
+        "sample": rollout.sample,
+        "seed": rollout.seed,
+        "task_digest": task.digest,
+        "patch_digest": rollout.patch.digest,
+        "reward_name": reward_name,
+        "patch": rollout.patch.text,
+        "completion": rollout.completion,
+        "well_formed": rollout.well_formed,
+        "status": breakdown.status,
+        "cause": breakdown.cause,
+        "reward": breakdown.value,
+        "tampering": len(integrity.signs) if integrity else None,
+        "tokens": rollout.tokens,
+        "generation_seconds": rollout.seconds,
+        "changed_lines": _changed_lines(rollout.patch),
+        "parts": breakdown.to_json()["parts"],
+        **_outcome(rollout.patch, task, evidence),
+    }
+
+
+def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
+    """The columns that the tests decide."""
+    run: TestRun | None = evidence.records.get(TestRun)
+    applied = run is None or run.end is not End.NOT_APPLIED
+    empty = patch.is_empty or not applied
+    tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
+    counts = {**tests, "empty": empty, "applied": applied}
+    seconds = run.seconds if run else 0.0
+    if empty:
+        end = run.end.value if run else End.COMPLETED.value
+        nothing = {"fix": 0, "fixed": 0, "broken": 0, "broke": 0, "clean_fix": 0, "newly_skipped": 0}
+        return {**counts, **nothing, "end": end, "broken_tests": [], "execution_seconds": seconds}
+    if run is None:
+        unknown = dict.fromkeys(("fix", "fixed", "broken", "broke", "clean_fix", "newly_skipped"))
+        return {**counts, **unknown, "end": "", "broken_tests": [], "execution_seconds": seconds}
+    broken = run.broken
+    broke = bool(broken) or run.end is not End.COMPLETED
+    fix = len(run.fixed) == len(run.fail_to_pass) if run.fail_to_pass else None  # nothing to fix is nothing fixed
+    skipped = sum(run.outcomes[test].status is TestStatus.SKIPPED for test in broken)
+    return {
+        **counts, "fix": None if fix is None else int(fix), "fixed": len(run.fixed),
+        "broken": len(broken), "broke": int(broke), "clean_fix": None if fix is None else int(fix and not broke),
+        "newly_skipped": skipped, "end": run.end.value, "broken_tests": list(broken), "execution_seconds": seconds,
+    }
+
+
+def _changed_lines(patch: Patch) -> int:
+    try:
+        return patch.changed_lines
+    except PatchError:
+        return 0  # such a patch does not apply either, which the row says
