@@ -28,7 +28,7 @@ import pandas as pd
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators import metrics as m
-from regrade.evaluators.statistics import (
+from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
     cluster_labels,
@@ -102,7 +102,7 @@ class Comparison:
     margin: float
     metrics: Mapping[str, Difference] = field(default_factory=dict)
     clusters: ClusterLevel = "function"
-    """What was resampled: see `regrade.evaluators.statistics`."""
+    """What was resampled: see `regrade.evaluators.uncertainty`."""
     n_tasks: int = 0
     n_clusters: int = 0
     n_baseline: int = 0

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from regrade.evaluators.statistics import (
+from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
     bootstrap_interval,
@@ -109,7 +109,7 @@ METRICS = (
 
 
 def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> Estimate:
-    """The metric over these rows. `level`: what to resample; None: as `statistics.cluster_level` says."""
+    """The metric over these rows. `level`: what to resample; None: as `uncertainty.cluster_level` says."""
     values = metric.of_rows(rows).astype("float64")
     known = values.notna()
     tasks = task_means(rows[known], values[known])

@@ -1,6 +1,7 @@
 """A run: a folder with a manifest (what was done, with what, how long it took) and everything that was measured.
 
     RUN/manifest.json                   versions, seeds, configuration, policies, phases: see `Manifest`
+    RUN/tasks.jsonl                     the held-out tasks in words, for the report: see `Run.record_tasks`
     RUN/evaluations/POLICY.jsonl        rows of a policy on the held-out tasks, all temperatures
     RUN/evaluations-validation/...      the same on the validation tasks, which chose the temperatures
     RUN/training/PHASE.jsonl            one line a step, any numeric keys (loss, reward, entropy, kl, ...)
@@ -18,7 +19,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 
 Role = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
@@ -210,6 +212,15 @@ class Run:
     def training_log(self, phase: str) -> Path:
         return self.folder / "training" / f"{_file_name(phase)}.jsonl"
 
+    def record_tasks(self, tasks: Iterable[Task]) -> None:
+        """Keep what a reader of the report wants to know of each task: its failing test and its reference patch."""
+        lines = [json.dumps(_described(task)) + "\n" for task in tasks]
+        journal.write_atomically(self.folder / "tasks.jsonl", "".join(lines))
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Task id -> what `record_tasks` kept of it; empty if it was never called."""
+        return {str(row["id"]): row for row in journal.read(self.folder / "tasks.jsonl")}
+
     def checkpoint(self, name: str) -> Path:
         """A folder for weights; not created here, so that its presence can mean that it is whole."""
         return self.folder / "checkpoints" / _file_name(name)
@@ -254,6 +265,13 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _described(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id, "repository": task.repository, "instruction": task.instruction, "failure": task.failure,
+        "fail_to_pass": list(task.fail_to_pass), "reference": task.reference.text if task.reference else "",
+    }
 
 
 def _file_name(name: str) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.comparison import compare, noise_floor, outcomes
-from regrade.evaluators.statistics import mcnemar_p
 from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.uncertainty import mcnemar_p
 
 
 def rows_of(policy, fix_rate, break_rate, *, tasks=300, samples=2, seed=0, temperature=0.0, **changes):

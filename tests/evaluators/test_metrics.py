@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from regrade.evaluators import metrics
-from regrade.evaluators.statistics import MINIMUM_CLUSTERS, wilson
 from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS, wilson
 
 
 def row(task: str, sample: int = 0, **changes):

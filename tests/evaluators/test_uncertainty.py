@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from regrade.evaluators.statistics import (
+from regrade.evaluators.uncertainty import (
     MINIMUM_CLUSTERS,
     Clusters,
     bootstrap_interval,
