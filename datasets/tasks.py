@@ -58,15 +58,18 @@ class Tree:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every path and content."""
-        whole = hashlib.sha256()
-        for path in self.paths():
-            content = (
-                self.replaced[path].encode("utf-8", "surrogateescape") if path in self.replaced
-                else (self.root / path).read_bytes()
-            )
-            whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
-        return whole.hexdigest()
+        """SHA-256 over every path and the SHA-256 of its content."""
+        if not self.known:
+            pristine = Tree(self.root)
+            for path in pristine.paths():
+                self.known[path] = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+        contents = self.known | {path: _sha256(self.replaced[path]) for path in self.replaced}
+        listing = "".join(f"{contents[path]} {path}\n" for path in sorted(contents.keys() - self.removed))
+        return _sha256(listing)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _walk(root: Path) -> list[tuple[str, list[str], list[str]]]:
@@ -98,13 +101,13 @@ class TestSuite:
     """Files or folders given to pytest; empty: whatever the repository's own configuration collects."""
     options: tuple[str, ...] = ()
     """Further pytest options, such as `-o addopts=`."""
-    protected: tuple[str, ...] = ("**/test_*.py", "**/*_test.py", "**/tests/**", "**/test/**", "**/conftest.py", "pytest.ini",
-                                  "tox.ini", "setup.cfg", "pyproject.toml", "**/.coveragerc")
+    protected: tuple[str, ...] = ("**/test_*.py", "**/*_test.py", "**/tests/**", "**/test/**", "**/conftest.py",
+                                  "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "**/.coveragerc")
     """Globs of the files that are always taken from the pristine tree (matched with the root-relative path)."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
     """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """`file::qualified.function` of functions executed while tests were imported or collected: every test depends on them."""
+    """`file::qualified.function` of functions executed while tests were imported or collected: all tests need them."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,260 @@
+"""Bugs by mutation of the syntax tree: every mutant is its original with a piece of one line replaced."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import random
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
+from types import CodeType
+
+from regrade.datasets.operators import OPERATORS, Edit, Surroundings
+
+MOST_LINES = 24
+"""A function may hold a bug if it has at most so many lines, docstring and blank lines left out ..."""
+MOST_CHARACTERS = 900
+"""... and at most so many characters in them: a policy must be able to read it in one short prompt."""
+_TALK = frozenset({"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"})
+"""Calls, alone in a statement, that only say something."""
+_SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
+"""Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that is short enough to hold a bug. Nested functions belong to the outermost short one."""
+
+    name: str
+    """Qualified name as Python gives it: `Cache.get`, `outer.<locals>.inner`."""
+    node: ast.FunctionDef | ast.AsyncFunctionDef = field(repr=False)
+    owner: ast.ClassDef | None = field(repr=False)
+
+    @property
+    def first_line(self) -> int:
+        """The `def` line (decorators left out), 1-based."""
+        return self.node.lineno
+
+    @property
+    def last_line(self) -> int:
+        return self.node.end_lineno or self.node.lineno
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file with one bug planted."""
+
+    kind: str
+    """A key of `regrade.datasets.operators.OPERATORS`."""
+    file: str
+    function: str
+    place: str
+    """Where the edit begins, and which of its kind there: `line:column:ordinal`, stable for a given file and kind."""
+    edit: Edit = field(repr=False)
+    pristine: str = field(repr=False)
+    """The file's text before the mutation."""
+    first_line: int = 0
+    """Of the function, 1-based (decorators left out)."""
+    last_line: int = 0
+
+    @property
+    def line(self) -> int:
+        return self.edit.line
+
+    @cached_property
+    def original_line(self) -> str:
+        return self.pristine.split("\n")[self.edit.line - 1]
+
+    @property
+    def mutated_line(self) -> str:
+        return self.original_line[: self.edit.start] + self.edit.text + self.original_line[self.edit.end :]
+
+    @property
+    def source(self) -> str:
+        """The file's text with the bug."""
+        lines = self.pristine.split("\n")
+        lines[self.edit.line - 1] = self.mutated_line
+        return "\n".join(lines)
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of `source`."""
+        return hashlib.sha256(self.source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class Mutations:
+    """The functions of one file and all mutants of each; the file is parsed once.
+
+    Raises:
+        SyntaxError: the file isn't Python of the running version.
+    """
+
+    def __init__(self, source: str, file: str) -> None:
+        self.source = source
+        self.file = file
+        self._lines = tuple(source.split("\n"))
+        tree = ast.parse(source)
+        self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
+
+    def of(self, function: Function, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
+        """All mutants of a function, in a fixed order. Some may do the same as the original: see `differs`."""
+        found: list[Mutant] = []
+        ordinals: Counter[tuple[str, int, int]] = Counter()
+        for edit in sorted(set(self._edits(function, kinds)), key=astuple):
+            at = (edit.kind, edit.line, edit.start)
+            place = f"{edit.line}:{edit.start}:{ordinals[at]}"
+            ordinals[at] += 1
+            found.append(Mutant(edit.kind, self.file, function.name, place, edit, self.source,
+                                function.first_line, function.last_line))
+        return found
+
+    def find(self, function: str, kind: str, place: str) -> Mutant | None:
+        """The mutant that a recipe names, or None."""
+        start = place.split(":")[0]
+        line = int(start) if start.isdecimal() and kind in OPERATORS else 0
+        for candidate in self.functions:
+            if candidate.name == function and candidate.first_line <= line <= candidate.last_line:
+                for mutant in self.of(candidate, [kind]):
+                    if mutant.place == place:
+                        return mutant
+        return None
+
+    def differs(self, mutant: Mutant) -> bool:
+        """Does the mutant parse, with another syntax tree *and* other compiled code than its original?"""
+        before, after = self.source, mutant.source
+        lines = slice(mutant.first_line - 1, mutant.last_line)
+        # The function alone is much quicker to compile than the file; some (with `nonlocal`) can't stand alone.
+        blocks = [textwrap.dedent("\n".join(text.split("\n")[lines])) for text in (before, after)]
+        for one, other in (blocks, (before, after)):
+            try:
+                return _tree_and_code(one) != _tree_and_code(other)
+            except (SyntaxError, ValueError):
+                continue
+        return False
+
+    def _edits(self, function: Function, kinds: Collection[str]) -> Iterator[Edit]:
+        around = _surroundings(function, self._lines)
+        for node in _nodes(function.node):
+            for kind in kinds:
+                for edit in OPERATORS[kind](node, around):
+                    if self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
+                        yield replace(edit, kind=kind)
+
+
+def mutants(source: str, file: str, seed: int) -> Iterator[Mutant]:
+    """The mutants of a file that differ from it, function after function.
+
+    Within a function the kinds take turns, in an order that the seed decides, so that the first few are diverse.
+
+    Raises:
+        SyntaxError: the file isn't Python of the running version.
+    """
+    mutations = Mutations(source, file)
+    for function in mutations.functions:
+        yield from (mutant for mutant in shuffled(mutations.of(function), seed) if mutations.differs(mutant))
+
+
+def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
+    """The mutants of one function in an order that the seed decides, in which the kinds take turns."""
+    if not mutants:
+        return []
+    chance = random.Random(f"{seed}/{mutants[0].file}/{mutants[0].function}")
+    by_kind: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in mutants:
+        by_kind[mutant.kind].append(mutant)
+    ranked = []
+    for kind in sorted(by_kind):
+        chance.shuffle(by_kind[kind])
+        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind])]
+    return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[Function]:
+    def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[Function]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                function = Function(prefix + child.name, child, owner)
+                if _is_short(child, lines):
+                    if not _is_overload(child):
+                        yield function
+                else:
+                    yield from visit(child, f"{function.name}.<locals>.", owner)
+            elif isinstance(child, ast.ClassDef):
+                yield from visit(child, f"{prefix}{child.name}.", child)
+            else:
+                yield from visit(child, prefix, owner)
+
+    yield from visit(tree, "", None)
+
+
+def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...]) -> bool:
+    docstring = _docstring(node)
+    hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1) if docstring else range(0)
+    shown = [lines[number - 1][node.col_offset :] for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+             if number not in hidden and lines[number - 1].strip()]
+    return len(shown) <= MOST_LINES and sum(len(line) + 1 for line in shown) <= MOST_CHARACTERS
+
+
+def _docstring(node: ast.AST) -> ast.stmt | None:
+    body = getattr(node, "body", None)
+    if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+        return None
+    value = body[0].value
+    return body[0] if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+
+
+def _is_overload(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    names = {part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in node.decorator_list}
+    return "overload" in names
+
+
+def _nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function whose change is a change of behaviour: no docstring, annotation, decorator or message."""
+    if isinstance(function, _SKIPPED) or _is_talk(function):
+        return
+    yield function
+    docstring = _docstring(function) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) else None
+    for name, value in ast.iter_fields(function):
+        if name in ("annotation", "returns", "decorator_list", "type_params", "msg"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and child is not docstring:
+                yield from _nodes(child)
+
+
+def _is_talk(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return False
+    function = node.value.func
+    return (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) in _TALK
+
+
+def _surroundings(function: Function, lines: tuple[str, ...]) -> Surroundings:
+    nodes = list(_nodes(function.node))
+    names = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    attributes: set[str] = set()
+    methods: set[str] = set()
+    if function.owner is not None:
+        called = {id(node.func) for node in ast.walk(function.owner) if isinstance(node, ast.Call)}
+        for node in ast.walk(function.owner):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                (methods if id(node) in called else attributes).add(node.attr)
+    return Surroundings(lines, tuple(sorted(names - {"self", "cls"})), tuple(sorted(attributes - methods)),
+                        tuple(sorted(methods)))
+
+
+def _tree_and_code(source: str) -> tuple[str, object]:
+    tree = ast.parse(source)
+    return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
+
+
+def _instructions(code: CodeType) -> object:
+    """All of a code object that decides what it does: not its lines and columns."""
+    constants = tuple(_instructions(value) if isinstance(value, CodeType) else (type(value), repr(value))
+                      for value in code.co_consts)
+    return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags,
+            code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount, code.co_exceptiontable)
