@@ -44,7 +44,7 @@ class Patch:
         except (unidiff.UnidiffParseError, ValueError) as error:
             raise PatchError(f"not a unified diff: {error}") from error
         if not parsed:
-            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, as `git diff` prints")
+            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, as git prints it")
         return tuple(_patched_file(file) for file in parsed)
 
     @property

@@ -28,6 +28,9 @@ class Tree:
     """Repository-relative path -> text that stands in place of the file in `root`."""
     removed: frozenset[str] = frozenset()
     """Repository-relative paths of files in `root` that this state lacks."""
+    known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Path -> SHA-256 of each file of `root`, filled on first use. Trees made from one another share it, so that
+    thousands of tasks of one package read its files once."""
 
     def paths(self) -> list[str]:
         """Sorted repository-relative paths of all files; version control, caches and links are left out."""
@@ -60,9 +63,9 @@ class Tree:
     def digest(self) -> str:
         """SHA-256 over every path and the SHA-256 of its content."""
         if not self.known:
-            pristine = Tree(self.root)
-            for path in pristine.paths():
-                self.known[path] = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+            pristine = {path: (self.root / path).read_bytes() for path in Tree(self.root).paths()}
+            # At once, so that another thread never sees half of it.
+            self.known.update({path: hashlib.sha256(content).hexdigest() for path, content in pristine.items()})
         contents = self.known | {path: _sha256(self.replaced[path]) for path in self.replaced}
         listing = "".join(f"{contents[path]} {path}\n" for path in sorted(contents.keys() - self.removed))
         return _sha256(listing)
