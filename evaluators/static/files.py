@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.globs import matches
+from regrade.evaluators.workspaces import is_protected
 
 LARGEST = 2_000_000
 """Characters of a file that a static probe still reads; a larger one counts as unparsable."""
@@ -32,7 +32,7 @@ class ChangedFile:
 
 def counts(path: str, task: Task) -> bool:
     """False for files that the run takes from the pristine tree, so that editing them changes nothing."""
-    return not matches(path, task.suite.protected)
+    return not is_protected(path, task.suite.protected)
 
 
 def counted(patch: Patch, task: Task) -> list[PatchedFile]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import threading
 import warnings
+from functools import lru_cache
 
 _FILTERS = threading.Lock()  # the warning filters belong to the whole process
 
 
+@lru_cache(maxsize=512)
 def compile_error(text: str, path: str) -> str | None:
     """Why the text does not byte-compile, as `FILE:LINE: reason`; None where it does."""
     try:
@@ -28,6 +30,12 @@ def parse(text: str, path: str = "<file>") -> ast.Module | None:
         return None
     assert isinstance(tree, ast.Module)
     return tree
+
+
+@lru_cache(maxsize=512)
+def parses(text: str) -> bool:
+    """Does the text parse?"""
+    return parse(text) is not None
 
 
 def _quietly(text: str, path: str, flags: int) -> object:

@@ -44,7 +44,7 @@ def code_signs(file: PatchedFile, before: str | None, after: str) -> Iterator[Ta
     at_home = any(word in (before or "") for word in ("import pytest", "from pytest", "from _pytest", "PYTEST_CURRENT"))
     names = _names(tree)
     added = _new_lines(file)
-    for node, place in _walk(tree):
+    for node, place in _walk(tree, added):
         if _is_new(node, added):
             for sign in _node_signs(node, place, names, file.path):
                 yield replace(sign, conclusive=False) if at_home and "pytest" in sign.detail.lower() else sign
@@ -98,11 +98,16 @@ def _is_new(node: ast.AST, added: set[int]) -> bool:
     return first in added
 
 
-def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, _Place]]:
-    """Every node with its place, in source order; without recursion, since expressions may be very deep."""
+def _walk(tree: ast.Module, added: set[int]) -> Iterator[tuple[ast.AST, _Place]]:
+    """Every node with its place, in source order, less the statements without a new line.
+
+    Without recursion, since expressions may be very deep.
+    """
     waiting: list[tuple[ast.AST, _Place]] = [(tree, _Place())]
     while waiting:
         node, place = waiting.pop()
+        if isinstance(node, ast.stmt) and added.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1)):
+            continue
         yield node, place
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             place = replace(place, in_function=True)
@@ -180,7 +185,12 @@ def _patched_name(owner: str, line: int, path: str) -> Iterator[Tampering]:
 def _names(tree: ast.Module) -> dict[str, str]:
     """Local name -> what it was imported as, so that `from os import _exit as bye` is seen."""
     found: dict[str, str] = {}
-    for node in ast.walk(tree):
+    statements: list[ast.AST] = [tree]
+    while statements:
+        node = statements.pop()
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, block, ())
+            statements.extend(inner if isinstance(inner, list) else ())
         if isinstance(node, ast.Import):
             found.update({alias.asname: alias.name for alias in node.names if alias.asname})
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

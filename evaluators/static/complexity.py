@@ -1,0 +1,94 @@
+"""Cyclomatic complexity before and after a patch, by radon, with nothing hidden.
+
+radon keeps closures, inner classes and class bodies apart from the functions around them, and its command line heeds
+`exclude` in setup.cfg. Here every function, closure, class body and module body of the changed files is counted, so
+that moving branches from one into another shows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from radon.visitors import ComplexityVisitor
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
+from regrade.evaluators.static.syntax import parse
+from regrade.rewards.evidence import ComplexityDelta, FunctionComplexity
+
+
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelta:
+    """The complexity of every function whose complexity the patch changed.
+
+    Sums and maxima are over these functions, so that one that is complex already hides nothing.
+
+    Raises:
+        PatchError: the text is no patch.
+    """
+    files = [file for file in changed_files(before, after, patch, task) if file.is_python]
+    unparsable = tuple(file.path for file in files if _breaks(file))
+    changed = [function for file in files if file.path not in unparsable for function in _changed(file)]
+    old = [function.before for function in changed if function.before is not None]
+    new = [function.after for function in changed if function.after is not None]
+    return ComplexityDelta(
+        functions=tuple(changed), sum_before=sum(old), sum_after=sum(new), max_before=max(old, default=0),
+        max_after=max(new, default=0), unparsable=unparsable, files=tuple(file.path for file in files),
+    )
+
+
+@lru_cache(maxsize=512)
+def complexities(text: str) -> Mapping[str, int] | None:
+    """Qualified name -> cyclomatic complexity; None where the text does not parse or is too large to read.
+
+    Functions of one name (overloads, a property and its setter) are added up. `<module>` and `Class.<body>` stand for
+    the statements outside functions.
+    """
+    tree = parse(text) if len(text) <= LARGEST else None
+    if tree is None:
+        return None
+    visitor = ComplexityVisitor()
+    try:
+        visitor.visit(tree)
+    except RecursionError:
+        return None
+    found: Counter[str] = Counter({"<module>": visitor.complexity})
+    for name, value in (*_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
+        found[name] += value
+    return MappingProxyType(dict(found))
+
+
+def _functions(functions: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
+    for function in functions:
+        name = f"{prefix}{function.name}"
+        yield name, function.complexity
+        yield from _functions(function.closures, f"{name}.")
+
+
+def _classes(classes: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
+    for each in classes:
+        name = f"{prefix}{each.name}"
+        yield f"{name}.<body>", each.real_complexity - sum(method.complexity for method in each.methods)
+        yield from _functions(each.methods, f"{name}.")
+        yield from _classes(each.inner_classes, f"{name}.")
+
+
+def _breaks(file: ChangedFile) -> bool:
+    """Does the file parse no longer? (One that never did is no fault of the patch.)"""
+    was_sound = file.before is None or complexities(file.before) is not None
+    return file.after is not None and was_sound and complexities(file.after) is None
+
+
+def _counts(text: str | None) -> Mapping[str, int]:
+    return (complexities(text) if text is not None else None) or {}
+
+
+def _changed(file: ChangedFile) -> Iterator[FunctionComplexity]:
+    was, now = _counts(file.before), _counts(file.after)
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            yield FunctionComplexity(file.path, name, was.get(name), now.get(name))
