@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from regrade.datasets.errors import UserError
@@ -39,6 +40,47 @@ def demonstrations(tasks: Sequence[Task]) -> list[Example]:
     return [Example(question.prompt, question.reference_answer()) for question in questions]
 
 
+@dataclass
+class Plateau(TrainerCallback):  # type: ignore[misc]
+    """Stops training once the validation loss has not fallen for `patience` checks; the best weights come back."""
+
+    model: Any
+    loss: Callable[[], float]
+    every: int
+    """Optimizer steps between checks."""
+    patience: int = 2
+    history: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss) of each check."""
+    _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        del args
+        if state.global_step % self.every == 0 or control.should_training_stop:
+            self.check(state.global_step)
+            losses = [loss for _, loss in self.history]
+            if len(losses) > self.patience and min(losses[-self.patience :]) >= min(losses[: -self.patience]):
+                control.should_training_stop = True
+        return control
+
+    def check(self, step: int) -> None:
+        """Measure, and remember the weights if they are the best so far."""
+        self.model.eval()
+        loss = self.loss()
+        self.model.train()
+        if not self.history or loss < min(loss for _, loss in self.history):
+            self._best = {
+                name: weight.detach().clone() for name, weight in self.model.named_parameters() if weight.requires_grad
+            }
+        self.history.append((step, loss))
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                if name in self._best:
+                    weight.copy_(self._best[name])
+
+
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Example],
@@ -48,9 +90,14 @@ def train_sft(
     seed: int,
     learning_rate: float = 1e-4,
     batch_size: int = 8,
+    plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone."""
+    """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone.
+
+    Raises:
+        UserError: there is no example.
+    """
     if not examples:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
     freeze_embeddings(language_model.model)
@@ -67,13 +114,15 @@ def train_sft(
         train_sampling_strategy="group_by_length",
     )
     language_model.model.train()
-    stop = StopAndLog(budget, log)
+    callbacks = [StopAndLog(budget, log), *([plateau] if plateau is not None else [])]
     trainer = SFTTrainer(
         language_model.model, args=arguments, train_dataset=Dataset.from_list(rows),
-        processing_class=language_model.tokenizer, callbacks=[stop],
+        processing_class=language_model.tokenizer, callbacks=callbacks,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    if plateau is not None:
+        plateau.restore()
     language_model.model.eval()
 
 
