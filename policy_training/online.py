@@ -46,16 +46,23 @@ class ExecutedTests:
     __name__ = "executed_tests"
 
     def __init__(
-        self, tasks: Sequence[Task], scorer: Scorer, shaping: Shaping, keep: Callable[[list[Attempt]], None] | None = None
+        self,
+        tasks: Sequence[Task],
+        scorer: Scorer,
+        shaping: Shaping,
+        keep: Callable[[list[Attempt]], None] | None = None,
     ) -> None:
         self.questions: dict[str, Question] = {task.id: ask(task) for task in tasks}
         self.scorer = scorer
         self.shaping = shaping
         self.keep = keep
 
-    def __call__(self, prompts: list[str], completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
+    def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
         began = time.perf_counter()
-        rollouts = [self._rollout(name, text, place) for place, (name, text) in enumerate(zip(task_id, completions, strict=True))]
+        rollouts = [
+            self._rollout(name, text, place)
+            for place, (name, text) in enumerate(zip(task_id, completions, strict=True))
+        ]
         tasks = {name: self.questions[name].task for name in set(task_id)}
         attempts = judge(rollouts, tasks, self.scorer, self.shaping)
         if self.keep is not None:
@@ -72,8 +79,9 @@ class ExecutedTests:
 
         patch = self.questions[task_id].patch(completion)
         return Rollout(
-            task_id, "trained", 1.0, place, 0, patch or Patch(""), completion=completion, well_formed=patch is not None
-        )
+            task_id, "trained", 1.0, place, 0, patch or Patch(""), self.questions[task_id].prompt, completion,
+            well_formed=patch is not None,
+        )  # fmt: skip
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:

@@ -91,7 +91,9 @@ class ModelPolicy:
                 )  # fmt: skip
 
 
-def complete(language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int) -> list[list[list[int]]]:
+def complete(
+    language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int
+) -> list[list[list[int]]]:
     """Completions as token ids, [prompt][temperature]; the same seed, batch and weights give the same tokens."""
     import torch
 
@@ -103,14 +105,19 @@ def complete(language_model: LanguageModel, prompts: list[list[int]], temperatur
     generator = torch.Generator(device=model.device).manual_seed(_batch_seed(prompts, seed))
     try:
         return sample(
-            model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, generator=generator
+            model,
+            prompts,
+            temperatures,
+            stop_ids=language_model.stop_ids,
+            max_tokens=MAX_ANSWER_TOKENS,
+            generator=generator,
         )
     finally:
         model.train(was_training)
 
 
 def _batch_seed(prompts: list[list[int]], seed: int) -> int:
-    """A seed that differs by batch and does not depend on which batches came before, so that a resumed run repeats it."""
+    """A seed that differs by batch but not by what came before it, so that a resumed run repeats it."""
     value = seed
     for token in prompts[0] + prompts[-1]:
         value = (value * 1_000_003 + token + 1) % (2**61 - 1)

@@ -30,13 +30,17 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
         del args, control
         if self.log is not None and logs and "train_runtime" not in logs:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
             self.log(state.global_step, time.monotonic() - self.began, numbers)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
         del args
         over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
         over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps

@@ -24,7 +24,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task
 
-_ANSWER = re.compile(r"\s*(\d{1,3}) (\S[^\n]*?)\s*")
+_ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Question:
             raise UserError(f"task {self.task.id!r} has no reference patch: it cannot serve as a demonstration")
         (file,) = self.task.reference.files
         if len(file.added) != 1 or len(file.removed) != 1 or file.removed[0][0] not in self.lines:
-            raise UserError(f"task {self.task.id!r}: the reference does not replace exactly one line that the prompt shows")
+            raise UserError(
+                f"task {self.task.id!r}: the reference does not replace exactly one line that the prompt shows"
+            )
         return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
 
 
@@ -72,7 +74,9 @@ def ask(task: Task) -> Question:
     target = _target(task)
     source = task.base.read(target.file).split("\n")
     hidden = _docstring_lines(source, target.first_line, target.last_line)
-    shown = tuple(n for n in range(target.first_line, target.last_line + 1) if n not in hidden and source[n - 1].strip())
+    shown = tuple(
+        n for n in range(target.first_line, target.last_line + 1) if n not in hidden and source[n - 1].strip()
+    )
     text = textwrap.dedent("\n".join(source[n - 1] for n in shown))
     body = "\n".join(f"{number} {line}" for number, line in enumerate(text.split("\n"), 1))
     return Question(task, f"{body}\n{task.failure}\nFix:\n", shown)
@@ -81,8 +85,8 @@ def ask(task: Task) -> Question:
 def _target(task: Task) -> Target:
     if task.target is None:
         raise UserError(
-            f"task {task.id!r} names no target function: this policy is shown one function, so give the task a `target` "
-            "(file, function, first_line, last_line)"
+            f"task {task.id!r} names no target function: this policy is shown one function, so give the task a "
+            "`target` (file, function, first_line, last_line)"
         )
     return task.target
 

@@ -7,12 +7,20 @@ logging and checkpoints are its own.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regrade.policy_training.shared_prompts import pack, packed_log_probs, sample
+from regrade.policy_training.shared_prompts import (
+    PackedRow,
+    pack,
+    prediction_states,
+    sample,
+    token_log_probs,
+    unflatten,
+)
 
 
 class SharedPrompts:
@@ -35,8 +43,8 @@ class SharedPrompts:
         prompts = sorted(waiting, key=len)
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
-            for prompt, answers in zip(batch, self._sample(batch, most), strict=True):
-                for place, answer in zip(waiting[prompt], answers, strict=False):
+            for question, answers in zip(batch, self._sample(batch, most), strict=True):
+                for place, answer in zip(waiting[question], answers, strict=False):
                     out[place] = answer
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out, None
@@ -54,21 +62,32 @@ class SharedPrompts:
         self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int,
         batch_size: int | None = None, compute_entropy: bool = False, **_: Any,
     ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
-        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first. Returns (B, C), (B, C) or None, None."""
+        """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
         del batch_size
-        split = input_ids.shape[1] - logits_to_keep
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids[:, :split], attention_mask[:, :split], strict=True)]
-        answers = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids[:, split:], attention_mask[:, split:], strict=True)]
-        rows, places = pack(prompts, answers)
-        scored = [
-            packed_log_probs(self.accelerator.unwrap_model(model), rows[a:b], self.temperature, entropy=compute_entropy)
-            for a, b in _passes([row.length for row in rows], self.tokens_per_pass)
-        ]
-        log_probs = _laid_out([piece for part, _ in scored for piece in part], places, logits_to_keep)
-        if not compute_entropy:
-            return log_probs, None, None
-        spread = [piece for _, part in scored for piece in part or []]
-        return log_probs, _laid_out(spread, places, logits_to_keep), None
+        found = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
+        return found["log_probs"], found.get("entropies"), None
+
+    def _numbers_of_tokens(
+        self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, width: int, *, entropy: bool
+    ) -> dict[str, Tensor]:
+        """Whatever `_numbers_of_rows` finds, laid out as (B, C) with 0 on padding; C is `width`."""
+        split = input_ids.shape[1] - width
+        rows, places = pack(
+            _without_padding(input_ids[:, :split], attention_mask[:, :split]),
+            _without_padding(input_ids[:, split:], attention_mask[:, split:]),
+        )
+        bare = self.accelerator.unwrap_model(model)
+        pieces: dict[str, list[list[Tensor]]] = {}
+        for start, end in _passes([row.length for row in rows], self.tokens_per_pass):
+            for name, flat in self._numbers_of_rows(bare, rows[start:end], entropy).items():
+                pieces.setdefault(name, []).extend(unflatten(flat, rows[start:end]))
+        return {name: _laid_out(found, places, width) for name, found in pieces.items()}
+
+    def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
+        """`log_probs`, and `entropies` if wanted, one per completion token, from one pass over packed rows."""
+        states = prediction_states(model, rows)
+        log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
+        return {"log_probs": log_probs} if spread is None else {"log_probs": log_probs, "entropies": spread}
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's loss over the rows that carry a gradient: those of groups without variance have advantage 0."""
@@ -78,6 +97,10 @@ class SharedPrompts:
 
     droppable = True
     """Does the loss's normaliser stay the same when rows of advantage 0 are left out? (A sum over a fixed count.)"""
+
+
+def _without_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
 def _passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
@@ -93,8 +116,8 @@ def _passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
 
 def _laid_out(pieces: list[list[Tensor]], places: list[tuple[int, int]], width: int) -> Tensor:
     """[row][completion] tensors back as the (B, C) of the inputs, 0 on padding."""
-    out = [torch.nn.functional.pad(pieces[row][column], (0, width - len(pieces[row][column]))) for row, column in places]
-    return torch.stack(out)
+    found = [pieces[row][column] for row, column in places]
+    return torch.stack([torch.nn.functional.pad(piece, (0, width - len(piece))) for piece in found])
 
 
 def _with_advantage(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class PromptMemory:
         return PromptMemory([k[prompts] for k in self.keys], [v[prompts] for v in self.values], self.bias[prompts])
 
 
-class SuffixCache(Cache):
+class SuffixCache(Cache):  # type: ignore[misc]
     """Keys and values of the generated tokens alone, in memory laid out beforehand."""
 
     def __init__(self, layers: int, rows: int, steps: int, like: Tensor) -> None:
@@ -50,7 +50,9 @@ class SuffixCache(Cache):
         self.value_memory = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.length = 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         end = self.length + 1
         self.key_memory[layer_idx, :, :, self.length : end] = key_states
         self.value_memory[layer_idx, :, :, self.length : end] = value_states
@@ -227,7 +229,9 @@ class PackedRow:
         return len(self.prompt) + sum(map(len, self.completions))
 
 
-def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> tuple[list[PackedRow], list[tuple[int, int]]]:
+def pack(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> tuple[list[PackedRow], list[tuple[int, int]]]:
     """Group completions by prompt and merge identical ones.
 
     Returns:
@@ -251,18 +255,46 @@ def packed_log_probs(
 
     One forward pass over the rows, padded to the longest; the caller chooses how many rows fit.
     """
+    log_probs, spread = token_log_probs(model, rows, prediction_states(model, rows), temperature, entropy=entropy)
+    return unflatten(log_probs, rows), None if spread is None else unflatten(spread, rows)
+
+
+def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """Last hidden states that predict the completion tokens, (tokens, hidden); `unflatten` knows their order."""
     hidden = _packed_hidden(model, rows)
-    selected, targets = [], []
+    where = [(index, place) for index, row in enumerate(rows) for place, _ in _predictions(row)]
+    return _gather(hidden, where)
+
+
+def final_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """Last hidden state at the last token of each completion, (completions, hidden), row by row.
+
+    At an empty completion it is that of the prompt's last token.
+    """
+    hidden = _packed_hidden(model, rows)
+    where = []
     for index, row in enumerate(rows):
-        for place, token in _predictions(row):
-            selected.append((index, place))
-            targets.append(token)
-    where = torch.tensor(selected, device=hidden.device)
-    logits = model.lm_head(hidden[where[:, 0], where[:, 1]]).float() / temperature
-    normal = logits.log_softmax(-1)
-    flat = normal.gather(1, torch.tensor(targets, device=hidden.device)[:, None])[:, 0]
+        end = len(row.prompt)
+        for completion in row.completions:
+            end += len(completion)
+            where.append((index, end - 1 if completion else len(row.prompt) - 1))
+    return _gather(hidden, where)
+
+
+def _gather(hidden: Tensor, where: list[tuple[int, int]]) -> Tensor:
+    index = torch.tensor(where, dtype=torch.long, device=hidden.device).view(-1, 2)
+    return hidden[index[:, 0], index[:, 1]]
+
+
+def token_log_probs(
+    model: Any, rows: Sequence[PackedRow], states: Tensor, temperature: float = 1.0, *, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities, and entropies if wanted, of the completion tokens, (tokens,), from `prediction_states`."""
+    tokens = [token for row in rows for _, token in _predictions(row)]
+    targets = torch.tensor(tokens, dtype=torch.long, device=states.device)
+    normal = (model.lm_head(states).float() / temperature).log_softmax(-1)
     spread = -(normal.exp() * normal).sum(-1) if entropy else None
-    return _unflatten(flat, rows), None if spread is None else _unflatten(spread, rows)
+    return normal.gather(1, targets[:, None])[:, 0], spread
 
 
 def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:
@@ -274,9 +306,10 @@ def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:
         start += len(completion)
 
 
-def _unflatten(flat: Tensor, rows: Sequence[PackedRow]) -> list[list[Tensor]]:
+def unflatten(flat: Tensor, rows: Sequence[PackedRow]) -> list[list[Tensor]]:
+    """One number a completion token, row by row and completion by completion, as [row][completion] -> (C,)."""
     sizes = [len(completion) for row in rows for completion in row.completions]
-    pieces = iter(flat.split(sizes))
+    pieces = iter(torch.split(flat, sizes))
     return [[next(pieces) for _ in row.completions] for row in rows]
 
 

@@ -1,0 +1,137 @@
+"""A tiny language model with random weights, and a tiny repository with two bugs: real parts, only small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason="needs the extra `train`")
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Limits, Target, Task, Tree
+from regrade.datasets.tasks import TestSuite as Suite
+from regrade.policy_training.models import LanguageModel
+
+LIBRARY = '''\
+"""Small functions."""
+
+
+def second(items):
+    """Return the second item."""
+    if len(items) < 2:
+        return None
+    return items[2]
+
+
+class Counter:
+    def __init__(self, start=0):
+        self.value = start
+
+    def add(self, step):
+        """Add a step
+        and return the new value.
+        """
+        self.value -= step
+
+        return self.value
+
+
+def double(number):
+    return number * 2
+'''
+
+TESTS = """\
+from library import Counter, double, second
+
+
+def test_second():
+    assert second([1, 2, 3]) == 2
+
+
+def test_second_of_too_few():
+    assert second([1]) is None
+
+
+def test_add():
+    assert Counter(1).add(2) == 3
+
+
+def test_add_nothing():
+    assert Counter(4).add(0) == 4
+
+
+def test_double():
+    assert double(3) == 6
+"""
+
+FIXES = {"second": ("    return items[2]", "    return items[1]"), "add": ("self.value -= step", "self.value += step")}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Tensors here are so small that handing them to further threads costs more than it saves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, trained here: it reads any text and needs no file."""
+    bare = Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=360, special_tokens=["<pad>", "<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    bare.train_from_iterator([LIBRARY, TESTS], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<end>", pad_token="<pad>")
+
+
+@pytest.fixture
+def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    """A Llama of two layers with random weights, the same in every test."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True, initializer_range=0.3,
+    )  # fmt: skip
+    return LanguageModel("tiny", LlamaForCausalLM(config).eval(), tokenizer)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A repository with two bugs, in `second` and in `Counter.add`."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "library.py").write_text(LIBRARY)
+    (root / "test_library.py").write_text(TESTS)
+    return root
+
+
+@pytest.fixture
+def make_task(library: Path) -> Callable[[str], Task]:
+    """The task `second` or `add`, with its reference."""
+
+    def make(name: str) -> Task:
+        before, after = FIXES[name]
+        first, last, function = {"second": (4, 8, "second"), "add": (15, 21, "Counter.add")}[name]
+        failing = f"test_library.py::test_{name}"
+        guarded = [f"test_library.py::test_{other}" for other in ("second_of_too_few", "add_nothing", "double")]
+        return Task(
+            id=name, repository="library", base=Tree(library), instruction=f"Mend `{function}`.",
+            fail_to_pass=(failing,), pass_to_pass=tuple(guarded), suite=Suite(), limits=Limits(wall_seconds=30),
+            target=Target("library.py", function, first, last), failure=f">>> {failing}\nAssertionError",
+            reference=Patch.between({"library.py": LIBRARY}, {"library.py": LIBRARY.replace(before, after)}),
+        )  # fmt: skip
+
+    return make
