@@ -1,0 +1,121 @@
+"""Tasks rebuilt from recipes: the bug is planted again in the fetched sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.mutations import Mutant, Mutations
+from regrade.datasets.packages import Package
+from regrade.datasets.patches import Patch
+from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe
+from regrade.datasets.splits import split_of
+from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
+
+_LINE_LENGTH = 118
+_CONTEXT = 3
+
+
+def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> Iterator[Task]:
+    """The tasks of a package (of one split, if given), from its unpacked source distribution at `root`.
+
+    Raises:
+        UserError: the sources are not those that the recipes were made from.
+    """
+    # What the tasks share is made once: the reach of a package has tens of thousands of entries.
+    reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
+    source = recipes.package
+    imported = frozenset(recipes.imported)
+    suite = TestSuite(source.python_path, source.paths, source.options, reach=reach, imported=imported)
+    pristine = Tree(root)
+    mutations: dict[str, Mutations] = {}
+    for recipe in recipes.tasks:
+        if split is None or split == split_of(source, f"{recipe.file}::{recipe.function}"):
+            if recipe.file not in mutations:
+                mutations[recipe.file] = _mutations(pristine, recipe.file)
+            yield _task(recipes, recipe, mutations[recipe.file], pristine, suite)
+
+
+def _task(
+    recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite
+) -> Task:
+    mutant = mutations.find(recipe.function, recipe.kind, recipe.place)
+    if mutant is None or mutant.digest != recipe.digest:
+        raise UserError(
+            f"the {recipe.kind} bug at {recipe.file}:{recipe.line} cannot be rebuilt from {pristine.root}: the sources "
+            "or the recipes were altered; delete that folder, so that it is fetched again, or rebuild the recipes"
+        )
+    failing = set(recipe.fail_to_pass)
+    return Task(
+        id=task_id(recipes.package, recipe),
+        repository=recipes.package.name,
+        base=Tree(root=pristine.root, replaced=MutatedFile(mutant), known=pristine.known),
+        instruction=f"Some tests fail because of a bug in `{recipe.function}` in `{recipe.file}`: fix it.",
+        fail_to_pass=tuple(recipes.tests[index] for index in recipe.fail_to_pass),
+        pass_to_pass=tuple(test for index, test in enumerate(recipes.tests) if index not in failing),
+        suite=suite,
+        requirements=recipes.package.requirements,
+        limits=Limits(wall_seconds=recipes.wall_seconds),
+        source="mutation",
+        target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
+        failure=failure_text(recipe.failure, pristine),
+        reference=reference_patch(mutant),
+    )
+
+
+class MutatedFile(Mapping[str, str]):
+    """Path -> text of the one file that a mutant changes.
+
+    The text is made when asked for: thousands of tasks, each with a file of its own, would fill the memory.
+    """
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+
+    def __getitem__(self, path: str) -> str:
+        if path != self._mutant.file:
+            raise KeyError(path)
+        return self._mutant.source
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._mutant.file
+
+    def __len__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return f"MutatedFile({self._mutant.file!r}, {self._mutant.kind!r}, {self._mutant.place!r})"
+
+
+def task_id(package: Package, recipe: TaskRecipe) -> str:
+    """`package/file:function:kind:place`, unique among all recipes."""
+    return f"{package.name}/{recipe.file}:{recipe.function}:{recipe.kind}:{recipe.place}"
+
+
+def failure_text(failure: Failure, pristine: Tree) -> str:
+    """`>>> the test's line` and the error below it."""
+    lines = pristine.read(failure.file).split("\n") if failure.line else []
+    line = lines[failure.line - 1].strip() if 0 < failure.line <= len(lines) else ""
+    return f">>> {line[:_LINE_LENGTH]}\n{failure.error[:_LINE_LENGTH]}"
+
+
+def reference_patch(mutant: Mutant) -> Patch:
+    """The patch that puts the original line back. (As `Patch.between` would make it, without comparing whole files.)"""
+    lines = mutant.source.split("\n")
+    before = lines[: mutant.line - 1][-_CONTEXT:]
+    after = lines[mutant.line : mutant.line + _CONTEXT]
+    if after and mutant.line + len(after) == len(lines) and not after[-1]:
+        after.pop()  # what follows the last newline is no line
+    start, count = mutant.line - len(before), len(before) + 1 + len(after)
+    hunk = [*(f" {line}" for line in before), f"-{mutant.mutated_line}", f"+{mutant.original_line}",
+            *(f" {line}" for line in after)]
+    header = f"diff --git a/{mutant.file} b/{mutant.file}\n--- a/{mutant.file}\n+++ b/{mutant.file}\n"
+    return Patch(f"{header}@@ -{start},{count} +{start},{count} @@\n" + "\n".join(hunk) + "\n")
+
+
+def _mutations(pristine: Tree, file: str) -> Mutations:
+    try:
+        return Mutations(pristine.read(file), file)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{pristine.root / file}, which the recipes name, cannot be read as Python: {error}") from error

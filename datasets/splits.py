@@ -1,0 +1,35 @@
+"""Which tasks may be used for what.
+
+Held-out packages are never trained on. Within the training packages the split is by *function*: two bugs of one
+function always land on the same side, so that a policy can't copy a demonstration into a validation task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.packages import Package
+
+SPLITS = ("demonstrations", "tests_only", "validation", "held_out")
+"""`demonstrations`: references may be used (scarce). `tests_only`: only their tests may be used (plentiful).
+`validation`: for choosing settings. `held_out`: for the verdict."""
+_DEMONSTRATIONS = 0.18
+_VALIDATION = 0.07
+
+
+def split_of(package: Package, function: str) -> str:
+    """The split of a function (`file::qualified.name`), a pure function of its name: new tasks never move old ones."""
+    if package.group == "held_out":
+        return "held_out"
+    digest = hashlib.sha256(f"{package.name}/{function}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < _DEMONSTRATIONS:
+        return "demonstrations"
+    return "validation" if share < _DEMONSTRATIONS + _VALIDATION else "tests_only"
+
+
+def check_split(split: str | None) -> None:
+    """Raises UserError if there is no such split (None stands for all)."""
+    if split is not None and split not in SPLITS:
+        raise UserError(f"no split called {split!r}; choose from: {', '.join(SPLITS)} (or none, for all tasks)")
