@@ -1,0 +1,5 @@
+"""All that runs code and all that judges: sandboxes, workers, probes, the scorer, evaluations and their statistics."""
+
+from regrade.evaluators.scorer import Scorer, Stats, score
+
+__all__ = ["Scorer", "Stats", "score"]

@@ -1,0 +1,123 @@
+"""What a tree's tests say without any patch: which pass every time, and which functions each of them executes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regrade.datasets.caches import default_cache
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.environments import python_for
+from regrade.evaluators.executions import collection_errors, ending, statuses
+from regrade.evaluators.sandboxes import Sandbox, choose
+from regrade.evaluators.workers import Reply, Request, Worker, remove
+from regrade.evaluators.workspaces import is_protected
+from regrade.rewards.evidence import End, TestOutcome, TestStatus
+
+REACH_FACTOR = 20
+"""The measure of reach runs every test in a process of its own, under a profiler: it may take this much longer."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The state of a suite before any patch."""
+
+    stable: tuple[str, ...]
+    """Tests that passed in every run, in the order of the suite."""
+    flaky: tuple[str, ...]
+    """Tests that passed in some runs."""
+    failing: tuple[str, ...]
+    """Tests that passed in no run (failed, skipped, expected to fail)."""
+    outcomes: dict[str, TestOutcome]
+    """The last run's outcome of every test."""
+    reach: dict[str, tuple[str, ...]]
+    """`file::qualified.function` -> the stable and failing tests that execute it (see `TestSuite.reach`)."""
+    imported: frozenset[str]
+    """Functions executed on import or collection (see `TestSuite.imported`)."""
+    seconds: float
+    """Wall time of the slowest run."""
+    collection_errors: dict[str, str]
+    """File -> why its tests could not be collected."""
+
+    def applied_to(self, suite: TestSuite) -> TestSuite:
+        """The suite with what was measured."""
+        return replace(suite, reach=self.reach, imported=self.imported)
+
+
+def baseline(
+    tree: Tree, suite: TestSuite, requirements: tuple[str, ...] = (), limits: Limits | None = None, *, runs: int = 3,
+    sandbox: Sandbox | None = None, cache: Path | None = None, progress: Callable[[int, int], None] | None = None,
+) -> Baseline:
+    """Run the suite `runs` times and measure its reach once.
+
+    Args:
+        progress: called with (runs done, runs in all, the measure included).
+
+    Raises:
+        UserError: no test could be run; says why.
+    """
+    python = python_for(requirements, cache or default_cache())
+    limits = limits or Limits(wall_seconds=600.0)
+    scratch = Path(tempfile.mkdtemp(prefix="regrade-baseline-"))
+    scratch.chmod(0o755)
+    try:
+        with Worker(sandbox or choose(), python, scratch, limits=limits) as worker:
+            replies = []
+            for number in range(runs):
+                replies.append(_checked(worker.run(tree, Request(suite, limits)), limits))
+                if progress:
+                    progress(number + 1, runs + 1)
+            slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
+            measured = worker.run(tree, Request(suite, slow, reach=True))
+            if progress:
+                progress(runs + 1, runs + 1)
+    finally:
+        remove(scratch)
+    return _summary(replies, measured, suite)
+
+
+def _checked(reply: Reply, limits: Limits) -> Reply:
+    end, detail = ending(reply, limits.wall_seconds)
+    if end is not End.COMPLETED:
+        raise UserError(f"the tests can't be run as they are ({end.value}): {detail}")
+    if not statuses(reply):
+        reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
+        raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}")
+    return reply
+
+
+def _summary(replies: list[Reply], measured: Reply, suite: TestSuite) -> Baseline:
+    outcomes = [statuses(reply) for reply in replies]
+    tests = list(dict.fromkeys(test for run in outcomes for test in run))
+    passes = {
+        test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests
+    }
+    reach, imported = _reach(measured, tests, suite)
+    return Baseline(
+        stable=tuple(test for test in tests if passes[test] == len(replies)),
+        flaky=tuple(test for test in tests if 0 < passes[test] < len(replies)),
+        failing=tuple(test for test in tests if passes[test] == 0),
+        outcomes=outcomes[-1], reach=reach, imported=imported, seconds=max(reply.seconds for reply in replies),
+        collection_errors=collection_errors(replies[-1]),
+    )
+
+
+def _reach(measured: Reply, tests: list[str], suite: TestSuite) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+    imported: set[str] = set()
+    by_test: dict[str, set[str]] = {}
+    for record in measured.records:
+        if record[0] == "imported" and len(record) == 2:
+            imported.update(record[1])
+        elif record[0] == "reach" and len(record) == 4 and not record[3]:
+            by_test.setdefault(record[1], set()).update(record[2])
+    by_function: dict[str, list[str]] = {}
+    functions = {function for keys in by_test.values() for function in keys} | imported
+    for function in sorted(functions):
+        if not is_protected(function.split("::", 1)[0], suite.protected):
+            # A test that could not be measured may execute anything.
+            by_function[function] = [test for test in tests if test not in by_test or function in by_test[test]]
+    kept = frozenset(function for function in imported if function in by_function)
+    return {function: tuple(found) for function, found in by_function.items()}, kept

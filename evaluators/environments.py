@@ -1,0 +1,82 @@
+"""The interpreters that tests run in: this one, or a virtual environment made once per set of pinned requirements."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+
+IDENTITY = (
+    "import importlib.metadata as m, json, sys; "
+    "print(json.dumps([sys.version, sorted({f'{d.name}=={d.version}' for d in m.distributions()})]))"
+)
+
+
+def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
+    """The interpreter for a set of pinned requirements (pytest among them); made under `cache`/environments when missing.
+
+    No requirements: the interpreter that runs this.
+
+    Raises:
+        UserError: pip could not install them; says which and why.
+    """
+    if not requirements:
+        return Path(sys.executable)
+    key = hashlib.sha256(json.dumps([sorted(requirements), sys.version]).encode()).hexdigest()[:16]
+    folder = cache / "environments" / key
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        _make(requirements, folder)
+    return python
+
+
+def _make(requirements: Sequence[str], folder: Path) -> None:
+    # A virtual environment can't be moved, so it is made in place under a lock; `complete` says that it is whole.
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "complete").exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(folder)], "making a virtual environment")
+        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*install, *requirements], f"installing {', '.join(requirements)}")
+        (folder / "complete").touch()
+
+
+def _run(command: list[str], what: str) -> None:
+    with tempfile.TemporaryFile() as output:
+        try:
+            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=900, check=False).returncode
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError(f"{what} failed: {error}") from error
+        if code:
+            output.seek(0)
+            lines = [line for line in output.read().decode("utf-8", "replace").splitlines() if line.strip()]
+            reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit {code}")
+            raise UserError(f"{what} failed: {reason} (is the network reachable, and does every pinned version exist?)")
+
+
+def identity(python: Path) -> str:
+    """Digest of the interpreter's version and of every installed distribution: part of the key of stored evidence.
+
+    Raises:
+        UserError: `python` does not run.
+    """
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", IDENTITY], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+") from error
+    return hashlib.sha256(done.stdout).hexdigest()

@@ -1,0 +1,158 @@
+"""From a task and a workspace to what its tests and imports say, by way of a worker."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping
+
+from regrade.datasets.tasks import Task
+from regrade.evaluators.selection import selected_tests
+from regrade.evaluators.workers import Reply, Request, Worker
+from regrade.evaluators.workspaces import Workspace
+from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
+
+LONGEST_DETAIL = 500
+FINISHED = (0, 1, 5)
+"""Exit statuses of pytest that mean that the session ran to its end: all passed, some failed, no tests."""
+PASSED = TestOutcome(TestStatus.PASSED)
+MISSING = TestOutcome(TestStatus.MISSING)
+UNREACHED = TestOutcome(TestStatus.UNREACHED)
+
+
+def run_tests(worker: Worker, task: Task, workspace: Workspace, *, full: bool, bytecode: str = "") -> tuple[TestRun, float]:
+    """Run the task's tests on the workspace; the evidence, and the CPU seconds that it took.
+
+    The tests that can reach the change come first. The rest runs too where the change may reach anything, or with `full`
+    once FAIL_TO_PASS all pass and nothing is broken.
+
+    Raises:
+        SandboxError, OSError, WorkerDied: see `Worker.run`.
+    """
+    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    selected = selected_tests(task, workspace)
+    if selected is None:
+        selected = everything
+    rest = everything - selected
+    first = _run(worker, task, workspace, selected, bytecode)
+    run = _evidence(task, first, selected, "reachable" if rest else "full")
+    if not (full and rest and run.end is End.COMPLETED and run.resolved):
+        return run, first.cpu_seconds
+    second = _run(worker, task, workspace, rest, bytecode)
+    return _joined(task, run, _evidence(task, second, rest, "full")), first.cpu_seconds + second.cpu_seconds
+
+
+def not_applied(task: Task, reason: str) -> TestRun:
+    """The evidence on a patch that does not apply: nothing ran, so every test is missing."""
+    outcomes = dict.fromkeys(task.fail_to_pass + task.pass_to_pass, MISSING)
+    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, End.NOT_APPLIED, reason[:LONGEST_DETAIL])
+
+
+def failing_imports(worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], bytecode: str = "") -> dict[str, str]:
+    """Module -> error of those that can't be imported, each in the order given, all in one process."""
+    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), bytecode)
+    errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}
+    end, detail = ending(reply, task.limits.wall_seconds)
+    if end is not End.COMPLETED:
+        errors[""] = detail
+    return errors
+
+
+def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
+    """How an execution ended, and why in words."""
+    last = reply.records[-1] if reply.records else []
+    if reply.stopped == "timeout":
+        return End.TIMEOUT, f"stopped after {wall_seconds:g} s"
+    if reply.stopped == "memory":
+        return End.MEMORY, "its processes used more memory than allowed"
+    if reply.stopped:
+        return End.CRASHED, f"stopped: it used more {reply.stopped} than allowed"
+    if len(last) == 2 and last[0] == "done" and last[1] in FINISHED and reply.status == last[1]:
+        return End.COMPLETED, ""
+    if len(last) == 2 and last[0] == "left":
+        return End.CRASHED, _clip(f"the test session was left by {last[1]}")
+    if reply.status < 0:
+        return End.CRASHED, f"killed by signal {-reply.status} ({_signal_name(-reply.status)})"
+    if len(last) == 2 and last[0] == "done":
+        return End.CRASHED, _clip(f"pytest stopped with status {last[1]}: {reply.output.strip()}")
+    return End.CRASHED, f"the process left with status {reply.status} before it had reported"
+
+
+def statuses(reply: Reply) -> dict[str, TestOutcome]:
+    """Test id -> outcome, as far as it was reported."""
+    found = {}
+    for record in reply.records:
+        if record[0] == "test" and len(record) == 5 and isinstance(record[1], str) and record[2] in _STATUS:
+            passed = record[2] == "passed"
+            found[record[1]] = PASSED if passed else TestOutcome(_STATUS[record[2]], str(record[4]), float(record[3]))
+    return found
+
+
+_STATUS = {status.value: status for status in TestStatus if status not in (TestStatus.MISSING, TestStatus.UNREACHED)}
+
+
+def collection_errors(reply: Reply) -> dict[str, str]:
+    """Node that could not be collected -> the error."""
+    return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
+
+
+def _run(worker: Worker, task: Task, workspace: Workspace, wanted: frozenset[str], bytecode: str) -> Reply:
+    files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
+    # pytest runs nothing at all when one of the files that it is given is gone.
+    there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
+    request = Request(task.suite, task.limits, paths=there or files, select=wanted)
+    return worker.run(workspace.after, request, bytecode)
+
+
+def _exists(workspace: Workspace, path: str) -> bool:
+    return path not in workspace.after.removed and (workspace.after.root / path).is_file()
+
+
+def test_files(ids: Iterable[str], wanted: frozenset[str]) -> tuple[str, ...]:
+    """The files of the wanted tests, in the order of `ids`."""
+    return tuple(dict.fromkeys(test.split("::", 1)[0] for test in ids if test in wanted))
+
+
+test_files.__test__ = False  # type: ignore[attr-defined]  # not a test
+
+
+def _evidence(task: Task, reply: Reply, wanted: frozenset[str], scope: str) -> TestRun:
+    end, detail = ending(reply, task.limits.wall_seconds)
+    found = statuses(reply)
+    uncollected = collection_errors(reply)
+    outcomes = {}
+    for test in task.fail_to_pass + task.pass_to_pass:
+        if test not in wanted:
+            outcomes[test] = UNREACHED
+        else:
+            outcomes[test] = found.get(test) or _unreported(test, uncollected)
+    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, end, detail, scope, round(reply.seconds, 4))
+
+
+def _unreported(test: str, uncollected: Mapping[str, str]) -> TestOutcome:
+    node = test
+    while node:
+        if node in uncollected:
+            return TestOutcome(TestStatus.ERROR, uncollected[node])
+        node = node.rpartition("::")[0]
+    return MISSING
+
+
+def _joined(task: Task, first: TestRun, second: TestRun) -> TestRun:
+    """Two runs of parts of the suite as one of the whole."""
+    outcomes = {
+        test: second.outcomes[test] if first.outcomes[test].status is TestStatus.UNREACHED else first.outcomes[test]
+        for test in first.outcomes
+    }
+    seconds = first.seconds + second.seconds
+    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, second.end, second.detail, "full", seconds)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= LONGEST_DETAIL else f"{text[: LONGEST_DETAIL // 2]} ... {text[-LONGEST_DETAIL // 2 :]}"

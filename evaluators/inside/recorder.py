@@ -1,0 +1,92 @@
+"""A pytest plugin that writes down what became of each test, one JSON line a test, as soon as it is known.
+
+Lines: `["test", id, status, seconds, message]`, `["collect", id of the node that failed to collect, message]`.
+What was written before a crash stays written.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+from collections.abc import Callable, Collection, Generator
+from typing import Any
+
+import pytest
+
+LONGEST_MESSAGE = 500
+RANK = ("passed", "xfailed", "skipped", "failed", "error")
+"""A later status outweighs an earlier one of the same test (its set-up, call, tear-down and subtests)."""
+
+
+class Recorder:
+    """Records outcomes; with `wanted`, deselects every other test."""
+
+    def __init__(self, write: Callable[[str], None], root: str, wanted: Collection[str] | None) -> None:
+        self._write = write
+        self._root = root
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._status: dict[str, str] = {}
+        self._seconds: dict[str, float] = {}
+        self._messages: dict[str, str] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        if self._wanted is None:
+            return
+        left_out = [item for item in items if item.nodeid not in self._wanted]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item.nodeid in self._wanted]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed:
+            self._messages.setdefault(item.nodeid, self._explain(item, call, report))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        status = _status(report)
+        before = self._status.get(report.nodeid, "passed")
+        self._status[report.nodeid] = max(before, status, key=RANK.index)
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        status = self._status.pop(nodeid, "error")
+        seconds = round(self._seconds.pop(nodeid, 0.0), 4)
+        message = self._messages.pop(nodeid, "")
+        self._write(json.dumps(["test", nodeid, status, seconds, message if status in ("failed", "error") else ""]))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._write(json.dumps(["collect", report.nodeid, _last_error(report.longreprtext)]))
+
+    def _explain(self, item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> str:
+        """`file:line: source line`, the innermost of the test's own file, and the first lines of the error."""
+        excinfo = call.excinfo
+        if excinfo is None:
+            return str(report.longrepr)[:LONGEST_MESSAGE]
+        lines = excinfo.exconly(tryshort=True).strip().splitlines()[:3] or [excinfo.typename]
+        place = ""
+        for entry in excinfo.traceback:
+            if str(entry.path) == str(item.path):
+                source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
+                place = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
+        return (place + "\n".join(lines))[:LONGEST_MESSAGE]
+
+
+def _status(report: pytest.TestReport) -> str:
+    if report.skipped:
+        return "xfailed" if hasattr(report, "wasxfail") else "skipped"
+    if report.failed:
+        return "failed" if report.when == "call" else "error"
+    return "passed"
+
+
+def _last_error(text: str) -> str:
+    """The line that names the error, of a traceback as pytest prints it."""
+    errors = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return (errors[-1] if errors else text.strip()[-LONGEST_MESSAGE:])[:LONGEST_MESSAGE]

@@ -1,0 +1,38 @@
+"""Sandboxes: where untrusted code runs. One class a kind; `choose` picks one that works here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.sandboxes.base import Mount, Program, Sandbox, SandboxError, Session
+from regrade.evaluators.sandboxes.bubblewrap import Bubblewrap
+from regrade.evaluators.sandboxes.process import Process
+
+KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "process": Process}
+"""In the order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
+
+__all__ = ["KINDS", "Bubblewrap", "Mount", "Process", "Program", "Sandbox", "SandboxError", "Session", "available", "choose"]
+
+
+def available() -> dict[str, str]:
+    """Name of each kind of sandbox -> why it can't be used here (empty: it works, by a trial start)."""
+    return {name: make().problem() for name, make in KINDS.items()}
+
+
+def choose(name: str = "auto") -> Sandbox:
+    """The named sandbox, or the first that works.
+
+    Raises:
+        UserError: the name is unknown, or the sandbox does not work here; says why and what to do.
+    """
+    if name != "auto" and name not in KINDS:
+        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)}")
+    reasons = []
+    for candidate in KINDS if name == "auto" else (name,):
+        sandbox = KINDS[candidate]()
+        reason = sandbox.problem()
+        if not reason:
+            return sandbox
+        reasons.append(f"{candidate}: {reason}")
+    raise UserError(f"no sandbox works here: {'; '.join(reasons)}" if name == "auto" else f"the sandbox {reasons[0]}")

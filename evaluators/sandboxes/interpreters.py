@@ -1,0 +1,38 @@
+"""Which folders of this machine an interpreter needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+"""Programs and shared libraries; /etc is not shown, since it may hold secrets."""
+
+
+def interpreter_folders(python: Path) -> tuple[Path, ...]:
+    """Folders outside the system's own that `python` reads: its prefixes and the paths of its links, outermost only.
+
+    Raises:
+        UserError: `python` does not run.
+    """
+    program = "import json, sys; print(json.dumps([sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]))"
+    try:
+        answer = subprocess.run([str(python), "-I", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+") from error
+    found = {os.path.normpath(path) for path in json.loads(answer.stdout)}
+    found |= {os.path.realpath(path) for path in found}
+    link = str(python.absolute())
+    while os.path.islink(link):
+        link = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
+        if not any(link.startswith(f"{folder}/") for folder in found):
+            found.add(os.path.dirname(os.path.dirname(link)))
+    outside = {path for path in found if not any(path == top or path.startswith(f"{top}/") for top in SYSTEM)}
+    return tuple(
+        Path(path) for path in sorted(outside)
+        if path != "/" and not any(path != other and path.startswith(f"{other}/") for other in outside)
+    )

@@ -1,0 +1,430 @@
+"""Tasks x patches -> evidence -> breakdowns: in parallel, each equal patch once, nothing gathered twice."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from regrade.datasets.caches import default_cache
+from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators import bytecode, environments, sandboxes
+from regrade.evaluators.executions import failing_imports, not_applied, run_tests
+from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, code_version, compiled, importable_modules, static_evidence
+from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.selection import selected_tests
+from regrade.evaluators.store import EvidenceStore, key_of
+from regrade.evaluators.workers import Worker, WorkerDied, remove
+from regrade.evaluators.workspaces import Workspace, prepare
+from regrade.rewards.algebra import Reward
+from regrade.rewards.breakdown import Breakdown
+from regrade.rewards.evidence import BuildRun, End, EvidenceSet, TestRun
+
+Job = tuple[Task, Patch]
+Progress = Callable[[int, int], None]
+"""Called with (jobs done, jobs in all)."""
+BACK_OFF = (0.5, 2.0)
+"""Seconds before each further attempt after a failure of the infrastructure."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a scorer has done so far."""
+
+    executions: int = 0
+    """Candidates that were run."""
+    hits: int = 0
+    """Jobs answered from the store or by an equal job."""
+    cpu_seconds: float = 0.0
+    """CPU time of the candidates."""
+    wall_seconds: float = 0.0
+    """Wall time in `gather`."""
+    retries: int = 0
+    """Attempts that the infrastructure failed."""
+
+
+@dataclass
+class _Work:
+    """One distinct (task, patch), and all jobs that ask for it."""
+
+    task: Task
+    patch: Patch
+    task_key: str
+    records: dict[type, Any]
+    missing: tuple[type, ...]
+    places: list[int] = field(default_factory=list)
+    infrastructure: dict[type, str] = field(default_factory=dict)
+
+
+class Scorer(AbstractContextManager["Scorer"]):
+    """Scores patches on tasks. Holds warm sandboxes and the evidence store: use it in a `with` block.
+
+    Every thread of the scorer owns one worker; workers start when they are first needed.
+    """
+
+    def __init__(
+        self, *, workers: int | None = None, sandbox: str = "auto", cache: Path | None = None,
+        probes: Mapping[type, StaticProbe] | None = None,
+    ) -> None:
+        """
+        Args:
+            workers: candidates run at a time; None: the number of cores.
+            sandbox: `auto`, or the name of a kind of sandbox.
+            cache: where environments, byte code and evidence are kept; None: the user's cache folder.
+            probes: evidence types of your own -> what gathers them.
+
+        Raises:
+            UserError: no sandbox works here, or the cache can't be used.
+        """
+        self.sandbox = sandboxes.choose(sandbox)
+        self._cache = cache or default_cache()
+        self._static = {**STATIC, **(probes or {})}
+        self._count = workers or os.cpu_count() or 1
+        self._store = EvidenceStore(self._cache / "evidence.sqlite")
+        self._scratch = Path(tempfile.mkdtemp(prefix="regrade-"))
+        self._scratch.chmod(0o755)
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
+        self._environments = _Environments(self._cache)
+        self._roots = _RootDigests()
+        self._version = code_version()
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._workers: list[Worker] = []
+        self._bytecode: dict[tuple[Path, Path], str] = {}
+        self._bytecode_lock = threading.Lock()
+        self._base_imports: dict[str, frozenset[str]] = {}
+        self._stopping = False
+        self.stats = Stats()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def assurance(self) -> str:
+        """How far its verdicts can be trusted."""
+        return "in-process" if self.sandbox.isolated else "unconfined"
+
+    def close(self) -> None:
+        """Kill all sandboxes and delete all scratch folders. May be called twice."""
+        self._stopping = True
+        self._kill_workers()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+        self._store.close()
+        remove(self._scratch)
+
+    def score(
+        self, jobs: Sequence[Job], reward: Reward, *, full: bool = False, progress: Progress | None = None
+    ) -> list[Breakdown]:
+        """The breakdown of each job, in order."""
+        return [reward.evaluate(evidence) for evidence in self.gather(jobs, reward.needs, full=full, progress=progress)]
+
+    def gather(
+        self, jobs: Sequence[Job], needs: Collection[type], *, full: bool = False, progress: Progress | None = None
+    ) -> list[EvidenceSet]:
+        """The evidence of each job, in order. Equal jobs share theirs.
+
+        Args:
+            needs: types of evidence.
+            full: run the whole suite where the tests that reach the change say that the patch is good. Otherwise the tests that
+                can't reach the change are UNREACHED.
+            progress: called in this thread.
+
+        Raises:
+            UserError: an environment can't be made, or a type of evidence is unknown.
+        """
+        self._check(needs)
+        started = time.monotonic()
+        try:
+            return self._gather(jobs, tuple(sorted(set(needs), key=lambda kind: kind.__qualname__)), full, progress)
+        except BaseException:
+            self._kill_workers()
+            raise
+        finally:
+            self._count_up(wall_seconds=time.monotonic() - started)
+
+    def _check(self, needs: Collection[type]) -> None:
+        for kind in needs:
+            if kind not in EXECUTED and kind not in self._static:
+                raise ValueError(f"nothing gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})")
+
+    # ------------------------------------------------------------ planning
+
+    def _gather(self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None) -> list[EvidenceSet]:
+        works = self._plan(jobs, needs, full)
+        waiting = deque(sorted((work for work in works if work.missing), key=_group))
+        done = sum(len(work.places) for work in works if not work.missing)
+        self._count_up(hits=len(jobs) - len(waiting))
+        if progress:
+            progress(done, len(jobs))
+        finished: deque[_Work] = deque()
+        futures = {self._pool.submit(self._drain, waiting, finished, full) for _ in range(min(self._count, len(waiting)))}
+        try:
+            while futures:
+                ended, futures = wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
+                _raise_first(ended)
+                done = _report(finished, done, len(jobs), progress)
+        finally:
+            waiting.clear()
+        _report(finished, done, len(jobs), progress)
+        results: list[EvidenceSet | None] = [None] * len(jobs)
+        for work in works:
+            evidence = EvidenceSet(work.records, work.infrastructure, self.assurance)
+            for place in work.places:
+                results[place] = evidence
+        return [evidence for evidence in results if evidence is not None]
+
+    def _plan(self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool) -> list[_Work]:
+        """The distinct jobs, with what the store knows of them."""
+        works: dict[tuple[str, str], _Work] = {}
+        keys: dict[int, str] = {}
+        for place, (task, patch) in enumerate(jobs):
+            if id(task) not in keys:
+                keys[id(task)] = self._task_key(task)
+            distinct = (keys[id(task)], patch.digest)
+            if distinct not in works:
+                records = {}
+                for kind in needs:
+                    record = self._store.get(self._evidence_key(*distinct, kind, full), kind, task)
+                    if record is not None:
+                        records[kind] = record
+                missing = tuple(kind for kind in needs if kind not in records)
+                works[distinct] = _Work(task, patch, distinct[0], records, missing)
+            works[distinct].places.append(place)
+        return list(works.values())
+
+    def _task_key(self, task: Task) -> str:
+        """Digest of all of a task that could change its evidence: `Task.digest`, without hashing a shared root for every task."""
+        base, suite = task.base, task.suite
+        reach = "none" if suite.reach is None else "measured"
+        replaced = sorted(base.replaced.items())
+        parts = (self._roots.digest(base.root), replaced, sorted(base.removed), task.fail_to_pass, task.pass_to_pass, suite,
+                 task.limits, reach, self._environments.identity(task.requirements))
+        return key_of([repr(parts)]).hex()
+
+    def _evidence_key(self, task_key: str, patch_digest: str, kind: type, full: bool) -> bytes:
+        scope = ("full" if full else "reachable") if kind is TestRun else ""
+        sandbox = self.sandbox.name if kind in EXECUTED else ""
+        return key_of([task_key, patch_digest, f"{kind.__module__}.{kind.__qualname__}", self._version, sandbox, scope])
+
+    # ------------------------------------------------------------ in the worker threads
+
+    def _drain(self, waiting: deque[_Work], finished: deque[_Work], full: bool) -> None:
+        while not self._stopping:
+            try:
+                work = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                self._do(work, full)
+            except BaseException:
+                waiting.clear()
+                raise
+            finished.append(work)
+
+    def _do(self, work: _Work, full: bool) -> None:
+        task, patch = work.task, work.patch
+        reason = ""
+        try:
+            workspace = prepare(task, patch)
+        except PatchError as error:
+            reason, workspace = str(error), Workspace(task.base, task.base)
+        for kind in work.missing:
+            if kind not in EXECUTED:
+                record = static_evidence(self._static[kind], kind, workspace.before, workspace.after, patch, task)
+            elif reason:
+                record = not_applied(task, reason) if kind is TestRun else BuildRun(False, 0, reason)
+            else:
+                record = self._execute(kind, work, workspace, full)
+            if record is not None:
+                work.records[kind] = record
+                self._keep(self._evidence_key(work.task_key, patch.digest, kind, full), record)
+
+    def _keep(self, key: bytes, record: Any) -> None:
+        try:
+            self._store.put(key, record)
+        except sqlite3.Error:
+            # The evidence is still good for this call; the next one gathers it again.
+            self._count_up(retries=1)
+
+    def _execute(self, kind: type, work: _Work, workspace: Workspace, full: bool) -> Any:
+        """TestRun or BuildRun; None where the infrastructure failed, with the reason in `work.infrastructure`."""
+        deaths, failures = 0, 0
+        while True:
+            try:
+                return self._tests(work, workspace, full) if kind is TestRun else self._build(work, workspace)
+            except WorkerDied as error:
+                if self._stopping:
+                    raise
+                if error.running:
+                    deaths += 1
+                    if deaths == 2:  # twice, in fresh sandboxes: that is the candidate's doing
+                        return _killer(kind, work.task, str(error))
+                    continue
+                failure: Exception = error
+            except (SandboxError, OSError) as error:
+                if self._stopping:
+                    raise
+                failure = error
+            if failures == len(BACK_OFF):
+                work.infrastructure[kind] = f"{type(failure).__name__}: {failure}"
+                return None
+            time.sleep(BACK_OFF[failures])
+            failures += 1
+            self._count_up(retries=1)
+
+    def _tests(self, work: _Work, workspace: Workspace, full: bool) -> TestRun:
+        worker = self._worker(work.task)
+        run, cpu = run_tests(worker, work.task, workspace, full=full, bytecode=self._bytecode_key(work.task))
+        self._count_up(executions=1, cpu_seconds=cpu)
+        return run
+
+    def _build(self, work: _Work, workspace: Workspace) -> BuildRun:
+        """Byte-compile, then import every module; what fails to import at the base as well is not held against the patch."""
+        task = work.task
+        build = compiled(workspace.before, workspace.after, work.patch, task)
+        if not build.ok or selected_tests(task, workspace) is not None:
+            return build  # a change inside functions that nothing calls on import can't stop an import
+        modules = importable_modules(workspace.after, task)
+        worker, key = self._worker(task), self._bytecode_key(task)
+        failing = failing_imports(worker, task, workspace, modules, key)
+        self._count_up(executions=1)
+        if failing and work.task_key not in self._base_imports:
+            base = Workspace(task.base, task.base)
+            failing_before = failing_imports(worker, task, base, importable_modules(task.base, task), key)
+            self._base_imports[work.task_key] = frozenset(failing_before)
+        new = [f"{module}: {why}" if module else why for module, why in failing.items()
+               if module not in self._base_imports[work.task_key]]
+        return replace(build, ok=False, error=new[0]) if new else build
+
+    def _worker(self, task: Task) -> Worker:
+        """This thread's worker for the task's environment."""
+        python = self._environments.python(task.requirements)
+        held = getattr(self._local, "held", None)
+        if held is not None and held[0] == python:
+            worker: Worker = held[1]
+            return worker
+        if held is not None:
+            held[1].close()
+        with self._lock:
+            scratch = self._scratch / f"worker-{len(self._workers)}"
+            scratch.mkdir()
+            worker = Worker(self.sandbox, python, scratch, self._bytecode_folder(python), limits=task.limits)
+            self._workers.append(worker)
+        self._local.held = (python, worker)
+        return worker
+
+    def _bytecode_folder(self, python: Path) -> Path:
+        folder = self._cache / "bytecode" / key_of([str(python), self._environments.identity_of(python)]).hex()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _bytecode_key(self, task: Task) -> str:
+        python = self._environments.python(task.requirements)
+        place = (python, task.base.root)
+        if not self.sandbox.isolated:
+            return ""
+        with self._bytecode_lock:
+            if place not in self._bytecode:
+                self._bytecode[place] = bytecode.fill(
+                    self.sandbox, python, task.base, task.suite, task.limits, self._bytecode_folder(python), self._scratch,
+                    self._roots.digest(task.base.root),
+                )
+            return self._bytecode[place]
+
+    def _kill_workers(self) -> None:
+        with self._lock:
+            for worker in self._workers:
+                worker.kill()
+
+    def _count_up(self, **amounts: float) -> None:
+        with self._lock:
+            self.stats = replace(
+                self.stats, **{name: getattr(self.stats, name) + amount for name, amount in amounts.items()}  # type: ignore[arg-type]
+            )
+
+
+class _Environments:
+    """Interpreters and their identities, found out once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._pythons: dict[tuple[str, ...], Path] = {}
+        self._identities: dict[Path, str] = {}
+
+    def python(self, requirements: tuple[str, ...]) -> Path:
+        with self._lock:
+            if requirements not in self._pythons:
+                self._pythons[requirements] = environments.python_for(requirements, self._cache)
+            return self._pythons[requirements]
+
+    def identity_of(self, python: Path) -> str:
+        with self._lock:
+            if python not in self._identities:
+                self._identities[python] = environments.identity(python)
+            return self._identities[python]
+
+    def identity(self, requirements: tuple[str, ...]) -> str:
+        return self.identity_of(self.python(requirements))
+
+
+class _RootDigests:
+    """Digests of pristine folders, found out once: a root may hold thousands of tasks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digests: dict[Path, str] = {}
+
+    def digest(self, root: Path) -> str:
+        with self._lock:
+            if root not in self._digests:
+                self._digests[root] = Tree(root).digest
+            return self._digests[root]
+
+
+def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:
+    """The breakdown of one patch. Options are those of `Scorer`; for many patches, hold a Scorer."""
+    with Scorer(**{"workers": 1, **options}) as scorer:
+        return scorer.score([(task, patch)], reward, full=full)[0]
+
+
+def _group(work: _Work) -> tuple[tuple[str, ...], str]:
+    """Jobs of one environment and package follow each other, so that a worker rarely changes either."""
+    return work.task.requirements, str(work.task.base.root)
+
+
+def _raise_first(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _report(finished: deque[_Work], done: int, total: int, progress: Progress | None) -> int:
+    before = done
+    while finished:
+        done += len(finished.popleft().places)
+    if progress and done != before:
+        progress(done, total)
+    return done
+
+
+def _killer(kind: type, task: Task, reason: str) -> TestRun | BuildRun:
+    """The evidence on a candidate that takes its whole sandbox down."""
+    detail = f"it took the whole sandbox down, twice: {reason}"[:500]
+    if kind is BuildRun:
+        return BuildRun(False, 0, detail)
+    return replace(not_applied(task, detail), end=End.CRASHED)

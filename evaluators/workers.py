@@ -1,0 +1,225 @@
+"""A warm worker: one sandbox with a preloaded interpreter that forks a child per candidate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
+from regrade.evaluators.workspaces import Folder
+
+LONGEST_ANSWER = 64 << 20
+START_SECONDS = 60.0
+GRACE_SECONDS = 15.0
+"""Beyond the candidate's wall limit, which the worker keeps, before this side takes the whole sandbox for hung."""
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "USER": "candidate", "LOGNAME": "candidate",
+    "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
+}
+
+
+class WorkerDied(RuntimeError):
+    """The whole worker died. `running`: a candidate had been forked, so it may be the candidate's doing."""
+
+    def __init__(self, reason: str, *, running: bool) -> None:
+        super().__init__(reason)
+        self.running = running
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a candidate is to do."""
+
+    suite: TestSuite
+    limits: Limits
+    kind: str = "tests"
+    """`tests`, or `imports`: import the modules and report those that fail."""
+    paths: tuple[str, ...] = ()
+    """Test files given to pytest; empty: the suite's own paths."""
+    select: frozenset[str] | None = None
+    """Ids of the tests to run; None: all that are collected."""
+    options: tuple[str, ...] = ()
+    """pytest options beyond the suite's own."""
+    modules: tuple[str, ...] = ()
+    reach: bool = False
+    """Find out which functions each test executes instead of what becomes of it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of it."""
+
+    status: int
+    """Exit status, or minus the number of the signal that killed it."""
+    stopped: str
+    """What this side stopped it for: `timeout`, `memory`, `disk`; or empty."""
+    records: tuple[list[Any], ...]
+    """The lines that `inside/recorder.py` and `inside/reach.py` describe, and `["done", status]` or `["left", error]` at the end."""
+    output: str
+    """The end of what it printed."""
+    seconds: float
+    cpu_seconds: float
+
+
+class Worker:
+    """One warm sandbox with one folder for trees. Not for use by several threads at once."""
+
+    def __init__(
+        self, sandbox: Sandbox, python: Path, scratch: Path, bytecode: Path | None = None, *,
+        writable_bytecode: bool = False, limits: Limits | None = None,
+    ) -> None:
+        """`scratch`: an existing folder of its own; `bytecode`: a folder of byte code that candidates see."""
+        self._sandbox = sandbox
+        self._python = python
+        self._scratch = scratch
+        self._limits = limits or Limits()
+        self._writable_bytecode = writable_bytecode
+        self._programs = Mount(Path(__file__).with_name("inside"), "/regrade")
+        self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode) if bytecode and sandbox.isolated else None
+        self._session: Session | None = None
+        self._folder = Folder(scratch / "tree")
+        self._buffer = b""
+        self.starts = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, tree: Tree, request: Request, bytecode_key: str = "") -> Reply:
+        """Lay the tree and run the request on it.
+
+        Raises:
+            SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
+            WorkerDied: the worker died or hung.
+        """
+        self._lay(tree)
+        self._ensure_started()
+        self._send(self._message(request, bytecode_key))
+        answer = self._receive(START_SECONDS)
+        if answer.get("event") == "forked":
+            answer = self._receive(request.limits.wall_seconds + GRACE_SECONDS, running=True)
+        if answer.get("event") != "done":
+            self.close()
+            raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
+        if answer["stopped"] or not answer["clean"]:
+            self.close()  # a fresh sandbox for the next candidate
+        return Reply(
+            answer["status"], answer["stopped"], tuple(_records(answer["lines"])), answer["output"], answer["seconds"], answer["cpu"]
+        )
+
+    def close(self) -> None:
+        """Kill the sandbox and everything in it; the next run starts a fresh one."""
+        session, self._session, self._buffer = self._session, None, b""
+        if session is not None:
+            session.close()
+
+    def kill(self) -> None:
+        """From another thread: kill the sandbox, so that a run in progress raises WorkerDied."""
+        session = self._session
+        if session is not None:
+            session.kill()
+
+    def _lay(self, tree: Tree) -> None:
+        try:
+            self._folder.lay(tree)
+        except (OSError, RecursionError):
+            # The last candidate left something that can't be undone file by file: start from an empty folder.
+            self.close()
+            subprocess.run(["rm", "-rf", "--", str(self._folder.path)], check=False, timeout=300)
+            if self._folder.path.exists():
+                self._folder.path.rename(self._scratch / f"abandoned-{time.time_ns()}")
+            self._folder = Folder(self._scratch / "tree")
+            self._folder.lay(tree)
+
+    def _ensure_started(self) -> None:
+        if self._session is not None:
+            return
+        mounts = [Mount(self._folder.path, "/repo", writable=True), self._programs]
+        if self._bytecode:
+            mounts.append(self._bytecode)
+        environment = dict(ENVIRONMENT)
+        if not self._sandbox.isolated:
+            (self._scratch / "home").mkdir(exist_ok=True)
+            environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))
+        program = Program(
+            self._python,
+            ("-s", "-P", f"{self._sandbox.seen_at(self._programs)}/worker.py", str(self._sandbox.candidate_user),
+             str(int(self._sandbox.alone))),
+            tuple(mounts), environment, self._limits,
+        )
+        self._session = self._sandbox.start(program)
+        self.starts += 1
+        try:
+            ready = self._receive(START_SECONDS)
+        except WorkerDied as error:
+            raise SandboxError(f"the worker did not start in the {self._sandbox.name} sandbox: {error}") from error
+        if ready.get("event") != "ready":
+            self.close()
+            raise SandboxError(f"the worker did not start: {str(ready)[:200]}")
+
+    def _message(self, request: Request, bytecode_key: str) -> dict[str, Any]:
+        root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
+        bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{bytecode_key}" if self._bytecode and bytecode_key else None
+        return {
+            "kind": request.kind, "root": root, "python_path": request.suite.python_path,
+            "paths": request.paths or request.suite.paths, "options": (*request.suite.options, *request.options),
+            "select": None if request.select is None else sorted(request.select), "modules": request.modules,
+            "limits": asdict(request.limits), "reach": request.reach, "bytecode": bytecode,
+            "write_bytecode": self._writable_bytecode and bytecode is not None,
+        }
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._session is not None
+        try:
+            self._session.send(json.dumps(message).encode() + b"\n")
+        except SandboxError as error:
+            self.close()
+            raise WorkerDied(str(error), running=False) from error
+
+    def _receive(self, seconds: float, *, running: bool = False) -> dict[str, Any]:
+        assert self._session is not None
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            try:
+                block = self._session.receive(deadline - time.monotonic())
+            except TimeoutError:
+                block = b""
+            except (SandboxError, OSError):
+                block = b""
+            if not block or len(self._buffer) > LONGEST_ANSWER:
+                reason = self._session.errors or "it gave no answer"
+                self.close()
+                raise WorkerDied(f"the worker died or hung: {reason}", running=running)
+            self._buffer += block
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _records(lines: Sequence[str]) -> list[list[Any]]:
+    """The lines that are whole records: the last one of a killed candidate may be cut, and none is trusted to be well formed."""
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, list) and record and isinstance(record[0], str):
+            records.append(record)
+    return records
+
+
+def remove(folder: Path) -> None:
+    """Delete a scratch folder, whatever a candidate left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, timeout=300)
