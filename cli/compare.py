@@ -1,0 +1,107 @@
+"""`regrade compare`: two policies on the same tasks, with intervals and a verdict that a script can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regrade.cli.console import print_json, stdout
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from regrade.evaluators.runs import Run
+
+REGRESSED = 1
+NOT_COMPARABLE = 2
+"""A gate must not open because nothing could be said."""
+
+
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="A run's folder, or a .jsonl file of evaluation rows.")],
+    candidate: Annotated[
+        Path | None, typer.Argument(help="The other run or file; left out: another policy of the first.")
+    ] = None,
+    baseline_policy: Annotated[
+        str | None, typer.Option(help="Policy of the baseline; default: the run's baseline.")
+    ] = None,
+    candidate_policy: Annotated[str | None, typer.Option(help="Policy to judge; default: the run's candidate.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Compare at this temperature; default: each policy's own best, found on validation tasks."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="How much worse one measure may be before a gain in the other is no gain.")
+    ] = 0.02,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Say which of two policies fixes more and breaks less.
+
+    With intervals and a verdict. Exits 1 if the candidate regressed, 2 if the two cannot be compared.
+
+    One run of several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
+    """
+    from regrade.evaluators import comparison
+
+    first = select(baseline, "baseline", baseline_policy, temperature)
+    second = select(candidate or baseline, "candidate", candidate_policy, temperature)
+    found = comparison.compare(first, second, margin)
+    if json:
+        print_json(found.to_json())
+    else:
+        from regrade.reports.terminal import print_comparison
+
+        print_comparison(found, stdout())
+    if found.verdict in ("regressed", "not comparable"):
+        raise typer.Exit(REGRESSED if found.verdict == "regressed" else NOT_COMPARABLE)
+
+
+def select(source: Path, role: str, policy: str | None, temperature: float | None) -> pd.DataFrame:
+    """The rows of one policy at one temperature.
+
+    Raises:
+        UserError: nothing there, no such policy or temperature, or several of them and no way to choose.
+    """
+    from regrade.evaluators import table
+    from regrade.evaluators.runs import Run
+
+    if (source / "manifest.json").is_file():
+        run = Run.open(source)
+        name = policy or _of_role(run, role)
+        rows = table.load(run.evaluation(name)) if name in run.manifest.policies else _no_policy(source, name, run)
+        chosen = run.manifest.policies[name].best_temperature if temperature is None else temperature
+        return _at(rows, chosen, source)
+    rows = table.load(source)
+    if policy is not None:
+        known = sorted(rows["policy"].unique())
+        rows = rows[rows["policy"] == policy]
+        if rows.empty:
+            raise UserError(f"{source}: no rows of policy {policy!r}; it holds {', '.join(map(repr, known))}")
+    return rows if temperature is None else _at(rows, temperature, source)
+
+
+def _of_role(run: Run, role: str) -> str:
+    policies = run.manifest.policies
+    found = [name for name, entry in policies.items() if entry.role == role]
+    if len(found) == 1:
+        return found[0]
+    if len(policies) == 1:
+        return next(iter(policies))
+    listed = ", ".join(f"{name} ({entry.role})" for name, entry in policies.items()) or "none"
+    raise UserError(f"{run.folder}: {len(found)} policies are its {role}; choose with --{role}-policy from: {listed}")
+
+
+def _no_policy(source: Path, name: str, run: Run) -> pd.DataFrame:
+    listed = ", ".join(map(repr, run.manifest.policies)) or "none"
+    raise UserError(f"{source}: no policy {name!r}; it holds {listed}")
+
+
+def _at(rows: pd.DataFrame, temperature: float, source: Path) -> pd.DataFrame:
+    chosen = rows[rows["temperature"] == temperature]
+    if chosen.empty:
+        known = ", ".join(f"{value:g}" for value in sorted(rows["temperature"].unique()))
+        raise UserError(f"{source}: no rows at temperature {temperature:g}; there are rows at {known}")
+    return chosen

@@ -1,0 +1,53 @@
+"""`regrade demo`: the main job from end to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrade.cli.console import progress, stderr, stdout
+from regrade.cli.score import SandboxName
+
+
+def demo(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Every phase for real, at a size that ends in four minutes.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/demo or runs/demo-quick.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    model: Annotated[str, typer.Option(help="The embedded model, a folder, or a name on the hub.")] = "smollm2-135m",
+    sandbox: SandboxName = "auto",
+) -> None:
+    """Do the main job: train, evaluate, report.
+
+    An SFT baseline, then reinforcement learning from executed tests, and a report on which fixes more and breaks less.
+    A run that was stopped goes on where it was when the same command is run again.
+    """
+    from regrade.policy_training.demo import run_demo
+    from regrade.policy_training.demo_settings import FULL, QUICK
+    from regrade.reports.html_report import write_report
+    from regrade.reports.results import load_results
+    from regrade.reports.terminal import print_results
+
+    folder = out or Path("runs", "demo-quick" if quick else "demo")
+    run_demo(folder, QUICK if quick else FULL, seed, stage, sandbox=sandbox, model=model)
+    report = write_report(folder)
+    print_results(load_results(folder), stdout())
+    typer.echo(f"\nreport:  {report}\nfigures: {folder / 'summary.json'}")
+
+
+@contextmanager
+def stage(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress display for one stage of the run, which leaves a line with its wall time behind."""
+    console = stderr()
+    if not console.is_terminal:
+        console.print(f"{title} ...", markup=False)
+    began = time.monotonic()
+    with progress(title) as tell:
+        yield tell
+    console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)

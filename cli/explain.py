@@ -1,0 +1,99 @@
+"""`regrade explain`: where a score came from, for a patch or for an attempt recorded in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regrade.cli.console import print_json, stdout
+from regrade.cli.score import FailToPass, Repo, RewardName, SandboxName, TaskFile, TaskId
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from regrade.rewards.breakdown import Breakdown
+
+
+def explain(
+    source: Annotated[
+        str, typer.Argument(metavar="PATCH|RUN", help="A patch file, or a run's folder or a .jsonl file of rows.")
+    ],
+    task_id: Annotated[
+        str | None, typer.Argument(metavar="[TASK_ID]", help="Of a run: the task whose attempt to explain.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Of a run: the policy; default: the run's candidate.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of a run: default is the policy's best.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Of a run: which of the attempts at the task.")] = 0,
+    repo: Repo = Path(),
+    fail_to_pass: FailToPass = None,
+    reward: RewardName = "default",
+    sandbox: SandboxName = "auto",
+    tasks: TaskFile = None,
+    task: TaskId = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Show where a score came from, part by part.
+
+    The contributions of the tree add up to the score, each with its reason.
+
+    A patch that was scored before is explained from stored evidence: no test is run again.
+    """
+    if Path(source).is_dir() or source.endswith(".jsonl"):
+        title, breakdown = recorded(Path(source), task_id, policy, temperature, sample)
+    else:
+        from regrade.cli.jobs import Question, score_files
+
+        if task_id is not None:
+            raise UserError(
+                f"{source!r} is no run, so it has no attempt at {task_id!r}; for a patch name the task by --task"
+            )
+        question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers=None, full=True)
+        (verdict,) = score_files([source], question)
+        title, breakdown = verdict.source, verdict.breakdown
+    if json:
+        print_json({"of": title, **breakdown.to_json()})
+    else:
+        from regrade.reports.explain import print_breakdown
+
+        print_breakdown(breakdown, stdout(), title=title)
+
+
+def recorded(
+    source: Path, task_id: str | None, policy: str | None, temperature: float | None, sample: int
+) -> tuple[str, Breakdown]:
+    """What was recorded of one attempt: its name and its breakdown. Raises UserError if there is no such attempt."""
+    from regrade.cli.compare import select
+    from regrade.evaluators.runs import Run
+    from regrade.rewards.breakdown import Breakdown
+
+    rows = select(source, "candidate", policy, temperature)
+    row = _attempt(rows, source, task_id, sample)
+    assurance = Run.open(source).manifest.assurance if source.is_dir() else ""
+    record = {
+        "value": _number(row["reward"]),
+        "status": row["status"],
+        "cause": row["cause"] or None,
+        "parts": row["parts"],
+    }
+    attempt = f"temperature {row['temperature']:g}, sample {row['sample']}, seed {row['seed']}"
+    name = f"{row['policy']} on {row['task']}, {attempt}"
+    return name, Breakdown.from_json({**record, "assurance": assurance or "not recorded"})
+
+
+def _attempt(rows: pd.DataFrame, source: Path, task_id: str | None, sample: int) -> pd.Series:
+    known = rows["task"].unique()
+    if task_id is None or task_id not in known:
+        wanted = "which task?" if task_id is None else f"no attempt at task {task_id!r};"
+        raise UserError(f"{source}: {wanted} it holds attempts at {len(known)} tasks, such as {known[0]!r}")
+    found = rows[(rows["task"] == task_id) & (rows["sample"] == sample)]
+    if found.empty:
+        samples = sorted(int(number) for number in rows[rows["task"] == task_id]["sample"].unique())
+        raise UserError(f"{source}: task {task_id!r} has no sample {sample}; it has {', '.join(map(str, samples))}")
+    return found.iloc[0]
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)  # NaN stands for unscored in a table

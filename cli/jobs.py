@@ -1,0 +1,103 @@
+"""What `score` and `explain` share: patches from files, the task that they belong to, and scoring them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regrade.cli.console import progress
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch, PatchError
+
+if TYPE_CHECKING:
+    from regrade.datasets.tasks import Task
+    from regrade.rewards.breakdown import Breakdown
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One scored patch."""
+
+    source: str
+    patch: Patch
+    breakdown: Breakdown
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of some patches: against which task, by which reward, and where they run."""
+
+    repo: Path
+    fail_to_pass: tuple[str, ...]
+    tasks: Path | None
+    task: str | None
+    reward: str
+    sandbox: str
+    workers: int | None
+    full: bool
+
+
+def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
+    """Score each patch file (`-`: standard input), in order.
+
+    Raises:
+        UserError: a file, the task, the reward or the sandbox is not to be had, or a patch does not apply.
+    """
+    from regrade.evaluators.scorer import Scorer
+    from regrade.rewards.loading import load_reward
+
+    patches = [read_patch(source) for source in sources]
+    reward = load_reward(question.reward)
+    task = find_task(question)
+    for source, patch in zip(sources, patches, strict=True):
+        check_applies(source, patch, task)
+    with Scorer(workers=question.workers, sandbox=question.sandbox) as scorer, progress("scoring") as tell:
+        jobs = [(task, patch) for patch in patches]
+        breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
+    return [Verdict(*verdict) for verdict in zip(sources, patches, breakdowns, strict=True)]
+
+
+def read_patch(source: str) -> Patch:
+    """The patch in a file, checked to be a unified diff. Raises UserError."""
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"patch {source!r} cannot be read: {error.strerror}; give a file with a unified diff, or -"
+        ) from error
+    patch = Patch(data.decode("utf-8", "surrogateescape"))
+    try:
+        _ = patch.files
+    except PatchError as error:
+        raise UserError(f"patch {source!r}: {error}; `git diff > fix.diff` makes one") from error
+    return patch
+
+
+def find_task(question: Question) -> Task:
+    """The task asked for by id, or one made of the repository by running its tests. Raises UserError."""
+    if question.tasks is None and question.task is None:
+        from regrade.evaluators.baseline import local_task
+
+        return local_task(question.repo, question.fail_to_pass, sandbox=question.sandbox)
+    from regrade.cli.tasks import find, load
+
+    source = "builtin" if question.tasks is None else str(question.tasks)
+    found = load(source, None)
+    if question.task is None and len(found) == 1:
+        return found[0]
+    if question.task is None:
+        raise UserError(f"{source} holds {len(found)} tasks, such as {found[0].id!r}: choose one with --task")
+    return find(found, question.task, source)
+
+
+def check_applies(source: str, patch: Patch, task: Task) -> None:
+    """A person's patch that does not apply is a mistake, not a low score. Raises UserError."""
+    from regrade.evaluators.workspaces import prepare
+
+    try:
+        prepare(task, patch)
+    except PatchError as error:
+        raise UserError(f"patch {source!r} does not apply to {task.repository}: {error}") from error

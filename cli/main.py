@@ -1,0 +1,108 @@
+"""The `regrade` command: its verbs, and what an error or a Ctrl-C looks like from outside.
+
+Exit codes: 0 done; 1 `compare` found a regression; 2 a mistake in what was given or a part that is missing here;
+130 stopped by Ctrl-C (143 by SIGTERM). Everything else is a defect and shows its stack trace.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from regrade.cli import compare, demo, doctor, evaluate, explain, report, score, tasks, train
+from regrade.cli.console import one_line
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+TERMINATED = 143
+ENVIRONMENT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Operating system errors that the user can mend: no space left, no permission."""
+
+
+class Verbs(TyperGroup):
+    """Turns a user's mistake into one line, and an interruption into an exit code, after all clean-up has run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            if not _is_user_mistake(error):
+                raise
+            _fail(str(error), USER_MISTAKE)
+        except OSError as error:
+            if error.errno not in ENVIRONMENT_ERRORS:
+                raise
+            _fail(
+                f"{error.strerror}: {error.filename or 'the output'}; free space or choose another folder", USER_MISTAKE
+            )
+        except KeyboardInterrupt as stop:
+            _fail(
+                "stopped; finished work is kept, run the same command again to go on",
+                stop.args[0] if stop.args else INTERRUPTED,
+            )
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="regrade",
+    help="Rewards and regression verdicts for code agents: did this patch help, and what did it break?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("doctor")(doctor.doctor)
+app.add_typer(tasks.app, name="tasks")
+app.command("score")(score.score)
+app.command("explain")(explain.explain)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"regrade {version('regrade')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    """Rewards and regression verdicts for code agents: did this patch help, and what did it break?"""
+
+
+def main() -> None:
+    """The console script. A SIGTERM is treated as a Ctrl-C: sandboxes are closed on the way out."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(app())
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(TERMINATED)
+
+
+def _is_user_mistake(error: ValueError) -> bool:
+    from regrade.datasets.errors import UserError
+    from regrade.datasets.patches import PatchError
+
+    return isinstance(error, UserError | PatchError)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {one_line(message)}" if code == USER_MISTAKE else one_line(message), err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,56 @@
+"""`regrade score`: what patches are worth, on any local repository or on a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrade.cli.console import print_json, stdout
+
+Patches = Annotated[
+    list[str], typer.Argument(metavar="PATCH...", help="Files with a unified diff; - is standard input.")
+]
+Repo = Annotated[Path, typer.Option(help="The repository that the patches are for, as it lies there.")]
+FailToPass = Annotated[
+    list[str] | None, typer.Option(help="Id of a test that fails now and must pass; repeat for more.")
+]
+RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for one of your own.")]
+SandboxName = Annotated[
+    str, typer.Option("--sandbox", help="auto, bubblewrap, docker or process: see `regrade doctor`.")
+]
+TaskFile = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks; with --task, instead of --repo.")]
+TaskId = Annotated[str | None, typer.Option("--task", help="Id of a task in --tasks, or of the ready-made ones.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Sandboxes at work at a time; default: one a core.")]
+Reachable = Annotated[bool, typer.Option("--reachable", help="Run only the tests that execute a changed function.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a patch on stdout.")]
+
+
+def score(
+    patches: Patches,
+    repo: Repo = Path(),
+    fail_to_pass: FailToPass = None,
+    reward: RewardName = "default",
+    sandbox: SandboxName = "auto",
+    tasks: TaskFile = None,
+    task: TaskId = None,
+    workers: Workers = None,
+    reachable: Reachable = False,
+    json: AsJson = False,
+) -> None:
+    """Score patches for any local repository.
+
+    Each is applied to a fresh tree and its tests run in a sandbox; nothing in the repository is changed. Prints what it
+    is worth and why. What was found out is kept, so the same patch is not run twice.
+    """
+    from regrade.cli.jobs import Question, score_files
+
+    question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers, full=not reachable)
+    for verdict in score_files(patches, question):
+        if json:
+            print_json({"patch": verdict.source, "digest": verdict.patch.digest, **verdict.breakdown.to_json()})
+        else:
+            from regrade.reports.explain import print_breakdown
+
+            print_breakdown(verdict.breakdown, stdout(), title=verdict.source)

@@ -1,0 +1,130 @@
+"""`regrade tasks`: the ready-made tasks and your own: list, show, validate, build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regrade.cli.console import print_json, progress, stdout
+from regrade.cli.score import SandboxName, Workers
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from regrade.datasets.tasks import Task
+
+INVALID = 2
+
+app = typer.Typer(
+    help="List, show, validate or build tasks.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+Source = Annotated[str, typer.Argument(help="builtin, a task file (.json, .jsonl), or a folder of recipes.")]
+Split = Annotated[str | None, typer.Option(help="demonstrations, tests_only, validation or held_out; default: all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a task on stdout.")]
+
+
+@app.command("list")
+def list_tasks(source: Source = "builtin", split: Split = None, json: AsJson = False) -> None:
+    """List tasks with where their bug lies and how many tests they have, and count them by repository."""
+    tasks = load(source, split)
+    if json:
+        for task in tasks:
+            print_json(summary(task))
+        return
+    from rich.table import Table
+
+    table = Table("task", "function", "fail to pass", "pass to pass", box=None, pad_edge=False)
+    for task in tasks:
+        place = f"{task.target.file}::{task.target.function}" if task.target else ""
+        table.add_row(task.id, place, str(len(task.fail_to_pass)), str(len(task.pass_to_pass)))
+    console = stdout()
+    console.print(table)
+    counts = Counter(task.repository for task in tasks)
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    console.print(f"{len(tasks)} tasks: {listed}", markup=False)
+
+
+@app.command()
+def show(
+    task_id: Annotated[str, typer.Argument(help="The task's id.")],
+    source: Source = "builtin",
+    reference: Annotated[bool, typer.Option("--reference", help="Show the reference patch too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Show one task: what is asked, where, which tests decide, and what one of them says now."""
+    task = find(load(source, None), task_id, source)
+    patch = task.reference.text if reference and task.reference else None
+    if json:
+        print_json({**details(task), **({"reference": patch} if reference else {})})
+        return
+    place = f"{task.target.file}:{task.target.first_line} {task.target.function}" if task.target else "anywhere"
+    lines = [f"{task.id} ({task.repository})", f"asked:    {task.instruction}", f"where:    {place}"]
+    if task.failure:
+        lines.append("failure:  " + task.failure.strip().replace("\n", "\n          "))
+    lines += [f"must pass: {test}" for test in task.fail_to_pass]
+    lines.append(f"must keep passing: {len(task.pass_to_pass)} tests")
+    typer.echo("\n".join(lines))
+    if patch:
+        typer.echo(f"\n{patch}", nl=False)
+
+
+@app.command()
+def validate(
+    source: Source, split: Split = None, sandbox: SandboxName = "auto", workers: Workers = None, json: AsJson = False
+) -> None:
+    """Find out by execution whether tasks hold: their tests fail at the base and pass with the reference.
+
+    Exits 2 if one of them does not.
+    """
+    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.validation import validate as validate_tasks
+
+    tasks = load(source, split)
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("validating") as tell:
+        found = validate_tasks(tasks, scorer, tell)
+    bad = [each for each in found if not each.holds]
+    if json:
+        for each in found:
+            print_json({"id": each.task.id, "holds": each.holds, "problems": each.problems, "unknown": each.unknown})
+    else:
+        for each in bad:
+            typer.echo(f"{each.task.id}: {each.unknown or '; '.join(each.problems)}")
+        typer.echo(f"{len(found) - len(bad)} of {len(found)} tasks hold")
+    if bad:
+        raise typer.Exit(INVALID)
+
+
+def load(source: str, split: str | None) -> list[Task]:
+    """The tasks of a source, with progress while packages are fetched. Raises UserError."""
+    from regrade.datasets.recipes import load_tasks
+
+    with progress("fetching packages") as tell:
+        return load_tasks(source, split=split, progress=tell)
+
+
+def find(tasks: list[Task], task_id: str, source: str) -> Task:
+    for task in tasks:
+        if task.id == task_id:
+            return task
+    raise UserError(
+        f"{source}: no task {task_id!r} among {len(tasks)}, such as {tasks[0].id!r}: see `regrade tasks list`"
+    )
+
+
+def summary(task: Task) -> dict[str, Any]:
+    """The task in one line of JSON."""
+    target = task.target
+    return {
+        "id": task.id, "repository": task.repository, "source": task.source,
+        "file": target.file if target else None, "function": target.function if target else None,
+        "fail_to_pass": len(task.fail_to_pass), "pass_to_pass": len(task.pass_to_pass),
+    }  # fmt: skip
+
+
+def details(task: Task) -> dict[str, Any]:
+    return {
+        **summary(task), "instruction": task.instruction, "failure": task.failure,
+        "fail_to_pass": list(task.fail_to_pass), "pass_to_pass": list(task.pass_to_pass), "digest": task.digest,
+    }  # fmt: skip

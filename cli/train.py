@@ -1,0 +1,57 @@
+"""`regrade train`: one algorithm, from a model to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from regrade.cli.console import progress
+from regrade.cli.evaluate import Limit, Split, TaskSource, choose_tasks
+from regrade.cli.score import SandboxName, Workers
+from regrade.datasets.errors import UserError
+
+Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
+
+
+def train(
+    algorithm: Annotated[Algorithm, typer.Argument(help="What to train by.")],
+    out: Annotated[Path, typer.Option(help="The run's folder: log, manifest and checkpoint.")],
+    model: Annotated[
+        str, typer.Option(help="smollm2-135m, a checkpoint's folder, or a model on the hub.")
+    ] = "smollm2-135m",
+    tasks: TaskSource = None,
+    split: Split = None,
+    limit: Limit = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many optimizer steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so much wall time.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default: the algorithm's own.")] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Attempts at each task, where attempts are sampled.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of sampling while training.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+) -> None:
+    """Train a model by one algorithm.
+
+    Prints the folder of the checkpoint.
+
+    sft learns from the tasks' reference patches (default: the split `demonstrations`); all others learn from executed
+    tests alone (default: `tests_only`). Give --steps, --minutes or both: whichever comes first.
+    """
+    if steps is None and minutes is None:
+        raise UserError("for how long? give --steps, --minutes or both")
+    from regrade.evaluators.scorer import Scorer
+    from regrade.policy_training.progress import Budget
+    from regrade.policy_training.training import TrainingPlan
+    from regrade.policy_training.training import train as run_training
+
+    if tasks is None and split is None:
+        split = "demonstrations" if algorithm == "sft" else "tests_only"
+    chosen = choose_tasks(tasks, split, limit, seed)
+    budget = Budget(steps, None if minutes is None else 60 * minutes)
+    plan = TrainingPlan(algorithm, model, budget, seed, learning_rate, samples, temperature)
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as tell:
+        checkpoint = run_training(plan, chosen, scorer, out, progress=tell)
+    typer.echo(checkpoint)
