@@ -1,0 +1,195 @@
+"""The graph of imports and name references between the Python files of a tree.
+
+An edge says that a symbol of one file uses a name of another. The edges that leave a file depend on its text and on
+the names of the modules alone, so that after a patch only the patched files are linked anew. Aliases (`from .core
+import f` in an `__init__.py`) are followed when the graph is asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from regrade.datasets.tasks import Tree
+from regrade.evaluators.static.files import LARGEST, read
+from regrade.evaluators.static.imports import MODULE, Facts, facts
+from regrade.evaluators.static.modules import WHOLE, Modules
+
+Symbol = tuple[str, str]
+"""(path of the file, qualified name in it)"""
+
+
+@dataclass(frozen=True)
+class Links:
+    """The edges that leave one file."""
+
+    uses: tuple[tuple[str, Symbol], ...]
+    """(symbol of this file, what it uses)"""
+    aliases: tuple[tuple[str, Symbol], ...]
+    """(name that an import binds here, what it stands for)"""
+    stars: tuple[str, ...]
+    """Files whose public names are imported with `*`."""
+    imports: Mapping[str, bool]
+    """File that is imported -> only when a function runs?"""
+
+
+class Layer:
+    """The edges of some files, turned round: from what is used to its users."""
+
+    def __init__(self) -> None:
+        self.users: defaultdict[Symbol, list[Symbol]] = defaultdict(list)
+        self.aliased: defaultdict[Symbol, list[Symbol]] = defaultdict(list)
+        self.starred: defaultdict[str, list[str]] = defaultdict(list)
+        self.importers: defaultdict[str, list[str]] = defaultdict(list)
+        self.attribute_users: defaultdict[str, list[Symbol]] = defaultdict(list)
+        self.definitions: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, path: str, links: Links, known: Facts) -> None:
+        for symbol, target in links.uses:
+            self.users[target].append((path, symbol))
+        for alias, target in links.aliases:
+            self.aliased[target].append((path, alias))
+        for starred in links.stars:
+            self.starred[starred].append(path)
+        for imported in links.imports:
+            self.importers[imported].append(path)
+        for symbol, attributes in known.attributes.items():
+            for attribute in attributes:
+                self.attribute_users[attribute].append((path, symbol))
+        for name in known.texts:
+            self.definitions[name.rpartition(".")[2]] += 1
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The files of a tree, and the edges of one or two states of it."""
+
+    texts: Mapping[str, str]
+    """Path -> text of every Python file that can be read."""
+    modules: Modules
+    layers: tuple[Layer, ...]
+
+    def facts(self, path: str) -> Facts:
+        return facts(self.texts[path])
+
+    def links(self, path: str) -> Links:
+        return _links(path, self.texts[path], self.modules)
+
+    def users(self, symbol: Symbol) -> Iterator[Symbol]:
+        """Symbols that use this one, by its own name or by another that stands for it."""
+        waiting, seen = [symbol], {symbol}
+        while waiting:
+            path, name = waiting.pop()
+            others: list[Symbol] = []
+            for layer in self.layers:
+                yield from layer.users.get((path, name), ())
+                others.extend(layer.aliased.get((path, name), ()))
+                if not name.startswith("_"):
+                    stars = layer.starred.get(path, ())
+                    yield from ((star, MODULE) for star in stars)
+                    others.extend((star, name) for star in stars)
+            waiting.extend(other for other in others if other not in seen)
+            seen.update(others)
+
+    def importers(self, path: str) -> Iterator[str]:
+        for layer in self.layers:
+            yield from layer.importers.get(path, ())
+
+    def attribute_users(self, name: str) -> Iterator[Symbol]:
+        for layer in self.layers:
+            yield from layer.attribute_users.get(name, ())
+
+    def definitions(self, name: str) -> int:
+        """How many symbols of the tree are called so."""
+        return self.layers[0].definitions.get(name, 0)
+
+    def patched(self, files: Mapping[str, str | None], python_path: tuple[str, ...]) -> Graph:
+        """The union of this graph with that of the tree after `files` (path -> text, None: deleted) have changed."""
+        texts = {path: text for path, text in {**self.texts, **files}.items() if text is not None}
+        changed = {path for path in files if path in texts}
+        modules = self.modules
+        if texts.keys() != self.texts.keys():  # a name may now mean another file, wherever it is used
+            modules, changed = Modules.of(texts, python_path), set(texts)
+        return Graph(texts, modules, (*self.layers, _layer(texts, modules, changed)))
+
+
+def graph_of(tree: Tree, python_path: tuple[str, ...]) -> Graph:
+    """The graph of a tree; that of the trees asked for last is kept."""
+    return _graph(_Contents(tree.digest, tree), python_path)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """A tree that equals another where its content does."""
+
+    digest: str
+    tree: Tree = field(compare=False)
+
+
+@lru_cache(maxsize=16)
+def _graph(contents: _Contents, python_path: tuple[str, ...]) -> Graph:
+    texts: dict[str, str] = {}
+    for path in contents.tree.paths():
+        text = read(contents.tree, path) if path.endswith(".py") else None
+        if text is not None and len(text) <= LARGEST:
+            texts[path] = text
+    modules = Modules.of(texts, python_path)
+    return Graph(texts, modules, (_layer(texts, modules, set(texts)),))
+
+
+def _layer(texts: Mapping[str, str], modules: Modules, paths: set[str]) -> Layer:
+    layer = Layer()
+    for path in sorted(paths):
+        layer.add(path, _links(path, texts[path], modules), facts(texts[path]))
+    return layer
+
+
+@lru_cache(maxsize=4096)
+def _links(path: str, text: str, modules: Modules) -> Links:
+    known = facts(text)
+    uses: dict[tuple[str, Symbol], None] = {}
+    aliases: list[tuple[str, Symbol]] = []
+    stars: list[str] = []
+    imports: dict[str, bool] = {}
+    bindings: dict[str, str] = {}
+    for each in known.imports:
+        target = modules.resolve(modules.absolute(each.dotted, path))
+        if each.alias != "*":
+            bindings[each.alias] = modules.absolute(each.bound, path)
+        if target is None or target[0] == path:
+            continue
+        imports[target[0]] = each.is_lazy and imports.get(target[0], True)
+        uses[MODULE, target] = None
+        if each.alias == "*":
+            stars.append(target[0])
+        elif not each.is_module:
+            aliases.append((each.alias, target))
+    uses.update(dict.fromkeys(_references(path, known, bindings, stars, modules)))
+    return Links(tuple(uses), tuple(aliases), tuple(stars), imports)
+
+
+def _references(
+    path: str, known: Facts, bindings: Mapping[str, str], stars: list[str], modules: Modules
+) -> Iterator[tuple[str, Symbol]]:
+    """What each symbol of a file uses, by name and by dotted name."""
+    for symbol, names in known.names.items():
+        own = symbol.partition(".")[0]
+        for name in names:
+            if name in bindings:
+                target = modules.resolve(bindings[name])
+                if target is not None and target[1] != WHOLE:
+                    yield symbol, target
+            elif name in known.texts:
+                if name != own:
+                    yield symbol, (path, name)
+            else:
+                yield from ((symbol, (star, name)) for star in stars)
+    for symbol, chains in known.chains.items():
+        for chain in chains:
+            first, _, rest = chain.partition(".")
+            if first in bindings:
+                target = modules.resolve(f"{bindings[first]}.{rest}")
+                if target is not None and target[1] != WHOLE:
+                    yield symbol, target

@@ -1,0 +1,149 @@
+"""Cross-module dependency impact: who depends on what a patch changed, and through what.
+
+I(m) of a module m outside the patched files is the largest, over all ways from a changed symbol to it, of
+
+    weight of the change x confidence of the way x 0.5 ^ (borders between modules - 1), at most three borders.
+
+Ways run over the union of the graphs before and after the patch. What became of the tests that reach a module is not
+known here; the reward `impact` joins the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.static.changes import REMOVED, changed_symbols
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
+from regrade.evaluators.static.graph import Graph, Symbol, graph_of
+from regrade.evaluators.static.imports import MODULE, facts
+from regrade.evaluators.static.reach import Explorer, Reached
+from regrade.rewards.evidence import Impact, ImpactedModule
+
+
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
+    """The modules that depend on what the patch changed.
+
+    Tests and their helpers (protected files) verify modules and are none themselves. A file that parsed before the
+    patch and does not after it is `unparsable`, and its changes are not followed.
+
+    Raises:
+        PatchError: the text is no patch.
+    """
+    files = [file for file in changed_files(before, after, patch, task) if file.is_python]
+    unparsable = tuple(file.path for file in files if _breaks(file))
+    sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
+    if not sound:
+        return Impact((), (), unparsable=unparsable)
+    graph = graph_of(before, task.suite.python_path)
+    union = graph.patched(_texts(sound), task.suite.python_path)
+    edited = {path for file in sound for path in (file.path, file.old_path)}
+    dangling = _dangling(union, _gone(sound), edited)
+    changed = {(file.old_path, name): weight for file in sound for name, weight in _changes(file).items()}
+    changed.update({symbol: REMOVED for symbols in dangling.values() for symbol in symbols})
+    return Impact(
+        changed_symbols=tuple(f"{path}::{name}" for path, name in sorted(changed)),
+        modules=tuple(_modules(union, changed, dangling, edited, task)),
+        new_cycles=tuple(_new_cycles(graph, union, edited)),
+        unparsable=unparsable,
+    )
+
+
+def _modules(
+    union: Graph, changed: Mapping[Symbol, float], dangling: Mapping[str, list[Symbol]], edited: set[str], task: Task
+) -> Iterator[ImpactedModule]:
+    explorer = Explorer(union)
+    reached = explorer.reach(changed)
+    by_file: dict[str, list[Reached]] = {}
+    for symbol, step in reached.items():
+        if symbol[0] not in edited and counts(symbol[0], task):
+            by_file.setdefault(symbol[0], []).append(step)
+    for path, steps in sorted(by_file.items()):
+        best = max(steps, key=lambda step: step.score)
+        near = explorer.within({step.symbol for step in steps if step.symbol[1] != MODULE})
+        tests = {file for file in near if _is_test(file, task)}
+        tests = tests or {file for file in union.importers(path) if _is_test(file, task)}
+        names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
+        yield ImpactedModule(path, best.hops, best.score, best.way(), tuple(sorted(tests)), names)
+
+
+def _changes(file: ChangedFile) -> dict[str, float]:
+    # What was at the old path is gone for those who import it from there.
+    return changed_symbols(file.before, file.after if file.path == file.old_path else None)
+
+
+def _gone(files: list[ChangedFile]) -> set[Symbol]:
+    """Names that the patched modules offered and offer no longer."""
+    gone: set[Symbol] = set()
+    for file in files:
+        moved = file.after is None or file.path != file.old_path
+        now = facts(file.after) if file.after is not None and not moved else None
+        if now is not None and ("__getattr__" in now.bound or any(each.alias == "*" for each in now.imports)):
+            continue  # it may offer any name
+        if file.before is not None:
+            offered = facts(file.before).bound - {MODULE}
+            gone.update((file.old_path, name) for name in offered if now is None or name not in now.bound)
+    return gone
+
+
+def _dangling(graph: Graph, gone: set[Symbol], edited: set[str]) -> dict[str, list[Symbol]]:
+    """File outside the patch -> what it uses that is gone, less what it imports under `try`, ready for that."""
+    found: dict[str, list[Symbol]] = {}
+    for target in sorted(gone):
+        for path in sorted({path for path, _ in graph.users(target)} - edited):
+            guarded = {each.dotted.rpartition(".")[2] for each in graph.facts(path).imports if each.is_guarded}
+            if target[1] not in guarded:
+                found.setdefault(path, []).append(target)
+    return found
+
+
+def _new_cycles(before: Graph, union: Graph, edited: set[str]) -> Iterator[tuple[str, ...]]:
+    """Import cycles through an import that the patch adds; imports inside functions make none."""
+    seen: set[frozenset[str]] = set()
+    for path in sorted(edited & union.texts.keys()):
+        old = _eager(before, path) if path in before.texts else set()
+        for target in sorted(_eager(union, path) - old):
+            way = _way(union, target, path)
+            if way and frozenset(way) not in seen:
+                seen.add(frozenset(way))
+                yield (path, *way)
+
+
+def _eager(graph: Graph, path: str) -> set[str]:
+    return {target for target, is_lazy in graph.links(path).imports.items() if not is_lazy and target in graph.texts}
+
+
+def _way(graph: Graph, start: str, goal: str) -> tuple[str, ...]:
+    """The shortest chain of imports from one file to another, both included; empty where there is none."""
+    ways: dict[str, tuple[str, ...]] = {start: (start,)}
+    waiting = [start]
+    for path in waiting:  # grows while it is read
+        if path == goal:
+            return ways[path]
+        for target in sorted(_eager(graph, path)):
+            if target not in ways:
+                ways[target] = (*ways[path], target)
+                waiting.append(target)
+    return ()
+
+
+def _texts(files: list[ChangedFile]) -> dict[str, str | None]:
+    texts: dict[str, str | None] = {file.old_path: None for file in files}
+    texts.update({file.path: file.after for file in files})
+    return texts
+
+
+def _is_test(path: str, task: Task) -> bool:
+    return not counts(path, task) and bool(re.fullmatch(r"(test_.*|.*_tests?|tests?)\.py", PurePosixPath(path).name))
+
+
+def _is_readable(file: ChangedFile) -> bool:
+    return all(text is None or len(text) <= LARGEST for text in (file.before, file.after))
+
+
+def _breaks(file: ChangedFile) -> bool:
+    was_sound = file.before is None or (len(file.before) <= LARGEST and facts(file.before).is_sound)
+    return file.after is not None and was_sound and (len(file.after) > LARGEST or not facts(file.after).is_sound)
