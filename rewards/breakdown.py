@@ -126,7 +126,9 @@ def arithmetic(part: Part) -> str:
         return f"{part.contribution:+.3f}"
     if part.value is None:
         return "not applicable"
-    return f"{part.weight:.2f} x {part.value:.2f} = {part.contribution:.3f}"
+    product = f"{part.weight:.3f} x {part.value:.3f}"
+    is_silenced = abs(part.contribution - part.weight * part.value) > 1e-9
+    return f"{product}, gated: 0" if is_silenced else f"{product} = {part.contribution:.3f}"
 
 
 def _lines(part: Part, depth: int) -> Iterator[str]:

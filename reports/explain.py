@@ -1,0 +1,59 @@
+"""Why a patch got its score: the tree of contributions, coloured for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
+
+
+def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "") -> None:
+    """Print the tree; without colours where the output is no terminal. (`Breakdown.to_json` is the form for machines.)"""
+    (console or Console()).print(render_breakdown(breakdown, title))
+
+
+def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
+    """The tree of a breakdown, for any rich console. The contributions add up to the value at its root."""
+    tree = Tree(_head(breakdown, title), guide_style="dim")
+    _grow(tree, breakdown.parts)
+    return tree
+
+
+def _head(breakdown: Breakdown, title: str) -> Text:
+    head = Text(f"{title}  " if title else "", style="bold")
+    if breakdown.value is None:
+        head.append("unscored", style="bold magenta")
+    else:
+        head.append(f"{breakdown.value:.3f}", style=f"bold {_colour(breakdown.value)}")
+    if breakdown.cause:
+        head.append(f"  {breakdown.cause}", style="magenta" if breakdown.value is None else "red")
+    head.append(f"  (assurance: {breakdown.assurance})", style="dim")
+    return head
+
+
+def _grow(tree: Tree, parts: tuple[Part, ...]) -> None:
+    width = max((len(_label(part)) for part in parts), default=0)
+    numbers = max((len(arithmetic(part)) for part in parts), default=0)
+    for part in parts:
+        line = Text(f"{_label(part):<{width}}  ", style="bold" if part.role is Role.PART else "")
+        line.append(f"{arithmetic(part):<{numbers}}", style=_style(part))
+        line.append(f"  {part.why}" if part.why else "", style="not bold default")
+        _grow(tree.add(line), part.parts)
+
+
+def _label(part: Part) -> str:
+    return f"only if {part.name}" if part.role is Role.GATE else part.name
+
+
+def _style(part: Part) -> str:
+    if part.closes:
+        return "bold red"
+    if part.role is Role.ADJUSTMENT:
+        return "yellow"
+    return "dim" if part.value is None else _colour(part.value)
+
+
+def _colour(value: float) -> str:
+    return "green" if value >= 0.8 else "yellow" if value >= 0.4 else "red"
