@@ -10,7 +10,7 @@ from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
 
 
 def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "") -> None:
-    """Print the tree; without colours where the output is no terminal. (`Breakdown.to_json` is the form for machines.)"""
+    """Print the tree, without colours where the output is no terminal. (For machines: `Breakdown.to_json`.)"""
     (console or Console()).print(render_breakdown(breakdown, title))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counted
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
 from regrade.evaluators.static.syntax import parses
 from regrade.rewards.evidence import Finding, LintDelta
@@ -56,7 +56,8 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
             old.extend(was)
             new.extend(now)
             origins[origin] = None
-    lines = sum(len(file.added) + len(file.removed) for file in counted(patch, task) if file.path.endswith(".py"))
+    paths = {file.path for file in files}
+    lines = sum(len(file.added) + len(file.removed) for file in patch.files if file.path in paths)
     return LintDelta(added=_beyond(new, old), removed=_beyond(old, new), changed_lines=lines, unparsable=unparsable,
                      rules=", ".join(origins))
 
