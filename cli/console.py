@@ -29,7 +29,8 @@ def stderr() -> Console:
 
 def print_json(value: Any) -> None:
     """One line of JSON. What is not a finite number is an error here, not a `NaN` that no reader of JSON takes."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    typer.echo(text.encode("utf-8", "replace").decode())  # a path or a test's output may hold half a surrogate pair
 
 
 def one_line(text: object) -> str:

@@ -18,7 +18,9 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Every phase for real, at a size that ends in four minutes.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/demo or runs/demo-quick.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="The run's folder; default: runs/demo or runs/demo-quick.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     model: Annotated[str, typer.Option(help="The embedded model, a folder, or a name on the hub.")] = "smollm2-135m",
     sandbox: SandboxName = "auto",

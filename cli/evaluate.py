@@ -31,7 +31,9 @@ def evaluate(
     policy: Annotated[
         str, typer.Argument(help="no-op, reference, smollm2-135m, a checkpoint's folder, or a model on the hub.")
     ],
-    out: Annotated[Path, typer.Option(help="The run's folder; policies evaluated into one run can be compared.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="The run's folder; policies evaluated into one run can be compared.")
+    ],
     name: Annotated[str | None, typer.Option(help="What to call the policy in the run; default: its own name.")] = None,
     role: Annotated[AsRole, typer.Option(help="What the policy is in the comparison.")] = "candidate",
     tasks: TaskSource = None,

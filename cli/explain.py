@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import print_json, stdout
-from regrade.cli.score import FailToPass, Repo, RewardName, SandboxName, TaskFile, TaskId
+from regrade.cli.score import FailToPass, Repo, RewardName, SandboxName, TaskFile, TaskId, show
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,12 +52,7 @@ def explain(
         question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers=None, full=True)
         (verdict,) = score_files([source], question)
         title, breakdown = verdict.source, verdict.breakdown
-    if json:
-        print_json({"of": title, **breakdown.to_json()})
-    else:
-        from regrade.reports.explain import print_breakdown
-
-        print_breakdown(breakdown, stdout(), title=title)
+    show(breakdown, json, of=title)
 
 
 def recorded(

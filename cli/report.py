@@ -10,7 +10,6 @@ import typer
 
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Write a run's report.html and summary.json anew."""
-    from regrade.evaluators.runs import Run
     from regrade.reports.html_report import write_report
 
-    typer.echo(write_report(Run.open(run).folder))
+    typer.echo(write_report(run))

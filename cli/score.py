@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regrade.cli.console import print_json, stdout
+
+if TYPE_CHECKING:
+    from regrade.rewards.breakdown import Breakdown
 
 Patches = Annotated[
     list[str], typer.Argument(metavar="PATCH...", help="Files with a unified diff; - is standard input.")
@@ -47,10 +50,16 @@ def score(
     from regrade.cli.jobs import Question, score_files
 
     question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers, full=not reachable)
-    for verdict in score_files(patches, question):
-        if json:
-            print_json({"patch": verdict.source, "digest": verdict.patch.digest, **verdict.breakdown.to_json()})
-        else:
-            from regrade.reports.explain import print_breakdown
+    verdicts = score_files(patches, question)
+    for verdict in verdicts:
+        show(verdict.breakdown, json, patch=verdict.source, digest=verdict.patch.digest)
 
-            print_breakdown(verdict.breakdown, stdout(), title=verdict.source)
+
+def show(breakdown: Breakdown, json: bool, **names: str) -> None:
+    """Print a breakdown as a tree under the first of `names`, or as a line of JSON that holds them all."""
+    from regrade.reports.explain import print_breakdown
+
+    if json:
+        print_json({**names, **breakdown.to_json()})
+    else:
+        print_breakdown(breakdown, title=next(iter(names.values())), console=stdout())

@@ -17,7 +17,7 @@ Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-mo
 
 def train(
     algorithm: Annotated[Algorithm, typer.Argument(help="What to train by.")],
-    out: Annotated[Path, typer.Option(help="The run's folder: log, manifest and checkpoint.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="The run's folder: log, manifest and checkpoint.")],
     model: Annotated[
         str, typer.Option(help="smollm2-135m, a checkpoint's folder, or a model on the hub.")
     ] = "smollm2-135m",

@@ -1,0 +1,112 @@
+"""`regrade compare` and `explain` over recorded rows: verdicts as exit codes, and what is told of a wrong choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regrade.evaluators.runs import Run
+from regrade.evaluators.table import COLUMNS
+
+PARTS = [{"name": "tests", "value": 0.5, "weight": 0.6, "contribution": 0.3, "why": "1 of 2 fixed"}]
+
+
+def row(policy: str, task: int, fixed: bool, broke: bool, temperature: float = 0.0) -> dict[str, Any]:
+    """One attempt, as an evaluation writes it."""
+    return dict.fromkeys(COLUMNS, "") | {
+        "policy": policy, "task": f"t{task}", "repository": "r", "function": f"f{task}", "temperature": temperature,
+        "sample": 0, "seed": 0, "empty": False, "well_formed": True, "applied": True, "status": "scored",
+        "reward": 0.3, "fix": int(fixed), "fail_to_pass": 1, "fixed": int(fixed), "guarded": 10, "broken": int(broke),
+        "newly_skipped": 0, "broke": int(broke), "clean_fix": int(fixed and not broke), "tampering": None, "tokens": 1,
+        "generation_seconds": 0.0, "execution_seconds": 0.0, "changed_lines": 2, "broken_tests": [], "parts": PARTS,
+    }  # fmt: skip
+
+
+def write(path: Path, policy: str, *, fixes: int, breaks: int, tasks: int = 60, temperature: float = 0.0) -> Path:
+    """Attempts at `tasks` tasks, of which the first `fixes` are fixed and the last `breaks` break something."""
+    rows = [row(policy, n, n < fixes, n >= tasks - breaks, temperature) for n in range(tasks)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of a baseline, a better candidate and a worse one."""
+    found = Run(tmp_path / "run")
+    for name, role, fixes, breaks in (
+        ("sft", "baseline", 10, 6),
+        ("rl", "candidate", 40, 2),
+        ("bad", "control", 2, 30),
+    ):
+        write(found.evaluation(name), name, fixes=fixes, breaks=breaks)
+        found.add_policy(name, role)
+    return found.folder
+
+
+@pytest.mark.parametrize(
+    ("fixes", "breaks", "verdict", "code"),
+    [(50, 2, "improved", 0), (10, 50, "regressed", 1), (11, 6, "no difference shown", 0)],
+)
+def test_the_verdict_of_two_files_is_the_exit_code(regrade, tmp_path, fixes, breaks, verdict, code):
+    first = write(tmp_path / "a.jsonl", "sft", fixes=10, breaks=6)
+    second = write(tmp_path / "b.jsonl", "rl", fixes=fixes, breaks=breaks)
+    outcome = regrade("compare", first, second, "--json")
+    assert outcome.code == code, outcome.err
+    found = json.loads(outcome.out)
+    assert found["verdict"] == verdict
+    assert found["metrics"]["fix_and_clean"]["low"] <= found["metrics"]["fix_and_clean"]["high"]
+    assert verdict.upper() in regrade("compare", first, second).out
+
+
+def test_what_cannot_be_compared_does_not_pass_a_gate(regrade, tmp_path):
+    first = write(tmp_path / "a.jsonl", "sft", fixes=10, breaks=6)
+    second = write(tmp_path / "b.jsonl", "rl", fixes=10, breaks=6, tasks=50)
+    outcome = regrade("compare", first, second)
+    assert outcome.code == 2
+    assert "not tried on the same tasks" in outcome.out
+
+
+def test_of_a_run_the_candidate_is_held_against_the_baseline(regrade, run):
+    found = json.loads(regrade("compare", run, "--json").out)
+    assert (found["baseline"], found["candidate"], found["verdict"]) == ("sft", "rl", "improved")
+    assert regrade("compare", run, "--candidate-policy", "bad").code == 1
+
+
+def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):
+    found = json.loads(regrade("explain", run, "t3", "--json").out)
+    assert found["value"] == 0.3
+    assert found["parts"] == PARTS
+    assert "1 of 2 fixed" in regrade("explain", run, "t3", "--policy", "sft").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "nowhere.jsonl", "nowhere.jsonl"], ["nowhere.jsonl", "no such file"]),
+        (["compare", "RUN", "--candidate-policy", "gpt"], ["no policy 'gpt'", "'sft', 'rl', 'bad'"]),
+        (["compare", "RUN", "--temperature", "0.7"], ["no rows at temperature 0.7", "there are rows at 0"]),
+        (["compare", "RUN", "--margin", "3"], ["margin", "3"]),
+        (["explain", "RUN"], ["which task?", "'t0'"]),
+        (["explain", "RUN", "t99"], ["no attempt at task 't99'"]),
+        (["explain", "RUN", "t1", "--sample", "5"], ["no sample 5"]),
+        (["report", "."], ["no run", "manifest.json"]),
+    ],
+)
+def test_a_wrong_choice_is_one_line(regrade, run, arguments, words):
+    assert regrade(*(run if each == "RUN" else each for each in arguments)).is_refusal(*words)
+
+
+def test_several_candidates_need_a_choice(regrade, run):
+    Run(run).add_policy("bad", "candidate")
+    assert regrade("compare", run).is_refusal("2 policies are its candidate", "--candidate-policy")
+
+
+@pytest.mark.parametrize("text", ["not JSON\n", "[1, 2]\n", '{"policy": "a"}\n'])
+def test_a_file_that_is_no_evaluation_is_refused(regrade, tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    assert regrade("compare", path, path).is_refusal("rows.jsonl")

@@ -1,0 +1,136 @@
+"""The command as a whole: help, exit codes, Ctrl-C, and what a machine without something is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "report", "demo")
+
+
+def command(*arguments):
+    return [sys.executable, "-c", "from regrade.cli.main import main; main()", *map(str, arguments)]
+
+
+def test_help_lists_the_verbs_and_each_explains_itself(regrade):
+    listed = regrade("--help").out
+    for verb in VERBS:
+        assert verb in listed
+        told = regrade(verb, "--help")
+        assert told.code == 0
+        assert "Usage: " in told.out
+        assert len(told.out.splitlines()) > 8
+
+
+def test_help_imports_nothing_that_takes_long():
+    code = "import sys; from regrade.cli.main import app; app(['--help'], standalone_mode=False); " + (
+        "print([n for n in ('numpy', 'pandas', 'torch', 'rich', 'pytest', 'jinja2', 'scipy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(regrade):
+    assert regrade("--version").out.startswith("regrade 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["score"], ["train", "alchemy", "--out", "x"], ["compare", "--margin", "x"]]
+)
+def test_wrong_usage_exits_2(regrade, arguments):
+    outcome = regrade(*arguments)
+    assert outcome.code == 2
+    assert "Error" in outcome.err
+
+
+def test_doctor_tells_what_works_here(regrade):
+    outcome = regrade("doctor", "--json")
+    found = json.loads(outcome.out)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert outcome.code == (0 if found["can_score"] else 2)
+    assert checks["python"]["works"]
+    assert checks["sandbox process"]["works"]
+    assert "no security boundary" in checks["sandbox process"]["detail"]
+    assert all(check["works"] or check["advice"] for check in checks.values())
+    assert "Patches can be scored here" in regrade("doctor").out
+
+
+def test_doctor_exits_2_where_a_needed_program_is_missing(regrade, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    outcome = regrade("doctor")
+    assert outcome.code == 2
+    assert "apt-get install git" in " ".join(outcome.out.split())
+
+
+def test_a_training_needs_to_know_for_how_long(regrade):
+    assert regrade("train", "sft", "--out", "run").is_refusal("--steps", "--minutes")
+
+
+def test_without_network_and_packages_one_line_says_so(regrade, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    assert regrade("tasks", "list", "--split", "validation").is_refusal("network")
+
+
+@pytest.mark.slow
+def test_a_missing_model_is_one_line(regrade, repo, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    task = {"instruction": "mend it", "repository": str(repo), "fail_to_pass": ["tests/test_calc.py::test_add"]}
+    (tmp_path / "tasks.json").write_text(json.dumps(task))
+    outcome = regrade("evaluate", "no-such/model", "--tasks", tmp_path / "tasks.json", "--out", tmp_path / "run")
+    assert outcome.is_refusal("no-such/model", "smollm2-135m")
+
+
+def descendants(parent: int) -> set[int]:
+    """Process ids of the children of a process, their children, and so on."""
+    children: dict[int, set[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), set()).add(int(status.parent.name))
+    found: set[int] = set()
+    waiting = {parent}
+    while waiting:
+        waiting = {child for each in waiting for child in children.get(each, ())} - found
+        found |= waiting
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("sandbox", ["auto", "process"])
+def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, number, code, sandbox):
+    (repo / "tests" / "test_slow.py").write_text("import time\n\n\ndef test_slow():\n    time.sleep(120)\n")
+    (tmp_path / "scratch").mkdir()
+    environment = {**os.environ, "REGRADE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "scratch")}
+    arguments = command("score", fix, "--repo", repo, "--sandbox", sandbox)
+    with subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(descendants(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.0)  # the tests are under way by now
+        started = descendants(process.pid)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert started, err
+    assert process.returncode == code
+    assert out == ""
+    assert err.strip().splitlines()[-1].startswith("stopped;"), err
+    assert "Traceback" not in err
+    left = {pid for pid in started if Path(f"/proc/{pid}").exists()}
+    assert left == set()
+    assert list((tmp_path / "scratch").iterdir()) == []
