@@ -20,6 +20,9 @@ from regrade.rewards.evidence import End, TestOutcome, TestStatus
 REACH_FACTOR = 20
 """The measure of reach runs every test in a process of its own, under a profiler: it may take this much longer."""
 
+BYTECODE = "bytecode"
+"""Name of the scratch folder in which the first run leaves byte code for the others."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -64,14 +67,18 @@ def baseline(
     scratch = Path(tempfile.mkdtemp(prefix="regrade-baseline-"))
     scratch.chmod(0o755)
     try:
-        with Worker(sandbox or choose(), python, scratch, limits=limits) as worker:
+        (scratch / BYTECODE).mkdir()
+        (scratch / BYTECODE).chmod(0o777)
+        with Worker(
+            sandbox or choose(), python, scratch, scratch / BYTECODE, writable_bytecode=True, limits=limits
+        ) as worker:
             replies = []
             for number in range(runs):
-                replies.append(_checked(worker.run(tree, Request(suite, limits)), limits))
+                replies.append(_checked(worker.run(tree, Request(suite, limits), BYTECODE), limits))
                 if progress:
                     progress(number + 1, runs + 1)
             slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
-            measured = worker.run(tree, Request(suite, slow, reach=True))
+            measured = worker.run(tree, Request(suite, slow, reach=True), BYTECODE)
             if progress:
                 progress(runs + 1, runs + 1)
     finally:

@@ -17,8 +17,9 @@ from regrade.evaluators.workspaces import Folder
 
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 60.0
-GRACE_SECONDS = 15.0
-"""Beyond the candidate's wall limit, which the worker keeps, before this side takes the whole sandbox for hung."""
+GRACE_SECONDS = 60.0
+PATIENCE = 10
+"""The worker keeps the candidate's clock; only after this many times the limit, and the grace, is the whole sandbox hung."""
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "USER": "candidate", "LOGNAME": "candidate",
     "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
@@ -106,7 +107,7 @@ class Worker:
         self._send(self._message(request, bytecode_key))
         answer = self._receive(START_SECONDS)
         if answer.get("event") == "forked":
-            answer = self._receive(request.limits.wall_seconds + GRACE_SECONDS, running=True)
+            answer = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
         if answer.get("event") != "done":
             self.close()
             raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)

@@ -112,8 +112,6 @@ class Reward(ABC):
 class Function(Reward, Generic[P]):
     """A reward made of a plain function by `@reward`. It can still be called like the function."""
 
-    __test__ = False  # a reward called `tests` is no test, whatever pytest thinks of its name
-
     def __init__(self, function: Callable[P, Score]) -> None:
         self._function = function
         self._parameters = evidence_types(function)

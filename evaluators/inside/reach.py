@@ -10,6 +10,7 @@ outermost function.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -50,6 +51,9 @@ class ReachRecorder:
 
     def pytest_collection_finish(self) -> None:
         self._write(json.dumps(["imported", self._keys()]))
+        # So that a fork does not touch, and thereby copy, all that lives here.
+        gc.collect()
+        gc.freeze()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:

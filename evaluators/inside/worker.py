@@ -35,6 +35,8 @@ LARGEST_RESULT = 16 << 20
 OUTPUT_TAIL = 4000
 DISK_MB = 512
 """How much the working tree may hold while a candidate runs."""
+PATIENCE = 10
+"""A candidate that gets no core is stopped after this many times its wall limit at the latest."""
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PRELOADED = (
@@ -242,8 +244,9 @@ def _neighbour(name: str) -> ModuleType:
 def _watch(child: int, requests: int, request: dict[str, Any], alone: bool) -> tuple[int, str, float]:
     """Wait for the child: its wait status, what stopped it ("", "timeout", "memory", "disk"), and CPU seconds used."""
     limits = request["limits"]
-    looked = time.monotonic()
-    deadline = time.monotonic() + limits["wall_seconds"]
+    started = looked = time.monotonic()
+    deadline = started + limits["wall_seconds"]
+    latest = started + limits["wall_seconds"] * PATIENCE
     stopped = ""
     handle = os.pidfd_open(child)
     try:
@@ -255,7 +258,10 @@ def _watch(child: int, requests: int, request: dict[str, Any], alone: bool) -> t
             if ready:  # the host is gone: no request follows before an answer
                 stopped = "abandoned"
             if left <= 0:
-                stopped = "timeout"
+                # A busy machine is not the candidate's doing: the time that it spent waiting for a core does not count.
+                deadline = min(started + limits["wall_seconds"] + _starved_seconds(child), latest)
+                if deadline <= time.monotonic() + 0.01:
+                    stopped = "timeout"
             elif alone and _memory_used() > limits["memory_mb"] << 20:
                 stopped = "memory"
             elif time.monotonic() - looked > 1.0:
@@ -278,6 +284,14 @@ def _memory_used() -> int:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 total += int(Path("/proc", name, "statm").read_text().split()[1]) * page
     return total
+
+
+def _starved_seconds(child: int) -> float:
+    """Seconds for which the child's main thread was ready to run and had no core; 0 where the kernel does not say."""
+    try:
+        return int(Path("/proc", str(child), "schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _bytes_below(folder: str) -> int:

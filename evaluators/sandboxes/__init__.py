@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from regrade.datasets.errors import UserError
 from regrade.evaluators.sandboxes.base import Mount, Program, Sandbox, SandboxError, Session
 from regrade.evaluators.sandboxes.bubblewrap import Bubblewrap
+from regrade.evaluators.sandboxes.docker import Docker
 from regrade.evaluators.sandboxes.process import Process
 
-KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "process": Process}
+KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}
 """In the order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
 
-__all__ = ["KINDS", "Bubblewrap", "Mount", "Process", "Program", "Sandbox", "SandboxError", "Session", "available", "choose"]
+__all__ = ["KINDS", "Bubblewrap", "Docker", "Mount", "Process", "Program", "Sandbox", "SandboxError", "Session", "available", "choose"]
 
 
 def available() -> dict[str, str]:
@@ -21,18 +22,19 @@ def available() -> dict[str, str]:
 
 
 def choose(name: str = "auto") -> Sandbox:
-    """The named sandbox, or the first that works.
+    """The named sandbox (`docker:IMAGE` for a container of that image), or the first that works.
 
     Raises:
         UserError: the name is unknown, or the sandbox does not work here; says why and what to do.
     """
-    if name != "auto" and name not in KINDS:
-        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)}")
+    kind, _, image = name.partition(":")
+    if name != "auto" and (kind not in KINDS or (image and kind != "docker")):
+        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)} or docker:IMAGE")
     reasons = []
-    for candidate in KINDS if name == "auto" else (name,):
-        sandbox = KINDS[candidate]()
+    for candidate in KINDS if name == "auto" else (kind,):
+        sandbox: Sandbox = Docker(image) if image else KINDS[candidate]()
         reason = sandbox.problem()
         if not reason:
             return sandbox
-        reasons.append(f"{candidate}: {reason}")
+        reasons.append(f"{sandbox.name}: {reason}")
     raise UserError(f"no sandbox works here: {'; '.join(reasons)}" if name == "auto" else f"the sandbox {reasons[0]}")

@@ -30,9 +30,9 @@ from regrade.rewards import (
     impact,
     small_diff,
     style,
-    tests,
     untampered,
 )
+from regrade.rewards import tests as outcome  # pytest takes a callable of the name `tests` for a test
 
 PASSED, FAILED, SKIPPED = TestStatus.PASSED, TestStatus.FAILED, TestStatus.SKIPPED
 MISSING, UNREACHED = TestStatus.MISSING, TestStatus.UNREACHED
@@ -50,7 +50,7 @@ def runs(draw: st.DrawFn) -> TestRun:
 
 @given(runs())
 def test_tests_stay_in_bounds_and_only_a_clean_fix_is_worth_one(run: TestRun) -> None:
-    score = tests(run)
+    score = outcome(run)
     if not run.outcomes:
         assert score.value is None
         return
@@ -69,7 +69,7 @@ def test_tests_never_rise_when_a_passing_test_breaks(run: TestRun, data: st.Data
     test = data.draw(st.sampled_from(passing))
     for status in (FAILED, SKIPPED, MISSING, TestStatus.ERROR, TestStatus.XFAILED):
         worse = TestRun({**run.outcomes, test: TestOutcome(status)}, run.fail_to_pass, run.pass_to_pass)
-        before, after = tests(run).value, tests(worse).value
+        before, after = outcome(run).value, outcome(worse).value
         assert before is not None
         assert after is not None
         assert after <= before
@@ -78,25 +78,25 @@ def test_tests_never_rise_when_a_passing_test_breaks(run: TestRun, data: st.Data
 @given(runs(), st.sampled_from([end for end in End if end is not End.COMPLETED]))
 def test_a_run_that_the_patch_stopped_is_worth_nothing(run: TestRun, end: End) -> None:
     stopped = TestRun(run.outcomes, run.fail_to_pass, run.pass_to_pass, end, "beyond 60 s")
-    assert tests(stopped).value == 0.0
-    assert end.value in tests(stopped).why
-    assert tests.evaluate(EvidenceSet({TestRun: stopped})).cause == f"{end.value}: beyond 60 s"
+    assert outcome(stopped).value == 0.0
+    assert end.value in outcome(stopped).why
+    assert outcome.evaluate(EvidenceSet({TestRun: stopped})).cause == f"{end.value}: beyond 60 s"
 
 
 def test_tests_by_definition(run: MakeRun) -> None:
-    assert tests(run({"w": PASSED}, {"k": PASSED})).value == 1.0
-    assert tests(run({"w": FAILED}, {"k": PASSED})).value == 0.0, "doing nothing is worth nothing"
-    assert tests(run({"w": PASSED, "x": FAILED}, {"k": PASSED})).value == pytest.approx(0.1)
-    assert tests(run({"w": PASSED}, {"k": FAILED, "l": PASSED})).value == pytest.approx(0.05)
-    assert tests(run({"w": PASSED}, {"k": SKIPPED})).value == 0.0, "a skipped test has not passed"
-    assert tests(run({"w": PASSED}, {"k": UNREACHED})).value == 1.0
-    assert tests(run({"w": MISSING}, {"k": PASSED})).value == 0.0, "missing is not passing"
-    assert tests(run({}, {"k": PASSED})).value == 1.0, "nothing was asked to be fixed"
-    assert tests(run()).value is None
+    assert outcome(run({"w": PASSED}, {"k": PASSED})).value == 1.0
+    assert outcome(run({"w": FAILED}, {"k": PASSED})).value == 0.0, "doing nothing is worth nothing"
+    assert outcome(run({"w": PASSED, "x": FAILED}, {"k": PASSED})).value == pytest.approx(0.1)
+    assert outcome(run({"w": PASSED}, {"k": FAILED, "l": PASSED})).value == pytest.approx(0.05)
+    assert outcome(run({"w": PASSED}, {"k": SKIPPED})).value == 0.0, "a skipped test has not passed"
+    assert outcome(run({"w": PASSED}, {"k": UNREACHED})).value == 1.0
+    assert outcome(run({"w": MISSING}, {"k": PASSED})).value == 0.0, "missing is not passing"
+    assert outcome(run({}, {"k": PASSED})).value == 1.0, "nothing was asked to be fixed"
+    assert outcome(run()).value is None
 
 
 def test_the_reason_names_a_broken_test_and_its_message(run: MakeRun) -> None:
-    why = tests(run({"w": FAILED}, {"tests/test_x.py::test_y": FAILED, "k": PASSED})).why
+    why = outcome(run({"w": FAILED}, {"tests/test_x.py::test_y": FAILED, "k": PASSED})).why
     assert why.startswith("fixed 0 of 1, broke 1 of 2; tests/test_x.py::test_y failed: assert 1 == 2")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.rewards import Diff, EvidenceSet, default, load_reward, tests
+from regrade.rewards import Diff, EvidenceSet, default, load_reward, style
 
 OWN = """
 from __future__ import annotations
@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_built_in_rewards_have_names() -> None:
     assert load_reward("default") is default
-    assert load_reward("tests") is tests
+    assert load_reward("style") is style
 
 
 def test_a_reward_from_a_file_with_a_neighbour(file: Path) -> None:

@@ -1,0 +1,252 @@
+"""Docker: containers with everything dropped, hardened as far as the engine allows. Starts in about half a second."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import select
+import socket
+import struct
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
+from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, interpreter_folders
+
+LABEL = "org.regrade.worker"
+OWNER = "org.regrade.owner"
+HOST_IMAGE = "regrade-host"
+TRIAL_SECONDS = 30.0
+WORKER_MEMORY_MB = 256
+"""What the worker itself may use beside the candidate."""
+
+
+class Docker:
+    """One container a worker: no network, no capabilities, read-only, limited memory and processes, gVisor where installed.
+
+    Without an image of its own it needs no registry: an empty image, in which this machine's /usr, libraries and interpreters
+    are seen read-only, so that the tests run by the same interpreter as in the other sandboxes. With an image
+    (`docker:IMAGE`), that image's `python3` runs, and must have pytest.
+    """
+
+    isolated = True
+    alone = True
+
+    def __init__(self, image: str = "") -> None:
+        self.image = image
+        self.name = f"docker:{image}" if image else "docker"
+        # As for bubblewrap: only root can give candidates a user id of their own.
+        root = os.geteuid() == 0
+        self.candidate_user = FIRST_CANDIDATE_USER + secrets.randbelow(100_000) if root else -1
+
+    def problem(self) -> str:
+        try:
+            import docker
+        except ImportError:
+            return "the Python package `docker` is not installed: pip install 'regrade[docker]'"
+        try:
+            client = docker.APIClient(timeout=20)
+            client.ping()
+        except docker.errors.DockerException as error:
+            return f"no Docker engine answers ({_first_line(error)}): start one (`systemctl start docker`) or set $DOCKER_HOST"
+        try:
+            _remove_leftovers(client)
+            session = ContainerSession(client, self._configuration(client, ["/bin/echo", "works"], [], Program(Path("/"), (), ())))
+        except (docker.errors.DockerException, SandboxError, OSError) as error:
+            return f"a trial container could not be started: {_first_line(error)}"
+        try:
+            answer = session.receive(TRIAL_SECONDS)
+            return "" if answer.strip() == b"works" else f"a trial container failed: {session.errors or answer!r}"
+        except TimeoutError:
+            return f"a trial container gave no answer within {TRIAL_SECONDS:g} s"
+        finally:
+            session.close()
+
+    def seen_at(self, mount: Mount) -> str:
+        return mount.target
+
+    def start(self, program: Program) -> ContainerSession:
+        import docker
+
+        folders = [] if self.image else [Mount(folder, str(folder)) for folder in interpreter_folders(program.python)]
+        python = "python3" if self.image else str(program.python.absolute())
+        try:
+            client = docker.APIClient(timeout=60)
+            mounts = [*folders, *program.mounts]
+            return ContainerSession(client, self._configuration(client, [python, *program.arguments], mounts, program))
+        except docker.errors.DockerException as error:
+            raise SandboxError(f"the container could not be started: {_first_line(error)}") from error
+
+    def _configuration(self, client: Any, command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
+        from docker.types import Mount as Bind
+        from docker.types import Ulimit
+
+        system = [] if self.image else [Mount(Path(path), path) for path in SYSTEM if _is_real(path)]
+        binds = [
+            Bind(mount.target, str(mount.source.absolute()), type="bind", read_only=not mount.writable)
+            for mount in [*system, *mounts]
+        ]
+        memory = (program.limits.memory_mb + WORKER_MEMORY_MB) << 20
+        user = "0:0" if self.candidate_user >= 0 else f"{os.getuid()}:{os.getgid()}"
+        host = client.create_host_config(
+            network_mode="none", read_only=True, mounts=binds, cap_drop=["ALL"],
+            cap_add=["SETUID", "SETGID", "KILL"] if self.candidate_user >= 0 else [],
+            security_opt=["no-new-privileges"], pids_limit=max(256, 2 * program.limits.processes), mem_limit=memory,
+            memswap_limit=memory, tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={program.scratch_mb}m"},
+            shm_size=64 << 20, ipc_mode="private", auto_remove=True, runtime=_runtime(client),
+            ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="core", soft=0, hard=0)],
+        )
+        return {
+            "image": self.image or _host_image(client), "command": command, "entrypoint": [], "user": user, "hostname": "sandbox",
+            "environment": dict(program.environment), "stdin_open": True, "detach": False, "host_config": host,
+            "labels": {LABEL: "1", OWNER: _owner()}, "working_dir": "/",
+        }
+
+
+class ContainerSession:
+    """Speaks with the container's first process over its standard streams.
+
+    The engine closes the container's standard input as soon as this side is gone, for whatever reason; the worker then
+    leaves, and the engine removes the container.
+    """
+
+    def __init__(self, client: Any, configuration: dict[str, Any]) -> None:
+        self._client = client
+        self._buffer = b""
+        self._errors = b""
+        self._closed = False
+        self._id = client.create_container(**configuration)["Id"]
+        try:
+            stream = client.attach_socket(self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+            self._stream = stream
+            self._socket: socket.socket = getattr(stream, "_sock", stream)
+            client.start(self._id)
+        except Exception:
+            self._remove()
+            raise
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._socket.settimeout(60.0)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise SandboxError(f"the container is gone: {self.errors or error}") from error
+
+    def receive(self, timeout: float) -> bytes:
+        """Bytes of standard output; frames of standard error are kept aside."""
+        deadline = time.monotonic() + timeout
+        while True:
+            header = self._take(8, deadline)
+            if len(header) < 8:
+                return b""
+            kind, size = struct.unpack(">BxxxL", header)
+            data = self._take(size, deadline)
+            if kind == 2:
+                self._errors = (self._errors + data)[-2000:]
+            else:
+                return data
+
+    def _take(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes; fewer at the end of the stream. What came before a time-out is kept for the next call."""
+        while len(self._buffer) < size:
+            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            block = self._socket.recv(1 << 18)
+            if not block:
+                return b""
+            self._buffer += block
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def kill(self) -> None:
+        if not self._closed:
+            self._remove()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._remove()
+        self._closed = True
+        for closing in (self._socket, self._stream, self._client):
+            with contextlib.suppress(OSError):
+                closing.close()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.decode("utf-8", "replace").strip()
+
+    def _remove(self) -> None:
+        import docker
+
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            self._client.remove_container(self._id, force=True, v=True)
+
+
+def _is_real(path: str) -> bool:
+    return os.path.exists(path) and not os.path.islink(path)
+
+
+def _host_image(client: Any) -> str:
+    """An image that holds nothing but this machine's top-level links, such as /lib -> usr/lib. Made where it is missing."""
+    import docker
+
+    content = _host_archive()
+    name = f"{HOST_IMAGE}:{hashlib.sha256(content).hexdigest()[:12]}"
+    try:
+        client.inspect_image(name)
+    except docker.errors.ImageNotFound:
+        client.import_image_from_data(content, repository=HOST_IMAGE, tag=name.partition(":")[2])
+    return name
+
+
+def _host_archive() -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for path in SYSTEM:
+            if os.path.islink(path):
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
+                archive.addfile(entry)
+        for folder, mode in (("tmp", 0o1777), ("etc", 0o755), ("usr", 0o755)):  # a tmpfs takes the mode of what it covers
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            archive.addfile(entry)
+    return data.getvalue()
+
+
+def _runtime(client: Any) -> str | None:
+    return "runsc" if "runsc" in (client.info().get("Runtimes") or {}) else None
+
+
+def _owner() -> str:
+    """This process, told from a later one of the same id by its start time."""
+    return f"{os.getpid()}@{_start_time(os.getpid())}"
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return "gone"
+
+
+def _remove_leftovers(client: Any) -> None:
+    """Remove containers whose owner was killed before it could."""
+    import docker
+
+    for container in client.containers(all=True, filters={"label": LABEL}):
+        pid, _, started = container["Labels"].get(OWNER, "").partition("@")
+        if not pid.isdigit() or _start_time(int(pid)) != started:
+            with contextlib.suppress(docker.errors.DockerException):
+                client.remove_container(container["Id"], force=True, v=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
