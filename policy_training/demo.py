@@ -1,0 +1,305 @@
+"""The main job, end to end: demonstrations are scarce, tests are plentiful.
+
+1. SFT on the demonstrations (tasks whose reference fix may be used), to its plateau: the baseline.
+2. Expert iteration, then GRPO, on other functions' tasks of which only the tests are used: the candidate.
+3. SFT goes on over the demonstrations for as long as 2 took: the equal-time control.
+4. SFT that may see every reference: an upper bound, labelled so.
+5. A reward model from the executed attempts of 2.
+6. Each policy's temperature is chosen on validation tasks; the verdict falls on packages that nothing was trained on.
+
+Every phase leaves its result on disk, and a run that was killed goes on with the phase it was in.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.recipes import load_tasks
+from regrade.datasets.rollouts import Sampling
+from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation import evaluate, recorded
+from regrade.evaluators.metrics import fix_and_clean
+from regrade.evaluators.runs import Run
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.demo_settings import DemoSettings
+from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks
+from regrade.policy_training.experience import Attempt, ScoredAnswer, read_attempts, write_attempts
+from regrade.policy_training.expert_iteration import ExpertIteration, shares
+from regrade.policy_training.models import EMBEDDED, LanguageModel, load_model
+from regrade.policy_training.online import rates, train_online
+from regrade.policy_training.policies import ModelPolicy, NoOp, Reference
+from regrade.policy_training.progress import Budget, StepLog
+from regrade.policy_training.reward_model import train_and_test_reward_model
+from regrade.policy_training.sft import Plateau, answer_loss, demonstrations, train_sft
+from regrade.rewards import Reward, tests
+from regrade.rewards.builtin import default
+from regrade.rewards.evidence import TestRun
+
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a progress display: `with stage("sampling") as tell: tell(done, total)`."""
+
+ROLES = {
+    "sft": ("baseline", "SFT"),
+    "control": ("control", "SFT, equal time"),
+    "rl": ("candidate", "SFT + expert iteration + GRPO"),
+    "sft-all": ("upper bound", "SFT with all references"),
+}
+
+RL_PHASES = ("expert iteration", "grpo")
+
+
+def run_demo(
+    out: Path, settings: DemoSettings, seed: int, stage: Stage, *, sandbox: str = "auto", model: str = EMBEDDED
+) -> Run:
+    """Do the main job in `out`, or go on with it.
+
+    Raises:
+        UserError: no network on the first run, no model, no sandbox, or `out` holds a run with other settings.
+    """
+    run = Run(out)
+    demo = Demo(run, settings, seed, stage, model)
+    demo.check_same()
+    with Scorer(sandbox=sandbox) as scorer:
+        demo.prepare(scorer)
+        demo.sft()
+        demo.expert_iteration(scorer)
+        demo.grpo(scorer)
+        demo.control()
+        demo.upper_bound()
+        demo.reward_model(scorer)
+        demo.validate(scorer)
+        demo.judge(scorer)
+    return run
+
+
+class Demo:
+    """The phases of the main job over one run's folder; each is skipped once it has ended well."""
+
+    def __init__(self, run: Run, settings: DemoSettings, seed: int, stage: Stage, model: str) -> None:
+        self.run = run
+        self.settings = settings
+        self.seed = seed
+        self.stage = stage
+        self.model_name = model
+        self.tasks: DemoTasks
+
+    def check_same(self) -> None:
+        """A run goes on only with the settings that it began with. Raises UserError."""
+        wanted = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
+        begun = self.run.manifest.configuration
+        if begun and dict(begun) != wanted:
+            changed = sorted(key for key in wanted if begun.get(key) != wanted[key])
+            raise UserError(
+                f"{self.run.folder} holds a run with other {' and '.join(changed)}: give another folder with --out, "
+                "or delete this one"
+            )
+        self.run.update(configuration=wanted, seeds={"run": self.seed}, model=self.model_name)
+
+    def prepare(self, scorer: Scorer) -> None:
+        """Fetch the packages, make the test environment, convert the model, choose the tasks."""
+        with self.run.phase("prepare"), self.stage("preparing") as tell:
+            tell(0, 3)
+            language_model = load_model(self.model_name)
+            tell(1, 3)
+            self.tasks = choose_tasks(lambda split: load_tasks(split=split), language_model.encode, self.settings)
+            tell(2, 3)
+            # One attempt makes the environment and warms the workers, so that no later phase pays for it.
+            scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun})
+            tell(3, 3)
+        self.run.update(inputs=self.tasks.digests(), sandbox=scorer.sandbox.name, assurance=scorer.assurance)
+
+    # ------------------------------------------------------------ training
+
+    def sft(self) -> None:
+        """The baseline: SFT on the demonstrations, to its plateau on the validation tasks."""
+        if self.run.finished("sft"):
+            return
+        examples, held = demonstrations(self.tasks.demonstrations), demonstrations(self.tasks.validation)
+        with self.run.phase("sft"):
+            language_model = load_model(self.model_name)
+            plateau = Plateau(
+                language_model.model, lambda: answer_loss(language_model, held), self.settings.check_every
+            )
+            with self.stage("SFT") as tell:
+                train_sft(
+                    language_model, examples, out=self.run.folder / "trainer", budget=Budget(self.settings.sft_steps),
+                    seed=self.seed, learning_rate=self.settings.sft_learning_rate, batch_size=self.settings.batch_size,
+                    plateau=plateau, log=self._log("sft", tell, self.settings.sft_steps),
+                )  # fmt: skip
+            for step, loss in plateau.history:
+                self.run.log("sft-validation", step, 0.0, validation_loss=loss)
+            language_model.save(self.run.checkpoint("sft"))
+
+    def expert_iteration(self, scorer: Scorer) -> None:
+        """Rounds of trying, keeping what the tests verify, and learning from it."""
+        if self.run.finished("expert iteration"):
+            return
+        settings = self.settings
+        with self.run.phase("expert iteration"):
+            language_model = load_model(str(self.run.checkpoint("sft")))
+            loop = ExpertIteration(
+                demonstrations(self.tasks.demonstrations), settings.exploration,
+                learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
+            )  # fmt: skip
+            dealt = shares(
+                self.tasks.tests_only, max(1, len(self.tasks.tests_only) // settings.tasks_per_round), self.seed
+            )
+            for number in range(settings.rounds):
+                self._round(loop, language_model, dealt[number % len(dealt)], scorer, number)
+            language_model.save(self.run.checkpoint("expert-iteration"))
+
+    def _round(
+        self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, number: int
+    ) -> None:
+        phase, began = f"expert-iteration-{number + 1}", time.monotonic()
+        with self.stage(f"expert iteration, round {number + 1}") as tell:
+            found = loop.round(
+                language_model, tasks, scorer, out=self.run.folder / "trainer", budget=Budget(self.settings.round_steps),
+                seed=self.seed * 1000 + number, log=self._log(phase, None, self.settings.round_steps),
+                progress=lambda _what, done, total: tell(done, total),
+            )  # fmt: skip
+        seconds = time.monotonic() - began
+        self._keep(found.attempts, number)
+        self.run.log(
+            "expert-iteration", number + 1, seconds, verified=len(found.verified), **rates(found.attempts),
+            execution_seconds=found.spent.execution, generation_seconds=found.spent.generation,
+            training_seconds=seconds - found.spent.execution - found.spent.generation,
+        )  # fmt: skip
+
+    def grpo(self, scorer: Scorer) -> None:
+        """GRPO goes on from expert iteration, on the same tests-only tasks."""
+        if self.run.finished("grpo"):
+            return
+        settings = self.settings
+        with self.run.phase("grpo"), self.stage("GRPO") as tell:
+            language_model = load_model(str(self.run.checkpoint("expert-iteration")))
+            train_online(
+                language_model, self.tasks.tests_only, scorer, algorithm="grpo", out=self.run.folder / "trainer",
+                budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
+                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.samples_per_prompt,
+                log=self._log("grpo", tell, settings.grpo_steps),
+            )  # fmt: skip
+            language_model.save(self.run.checkpoint("rl"))
+
+    def control(self) -> None:
+        """SFT goes on over the demonstrations for the wall time that reinforcement learning took."""
+        seconds = sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
+        self._more_sft("control", "SFT, equal time", self.tasks.demonstrations, Budget(seconds=seconds))
+
+    def upper_bound(self) -> None:
+        """SFT that may see the references of the tests-only tasks as well: not to be had by learning from tests."""
+        everything = (*self.tasks.demonstrations, *self.tasks.tests_only)
+        self._more_sft("sft-all", "SFT, all references", everything, Budget(self.settings.upper_bound_steps))
+
+    def _more_sft(self, name: str, title: str, tasks: Sequence[Task], budget: Budget) -> None:
+        if self.run.finished(name):
+            return
+        with self.run.phase(name), self.stage(title) as tell:
+            language_model = load_model(str(self.run.checkpoint("sft")))
+            train_sft(
+                language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget, seed=self.seed + 1,
+                learning_rate=self.settings.round_learning_rate, batch_size=self.settings.batch_size,
+                log=self._log(name, tell, budget.steps or 0),
+            )  # fmt: skip
+            language_model.save(self.run.checkpoint(name))
+
+    def reward_model(self, scorer: Scorer) -> None:
+        """A reward model on pairs from executed scores, tested on attempts at tasks that it was not trained on."""
+        if self.run.finished("reward model"):
+            return
+        with self.run.phase("reward model"), self.stage("reward model") as tell:
+            figures = train_and_test_reward_model(
+                self.run.checkpoint("sft"),
+                self._kept(),
+                out=self.run.checkpoint("reward-model"),
+                preferences=self.settings.preferences,
+                budget=Budget(self.settings.reward_model_steps),
+                seed=self.seed,
+                log=self._log("reward-model", tell, self.settings.reward_model_steps),
+            )
+            self.run.log("reward-model-test", 1, 0.0, **figures)
+
+    # ------------------------------------------------------------ judging
+
+    def validate(self, scorer: Scorer) -> None:
+        """Choose each policy's temperature by clean fixes on the validation tasks."""
+        sweep = [Sampling(temperature, self.settings.validation_samples) for temperature in self.settings.temperatures]
+        for name, (role, label) in ROLES.items():
+            phase = f"validate {name}"
+            if not self.run.finished(phase):
+                with self.run.phase(phase):
+                    rows = self._evaluate(name, self.tasks.validation, sweep, scorer, self.run.validation(name), tests)
+                    found = {t: fix_and_clean(rows[rows["temperature"] == t]).value for t in self.settings.temperatures}
+                    best = max(found, key=lambda temperature: (found[temperature], -temperature))
+                    self.run.add_policy(name, role, best_temperature=best, label=label)
+
+    def judge(self, scorer: Scorer) -> None:
+        """All policies on the held-out packages: greedy, the whole sweep once, and several samples at its own best."""
+        for name in ROLES:
+            best = self.run.manifest.policies[name].best_temperature
+            others = [t for t in self.settings.temperatures if t != best]
+            samplings = [
+                Sampling(0.0, 1),
+                Sampling(best, self.settings.held_out_samples),
+                *(Sampling(t, 1) for t in others),
+            ]
+            phase = f"evaluate {name}"
+            if not self.run.finished(phase):
+                with self.run.phase(phase):
+                    self._evaluate(name, self.tasks.held_out, samplings, scorer, self.run.evaluation(name), default)
+        for policy, label in ((NoOp(), "does nothing"), (Reference.of(self.tasks.held_out), "applies the reference")):
+            phase = f"evaluate {policy.name}"
+            if not self.run.finished(phase):
+                with self.run.phase(phase), self.stage(f"judging: {label}") as tell:
+                    rollouts = policy.propose(self.tasks.held_out, [Sampling(0.0, 1)], self.seed)
+                    total = len(self.tasks.held_out)
+                    evaluate(
+                        rollouts, self.tasks.held_out, scorer, default, self.run.evaluation(policy.name),
+                        progress=lambda done, total=total, tell=tell: tell(done, total),
+                    )  # fmt: skip
+                    self.run.add_policy(policy.name, "scripted", best_temperature=0.0, label=label)
+
+    def _evaluate(
+        self, name: str, tasks: Sequence[Task], samplings: Sequence[Sampling], scorer: Scorer, out: Path, reward: Reward
+    ) -> Any:
+        policy = ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
+        expected = len(tasks) * sum(sampling.samples for sampling in samplings)
+        with self.stage(f"judging {ROLES[name][1]}") as tell:
+            rollouts = policy.propose(tasks, samplings, self.seed)
+            return evaluate(rollouts, tasks, scorer, reward, out, progress=lambda done: tell(done, expected))
+
+    # ------------------------------------------------------------ records
+
+    def _log(self, phase: str, tell: Callable[[int, int], None] | None, steps: int) -> StepLog:
+        def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
+            if tell is not None:
+                tell(step, max(step, steps))
+            parts = dict(numbers)
+            if "execution_seconds" in parts and "step_time" in parts:
+                busy = parts["execution_seconds"] + parts["generation_seconds"]
+                parts["training_seconds"] = max(0.0, parts["step_time"] - busy)
+            self.run.log(phase, step, seconds, **parts)
+
+        return log
+
+    def _keep(self, attempts: Sequence[Attempt], number: int) -> None:
+        """What a round tried and what became of it: the reward model learns from it, and people read it."""
+        write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", attempts)
+
+    def _kept(self) -> list[ScoredAnswer]:
+        return [
+            answer for path in sorted((self.run.folder / "attempts").glob("*.jsonl")) for answer in read_attempts(path)
+        ]
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    return json.loads(json.dumps(value))

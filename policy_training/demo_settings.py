@@ -1,0 +1,55 @@
+"""The sizes of the main job: what `regrade demo` and `regrade demo --quick` do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regrade.datasets.rollouts import Sampling
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Every choice of the main job. Counts, not clocks, wherever possible, so that a run can be repeated."""
+
+    max_prompt_tokens: int = 150
+    """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
+    demonstrations: int = 250
+    tests_only: int = 1000
+    validation: int = 48
+    held_out: int = 240
+
+    sft_steps: int = 80
+    sft_learning_rate: float = 1e-4
+    batch_size: int = 8
+    check_every: int = 16
+    """Steps of SFT between looks at the validation loss, which ends it at its plateau."""
+
+    rounds: int = 2
+    """Rounds of expert iteration."""
+    tasks_per_round: int = 200
+    exploration: Sampling = Sampling(temperature=0.8, samples=6)
+    round_steps: int = 24
+    round_learning_rate: float = 5e-5
+
+    grpo_steps: int = 6
+    grpo_learning_rate: float = 2e-5
+    prompts_per_step: int = 8
+    samples_per_prompt: int = 8
+
+    upper_bound_steps: int = 40
+    preferences: int = 160
+    reward_model_steps: int = 16
+
+    temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
+    """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""
+    validation_samples: int = 2
+    held_out_samples: int = 4
+
+
+FULL = DemoSettings()
+QUICK = DemoSettings(
+    max_prompt_tokens=110, demonstrations=24, tests_only=24, validation=8, held_out=12, sft_steps=3, check_every=3,
+    rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4), round_steps=2, grpo_steps=2,
+    prompts_per_step=2, samples_per_prompt=4, upper_bound_steps=2, preferences=16, reward_model_steps=2,
+    temperatures=(0.2, 0.8), validation_samples=1, held_out_samples=2,
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""Which tasks the main job uses: short ones, many functions, the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
+from regrade.policy_training.demo_settings import DemoSettings
+from regrade.policy_training.prompts import ask
+
+
+@dataclass(frozen=True)
+class DemoTasks:
+    """The tasks of the main job, by what may be done with them."""
+
+    demonstrations: tuple[Task, ...]
+    tests_only: tuple[Task, ...]
+    validation: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+
+    def digests(self) -> dict[str, str]:
+        """Part -> SHA-256 over the ids of its tasks, for the run's manifest."""
+        return {
+            name: hashlib.sha256("\n".join(task.id for task in getattr(self, name)).encode()).hexdigest()[:16]
+            for name in self.__dataclass_fields__
+        }
+
+
+def choose_tasks(
+    load: Callable[[str], Sequence[Task]], encode: Callable[[str], list[int]], settings: DemoSettings
+) -> DemoTasks:
+    """Choose from each split, which `load` returns by name. The choice does not depend on the run's seed.
+
+    Raises:
+        UserError: a split has too few tasks with a prompt short enough.
+    """
+
+    def some(split: str, count: int) -> tuple[Task, ...]:
+        short = [task for task in load(split) if len(encode(ask(task).prompt)) <= settings.max_prompt_tokens]
+        if len(short) < count:
+            raise UserError(
+                f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} tokens, "
+                f"and {count} are wanted: rebuild the recipes with `regrade tasks build`"
+            )
+        return tuple(spread(short, count))
+
+    return DemoTasks(
+        some("demonstrations", settings.demonstrations), some("tests_only", settings.tests_only),
+        some("validation", settings.validation), some("held_out", settings.held_out),
+    )  # fmt: skip
+
+
+def spread(tasks: Sequence[Task], count: int) -> list[Task]:
+    """`count` tasks over as many functions as there are: the first of each, then the second of each, and so on."""
+    by_function: dict[tuple[str, str], list[Task]] = {}
+    shuffled = sorted(tasks, key=lambda task: task.id)
+    random.Random(0).shuffle(shuffled)
+    for task in shuffled:
+        where = task.target.function if task.target else task.id
+        by_function.setdefault((task.repository, where), []).append(task)
+    layers: list[Task] = []
+    for depth in range(max(map(len, by_function.values()), default=0)):
+        layers += [group[depth] for group in by_function.values() if depth < len(group)]
+    return layers[:count]
