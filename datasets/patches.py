@@ -107,7 +107,8 @@ def _unified(path: str, old: str | None, new: str | None) -> str:
     header_new = f"b/{path}" if new is not None else "/dev/null"
     lines = difflib.unified_diff(_lines(old or ""), _lines(new or ""), header_old, header_new)
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return f"diff --git a/{path} b/{path}\n{text}"
+    mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
+    return f"diff --git a/{path} b/{path}\n{mode}{text}"
 
 
 def _lines(text: str) -> list[str]:
