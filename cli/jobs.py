@@ -79,7 +79,7 @@ def read_patch(source: str) -> Patch:
 def find_task(question: Question) -> Task:
     """The task asked for by id, or one made of the repository by running its tests. Raises UserError."""
     if question.tasks is None and question.task is None:
-        from regrade.evaluators.baseline import local_task
+        from regrade.evaluators.local import local_task
 
         return local_task(question.repo, question.fail_to_pass, sandbox=question.sandbox)
     from regrade.cli.tasks import find, load

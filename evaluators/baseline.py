@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import python_for
 from regrade.evaluators.executions import collection_errors, ending, statuses
-from regrade.evaluators.sandboxes import Sandbox, choose
-from regrade.evaluators.workers import Reply, Request, Worker, remove
+from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
+from regrade.evaluators.workers import Reply, Request, Worker, WorkerDied, remove
 from regrade.evaluators.workspaces import is_protected
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
@@ -34,15 +34,15 @@ class Baseline:
     """Tests that passed in some runs."""
     failing: tuple[str, ...]
     """Tests that passed in no run (failed, skipped, expected to fail)."""
-    outcomes: dict[str, TestOutcome]
+    outcomes: Mapping[str, TestOutcome]
     """The last run's outcome of every test."""
-    reach: dict[str, tuple[str, ...]]
+    reach: Mapping[str, tuple[str, ...]]
     """`file::qualified.function` -> the stable and failing tests that execute it (see `TestSuite.reach`)."""
     imported: frozenset[str]
     """Functions executed on import or collection (see `TestSuite.imported`)."""
     seconds: float
     """Wall time of the slowest run."""
-    collection_errors: dict[str, str]
+    collection_errors: Mapping[str, str]
     """File -> why its tests could not be collected."""
 
     def applied_to(self, suite: TestSuite) -> TestSuite:
@@ -81,13 +81,21 @@ def baseline(
             measured = worker.run(tree, Request(suite, slow, reach=True), BYTECODE)
             if progress:
                 progress(runs + 1, runs + 1)
+    except (SandboxError, WorkerDied, OSError) as error:
+        raise UserError(f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`") from error
     finally:
         remove(scratch)
     return _summary(replies, measured, suite)
 
 
+class UnusableOptions(UserError):
+    """pytest does not know one of the options that the repository's configuration gives it."""
+
+
 def _checked(reply: Reply, limits: Limits) -> Reply:
     end, detail = ending(reply, limits.wall_seconds)
+    if "unrecognized arguments" in detail:
+        raise UnusableOptions(f"the tests can't be run with the options of the repository's configuration: {detail}")
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run as they are ({end.value}): {detail}")
     if not statuses(reply):

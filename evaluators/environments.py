@@ -23,13 +23,15 @@ IDENTITY = (
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
     """The interpreter for a set of pinned requirements (pytest among them); made under `cache`/environments when missing.
 
-    No requirements: the interpreter that runs this.
+    No requirements: the interpreter that runs this. A single absolute path: the interpreter there.
 
     Raises:
         UserError: pip could not install them; says which and why.
     """
     if not requirements:
         return Path(sys.executable)
+    if len(requirements) == 1 and requirements[0].startswith("/"):
+        return Path(requirements[0])
     key = hashlib.sha256(json.dumps([sorted(requirements), sys.version]).encode()).hexdigest()[:16]
     folder = cache / "environments" / key
     python = folder / "bin" / "python"
@@ -52,6 +54,30 @@ def _make(requirements: Sequence[str], folder: Path) -> None:
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _run([*install, *requirements], f"installing {', '.join(requirements)}")
         (folder / "complete").touch()
+
+
+def pytest_plugins(python: Path) -> dict[str, str]:
+    """Entry point name -> module of every pytest plugin that is installed there.
+
+    Raises:
+        UserError: the interpreter does not run, or has no pytest.
+    """
+    program = (
+        "import importlib.metadata as m, json, pytest; "
+        "print(json.dumps({e.name: e.module for e in m.entry_points(group='pytest11')}))"
+    )
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", program], capture_output=True, text=True, timeout=120, check=False,
+            env={"PATH": os.defpath},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python") from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"the interpreter {str(python)!r} can't import pytest ({reason}): {python} -m pip install pytest")
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def _run(command: list[str], what: str) -> None:

@@ -27,7 +27,7 @@ def encode(evidence: Any) -> str:
 def decode(kind: type, text: str, task: Task) -> Any:
     """The record that `encode` wrote. Raises ValueError, KeyError or TypeError where the text is of another shape."""
     data = json.loads(text)
-    return _decoded_run(data, task) if kind is TestRun else _typed(kind, data)
+    return _decoded_run(data, task) if kind is TestRun else typed(kind, data)
 
 
 def _encoded_run(run: TestRun) -> dict[str, Any]:
@@ -65,22 +65,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _typed(kind: Any, data: Any) -> Any:
+def typed(kind: Any, data: Any) -> Any:
+    """Plain data as an instance of `kind`, a dataclass or a type of one of its fields. Raises KeyError or TypeError."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if data is None:
             return None
-        return _typed(next(argument for argument in arguments if argument is not type(None)), data)
+        return typed(next(argument for argument in arguments if argument is not type(None)), data)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], item) for name, item in data.items()})  # type: ignore[operator]
+        return kind(**{name: typed(hints[name], item) for name, item in data.items()})  # type: ignore[operator]
     if origin is tuple:
         of_one = len(arguments) == 2 and arguments[1] is Ellipsis
-        return tuple(_typed(arguments[0] if of_one else arguments[place], item) for place, item in enumerate(data))
+        return tuple(typed(arguments[0] if of_one else arguments[place], item) for place, item in enumerate(data))
     if origin in (frozenset, set, list):
-        return origin(_typed(arguments[0], item) for item in data)
+        return origin(typed(arguments[0], item) for item in data)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _typed(arguments[1], item) for key, item in data.items()}
+        return {key: typed(arguments[1], item) for key, item in data.items()}
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind(data)
     return data

@@ -160,8 +160,8 @@ class Folder:
     def _lay_all(self, tree: Tree) -> None:
         self._root = None
         self._empty()
-        self._laid, self._replaced, self._removed = {}, {}, frozenset()
-        for path in Tree(tree.root).paths():
+        self._laid, self._replaced, self._removed = {}, {}, tree.removed
+        for path in Tree(tree.root, removed=tree.removed).paths():
             self._copy(tree.root, path)
         self._root = tree.root
 

@@ -1,0 +1,168 @@
+"""A task made of a local repository as it lies there: its tests are run, and those that pass every time must keep passing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from regrade.datasets.caches import default_cache
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
+from regrade.evaluators import environments, serialisation
+from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
+from regrade.evaluators.probes import code_version
+from regrade.evaluators.sandboxes import Sandbox, choose
+from regrade.evaluators.store import key_of
+from regrade.rewards.evidence import TestStatus
+
+LARGEST_FILE_MB = 50
+"""A larger file is left out of the trees: it is data, and would be copied for every worker."""
+NEVER_LOADED = frozenset({
+    "xdist", "xdist.looponfail", "pytest_cov", "randomly", "random_order", "reverse", "sugar", "rerunfailures", "html", "metadata",
+    "instafail", "pytest_memray", "profiling", "flaky", "testmon", "watch", "benchmark",
+})
+"""pytest plugins that spread, reorder, repeat or measure tests: a verdict needs none of them."""
+SHORTEST_LIMIT, SLACK = 10.0, 5.0
+"""A candidate may take `SLACK` times as long as the unpatched suite, and at least `SHORTEST_LIMIT` seconds."""
+
+
+def local_task(
+    repo: Path, fail_to_pass: Sequence[str] = (), *, python: Path | None = None, sandbox: str = "auto", runs: int = 3,
+    cache: Path | None = None, progress: Callable[[int, int], None] | None = None, tell: Callable[[str], None] | None = None,
+) -> Task:
+    """The task of a repository: PASS_TO_PASS are the tests that pass in every one of `runs` runs.
+
+    What was found out is kept in the cache, so nothing runs when nothing changed.
+
+    Args:
+        fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass.
+        python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else this one.
+        progress: called with (runs done, runs in all).
+        tell: called with each remark; None: to standard error.
+
+    Raises:
+        UserError: no such folder, no test that can be run, or a FAIL_TO_PASS test that passes already.
+    """
+    if not repo.is_dir():
+        raise UserError(f"the repository {str(repo)!r} is no folder: give the path of a repository with --repo")
+    repo = repo.resolve()
+    tell = tell or _to_stderr
+    cache = cache or default_cache()
+    requirements = _requirements(repo, python)
+    interpreter = environments.python_for(requirements, cache)
+    tree = local_tree(repo, tell)
+    suite = TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+    suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, progress)
+    for place, why in found.collection_errors.items():
+        tell(f"{place} could not be collected, its tests count for nothing: {why}")
+    wanted = _fail_to_pass(fail_to_pass, found, tell)
+    guarded = tuple(test for test in found.stable if test not in wanted)
+    seconds = max(SHORTEST_LIMIT, round(found.seconds * SLACK, 1))
+    first = next((found.outcomes[test].message for test in wanted if test in found.outcomes), "")
+    return Task(
+        id=f"local:{repo.name}", repository=repo.name, base=tree, instruction="", fail_to_pass=wanted, pass_to_pass=guarded,
+        suite=found.applied_to(suite), requirements=requirements, limits=Limits(wall_seconds=seconds), source="local", failure=first,
+    )
+
+
+def local_tree(repo: Path, tell: Callable[[str], None]) -> Tree:
+    """The repository's files, without virtual environments and large data."""
+    skipped: set[str] = set()
+    tree = Tree(repo)
+    paths = tree.paths()
+    environments_found = {path.removesuffix("pyvenv.cfg") for path in paths if path.endswith("/pyvenv.cfg")}
+    for path in paths:
+        if any(path.startswith(folder) for folder in environments_found):
+            skipped.add(path)
+        elif os.lstat(repo / path).st_size > LARGEST_FILE_MB << 20:
+            skipped.add(path)
+            tell(f"{path} is larger than {LARGEST_FILE_MB} MB and left out of the trees that tests run in")
+    return replace(tree, removed=frozenset(skipped))
+
+
+def _requirements(repo: Path, python: Path | None) -> tuple[str, ...]:
+    """The interpreter, as a task names it: none for the one that runs this."""
+    if python is not None:
+        return (str(python.absolute()),)
+    for folder in (".venv", "venv"):
+        candidate = repo / folder / "bin" / "python"
+        if candidate.exists():
+            return (str(candidate),)
+    return ()
+
+
+def _python_path(repo: Path) -> tuple[str, ...]:
+    source = repo / "src"
+    has_code = source.is_dir() and not (source / "__init__.py").exists() and any(source.rglob("*.py"))
+    return ("src", ".") if has_code else (".",)
+
+
+def _plugin_options(interpreter: Path) -> tuple[str, ...]:
+    """Plugins are never loaded by themselves, since a patch could bring one; those of the environment are named."""
+    found = environments.pytest_plugins(interpreter)
+    return tuple(option for name in sorted(found.keys() - NEVER_LOADED) for option in ("-p", found[name]))
+
+
+def _measured(
+    tree: Tree, suite: TestSuite, requirements: tuple[str, ...], python: Path, sandbox: Sandbox, runs: int, cache: Path,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[TestSuite, Baseline]:
+    """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them."""
+    identity = environments.identity(python)
+    plain = replace(suite, options=(*suite.options, "-o", "addopts="))
+    for candidate in (suite, plain):
+        key = key_of([tree.digest, repr(candidate), identity, code_version(), sandbox.name, str(runs)]).hex()
+        path = cache / "baselines" / f"{key}.json"
+        kept = _kept(path)
+        if kept is not None:
+            return candidate, kept
+        try:
+            found = baseline(tree, candidate, requirements, runs=runs, sandbox=sandbox, cache=cache, progress=progress)
+        except UnusableOptions:
+            if candidate is plain:
+                raise
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        making = path.with_suffix(f".{os.getpid()}")
+        making.write_text(serialisation.encode(found))
+        making.replace(path)
+        return candidate, found
+    raise AssertionError("unreachable: the last candidate returns or raises")
+
+
+def _kept(path: Path) -> Baseline | None:
+    try:
+        return serialisation.typed(Baseline, json.loads(path.read_text()))  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fail_to_pass(given: Sequence[str], found: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """The ids that are meant: a class or file stands for those of its tests that fail now."""
+    known = dict.fromkeys((*found.stable, *found.flaky, *found.failing))
+    wanted: dict[str, None] = {}
+    for name in given:
+        below = [test for test in known if test == name or test.startswith((f"{name}::", f"{name}["))]
+        failing = [test for test in below if _fails(test, found)]
+        flaky = [test for test in below if test in found.flaky]
+        if below and not failing:
+            if flaky:
+                raise UserError(f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs and fails in others: it can't be judged by")
+            raise UserError(f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now")
+        if not below:
+            tell(f"the FAIL_TO_PASS test {name!r} is not in the repository: it counts as missing (tests that a patch brings "
+                 "along are not taken; add the test to the repository first)")
+        wanted.update(dict.fromkeys(failing or [name]))
+    return tuple(wanted)
+
+
+def _fails(test: str, found: Baseline) -> bool:
+    return test in found.failing and found.outcomes[test].status in (TestStatus.FAILED, TestStatus.ERROR)
+
+
+def _to_stderr(message: str) -> None:
+    print(f"regrade: {message}", file=sys.stderr)
