@@ -17,10 +17,12 @@ from typer.core import TyperGroup
 
 from regrade.cli import compare, demo, doctor, evaluate, explain, report, score, tasks, train
 from regrade.cli.console import one_line
+from regrade.cli.memory import with_large_pages
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
 TERMINATED = 143
+MODEL_VERBS = frozenset({"demo", "train", "evaluate"})
 ENVIRONMENT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Operating system errors that the user can mend: no space left, no permission."""
 
@@ -88,6 +90,8 @@ def options(
 
 def main() -> None:
     """The console script. A SIGTERM is treated as a Ctrl-C: sandboxes are closed on the way out."""
+    if set(sys.argv[1:2]) & MODEL_VERBS and not {"-h", "--help"} & set(sys.argv):
+        with_large_pages()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(app())
 
