@@ -46,7 +46,7 @@ def complexities(text: str) -> Mapping[str, int] | None:
     """Qualified name -> cyclomatic complexity; None where the text does not parse or is too large to read.
 
     Functions of one name (overloads, a property and its setter) are added up. `<module>` and `Class.<body>` stand for
-    the statements outside functions.
+    the branches outside functions, and are there only where there are any.
     """
     tree = parse(text) if len(text) <= LARGEST else None
     if tree is None:
@@ -56,10 +56,11 @@ def complexities(text: str) -> Mapping[str, int] | None:
         visitor.visit(tree)
     except RecursionError:
         return None
-    found: Counter[str] = Counter({"<module>": visitor.complexity})
-    for name, value in (*_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
+    bodies = [("<module>", visitor.complexity - 1)]
+    found: Counter[str] = Counter()
+    for name, value in (*bodies, *_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
         found[name] += value
-    return MappingProxyType(dict(found))
+    return MappingProxyType({name: value for name, value in found.items() if value})
 
 
 def _functions(functions: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
@@ -72,7 +73,7 @@ def _functions(functions: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
 def _classes(classes: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
     for each in classes:
         name = f"{prefix}{each.name}"
-        yield f"{name}.<body>", each.real_complexity - sum(method.complexity for method in each.methods)
+        yield f"{name}.<body>", each.real_complexity - 1 - sum(method.complexity for method in each.methods)
         yield from _functions(each.methods, f"{name}.")
         yield from _classes(each.inner_classes, f"{name}.")
 

@@ -105,9 +105,9 @@ def _joined(file: str, relative: str) -> str:
 def _options(table: Mapping[str, Any]) -> tuple[str, ...]:
     kept = {key: value for key, value in table.items() if key in KEPT and key != "lint"}
     lint = dict(table.get("lint", {}))
-    ignored = [*lint.pop("ignore", []), *lint.pop("extend-ignore", []), *UNKNOWABLE]
-    pairs = [*kept.items(), *((f"lint.{key}", value) for key, value in lint.items()), ("lint.ignore", ignored)]
-    return tuple(f"{key} = {_toml(value)}" for key, value in pairs)
+    # One table: ruff takes each option for a layer of its own, and a `select` there would undo an earlier `ignore`.
+    lint["ignore"] = [*lint.get("ignore", []), *lint.pop("extend-ignore", []), *UNKNOWABLE]
+    return tuple(f"{key} = {_toml(value)}" for key, value in (*kept.items(), ("lint", lint)))
 
 
 def _toml(value: Any) -> str:
