@@ -65,7 +65,8 @@ def _modules(
         best = max(steps, key=lambda step: step.score)
         near = explorer.within({step.symbol for step in steps if step.symbol[1] != MODULE})
         tests = {file for file in near if _is_test(file, task)}
-        tests = tests or {file for file in union.importers(path) if _is_test(file, task)}
+        if not tests:  # no test reaches what uses the change: whether the module still imports is all that can be seen
+            tests = {file for file in _importing(union, path) if _is_test(file, task)}
         names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
         yield ImpactedModule(path, best.hops, best.score, best.way(), tuple(sorted(tests)), names)
 
@@ -110,6 +111,18 @@ def _new_cycles(before: Graph, union: Graph, edited: set[str]) -> Iterator[tuple
             if way and frozenset(way) not in seen:
                 seen.add(frozenset(way))
                 yield (path, *way)
+
+
+def _importing(graph: Graph, path: str) -> set[str]:
+    """The files that run a module by importing it, or anything inside it where it is a package, at any remove."""
+    package = path.removesuffix("__init__.py")
+    seen = {file for file in graph.texts if file.startswith(package)} if package != path else {path}
+    waiting = sorted(seen)
+    while waiting:
+        new = set(graph.importers(waiting.pop())) - seen
+        seen |= new
+        waiting.extend(new)
+    return seen
 
 
 def _eager(graph: Graph, path: str) -> set[str]:

@@ -47,7 +47,7 @@ def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
         yield from conftest_signs(file, patched_text(old, file))
     elif name.endswith(".py") and counts(file.path, task):
         yield from code_signs(file, old, patched_text(old, file))
-    else:
+    if not name.endswith(".py") or name == "setup.py":
         yield from configuration_signs(file, old, patched_text(old, file))
 
 

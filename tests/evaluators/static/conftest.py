@@ -35,7 +35,10 @@ def patched(tmp_path: Path) -> Callable[..., Patched]:
     """
 
     def make(
-        files: Mapping[str, str | bytes], changes: Mapping[str, str | None] | None = None, *, diff: str = "",
+        files: Mapping[str, str | bytes],
+        changes: Mapping[str, str | None] | None = None,
+        *,
+        diff: str = "",
         python_path: tuple[str, ...] = (".",),
     ) -> Patched:
         for path, content in files.items():
@@ -44,9 +47,10 @@ def patched(tmp_path: Path) -> Callable[..., Patched]:
             target.write_bytes(content.encode() if isinstance(content, str) else content)
         tree = Tree(tmp_path)
         task = Task("task", "repository", tree, "", (), (), TestSuite(python_path=python_path))
-        changed = {path: text for path, text in (changes or {}).items()}
+        changed = dict(changes or {})
         old = {path: tree.read(path) for path in changed if path in files}
-        patch = Patch(diff) if diff else Patch.between(old, {p: text for p, text in changed.items() if text is not None})
+        new = {path: text for path, text in changed.items() if text is not None}
+        patch = Patch(diff) if diff else Patch.between(old, new)
         workspace = prepare(task, patch)
         return Patched(workspace.before, workspace.after, patch, task)
 

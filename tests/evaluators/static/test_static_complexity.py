@@ -29,18 +29,21 @@ def test_a_change_that_leaves_complexity_alone(patched: Make) -> None:
 
 def test_splitting_raises_the_sum(patched: Make) -> None:
     whole = "def f(a):\n    if a == 1:\n        return 1\n    if a == 2:\n        return 2\n    return 3\n"
-    split = ("def f(a):\n    return _one(a) or _two(a) or 3\n\n\ndef _one(a):\n    return 1 if a == 1 else 0\n\n\n"
-             "def _two(a):\n    return 2 if a == 2 else 0\n")
+    split = (
+        "def f(a):\n    return _one(a) or _two(a) or 3\n\n\ndef _one(a):\n    return 1 if a == 1 else 0\n\n\n"
+        "def _two(a):\n    return 2 if a == 2 else 0\n"
+    )
     delta = patched({"a.py": whole}, {"a.py": split}).probe(complexity)
     assert delta.sum_after > delta.sum_before
     assert [function.function for function in delta.functions if function.before is None] == ["_one", "_two"]
 
 
-def test_branches_in_closures_class_bodies_and_at_module_level_are_seen(patched: Make) -> None:
+def test_branches_in_closures_class_bodies_and_at_module_level_are_seen() -> None:
     branch = "if 1:\n{0}    x = 1\n{0}else:\n{0}    x = 2\n"
     for name, text in {
         "f.inner": "def f():\n    def inner():\n        " + branch.format("        ") + "    return inner\n",
-        "C.<body>": "class C:\n    " + branch.format("    "), "<module>": branch.format(""),
+        "C.<body>": "class C:\n    " + branch.format("    "),
+        "<module>": branch.format(""),
         "C.D.m": "class C:\n    class D:\n        def m(self):\n            " + branch.format("            "),
     }.items():
         found = complexities(text)
@@ -57,7 +60,9 @@ def test_a_moved_function_is_neither_gain_nor_loss(patched: Make) -> None:
 
 
 def test_settings_of_the_project_hide_nothing(patched: Make) -> None:
-    case = patched({"a.py": FLAT, "setup.cfg": "[radon]\nexclude = *\n"}, {"a.py": FLAT + "\n\ndef h():\n    return 1\n"})
+    case = patched(
+        {"a.py": FLAT, "setup.cfg": "[radon]\nexclude = *\n"}, {"a.py": FLAT + "\n\ndef h():\n    return 1\n"}
+    )
     assert [function.function for function in case.probe(complexity).functions] == ["h"]
 
 

@@ -23,8 +23,14 @@ rename to pkg/new.py
 
 def test_lines_and_files_are_counted_less_those_that_the_run_ignores(patched: Make) -> None:
     files = {"pkg/a.py": "x = 1\ny = 2\n", "tests/test_a.py": "def test_a(): pass\n", "setup.cfg": "[metadata]\n"}
-    case = patched(files, {"pkg/a.py": "x = 1\ny = 3\nz = 4\n", "tests/test_a.py": "def test_a(): assert 1\n",
-                           "setup.cfg": "[metadata]\nname = x\n"})
+    case = patched(
+        files,
+        {
+            "pkg/a.py": "x = 1\ny = 3\nz = 4\n",
+            "tests/test_a.py": "def test_a(): assert 1\n",
+            "setup.cfg": "[metadata]\nname = x\n",
+        },
+    )
     assert case.probe(diff) == Diff(2, 1, ("pkg/a.py",))
 
 
@@ -66,10 +72,15 @@ def test_the_first_error_is_given_with_file_and_line(patched: Make) -> None:
     assert build.error.startswith("b.py:2: SyntaxError: ")
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("x = 1\n  y = 2\n", "a.py:2: IndentationError"), ("return 1\n", "a.py:1: SyntaxError: 'return' outside function"),
-    ("x = '\udcff'\n", "a.py:1: SyntaxError"), ("(" * 500 + ")" * 500 + "\n", "a.py:1: SyntaxError"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\n  y = 2\n", "a.py:2: IndentationError"),
+        ("return 1\n", "a.py:1: SyntaxError: 'return' outside function"),
+        ("x = '\udcff'\n", "a.py:1: SyntaxError"),
+        ("(" * 500 + ")" * 500 + "\n", "a.py:1: SyntaxError"),
+    ],
+)
 def test_what_does_not_compile(patched: Make, text: str, said: str) -> None:
     assert patched({"a.py": "x = 1\n"}, {"a.py": text}).probe(builds).error.startswith(said)
 

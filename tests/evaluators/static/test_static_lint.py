@@ -45,22 +45,32 @@ def test_old_findings_that_only_move_are_neither(patched: Make) -> None:
     assert (to_another_file.added, to_another_file.removed) == ((), ())
 
 
-@pytest.mark.parametrize("hiding", [
-    {"pkg/a.py": "# ruff: noqa\n" + DIRTY}, {"pkg/a.py": "# flake8: noqa\n" + DIRTY},
-    {"pkg/a.py": DIRTY.replace("import sys", "import sys  # noqa")},
-    {"pkg/a.py": DIRTY, "ruff.toml": "exclude = ['pkg']\n"}, {"pkg/a.py": DIRTY, "pkg/.ruff.toml": "lint.ignore = ['ALL']\n"},
-    {"pkg/a.py": DIRTY, ".gitignore": "pkg/\n"}, {"pkg/a.py": DIRTY, "pyproject.toml": "[tool.ruff.lint]\nselect = []\n"},
-])
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        {"pkg/a.py": "# ruff: noqa\n" + DIRTY},
+        {"pkg/a.py": "# flake8: noqa\n" + DIRTY},
+        {"pkg/a.py": DIRTY.replace("import sys", "import sys  # noqa")},
+        {"pkg/a.py": DIRTY, "ruff.toml": "exclude = ['pkg']\n"},
+        {"pkg/a.py": DIRTY, "pkg/.ruff.toml": "lint.ignore = ['ALL']\n"},
+        {"pkg/a.py": DIRTY, ".gitignore": "pkg/\n"},
+        {"pkg/a.py": DIRTY, "pyproject.toml": "[tool.ruff.lint]\nselect = []\n"},
+    ],
+)
 def test_nothing_in_the_patch_hides_a_finding(patched: Make, hiding: dict[str, str]) -> None:
     delta = patched({"pkg/a.py": CLEAN}, hiding).probe(lint)
     assert {"E711", "F401"} <= set(rules(delta))
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("ruff.toml", "line-length = 60\nlint.select = ['E501']\n"), (".ruff.toml", "line-length = 60\nselect = ['E501']\n"),
-    ("pyproject.toml", "[tool.ruff]\nline-length = 60\nexclude = ['*']\n[tool.ruff.lint]\nselect = ['E501']\n"),
-    ("ruff.toml", "extend = 'base.toml'\nline-length = 60\n"),
-])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ruff.toml", "line-length = 60\nlint.select = ['E501']\n"),
+        (".ruff.toml", "line-length = 60\nselect = ['E501']\n"),
+        ("pyproject.toml", "[tool.ruff]\nline-length = 60\nexclude = ['*']\n[tool.ruff.lint]\nselect = ['E501']\n"),
+        ("ruff.toml", "extend = 'base.toml'\nline-length = 60\n"),
+    ],
+)
 def test_the_projects_own_rules_are_applied(patched: Make, name: str, text: str) -> None:
     files = {"pkg/a.py": CLEAN, name: text, "base.toml": "line-length = 200\nlint.select = ['E501']\n"}
     long = CLEAN + "x = '" + "x" * 60 + "'\nimport json\n"
@@ -70,15 +80,23 @@ def test_the_projects_own_rules_are_applied(patched: Make, name: str, text: str)
 
 
 def test_the_nearest_settings_and_their_ignores_count(patched: Make) -> None:
-    files = {"ruff.toml": "lint.select = ['F']\n", "tools/ruff.toml": "lint.select = ['E']\nlint.ignore = ['E711']\n",
-             "tools/a.py": CLEAN, "pkg/a.py": CLEAN}
+    files = {
+        "ruff.toml": "lint.select = ['F']\n",
+        "tools/ruff.toml": "lint.select = ['E']\nlint.ignore = ['E711']\n",
+        "tools/a.py": CLEAN,
+        "pkg/a.py": CLEAN,
+    }
     delta = patched(files, {"tools/a.py": DIRTY, "pkg/a.py": DIRTY}).probe(lint)
     assert rules(delta) == ["F401"]
 
 
 def test_per_file_ignores_and_import_order_see_the_projects_layout(patched: Make) -> None:
-    files = {"ruff.toml": "lint.select = ['I', 'F']\nlint.per-file-ignores = {'pkg/api.py' = ['F401']}\n",
-             "pkg/__init__.py": "", "pkg/api.py": "", "pkg/use.py": ""}
+    files = {
+        "ruff.toml": "lint.select = ['I', 'F']\nlint.per-file-ignores = {'pkg/api.py' = ['F401']}\n",
+        "pkg/__init__.py": "",
+        "pkg/api.py": "",
+        "pkg/use.py": "",
+    }
     sorted_imports = "import requests\n\nimport pkg\n"
     delta = patched(files, {"pkg/api.py": sorted_imports, "pkg/use.py": sorted_imports}).probe(lint)
     assert [(finding.rule, finding.file) for finding in delta.added] == [("F401", "pkg/use.py")] * 2
@@ -110,7 +128,10 @@ def test_files_that_never_parsed_say_nothing(patched: Make) -> None:
 
 
 def test_syntax_newer_than_the_projects_target_is_no_parse_error(patched: Make) -> None:
-    files = {"a.py": "x = 1\n", "pyproject.toml": "[project]\nrequires-python = '>=3.7'\n[tool.ruff.lint]\nselect = ['F']\n"}
+    files = {
+        "a.py": "x = 1\n",
+        "pyproject.toml": "[project]\nrequires-python = '>=3.7'\n[tool.ruff.lint]\nselect = ['F']\n",
+    }
     delta = patched(files, {"a.py": "x = 1\nmatch x:\n    case 1:\n        pass\n"}).probe(lint)
     assert (delta.added, delta.unparsable) == ((), ())
 

@@ -1,0 +1,81 @@
+"""The tree that explains a score: every part, its arithmetic and its reason, and nothing taken for markup."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from regrade.reports.explain import print_breakdown
+from regrade.rewards import (
+    BuildRun,
+    Diff,
+    EvidenceSet,
+    Integrity,
+    Reward,
+    TestOutcome,
+    TestRun,
+    TestStatus,
+    builds,
+    load_reward,
+    small_diff,
+    untampered,
+)
+
+OUTCOME: Reward = load_reward("tests")
+EVIDENCE = EvidenceSet(
+    {
+        TestRun: TestRun(
+            {"t.py::a": TestOutcome(TestStatus.PASSED),
+             "t.py::b[x]": TestOutcome(TestStatus.FAILED, "assert [red] == 2")},
+            ("t.py::a",), ("t.py::b[x]",)),
+        Diff: Diff(25, 25, ("a.py",)), BuildRun: BuildRun(True, 0), Integrity: Integrity(()),
+    }
+)
+
+
+def shown(reward: Reward, evidence: EvidenceSet = EVIDENCE, *, title: str = "", colours: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=140, force_terminal=colours, color_system="standard" if colours else None)
+    print_breakdown(reward.evaluate(evidence), console, title=title)
+    return out.getvalue()
+
+
+def test_every_part_has_its_arithmetic_and_its_reason() -> None:
+    text = shown((0.8 * OUTCOME + 0.2 * small_diff).only_if(builds, untampered), title="fix.diff")
+    lines = text.splitlines()
+    assert lines[0] == "fix.diff  0.100  (assurance: in-process)"
+    assert re.search(r"tests +0\.800 x 0\.000 = 0\.000  fixed 1 of 1, broke 1 of 1; ", text)
+    assert "t.py::b[x] failed: assert [red] == 2" in text
+    assert re.search(r"small_diff +0\.200 x 0\.500 = 0\.100 +50 lines changed", text)
+    assert re.search(r"only if builds +gate, not applicable", text)
+    assert re.search(r"only if untampered +gate open", text)
+
+
+def test_the_contributions_shown_add_up() -> None:
+    text = shown(0.5 * small_diff + 0.3 * (0.5 * small_diff + 0.5 * OUTCOME).named("both") + 0.2 * builds)
+    total = float(text.split()[0])
+    top = [float(number) for number in re.findall(r"^[├└]── .*? = (\d\.\d{3})", text, re.MULTILINE)]
+    assert len(top) == 2
+    assert sum(top) == pytest.approx(total, abs=1e-3)
+    assert "not applicable" in text
+
+
+def test_a_closed_gate_shows_as_the_cause() -> None:
+    failed = EvidenceSet({**EVIDENCE.records, BuildRun: BuildRun(False, 1, "a.py:1: SyntaxError: no")})
+    text = shown((1.0 * small_diff).only_if(builds), failed)
+    assert text.splitlines()[0] == "0.000  builds: a.py:1: SyntaxError: no  (assurance: in-process)"
+    assert "gated: 0" in text
+    assert re.search(r"only if builds +gate closed", text)
+
+
+def test_unscored_is_shown_as_unscored_with_its_cause() -> None:
+    text = shown(small_diff, EvidenceSet({}, {Diff: "the disk is full"}))
+    assert text == "unscored  Diff: the disk is full  (assurance: in-process)\n"
+
+
+def test_colours_only_where_they_are_wanted() -> None:
+    assert "\x1b[" in shown(small_diff, colours=True)
+    assert "\x1b[" not in shown(small_diff)
