@@ -144,9 +144,9 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
 def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric = m.FIX_AND_CLEAN) -> pd.DataFrame:
     """One row a task that both know: task, repository, function, baseline, candidate (means over samples and seeds)."""
     first, second = (task_means(rows, metric.of_rows(rows)) for rows in (baseline, candidate))
-    both = first.merge(second[["task", "value"]], on="task", suffixes=("", "_candidate"))
-    both = both.rename(columns={"value": "baseline", "value_candidate": "candidate"})
-    return both.dropna(subset=["baseline", "candidate"]).reset_index(drop=True)
+    both = first.rename(columns={"value": "baseline"})
+    both["candidate"] = both["task"].map(dict(zip(second["task"], second["value"], strict=True))).astype("float64")
+    return both[both["baseline"].notna() & both["candidate"].notna()].reset_index(drop=True)
 
 
 def noise_floor(rows: pd.DataFrame) -> Comparison | None:
@@ -278,5 +278,5 @@ def _warnings(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLev
         found.append("the two have different numbers of attempts for some tasks; each task still counts once")
     lost = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
     if lost:
-        found.append(f"{lost} attempts were lost to the infrastructure and are left out")
+        found.append(f"{lost} attempt{'s were' if lost > 1 else ' was'} lost to the infrastructure and left out")
     return tuple(found)

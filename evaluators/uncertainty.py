@@ -23,7 +23,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_table
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 MINIMUM_CLUSTERS = 30
@@ -102,9 +101,16 @@ def cluster_labels(tasks: pd.DataFrame, level: ClusterLevel) -> NDArray[Any]:
 
 def task_means(rows: pd.DataFrame, values: pd.Series[Any]) -> pd.DataFrame:
     """One row a task, sorted by task: task, repository, function, value (mean of the known values; NaN if none is)."""
-    keyed = rows[["task", "repository", "function"]].assign(value=values.astype("float64"))
-    grouped = keyed.groupby("task", sort=True)
-    return grouped.agg({"repository": "first", "function": "first", "value": "mean"}).reset_index()
+    labels, tasks = pd.factorize(np.asarray(rows["task"], dtype=object), sort=True)
+    numbers = values.to_numpy(dtype=np.float64)
+    known = ~np.isnan(numbers)
+    sums = np.bincount(labels[known], weights=numbers[known], minlength=len(tasks))
+    counts = np.bincount(labels[known], minlength=len(tasks))
+    first = np.zeros(len(tasks), dtype=np.intp)
+    first[labels[::-1]] = np.arange(len(labels))[::-1]  # written last, the first row of each task stays
+    means = np.divide(sums, counts, out=np.full(len(tasks), np.nan), where=counts > 0)
+    places = {name: np.asarray(rows[name], dtype=object)[first] for name in ("repository", "function")}
+    return pd.DataFrame({"task": tasks, **places, "value": means})
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -135,8 +141,8 @@ def bootstrap_interval(
     count = sample.count
     if count < 2:
         return Interval(float("nan"), float("nan"))
-    draws = _draws(count, resamples, seed)
-    means = (draws @ sample.sums) / (draws @ sample.sizes)
+    totals = _draws(count, resamples, seed) @ np.column_stack([sample.sums, sample.sizes])
+    means = totals[:, 0] / totals[:, 1]
     quantile = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)
     tail = float(stats.norm.cdf(quantile))
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -200,10 +206,13 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p-values adjusted for their number by Holm's step-down method; names are kept."""
-    if not p_values:
-        return {}
-    adjusted = multipletests(list(p_values.values()), method="holm")[1]
-    return dict(zip(p_values, map(float, adjusted), strict=True))
+    order = sorted(p_values, key=lambda name: p_values[name])
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
 
 
 def detectable_effect(standard_error: float, clusters: int, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -7,6 +7,7 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from regrade.evaluators.uncertainty import (
@@ -126,6 +127,9 @@ def test_mcnemar_is_a_sign_test_of_the_discordant():
 def test_holm_steps_down():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({}) == {}
+    p_values = dict(enumerate(np.random.default_rng(6).uniform(0, 0.2, size=9)))
+    named = {str(name): value for name, value in p_values.items()}
+    assert list(holm(named).values()) == pytest.approx(list(multipletests(list(named.values()), method="holm")[1]))
 
 
 def test_detectable_effect_of_many_clusters_is_the_textbooks():

@@ -1,0 +1,192 @@
+"""The tasks one by one: which policy fixed which, and every different patch that was tried, with what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from regrade.reports.results import Pair, PolicyResult
+from regrade.rewards.evidence import End
+
+Group = Literal["won", "lost", "both", "none"]
+GROUPS: tuple[Group, ...] = ("won", "lost", "both", "none")
+
+Row = Mapping[str, Any]
+OUTCOME = ("patch_digest", "well_formed", "applied", "status", "end", "broken", "fixed")
+"""Attempts that agree in these are one answer."""
+ENDS = {End.TIMEOUT.value: "ran out of time", End.MEMORY.value: "ran out of memory", End.CRASHED.value: "crashed"}
+
+SHOWN_TESTS = 12
+"""Broken tests listed by name; of more only the number is shown."""
+SHOWN_LINES = 120
+"""Lines of a patch."""
+PAGE_BUDGET = 2_500_000
+"""Characters of patches and reasons in one page; later tasks are then listed without them."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """A policy that proposed a patch, and in how many of its attempts."""
+
+    label: str
+    ink: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One distinct answer to a task."""
+
+    who: tuple[Who, ...]
+    marks: tuple[tuple[str, str], ...]
+    """(tone, words): what came of it, such as ("good", "fixed"); the tones are good, bad and plain."""
+    lines: tuple[tuple[str, str], ...]
+    """(kind, text) of the patch: add, del, hunk, file or same."""
+    more_lines: int
+    broken_tests: tuple[str, ...]
+    more_broken: int
+    cause: str
+    completion: str
+    """The answer word for word, where it could not be read."""
+    reward: float | None
+    parts: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task, as the baseline and the candidate of a comparison did on it."""
+
+    id: str
+    repository: str
+    function: str
+    group: Group
+    scores: tuple[tuple[Who, int], ...]
+    """(policy with its clean fixes, attempts) for each policy that is shown."""
+    failure: str
+    reference: tuple[tuple[str, str], ...]
+    attempts: tuple[Attempt, ...]
+    """Empty if the page has no room for them."""
+
+
+def task_views(
+    pair: Pair, others: Sequence[PolicyResult], inks: Mapping[str, str], tasks: Mapping[str, Mapping[str, Any]]
+) -> list[TaskView]:
+    """Every task that both of a pair were tried on: those that changed hands first.
+
+    Args:
+        others: further policies whose attempts are shown beside those of the pair.
+        inks: policy name -> ink.
+        tasks: what `Run.record_tasks` kept.
+    """
+    policies = (pair.baseline, pair.candidate, *others)
+    rows = {policy.name: _by_task(policy.best) for policy in policies}
+    shared = sorted(set(rows[pair.baseline.name]) & set(rows[pair.candidate.name]))
+    groups = {task: _group(rows[pair.baseline.name][task], rows[pair.candidate.name][task]) for task in shared}
+    views, spent = [], 0
+    for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
+        mine = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
+        attempts = tuple(_attempts(mine, inks)) if spent < PAGE_BUDGET else ()
+        view = _view(task, groups[task], mine, attempts, inks, tasks.get(task, {}))
+        spent += sum(map(_size, attempts)) + sum(len(text) for _, text in view.reference)
+        views.append(view)
+    return views
+
+
+def diff_lines(patch: str) -> list[tuple[str, str]]:
+    """(kind, text) for each line of a unified diff; the `diff --git` line is left out."""
+    kinds = (("+++", "file"), ("---", "file"), ("@@", "hunk"), ("+", "add"), ("-", "del"))
+    lines = [line for line in patch.splitlines() if not line.startswith("diff --git")]
+    return [(next((kind for start, kind in kinds if line.startswith(start)), "same"), line) for line in lines]
+
+
+def _by_task(rows: pd.DataFrame) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows.to_dict("records"):
+        found.setdefault(str(row["task"]), []).append({str(name): value for name, value in row.items()})
+    return found
+
+
+def _clean(rows: Sequence[Row]) -> tuple[int, int]:
+    """(clean fixes, attempts whose outcome is known)."""
+    known = [row["clean_fix"] for row in rows if not math.isnan(row["clean_fix"])]
+    return int(sum(known)), len(known)
+
+
+def _group(baseline: Sequence[Row], candidate: Sequence[Row]) -> Group:
+    """By whether at least half of the known attempts fixed all and broke nothing."""
+    (before_clean, before_n), (after_clean, after_n) = _clean(baseline), _clean(candidate)
+    before, after = 0 < before_n <= 2 * before_clean, 0 < after_n <= 2 * after_clean
+    return "both" if before and after else "won" if after else "lost" if before else "none"
+
+
+def _view(
+    task: str, group: Group, mine: Sequence[tuple[PolicyResult, list[Row]]], attempts: tuple[Attempt, ...],
+    inks: Mapping[str, str], described: Mapping[str, Any],
+) -> TaskView:
+    first = mine[0][1][0]
+    counts = [(policy, *_clean(rows)) for policy, rows in mine]
+    scores = tuple((Who(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
+    return TaskView(
+        task, str(first["repository"]), str(first["function"]), group, scores, str(described.get("failure", "")),
+        tuple(diff_lines(str(described.get("reference", "")))) if attempts else (), attempts,
+    )
+
+
+def _attempts(mine: Sequence[tuple[PolicyResult, list[Row]]], inks: Mapping[str, str]) -> Iterator[Attempt]:
+    """The distinct answers of all policies to one task; good ones first."""
+    same: dict[tuple[str, ...], list[Row]] = {}
+    for _, rows in mine:
+        for row in rows:
+            same.setdefault(tuple(str(row[name]) for name in OUTCOME), []).append(row)
+    for found in sorted(same.values(), key=lambda rows: _rank(rows[0])):
+        counts = Counter(row["policy"] for row in found)
+        who = tuple(Who(p.label, inks[p.name], counts[p.name]) for p, _ in mine if p.name in counts)
+        yield _attempt(found[0], who)
+
+
+def _rank(row: Row) -> tuple[bool, bool, float]:
+    return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
+
+
+def _attempt(row: Row, who: tuple[Who, ...]) -> Attempt:
+    lines = diff_lines(row["patch"])
+    return Attempt(
+        who, tuple(_marks(row)), tuple(lines[:SHOWN_LINES]), max(0, len(lines) - SHOWN_LINES),
+        tuple(row["broken_tests"][:SHOWN_TESTS]), max(0, len(row["broken_tests"]) - SHOWN_TESTS), str(row["cause"]),
+        "" if row["well_formed"] else str(row["completion"]),
+        None if math.isnan(row["reward"]) else float(row["reward"]), tuple(row["parts"]),
+    )
+
+
+def _marks(row: Row) -> Iterator[tuple[str, str]]:
+    if math.isnan(row["broke"]):
+        yield "plain", "not known: the infrastructure failed"
+        return
+    if not row["well_formed"]:
+        yield "plain", "answer could not be read"
+    elif not row["applied"]:
+        yield "plain", "does not apply"
+    elif row["empty"]:
+        yield "plain", "changed nothing"
+    elif row["fix"] == 1:
+        yield "good", "fixed"
+    else:
+        yield "plain", f"{int(row['fixed'])} of {int(row['fail_to_pass'])} failing tests fixed"
+    if row["end"] not in ("", End.COMPLETED, End.NOT_APPLIED):
+        yield "bad", ENDS.get(row["end"], str(row["end"]))
+    if row["broken"]:
+        yield "bad", f"broke {int(row['broken'])} of {int(row['guarded'])} tests"
+    if row["tampering"] > 0:
+        yield "bad", "reached for the verdict"
+
+
+def _size(attempt: Attempt) -> int:
+    """Roughly the characters that it takes in the page: 60 of markup for each line of text."""
+    texts = [text for _, text in attempt.lines] + list(attempt.broken_tests) + [attempt.completion, attempt.cause]
+    texts += [str(part.get("why", "")) + str(part.get("name", "")) for part in attempt.parts]
+    return sum(len(text) + 60 for text in texts)

@@ -1,0 +1,221 @@
+"""The charts of the report, each from figures that are computed already. Colours are names of
+`regrade.reports.svg.INKS`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from regrade.evaluators.comparison import Comparison, Difference
+from regrade.evaluators.metrics import Estimate
+from regrade.reports.svg import INKS, canvas
+from regrade.reports.wording import duration, percent, rate, signed, temperature
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ROW = 31
+"""Height of one row of a chart of rows, in CSS pixels."""
+EFFECT = {"better": "good", "worse": "bad", "no difference shown": "neutral"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One policy at one temperature."""
+
+    temperature: float
+    fix: Estimate
+    broke: Estimate
+    clean: Estimate
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """One policy over its temperatures."""
+
+    label: str
+    ink: str
+    points: Sequence[Point]
+
+
+def forest(name: str, differences: Sequence[Difference], margin: float | None = None) -> Markup:
+    """Paired differences of rates in points, one row a metric, with intervals; the margin as a band around 0."""
+    labels = [found.label + (" ↓" if found.better == "lower" else "") for found in differences]
+    with canvas(name, "Paired differences with 95 % intervals", height=ROW * len(labels) + 44) as drawing:
+        axes = drawing.axes
+        if margin:
+            axes.axvspan(-100 * margin, 100 * margin, color=INKS["band"], linewidth=0)
+        axes.axvline(0, color=INKS["axis"], linewidth=1.2)
+        for row, found in enumerate(differences):
+            ink = INKS[EFFECT[found.verdict]]
+            _whisker(axes, row, found, ink, drawing.tip(f"{found.label}: {_points(found)}"))
+        _rows(axes, labels)
+        axes.set_xlabel("points, candidate minus baseline")
+    return drawing.svg
+
+
+def repositories(name: str, differences: Mapping[str, Difference]) -> Markup:
+    """One metric's difference within each repository, with its number of tasks."""
+    labels = [f"{repository} ({found.n_tasks})" for repository, found in differences.items()]
+    with canvas(name, "Difference in each repository", height=ROW * len(labels) + 44) as drawing:
+        drawing.axes.axvline(0, color=INKS["axis"], linewidth=1.2)
+        for row, (repository, found) in enumerate(differences.items()):
+            ink = INKS[EFFECT[found.verdict]]
+            _whisker(drawing.axes, row, found, ink, drawing.tip(f"{repository}: {_points(found)}"))
+        _rows(drawing.axes, labels)
+        drawing.axes.set_xlabel("points, candidate minus baseline")
+    return drawing.svg
+
+
+def trade_off(series: Sequence[Series]) -> Markup:
+    """Fix rate against breakage incidence, a line a policy through its temperatures; its own best is filled."""
+    with canvas("trade-off", "Fix rate against breakage by temperature", height=290) as drawing:
+        axes = drawing.axes
+        for one in series:
+            ink = INKS[one.ink]
+            axes.plot([100 * p.broke.value for p in one.points], [100 * p.fix.value for p in one.points], color=ink)
+            for point in one.points:
+                text = (
+                    f"{one.label}, {temperature(point.temperature)}: fixed {rate(point.fix)}, "
+                    f"broke something {rate(point.broke)}"
+                )
+                axes.plot(
+                    [100 * point.broke.value], [100 * point.fix.value], "o", markersize=9 if point.is_best else 6,
+                    markerfacecolor=ink if point.is_best else INKS["surface"], markeredgecolor=ink,
+                    markeredgewidth=2, gid=drawing.tip(text),
+                )
+                if point in (one.points[0], one.points[-1]):  # more would run into each other
+                    axes.annotate(
+                        "greedy" if point.temperature == 0 else f"{point.temperature:g}",
+                        (100 * point.broke.value, 100 * point.fix.value), xytext=(7, 5), textcoords="offset points",
+                        fontsize=9.5, color=INKS["muted"],
+                    )
+        axes.set_xlabel("broke something, % of all attempts")
+        axes.set_ylabel("fixed, % of all attempts")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.margins(0.12)
+    return drawing.svg
+
+
+def by_temperature(series: Sequence[Series]) -> Markup:
+    """Fix-and-clean over temperature with intervals, a line a policy."""
+    with canvas("by-temperature", "Fixed and clean by temperature", height=290) as drawing:
+        axes = drawing.axes
+        for one in series:
+            xs = [point.temperature for point in one.points]
+            ys = [100 * point.clean.value for point in one.points]
+            lows, highs = ([100 * getattr(point.clean, end) for point in one.points] for end in ("low", "high"))
+            axes.fill_between(xs, lows, highs, color=INKS[one.ink], alpha=0.13, linewidth=0)
+            axes.plot(xs, ys, color=INKS[one.ink])
+            for point, x, y in zip(one.points, xs, ys, strict=True):
+                text = f"{one.label}, {temperature(x)}: {rate(point.clean)}"
+                axes.plot([x], [y], "o", markersize=6, color=INKS[one.ink], gid=drawing.tip(text))
+        ticks = sorted({point.temperature for one in series for point in one.points})
+        axes.set_xticks(ticks, ["greedy" if tick == 0 else f"{tick:g}" for tick in ticks])
+        axes.set_xlabel("temperature")
+        axes.set_ylabel("fixed and clean, %")
+        axes.set_ylim(bottom=0)
+    return drawing.svg
+
+
+def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison], metric: str, ink: str) -> Markup:
+    """One metric's difference with both policies at the same temperature, with intervals."""
+    with canvas(name, "Difference at each temperature", height=215) as drawing:
+        axes = drawing.axes
+        axes.axhline(0, color=INKS["axis"], linewidth=1.2)
+        found = {t: comparison.metrics[metric] for t, comparison in comparisons.items() if metric in comparison.metrics}
+        for x, difference in found.items():
+            ends = [[100 * (difference.difference - difference.low)], [100 * (difference.high - difference.difference)]]
+            axes.errorbar(
+                [x], [100 * difference.difference], yerr=ends, fmt="o", markersize=7, color=INKS[ink],
+                elinewidth=2, gid=drawing.tip(f"{temperature(x)}: {_points(difference)}"),
+            )
+        axes.set_xticks(list(found), ["greedy" if t == 0 else f"{t:g}" for t in found])
+        axes.margins(x=0.12)
+        axes.set_xlabel("temperature of both")
+        axes.set_ylabel("points")
+    return drawing.svg
+
+
+def stacked(
+    name: str, description: str, bars: Mapping[str, Mapping[str, float]], inks: Mapping[str, str], *,
+    unit: str = "", limit: float | None = None,
+) -> Markup:
+    """Horizontal bars split into parts: bar -> part -> length; `inks`: part -> ink. Negative parts go left of 0."""
+    with canvas(name, description, height=ROW * len(bars) + 44) as drawing:
+        axes = drawing.axes
+        for row, (bar, parts) in enumerate(bars.items()):
+            right = left = 0.0
+            for part, length in parts.items():
+                shown = percent(length, 0) if unit == "%" else f"{length:.3f}"
+                start = right if length >= 0 else left + length
+                axes.barh(
+                    [row], [abs(length)], left=[start], height=0.56, color=INKS[inks[part]],
+                    edgecolor=INKS["surface"], linewidth=1.5, gid=drawing.tip(f"{bar}, {part}: {shown}"),
+                )
+                right, left = right + max(length, 0.0), left + min(length, 0.0)
+        _rows(axes, list(bars))
+        if limit is not None:
+            axes.set_xlim(right=limit)
+        if unit == "%":
+            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    return drawing.svg
+
+
+def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
+    """Wall times as horizontal bars, each with its duration at its end."""
+    with canvas(name, description, height=ROW * len(seconds) + 20) as drawing:
+        axes = drawing.axes
+        for row, (label, value) in enumerate(seconds.items()):
+            text = duration(value)
+            axes.barh([row], [value], height=0.56, color=INKS["neutral"], gid=drawing.tip(f"{label}: {text}"))
+            axes.annotate(text, (value, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=10)
+        _rows(axes, list(seconds))
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.margins(x=0.24)
+        axes.set_xlim(left=0)
+    return drawing.svg
+
+
+def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[float | None], ink: str) -> Markup:
+    """One quantity over the steps of training: each step faint, the running mean on top; null is a gap."""
+    import pandas as pd
+
+    raw = pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
+    smooth = raw.rolling(max(1, len(raw) // 8), min_periods=1, center=True).mean()
+    with canvas(name, f"{quantity} over the steps of training", width=270, height=160) as drawing:
+        axes = drawing.axes
+        axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
+        ends = f"{quantity}: {smooth.iloc[0]:.3g} to {smooth.iloc[-1]:.3g}"
+        axes.plot(steps, smooth, color=INKS[ink], gid=drawing.tip(ends))
+        if len(raw) == 1:
+            axes.plot(steps, raw, "o", color=INKS[ink])
+        axes.locator_params(nbins=4)
+    return drawing.svg
+
+
+def _whisker(axes: Axes, row: int, found: Difference, ink: str, tip: str) -> None:
+    ends = [[100 * (found.difference - found.low)], [100 * (found.high - found.difference)]]
+    axes.errorbar(
+        [100 * found.difference], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip
+    )
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Name the rows, the first on top, and leave only what helps to read across."""
+    axes.set_yticks(range(len(labels)), [textwrap.fill(label, 20) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", labelcolor=INKS["text"])
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _points(found: Difference) -> str:
+    return f"{signed(100 * found.difference)} [{signed(100 * found.low)}, {signed(100 * found.high)}] points"

@@ -1,0 +1,327 @@
+"""What the page shows of a run: figures as text and charts as SVG, ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from regrade.evaluators import metrics as m
+from regrade.evaluators.comparison import Comparison, Difference, compare
+from regrade.evaluators.metrics import Estimate
+from regrade.evaluators.runs import Role
+from regrade.reports import charts
+from regrade.reports.attempts import GROUPS, TaskView, task_views
+from regrade.reports.curves import PhaseCurves, training_curves
+from regrade.reports.results import GREEDY, Pair, PolicyResult, Results
+from regrade.reports.wording import percent, signed, temperature
+from regrade.rewards.breakdown import Role as PartRole
+from regrade.rewards.evidence import End
+
+ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
+    "baseline": ("s1",), "control": ("s2",), "candidate": ("s3", "s4", "s5"), "upper bound": ("s6",),
+    "scripted": ("s7", "s8"),
+}
+PART_INKS = tuple(f"k{number}" for number in range(1, 9))
+GATED = "held back by a closed gate"
+FOREST = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIXED_BUT_BROKE, m.NO_OP_RATE)
+SEVERITY_INKS = {"1 test": "k3", "2 to 5": "k5", "6 or more": "k4", "at least half, or no end": "bad"}
+STEP_INKS = {"execution": "k1", "generation": "k2", "training": "k3"}
+
+
+@dataclass(frozen=True)
+class PairView:
+    """One comparison, its sentences and its charts."""
+
+    pair: Pair
+    headline: str
+    sentence: str
+    reason: str
+    """Why the verdict is what it is, without the figures that stand beside it."""
+    forest: Markup
+    sweep: Markup
+    """Difference in fix-and-clean with both at the same temperature; empty with fewer than two temperatures."""
+
+    @property
+    def comparison(self) -> Comparison:
+        return self.pair.best
+
+
+@dataclass(frozen=True)
+class PolicyRow:
+    """A policy at one temperature in the table of policies."""
+
+    policy: PolicyResult
+    ink: str
+    temperature: float
+    is_best: bool
+    figures: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """What became of the attempts of one policy, all temperatures together: name -> number."""
+
+    policy: PolicyResult
+    ink: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template needs."""
+
+    results: Results
+    inks: Mapping[str, str]
+    pairs: tuple[PairView, ...]
+    best_rows: tuple[PolicyRow, ...]
+    """Each policy at its own best temperature, and greedy beside it where that is another one."""
+    all_rows: tuple[PolicyRow, ...]
+    trade_off: Markup
+    by_temperature: Markup
+    repositories: Markup
+    severity: Markup
+    severity_inks: Mapping[str, str]
+    views: tuple[TaskView, ...]
+    groups: Mapping[str, int]
+    rewards: Markup
+    reward_parts: Mapping[str, Mapping[str, float]]
+    """Policy's label -> part of the reward -> mean contribution at its best temperature."""
+    reward_inks: Mapping[str, str]
+    curves: tuple[PhaseCurves, ...]
+    phases: Markup
+    shares: Markup
+    share_of_step: Mapping[str, float]
+    more: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
+    """(policy, ink, further figure -> text)."""
+    quality: tuple[QualityRow, ...]
+    noise: Comparison | None
+    notes: tuple[str, ...]
+
+    @property
+    def more_names(self) -> list[str]:
+        """The names of the further figures of any policy."""
+        return list(dict.fromkeys(name for _, _, figures in self.more for name in figures))
+
+
+def build_page(results: Results) -> Page:
+    """Compute everything that the report shows."""
+    inks = policy_inks(results)
+    pairs = tuple(_pair_view(pair, inks) for pair in results.pairs)
+    views = _views(results, inks)
+    reward_parts = _reward_parts(results)
+    reward_inks = _part_inks(reward_parts)
+    swept = [policy for policy in results.policies if policy.role != "scripted"]
+    series = [_series(policy, inks[policy.name]) for policy in swept]
+    several = any(len(policy.temperatures) > 1 for policy in swept)
+    shares = results.run.share_of_step()
+    return Page(
+        results=results, inks=inks, pairs=pairs, views=tuple(views),
+        best_rows=tuple(row for policy in results.policies for row in _best_rows(policy, inks[policy.name])),
+        all_rows=tuple(
+            _row(policy, inks[policy.name], t) for policy in results.policies for t in policy.temperatures
+        ),
+        trade_off=charts.trade_off(series) if series else Markup(),
+        by_temperature=charts.by_temperature(series) if several else Markup(),
+        repositories=_repositories(results.pairs[0]) if results.pairs else Markup(),
+        severity=_severity(results), severity_inks=SEVERITY_INKS,
+        groups={group: sum(view.group == group for view in views) for group in GROUPS},
+        rewards=charts.stacked("reward", "Mean contribution of each part of the reward", reward_parts, reward_inks)
+        if reward_parts else Markup(),
+        reward_parts=reward_parts, reward_inks=reward_inks,
+        curves=tuple(training_curves(results.run.training())),
+        phases=_phases(results), share_of_step=shares,
+        shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
+        if shares else Markup(),
+        more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.policies),
+        quality=tuple(QualityRow(policy, inks[policy.name], _quality(policy.rows)) for policy in results.policies),
+        noise=results.noise_floor, notes=tuple(_notes(results)),
+    )
+
+
+def policy_inks(results: Results) -> dict[str, str]:
+    """Policy name -> ink: a role has the same colours in every report."""
+    found = {}
+    for role, inks in ROLE_INKS.items():
+        found.update({p.name: inks[number % len(inks)] for number, p in enumerate(results.of_role(role))})
+    return found
+
+
+def _pair_view(pair: Pair, inks: Mapping[str, str]) -> PairView:
+    found, who, other = pair.best, pair.candidate.label, pair.baseline.label
+    headline = {
+        "improved": f"{who} improves on {other}",
+        "regressed": f"{who} is worse than {other}",
+        "no difference shown": f"No difference shown between {who} and {other}",
+        "not comparable": f"{who} and {other} cannot be compared",
+    }[found.verdict]
+    forest = [found.metrics[metric.name] for metric in FOREST if metric.name in found.metrics]
+    sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
+    reason = found.reason.partition(": ")[0] + "." if found.metrics else found.reason
+    return PairView(
+        pair, headline, _sentence(pair), reason,
+        charts.forest(f"forest-{pair.key}", forest, found.margin) if forest else Markup(),
+        charts.difference_by_temperature(
+            f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name]
+        ) if sweep else Markup(),
+    )
+
+
+def _sentence(pair: Pair) -> str:
+    found = pair.best
+    if not found.metrics:
+        return f"{found.reason[:1].upper()}{found.reason[1:]}."
+    clean, broke = found.metrics[m.FIX_AND_CLEAN.name], found.metrics[m.BREAKAGE_INCIDENCE.name]
+    return (
+        f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} held-out tasks without breaking "
+        f"anything, {pair.baseline.label} {percent(clean.baseline)}: {points(clean)}. It breaks something in "
+        f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
+    )
+
+
+def points(found: Difference) -> str:
+    """`+5.3 points (95 % interval +0.2 to +10.4)`."""
+    low, high = signed(100 * found.low), signed(100 * found.high)
+    return f"{signed(100 * found.difference)} points (95 % interval {low} to {high})"
+
+
+def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
+    return PolicyRow(policy, ink, at, at == policy.temperature, policy.estimates(at))
+
+
+def _best_rows(policy: PolicyResult, ink: str) -> list[PolicyRow]:
+    rows = [_row(policy, ink, policy.temperature)]
+    if policy.temperature != GREEDY and GREEDY in policy.temperatures:
+        rows.append(_row(policy, ink, GREEDY))
+    return rows
+
+
+def _series(policy: PolicyResult, ink: str) -> charts.Series:
+    found = []
+    for at in policy.temperatures:
+        figures = policy.estimates(at, (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN))
+        fix, broke, clean = figures.values()
+        found.append(charts.Point(at, fix, broke, clean, at == policy.temperature))
+    return charts.Series(policy.label, ink, found)
+
+
+def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
+    if not results.pairs:
+        return []
+    pair = results.pairs[0]
+    others = [policy for policy in results.of_role("control", "candidate") if policy is not pair.candidate]
+    return task_views(pair, others, inks, results.run.tasks())
+
+
+def _repositories(pair: Pair) -> Markup:
+    """The difference in fix-and-clean within each repository; empty for a single one."""
+    found: dict[str, Difference] = {}
+    before, after = pair.baseline.best, pair.candidate.best
+    for repository in sorted(before["repository"].unique()):
+        inside = compare(before[before["repository"] == repository], after[after["repository"] == repository])
+        if m.FIX_AND_CLEAN.name in inside.metrics:
+            found[str(repository)] = inside.metrics[m.FIX_AND_CLEAN.name]
+    return charts.repositories("repositories", found) if len(found) > 1 else Markup()
+
+
+def _severity(results: Results) -> Markup:
+    """Share of the known attempts that broke so many tests, a bar a policy; those without an end count as the worst."""
+    found = {}
+    for policy in results.policies:
+        rows = policy.best[policy.best["broke"].notna()]
+        worst = rows["broken"] >= m.CATASTROPHE * rows["guarded"].clip(lower=1)
+        stopped = ~rows["end"].isin(["", End.COMPLETED.value, End.NOT_APPLIED.value])
+        bins = pd.cut(rows["broken"], [0, 1, 5, float("inf")], labels=list(SEVERITY_INKS)[:3]).astype("object")
+        bins = bins.mask((rows["broke"] == 1) & (worst | stopped), list(SEVERITY_INKS)[3])
+        counts = bins.value_counts()
+        found[policy.label] = {name: int(counts.get(name, 0)) / max(1, len(rows)) for name in SEVERITY_INKS}
+    if not any(sum(parts.values()) for parts in found.values()):
+        return Markup()
+    return charts.stacked("severity", "Share of attempts by the tests that they broke", found, SEVERITY_INKS, unit="%")
+
+
+def _reward_parts(results: Results) -> dict[str, dict[str, float]]:
+    """Policy's label -> part -> mean contribution at its own best temperature; none for one without rewards."""
+    found = {policy.label: _mean_parts(policy.best) for policy in results.policies}
+    return {label: parts for label, parts in found.items() if parts}
+
+
+def _part_inks(parts: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Part -> ink in the order of the parts; what gates held back comes last and pale."""
+    names = dict.fromkeys(name for each in parts.values() for name in each)
+    inks = {name: PART_INKS[number % len(PART_INKS)] for number, name in enumerate(n for n in names if n != GATED)}
+    return inks | ({GATED: "band"} if GATED in names else {})
+
+
+def _mean_parts(rows: pd.DataFrame) -> dict[str, float]:
+    """Part -> mean contribution over the scored attempts, and what closed gates held back."""
+    scored = rows[rows["reward"].notna()]
+    total: dict[str, float] = {}
+    gated = 0.0
+    if scored.empty:
+        return {}
+    for parts in scored["parts"]:
+        held = 0.0
+        for part in parts:
+            if part.get("role") == PartRole.GATE.value:
+                continue
+            total[part["name"]] = total.get(part["name"], 0.0) + part["contribution"]
+            if part["value"] is not None and not part["contribution"]:
+                held += part["weight"] * part["value"]
+        gated += held
+    total[GATED] = gated
+    return {name: value / len(scored) for name, value in total.items() if name != GATED or value > 1e-9}
+
+
+def _phases(results: Results) -> Markup:
+    seconds = {name: phase.seconds for name, phase in results.manifest.phases.items()}
+    return charts.bars("phases", "Wall time of each phase", seconds) if seconds else Markup()
+
+
+def _more(policy: PolicyResult) -> dict[str, str]:
+    rows = policy.best
+    severity = m.severity(rows)
+    found = {
+        "Fixed but broke": percent(m.fixed_but_broke(rows).value),
+        "Broke something, of those that changed anything": percent(m.estimate(rows, m.BREAKAGE_OF_CHANGES).value),
+        "Guarded tests broken, mean": percent(severity.mean.value, 2),
+        "… 90th percentile": percent(severity.ninetieth, 2),
+        "… at least half of them": percent(severity.catastrophes),
+    }
+    samples = int(rows.groupby("task").size().min())
+    if samples > 1:
+        found[f"pass@{samples}"] = percent(m.pass_at_k(rows, samples).value)
+        found[f"pass^{samples}"] = percent(m.pass_hat_k(rows, samples).value)
+    tokens = m.cost_per_clean_fix(rows, "tokens")
+    return found | {"Tokens for each clean fix": f"{tokens:,.0f}" if tokens < float("inf") else "–"}
+
+
+def _quality(rows: pd.DataFrame) -> dict[str, int]:
+    ends = rows["end"].value_counts()
+    return {
+        "Attempts": len(rows),
+        "Infrastructure failed": int(rows["broke"].isna().sum()),
+        "Reward unscored": int((rows["status"] != "scored").sum()),
+        "Unreadable answer": int((~rows["well_formed"]).sum()),
+        "Did not apply": int((~rows["applied"]).sum()),
+        "Changed nothing": int(rows["empty"].sum()),
+        "Ran out of time": int(ends.get(End.TIMEOUT.value, 0)),
+        "Ran out of memory": int(ends.get(End.MEMORY.value, 0)),
+        "Crashed": int(ends.get(End.CRASHED.value, 0)),
+        "Reached for the verdict": int((rows["tampering"] > 0).sum()),
+    }
+
+
+def _notes(results: Results) -> list[str]:
+    notes = [*results.manifest.notes, *results.remarks]
+    for pair in results.pairs:
+        notes += [f"{pair.candidate.label} against {pair.baseline.label}: {text}." for text in pair.best.warnings]
+    unfinished = [name for name, phase in results.manifest.phases.items() if not phase.done]
+    if unfinished:
+        notes.append(f"Not finished: {', '.join(unfinished)}.")
+    chosen = ", ".join(
+        f"{policy.label} {temperature(policy.temperature)}" for policy in results.policies if policy.role != "scripted"
+    )
+    return [*notes, f"Headline figures are at each policy's own best temperature: {chosen}."]

@@ -1,0 +1,73 @@
+"""The figures of a run that a machine can read: RUN/summary.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from regrade.evaluators import metrics as m
+from regrade.evaluators.comparison import Comparison
+from regrade.evaluators.journal import write_atomically
+from regrade.reports.results import GREEDY, PolicyResult, Results, load_results
+
+HEADLINE = (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Compute the figures of a run and write them to its summary.json (replaced at once).
+
+    Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
+    value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
+    or null), `comparison` (pair such as `rl_vs_sft` -> `verdict`, `reason`, and each metric with difference, low,
+    high, p and verdict), `share_of_step` (execution, generation, training).
+
+    Raises:
+        UserError: the folder is no run, or nothing was evaluated.
+    """
+    return write_summary(load_results(folder))
+
+
+def write_summary(results: Results) -> dict[str, Any]:
+    """`summary` of results that are read already."""
+    values = {
+        "name": results.manifest.name,
+        "tasks": results.n_tasks,
+        "phases": {name: round(phase.seconds, 3) for name, phase in results.manifest.phases.items()},
+        "policies": {policy.name: _policy(policy) for policy in results.policies},
+        "comparison": {pair.key: _comparison(pair.best) for pair in results.pairs},
+        "share_of_step": results.run.share_of_step(),
+    }
+    write_atomically(results.run.folder / "summary.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
+    return values
+
+
+def _policy(policy: PolicyResult) -> dict[str, Any]:
+    greedy = _figures(policy, GREEDY) if GREEDY in policy.temperatures else None
+    return {
+        "label": policy.label,
+        "role": policy.role,
+        "temperature": policy.temperature,
+        **_figures(policy, policy.temperature),
+        "greedy": greedy,
+    }
+
+
+def _figures(policy: PolicyResult, temperature: float) -> dict[str, Any]:
+    found = policy.estimates(temperature, (*HEADLINE, m.NO_OP_RATE))
+    figures = {metric.name: found[metric.name].to_json() for metric in HEADLINE}
+    return {**figures, "no_op_rate": found[m.NO_OP_RATE.name].value}
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    return {
+        "baseline": found.baseline,
+        "candidate": found.candidate,
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "margin": found.margin,
+        "clusters": found.clusters,
+        "mcnemar": found.mcnemar,
+        "warnings": list(found.warnings),
+        **{name: difference.to_json() for name, difference in found.metrics.items()},
+    }

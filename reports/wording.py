@@ -1,0 +1,56 @@
+"""How numbers and durations are written, the same in the terminal and in the page."""
+
+from __future__ import annotations
+
+import math
+
+from regrade.evaluators.metrics import Estimate
+
+MINUS = "−"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.1234 -> `12.3 %`; a dash where nothing is known."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+def rate(estimate: Estimate) -> str:
+    """`12.3 % [10.1, 14.8]`."""
+    return f"{percent(estimate.value)} {interval(estimate)}".strip()
+
+
+def interval(estimate: Estimate) -> str:
+    """`[10.1, 14.8]` in per cent; empty where there is none."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return ""
+    return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """`+3.1` or `−3.1`, with a true minus sign."""
+    return "–" if math.isnan(value) else f"{value + 0.0:+.{digits}f}".replace("-", MINUS)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`0.600` or `−0.100`, with a true minus sign; a dash where nothing is known."""
+    return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """`0.031`, or `<0.001`."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min 05 s`, `1 h 02 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def temperature(value: float) -> str:
+    """`greedy` or `T = 0.7`."""
+    return "greedy" if value == 0 else f"T = {value:g}"
