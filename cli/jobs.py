@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +51,7 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
 
     patches = [read_patch(source) for source in sources]
     reward = load_reward(question.reward)
-    task = find_task(question)
-    for source, patch in zip(sources, patches, strict=True):
-        check_applies(source, patch, task)
+    task = find_task(question, dict(zip(sources, patches, strict=True)))
     with Scorer(workers=question.workers, sandbox=question.sandbox) as scorer, progress("scoring") as tell:
         jobs = [(task, patch) for patch in patches]
         breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
@@ -76,28 +74,42 @@ def read_patch(source: str) -> Patch:
     return patch
 
 
-def find_task(question: Question) -> Task:
-    """The task asked for by id, or one made of the repository by running its tests. Raises UserError."""
-    if question.tasks is None and question.task is None:
-        from regrade.evaluators.local import local_task
+def find_task(question: Question, patches: Mapping[str, Patch]) -> Task:
+    """The task asked for by id, or one made of the repository by running its tests. The patches apply to it.
 
-        return local_task(question.repo, question.fail_to_pass, sandbox=question.sandbox)
+    Raises:
+        UserError: no such repository or task, or a patch does not apply: said before any test is run.
+    """
+    if question.tasks is None and question.task is None:
+        return _local(question, patches)
     from regrade.cli.tasks import find, load
 
     source = "builtin" if question.tasks is None else str(question.tasks)
     found = load(source, None)
-    if question.task is None and len(found) == 1:
-        return found[0]
-    if question.task is None:
+    if question.task is None and len(found) > 1:
         raise UserError(f"{source} holds {len(found)} tasks, such as {found[0].id!r}: choose one with --task")
-    return find(found, question.task, source)
+    task = found[0] if question.task is None else find(found, question.task, source)
+    check_applies(patches, task)
+    return task
 
 
-def check_applies(source: str, patch: Patch, task: Task) -> None:
-    """A person's patch that does not apply is a mistake, not a low score. Raises UserError."""
+def _local(question: Question, patches: Mapping[str, Patch]) -> Task:
+    from regrade.datasets.tasks import Task, Tree
+    from regrade.evaluators.local import local_task
+
+    repo = question.repo.resolve()
+    if repo.is_dir():
+        check_applies(patches, Task(str(repo), str(repo), Tree(repo), "", (), ()))
+    with progress("running the repository's own tests") as tell:
+        return local_task(question.repo, question.fail_to_pass, sandbox=question.sandbox, progress=tell)
+
+
+def check_applies(patches: Mapping[str, Patch], task: Task) -> None:
+    """A person's patch that does not apply is a mistake, not a low score. Raises UserError naming file and line."""
     from regrade.evaluators.workspaces import prepare
 
-    try:
-        prepare(task, patch)
-    except PatchError as error:
-        raise UserError(f"patch {source!r} does not apply to {task.repository}: {error}") from error
+    for source, patch in patches.items():
+        try:
+            prepare(task, patch)
+        except PatchError as error:
+            raise UserError(f"patch {source!r} does not apply to {task.repository}: {error}") from error

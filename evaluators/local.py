@@ -59,7 +59,7 @@ def local_task(
     suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, progress)
     for place, why in found.collection_errors.items():
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
-    wanted = _fail_to_pass(fail_to_pass, found, tell)
+    wanted = _fail_to_pass(fail_to_pass, found)
     guarded = tuple(test for test in found.stable if test not in wanted)
     seconds = max(SHORTEST_LIMIT, round(found.seconds * SLACK, 1))
     first = next((found.outcomes[test].message for test in wanted if test in found.outcomes), "")
@@ -141,7 +141,7 @@ def _kept(path: Path) -> Baseline | None:
         return None
 
 
-def _fail_to_pass(given: Sequence[str], found: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
+def _fail_to_pass(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
     """The ids that are meant: a class or file stands for those of its tests that fail now."""
     known = dict.fromkeys((*found.stable, *found.flaky, *found.failing))
     wanted: dict[str, None] = {}
@@ -153,9 +153,9 @@ def _fail_to_pass(given: Sequence[str], found: Baseline, tell: Callable[[str], N
             if flaky:
                 raise UserError(f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs and fails in others: it can't be judged by")
             raise UserError(f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now")
-        if not below:
-            tell(f"the FAIL_TO_PASS test {name!r} is not in the repository: it counts as missing (tests that a patch brings "
-                 "along are not taken; add the test to the repository first)")
+        if not below and name.split("::")[0] not in found.collection_errors:
+            raise UserError(f"the repository has no test {name!r}: give its id as pytest prints it (tests that a patch brings "
+                            "along are not taken; add the test to the repository first)")
         wanted.update(dict.fromkeys(failing or [name]))
     return tuple(wanted)
 

@@ -40,10 +40,16 @@ class Outcome:
         return True
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by all tests here: equal repositories are measured once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def regrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """Runs a command in this process, with a cache of its own, in an empty folder."""
-    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
+def regrade(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Runs a command in this process, in an empty folder."""
+    monkeypatch.setenv("REGRADE_CACHE", str(cache))
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
 

@@ -73,7 +73,8 @@ def test_a_training_needs_to_know_for_how_long(regrade):
     assert regrade("train", "sft", "--out", "run").is_refusal("--steps", "--minutes")
 
 
-def test_without_network_and_packages_one_line_says_so(regrade, monkeypatch):
+def test_without_network_and_packages_one_line_says_so(regrade, monkeypatch, tmp_path):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
