@@ -31,9 +31,9 @@ class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
 
     droppable = False  # its loss is a mean over rows
 
-    def _log_metric(self, name: str, value: float) -> None:
-        """GRPOTrainer has this; RLOOTrainer only the table behind it."""
-        self._metrics["train" if self.model.training else "eval"][name].append(value)
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
+        """RLOOTrainer expects the completions alone."""
+        return self._completions(prompt_ids)
 
 
 class ExecutedTests:
@@ -112,6 +112,7 @@ def train_online(
     log: StepLog | None = None,
 ) -> None:
     """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen."""
+    prompts_per_step = min(prompts_per_step, len(tasks))  # TRL leaves out batches that it cannot fill, without a word
     freeze_embeddings(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, shaping or Shaping())

@@ -53,7 +53,9 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
     """(step, loss) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
         del args
         if state.global_step % self.every == 0 or control.should_training_stop:
             self.check(state.global_step)

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrade.datasets.errors import UserError
 from regrade.policy_training.shared_prompts import (
     PackedRow,
     pack,
+    passes,
     prediction_states,
     sample,
     token_log_probs,
@@ -26,12 +28,25 @@ from regrade.policy_training.shared_prompts import (
 class SharedPrompts:
     """Mixin: group rows by prompt when sampling and when scoring tokens; time the parts of a step."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        processes = self.accelerator.num_processes  # type: ignore[attr-defined]
+        if processes > 1:
+            # The passes here go round DistributedDataParallel, so gradients would not be averaged, without a word.
+            raise UserError(
+                f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
+            )
+
     answer_batch_rows = 96
     """Completions decoded at a time."""
     tokens_per_pass = 6144
     """Tokens of packed rows in one forward pass while gradients are on."""
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> Any:
+        """What GRPOTrainer expects: completions, and log-probabilities of a sampler other than the model (none)."""
+        return self._completions(prompt_ids), None
+
+    def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Completions for `prompt_ids`, in which TRL repeats each prompt once per completion wanted."""
         began = time.perf_counter()
         waiting: dict[tuple[int, ...], list[int]] = {}
@@ -47,7 +62,7 @@ class SharedPrompts:
                 for place, answer in zip(waiting[question], answers, strict=False):
                     out[place] = answer
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
-        return out, None
+        return out
 
     def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> list[list[list[int]]]:
         model = self.accelerator.unwrap_model(self.model)
@@ -78,7 +93,7 @@ class SharedPrompts:
         )
         bare = self.accelerator.unwrap_model(model)
         pieces: dict[str, list[list[Tensor]]] = {}
-        for start, end in _passes([row.length for row in rows], self.tokens_per_pass):
+        for start, end in passes([row.length for row in rows], self.tokens_per_pass):
             for name, flat in self._numbers_of_rows(bare, rows[start:end], entropy).items():
                 pieces.setdefault(name, []).extend(unflatten(flat, rows[start:end]))
         return {name: _laid_out(found, places, width) for name, found in pieces.items()}
@@ -87,7 +102,13 @@ class SharedPrompts:
         """`log_probs`, and `entropies` if wanted, one per completion token, from one pass over packed rows."""
         states = prediction_states(model, rows)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
-        return {"log_probs": log_probs} if spread is None else {"log_probs": log_probs, "entropies": spread}
+        found = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
+        return found if spread is None else {**found, "entropies": spread}
+
+    def _numbers_of_states(self, model: Any, states: Tensor) -> dict[str, Tensor]:
+        """Further numbers, one per completion token, that a trainer reads off the hidden states (tokens, hidden)."""
+        del model, states
+        return {}
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's loss over the rows that carry a gradient: those of groups without variance have advantage 0."""
@@ -101,17 +122,6 @@ class SharedPrompts:
 
 def _without_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
-
-
-def _passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
-    """Slices of rows whose padded size stays under `tokens` (one row at least)."""
-    slices, start, widest = [], 0, 0
-    for place, length in enumerate(lengths):
-        if place > start and max(widest, length) * (place - start + 1) > tokens:
-            slices.append((start, place))
-            start, widest = place, 0
-        widest = max(widest, length)
-    return [*slices, (start, len(lengths))]
 
 
 def _laid_out(pieces: list[list[Tensor]], places: list[tuple[int, int]], width: int) -> Tensor:

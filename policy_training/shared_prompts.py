@@ -248,6 +248,17 @@ def pack(
     return [PackedRow(prompt, tuple(known)) for prompt, known in groups.items()], places
 
 
+def passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
+    """Slices of rows whose padded size stays under `tokens` (one row at least)."""
+    slices, start, widest = [], 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and max(widest, length) * (place - start + 1) > tokens:
+            slices.append((start, place))
+            start, widest = place, 0
+        widest = max(widest, length)
+    return [*slices, (start, len(lengths))]
+
+
 def packed_log_probs(
     model: Any, rows: Sequence[PackedRow], temperature: float = 1.0, *, entropy: bool = False
 ) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:

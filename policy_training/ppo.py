@@ -1,0 +1,285 @@
+"""PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL itself dropped it.
+
+GRPO judges an answer by its siblings, PPO by a critic: a value head that reads the policy's own last hidden states and
+predicts, at every token, the reward still to come. The reward of an answer comes at its last token; at every token the
+policy pays for having moved away from where it started (a KL penalty). Advantages are estimated token by token (GAE).
+
+TRL stays the trainer (tasks, generation batches, epochs over them, the clipped policy loss, logging); this adds the
+critic and the advantages. Left out, for now: an adaptive KL coefficient, pretraining the critic, LoRA.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.advantages import clipped_value_loss, explained_variance, generalized_advantages, whiten
+from regrade.policy_training.experience import Shaping
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.online import ExecutedTests
+from regrade.policy_training.policies import MAX_ANSWER_TOKENS
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.shared_prompt_trainer import SharedPrompts
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+@dataclass
+class PPOConfig(GRPOConfig):  # type: ignore[misc]
+    """GRPO's settings and the critic's. The KL penalty is part of the reward here, so `beta` stays 0."""
+
+    num_generations: int | None = field(default=1, metadata={"help": "Answers to each prompt; 1 is enough."})
+    num_iterations: int = field(default=4, metadata={"help": "Epochs over each batch of answers."})
+    kl_coef: float = field(
+        default=0.05, metadata={"help": "Price of a nat of KL to the first policy; 0: none is kept."}
+    )
+    value_coef: float = field(default=0.1, metadata={"help": "Weight of the critic's loss."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount a token."})
+    lam: float = field(default=0.95, metadata={"help": "Lambda of GAE."})
+    cliprange_value: float = field(default=0.2, metadata={"help": "How far a value may move in the epochs on a batch."})
+    value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
+
+    def __post_init__(self) -> None:
+        if self.per_device_train_batch_size < 2:
+            raise ValueError(
+                f"per_device_train_batch_size is {self.per_device_train_batch_size}, and PPO needs at least 2: "
+                "advantages are whitened over the batch"
+            )
+        if self.beta != 0.0:
+            raise ValueError(
+                f"beta is {self.beta}: PPO takes the KL penalty off the reward, so set kl_coef and leave beta 0"
+            )
+        # GRPO's own check refuses groups of one, which PPO does not need, so it is shown the whole batch as a group.
+        wanted, self.num_generations = self.num_generations or 1, self.per_device_train_batch_size
+        super().__post_init__()
+        if self.generation_batch_size % wanted:
+            raise ValueError(
+                f"a batch of {self.generation_batch_size} answers is no multiple of num_generations={wanted}"
+            )
+        self.num_generations = wanted
+
+
+class ValueHead(torch.nn.Module):
+    """The critic: a linear map from a hidden state to a value, 0 everywhere at first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(size, 1)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(tokens, hidden) -> (tokens,), in float32."""
+        return self.linear(states.float())[:, 0]  # type: ignore[no-any-return]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), folder / VALUE_HEAD_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> ValueHead:
+        """Raises UserError: the folder holds none."""
+        path = folder / VALUE_HEAD_FILE
+        if not path.is_file():
+            raise UserError(f"{folder} holds no {VALUE_HEAD_FILE}: give a folder that `regrade train ppo` wrote")
+        weights = load_file(path)
+        head = cls(weights["linear.weight"].shape[1])
+        head.load_state_dict(weights)
+        return head
+
+
+class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer with a critic. The value head stays off the model: what saves or syncs that never sees it."""
+
+    droppable = False  # a row without advantage still teaches the critic
+
+    def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **others: Any) -> None:
+        # Before the base has touched the model. The base would load the reference from the folder that the model once
+        # came from, which is not where training starts.
+        reference = _frozen_copy(model) if args.kl_coef else None
+        super().__init__(model, args=args, **others)
+        device = self.accelerator.device
+        self.reference = None if reference is None else reference.to(device)
+        self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
+        self._rewards = torch.empty(0)
+        self._latest: dict[str, Tensor] = {}
+        """Numbers of the policy's tokens in its latest pass, (B, C) each."""
+
+    def _numbers_of_states(self, model: Any, states: Tensor) -> dict[str, Tensor]:
+        return {} if model is self.reference else {"values": self.value_head(states)}
+
+    def _numbers_of_tokens(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = super()._numbers_of_tokens(model, *args, **kwargs)
+        if "values" in found:
+            self._latest = found
+        return found
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        """The base's; their sums are kept as they are: NaN where nothing could be scored."""
+        each: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        weighted = each * self.reward_weights.to(each.device)
+        self._rewards = weighted.nansum(1).masked_fill(each.isnan().all(1), torch.nan)
+        return each
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        """The base's batch, with advantages a token and the critic's targets; all (B, C)."""
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        with torch.no_grad():
+            old, reference = self._log_probs_then(batch)
+            values = self._latest["values"]
+            scored = ~self._rewards.isnan()
+            # Unscored answers teach nothing, neither the policy nor the critic: the loss's mask leaves them out.
+            mask = batch["completion_mask"] * batch.get("tool_mask", 1) * scored[:, None]
+            penalty = (old - reference) * mask
+            rewards = _at_last_token(self._rewards.nan_to_num(), mask) - self.args.kl_coef * penalty
+            advantages, returns = generalized_advantages(rewards, values, mask, self.args.gamma, self.args.lam)
+        self._log_batch(values, returns, penalty, mask)
+        return batch | {
+            "advantages": whiten(advantages, mask), "returns": returns, "old_values": values * mask, "tool_mask": mask,
+            "num_items_in_batch": mask.sum(),
+        }  # fmt: skip
+
+    def _log_probs_then(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities, under the policy that sampled and under the reference, of the batch's tokens."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        attended = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        width = batch["completion_ids"].shape[1]
+        if "old_per_token_logps" not in batch:
+            # Strictly on-policy: the loss takes its own log-probabilities for the old ones. These serve the KL alone.
+            self._numbers_of_tokens(self.model, ids, attended, width, entropy=False)
+        old = self._latest["log_probs"]
+        if self.reference is None:
+            return old, old
+        return old, self._numbers_of_tokens(self.reference, ids, attended, width, entropy=False)["log_probs"]
+
+    def _log_batch(self, values: Tensor, returns: Tensor, penalty: Tensor, mask: Tensor) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        count = mask.sum().clamp(min=1)
+        metrics["kl"].append(float(penalty.sum() / count))
+        metrics["value/mean"].append(float((values * mask).sum() / count))
+        metrics["value/explained_variance"].append(explained_variance(values, returns, mask))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """The clipped policy loss of the base, and the clipped loss of the critic from the same forward pass."""
+        policy_loss: Tensor = super()._compute_loss(model, inputs)
+        mask = inputs["completion_mask"] * inputs["tool_mask"]
+        each = clipped_value_loss(
+            self._latest["values"], inputs["old_values"], inputs["returns"], self.args.cliprange_value
+        )
+        # A mean over tokens, counted as the base counts them: over all micro-batches of an optimizer step.
+        tokens = inputs["num_items_in_batch"].clamp(min=1)
+        if self.model.training:
+            tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        value_loss = (each * mask).sum() / tokens
+        self._metrics["train" if self.model.training else "eval"]["value/loss"].append(float(value_loss.detach()))
+        loss: Tensor = policy_loss + self.args.value_coef * value_loss
+        return loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The base's, with the value head as a group of its own."""
+        if self.optimizer is None:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            head, limit = list(self.value_head.parameters()), self.args.max_grad_norm
+            optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
+            # The trainer clips and clears the gradients of the model's parameters only.
+            optimizer.register_step_pre_hook(lambda *_: _clip(head, limit))
+            optimizer.register_step_post_hook(lambda *_: self.value_head.zero_grad())
+        return self.optimizer  # type: ignore[no-any-return]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.value_head.save(Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.value_head.load_state_dict(ValueHead.load(Path(resume_from_checkpoint)).state_dict())
+
+
+def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
+    torch.nn.utils.clip_grad_norm_(weights, limit)
+
+
+def _frozen_copy(model: Any) -> Any:
+    """A model of its own with the same weights; hooks and patches of the original don't come along."""
+    twin = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
+    twin.load_state_dict(model.state_dict())
+    return twin.requires_grad_(False).eval()
+
+
+def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
+    """(B,) rewards laid on the last unmasked token of each row."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (places * mask).argmax(1)
+    return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
+
+
+def train_ppo(
+    language_model: LanguageModel,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    *,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    shaping: Shaping | None = None,
+    learning_rate: float = 2e-5,
+    value_learning_rate: float = 1e-3,
+    kl_coef: float = 0.05,
+    epochs: int = 4,
+    prompts_per_step: int = 32,
+    samples_per_prompt: int = 1,
+    temperature: float = 1.0,
+    value_head: ValueHead | None = None,
+    log: StepLog | None = None,
+) -> None:
+    """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not seen.
+
+    Args:
+        budget: a step is an optimizer step: each batch of answers serves `epochs` of them.
+        samples_per_prompt: more than one spares running prompts; PPO itself needs no groups.
+        value_head: a critic to go on with, from `ValueHead.load`.
+
+    Raises:
+        UserError: too few tasks for a batch.
+    """
+    prompts = min(prompts_per_step, len(tasks))
+    if prompts * samples_per_prompt < 2:
+        raise UserError(
+            f"{len(tasks)} task(s) x {samples_per_prompt} sample(s) make no batch: PPO needs at least 2 answers a "
+            "step, so give more tasks or set samples_per_prompt"
+        )
+    freeze_embeddings(language_model.model)
+    hidden = [task.without_reference() for task in tasks]
+    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
+    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
+    config = PPOConfig(
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
+        per_device_train_batch_size=prompts * samples_per_prompt, num_generations=samples_per_prompt,
+        num_iterations=epochs, max_completion_length=MAX_ANSWER_TOKENS, temperature=temperature, kl_coef=kl_coef,
+        value_learning_rate=value_learning_rate, scale_rewards="none", lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2, remove_unused_columns=False,
+    )  # fmt: skip
+    language_model.model.train()
+    trainer = PPOTrainer(
+        language_model.model, args=config, value_head=value_head, reward_funcs=reward,
+        train_dataset=Dataset.from_list(rows), processing_class=language_model.tokenizer,
+        callbacks=[StopAndLog(budget, log)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    trainer.value_head.save(out)
+    language_model.model.eval()

@@ -1,0 +1,271 @@
+"""A reward model: learns from executed attempts which of two answers to a prompt is the better one.
+
+Bradley-Terry on pairs (Ouyang et al. 2203.02155; the margin of Touvron et al. 2307.09288) with TRL's RewardTrainer,
+from the policy's own checkpoint: the language-model head gives way to one number, read at the answer's last token.
+
+Each prompt is run once for all of its answers, in training and in scoring. For that, the pairs of a task stay together
+in a batch. By default only the upper half of the layers learns: that halves the time of a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, set_seed
+from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from regrade.datasets.errors import UserError
+from regrade.policy_training.experience import ScoredAnswer
+from regrade.policy_training.models import LanguageModel, load_model
+from regrade.policy_training.preferences import Agreement, Preference, agreement, distinct, pairs, split_by_task
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments
+from regrade.policy_training.shared_prompts import PackedRow, final_states, pack, passes
+
+TOKENS_PER_PASS = 6144
+
+
+@dataclass
+class RewardModel:
+    """Scores answers; only differences between answers to the same prompt mean anything."""
+
+    model: Any
+    """transformers.PreTrainedModel for sequence classification with one label"""
+    tokenizer: Any
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        """One number per prompt and completion, higher is better."""
+        self.model.eval()
+        ids = {text: self.encode(text) for text in {*prompts, *map(str.strip, completions)}}
+        rows, places = pack([ids[prompt] for prompt in prompts], [ids[text.strip()] for text in completions])
+        order = sorted(range(len(rows)), key=lambda index: rows[index].length)  # alike lengths waste no padding
+        scores: dict[int, list[float]] = {}
+        for start, end in passes([rows[index].length for index in order], TOKENS_PER_PASS) if rows else []:
+            batch = order[start:end]
+            found = iter(packed_scores(self.model, [rows[index] for index in batch]).tolist())
+            scores.update({index: [next(found) for _ in rows[index].completions] for index in batch})
+        return [scores[row][column] for row, column in places]
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def save(self, folder: Path) -> Path:
+        """Write model and tokenizer, whole or not at all."""
+        return LanguageModel("reward model", self.model, self.tokenizer).save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> RewardModel:
+        """Raises UserError: the folder holds no reward model."""
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds no reward model: give a folder that `regrade train reward-model` wrote")
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+        if model.config.num_labels != 1 or loading["missing_keys"]:
+            raise UserError(f"{folder} holds another kind of model: a reward model has one output and its own weights")
+        return cls(model.eval(), AutoTokenizer.from_pretrained(folder))
+
+
+def packed_scores(model: Any, rows: Sequence[PackedRow]) -> Tensor:
+    """The rewards of all completions, (completions,), row by row, in one pass."""
+    return model.score(final_states(model, rows))[:, 0].float()  # type: ignore[no-any-return]
+
+
+def train_reward_model(
+    source: LanguageModel | str | Path,
+    preferences: Sequence[Preference],
+    *,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    learning_rate: float = 5e-5,
+    head_learning_rate: float = 1e-3,
+    pairs_per_step: int = 32,
+    frozen: float = 0.5,
+    log: StepLog | None = None,
+) -> RewardModel:
+    """Train a reward model from a policy's weights and save it in `out`; the policy itself is left alone.
+
+    Args:
+        source: the policy, or the name or folder to load it from.
+        frozen: share of the layers, from the bottom, that keep their weights (as the embeddings do, unless it is 0).
+
+    Raises:
+        UserError: there is no preference to learn from, or no such model.
+    """
+    if not preferences:
+        raise UserError(
+            "no preferences to learn from: no task had two scored answers with different rewards; "
+            "sample more answers per task, or at a higher temperature"
+        )
+    policy = source if isinstance(source, LanguageModel) else load_model(str(source))
+    set_seed(seed)
+    reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
+    _freeze_bottom(reward_model.model, frozen)
+    reward_model.model.train()
+    with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is whole or not there
+        config = RewardConfig(
+            **common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=learning_rate),
+            per_device_train_batch_size=pairs_per_step, center_rewards_coefficient=0.01, max_length=None,
+            lr_scheduler_type="constant_with_warmup", warmup_steps=2, remove_unused_columns=False,
+        )  # fmt: skip
+        trainer = SharedPromptRewardTrainer(
+            reward_model.model, args=config, train_dataset=_as_dataset(preferences, reward_model),
+            processing_class=reward_model.tokenizer, data_collator=_Collator(reward_model.tokenizer.pad_token_id),
+            callbacks=[StopAndLog(budget, log)],
+            optimizers=(_optimizer(reward_model.model, config, head_learning_rate), None),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    reward_model.model.eval()
+    reward_model.save(out)
+    return reward_model
+
+
+def agreement_with_tests(reward_model: RewardModel, answers: Sequence[ScoredAnswer]) -> Agreement:
+    """How well the model's scores agree with the executed ones, each distinct answer counted once."""
+    each = distinct(answers)
+    return agreement(each, reward_model.score([a.prompt for a in each], [a.completion for a in each]))
+
+
+def train_and_test_reward_model(
+    source: LanguageModel | str | Path,
+    answers: Sequence[ScoredAnswer],
+    *,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    learning_rate: float = 5e-5,
+    preferences: int | None = None,
+    test_share: float = 0.25,
+    log: StepLog | None = None,
+) -> dict[str, float]:
+    """Train on pairs of some tasks, save in `out`, and test on executed answers to the other tasks.
+
+    Args:
+        preferences: at most so many pairs, drawn evenly from the tasks to learn from.
+
+    Returns:
+        figures on the tasks held out: `pair_accuracy`, `pairs`, `auc`, `answers`, `verified`, `tasks` (NaN where there
+        is nothing to tell), and the number of `training_pairs` and `training_tasks`.
+
+    Raises:
+        UserError: there is no preference to learn from, or no such model.
+    """
+    learned, held_out = split_by_task(answers, test_share, seed)
+    found = pairs(learned, seed=seed)
+    if preferences is not None and len(found) > preferences:
+        found = random.Random(seed).sample(found, preferences)
+    reward_model = train_reward_model(
+        source, found, out=out, budget=budget, seed=seed, learning_rate=learning_rate, log=log
+    )
+    figures = {
+        name: math.nan if value is None else float(value)
+        for name, value in asdict(agreement_with_tests(reward_model, held_out)).items()
+    }
+    tasks = {preference.task_id for preference in found}
+    return {**figures, "training_pairs": float(len(found)), "training_tasks": float(len(tasks))}
+
+
+class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer that runs each prompt of a batch once; loss, margin, centring and metrics are the base's."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        lengths = inputs.pop("prompt_lengths").tolist()
+        bare = self.accelerator.unwrap_model(model)
+
+        def packed(input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
+            texts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+            cut = list(zip(texts, lengths, strict=True))
+            rows, places = pack([text[:length] for text, length in cut], [text[length:] for text, length in cut])
+            with self.accelerator.autocast():
+                flat = packed_scores(bare, rows)
+            starts = torch.tensor([0, *(len(row.completions) for row in rows)]).cumsum(0).tolist()
+            return SimpleNamespace(logits=torch.stack([flat[starts[row] + column] for row, column in places])[:, None])
+
+        return super().compute_loss(packed, inputs, *args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """Tasks in random order, the pairs of a task together."""
+        tasks = (self.train_dataset if train_dataset is None else train_dataset)["task_id"]
+        return _TasksTogether(list(tasks), self.args.seed)
+
+
+class _TasksTogether(Sampler[int]):
+    def __init__(self, tasks: Sequence[str], seed: int) -> None:
+        self.places: dict[str, list[int]] = {}
+        for place, task in enumerate(tasks):
+            self.places.setdefault(task, []).append(place)
+        self.chance = random.Random(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.places)
+        self.chance.shuffle(order)
+        for task in order:
+            yield from self.chance.sample(self.places[task], len(self.places[task]))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.places.values()))
+
+
+class _Collator(DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's, with the length of the prompt of each row: chosen ones first, then the rejected ones."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        lengths = torch.tensor([example["prompt_length"] for example in examples])
+        return {**super().torch_call(examples), "prompt_lengths": lengths.repeat(2)}
+
+
+def _as_dataset(preferences: Sequence[Preference], reward_model: RewardModel) -> Dataset:
+    """Tokens, so that TRL neither cuts pairs nor adds an end to answers, which scoring would then have to add too."""
+    rows = []
+    for preference in preferences:
+        prompt = reward_model.encode(preference.prompt)
+        rows.append({
+            "task_id": preference.task_id, "prompt_length": len(prompt), "margin": preference.margin,
+            "chosen_ids": prompt + reward_model.encode(preference.chosen),
+            "rejected_ids": prompt + reward_model.encode(preference.rejected),
+        })  # fmt: skip
+    return Dataset.from_list(rows)
+
+
+def _with_value_output(policy: LanguageModel) -> Any:
+    """The policy's trunk with a new head of one output, in float32."""
+    config = copy.deepcopy(policy.model.config)
+    config.num_labels = 1
+    config.pad_token_id = policy.tokenizer.pad_token_id
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model.base_model.load_state_dict(policy.model.base_model.state_dict())
+    return model.to(policy.model.device)
+
+
+def _freeze_bottom(model: Any, share: float) -> None:
+    if share == 0:
+        return
+    model.get_input_embeddings().requires_grad_(False)
+    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    layers = max(stacks, key=len)
+    for layer in layers[: round(share * len(layers))]:
+        layer.requires_grad_(False)
+
+
+def _optimizer(model: Any, config: RewardConfig, head_learning_rate: float) -> torch.optim.Optimizer:
+    """The head is new, so it learns faster than the trunk."""
+    head = list(model.score.parameters())
+    own = {id(weight) for weight in head}
+    trunk = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in own]
+    groups = [{"params": trunk, "lr": config.learning_rate}, {"params": head, "lr": head_learning_rate}]
+    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)

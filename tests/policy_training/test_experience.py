@@ -1,0 +1,111 @@
+"""What training pays for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout
+from regrade.policy_training.experience import (
+    Attempt,
+    Shaping,
+    read_attempts,
+    scored_answers,
+    training_reward,
+    write_attempts,
+)
+from regrade.policy_training.online import rates
+from regrade.rewards.evidence import End
+from regrade.rewards.evidence import TestOutcome as Outcome
+from regrade.rewards.evidence import TestRun as RunOfTests
+from regrade.rewards.evidence import TestStatus as Status
+
+CHANGED = Patch("some patch")
+SHAPING = Shaping()
+
+
+def run_of(fixed: list[bool], kept: list[Status], end: End = End.COMPLETED) -> RunOfTests:
+    targets = {f"target{k}": Status.PASSED if good else Status.FAILED for k, good in enumerate(fixed)}
+    guards = {f"guard{k}": status for k, status in enumerate(kept)}
+    outcomes = {name: Outcome(status) for name, status in (targets | guards).items()}
+    return RunOfTests(outcomes, tuple(targets), tuple(guards), end)
+
+
+def attempt(patch: Patch = CHANGED, *, well_formed: bool = True) -> Rollout:
+    return Rollout("task", "policy", 1.0, 0, 0, patch, prompt="p", completion="c", well_formed=well_formed)
+
+
+def reward(run: RunOfTests | None) -> float:
+    value = training_reward(attempt(), run, SHAPING)
+    assert value is not None
+    return value
+
+
+FIXED = st.lists(st.booleans(), min_size=1, max_size=4)
+BROKEN = st.sampled_from([Status.FAILED, Status.ERROR, Status.SKIPPED, Status.XFAILED, Status.MISSING])
+KEPT = st.lists(st.one_of(st.just(Status.PASSED), st.just(Status.UNREACHED), BROKEN), min_size=1, max_size=6)
+
+
+@given(fixed=FIXED, kept=KEPT, place=st.integers(0, 5), how=BROKEN)
+def test_breaking_one_more_test_always_costs(fixed: list[bool], kept: list[Status], place: int, how: Status) -> None:
+    sound = [*kept]
+    sound[place % len(kept)] = Status.PASSED
+    broken = [*sound]
+    broken[place % len(kept)] = how
+    assert reward(run_of(fixed, broken)) < reward(run_of(fixed, sound))
+
+
+@given(fixed=FIXED, kept=KEPT, place=st.integers(0, 3))
+def test_fixing_one_more_test_always_pays(fixed: list[bool], kept: list[Status], place: int) -> None:
+    less, more = [*fixed], [*fixed]
+    less[place % len(fixed)], more[place % len(fixed)] = False, True
+    assert reward(run_of(more, kept)) > reward(run_of(less, kept))
+
+
+@given(fixed=FIXED, kept=KEPT)
+def test_whoever_breaks_anything_gets_less_than_for_nothing_broken(fixed: list[bool], kept: list[Status]) -> None:
+    """Even the full set of fixes does not make up for one broken test."""
+    broken = run_of(fixed, [*kept, Status.FAILED])
+    harmless = run_of([False] * len(fixed), [Status.PASSED] * (len(kept) + 1))
+    assert reward(broken) < reward(harmless)
+    assert -1 <= reward(broken) <= 1
+
+
+def test_a_clean_fix_is_worth_one_and_nothing_else_is() -> None:
+    assert reward(run_of([True, True], [Status.PASSED, Status.UNREACHED])) == 1
+    assert reward(run_of([True, False], [Status.PASSED])) < 0.5
+
+
+def test_what_never_ran() -> None:
+    assert training_reward(attempt(Patch(""), well_formed=False), None, SHAPING) == -SHAPING.malformed
+    assert training_reward(attempt(Patch("")), None, SHAPING) == -SHAPING.no_op
+    assert training_reward(attempt(), None, SHAPING) is None
+
+
+def test_unscored_attempts_are_left_out_and_not_zero(tmp_path: Path) -> None:
+    fix = run_of([True], [Status.PASSED])
+    attempts = [Attempt(attempt(), fix, 1.0), Attempt(attempt(), None, None), Attempt(attempt(Patch("")), None, -0.1)]
+    assert [answer.reward for answer in scored_answers(attempts)] == [1.0, -0.1]
+    assert [answer.verified for answer in scored_answers(attempts)] == [True, False]
+    write_attempts(tmp_path / "attempts.jsonl", attempts)
+    assert read_attempts(tmp_path / "attempts.jsonl") == scored_answers(attempts)
+
+
+def test_a_run_that_was_cut_short_is_never_verified() -> None:
+    assert Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0).verified
+    for end in (End.TIMEOUT, End.MEMORY, End.CRASHED, End.NOT_APPLIED):
+        assert not Attempt(attempt(), run_of([True], [Status.PASSED], end), 1.0).verified
+
+
+def test_rates() -> None:
+    attempts = [
+        Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0),
+        Attempt(attempt(), run_of([True], [Status.FAILED]), -0.2),
+        Attempt(attempt(Patch("")), None, -0.1),
+        Attempt(attempt(Patch(""), well_formed=False), None, -0.3),
+    ]
+    assert rates(attempts) == pytest.approx({"fix_and_clean": 0.25, "breakage": 0.25, "no_op": 0.25, "malformed": 0.25})

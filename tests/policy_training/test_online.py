@@ -1,0 +1,259 @@
+"""Reinforcement learning on executed tests: TRL's trainers with prompts run once, and real runs of them."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.online import SharedPromptGRPOTrainer, train_online
+from regrade.policy_training.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
+from regrade.policy_training.progress import Budget, common_arguments
+from regrade.policy_training.sft import Example, answer_loss, demonstrations, train_sft
+
+MakeTask = Callable[[str], Task]
+Reward = Callable[..., list[float | None]]
+
+
+def trainer_of(language_model: LanguageModel, out: Path, kind: type, config: type, reward: Reward, **more: Any) -> Any:
+    """A trainer on four prompts, as `train_online` would make it, with another reward."""
+    arguments = {
+        **common_arguments(out, seed=0, budget=Budget(steps=2), learning_rate=1e-3),
+        "max_completion_length": 6, "remove_unused_columns": False, "scale_rewards": "none",
+    }  # fmt: skip
+    rows = [{"prompt": "x = " * (k + 1), "task_id": str(k)} for k in range(4)]
+    return kind(
+        model=language_model.model, reward_funcs=reward, args=config(**(arguments | more)),
+        train_dataset=Dataset.from_list(rows), processing_class=language_model.tokenizer,
+    )  # fmt: skip
+
+
+def by_length(completions: list[str], **_: Any) -> list[float | None]:
+    return [float(len(text)) for text in completions]
+
+
+@pytest.fixture
+def grpo(language_model: LanguageModel, tmp_path: Path) -> Any:
+    size = {"per_device_train_batch_size": 8, "num_generations": 4}
+    trainer = trainer_of(language_model, tmp_path, SharedPromptGRPOTrainer, GRPOConfig, by_length, **size)
+    trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
+    return trainer
+
+
+def batch_of(trainer: Any, advantages: list[float]) -> dict[str, Any]:
+    """Completions of two prompts of unequal length, padded as TRL pads; two of them equal."""
+    pad = trainer.processing_class.pad_token_id
+    prompts = [[9, 10, 11], [9, 10, 11], [12, 13, 14, 15, 16], [9, 10, 11]]
+    answers = [[20, 21, 1], [22, 1], [23, 24, 25, 1], [20, 21, 1]]
+    left = [[pad] * (5 - len(p)) + p for p in prompts]
+    right = [a + [pad] * (4 - len(a)) for a in answers]
+    tokens = {"prompt_ids": torch.tensor(left), "completion_ids": torch.tensor(right)}
+    return {
+        **tokens, "prompt_mask": (tokens["prompt_ids"] != pad).long(),
+        "completion_mask": (tokens["completion_ids"] != pad).long(),
+        "advantages": torch.tensor(advantages), "num_items_in_batch": torch.tensor(12),
+    }  # fmt: skip
+
+
+def test_log_probs_and_entropies_are_those_of_trls_own_method(grpo: Any) -> None:
+    batch = batch_of(grpo, [1.0] * 4)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    grpo.tokens_per_pass = 12  # so that the rows need several passes
+    ours = grpo._get_per_token_logps_and_entropies(grpo.model, ids, mask, 4, compute_entropy=True)
+    theirs = GRPOTrainer._get_per_token_logps_and_entropies(grpo, grpo.model, ids, mask, 4, compute_entropy=True)
+    kept = batch["completion_mask"].bool()
+    assert ours[0].shape == theirs[0].shape == (4, 4)
+    for mine, reference in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(mine[kept], reference[kept], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("advantages", [[0.5, 0.0, 0.0, -1.0], [0.0] * 4])
+def test_leaving_out_rows_without_advantage_changes_no_gradient(grpo: Any, advantages: list[float]) -> None:
+    def gradients(droppable: bool) -> list[torch.Tensor]:
+        grpo.droppable = droppable
+        loss = grpo._compute_loss(grpo.model, batch_of(grpo, advantages))
+        return list(torch.autograd.grad(loss, list(grpo.model.parameters()), allow_unused=True, materialize_grads=True))
+
+    whole = gradients(False)
+    for mine, reference in zip(gradients(True), whole, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-6, rtol=1e-4)
+    assert any(bool(gradient.abs().sum() > 0) for gradient in whole) == any(advantages)
+
+
+def test_answers_come_back_in_the_order_of_their_prompts(grpo: Any) -> None:
+    prompts = [[9, 10, 11], [12, 13], [9, 10, 11], [14, 15, 16, 17], [12, 13]]
+    grpo.temperature, grpo.answer_batch_rows = 0.0, 3
+    answers = grpo._completions(prompts)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt])
+        alone = grpo.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6)
+        assert answer == alone[0, len(prompt) :].tolist()
+
+
+def test_unscored_answers_teach_ppo_nothing(language_model: LanguageModel, tmp_path: Path) -> None:
+    """Task 2 is never scored: its rows are masked in the loss, and not taken for a reward of 0."""
+
+    def reward(completions: list[str], task_id: list[str], **_: Any) -> list[float | None]:
+        return [None if name == "2" else float(len(text)) for name, text in zip(task_id, completions, strict=True)]
+
+    trainer = trainer_of(language_model, tmp_path, PPOTrainer, PPOConfig, reward, per_device_train_batch_size=4)
+    trainer.model.train()
+    rows = [{"prompt": "x = " * (k + 1), "task_id": str(k)} for k in range(4)]
+    batch = trainer._generate_and_score_completions(rows)
+    assert batch["tool_mask"].sum(1).bool().tolist() == [True, True, False, True]
+    assert batch["num_items_in_batch"] == batch["tool_mask"].sum()
+    assert not batch["advantages"][2].any()
+    assert not batch["returns"][2].any()
+    kept = batch["advantages"][batch["tool_mask"].bool()]
+    assert float(kept.mean()) == pytest.approx(0, abs=1e-5)
+    trainer.current_gradient_accumulation_steps = 1
+
+    def gradient(batch: dict[str, Any]) -> torch.Tensor:
+        loss = trainer._compute_loss(trainer.model, batch)
+        return torch.autograd.grad(loss, trainer.model.base_model.norm.weight)[0]
+
+    rest = {key: value[[0, 1, 3]] if value.dim() else value for key, value in batch.items()}
+    torch.testing.assert_close(gradient(batch), gradient(rest), atol=1e-6, rtol=1e-4)
+
+
+def test_ppo_pays_for_leaving_its_reference(language_model: LanguageModel, tmp_path: Path) -> None:
+    """Before the first step the policy is its reference; afterwards each token pays the log-ratio."""
+    size = {"per_device_train_batch_size": 4, "kl_coef": 0.5}
+    trainer = trainer_of(language_model, tmp_path, PPOTrainer, PPOConfig, lambda **_: [0.0] * 4, **size)
+    trainer.model.train()
+    rows = [{"prompt": "x = " * (k + 1), "task_id": str(k)} for k in range(4)]
+    assert not trainer._generate_and_score_completions(rows)["returns"].any()
+    with torch.no_grad():
+        for weight in trainer.model.base_model.layers.parameters():
+            weight.mul_(1.1)
+    batch = trainer._generate_and_score_completions(rows)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    width = batch["completion_ids"].shape[1]
+    with torch.no_grad():
+        now, then = (
+            GRPOTrainer._get_per_token_logps_and_entropies(trainer, trainer.model, ids, mask, width)[0],
+            trainer._get_per_token_logps_and_entropies(trainer.reference, ids, mask, width)[0],
+        )
+    penalties = 0.5 * (now - then) * batch["completion_mask"]
+    # gamma is 1 and the critic still says 0: with lambda 0.95 the advantage is a geometric sum of what is to come
+    expected = torch.zeros_like(penalties)
+    following = torch.zeros(4)
+    for place in reversed(range(width)):
+        following = -penalties[:, place] + 0.95 * following
+        expected[:, place] = following
+    torch.testing.assert_close(batch["returns"], expected * batch["completion_mask"], atol=1e-4, rtol=1e-3)
+
+
+def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        PPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=1, use_cpu=True, bf16=False)
+    with pytest.raises(ValueError, match="set kl_coef and leave beta 0"):
+        PPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=4, beta=0.1, use_cpu=True, bf16=False)
+    config = PPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=3, use_cpu=True, bf16=False)
+    assert config.num_generations == 1
+
+
+# ---------------------------------------------------------------- real runs: real tests, executed
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
+    with Scorer(workers=1, cache=tmp_path_factory.mktemp("cache")) as scorer:
+        yield scorer
+
+
+@pytest.fixture
+def tasks(make_task: MakeTask) -> list[Task]:
+    return [make_task("second"), make_task("add")]
+
+
+@pytest.fixture
+def undecided(language_model: LanguageModel, tasks: list[Task], tmp_path: Path) -> LanguageModel:
+    """It gives the right answer about one time in three, else it changes nothing or breaks something."""
+    right = demonstrations(tasks)
+    others = {"second": ["4 return items[2]", "3 return 0"], "add": ["2 self.value -= step", "3 return 0"]}
+    wrong = [
+        Example(example.prompt, answer)
+        for task, example in zip(tasks, right, strict=True) for answer in others[task.id]
+    ]  # fmt: skip
+    budget = Budget(steps=60)
+    train_sft(language_model, right + wrong, out=tmp_path, budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
+    return language_model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
+def test_a_few_steps_make_the_verified_fix_likelier(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: str
+) -> None:
+    right = demonstrations(tasks)
+    before = answer_loss(undecided, right)
+    rows: list[dict[str, float]] = []
+
+    def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
+        rows.append(dict(numbers))
+
+    common = {"out": tmp_path, "seed": 0, "learning_rate": 5e-3, "log": log, "samples_per_prompt": 12}
+    if algorithm == "ppo":
+        train_ppo(undecided, tasks, scorer, budget=Budget(steps=6), epochs=2, value_learning_rate=1e-2, **common)
+    else:
+        train_online(
+            undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=3), prompts_per_step=2, **common
+        )
+    assert answer_loss(undecided, right) < 0.8 * before
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert rows[0]["fix_and_clean"] > 0
+    assert rows[0]["breakage"] > 0
+    assert {"generation_seconds", "execution_seconds", "no_op", "malformed"} <= rows[0].keys()
+    if algorithm == "ppo":
+        assert all(row.keys() >= {"value/loss"} for row in rows)
+        assert any(row.get("value/explained_variance", 0) > 0 for row in rows[2:])
+        head = ValueHead.load(tmp_path)
+        assert head.linear.weight.abs().sum() > 0
+        assert not [name for name in undecided.model.state_dict() if "value" in name]
+
+
+def test_a_folder_without_value_head_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=VALUE_HEAD_FILE):
+        ValueHead.load(tmp_path)
+
+
+def test_too_few_tasks_for_a_batch_is_a_user_error(
+    language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"1 task\(s\) x 1 sample"):
+        train_ppo(language_model, tasks[:1], scorer, out=tmp_path, budget=Budget(steps=1), seed=0)
+
+
+@pytest.mark.slow
+def test_interruption_leaves_model_and_scorer_usable(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    attention = undecided.model.config._attn_implementation
+
+    def interrupt(_step: int, _seconds: float, _numbers: Mapping[str, float]) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def train(steps: int, log: Callable[[int, float, Mapping[str, float]], None] | None) -> None:
+        train_online(
+            undecided, tasks, scorer, algorithm="grpo", out=tmp_path, budget=Budget(steps=steps), seed=0,
+            prompts_per_step=2, samples_per_prompt=4, log=log,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        train(50, interrupt)
+    assert undecided.model.config._attn_implementation == attention
+    train(1, None)

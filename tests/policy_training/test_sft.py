@@ -1,0 +1,112 @@
+"""Supervised fine-tuning: it learns answers, keeps to its budget, and stops where it may be stopped."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.policies import complete
+from regrade.policy_training.progress import Budget
+from regrade.policy_training.sft import Example, Plateau, answer_loss, demonstrations, train_sft
+
+MakeTask = Callable[[str], Task]
+
+
+def test_answer_loss_is_the_models_own(language_model: LanguageModel) -> None:
+    examples = [Example("Prompt:\n", "1 return x"), Example("Another one:\n", "2 pass"), Example("Prompt:\n", "3 y")]
+    total, count = 0.0, 0
+    for example in examples:
+        prompt = language_model.encode(example.prompt)
+        ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        answers = int((labels != -100).sum())
+        with torch.no_grad():
+            total += float(language_model.model(ids, labels=labels).loss) * answers
+        count += answers
+    assert answer_loss(language_model, examples) == pytest.approx(total / count, rel=1e-4)
+    assert answer_loss(language_model, examples, tokens_per_batch=1) == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_it_learns_the_demonstrations_and_answers_them(
+    language_model: LanguageModel, make_task: MakeTask, tmp_path: Path
+) -> None:
+    examples = demonstrations([make_task("second"), make_task("add")])
+    embeddings = language_model.model.get_input_embeddings().weight.clone()
+    before = answer_loss(language_model, examples)
+    train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=40), seed=0, learning_rate=1e-2, batch_size=2)
+    assert answer_loss(language_model, examples) < 0.1 * before
+    assert torch.equal(language_model.model.get_input_embeddings().weight, embeddings)
+    prompts = [language_model.encode(example.prompt) for example in examples]
+    answers = [language_model.decode(tokens[0]) for tokens in complete(language_model, prompts, [0.0], seed=0)]
+    assert answers == [example.completion for example in examples]
+
+
+def test_it_stops_at_the_seconds_of_its_budget(language_model: LanguageModel, tmp_path: Path) -> None:
+    steps: list[tuple[int, float]] = []
+
+    def log(step: int, seconds: float, _numbers: Mapping[str, float]) -> None:
+        steps.append((step, seconds))
+        time.sleep(0.05)
+
+    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    train_sft(language_model, examples, out=tmp_path, budget=Budget(seconds=0.5), seed=0, batch_size=4, log=log)
+    # the step that ends beyond the budget is the last one
+    assert steps[-1][1] >= 0.5
+    assert len(steps) < 2 or steps[-2][1] < 0.5 + 0.05
+    assert not language_model.model.training
+
+
+def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_path: Path) -> None:
+    steps: list[int] = []
+    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    train_sft(
+        language_model, examples, out=tmp_path, budget=Budget(steps=3, seconds=600), seed=0, batch_size=4,
+        log=lambda step, _seconds, _numbers: steps.append(step),
+    )  # fmt: skip
+    assert steps == [1, 2, 3]
+
+
+def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageModel, tmp_path: Path) -> None:
+    """Losses that fall, then rise: training ends two checks after the best one and goes back to it."""
+    seen: list[torch.Tensor] = []
+    losses = iter([3.0, 2.0, 2.5, 2.6, 1.0])
+
+    def loss() -> float:
+        seen.append(language_model.model.base_model.norm.weight.detach().clone())
+        return next(losses)
+
+    plateau = Plateau(language_model.model, loss, every=1)
+    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=20), seed=0, batch_size=4, plateau=plateau)
+    assert [value for _, value in plateau.history] == [3.0, 2.0, 2.5, 2.6]
+    assert torch.equal(language_model.model.base_model.norm.weight, seen[1])
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_interruption_ends_training_at_once(language_model: LanguageModel, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def interrupt(step: int, _seconds: float, _numbers: Mapping[str, float]) -> None:
+        steps.append(step)
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=50), seed=0, batch_size=4, log=interrupt)
+    assert steps == [1, 2]
+
+
+def test_no_examples_is_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no examples to learn from"):
+        train_sft(language_model, [], out=tmp_path, budget=Budget(steps=1), seed=0)
