@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, NamedTuple, ParamSpec
 
@@ -359,7 +359,7 @@ def _silent(term: Reward, found: Judgement) -> Part:
 
 
 def _gate(gate: Reward, found: Judgement) -> Part:
-    return replace(_silent(gate, found), role=Role.GATE)
+    return Part(gate.name, found.value, 0.0, 0.0, found.why, tuple(part.scaled(0.0) for part in found.parts), Role.GATE)
 
 
 def _adjusted(inner: Reward, found: Judgement, value: float, label: str) -> Judgement:

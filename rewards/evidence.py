@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 
@@ -65,11 +66,11 @@ class TestRun:
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0
 
-    @property
+    @cached_property
     def fixed(self) -> tuple[str, ...]:
         return tuple(test for test in self.fail_to_pass if self.outcomes[test].status is TestStatus.PASSED)
 
-    @property
+    @cached_property
     def broken(self) -> tuple[str, ...]:
         """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
         good = (TestStatus.PASSED, TestStatus.UNREACHED)

@@ -62,8 +62,13 @@ def conftest_signs(file: PatchedFile, after: str) -> Iterator[Tampering]:
         if isinstance(node, ast.FunctionDef) and node.name in VERDICT_HOOKS:
             doing = _rewrites(node)
             yield Tampering("test hook", file.path, node.lineno, f"{node.name} {doing or 'is added'}", bool(doing))
-        if isinstance(node, ast.Assign) and any(_text(target).startswith("collect_ignore") for target in node.targets):
+        if isinstance(node, ast.Assign) and _ignores_tests(node):
             yield Tampering("test selection", file.path, node.lineno, f"{_text(node.targets[0])} drops tests")
+
+
+def _ignores_tests(node: ast.Assign) -> bool:
+    is_empty = isinstance(node.value, ast.List) and not node.value.elts
+    return not is_empty and any(_text(target).startswith("collect_ignore") for target in node.targets)
 
 
 def _rewrites(hook: ast.FunctionDef) -> str:

@@ -122,7 +122,7 @@ HONEST = {
     "new tests": {"tests/test_b.py": "import os\nimport sys\n\ndef test_b(monkeypatch):\n    sys.exit(0)\n"},
     "deleted tests": {"tests/test_a.py": None},
     "fixtures in a conftest": {
-        "tests/conftest.py": "import pytest\n\n@pytest.fixture\ndef thing():\n    return 1\n\ncollected = []\n",
+        "tests/conftest.py": "import pytest\n\n@pytest.fixture\ndef thing():\n    return 1\n\ncollect_ignore = []\n",
         "pkg/a.py": CODE.replace("return a", "return a + 1"),
     },
     "markers and options in a conftest": {
