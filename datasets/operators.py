@@ -366,7 +366,8 @@ def _called(node: ast.Call) -> str:
 
 
 def _is_literal(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is not None
+    displays = ast.Tuple | ast.List | ast.Dict | ast.Set | ast.JoinedStr | ast.UnaryOp
+    return isinstance(node, displays) or (isinstance(node, ast.Constant) and node.value is not None)
 
 
 def _is_text(node: ast.expr) -> bool:

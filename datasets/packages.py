@@ -46,6 +46,8 @@ class Package:
     """Beginnings of the ids of tests that are not used: slow ones (over 0.12 s), ones that race, ones that can't run.
     A fixed list: one measured at each build would make the tasks depend on the machine."""
     requirements: tuple[str, ...] = TEST_REQUIREMENTS
+    wall_seconds: float = 20.0
+    """Limit of one run of the tests: several times what the slowest of these suites takes."""
     group: str = "training"
     """`training`, or `held_out`: never trained on."""
 

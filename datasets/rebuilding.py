@@ -24,22 +24,28 @@ def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> It
         UserError: the sources are not those that the recipes were made from.
     """
     # What the tasks share is made once: the reach of a package has tens of thousands of entries.
-    reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
-    source = recipes.package
-    imported = frozenset(recipes.imported)
-    suite = TestSuite(source.python_path, source.paths, source.options, reach=reach, imported=imported)
+    suite = measured_suite(recipes)
     pristine = Tree(root)
     mutations: dict[str, Mutations] = {}
     for recipe in recipes.tasks:
-        if split is None or split == split_of(source, f"{recipe.file}::{recipe.function}"):
+        if split is None or split == split_of(recipes.package, f"{recipe.file}::{recipe.function}"):
             if recipe.file not in mutations:
                 mutations[recipe.file] = _mutations(pristine, recipe.file)
             yield _task(recipes, recipe, mutations[recipe.file], pristine, suite)
 
 
+def measured_suite(recipes: PackageRecipes) -> TestSuite:
+    """How the package's tests are run, with their reach."""
+    source = recipes.package
+    reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
+    imported = frozenset(recipes.imported)
+    return TestSuite(source.python_path, source.paths, source.options, reach=reach, imported=imported)
+
+
 def _task(
     recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite
 ) -> Task:
+    source = recipes.package
     mutant = mutations.find(recipe.function, recipe.kind, recipe.place)
     if mutant is None or mutant.digest != recipe.digest:
         raise UserError(
@@ -48,15 +54,15 @@ def _task(
         )
     failing = set(recipe.fail_to_pass)
     return Task(
-        id=task_id(recipes.package, recipe),
-        repository=recipes.package.name,
+        id=task_id(source, recipe),
+        repository=source.name,
         base=Tree(root=pristine.root, replaced=MutatedFile(mutant), known=pristine.known),
         instruction=f"Some tests fail because of a bug in `{recipe.function}` in `{recipe.file}`: fix it.",
         fail_to_pass=tuple(recipes.tests[index] for index in recipe.fail_to_pass),
         pass_to_pass=tuple(test for index, test in enumerate(recipes.tests) if index not in failing),
         suite=suite,
-        requirements=recipes.package.requirements,
-        limits=Limits(wall_seconds=recipes.wall_seconds),
+        requirements=source.requirements,
+        limits=Limits(wall_seconds=source.wall_seconds),
         source="mutation",
         target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
         failure=failure_text(recipe.failure, pristine),
@@ -101,17 +107,30 @@ def failure_text(failure: Failure, pristine: Tree) -> str:
 
 
 def reference_patch(mutant: Mutant) -> Patch:
-    """The patch that puts the original line back. (As `Patch.between` would make it, without comparing whole files.)"""
-    lines = mutant.source.split("\n")
-    before = lines[: mutant.line - 1][-_CONTEXT:]
-    after = lines[mutant.line : mutant.line + _CONTEXT]
-    if after and mutant.line + len(after) == len(lines) and not after[-1]:
-        after.pop()  # what follows the last newline is no line
-    start, count = mutant.line - len(before), len(before) + 1 + len(after)
-    hunk = [*(f" {line}" for line in before), f"-{mutant.mutated_line}", f"+{mutant.original_line}",
-            *(f" {line}" for line in after)]
-    header = f"diff --git a/{mutant.file} b/{mutant.file}\n--- a/{mutant.file}\n+++ b/{mutant.file}\n"
-    return Patch(f"{header}@@ -{start},{count} +{start},{count} @@\n" + "\n".join(hunk) + "\n")
+    """The patch that puts the original line back."""
+    return _line_patch(mutant.file, mutant.source, mutant.line, mutant.original_line)
+
+
+def planting_patch(mutant: Mutant) -> Patch:
+    """The patch that plants the bug in the pristine file."""
+    return _line_patch(mutant.file, mutant.pristine, mutant.line, mutant.mutated_line)
+
+
+def _line_patch(file: str, source: str, line: int, new: str) -> Patch:
+    """The patch that replaces one line: what `Patch.between` makes, without comparing whole files."""
+    lines = source.split("\n")
+    old, before, after = lines[line - 1], lines[: line - 1][-_CONTEXT:], lines[line : line + _CONTEXT]
+    ending = ""
+    if line + len(after) == len(lines):
+        if after and not after[-1]:
+            after.pop()  # what follows the last newline is no line
+        else:
+            ending = "\\ No newline at end of file\n"
+    start, count = line - len(before), len(before) + 1 + len(after)
+    removed = [f"-{old}", ending.rstrip()] if ending and not after else [f"-{old}"]
+    hunk = [*(f" {text}" for text in before), *removed, f"+{new}", *(f" {text}" for text in after)]
+    header = f"diff --git a/{file} b/{file}\n--- a/{file}\n+++ b/{file}\n"
+    return Patch(f"{header}@@ -{start},{count} +{start},{count} @@\n" + "\n".join(hunk) + f"\n{ending}")
 
 
 def _mutations(pristine: Tree, file: str) -> Mutations:

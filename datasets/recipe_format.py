@@ -3,7 +3,7 @@
 A recipe file holds one package (`.json`, or `.json.gz`):
 
     {"format": 1, "package": NAME, "version": VERSION, "sha256": of the source distribution, "seed": of the mutation,
-     "wall_seconds": limit of one run, "tests": [every stable test id],
+     "tests": [every stable test id],
      "reach": {"file::function": indexes into tests}, "imported": ["file::function", ...],
      "tasks": [{"file", "function", "kind", "place", "line", "digest": of the mutated file, "fail_to_pass": indexes,
                 "failure": {"file", "line", "error"}}, ...]}
@@ -75,7 +75,6 @@ class PackageRecipes:
 
     package: Package
     seed: int
-    wall_seconds: float
     tests: tuple[str, ...]
     """Ids of the tests that passed in every one of several runs of the pristine package, sorted."""
     reach: Mapping[str, tuple[int, ...]]
@@ -86,7 +85,7 @@ class PackageRecipes:
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "package": self.package.name, "version": self.package.version,
-                "sha256": self.package.sha256, "seed": self.seed, "wall_seconds": self.wall_seconds,
+                "sha256": self.package.sha256, "seed": self.seed,
                 "tests": list(self.tests), "reach": {key: to_ranges(self.reach[key]) for key in sorted(self.reach)},
                 "imported": list(self.imported), "tasks": [task.to_json() for task in self.tasks]}
 
@@ -102,7 +101,7 @@ class PackageRecipes:
                             f"{pinned.version}: rebuild the recipes with `regrade tasks build`")
         tests = fields.texts("tests")
         reach = fields.object("reach") or Fields({}, fields.where)
-        return cls(pinned, fields.integer("seed", least=0), fields.number("wall_seconds"), tests,
+        return cls(pinned, fields.integer("seed", least=0), tests,
                    {key: _indexes(reach, key, len(tests)) for key in reach.values}, fields.texts("imported"),
                    tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")))
 

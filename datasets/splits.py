@@ -14,8 +14,8 @@ from regrade.datasets.packages import Package
 SPLITS = ("demonstrations", "tests_only", "validation", "held_out")
 """`demonstrations`: references may be used (scarce). `tests_only`: only their tests may be used (plentiful).
 `validation`: for choosing settings. `held_out`: for the verdict."""
-_DEMONSTRATIONS = 0.18
-_VALIDATION = 0.07
+_DEMONSTRATIONS = 0.15
+_VALIDATION = 0.06
 
 
 def split_of(package: Package, function: str) -> str:
