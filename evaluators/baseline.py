@@ -13,7 +13,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import python_for
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
-from regrade.evaluators.workers import Reply, Request, Worker, WorkerDied, remove
+from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied, remove
 from regrade.evaluators.workspaces import is_protected
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
@@ -74,11 +74,11 @@ def baseline(
         ) as worker:
             replies = []
             for number in range(runs):
-                replies.append(_checked(worker.run(tree, Request(suite, limits), BYTECODE), limits))
+                replies.append(_checked(worker.run(tree, Request(suite, limits), Preparation(BYTECODE)), limits))
                 if progress:
                     progress(number + 1, runs + 1)
             slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
-            measured = worker.run(tree, Request(suite, slow, reach=True), BYTECODE)
+            measured = worker.run(tree, Request(suite, slow, reach=True), Preparation(BYTECODE))
             if progress:
                 progress(runs + 1, runs + 1)
     except (SandboxError, WorkerDied, OSError) as error:

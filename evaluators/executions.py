@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.selection import selected_tests
-from regrade.evaluators.workers import Reply, Request, Worker
+from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
@@ -19,7 +19,7 @@ MISSING = TestOutcome(TestStatus.MISSING)
 UNREACHED = TestOutcome(TestStatus.UNREACHED)
 
 
-def run_tests(worker: Worker, task: Task, workspace: Workspace, *, full: bool, bytecode: str = "") -> tuple[TestRun, float]:
+def run_tests(worker: Worker, task: Task, workspace: Workspace, *, full: bool, preparation: Preparation = UNPREPARED) -> tuple[TestRun, float]:
     """Run the task's tests on the workspace; the evidence, and the CPU seconds that it took.
 
     The tests that can reach the change come first. The rest runs too where the change may reach anything, or with `full`
@@ -33,11 +33,11 @@ def run_tests(worker: Worker, task: Task, workspace: Workspace, *, full: bool, b
     if selected is None:
         selected = everything
     rest = everything - selected
-    first = _run(worker, task, workspace, selected, bytecode)
+    first = _run(worker, task, workspace, selected, preparation)
     run = _evidence(task, first, selected, "reachable" if rest else "full")
     if not (full and rest and run.end is End.COMPLETED and run.resolved):
         return run, first.cpu_seconds
-    second = _run(worker, task, workspace, rest, bytecode)
+    second = _run(worker, task, workspace, rest, preparation)
     return _joined(task, run, _evidence(task, second, rest, "full")), first.cpu_seconds + second.cpu_seconds
 
 
@@ -47,9 +47,9 @@ def not_applied(task: Task, reason: str) -> TestRun:
     return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, End.NOT_APPLIED, reason[:LONGEST_DETAIL])
 
 
-def failing_imports(worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], bytecode: str = "") -> dict[str, str]:
+def failing_imports(worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED) -> dict[str, str]:
     """Module -> error of those that can't be imported, each in the order given, all in one process."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), bytecode)
+    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), preparation)
     errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
@@ -95,12 +95,12 @@ def collection_errors(reply: Reply) -> dict[str, str]:
     return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
 
 
-def _run(worker: Worker, task: Task, workspace: Workspace, wanted: frozenset[str], bytecode: str) -> Reply:
+def _run(worker: Worker, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation) -> Reply:
     files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
     request = Request(task.suite, task.limits, paths=there or files, select=wanted)
-    return worker.run(workspace.after, request, bytecode)
+    return worker.run(workspace.after, request, preparation)
 
 
 def _exists(workspace: Workspace, path: str) -> bool:

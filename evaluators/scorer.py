@@ -17,14 +17,15 @@ from typing import Any, Self
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch, PatchError
-from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators import bytecode, environments, sandboxes
+from regrade.datasets.tasks import Task, TestSuite, Tree
+from regrade.evaluators import environments, sandboxes
 from regrade.evaluators.executions import failing_imports, not_applied, run_tests
+from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, code_version, compiled, importable_modules, static_evidence
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.selection import selected_tests
 from regrade.evaluators.store import EvidenceStore, key_of
-from regrade.evaluators.workers import Worker, WorkerDied, remove
+from regrade.evaluators.workers import UNPREPARED, Preparation, Worker, WorkerDied, remove
 from regrade.evaluators.workspaces import Workspace, prepare
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -100,8 +101,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._lock = threading.Lock()
         self._local = threading.local()
         self._workers: list[Worker] = []
-        self._bytecode: dict[tuple[Path, Path], str] = {}
-        self._bytecode_lock = threading.Lock()
+        self._preparations: dict[tuple[Path, Path, TestSuite], Preparation] = {}
+        self._preparing = threading.Lock()
         self._base_imports: dict[str, frozenset[str]] = {}
         self._stopping = False
         self.stats = Stats()
@@ -289,7 +290,7 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     def _tests(self, work: _Work, workspace: Workspace, full: bool) -> TestRun:
         worker = self._worker(work.task)
-        run, cpu = run_tests(worker, work.task, workspace, full=full, bytecode=self._bytecode_key(work.task))
+        run, cpu = run_tests(worker, work.task, workspace, full=full, preparation=self._preparation(work.task))
         self._count_up(executions=1, cpu_seconds=cpu)
         return run
 
@@ -300,12 +301,12 @@ class Scorer(AbstractContextManager["Scorer"]):
         if not build.ok or selected_tests(task, workspace) is not None:
             return build  # a change inside functions that nothing calls on import can't stop an import
         modules = importable_modules(workspace.after, task)
-        worker, key = self._worker(task), self._bytecode_key(task)
-        failing = failing_imports(worker, task, workspace, modules, key)
+        worker, prepared = self._worker(task), self._preparation(task)
+        failing = failing_imports(worker, task, workspace, modules, prepared)
         self._count_up(executions=1)
         if failing and work.task_key not in self._base_imports:
             base = Workspace(task.base, task.base)
-            failing_before = failing_imports(worker, task, base, importable_modules(task.base, task), key)
+            failing_before = failing_imports(worker, task, base, importable_modules(task.base, task), prepared)
             self._base_imports[work.task_key] = frozenset(failing_before)
         new = [f"{module}: {why}" if module else why for module, why in failing.items()
                if module not in self._base_imports[work.task_key]]
@@ -333,18 +334,19 @@ class Scorer(AbstractContextManager["Scorer"]):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _bytecode_key(self, task: Task) -> str:
-        python = self._environments.python(task.requirements)
-        place = (python, task.base.root)
+    def _preparation(self, task: Task) -> Preparation:
+        """What is prepared for the task's suite, by the first thread that asks."""
         if not self.sandbox.isolated:
-            return ""
-        with self._bytecode_lock:
-            if place not in self._bytecode:
-                self._bytecode[place] = bytecode.fill(
+            return UNPREPARED
+        python = self._environments.python(task.requirements)
+        key = (python, task.base.root, task.suite)
+        with self._preparing:
+            if key not in self._preparations:
+                self._preparations[key] = prepare_suite(
                     self.sandbox, python, task.base, task.suite, task.limits, self._bytecode_folder(python), self._scratch,
                     self._roots.digest(task.base.root),
                 )
-            return self._bytecode[place]
+            return self._preparations[key].of(task)
 
     def _kill_workers(self) -> None:
         with self._lock:

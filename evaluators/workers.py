@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
-from regrade.evaluators.workspaces import Folder
+from regrade.evaluators.workspaces import Folder, is_protected
 
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 300.0
@@ -55,6 +55,28 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What candidates of one suite share."""
+
+    bytecode: str
+    """Name of the folder of byte code (see `Worker`); what a candidate changed is compiled anew, by its other time."""
+    session: str = ""
+    """Key of the prepared session; empty: the suite's conftest.py files need a session from the start."""
+    configuration: str = ""
+    """Path in the sandbox of the configuration file that pytest chose; empty: none."""
+
+    def of(self, task: Task) -> Preparation:
+        """The same for a task; one whose base changes tests or configuration shares no session."""
+        changed = (*task.base.replaced, *task.base.removed)
+        if any(is_protected(path, task.suite.protected) for path in changed):
+            return Preparation(self.bytecode)
+        return self
+
+
+UNPREPARED = Preparation("")
+
+
+@dataclass(frozen=True)
 class Reply:
     """What came of it."""
 
@@ -83,7 +105,7 @@ class Worker:
         self._scratch = scratch
         self._limits = limits or Limits()
         self._writable_bytecode = writable_bytecode
-        self._programs = Mount(Path(__file__).with_name("inside"), "/regrade")
+        self._programs = Mount(_programs(scratch / "programs"), "/regrade")
         self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode) if bytecode and sandbox.isolated else None
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
@@ -96,7 +118,7 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, tree: Tree, request: Request, bytecode_key: str = "") -> Reply:
+    def run(self, tree: Tree, request: Request, preparation: Preparation = UNPREPARED) -> Reply:
         """Lay the tree and run the request on it.
 
         Raises:
@@ -105,7 +127,7 @@ class Worker:
         """
         self._lay(tree)
         self._ensure_started()
-        self._send(self._message(request, bytecode_key))
+        self._send(self._message(request, preparation))
         answer = self._receive(START_SECONDS)
         if answer.get("event") == "forked":
             answer = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
@@ -154,9 +176,7 @@ class Worker:
             environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))
         program = Program(
             self._python,
-            ("-s", "-P", f"{self._sandbox.seen_at(self._programs)}/worker.py", str(self._sandbox.candidate_user),
-             str(int(self._sandbox.alone))),
-            tuple(mounts), environment, self._limits,
+            ("-s", "-P", "-c", self._program()), tuple(mounts), environment, self._limits,
         )
         self._session = self._sandbox.start(program)
         self.starts += 1
@@ -168,14 +188,25 @@ class Worker:
             self.close()
             raise SandboxError(f"the worker did not start: {str(ready)[:200]}")
 
-    def _message(self, request: Request, bytecode_key: str) -> dict[str, Any]:
+    def _program(self) -> str:
+        folder = self._sandbox.seen_at(self._programs)
+        return (
+            f"import sys; sys.path.insert(0, {folder!r}); from regrade.evaluators.inside.worker import main; "
+            f"sys.path.pop(0); main({self._sandbox.candidate_user}, {self._sandbox.alone})"
+        )
+
+    def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
         root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
-        bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{bytecode_key}" if self._bytecode and bytecode_key else None
+        bytecode = None
+        if self._bytecode and preparation.bytecode:
+            bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"
         return {
             "kind": request.kind, "root": root, "python_path": request.suite.python_path,
             "paths": request.paths or request.suite.paths, "options": (*request.suite.options, *request.options),
             "select": None if request.select is None else sorted(request.select), "modules": request.modules,
             "limits": asdict(request.limits), "reach": request.reach, "bytecode": bytecode,
+            "session": preparation.session if not request.reach and request.kind == "tests" else "",
+            "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
 
@@ -218,6 +249,18 @@ def _records(lines: Sequence[str]) -> list[list[Any]]:
         if isinstance(record, list) and record and isinstance(record[0], str):
             records.append(record)
     return records
+
+
+def _programs(folder: Path) -> Path:
+    """A copy of the programs that run inside, importable by their own names without the rest of the package."""
+    inside = folder / "regrade" / "evaluators" / "inside"
+    inside.mkdir(parents=True)
+    for path in Path(__file__).with_name("inside").glob("*.py"):
+        (inside / path.name).write_bytes(path.read_bytes())
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    folder.chmod(0o755)
+    return folder
 
 
 def remove(folder: Path) -> None:

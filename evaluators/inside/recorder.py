@@ -1,6 +1,6 @@
 """A pytest plugin that writes down what became of each test, one JSON line a test, as soon as it is known.
 
-Lines: `["test", id, status, seconds, message]`, `["collect", id of the node that failed to collect, message]`.
+Lines: `["configuration", path of pytest's configuration file or empty]`, `["test", id, status, seconds, message]`, `["collect", id of the node that failed to collect, message]`.
 What was written before a crash stays written.
 """
 
@@ -9,26 +9,37 @@ from __future__ import annotations
 import json
 import linecache
 import os
+import re
 from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 import pytest
 
 LONGEST_MESSAGE = 500
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+"""Addresses of objects differ from run to run, and tell nothing."""
 RANK = ("passed", "xfailed", "skipped", "failed", "error")
 """A later status outweighs an earlier one of the same test (its set-up, call, tear-down and subtests)."""
 
 
 class Recorder:
-    """Records outcomes; with `wanted`, deselects every other test."""
+    """Records outcomes, from `begin` on."""
 
-    def __init__(self, write: Callable[[str], None], root: str, wanted: Collection[str] | None) -> None:
-        self._write = write
+    def __init__(self, root: str) -> None:
         self._root = root
-        self._wanted = None if wanted is None else frozenset(wanted)
+        self._write: Callable[[str], None] = _nowhere
+        self._wanted: frozenset[str] | None = None
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
+
+    def begin(self, write: Callable[[str], None], wanted: Collection[str] | None) -> None:
+        """Record with `write`, and deselect every test that is not wanted (None: all are)."""
+        self._write = write
+        self._wanted = None if wanted is None else frozenset(wanted)
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._write(json.dumps(["configuration", str(config.inipath or "")]))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -75,7 +86,11 @@ class Recorder:
             if str(entry.path) == str(item.path):
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
                 place = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
-        return (place + "\n".join(lines))[:LONGEST_MESSAGE]
+        return ADDRESS.sub("0x...", place + "\n".join(lines))[:LONGEST_MESSAGE]
+
+
+def _nowhere(_line: str) -> None:
+    """Before `begin` there is nothing to record."""
 
 
 def _status(report: pytest.TestReport) -> str:

@@ -1,0 +1,114 @@
+"""What happens in the child: it confines itself, runs the request and leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from regrade.evaluators.inside.reach import ReachRecorder
+from regrade.evaluators.inside.recorder import Recorder
+
+Write = Callable[[str], None]
+FAILED = 70
+"""Exit status of a child that did not come to its end."""
+
+
+def confine(request: dict[str, Any], user: int) -> None:
+    """Own session, own user, limits, and the tree as the place to work in."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    drop_rights(user)
+    _limit(request["limits"])
+    _settle(request)
+    # A repository under test may have these names for itself.
+    for name in [name for name in sys.modules if name == "regrade" or name.startswith("regrade.")]:
+        del sys.modules[name]
+
+
+def drop_rights(user: int) -> None:
+    """Become the user for good, where there is one."""
+    if user >= 0:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    seconds = int(limits["wall_seconds"]) + 5
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (limits["memory_mb"] << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"],) * 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def _settle(request: dict[str, Any]) -> None:
+    """Make the tree the working directory and its folders the first on sys.path, for subprocesses as well."""
+    root = request["root"]
+    folders = [os.path.normpath(f"{root}/{folder}") for folder in request["python_path"]]
+    os.chdir(root)
+    sys.path[:0] = folders
+    os.environ.update({"PYTHONPATH": os.pathsep.join(folders), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    sys.pycache_prefix = request["bytecode"]
+    if request["bytecode"]:
+        os.environ["PYTHONPYCACHEPREFIX"] = request["bytecode"]
+    sys.dont_write_bytecode = not request["write_bytecode"]
+    if sys.dont_write_bytecode:
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    importlib.invalidate_caches()
+
+
+def run(request: dict[str, Any], write: Write) -> NoReturn:
+    """Run the request in this confined child, and leave."""
+    try:
+        if request["kind"] == "imports":
+            finish(write, _import_all(request["modules"], write))
+        import pytest
+
+        recorder = Recorder(request["root"])
+        recorder.begin(write, request["select"])
+        plugins: list[Any] = [recorder]
+        if request["reach"]:
+            plugins.append(ReachRecorder(write, request["root"]))
+        finish(write, int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins)))
+    except BaseException as error:
+        leave(write, error)
+
+
+def arguments(request: dict[str, Any]) -> list[str]:
+    """pytest's arguments without the files; those of the suite first, so that ours hold."""
+    ours = ["-q", "--tb=no", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--rootdir", request["root"]]
+    return [*request["options"], *ours]
+
+
+def finish(write: Write, status: int) -> NoReturn:
+    """Say that the request came to its end, and leave."""
+    write(json.dumps(["done", status]))
+    os._exit(status)
+
+
+def leave(write: Write, error: BaseException) -> NoReturn:
+    """Say what carried the child away, and leave."""
+    with contextlib.suppress(BaseException):
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        write(json.dumps(["left", f"{type(error).__name__}: {error}"[:500]]))
+    os._exit(FAILED)
+
+
+def _import_all(modules: list[str], write: Write) -> int:
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            write(json.dumps(["import", name, f"{type(error).__name__}: {error}"[:500]]))
+    return 0

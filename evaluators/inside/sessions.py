@@ -1,0 +1,115 @@
+"""Prepared test sessions: pytest configured once for a suite, and forked just before it collects.
+
+Half of a short run goes into reading the configuration and registering plugins, which is the same for every candidate
+of a suite. So the worker itself starts a session on the pristine configuration, holds it in the hook
+before collection, and forks each candidate from there; the child goes on to collect and run. A session into which
+anything of the repository was imported (a plugin, a conftest.py) is given up: candidates then run from the start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from regrade.evaluators.inside import candidates
+from regrade.evaluators.inside.recorder import Recorder
+
+Request = dict[str, Any]
+Write = Callable[[str], None]
+
+
+class Forking(Protocol):
+    """The worker, as far as a session needs it."""
+
+    def execute(self, request: Request) -> Write | None: ...
+    def next_request(self) -> Request | None: ...
+
+
+class PreparedSessions:
+    """Serves the requests that name a session, for as long as their suites turn out to bear it."""
+
+    def __init__(self, worker: Forking) -> None:
+        self._worker = worker
+        self._given_up: set[str] = set()
+
+    def fits(self, request: Request) -> bool:
+        return bool(request["session"] and request["paths"]) and request["session"] not in self._given_up
+
+    def serve(self, request: Request) -> Request | None:
+        """Serve the request and those of the same session that follow; the first request of another one."""
+        held = _HeldSession(self._worker, request)
+        held.run()
+        if not held.served:
+            self._given_up.add(request["session"])
+        return held.pending
+
+
+class _HeldSession:
+    """One pytest session of the worker, and in each child the rest of it."""
+
+    def __init__(self, worker: Forking, request: Request) -> None:
+        self._worker = worker
+        self._first = request
+        self._recorder = Recorder(request["root"])
+        self._write: Write | None = None
+        self.pending: Request | None = request
+        self.served = False
+
+    def run(self) -> None:
+        request = self._first
+        configuration = ["-c", request["configuration"]] if request["configuration"] else []
+        # A file outside the tree: what is named here decides which conftest.py files are imported at once.
+        anchor = str(Path(__file__))
+        os.chdir(request["root"])
+        path, modules = sys.path[:], set(sys.modules)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        try:
+            status = int(pytest.main([*candidates.arguments(request), *configuration, anchor], plugins=[self, self._recorder]))
+        except BaseException as error:
+            if self._write is not None:
+                candidates.leave(self._write, error)
+            status = -1
+        if self._write is not None:
+            candidates.finish(self._write, status)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(request["root"] + "/"):
+                del sys.modules[name]
+        os.chdir("/")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> bool | None:
+        """In the worker: fork a candidate for each request; True ends the session. In a child: None, so that it goes on."""
+        request = self.pending
+        while request is not None and request["session"] == self._first["session"] and request["paths"]:
+            if _imported_from(request["root"]):
+                return True
+            self.served = True
+            self._write = self._worker.execute(request)
+            if self._write is not None:
+                self._go_on(session, request, self._write)
+                return None
+            request = self.pending = self._worker.next_request()
+        return True
+
+    def _go_on(self, session: pytest.Session, request: Request, write: Write) -> None:
+        config = session.config
+        config.args = list(request["paths"])
+        config.option.file_or_dir = list(request["paths"])
+        capture = config.pluginmanager.getplugin("capturemanager")
+        if capture is not None:
+            # Its files are open since before the fork: this child needs its own.
+            capture.stop_global_capturing()
+            capture.start_global_capturing()
+            capture.suspend_global_capture(in_=True)
+        self._recorder.begin(write, request["select"])
+
+
+def _imported_from(root: str) -> bool:
+    """Was anything of the tree imported?"""
+    return any((getattr(module, "__file__", None) or "").startswith(root + "/") for module in list(sys.modules.values()))

@@ -1,0 +1,75 @@
+"""What is found out once per pristine tree and suite, so that no candidate need do it again: byte code, configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+
+from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.workers import Preparation, Request, Worker, remove
+
+EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
+"""Hooks, beside those named pytest_cmdline_* and pytest_load_*, that a conftest.py must have in place before collection."""
+MAKING = ".making-"
+
+
+def prepare_suite(
+    sandbox: Sandbox, python: Path, tree: Tree, suite: TestSuite, limits: Limits, folder: Path, scratch: Path, digest: str
+) -> Preparation:
+    """Collect the tests of the pristine tree once, with byte code written to `folder`, unless that was done before.
+
+    Args:
+        digest: of the pristine tree: other contents get other byte code.
+
+    Raises:
+        SandboxError, OSError, WorkerDied: see `Worker.run`.
+    """
+    key = hashlib.sha256(f"{digest}{suite!r}".encode()).hexdigest()[:24]
+    if not (folder / key).exists():
+        _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
+    return Preparation(**json.loads((folder / key / "preparation.json").read_text()))
+
+
+def _fill(
+    sandbox: Sandbox, python: Path, tree: Tree, suite: TestSuite, limits: Limits, folder: Path, scratch: Path, key: str
+) -> None:
+    making = folder / f"{MAKING}{os.getpid()}-{secrets.token_hex(4)}"
+    (making / key).mkdir(parents=True)
+    for path in (making, making / key):
+        path.chmod(0o777)
+    workplace = scratch / f"preparation-{secrets.token_hex(4)}"
+    workplace.mkdir()
+    try:
+        with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
+            reply = worker.run(tree, Request(suite, limits, options=("--collect-only",)), Preparation(key))
+        chosen = [str(record[1]) for record in reply.records if record[0] == "configuration"]
+        session = key if chosen and late_conftests(tree) else ""
+        preparation = Preparation(key, session, chosen[0] if session else "")
+        (making / key / "preparation.json").write_text(json.dumps(asdict(preparation)))
+        (making / key).chmod(0o755)
+        try:
+            (making / key).rename(folder / key)
+        except OSError:
+            if not (folder / key).exists():  # unless another process was faster
+                raise
+    finally:
+        remove(making)
+        remove(workplace)
+
+
+def late_conftests(tree: Tree) -> bool:
+    """May every conftest.py of the tree be imported as late as in the collection of the tests beside it?"""
+    for path in tree.paths():
+        if path.rpartition("/")[2] == "conftest.py":
+            text = tree.read(path)
+            hooks = set(re.findall(r"^\s*def (pytest_\w+)", text, re.MULTILINE))
+            early = {hook for hook in hooks if hook in EARLY_HOOKS or hook.startswith(("pytest_cmdline_", "pytest_load_"))}
+            if early or "pytest_plugins" in text:
+                return False
+    return True
