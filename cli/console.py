@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
 
 def stdout() -> Console:
@@ -41,9 +42,17 @@ def one_line(text: object) -> str:
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr; what is yielded takes (done, total). Off a terminal it prints a line each tenth."""
+    with activities() as tell:
+        tell(description, 0, 0)
+        yield lambda done, total: tell(description, done, total)
+
+
+@contextmanager
+def activities() -> Iterator[Callable[[str, int, int], None]]:
+    """As `progress`, for work of several kinds: what is yielded takes (what is being done, done, total or 0)."""
     console = stderr()
     if not console.is_terminal:
-        yield _tenths(description)
+        yield _tenths()
         return
     from rich.progress import (
         BarColumn,
@@ -56,18 +65,23 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
-        bar = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+        started: dict[str, TaskID] = {}
+
+        def tell(description: str, done: int, total: int) -> None:
+            if description not in started:
+                started[description] = bars.add_task(description)
+            bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
+
+        yield tell
 
 
-def _tenths(description: str) -> Callable[[int, int], None]:
-    shown = 0
+def _tenths() -> Callable[[str, int, int], None]:
+    shown: dict[str, int] = {}
 
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
+    def tell(description: str, done: int, total: int) -> None:
         tenth = 10 * done // max(total, 1)
-        if tenth > shown and total >= 20:  # shorter work says nothing: it is over before anyone wonders
-            shown = tenth
+        if tenth > shown.get(description, 0) and total >= 20:  # less is over before anyone wonders
+            shown[description] = tenth
             typer.echo(f"{description}: {done}/{total}", err=True)
 
     return tell

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import print_json, progress, stdout
+from regrade.cli.console import activities, print_json, progress, stdout
 from regrade.cli.score import SandboxName, Workers
 from regrade.datasets.errors import UserError
 
@@ -94,6 +95,42 @@ def validate(
         typer.echo(f"{len(found) - len(bad)} of {len(found)} tasks hold")
     if bad:
         raise typer.Exit(INVALID)
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recipes, one file a package.")],
+    package: Annotated[list[str] | None, typer.Option(help="Only this package; repeat for more. Default: all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is proposed. The ready-made tasks have seed 0.")] = 0,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+) -> None:
+    """Build tasks from the pinned packages by planting bugs.
+
+    A bug is kept if, by execution, tests that passed notice it, others still pass, and its reference mends it. The same
+    seed writes the same bytes; each file is compared with the one that ships.
+    """
+    from regrade.datasets.packages import PACKAGES
+    from regrade.datasets.packages import package as pinned
+    from regrade.evaluators.mutants import build as build_recipes
+    from regrade.evaluators.scorer import Scorer
+
+    chosen = [pinned(name) for name in package] if package else PACKAGES
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as tell:
+        written = build_recipes(scorer, out, seed, chosen, progress=tell)
+    for path in written:
+        typer.echo(f"{path}: {_against_shipped(path)}")
+
+
+def _against_shipped(path: Path) -> str:
+    from regrade.datasets.recipe_format import read_recipes
+    from regrade.datasets.recipes import BUILTIN
+
+    shipped = BUILTIN / path.name
+    same = "none such ships" if not shipped.is_file() else "other than the one that ships"
+    if shipped.is_file() and shipped.read_bytes() == path.read_bytes():
+        same = "the same bytes as the one that ships"
+    return f"{len(read_recipes(path).tasks)} tasks, {same}"
 
 
 def load(source: str, split: str | None) -> list[Task]:

@@ -109,6 +109,14 @@ def descendants(parent: int) -> set[int]:
     return found
 
 
+def is_running(pid: int) -> bool:
+    """It is there, and not only because nobody has asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sandbox", ["auto", "process"])
@@ -132,6 +140,8 @@ def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, nu
     assert out == ""
     assert err.strip().splitlines()[-1].startswith("stopped;"), err
     assert "Traceback" not in err
-    left = {pid for pid in started if Path(f"/proc/{pid}").exists()}
-    assert left == set()
+    deadline = time.monotonic() + 5
+    while any(map(is_running, started)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert {pid for pid in started if is_running(pid)} == set()
     assert list((tmp_path / "scratch").iterdir()) == []
