@@ -51,8 +51,15 @@ class Baseline:
 
 
 def baseline(
-    tree: Tree, suite: TestSuite, requirements: tuple[str, ...] = (), limits: Limits | None = None, *, runs: int = 3,
-    sandbox: Sandbox | None = None, cache: Path | None = None, progress: Callable[[int, int], None] | None = None,
+    tree: Tree,
+    suite: TestSuite,
+    requirements: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    *,
+    runs: int = 3,
+    sandbox: Sandbox | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Baseline:
     """Run the suite `runs` times and measure its reach once.
 
@@ -82,7 +89,9 @@ def baseline(
             if progress:
                 progress(runs + 1, runs + 1)
     except (SandboxError, WorkerDied, OSError) as error:
-        raise UserError(f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`") from error
+        raise UserError(
+            f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`"
+        ) from error
     finally:
         remove(scratch)
     return _summary(replies, measured, suite)
@@ -107,15 +116,16 @@ def _checked(reply: Reply, limits: Limits) -> Reply:
 def _summary(replies: list[Reply], measured: Reply, suite: TestSuite) -> Baseline:
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
-    passes = {
-        test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests
-    }
+    passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
     reach, imported = _reach(measured, tests, suite)
     return Baseline(
         stable=tuple(test for test in tests if passes[test] == len(replies)),
         flaky=tuple(test for test in tests if 0 < passes[test] < len(replies)),
         failing=tuple(test for test in tests if passes[test] == 0),
-        outcomes=outcomes[-1], reach=reach, imported=imported, seconds=max(reply.seconds for reply in replies),
+        outcomes=outcomes[-1],
+        reach=reach,
+        imported=imported,
+        seconds=max(reply.seconds for reply in replies),
         collection_errors=collection_errors(replies[-1]),
     )
 

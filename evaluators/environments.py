@@ -21,7 +21,7 @@ IDENTITY = (
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
-    """The interpreter for a set of pinned requirements (pytest among them); made under `cache`/environments when missing.
+    """The interpreter for a set of pinned requirements, pytest among them; made under `cache` when missing.
 
     No requirements: the interpreter that runs this. A single absolute path: the interpreter there.
 
@@ -45,7 +45,7 @@ def _make(requirements: Sequence[str], folder: Path) -> None:
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "complete").exists():
             return
@@ -68,14 +68,22 @@ def pytest_plugins(python: Path) -> dict[str, str]:
     )
     try:
         done = subprocess.run(
-            [str(python), "-I", "-c", program], capture_output=True, text=True, timeout=120, check=False,
+            [str(python), "-I", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
             env={"PATH": os.defpath},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python") from error
+        raise UserError(
+            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python"
+        ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"the interpreter {str(python)!r} can't import pytest ({reason}): {python} -m pip install pytest")
+        raise UserError(
+            f"the interpreter {str(python)!r} can't import pytest ({reason}): {python} -m pip install pytest"
+        )
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
@@ -89,7 +97,9 @@ def _run(command: list[str], what: str) -> None:
         if code:
             output.seek(0)
             lines = [line for line in output.read().decode("utf-8", "replace").splitlines() if line.strip()]
-            reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit {code}")
+            reason = next(
+                (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit {code}"
+            )
             raise UserError(f"{what} failed: {reason} (is the network reachable, and does every pinned version exist?)")
 
 
@@ -104,5 +114,7 @@ def identity(python: Path) -> str:
             [str(python), "-I", "-c", IDENTITY], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+") from error
+        raise UserError(
+            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
+        ) from error
     return hashlib.sha256(done.stdout).hexdigest()

@@ -19,11 +19,13 @@ MISSING = TestOutcome(TestStatus.MISSING)
 UNREACHED = TestOutcome(TestStatus.UNREACHED)
 
 
-def run_tests(worker: Worker, task: Task, workspace: Workspace, *, full: bool, preparation: Preparation = UNPREPARED) -> tuple[TestRun, float]:
+def run_tests(
+    worker: Worker, task: Task, workspace: Workspace, *, full: bool, preparation: Preparation = UNPREPARED
+) -> tuple[TestRun, float]:
     """Run the task's tests on the workspace; the evidence, and the CPU seconds that it took.
 
-    The tests that can reach the change come first. The rest runs too where the change may reach anything, or with `full`
-    once FAIL_TO_PASS all pass and nothing is broken.
+    The tests that can reach the change come first. The rest runs too where the change may reach anything, or with
+    `full` once FAIL_TO_PASS all pass and nothing is broken.
 
     Raises:
         SandboxError, OSError, WorkerDied: see `Worker.run`.
@@ -47,7 +49,9 @@ def not_applied(task: Task, reason: str) -> TestRun:
     return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, End.NOT_APPLIED, reason[:LONGEST_DETAIL])
 
 
-def failing_imports(worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED) -> dict[str, str]:
+def failing_imports(
+    worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED
+) -> dict[str, str]:
     """Module -> error of those that can't be imported, each in the order given, all in one process."""
     reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), preparation)
     errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}

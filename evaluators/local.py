@@ -1,4 +1,6 @@
-"""A task made of a local repository as it lies there: its tests are run, and those that pass every time must keep passing."""
+"""A task made of a local repository as it lies there: its tests are run, and those that pass every time must keep
+passing.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,42 @@ from regrade.rewards.evidence import TestStatus
 
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and would be copied for every worker."""
-NEVER_LOADED = frozenset({
-    "xdist", "xdist.looponfail", "pytest_cov", "randomly", "random_order", "reverse", "sugar", "rerunfailures", "html", "metadata",
-    "instafail", "pytest_memray", "profiling", "flaky", "testmon", "watch", "benchmark",
-})
+NEVER_LOADED = frozenset(
+    {
+        "xdist",
+        "xdist.looponfail",
+        "pytest_cov",
+        "randomly",
+        "random_order",
+        "reverse",
+        "sugar",
+        "rerunfailures",
+        "html",
+        "metadata",
+        "instafail",
+        "pytest_memray",
+        "profiling",
+        "flaky",
+        "testmon",
+        "watch",
+        "benchmark",
+    }
+)
 """pytest plugins that spread, reorder, repeat or measure tests: a verdict needs none of them."""
 SHORTEST_LIMIT, SLACK = 10.0, 5.0
 """A candidate may take `SLACK` times as long as the unpatched suite, and at least `SHORTEST_LIMIT` seconds."""
 
 
 def local_task(
-    repo: Path, fail_to_pass: Sequence[str] = (), *, python: Path | None = None, sandbox: str = "auto", runs: int = 3,
-    cache: Path | None = None, progress: Callable[[int, int], None] | None = None, tell: Callable[[str], None] | None = None,
+    repo: Path,
+    fail_to_pass: Sequence[str] = (),
+    *,
+    python: Path | None = None,
+    sandbox: str = "auto",
+    runs: int = 3,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Task:
     """The task of a repository: PASS_TO_PASS are the tests that pass in every one of `runs` runs.
 
@@ -40,9 +66,9 @@ def local_task(
 
     Args:
         fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass.
-        python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else this one.
-        progress: called with (runs done, runs in all).
-        tell: called with each remark; None: to standard error.
+        python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
+        this one. progress: called with (runs done, runs in all). tell: called with each remark; None: to standard
+        error.
 
     Raises:
         UserError: no such folder, no test that can be run, or a FAIL_TO_PASS test that passes already.
@@ -64,8 +90,17 @@ def local_task(
     seconds = max(SHORTEST_LIMIT, round(found.seconds * SLACK, 1))
     first = next((found.outcomes[test].message for test in wanted if test in found.outcomes), "")
     return Task(
-        id=f"local:{repo.name}", repository=repo.name, base=tree, instruction="", fail_to_pass=wanted, pass_to_pass=guarded,
-        suite=found.applied_to(suite), requirements=requirements, limits=Limits(wall_seconds=seconds), source="local", failure=first,
+        id=f"local:{repo.name}",
+        repository=repo.name,
+        base=tree,
+        instruction="",
+        fail_to_pass=wanted,
+        pass_to_pass=guarded,
+        suite=found.applied_to(suite),
+        requirements=requirements,
+        limits=Limits(wall_seconds=seconds),
+        source="local",
+        failure=first,
     )
 
 
@@ -108,7 +143,13 @@ def _plugin_options(interpreter: Path) -> tuple[str, ...]:
 
 
 def _measured(
-    tree: Tree, suite: TestSuite, requirements: tuple[str, ...], python: Path, sandbox: Sandbox, runs: int, cache: Path,
+    tree: Tree,
+    suite: TestSuite,
+    requirements: tuple[str, ...],
+    python: Path,
+    sandbox: Sandbox,
+    runs: int,
+    cache: Path,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TestSuite, Baseline]:
     """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them."""
@@ -151,11 +192,17 @@ def _fail_to_pass(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
         flaky = [test for test in below if test in found.flaky]
         if below and not failing:
             if flaky:
-                raise UserError(f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs and fails in others: it can't be judged by")
-            raise UserError(f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now")
+                raise UserError(
+                    f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs and fails in others: it can't be judged by"
+                )
+            raise UserError(
+                f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
+            )
         if not below and name.split("::")[0] not in found.collection_errors:
-            raise UserError(f"the repository has no test {name!r}: give its id as pytest prints it (tests that a patch brings "
-                            "along are not taken; add the test to the repository first)")
+            raise UserError(
+                f"the repository has no test {name!r}: give its id as pytest prints it (tests that a patch brings "
+                "along are not taken; add the test to the repository first)"
+            )
         wanted.update(dict.fromkeys(failing or [name]))
     return tuple(wanted)
 

@@ -1,4 +1,4 @@
-"""What is found out once per pristine tree and suite, so that no candidate need do it again: byte code, configuration."""
+"""What is found out once per pristine tree and suite and shared by its candidates: byte code, configuration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.workers import Preparation, Request, Worker, remove
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
-"""Hooks, beside those named pytest_cmdline_* and pytest_load_*, that a conftest.py must have in place before collection."""
+"""Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""
 MAKING = ".making-"
 
 
 def prepare_suite(
-    sandbox: Sandbox, python: Path, tree: Tree, suite: TestSuite, limits: Limits, folder: Path, scratch: Path, digest: str
+    sandbox: Sandbox,
+    python: Path,
+    tree: Tree,
+    suite: TestSuite,
+    limits: Limits,
+    folder: Path,
+    scratch: Path,
+    digest: str,
 ) -> Preparation:
     """Collect the tests of the pristine tree once, with byte code written to `folder`, unless that was done before.
 
@@ -69,7 +76,9 @@ def late_conftests(tree: Tree) -> bool:
         if path.rpartition("/")[2] == "conftest.py":
             text = tree.read(path)
             hooks = set(re.findall(r"^\s*def (pytest_\w+)", text, re.MULTILINE))
-            early = {hook for hook in hooks if hook in EARLY_HOOKS or hook.startswith(("pytest_cmdline_", "pytest_load_"))}
+            early = {
+                hook for hook in hooks if hook in EARLY_HOOKS or hook.startswith(("pytest_cmdline_", "pytest_load_"))
+            }
             if early or "pytest_plugins" in text:
                 return False
     return True

@@ -19,25 +19,35 @@ StaticProbe = Callable[[Tree, Tree, Patch, Task], Any]
 """(tree before, tree after, patch, task) -> evidence; reads and never executes."""
 
 
-
 def _of(module: str) -> StaticProbe:
     """The probe of a module of `evaluators/static`, imported when it is first used."""
+
     def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
         return importlib.import_module(f"regrade.evaluators.static.{module}").probe(before, after, patch, task)
 
     return probe
 
 
-STATIC: Mapping[type, StaticProbe] = MappingProxyType({
-    LintDelta: _of("lint"), ComplexityDelta: _of("complexity"), Impact: _of("impact"), Diff: _of("diff"),
-    Integrity: _of("integrity"),
-})
+STATIC: Mapping[type, StaticProbe] = MappingProxyType(
+    {
+        LintDelta: _of("lint"),
+        ComplexityDelta: _of("complexity"),
+        Impact: _of("impact"),
+        Diff: _of("diff"),
+        Integrity: _of("integrity"),
+    }
+)
 EXECUTED = frozenset({TestRun, BuildRun})
 """Evidence that needs a sandbox."""
-UNREADABLE: Mapping[type, Any] = MappingProxyType({
-    LintDelta: LintDelta((), (), 0), ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0), Impact: Impact((), ()),
-    Diff: Diff(0, 0, ()), Integrity: Integrity(()),
-})
+UNREADABLE: Mapping[type, Any] = MappingProxyType(
+    {
+        LintDelta: LintDelta((), (), 0),
+        ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0),
+        Impact: Impact((), ()),
+        Diff: Diff(0, 0, ()),
+        Integrity: Integrity(()),
+    }
+)
 """What is known of a text that is no patch: it changes nothing."""
 NOT_MODULES = frozenset({"setup", "conftest", "conf", "noxfile", "tasks", "fabfile", "__main__"})
 """Names of Python files that do something when they are imported."""
@@ -71,7 +81,11 @@ def importable_modules(tree: Tree, task: Task) -> tuple[str, ...]:
                 continue
             parts = pure.relative_to(base).with_suffix("").parts
             packages = [base.joinpath(*parts[: count + 1], "__init__.py").as_posix() for count in range(len(parts) - 1)]
-            if all(package in paths for package in packages) and not NOT_MODULES.intersection(parts) and _are_names(parts):
+            if (
+                all(package in paths for package in packages)
+                and not NOT_MODULES.intersection(parts)
+                and _are_names(parts)
+            ):
                 found.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return tuple(sorted(found - {""}))
 

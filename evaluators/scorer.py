@@ -21,7 +21,15 @@ from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments, sandboxes
 from regrade.evaluators.executions import failing_imports, not_applied, run_tests
 from regrade.evaluators.preparations import prepare_suite
-from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, code_version, compiled, importable_modules, static_evidence
+from regrade.evaluators.probes import (
+    EXECUTED,
+    STATIC,
+    StaticProbe,
+    code_version,
+    compiled,
+    importable_modules,
+    static_evidence,
+)
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.selection import selected_tests
 from regrade.evaluators.store import EvidenceStore, key_of
@@ -74,7 +82,11 @@ class Scorer(AbstractContextManager["Scorer"]):
     """
 
     def __init__(
-        self, *, workers: int | None = None, sandbox: str = "auto", cache: Path | None = None,
+        self,
+        *,
+        workers: int | None = None,
+        sandbox: str = "auto",
+        cache: Path | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
     ) -> None:
         """
@@ -141,7 +153,8 @@ class Scorer(AbstractContextManager["Scorer"]):
 
         Args:
             needs: types of evidence.
-            full: run the whole suite where the tests that reach the change say that the patch is good. Otherwise the tests that
+            full: run the whole suite where the tests that reach the change say that the patch is good. Otherwise the
+            tests that
                 can't reach the change are UNREACHED.
             progress: called in this thread.
 
@@ -161,11 +174,15 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _check(self, needs: Collection[type]) -> None:
         for kind in needs:
             if kind not in EXECUTED and kind not in self._static:
-                raise ValueError(f"nothing gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})")
+                raise ValueError(
+                    f"nothing gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})"
+                )
 
     # ------------------------------------------------------------ planning
 
-    def _gather(self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None) -> list[EvidenceSet]:
+    def _gather(
+        self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None
+    ) -> list[EvidenceSet]:
         works = self._plan(jobs, needs, full)
         waiting = deque(sorted((work for work in works if work.missing), key=_group))
         done = sum(len(work.places) for work in works if not work.missing)
@@ -173,7 +190,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         if progress:
             progress(done, len(jobs))
         finished: deque[_Work] = deque()
-        futures = {self._pool.submit(self._drain, waiting, finished, full) for _ in range(min(self._count, len(waiting)))}
+        futures = {
+            self._pool.submit(self._drain, waiting, finished, full) for _ in range(min(self._count, len(waiting)))
+        }
         try:
             while futures:
                 ended, futures = wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -209,12 +228,23 @@ class Scorer(AbstractContextManager["Scorer"]):
         return list(works.values())
 
     def _task_key(self, task: Task) -> str:
-        """Digest of all of a task that could change its evidence: `Task.digest`, without hashing a shared root for every task."""
+        """Digest of all of a task that could change its evidence: `Task.digest`, without hashing a shared root for
+        every task.
+        """
         base, suite = task.base, task.suite
         reach = "none" if suite.reach is None else "measured"
         replaced = sorted(base.replaced.items())
-        parts = (self._roots.digest(base.root), replaced, sorted(base.removed), task.fail_to_pass, task.pass_to_pass, suite,
-                 task.limits, reach, self._environments.identity(task.requirements))
+        parts = (
+            self._roots.digest(base.root),
+            replaced,
+            sorted(base.removed),
+            task.fail_to_pass,
+            task.pass_to_pass,
+            suite,
+            task.limits,
+            reach,
+            self._environments.identity(task.requirements),
+        )
         return key_of([repr(parts)]).hex()
 
     def _evidence_key(self, task_key: str, patch_digest: str, kind: type, full: bool) -> bytes:
@@ -295,7 +325,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         return run
 
     def _build(self, work: _Work, workspace: Workspace) -> BuildRun:
-        """Byte-compile, then import every module; what fails to import at the base as well is not held against the patch."""
+        """Byte-compile, then import every module; what fails to import at the base as well is not held against the
+        patch.
+        """
         task = work.task
         build = compiled(workspace.before, workspace.after, work.patch, task)
         if not build.ok or selected_tests(task, workspace) is not None:
@@ -308,8 +340,11 @@ class Scorer(AbstractContextManager["Scorer"]):
             base = Workspace(task.base, task.base)
             failing_before = failing_imports(worker, task, base, importable_modules(task.base, task), prepared)
             self._base_imports[work.task_key] = frozenset(failing_before)
-        new = [f"{module}: {why}" if module else why for module, why in failing.items()
-               if module not in self._base_imports[work.task_key]]
+        new = [
+            f"{module}: {why}" if module else why
+            for module, why in failing.items()
+            if module not in self._base_imports[work.task_key]
+        ]
         return replace(build, ok=False, error=new[0]) if new else build
 
     def _worker(self, task: Task) -> Worker:
@@ -343,7 +378,13 @@ class Scorer(AbstractContextManager["Scorer"]):
         with self._preparing:
             if key not in self._preparations:
                 self._preparations[key] = prepare_suite(
-                    self.sandbox, python, task.base, task.suite, task.limits, self._bytecode_folder(python), self._scratch,
+                    self.sandbox,
+                    python,
+                    task.base,
+                    task.suite,
+                    task.limits,
+                    self._bytecode_folder(python),
+                    self._scratch,
                     self._roots.digest(task.base.root),
                 )
             return self._preparations[key].of(task)
@@ -356,7 +397,8 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _count_up(self, **amounts: float) -> None:
         with self._lock:
             self.stats = replace(
-                self.stats, **{name: getattr(self.stats, name) + amount for name, amount in amounts.items()}  # type: ignore[arg-type]
+                self.stats,
+                **{name: getattr(self.stats, name) + amount for name, amount in amounts.items()},
             )
 
 

@@ -13,15 +13,22 @@ from regrade.datasets.tasks import Task
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
 LETTERS: Mapping[TestStatus, str] = {
-    TestStatus.PASSED: "p", TestStatus.FAILED: "f", TestStatus.ERROR: "e", TestStatus.SKIPPED: "s", TestStatus.XFAILED: "x",
-    TestStatus.MISSING: "m", TestStatus.UNREACHED: "u",
+    TestStatus.PASSED: "p",
+    TestStatus.FAILED: "f",
+    TestStatus.ERROR: "e",
+    TestStatus.SKIPPED: "s",
+    TestStatus.XFAILED: "x",
+    TestStatus.MISSING: "m",
+    TestStatus.UNREACHED: "u",
 }
 _PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
 
 
 def encode(evidence: Any) -> str:
     """One record of evidence (a frozen dataclass) as JSON. A TestRun leaves its test ids out: the task has them."""
-    return json.dumps(_encoded_run(evidence) if isinstance(evidence, TestRun) else _plain(evidence), separators=(",", ":"))
+    return json.dumps(
+        _encoded_run(evidence) if isinstance(evidence, TestRun) else _plain(evidence), separators=(",", ":")
+    )
 
 
 def decode(kind: type, text: str, task: Task) -> Any:
@@ -34,10 +41,17 @@ def _encoded_run(run: TestRun) -> dict[str, Any]:
     outcomes = [run.outcomes[test] for test in run.fail_to_pass + run.pass_to_pass]
     words = {
         str(index): [outcome.message, outcome.seconds]
-        for index, outcome in enumerate(outcomes) if outcome.message or outcome.seconds
+        for index, outcome in enumerate(outcomes)
+        if outcome.message or outcome.seconds
     }
-    return {"letters": "".join(LETTERS[outcome.status] for outcome in outcomes), "words": words, "end": run.end.value,
-            "detail": run.detail, "scope": run.scope, "seconds": run.seconds}
+    return {
+        "letters": "".join(LETTERS[outcome.status] for outcome in outcomes),
+        "words": words,
+        "end": run.end.value,
+        "detail": run.detail,
+        "scope": run.scope,
+        "seconds": run.seconds,
+    }
 
 
 def _decoded_run(data: Mapping[str, Any], task: Task) -> TestRun:

@@ -18,8 +18,8 @@ from regrade.evaluators.serialisation import decode, encode
 class EvidenceStore:
     """Evidence by a key that covers all that could change it. Many threads and processes may use one file at once.
 
-    Each record is written in a transaction of its own (SQLite, write-ahead log), so a process killed at any moment loses
-    at most the record that it was writing.
+    Each record is written in a transaction of its own (SQLite, write-ahead log), so a process killed at any moment
+    loses at most the record that it was writing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +30,13 @@ class EvidenceStore:
             self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
+            )
         except (sqlite3.Error, OSError) as error:
             raise UserError(
-                f"the evidence store {str(path)!r} can't be used ({error}): delete it, or name another folder with --cache or $REGRADE_CACHE"
+                f"the evidence store {str(path)!r} can't be used ({error}): "
+                "delete it, or name another folder with $REGRADE_CACHE"
             ) from error
 
     def get(self, key: bytes, kind: type, task: Task) -> Any | None:

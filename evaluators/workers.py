@@ -20,10 +20,21 @@ START_SECONDS = 300.0
 """A start takes a second; on a machine that is very busy it takes longer."""
 GRACE_SECONDS = 60.0
 PATIENCE = 10
-"""The worker keeps the candidate's clock; only after this many times the limit, and the grace, is the whole sandbox hung."""
+"""The worker keeps the candidate's clock; only after this many times the limit, and the grace, is the whole sandbox
+hung.
+"""
 ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "USER": "candidate", "LOGNAME": "candidate",
-    "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "USER": "candidate",
+    "LOGNAME": "candidate",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "120",
 }
 
 
@@ -85,7 +96,9 @@ class Reply:
     stopped: str
     """What this side stopped it for: `timeout`, `memory`, `disk`; or empty."""
     records: tuple[list[Any], ...]
-    """The lines that `inside/recorder.py` and `inside/reach.py` describe, and `["done", status]` or `["left", error]` at the end."""
+    """The lines that `inside/recorder.py` and `inside/reach.py` describe, and `["done", status]` or `["left", error]`
+    at the end.
+    """
     output: str
     """The end of what it printed."""
     seconds: float
@@ -96,8 +109,14 @@ class Worker:
     """One warm sandbox with one folder for trees. Not for use by several threads at once."""
 
     def __init__(
-        self, sandbox: Sandbox, python: Path, scratch: Path, bytecode: Path | None = None, *,
-        writable_bytecode: bool = False, limits: Limits | None = None,
+        self,
+        sandbox: Sandbox,
+        python: Path,
+        scratch: Path,
+        bytecode: Path | None = None,
+        *,
+        writable_bytecode: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         """`scratch`: an existing folder of its own; `bytecode`: a folder of byte code that candidates see."""
         self._sandbox = sandbox
@@ -137,7 +156,12 @@ class Worker:
         if answer["stopped"] or not answer["clean"]:
             self.close()  # a fresh sandbox for the next candidate
         return Reply(
-            answer["status"], answer["stopped"], tuple(_records(answer["lines"])), answer["output"], answer["seconds"], answer["cpu"]
+            answer["status"],
+            answer["stopped"],
+            tuple(_records(answer["lines"])),
+            answer["output"],
+            answer["seconds"],
+            answer["cpu"],
         )
 
     def close(self) -> None:
@@ -176,7 +200,10 @@ class Worker:
             environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))
         program = Program(
             self._python,
-            ("-s", "-P", "-c", self._program()), tuple(mounts), environment, self._limits,
+            ("-s", "-P", "-c", self._program()),
+            tuple(mounts),
+            environment,
+            self._limits,
         )
         self._session = self._sandbox.start(program)
         self.starts += 1
@@ -201,10 +228,16 @@ class Worker:
         if self._bytecode and preparation.bytecode:
             bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"
         return {
-            "kind": request.kind, "root": root, "python_path": request.suite.python_path,
-            "paths": request.paths or request.suite.paths, "options": (*request.suite.options, *request.options),
-            "select": None if request.select is None else sorted(request.select), "modules": request.modules,
-            "limits": asdict(request.limits), "reach": request.reach, "bytecode": bytecode,
+            "kind": request.kind,
+            "root": root,
+            "python_path": request.suite.python_path,
+            "paths": request.paths or request.suite.paths,
+            "options": (*request.suite.options, *request.options),
+            "select": None if request.select is None else sorted(request.select),
+            "modules": request.modules,
+            "limits": asdict(request.limits),
+            "reach": request.reach,
+            "bytecode": bytecode,
             "session": preparation.session if not request.reach and request.kind == "tests" else "",
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
@@ -239,7 +272,9 @@ class Worker:
 
 
 def _records(lines: Sequence[str]) -> list[list[Any]]:
-    """The lines that are whole records: the last one of a killed candidate may be cut, and none is trusted to be well formed."""
+    """The lines that are whole records: the last one of a killed candidate may be cut, and none is trusted to be well
+    formed.
+    """
     records = []
     for line in lines:
         try:

@@ -78,7 +78,9 @@ def _applied(base: Tree, patch: Patch) -> dict[str, str | None]:
                 (folder / path).write_bytes(content)
         _git_apply(folder, patch)
         after = _files_in(folder)
-    changed = {path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    changed = {
+        path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    }
     for path in changed.keys() - before.keys():
         if _content(base, path) is not None:
             raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
@@ -92,7 +94,9 @@ def _content(base: Tree, path: str) -> bytes | None:
     if path in base.removed or source.is_symlink() or not source.is_file():
         return None
     if not source.resolve().is_relative_to(base.root.resolve()):
-        raise PatchError(f"{path!r} leads out of the repository through a link: a patch may touch only the repository's own files")
+        raise PatchError(
+            f"{path!r} leads out of the repository through a link: a patch may touch only the repository's own files"
+        )
     return source.read_bytes()
 
 
@@ -102,12 +106,23 @@ def _text(content: bytes | None) -> str | None:
 
 def _git_apply(folder: Path, patch: Patch) -> None:
     # Without a repository around it and without any configuration of the user's.
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "GIT_CEILING_DIRECTORIES": str(folder.parent), "LC_ALL": "C",
-                   "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "HOME": str(folder.parent)}
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "HOME": str(folder.parent),
+    }
     try:
         done = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", f"-p{_strip(patch)}", "-"], cwd=folder, env=environment,
-            input=patch.text.encode("utf-8", "surrogateescape"), capture_output=True, timeout=60, check=False,
+            ["git", "apply", "--whitespace=nowarn", f"-p{_strip(patch)}", "-"],
+            cwd=folder,
+            env=environment,
+            input=patch.text.encode("utf-8", "surrogateescape"),
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise PatchError("git apply did not end within 60 s: the patch is too large") from error
@@ -138,7 +153,8 @@ class Folder:
     """A folder that holds exactly one tree at a time, laid anew before each candidate.
 
     A candidate may write anywhere in it. So before the next tree is laid every entry is compared with what was laid, by
-    inode, size, mode, modification and change time (the last can't be set by a program), and what differs is laid again.
+    inode, size, mode, modification and change time (the last can't be set by a program), and what differs is laid
+    again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -229,7 +245,7 @@ class Folder:
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
-        with open(target, "xb") as file:
+        with target.open("xb") as file:
             file.write(content)
         target.chmod(0o777 if executable else 0o666)
         os.utime(target, (time, time))
@@ -254,7 +270,7 @@ class Folder:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:
-                os.unlink(entry.path)
+                Path(entry.path).unlink()
 
 
 def _parents(path: str) -> list[str]:
@@ -265,5 +281,3 @@ def _parents(path: str) -> list[str]:
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_ino, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
-
-

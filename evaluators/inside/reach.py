@@ -1,8 +1,8 @@
 """A pytest plugin that finds out which functions each test executes.
 
-Each test runs in a fork of its own from the state after collection, so that neither a cache that an earlier test filled nor a
-fixture that an earlier test set up hides what it depends on. A test whose work escapes the profiler (it starts another
-process or replaces the profile function) is opaque: it may reach everything.
+Each test runs in a fork of its own from the state after collection, so that neither a cache that an earlier test filled
+nor a fixture that an earlier test set up hides what it depends on. A test whose work escapes the profiler (it starts
+another process or replaces the profile function) is opaque: it may reach everything.
 
 Lines: `["imported", [keys]]` and `["reach", id, [keys], opaque]`; a key is `file::qualified.name`, the name cut at the
 outermost function.
@@ -88,5 +88,5 @@ class ReachRecorder:
         for code in tuple(self._codes.values()):
             if code.co_flags & CO_OPTIMIZED and code.co_filename.startswith(self._root):
                 name = code.co_qualname.split(".<locals>")[0]
-                keys.add(f"{code.co_filename[len(self._root):]}::{name}")
+                keys.add(f"{code.co_filename[len(self._root) :]}::{name}")
         return sorted(keys)

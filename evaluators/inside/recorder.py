@@ -1,7 +1,7 @@
 """A pytest plugin that writes down what became of each test, one JSON line a test, as soon as it is known.
 
-Lines: `["configuration", path of pytest's configuration file or empty]`, `["test", id, status, seconds, message]`, `["collect", id of the node that failed to collect, message]`.
-What was written before a crash stays written.
+Lines: `["configuration", path of pytest's configuration file or empty]`, `["collect", id of a node that failed to
+collect, message]`, `["test", id, status, seconds, message]`. What was written before a crash stays written.
 """
 
 from __future__ import annotations

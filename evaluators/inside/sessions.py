@@ -69,7 +69,9 @@ class _HeldSession:
         path, modules = sys.path[:], set(sys.modules)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         try:
-            status = int(pytest.main([*candidates.arguments(request), *configuration, anchor], plugins=[self, self._recorder]))
+            status = int(
+                pytest.main([*candidates.arguments(request), *configuration, anchor], plugins=[self, self._recorder])
+            )
         except BaseException as error:
             if self._write is not None:
                 candidates.leave(self._write, error)
@@ -84,7 +86,9 @@ class _HeldSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool | None:
-        """In the worker: fork a candidate for each request; True ends the session. In a child: None, so that it goes on."""
+        """In the worker: fork a candidate for each request; True ends the session. In a child: None, so that it goes
+        on.
+        """
         request = self.pending
         while request is not None and request["session"] == self._first["session"] and request["paths"]:
             if _imported_from(request["root"]):
@@ -112,4 +116,6 @@ class _HeldSession:
 
 def _imported_from(root: str) -> bool:
     """Was anything of the tree imported?"""
-    return any((getattr(module, "__file__", None) or "").startswith(root + "/") for module in list(sys.modules.values()))
+    return any(
+        (getattr(module, "__file__", None) or "").startswith(root + "/") for module in list(sys.modules.values())
+    )

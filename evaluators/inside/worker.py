@@ -1,7 +1,7 @@
 """The warm worker: a preloaded interpreter that forks one child per candidate.
 
-It reads one JSON request a line on its standard input and answers on its standard output with `{"event": "forked"}` as soon
-as the candidate lives and then one line with the result. Nothing of a candidate is imported here: all of it happens in
+It reads one JSON request a line on its standard input. It answers on its standard output: `{"event": "forked"}` as soon
+as the candidate lives, then one line with the result. Nothing of a candidate is imported here: all of it happens in
 the child, whose results come back through a memory file that only the child holds.
 """
 
@@ -33,12 +33,13 @@ OUTPUT_TAIL = 4000
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PRELOADED = """
-    abc argparse array ast asyncio base64 bisect calendar cmath collections collections.abc concurrent.futures contextlib
-    copy copyreg csv ctypes dataclasses datetime decimal difflib dis doctest enum errno fractions functools gc glob gzip
-    hashlib heapq html importlib.metadata inspect io itertools json keyword linecache locale logging marshal math numbers
-    operator os.path pathlib pickle pkgutil platform pprint queue random re secrets shlex shutil socket statistics string
-    struct subprocess sysconfig tempfile textwrap threading time timeit token tokenize traceback types typing unicodedata
-    unittest unittest.mock urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile
+    abc argparse array ast asyncio base64 bisect calendar cmath collections collections.abc concurrent.futures
+    contextlib copy copyreg csv ctypes dataclasses datetime decimal difflib dis doctest enum errno fractions functools
+    gc glob gzip hashlib heapq html importlib.metadata inspect io itertools json keyword linecache locale logging
+    marshal math numbers operator os.path pathlib pickle pkgutil platform pprint queue random re secrets shlex shutil
+    socket statistics string struct subprocess sysconfig tempfile textwrap threading time timeit token tokenize
+    traceback types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref xml.etree.ElementTree
+    zipfile
 """
 """Modules of the standard library that most suites import."""
 
@@ -107,10 +108,18 @@ class Worker:
             end = watching.watch(child, self._requests, request, alone=self._alone)
             watching.kill_rest(child, alone=self._alone)
             clean = cleaning.clean(self._user, self._original) if self._alone else True
-            self._answer({
-                "event": "done", "status": end.status, "stopped": end.stopped, "seconds": time.monotonic() - started,
-                "cpu": end.cpu_seconds, "lines": _lines(results), "output": _tail(self._output), "clean": clean,
-            })
+            self._answer(
+                {
+                    "event": "done",
+                    "status": end.status,
+                    "stopped": end.stopped,
+                    "seconds": time.monotonic() - started,
+                    "cpu": end.cpu_seconds,
+                    "lines": _lines(results),
+                    "output": _tail(self._output),
+                    "clean": clean,
+                }
+            )
         finally:
             os.close(results)
         return None

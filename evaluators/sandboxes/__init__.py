@@ -13,7 +13,19 @@ from regrade.evaluators.sandboxes.process import Process
 KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}
 """In the order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
 
-__all__ = ["KINDS", "Bubblewrap", "Docker", "Mount", "Process", "Program", "Sandbox", "SandboxError", "Session", "available", "choose"]
+__all__ = [
+    "KINDS",
+    "Bubblewrap",
+    "Docker",
+    "Mount",
+    "Process",
+    "Program",
+    "Sandbox",
+    "SandboxError",
+    "Session",
+    "available",
+    "choose",
+]
 
 
 def available() -> dict[str, str]:

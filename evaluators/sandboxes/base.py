@@ -32,7 +32,7 @@ class Program:
     arguments: tuple[str, ...]
     mounts: tuple[Mount, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     scratch_mb: int = 256
     """Size of the writable temporary folder."""
 

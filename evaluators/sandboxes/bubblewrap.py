@@ -18,9 +18,10 @@ FIRST_CANDIDATE_USER = 200_000
 class Bubblewrap:
     """Own user, pid, network, ipc, uts and mount namespaces; no capabilities; everything read-only but what is named.
 
-    Started by root, it makes no user namespace: the worker keeps only the capabilities to change its user id and to kill, and
-    candidates run under an id of their own. Started by anyone else, or with `user_namespace`, worker and candidate share the
-    one id of the user namespace; the kernel then protects the worker as the first process of the pid namespace.
+    Started by root, it makes no user namespace: the worker keeps only the capabilities to change its user id and to
+    kill, and candidates run under an id of their own. Started by anyone else, or with `user_namespace`, worker and
+    candidate share the one id of the user namespace; the kernel then protects the worker as the first process of the
+    pid namespace.
     """
 
     name = "bubblewrap"
@@ -33,7 +34,7 @@ class Bubblewrap:
 
     def problem(self) -> str:
         if shutil.which("bwrap") is None:
-            return "the program `bwrap` is not installed: install it with `apt-get install bubblewrap` or `dnf install bubblewrap`"
+            return "the program `bwrap` is not installed: apt-get install bubblewrap (or dnf, pacman)"
         try:
             session = PipedSession([*self._frame(256), "--", "/bin/echo", "works"], {})
         except SandboxError as error:
@@ -59,7 +60,15 @@ class Bubblewrap:
             command += ["--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target]
         for name, value in program.environment.items():
             command += ["--setenv", name, value]
-        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", str(program.python.absolute()), *program.arguments]
+        command += [
+            "--remount-ro",
+            "/dev",
+            "--remount-ro",
+            "/",
+            "--",
+            str(program.python.absolute()),
+            *program.arguments,
+        ]
         return PipedSession(command, {})
 
     def _frame(self, scratch_mb: int) -> list[str]:
@@ -67,9 +76,9 @@ class Bubblewrap:
         # By its own path: the environment that bwrap starts with is empty.
         command = [shutil.which("bwrap") or "bwrap", *self._namespaces()]
         for path in SYSTEM:
-            if os.path.islink(path):
-                command += ["--symlink", os.readlink(path), path]
-            elif os.path.exists(path):
+            if Path(path).is_symlink():
+                command += ["--symlink", str(Path(path).readlink()), path]
+            elif Path(path).exists():
                 command += ["--ro-bind", path, path]
         command += ["--proc", "/proc", "--dev", "/dev", "--clearenv"]
         for folder in ("/tmp", "/dev/shm"):
@@ -77,14 +86,26 @@ class Bubblewrap:
         return command
 
     def _namespaces(self) -> list[str]:
-        shared = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--as-pid-1",
-                  "--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
+        shared = [
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--as-pid-1",
+            "--die-with-parent",
+            "--new-session",
+            "--hostname",
+            "sandbox",
+            "--cap-drop",
+            "ALL",
+        ]
         if self._user_namespace:
             return ["--unshare-user", "--uid", "1000", "--gid", "1000", *shared]
         return [*shared, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_KILL"]
 
     def _advice(self, errors: str) -> str:
-        advice = "user namespaces may be switched off (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+        advice = "user namespaces may be switched off, see `sysctl -a | grep userns`"
         if Path("/.dockerenv").exists():
             advice = "inside a container it needs --security-opt seccomp=unconfined or the capability SYS_ADMIN"
         return f"a trial start failed ({errors or 'no message'}): {advice}"

@@ -28,11 +28,11 @@ WORKER_MEMORY_MB = 256
 
 
 class Docker:
-    """One container a worker: no network, no capabilities, read-only, limited memory and processes, gVisor where installed.
+    """One container a worker: no network, no capabilities, read-only, limited; under gVisor where that is installed.
 
-    Without an image of its own it needs no registry: an empty image, in which this machine's /usr, libraries and interpreters
-    are seen read-only, so that the tests run by the same interpreter as in the other sandboxes. With an image
-    (`docker:IMAGE`), that image's `python3` runs, and must have pytest.
+    Without an image of its own it needs no registry: an empty image, in which this machine's /usr, libraries and
+    interpreters are seen read-only, so that the tests run by the same interpreter as in the other sandboxes. With an
+    image (`docker:IMAGE`), that image's `python3` runs, and must have pytest.
     """
 
     isolated = True
@@ -54,10 +54,12 @@ class Docker:
             client = docker.APIClient(timeout=20)
             client.ping()
         except docker.errors.DockerException as error:
-            return f"no Docker engine answers ({_first_line(error)}): start one (`systemctl start docker`) or set $DOCKER_HOST"
+            return f"no Docker engine answers ({_first_line(error)}): start one (`dockerd`) or set $DOCKER_HOST"
         try:
             _remove_leftovers(client)
-            session = ContainerSession(client, self._configuration(client, ["/bin/echo", "works"], [], Program(Path("/"), (), ())))
+            session = ContainerSession(
+                client, self._configuration(client, ["/bin/echo", "works"], [], Program(Path("/"), (), ()))
+            )
         except (docker.errors.DockerException, SandboxError, OSError) as error:
             return f"a trial container could not be started: {_first_line(error)}"
         try:
@@ -95,17 +97,34 @@ class Docker:
         memory = (program.limits.memory_mb + WORKER_MEMORY_MB) << 20
         user = "0:0" if self.candidate_user >= 0 else f"{os.getuid()}:{os.getgid()}"
         host = client.create_host_config(
-            network_mode="none", read_only=True, mounts=binds, cap_drop=["ALL"],
+            network_mode="none",
+            read_only=True,
+            mounts=binds,
+            cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"] if self.candidate_user >= 0 else [],
-            security_opt=["no-new-privileges"], pids_limit=max(256, 2 * program.limits.processes), mem_limit=memory,
-            memswap_limit=memory, tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={program.scratch_mb}m"},
-            shm_size=64 << 20, ipc_mode="private", auto_remove=True, runtime=_runtime(client),
+            security_opt=["no-new-privileges"],
+            pids_limit=max(256, 2 * program.limits.processes),
+            mem_limit=memory,
+            memswap_limit=memory,
+            tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={program.scratch_mb}m"},
+            shm_size=64 << 20,
+            ipc_mode="private",
+            auto_remove=True,
+            runtime=_runtime(client),
             ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="core", soft=0, hard=0)],
         )
         return {
-            "image": self.image or _host_image(client), "command": command, "entrypoint": [], "user": user, "hostname": "sandbox",
-            "environment": dict(program.environment), "stdin_open": True, "detach": False, "host_config": host,
-            "labels": {LABEL: "1", OWNER: _owner()}, "working_dir": "/",
+            "image": self.image or _host_image(client),
+            "command": command,
+            "entrypoint": [],
+            "user": user,
+            "hostname": "sandbox",
+            "environment": dict(program.environment),
+            "stdin_open": True,
+            "detach": False,
+            "host_config": host,
+            "labels": {LABEL: "1", OWNER: _owner()},
+            "working_dir": "/",
         }
 
 
@@ -153,7 +172,7 @@ class ContainerSession:
                 return data
 
     def _take(self, size: int, deadline: float) -> bytes:
-        """Exactly `size` bytes; fewer at the end of the stream. What came before a time-out is kept for the next call."""
+        """Exactly `size` bytes, or none at the end. What came before a time-out is kept for the next call."""
         while len(self._buffer) < size:
             ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -190,11 +209,11 @@ class ContainerSession:
 
 
 def _is_real(path: str) -> bool:
-    return os.path.exists(path) and not os.path.islink(path)
+    return Path(path).exists() and not Path(path).is_symlink()
 
 
 def _host_image(client: Any) -> str:
-    """An image that holds nothing but this machine's top-level links, such as /lib -> usr/lib. Made where it is missing."""
+    """An image that holds nothing but this machine's top-level links (/lib -> usr/lib); made where it is missing."""
     import docker
 
     content = _host_archive()
@@ -210,11 +229,12 @@ def _host_archive() -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for path in SYSTEM:
-            if os.path.islink(path):
+            if Path(path).is_symlink():
                 entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
+                entry.type, entry.linkname = tarfile.SYMTYPE, str(Path(path).readlink())
                 archive.addfile(entry)
-        for folder, mode in (("tmp", 0o1777), ("etc", 0o755), ("usr", 0o755)):  # a tmpfs takes the mode of what it covers
+        # A tmpfs takes the mode of what it covers.
+        for folder, mode in (("tmp", 0o1777), ("etc", 0o755), ("usr", 0o755)):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
             archive.addfile(entry)

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/etc/localtime",
+)
 """Programs and shared libraries; /etc is not shown, since it may hold secrets."""
 
 
@@ -19,20 +29,23 @@ def interpreter_folders(python: Path) -> tuple[Path, ...]:
     Raises:
         UserError: `python` does not run.
     """
-    program = "import json, sys; print(json.dumps([sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]))"
-    try:
-        answer = subprocess.run([str(python), "-I", "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+") from error
-    found = {os.path.normpath(path) for path in json.loads(answer.stdout)}
-    found |= {os.path.realpath(path) for path in found}
-    link = str(python.absolute())
-    while os.path.islink(link):
-        link = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
-        if not any(link.startswith(f"{folder}/") for folder in found):
-            found.add(os.path.dirname(os.path.dirname(link)))
-    outside = {path for path in found if not any(path == top or path.startswith(f"{top}/") for top in SYSTEM)}
-    return tuple(
-        Path(path) for path in sorted(outside)
-        if path != "/" and not any(path != other and path.startswith(f"{other}/") for other in outside)
+    program = (
+        "import json, sys; print(json.dumps([sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]))"
     )
+    try:
+        answer = subprocess.run(
+            [str(python), "-I", "-c", program], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(
+            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
+        ) from error
+    found = {Path(path) for path in json.loads(answer.stdout)}
+    found |= {path.resolve() for path in found}
+    link = python.absolute()
+    while link.is_symlink():
+        link = Path(os.path.normpath(link.parent / link.readlink()))
+        if not any(link.is_relative_to(folder) for folder in found):
+            found.add(link.parent.parent)
+    outside = {path for path in found if path != Path("/") and not any(path.is_relative_to(top) for top in SYSTEM)}
+    return tuple(sorted(path for path in outside if not any(other in path.parents for other in outside)))

@@ -21,8 +21,13 @@ class PipedSession:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                env=dict(environment), start_new_session=True, bufsize=0,
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=dict(environment),
+                start_new_session=True,
+                bufsize=0,
             )
         except OSError as error:
             self._errors.close()
