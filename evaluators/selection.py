@@ -85,7 +85,7 @@ def _differing(old: str, new: str) -> set[str] | None:
 @lru_cache(maxsize=256)
 def text_outline(source: str) -> Outline | None:
     """The file's outline as text; None where it is no Python, or a body shares a line with something else."""
-    module = _parsed(source)
+    module = None if "\r" in source else _parsed(source)
     if module is None:
         return None
     lines = source.split("\n")
