@@ -118,7 +118,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     if not n:
         return Interval(0.0, 1.0)
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return Interval(max(0.0, float(low)), min(1.0, float(high)))
+    return Interval(float(low) if successes else 0.0, float(high) if successes < n else 1.0)  # exact at the ends
 
 
 def t_interval(sample: Clusters, confidence: float = 0.95) -> Interval:

@@ -74,7 +74,10 @@ class Canvas:
 
 @contextmanager
 def canvas(name: str, description: str, width: float = 390, height: float = 250) -> Iterator[Canvas]:
-    """Draw a plot of `width` x `height` CSS pixels, shrunk or grown to its column. `name` keeps ids of several figures in one page apart."""
+    """Draw a plot of `width` x `height` CSS pixels, shrunk or grown to its column.
+
+    `name` keeps the ids of several figures in one page apart.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 

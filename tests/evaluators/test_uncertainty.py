@@ -43,6 +43,8 @@ def test_wilson_agrees_with_statsmodels_and_scipy():
         assert ours == pytest.approx((theirs.low, theirs.high))
         assert ours == pytest.approx(proportion_confint(successes, n, method="wilson"), abs=1e-12)
     assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 12).low == 0.0
+    assert wilson(12, 12).high == 1.0
 
 
 def test_standard_error_is_that_of_a_regression_with_clusters():

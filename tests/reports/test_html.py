@@ -1,0 +1,165 @@
+import html.parser
+import json
+import re
+import shutil
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.runs import Run
+from regrade.reports import attempts
+from regrade.reports.attempts import diff_lines, task_views
+from regrade.reports.html_report import write_report
+from regrade.reports.page import Page, build_page
+from regrade.reports.results import load_results
+from regrade.reports.svg import INKS, canvas
+
+VOID = {"meta", "input", "br", "path", "use", "rect", "link"}
+
+
+class Outline(html.parser.HTMLParser):
+    """What a page is made of; raises where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts = 0
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.scripts += tag == "script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(finished_run) -> str:
+    path = write_report(finished_run)
+    assert path == finished_run / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(finished_run) -> Page:
+    return build_page(load_results(finished_run))
+
+
+def test_the_page_is_whole_and_fetches_nothing(page, finished_run):
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.scripts == 1
+    assert not [found for found in outline.attributes if found[1] == "src"]
+    targets = [value for _, name, value in outline.attributes if name == "href"]
+    assert targets
+    assert all(target.startswith("#") and target[1:] in outline.ids for target in targets)
+    assert not re.search(r"@import|url\((?!#)|https?://", page)
+    assert "default-src 'none'" in page
+    assert len(page) < 1_000_000
+    assert (finished_run / "summary.json").exists()
+
+
+def test_the_page_shows_what_was_found(page):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+    assert re.search(r"(Expert iteration improves on SFT|No difference shown between Expert iteration and SFT)", text)
+    assert "Expert iteration fixes 33.3 % of 12 held-out tasks without breaking anything, SFT 25.0 %" in text
+    for section in ("result", "policies", "temperatures", "tasks", "reward", "training", "time", "data"):
+        assert f'id="{section}"' in page
+    assert "loss was not finite at step 1" in text
+    assert "execution 25 %" in text
+    assert "they speak of new bugs in these repositories" in text
+    assert "assert m.f5(1) == 6" in text  # a failing test
+    assert "test_m.py::test_f5" in text  # a broken one
+
+
+def test_what_policies_wrote_is_text_and_never_markup(page):
+    assert "'&lt;b&gt;' *" in page or "&#39;&lt;b&gt;&#39; *" in page
+    assert "<b>' *" not in page
+    assert "&lt;broken&gt;" in page
+
+
+def test_charts_take_their_colours_from_the_page(page):
+    charts = re.findall(r'<svg class="chart".*?</svg>', page, flags=re.DOTALL)
+    assert len(charts) >= 9
+    assert not re.search(r"#[0-9a-f]{6}\b", "".join(charts))
+    for ink in set(re.findall(r"var\(--(\w+)\)", page)) - {"ink"}:
+        assert page.count(f"--{ink}:") >= 1, ink
+    assert page.count("prefers-color-scheme: dark") == 1
+
+
+def test_numbers_on_the_axes_are_not_cut():
+    with canvas("test", 'a "quoted" chart') as drawing:
+        drawing.axes.plot([0, 1], [0, 1], color=INKS["s1"], gid=drawing.tip("a < b & c"))
+        drawing.axes.set_yticks([0.12345, 0.5], ["0.12345", "$x$ costs $5"])
+    assert ">0.12345<" in drawing.svg
+    assert ">$x$ costs $5<" in drawing.svg
+    assert "<title>a &lt; b &amp; c</title>" in drawing.svg
+    assert "stroke: var(--s1)" in drawing.svg
+    assert 'aria-label="a &#34;quoted&#34; chart"' in drawing.svg
+
+
+def test_tasks_are_grouped_by_who_fixed_them(built):
+    assert built.groups == {"won": 6, "lost": 1, "both": 2, "none": 3}
+    assert [view.group for view in built.views] == ["won"] * 6 + ["lost"] + ["both"] * 2 + ["none"] * 3
+    won = built.views[0]
+    assert won.id == "task-03"
+    assert [(who.label, who.count, n) for who, n in won.scores] == [
+        ("SFT", 0, 1), ("Expert iteration", 1, 2), ("SFT, equal time", 0, 1),
+    ]
+    first, second = won.attempts[0], won.attempts[1]
+    assert [(who.label, who.count) for who in first.who] == [("Expert iteration", 1)]
+    assert ("good", "fixed") in first.marks
+    assert second.broken_tests == ("test_m.py::test_f4",)
+    assert first.parts[0]["name"] == "kept"
+
+
+def test_a_full_page_leaves_out_details_and_says_so(finished_run, monkeypatch):
+    monkeypatch.setattr(attempts, "PAGE_BUDGET", 1500)
+    results = load_results(finished_run)
+    views = task_views(results.pairs[0], [], dict.fromkeys(("sft", "rl"), "s1"), {})
+    assert views[0].attempts
+    assert not views[-1].attempts
+    assert len(views) == 12
+
+
+def test_reward_parts_add_up_to_the_mean_reward(built):
+    for policy in built.results.policies:
+        assert sum(built.reward_parts[policy.label].values()) == pytest.approx(policy.best["reward"].mean())
+
+
+def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    run = Run(folder)
+    for name in ("control", "rl"):
+        run.evaluation(name).unlink()
+    lost = json.loads(run.evaluation("no-op").read_text().splitlines()[0]) | {
+        "status": "unscored", "cause": "the worker was lost", "sample": 1, "patch": "+\ud800", "completion": "",
+        **dict.fromkeys(("reward", "fix", "broken", "broke", "clean_fix", "fixed")), "end": "", "empty": False,
+    }
+    with run.evaluation("no-op").open("a") as file:
+        file.write(json.dumps(lost) + "\n")
+    text = write_report(folder).read_text(encoding="utf-8")
+    Outline(text)
+    assert "There is no candidate with a baseline" in text
+    assert "1 lost" in text
+    with pytest.raises(UserError, match="is no run"):
+        write_report(tmp_path)
+
+
+def test_lines_of_a_diff():
+    text = "diff --git a/m b/m\n--- a/m\n+++ b/m\n@@ -1 +1 @@\n same\n-old\n+new\n"
+    assert [kind for kind, _ in diff_lines(text)] == ["file", "file", "hunk", "same", "del", "add"]
+    assert diff_lines("") == []

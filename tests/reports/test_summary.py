@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.runs import Run
+from regrade.reports.results import load_results
+from regrade.reports.summary import summary
+
+
+def test_figures_are_those_of_the_rows(finished_run):
+    found = summary(finished_run)
+    assert json.loads((finished_run / "summary.json").read_text()) == found
+    sft, rl, nothing = (found["policies"][name] for name in ("sft", "rl", "no-op"))
+    assert sft["fix_rate"]["value"] == pytest.approx(4 / 12)
+    assert sft["fix_and_clean"]["value"] == pytest.approx(3 / 12)
+    assert sft["breakage_incidence"]["value"] == pytest.approx(3 / 12)
+    assert sft["no_op_rate"] == pytest.approx(6 / 12)
+    assert (sft["temperature"], rl["temperature"]) == (0.0, 0.7)
+    assert sft["greedy"]["fix_rate"] == sft["fix_rate"]
+    assert rl["fix_rate"]["value"] == pytest.approx(4 / 12)  # every second sample at its own temperature is a no-op
+    assert rl["greedy"]["fix_rate"]["value"] == pytest.approx(8 / 12)
+    assert (rl["fix_rate"]["n"], rl["fix_rate"]["n_tasks"]) == (24, 12)
+    assert nothing["no_op_rate"] == 1.0
+    assert nothing["breakage_incidence"]["value"] == 0.0
+    for policy in found["policies"].values():
+        for metric in ("fix_rate", "breakage_incidence", "fix_and_clean"):
+            assert 0 <= policy[metric]["low"] <= policy[metric]["value"] <= policy[metric]["high"] <= 1
+
+
+def test_comparisons_phases_and_shares_are_there(finished_run):
+    found = summary(finished_run)
+    assert set(found["comparison"]) == {"rl_vs_sft", "rl_vs_control"}
+    pair = found["comparison"]["rl_vs_sft"]
+    assert pair["verdict"] in ("improved", "no difference shown")
+    clean = pair["fix_and_clean"]
+    assert clean["difference"] == pytest.approx(1 / 12)
+    assert clean["low"] < clean["difference"] < clean["high"]
+    assert {"p", "verdict", "baseline", "candidate"} <= set(clean)
+    assert found["share_of_step"] == {"execution": 0.25, "generation": 0.5, "training": 0.25}
+    assert set(found["phases"]) == {f"evaluation of {name}" for name in found["policies"]}
+    assert all(seconds > 0 for seconds in found["phases"].values())
+
+
+def test_an_unfinished_run_shows_what_it_has(finished_run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    run = Run(folder)
+    run.evaluation("control").unlink()
+    run.add_policy("sft", "baseline", best_temperature=0.3, label="SFT")
+    results = load_results(folder)
+    assert [pair.key for pair in results.pairs] == ["rl_vs_sft"]
+    assert results.remarks == (
+        "SFT has no rows at its best temperature, 0.3: its figures are those at 0.",
+        "SFT, equal time has not been evaluated on the held-out tasks.",
+    )
+    assert summary(folder)["policies"]["sft"]["temperature"] == 0.0
+    for name in ("sft", "rl", "no-op"):
+        run.evaluation(name).unlink()
+    with pytest.raises(UserError, match="no policy of this run has been evaluated yet"):
+        summary(folder)
+
+
+def test_several_candidates_keep_their_own_names(finished_run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    run = Run(folder)
+    rows = run.evaluation("rl").read_text()
+    run.evaluation("rl-2").write_text(rows.replace('"policy": "rl"', '"policy": "rl-2"'))
+    run.add_policy("rl-2", "candidate", best_temperature=0.7)
+    assert [pair.key for pair in load_results(folder).pairs] == [
+        "rl_vs_sft", "rl-2_vs_sft", "rl_vs_control", "rl-2_vs_control",
+    ]
+
+
+def test_noise_floor_is_the_baseline_against_itself(finished_run):
+    floor = load_results(finished_run).noise_floor
+    assert floor is not None
+    assert (floor.baseline, floor.n_baseline, floor.n_candidate) == ("SFT", 12, 12)
