@@ -69,7 +69,7 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
 
         def tell(description: str, done: int, total: int) -> None:
             if description not in started:
-                started[description] = bars.add_task(description)
+                started[description] = bars.add_task(description, total=None)
             bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
 
         yield tell

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import time
+from pathlib import Path
 
 from regrade.evaluators.sandboxes.base import Mount, Program
 from regrade.evaluators.sandboxes.piped import PipedSession
+
+KILLING_SECONDS = 5.0
+"""How long a program that keeps starting others is fought."""
 
 
 class Process:
@@ -23,6 +30,46 @@ class Process:
     def seen_at(self, mount: Mount) -> str:
         return str(mount.source)
 
-    def start(self, program: Program) -> PipedSession:
+    def start(self, program: Program) -> TreeSession:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **program.environment}
-        return PipedSession([str(program.python.absolute()), *program.arguments], environment)
+        return TreeSession([str(program.python.absolute()), *program.arguments], environment)
+
+
+class TreeSession(PipedSession):
+    """Kills what the program started along with it: no namespace does that here."""
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            kill_tree(self._process.pid)
+
+
+def kill_tree(root: int) -> None:
+    """Kill a process and all below it, whatever sessions and groups they went into.
+
+    Complete if the process takes over the orphans among its descendants, as the worker does (PR_SET_CHILD_SUBREAPER).
+    """
+    deadline = time.monotonic() + KILLING_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(root, signal.SIGSTOP)  # so that it neither starts another nor ends before its descendants
+        while (found := descendants(root)) and time.monotonic() < deadline:
+            for process in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.005)
+        os.kill(root, signal.SIGKILL)
+
+
+def descendants(root: int) -> set[int]:
+    """Ids of the processes below one that are still running."""
+    children: dict[int, set[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), set()).add(int(status.parent.name))
+    found: set[int] = set()
+    waiting = {root}
+    while waiting:
+        waiting = {child for process in waiting for child in children.get(process, ())} - found
+        found |= waiting
+    return found

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from regrade.evaluators.sandboxes.process import descendants
+
 VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "report", "demo")
 
 
@@ -90,23 +92,6 @@ def test_a_missing_model_is_one_line(regrade, repo, tmp_path, monkeypatch):
     (tmp_path / "tasks.json").write_text(json.dumps(task))
     outcome = regrade("evaluate", "no-such/model", "--tasks", tmp_path / "tasks.json", "--out", tmp_path / "run")
     assert outcome.is_refusal("no-such/model", "smollm2-135m")
-
-
-def descendants(parent: int) -> set[int]:
-    """Process ids of the children of a process, their children, and so on."""
-    children: dict[int, set[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), set()).add(int(status.parent.name))
-    found: set[int] = set()
-    waiting = {parent}
-    while waiting:
-        waiting = {child for each in waiting for child in children.get(each, ())} - found
-        found |= waiting
-    return found
 
 
 def is_running(pid: int) -> bool:
