@@ -17,6 +17,8 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
 from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.progress import Budget
+from regrade.policy_training.sft import Example, demonstrations, train_sft
 
 LIBRARY = '''\
 """Small functions."""
@@ -135,3 +137,21 @@ def make_task(library: Path) -> Callable[[str], Task]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def tasks(make_task: Callable[[str], Task]) -> list[Task]:
+    return [make_task("second"), make_task("add")]
+
+
+@pytest.fixture
+def undecided(language_model: LanguageModel, tasks: list[Task], tmp_path: Path) -> LanguageModel:
+    """It gives the right answer about one time in six, and often changes nothing or breaks something."""
+    right = demonstrations(tasks)
+    others = {"second": ["4 return items[2]", "3 return 0"], "add": ["2 self.value -= step", "3 return 0"]}
+    wrong = [
+        Example(known.prompt, answer) for task, known in zip(tasks, right, strict=True) for answer in others[task.id]
+    ]
+    budget = Budget(steps=60)
+    train_sft(language_model, right + wrong, out=tmp_path, budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
+    return language_model

@@ -20,9 +20,8 @@ from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import SharedPromptGRPOTrainer, train_online
 from regrade.policy_training.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
 from regrade.policy_training.progress import Budget, common_arguments
-from regrade.policy_training.sft import Example, answer_loss, demonstrations, train_sft
+from regrade.policy_training.sft import answer_loss, demonstrations
 
-MakeTask = Callable[[str], Task]
 Reward = Callable[..., list[float | None]]
 
 
@@ -173,25 +172,6 @@ def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     with Scorer(workers=1, cache=tmp_path_factory.mktemp("cache")) as scorer:
         yield scorer
-
-
-@pytest.fixture
-def tasks(make_task: MakeTask) -> list[Task]:
-    return [make_task("second"), make_task("add")]
-
-
-@pytest.fixture
-def undecided(language_model: LanguageModel, tasks: list[Task], tmp_path: Path) -> LanguageModel:
-    """It gives the right answer about one time in three, else it changes nothing or breaks something."""
-    right = demonstrations(tasks)
-    others = {"second": ["4 return items[2]", "3 return 0"], "add": ["2 self.value -= step", "3 return 0"]}
-    wrong = [
-        Example(example.prompt, answer)
-        for task, example in zip(tasks, right, strict=True) for answer in others[task.id]
-    ]  # fmt: skip
-    budget = Budget(steps=60)
-    train_sft(language_model, right + wrong, out=tmp_path, budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
-    return language_model
 
 
 @pytest.mark.slow

