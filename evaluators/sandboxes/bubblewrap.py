@@ -74,7 +74,7 @@ class Bubblewrap:
     def _frame(self, scratch_mb: int) -> list[str]:
         size = str(scratch_mb << 20)
         # By its own path: the environment that bwrap starts with is empty.
-        command = [shutil.which("bwrap") or "bwrap", *self._namespaces()]
+        command = [shutil.which("bwrap") or "bwrap", *self._namespaces(), "--perms", "0755", "--dir", "/etc"]
         for path in SYSTEM:
             if Path(path).is_symlink():
                 command += ["--symlink", str(Path(path).readlink()), path]

@@ -51,7 +51,7 @@ class Docker:
         except ImportError:
             return "the Python package `docker` is not installed: pip install 'regrade[docker]'"
         try:
-            client = docker.APIClient(timeout=20)
+            client = docker.APIClient(timeout=20, **docker.utils.kwargs_from_env())
             client.ping()
         except docker.errors.DockerException as error:
             return f"no Docker engine answers ({_first_line(error)}): start one (`dockerd`) or set $DOCKER_HOST"
@@ -79,7 +79,7 @@ class Docker:
         folders = [] if self.image else [Mount(folder, str(folder)) for folder in interpreter_folders(program.python)]
         python = "python3" if self.image else str(program.python.absolute())
         try:
-            client = docker.APIClient(timeout=60)
+            client = docker.APIClient(timeout=60, **docker.utils.kwargs_from_env())
             mounts = [*folders, *program.mounts]
             return ContainerSession(client, self._configuration(client, [python, *program.arguments], mounts, program))
         except docker.errors.DockerException as error:

@@ -1,0 +1,162 @@
+"""What a candidate in a sandbox can't do, and that a sandbox that does not work says why."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators.executions import statuses
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, available, choose
+from regrade.evaluators.sandboxes.interpreters import interpreter_folders
+from regrade.evaluators.workers import Request, Worker
+
+KINDS = {
+    "bubblewrap": Bubblewrap,
+    "bubblewrap with a user namespace": lambda: Bubblewrap(user_namespace=True),
+    "docker": Docker,
+}
+
+PROBES = """\
+import ctypes, os, socket, subprocess, sys
+from pathlib import Path
+import pytest
+
+def test_no_file_of_the_host_is_there():
+    with pytest.raises(OSError):
+        Path(SECRET).read_text()
+    assert not Path("/etc/passwd").exists()
+    assert not Path("/root/.ssh").exists()
+
+@pytest.mark.parametrize("path", ["/regrade/x", "/x", "/usr/x", "/bytecode/x", "/dev/x", os.__file__, pytest.__file__])
+def test_nothing_else_can_be_written(path):
+    with pytest.raises(OSError):
+        Path(path).write_text("x")
+
+@pytest.mark.parametrize("path", ["/repo/x", "/tmp/x", "/dev/shm/x"])
+def test_the_tree_and_scratch_folders_can_be_written(path):
+    Path(path).write_text("x")
+
+def test_no_network():
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", PORT), timeout=2)
+    with pytest.raises(OSError):
+        socket.create_connection(("1.1.1.1", 53), timeout=2)
+
+def test_the_worker_can_not_be_killed():
+    try:
+        os.kill(1, 9)
+        os.kill(1, 19)
+    except PermissionError:
+        pass
+    assert Path("/proc/1/stat").read_text().split()[2] not in "TZ"
+
+def test_the_worker_can_not_be_traced():
+    assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == -1
+
+@pytest.mark.parametrize("name", ["mem", "environ", "fd/0", "root/tmp"])
+def test_the_worker_can_not_be_read(name):
+    with pytest.raises(OSError):
+        open(f"/proc/1/{name}", "rb").read(1)
+        os.listdir(f"/proc/1/{name}")
+
+def test_nothing_can_be_mounted():
+    assert ctypes.CDLL(None).mount(b"x", b"/tmp", b"tmpfs", 0, None) == -1
+    assert subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "x", "/tmp"], capture_output=True).returncode != 0
+
+def test_the_environment_is_clean():
+    assert "secret" not in str(dict(os.environ))
+
+def test_no_capability_and_no_way_to_one():
+    lines = dict(line.split(":\\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
+    assert int(lines["CapEff"], 16) == int(lines["CapPrm"], 16) == int(lines["CapAmb"], 16) == 0
+    assert lines["NoNewPrivs"] == "1"
+    with pytest.raises(OSError):
+        os.setuid(0 if os.getuid() else 1)
+
+def test_no_process_of_the_host_is_seen():
+    assert len([name for name in os.listdir("/proc") if name.isdigit()]) <= 3
+
+def test_no_descriptor_leads_out():
+    links = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{name}").exists()}
+    assert not [link for link in links if link.startswith(("pipe:", "socket:"))]
+"""
+
+
+@pytest.fixture(params=KINDS)
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    made = KINDS[request.param]()
+    problem = made.problem()
+    if problem:
+        pytest.skip(problem)
+    return made
+
+
+@pytest.fixture
+def worker(sandbox: Sandbox, tmp_path: Path) -> Iterator[Worker]:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "bytecode").mkdir()
+    tmp_path.chmod(0o755)
+    with Worker(sandbox, Path(sys.executable), tmp_path / "scratch", tmp_path / "bytecode") as made:
+        yield made
+
+
+def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN", "secret")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    secret.chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        names = f"SECRET, PORT = {str(secret)!r}, {server.getsockname()[1]}\n"
+        reply = worker.run(write_files({"test_probes.py": names + PROBES}), Request(TestSuite(), Limits()))
+        socket.create_connection(server.getsockname(), timeout=2).close()
+    outcomes = statuses(reply)
+    assert len(outcomes) == 23, reply
+    assert not [(test, outcome.message) for test, outcome in outcomes.items() if outcome.status != "passed"]
+
+
+def test_the_kinds_that_work_start_by_trial():
+    problems = available()
+    assert list(problems) == ["bubblewrap", "docker", "process"]
+    assert problems["process"] == ""
+    first = next(name for name, problem in problems.items() if not problem)
+    assert choose("auto").name == first
+
+
+@pytest.mark.parametrize("name", ["gvisor", "bubblewrap:image", ""])
+def test_an_unknown_sandbox_is_a_mistake(name):
+    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, process"):
+        choose(name)
+
+
+def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"sandbox bubblewrap: .*apt-get install bubblewrap"):
+        choose("bubblewrap")
+
+
+def test_an_engine_that_does_not_answer_says_so(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(UserError, match=r"sandbox docker: no Docker engine answers .*start one"):
+        choose("docker")
+
+
+def test_the_plain_process_says_that_it_is_no_boundary():
+    assert not Process().isolated
+    assert Bubblewrap().isolated
+    assert Docker().isolated
+
+
+def test_an_interpreter_brings_its_own_folders():
+    folders = interpreter_folders(Path(sys.executable))
+    assert all(folder.is_dir() for folder in folders)
+    assert not any(other in folder.parents for folder in folders for other in folders)
+
+
+def test_an_interpreter_that_does_not_run_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"interpreter .*missing.* does not run"):
+        interpreter_folders(tmp_path / "missing")

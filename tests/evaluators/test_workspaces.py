@@ -1,0 +1,153 @@
+"""Patches applied strictly, protected files kept, and folders that hold exactly one tree whatever a candidate did."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.tasks import TestSuite, Tree
+from regrade.evaluators.workspaces import Folder, is_protected, prepare
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_patch_changes_what_it_says_and_nothing_else(task, fix):
+    workspace = prepare(task, fix)
+    assert "return a + b" in workspace.after.read("calculator.py")
+    assert workspace.before == task.base
+    assert set(workspace.after.replaced) == {"calculator.py"}
+    assert "return a - b" in (task.base.root / "calculator.py").read_text()
+
+
+def test_the_empty_patch_changes_nothing(task):
+    assert prepare(task, Patch("")).after == task.base
+
+
+def test_files_are_added_and_deleted(task):
+    before = {"README": task.base.read("README")}
+    after = prepare(task, Patch.between(before, {"package/new.py": "x = 1\n"})).after
+    assert after.read("package/new.py") == "x = 1\n"
+    assert "README" not in after.paths()
+    with pytest.raises(FileNotFoundError):
+        after.read("README")
+
+
+def test_a_plain_diff_without_prefixes_applies(task):
+    text = "--- README\n+++ README\n@@ -1 +1 @@\n-A calculator.\n+Calculates.\n"
+    assert prepare(task, Patch(text)).after.read("README") == "Calculates.\n"
+
+
+def test_tests_and_configuration_stay_pristine(task):
+    path = "tests/test_calculator.py"
+    files = {path: task.base.read(path)}
+    changed = {path: "def test_add(): pass\n", "tests/conftest.py": "collect_ignore = ['test_calculator.py']\n", "a.py": "\n"}
+    workspace = prepare(task, Patch.between(files, changed))
+    assert workspace.ignored == ("tests/conftest.py", path)
+    assert workspace.after.read(path) == files[path]
+    assert workspace.after.paths() == ["README", "a.py", "calculator.py", path]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no diff at all", "unified diff"),
+        ("--- a/calculator.py\n+++ b/calculator.py\n@@ -1 +1 @@\n-other text\n+text\n", "does not apply"),
+        ("--- a/gone.py\n+++ b/gone.py\n@@ -1 +1 @@\n-x\n+y\n", "does not apply"),
+        ("--- /dev/null\n+++ b/../outside.py\n@@ -0,0 +1 @@\n+x\n", "leaves the repository"),
+        ("--- /dev/null\n+++ b/.git/hooks/pre-commit\n@@ -0,0 +1 @@\n+x\n", "leaves the repository"),
+        ("--- /dev/null\n+++ b/README\n@@ -0,0 +1 @@\n+x\n", "does not apply"),
+        (
+            "diff --git a/link b/link\nnew file mode 120000\n--- /dev/null\n+++ b/link\n@@ -0,0 +1 @@\n+/etc/passwd\n"
+            "\\ No newline at end of file\n",
+            "a link",
+        ),
+    ],
+)
+def test_what_does_not_apply_is_refused_with_the_reason(task, text, reason):
+    with pytest.raises(PatchError, match=reason):
+        prepare(task, Patch(text))
+
+
+def test_a_patch_may_not_follow_a_link_out_of_the_repository(task, tmp_path):
+    (tmp_path / "secret").write_text("secret\n")
+    (task.base.root / "link").symlink_to(tmp_path)
+    with pytest.raises(PatchError):
+        prepare(task, Patch("--- a/link/secret\n+++ b/link/secret\n@@ -1 +1 @@\n-secret\n+public\n"))
+    assert (tmp_path / "secret").read_text() == "secret\n"
+
+
+def test_a_bad_byte_survives(task):
+    (task.base.root / "latin.txt").write_bytes(b"caf\xe9\nline\n")
+    text = "--- a/latin.txt\n+++ b/latin.txt\n@@ -1,2 +1,2 @@\n caf\udce9\n-line\n+other\n"
+    after = prepare(task, Patch(text)).after
+    assert after.read("latin.txt").encode("utf-8", "surrogateescape") == b"caf\xe9\nother\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("test_a.py", True), ("a/b/test_a.py", True), ("tests/data/x.json", True), ("a/tests/x", True), ("conftest.py", True),
+        ("a/conftest.py", True), ("setup.cfg", True), ("a/setup.cfg", False), ("latest/x.py", False), ("a/b_test.py", True),
+        ("testing.py", False),
+    ],
+)  # fmt: skip
+def test_the_default_globs_protect_tests_and_configuration(path, expected):
+    assert is_protected(path, TestSuite().protected) is expected
+
+
+def test_a_folder_holds_exactly_the_tree_that_was_laid_last(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    changed = task.base.with_files({"calculator.py": "x = 1\n", "deep/er/new.py": "y = 2\n"}).without(["README"])
+    for tree in (task.base, changed, task.base, changed.with_files({"README": "back\n"}), task.base):
+        folder.lay(tree)
+        assert contents(folder.path) == {path: tree.read(path).encode() for path in tree.paths()}
+
+
+def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    folder.lay(task.base)
+    expected = contents(folder.path)
+    status = (folder.path / "calculator.py").stat()
+    (folder.path / "calculator.py").write_text("y" * status.st_size)
+    os.utime(folder.path / "calculator.py", ns=(status.st_atime_ns, status.st_mtime_ns))  # looks untouched
+    (folder.path / "README").unlink()
+    (folder.path / "README").mkdir()
+    (folder.path / "README" / "inside").write_text("x")
+    (folder.path / "left" / "behind").mkdir(parents=True)
+    (folder.path / "left" / "behind" / "x").write_text("x")
+    (folder.path / "left").chmod(0o000)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "test_calculator.py").write_text("outside")
+    (folder.path / "tests" / "test_calculator.py").unlink()
+    (folder.path / "tests").rmdir()
+    (folder.path / "tests").symlink_to(tmp_path / "outside")
+    folder.path.chmod(0o500)
+    folder.lay(task.base)
+    assert contents(folder.path) == expected
+    assert not (folder.path / "tests").is_symlink()
+    assert (tmp_path / "outside" / "test_calculator.py").read_text() == "outside"
+
+
+def test_the_times_of_files_tell_byte_code_apart(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    folder.lay(task.base)
+    pristine = (folder.path / "calculator.py").stat().st_mtime
+    same_size = task.base.read("calculator.py").replace("a - b", "a + b")
+    folder.lay(task.base.with_files({"calculator.py": same_size}))
+    assert (folder.path / "calculator.py").stat().st_mtime != pristine
+    folder.lay(task.base)
+    assert (folder.path / "calculator.py").stat().st_mtime == pristine
+
+
+def test_another_root_takes_the_place_of_the_first(task, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.py").write_text("x = 1\n")
+    folder = Folder(tmp_path / "folder")
+    folder.lay(task.base)
+    folder.lay(Tree(other))
+    assert contents(folder.path) == {"x.py": b"x = 1\n"}
