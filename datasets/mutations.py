@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
 import random
 import textwrap
@@ -20,6 +21,8 @@ MOST_CHARACTERS = 900
 """... and at most so many characters in them: a policy must be able to read it in one short prompt."""
 _TALK = frozenset({"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"})
 """Calls, alone in a statement, that only say something."""
+_LATE_KINDS = frozenset({"wrong-attribute"})
+"""Kinds that come after the first of every other kind: what the attribute was can hardly be told from the function."""
 _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 """Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
 
@@ -124,20 +127,22 @@ class Mutations:
 
     def differs(self, mutant: Mutant) -> bool:
         """Does the mutant parse, with another syntax tree *and* other compiled code than its original?"""
-        before, after = self.source, mutant.source
         lines = slice(mutant.first_line - 1, mutant.last_line)
+        texts = (self.source, mutant.source)
         # The function alone is much quicker to compile than the file; some (with `nonlocal`) can't stand alone.
-        blocks = [textwrap.dedent("\n".join(text.split("\n")[lines])) for text in (before, after)]
-        for one, other in (blocks, (before, after)):
+        blocks = tuple(textwrap.dedent("\n".join(text.split("\n")[lines])) for text in texts)
+        for original, mutated in (blocks, texts):
             try:
-                return _tree_and_code(one) != _tree_and_code(other)
+                (tree, code), (other_tree, other_code) = _tree_and_code(original), _tree_and_code(mutated)
             except (SyntaxError, ValueError):
                 continue
+            return tree != other_tree and code != other_code
         return False
 
     def _edits(self, function: Function, kinds: Collection[str]) -> Iterator[Edit]:
-        around = _surroundings(function, self._lines)
-        for node in _nodes(function.node):
+        nodes = list(_nodes(function.node))
+        around = Surroundings(self._lines, nodes, function.owner)
+        for node in nodes:
             for kind in kinds:
                 for edit in OPERATORS[kind](node, around):
                     if self._lines[edit.line - 1][edit.start : edit.end] != edit.text:
@@ -168,7 +173,8 @@ def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
     ranked = []
     for kind in sorted(by_kind):
         chance.shuffle(by_kind[kind])
-        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind])]
+        first = int(kind in _LATE_KINDS)
+        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind], start=first)]
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 
@@ -232,29 +238,17 @@ def _is_talk(node: ast.AST) -> bool:
     return (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) in _TALK
 
 
-def _surroundings(function: Function, lines: tuple[str, ...]) -> Surroundings:
-    nodes = list(_nodes(function.node))
-    names = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    attributes: set[str] = set()
-    methods: set[str] = set()
-    if function.owner is not None:
-        called = {id(node.func) for node in ast.walk(function.owner) if isinstance(node, ast.Call)}
-        for node in ast.walk(function.owner):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-                (methods if id(node) in called else attributes).add(node.attr)
-    return Surroundings(lines, tuple(sorted(names - {"self", "cls"})), tuple(sorted(attributes - methods)),
-                        tuple(sorted(methods)))
-
-
 def _tree_and_code(source: str) -> tuple[str, object]:
     tree = ast.parse(source)
     return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
 
 
 def _instructions(code: CodeType) -> object:
-    """All of a code object that decides what it does: not its lines and columns."""
-    constants = tuple(_instructions(value) if isinstance(value, CodeType) else (type(value), repr(value))
-                      for value in code.co_consts)
-    return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags,
-            code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount, code.co_exceptiontable)
+    """All of a code object that decides what it does: not lines and columns, nor constants that only dead code had."""
+    body = []
+    for instruction in dis.get_instructions(code):
+        value = instruction.argval
+        shown = _instructions(value) if isinstance(value, CodeType) else (type(value), repr(value))
+        body.append((instruction.opname, shown))
+    signature = (code.co_varnames, code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount)
+    return body, signature, code.co_freevars, code.co_cellvars, code.co_flags, code.co_exceptiontable

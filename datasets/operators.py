@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 
@@ -26,18 +27,42 @@ class Edit:
     text: str
 
 
-@dataclass(frozen=True)
 class Surroundings:
     """What an operator may look at besides its node."""
 
-    lines: tuple[str, ...]
-    """The file's lines."""
-    names: tuple[str, ...] = ()
-    """Sorted parameters and local variables of the function, without `self` and `cls`."""
-    attributes: tuple[str, ...] = ()
-    """Sorted names of the data attributes of `self` that the class uses."""
-    methods: tuple[str, ...] = ()
-    """Sorted names of the methods of `self` that the class calls."""
+    def __init__(self, lines: tuple[str, ...], nodes: Sequence[ast.AST], owner: ast.ClassDef | None) -> None:
+        """`lines` of the file, `nodes` of the function, and the class that it is a method of."""
+        self.lines = lines
+        self._nodes = nodes
+        self._owner = owner
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Sorted parameters and local variables of the function, without `self` and `cls`."""
+        names = {node.arg for node in self._nodes if isinstance(node, ast.arg)}
+        names |= {node.id for node in self._nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        return tuple(sorted(names - {"self", "cls"}))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Sorted names of the data attributes of `self` that the class uses."""
+        return self._members[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Sorted names of the methods of `self` that the class calls."""
+        return self._members[1]
+
+    @cached_property
+    def _members(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        nodes = list(ast.walk(self._owner)) if self._owner else []
+        called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+        data: set[str] = set()
+        methods: set[str] = set()
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                (methods if id(node) in called else data).add(node.attr)
+        return tuple(sorted(data - methods)), tuple(sorted(methods))
 
     def column(self, line: int, offset: int) -> int:
         """Character column of a UTF-8 byte offset (the syntax tree counts bytes)."""

@@ -80,13 +80,15 @@ class PatchedFile:
 
 
 def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
-    old = None if file.is_added_file else _safe(file.source_file, "a/")
-    new = _safe(file.target_file, "b/") if not file.is_removed_file else (old or "")
+    # By the header alone, as git sees it: a file that is emptied, or was empty, still is a file.
+    is_deleted = file.target_file == "/dev/null"
+    old = None if file.source_file == "/dev/null" else _safe(file.source_file, "a/")
+    new = _safe(file.target_file, "b/") if not is_deleted else (old or "")
     lines = [line for hunk in file for line in hunk]
     return PatchedFile(
         path=new,
         old_path=old,
-        is_deleted=bool(file.is_removed_file),
+        is_deleted=is_deleted,
         added=tuple((line.target_line_no, line.value.rstrip("\n")) for line in lines if line.is_added),
         removed=tuple((line.source_line_no, line.value.rstrip("\n")) for line in lines if line.is_removed),
     )
