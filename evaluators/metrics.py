@@ -90,7 +90,7 @@ BREAKAGE_OF_CHANGES = Metric(
     "breakage_of_changes", "Broke something, of those that changed anything", "lower", True,
     lambda rows: rows["broke"].where(~rows["empty"]),
 )
-SEVERITY = Metric("severity", "Share of guarded tests broken", "lower", True, _severity)
+SEVERITY = Metric("severity", "Guarded tests broken", "lower", True, _severity)
 REWARD = Metric("reward", "Reward", "higher", False, lambda rows: rows["reward"])
 
 

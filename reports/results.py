@@ -51,9 +51,14 @@ class PolicyResult:
         return best if best in self.temperatures else self.temperatures[0]
 
     def at(self, temperature: float) -> pd.DataFrame:
-        return self.rows[self.rows["temperature"] == temperature]
+        """Its rows at one temperature."""
+        return self._by_temperature[temperature]
 
     @cached_property
+    def _by_temperature(self) -> dict[float, pd.DataFrame]:
+        return {t: self.rows[self.rows["temperature"] == t] for t in self.temperatures}
+
+    @property
     def best(self) -> pd.DataFrame:
         """The rows that the headline figures rest on."""
         return self.at(self.temperature)

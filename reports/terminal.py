@@ -7,39 +7,46 @@ from rich.table import Table
 from rich.text import Text
 
 from regrade.evaluators.comparison import Comparison, Difference
-from regrade.evaluators.metrics import FIX_AND_CLEAN
+from regrade.evaluators.metrics import FIX_AND_CLEAN, Estimate
 from regrade.reports.results import SHOWN, Results
-from regrade.reports.wording import MINUS, duration, p_value, percent, rate, signed, temperature
+from regrade.reports.wording import MINUS, NO_BREAK, duration, interval, p_value, percent, signed, temperature
 
 STYLES = {
     "improved": "bold green", "better": "green", "regressed": "bold red", "worse": "red",
     "not comparable": "bold yellow", "no difference shown": "",
 }
-MARKS = {"better": "better", "worse": "worse", "no difference shown": "not shown"}
+MARKS = {"better": "better", "worse": "worse", "no difference shown": ""}
+WIDE = 96
+"""Columns of the terminal from which on there is room for the adjusted p-values."""
 
 
 def print_policies(results: Results, console: Console) -> None:
-    """Every policy at its own best temperature: rates with 95 % intervals, and the number of attempts."""
+    """Every policy at its own best temperature: rates with 95 % intervals below, and the number of attempts."""
     console.print(f"{results.n_tasks} held-out tasks", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("policy", overflow="fold")
-    table.add_column("sampling", no_wrap=True)
     for metric in SHOWN:
         table.add_column(metric.label.lower(), justify="right")
     table.add_column("n", justify="right")
     for policy in results.policies:
         found = policy.estimates()
-        n = found[SHOWN[0].name].n
-        rates = [rate(found[metric.name]) for metric in SHOWN[:-1]] + [percent(found[SHOWN[-1].name].value)]
-        table.add_row(f"{policy.label} ({policy.role})", temperature(policy.temperature), *rates, str(n))
+        rates = [_stacked(found[metric.name]) for metric in SHOWN]
+        name = Text(f"{policy.label}\n{policy.role}, {temperature(policy.temperature)}")
+        table.add_row(name, *rates, str(found[SHOWN[0].name].n))
     console.print(table)
+
+
+def _stacked(estimate: Estimate) -> Text:
+    """A rate above its interval, neither ever broken."""
+    lines = f"{percent(estimate.value)}\n{interval(estimate)}"
+    return Text(lines.replace(" ", NO_BREAK))
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """The verdict in words, then every metric with its paired difference, interval and p."""
     console.print(_verdict(comparison))
     if comparison.metrics:
-        console.print(_differences(comparison))
+        console.print(_differences(comparison, wide=console.width >= WIDE))
         console.print(_footnote(comparison), style="dim")
     for warning in comparison.warnings:
         console.print(Text(f"note: {warning}"), style="dim")
@@ -67,26 +74,29 @@ def _verdict(comparison: Comparison) -> Text:
     return text.append(f"\n{comparison.reason}")
 
 
-def _differences(comparison: Comparison) -> Table:
+def _differences(comparison: Comparison, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for heading in (comparison.baseline, comparison.candidate, "difference", "95 % interval", "p", "p (Holm)", ""):
-        table.add_column(heading, justify="right", no_wrap=heading not in (comparison.baseline, comparison.candidate))
+    for policy in (comparison.baseline, comparison.candidate):
+        table.add_column(Text(policy, overflow="fold"), justify="right")
+    for heading in ("change", "95 % interval", "p", *(("p (Holm)",) if wide else ()), ""):
+        table.add_column(heading, justify="right", no_wrap=True)
     for difference in comparison.metrics.values():
-        table.add_row(*_row(difference))
+        table.add_row(*_row(difference, wide))
     return table
 
 
-def _row(difference: Difference) -> list[str | Text]:
+def _row(difference: Difference, wide: bool) -> list[str | Text]:
+    judged = difference.better != "neither"
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
     values = [percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
               for v in (difference.baseline, difference.candidate)]
+    holm = [p_value(difference.p_holm) if judged else ""] if wide else []
     ends = f"[{signed(scale * difference.low, digits)}, {signed(scale * difference.high, digits)}]"
-    judged = difference.better != "neither"
     mark = Text(MARKS[difference.verdict] if judged else "", style=STYLES[difference.verdict])
     return [
-        difference.label, *values, signed(scale * difference.difference, digits), Text(ends),
-        p_value(difference.p), p_value(difference.p_holm) if judged else "", mark,
+        difference.label, *(value.replace(" ", NO_BREAK) for value in values),
+        signed(scale * difference.difference, digits), Text(ends), p_value(difference.p), *holm, mark,
     ]
 
 

@@ -7,6 +7,7 @@ import math
 from regrade.evaluators.metrics import Estimate
 
 MINUS = "−"
+NO_BREAK = "\u00a0"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -23,10 +23,21 @@ def test_policies_say_rate_interval_and_attempts_without_colour(results):
     text = printed(print_policies, results)
     assert "\x1b" not in text
     assert "12 held-out tasks" in text
-    line = next(line for line in text.splitlines() if line.startswith("SFT (baseline)"))
-    for part in ("greedy", "25.0 % [", "33.3 % [", "50.0 %", "12"):
-        assert part in line
-    assert "T = 0.7" in next(line for line in text.splitlines() if line.startswith("Expert iteration"))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    place = next(number for number, line in enumerate(lines) if line.startswith("SFT 25"))
+    assert lines[place] == "SFT 25.0 % 33.3 % 25.0 % 50.0 % 12"
+    assert lines[place + 1].startswith("baseline, greedy [")
+    assert lines[place + 1].count("[") == 4
+    assert "candidate, T = 0.7 [" in "\n".join(lines)
+
+
+def test_everything_fits_eighty_columns(results):
+    stream = io.StringIO()
+    print_results(results, Console(file=stream, width=80))
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "25.0\u00a0%" in text
+    assert "p (Holm)" not in text
 
 
 def test_comparison_says_its_verdict_in_words(results):
@@ -34,9 +45,8 @@ def test_comparison_says_its_verdict_in_words(results):
     plain = printed(print_comparison, found)
     assert plain.startswith(f"rl against sft: {found.verdict.upper()}\n")
     row = next(line for line in plain.splitlines() if line.startswith("Fixed, broke nothing"))
-    assert "25.0 %" in row
-    assert "33.3 %" in row
-    assert "+8.3" in row
+    assert "Fixed, broke nothing 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
+    assert "p (Holm)" in plain
     assert "12 tasks in 12 functions, 12 and 24 attempts" in " ".join(plain.split())
     assert "not repositories, of which there are only 2" in " ".join(plain.split())
     coloured = printed(print_comparison, found, force_terminal=True, color_system="standard")
