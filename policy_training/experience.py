@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
+from regrade.evaluators.journal import write_atomically
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
 
@@ -26,6 +29,37 @@ class Attempt:
     def verified(self) -> bool:
         """It fixes the bug and breaks nothing, by execution."""
         return self.run is not None and self.run.resolved and self.run.end is End.COMPLETED
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """An executed attempt as a reward model sees it."""
+
+    task_id: str
+    prompt: str
+    completion: str
+    reward: float
+    verified: bool
+
+
+def scored_answers(attempts: Sequence[Attempt]) -> list[ScoredAnswer]:
+    """The attempts that have a reward, in order."""
+    return [
+        ScoredAnswer(a.rollout.task_id, a.rollout.prompt, a.rollout.completion, a.reward, a.verified)
+        for a in attempts
+        if a.reward is not None
+    ]
+
+
+def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
+    """Write the scored attempts as JSON lines, all or none."""
+    lines = [json.dumps(asdict(answer), ensure_ascii=False) for answer in scored_answers(attempts)]
+    write_atomically(path, "".join(line + "\n" for line in lines))
+
+
+def read_attempts(path: Path) -> list[ScoredAnswer]:
+    """What `write_attempts` wrote."""
+    return [ScoredAnswer(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ def _reward_model(
     attempts, _ = gather(policy, tasks, Sampling(plan.temperature, plan.samples), plan.seed, scorer, Shaping())
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
-        language_model, scored_answers(attempts), out=run.checkpoint("reward-model"), budget=plan.budget, seed=plan.seed,
-        learning_rate=plan.learning_rate or LEARNING_RATES["reward-model"], log=log,
+        language_model, scored_answers(attempts), out=run.checkpoint("reward-model"), budget=plan.budget,
+        seed=plan.seed, learning_rate=plan.learning_rate or LEARNING_RATES["reward-model"], log=log,
     )  # fmt: skip
     run.log("reward-model-test", 1, 0.0, **figures)
 
