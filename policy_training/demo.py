@@ -25,9 +25,9 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.evaluation import evaluate, recorded
+from regrade.evaluators.evaluation import evaluate
 from regrade.evaluators.metrics import fix_and_clean
-from regrade.evaluators.runs import Run
+from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.demo_settings import DemoSettings
 from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks
@@ -46,7 +46,7 @@ from regrade.rewards.evidence import TestRun
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a progress display: `with stage("sampling") as tell: tell(done, total)`."""
 
-ROLES = {
+ROLES: dict[str, tuple[Role, str]] = {
     "sft": ("baseline", "SFT"),
     "control": ("control", "SFT, equal time"),
     "rl": ("candidate", "SFT + expert iteration + GRPO"),
@@ -74,7 +74,7 @@ def run_demo(
         demo.grpo(scorer)
         demo.control()
         demo.upper_bound()
-        demo.reward_model(scorer)
+        demo.reward_model()
         demo.validate(scorer)
         demo.judge(scorer)
     return run
@@ -162,8 +162,9 @@ class Demo:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
         with self.stage(f"expert iteration, round {number + 1}") as tell:
             found = loop.round(
-                language_model, tasks, scorer, out=self.run.folder / "trainer", budget=Budget(self.settings.round_steps),
-                seed=self.seed * 1000 + number, log=self._log(phase, None, self.settings.round_steps),
+                language_model, tasks, scorer, out=self.run.folder / "trainer",
+                budget=Budget(self.settings.round_steps), seed=self.seed * 1000 + number,
+                log=self._log(phase, None, self.settings.round_steps),
                 progress=lambda _what, done, total: tell(done, total),
             )  # fmt: skip
         seconds = time.monotonic() - began
@@ -205,13 +206,13 @@ class Demo:
         with self.run.phase(name), self.stage(title) as tell:
             language_model = load_model(str(self.run.checkpoint("sft")))
             train_sft(
-                language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget, seed=self.seed + 1,
-                learning_rate=self.settings.round_learning_rate, batch_size=self.settings.batch_size,
-                log=self._log(name, tell, budget.steps or 0),
+                language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget,
+                seed=self.seed + 1, learning_rate=self.settings.round_learning_rate,
+                batch_size=self.settings.batch_size, log=self._log(name, tell, budget.steps or 0),
             )  # fmt: skip
             language_model.save(self.run.checkpoint(name))
 
-    def reward_model(self, scorer: Scorer) -> None:
+    def reward_model(self) -> None:
         """A reward model on pairs from executed scores, tested on attempts at tasks that it was not trained on."""
         if self.run.finished("reward model"):
             return

@@ -43,8 +43,8 @@ def choose_tasks(
         short = [task for task in load(split) if len(encode(ask(task).prompt)) <= settings.max_prompt_tokens]
         if len(short) < count:
             raise UserError(
-                f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} tokens, "
-                f"and {count} are wanted: rebuild the recipes with `regrade tasks build`"
+                f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} "
+                f"tokens, and {count} are wanted: rebuild the recipes with `regrade tasks build`"
             )
         return tuple(spread(short, count))
 
