@@ -23,7 +23,7 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
-from regrade.datasets.rollouts import Sampling
+from regrade.datasets.rollouts import Policy, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation import evaluate
 from regrade.evaluators.metrics import fix_and_clean
@@ -240,33 +240,30 @@ class Demo:
                     rows = self._evaluate(name, self.tasks.validation, sweep, scorer, self.run.validation(name), tests)
                     found = {t: fix_and_clean(rows[rows["temperature"] == t]).value for t in self.settings.temperatures}
                     best = max(found, key=lambda temperature: (found[temperature], -temperature))
-                    self.run.add_policy(name, role, best_temperature=best, label=label)
+                    chosen = 0.0 if role == "upper bound" else best
+                    self.run.add_policy(name, role, best_temperature=chosen, label=label)
 
     def judge(self, scorer: Scorer) -> None:
-        """All policies on the held-out packages: greedy, the whole sweep once, and several samples at its own best."""
-        for name in ROLES:
-            best = self.run.manifest.policies[name].best_temperature
-            others = [t for t in self.settings.temperatures if t != best]
-            samplings = [
-                Sampling(0.0, 1),
-                Sampling(best, self.settings.held_out_samples),
-                *(Sampling(t, 1) for t in others),
-            ]
-            phase = f"evaluate {name}"
-            if not self.run.finished(phase):
-                with self.run.phase(phase):
+        """All policies on the held-out packages: greedy, and several samples at its own best temperature."""
+        for name, (role, _) in ROLES.items():
+            best = Sampling(self.run.manifest.policies[name].best_temperature, self.settings.held_out_samples)
+            # The upper bound is there for scale alone: one attempt a task says enough.
+            samplings = [Sampling(0.0, 1)] if role == "upper bound" else [Sampling(0.0, 1), best]
+            if not self.run.finished(f"evaluate {name}"):
+                with self.run.phase(f"evaluate {name}"):
                     self._evaluate(name, self.tasks.held_out, samplings, scorer, self.run.evaluation(name), default)
-        for policy, label in ((NoOp(), "does nothing"), (Reference.of(self.tasks.held_out), "applies the reference")):
-            phase = f"evaluate {policy.name}"
-            if not self.run.finished(phase):
-                with self.run.phase(phase), self.stage(f"judging: {label}") as tell:
-                    rollouts = policy.propose(self.tasks.held_out, [Sampling(0.0, 1)], self.seed)
-                    total = len(self.tasks.held_out)
-                    evaluate(
-                        rollouts, self.tasks.held_out, scorer, default, self.run.evaluation(policy.name),
-                        progress=lambda done, total=total, tell=tell: tell(done, total),
-                    )  # fmt: skip
-                    self.run.add_policy(policy.name, "scripted", best_temperature=0.0, label=label)
+        self._scripted(NoOp(), "does nothing", scorer)
+        self._scripted(Reference.of(self.tasks.held_out), "applies the reference", scorer)
+
+    def _scripted(self, policy: Policy, label: str, scorer: Scorer) -> None:
+        if self.run.finished(f"evaluate {policy.name}"):
+            return
+        tasks = self.tasks.held_out
+        with self.run.phase(f"evaluate {policy.name}"), self.stage(f"judging: {label}") as tell:
+            rollouts = policy.propose(tasks, [Sampling(0.0, 1)], self.seed)
+            out = self.run.evaluation(policy.name)
+            evaluate(rollouts, tasks, scorer, default, out, progress=lambda done: tell(done, len(tasks)))
+            self.run.add_policy(policy.name, "scripted", best_temperature=0.0, label=label)
 
     def _evaluate(
         self, name: str, tasks: Sequence[Task], samplings: Sequence[Sampling], scorer: Scorer, out: Path, reward: Reward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from regrade.datasets.rollouts import Sampling
 
@@ -11,34 +11,34 @@ from regrade.datasets.rollouts import Sampling
 class DemoSettings:
     """Every choice of the main job. Counts, not clocks, wherever possible, so that a run can be repeated."""
 
-    max_prompt_tokens: int = 150
+    max_prompt_tokens: int = 180
     """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
     demonstrations: int = 250
     tests_only: int = 1000
-    validation: int = 48
-    held_out: int = 240
+    validation: int = 40
+    held_out: int = 210
 
-    sft_steps: int = 80
+    sft_steps: int = 48
     sft_learning_rate: float = 1e-4
     batch_size: int = 8
-    check_every: int = 16
+    check_every: int = 12
     """Steps of SFT between looks at the validation loss, which ends it at its plateau."""
 
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 200
-    exploration: Sampling = Sampling(temperature=0.8, samples=6)
-    round_steps: int = 24
+    tasks_per_round: int = 125
+    exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
+    round_steps: int = 16
     round_learning_rate: float = 5e-5
 
-    grpo_steps: int = 6
+    grpo_steps: int = 4
     grpo_learning_rate: float = 2e-5
     prompts_per_step: int = 8
     samples_per_prompt: int = 8
 
-    upper_bound_steps: int = 40
+    upper_bound_steps: int = 24
     preferences: int = 160
-    reward_model_steps: int = 16
+    reward_model_steps: int = 5
 
     temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
     """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""
