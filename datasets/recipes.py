@@ -16,7 +16,7 @@ from regrade.datasets.tasks import Task
 
 __all__ = ["BUILTIN", "SPLITS", "PackageRecipes", "TaskRecipe", "load_tasks", "write_recipes"]
 
-BUILTIN = Path(__file__).parent / "recipes"
+BUILTIN = Path(__file__).parent / "shipped"
 """The folder of the recipes that ship with this program."""
 
 
