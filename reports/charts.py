@@ -97,9 +97,8 @@ def trade_off(series: Sequence[Series]) -> Markup:
                     )
         axes.set_xlabel("broke something, % of all attempts")
         axes.set_ylabel("fixed, % of all attempts")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.margins(0.12)
+        axes.set_xlim(0, max(5.0, 115 * max(p.broke.value for one in series for p in one.points)))
+        axes.set_ylim(0, max(5.0, 112 * max(p.fix.value for one in series for p in one.points)))
     return drawing.svg
 
 
@@ -120,7 +119,7 @@ def by_temperature(series: Sequence[Series]) -> Markup:
         axes.set_xticks(ticks, ["greedy" if tick == 0 else f"{tick:g}" for tick in ticks])
         axes.set_xlabel("temperature")
         axes.set_ylabel("fixed and clean, %")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(5.0, axes.get_ylim()[1]))
     return drawing.svg
 
 
@@ -198,6 +197,7 @@ def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[flo
         if len(raw) == 1:
             axes.plot(steps, raw, "o", color=INKS[ink])
         axes.locator_params(nbins=4)
+        axes.locator_params(axis="x", integer=True)
     return drawing.svg
 
 

@@ -11,12 +11,12 @@ from markupsafe import Markup
 from regrade.reports.charts import curve
 
 PREFERRED = (
-    "reward", "fix_and_clean", "fix_rate", "resolved", "validation_fix_rate", "validation_fix_and_clean", "broke",
-    "breakage_incidence", "no_op_rate", "loss", "entropy", "kl", "accuracy", "grad_norm", "learning_rate",
+    "reward", "fix_and_clean", "fix_rate", "breakage", "no_op", "malformed", "loss", "validation_loss", "entropy", "kl",
+    "accuracy", "mean_token_accuracy", "grad_norm",
 )
 """Shown first, in this order; the others follow as they come."""
-HIDDEN = ("step", "phase", "seconds")
-MOST = 9
+HIDDEN = ("step", "phase", "seconds", "epoch", "num_tokens", "step_time", "learning_rate")
+MOST = 8
 """Charts of one phase."""
 COLLAPSED = 0.2
 """Entropy below this share of what it began with says that the policy hardly varies any more."""
@@ -30,29 +30,47 @@ class PhaseCurves:
     steps: int
     charts: tuple[tuple[str, Markup], ...]
     """(quantity, chart)."""
+    figures: tuple[tuple[str, float], ...]
+    """(quantity, value) of a phase that logged a single time: there is nothing to draw."""
     alarms: tuple[str, ...]
 
 
-def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[PhaseCurves]:
-    """Curves of every phase that logged steps (see `Run.training`)."""
-    found = []
-    for phase, rows in phases.items():
-        steps = [float(row.get("step", 0)) for row in rows]
-        charts = [
-            (key.replace("_", " "), curve(f"{phase}-{key}", key.replace("_", " "), steps, _values(rows, key), "s3"))
-            for key in _quantities(rows)[:MOST]
-        ]
-        found.append(PhaseCurves(phase, len(rows), tuple(charts), tuple(_alarms(rows))))
-    return found
+def training_curves(
+    phases: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str] = ()
+) -> list[PhaseCurves]:
+    """Curves of every phase that logged steps (see `Run.training`), in the order of the run's phases, `order`."""
+    return [_phase(phase, phases[phase]) for phase in sorted(phases, key=lambda phase: (_place(phase, order), phase))]
+
+
+def _place(phase: str, order: Sequence[str]) -> int:
+    """Where the phase belongs: a log `expert-iteration-1` to the phase `expert iteration`."""
+    starts = [number for number, name in enumerate(order) if phase.startswith(name.replace(" ", "-"))]
+    return max(starts, key=lambda number: len(order[number]), default=len(order))
+
+
+def _phase(phase: str, rows: Sequence[Mapping[str, Any]]) -> PhaseCurves:
+    if len(rows) == 1:
+        figures = tuple((_words(key), float(rows[0][key])) for key in _quantities(rows))
+        return PhaseCurves(phase, 1, (), figures, ())
+    steps = [float(row.get("step", 0)) for row in rows]
+    charts = [
+        (_words(key), curve(f"{phase}-{key}", _words(key), steps, _values(rows, key), "s3"))
+        for key in _quantities(rows)[:MOST]
+    ]
+    return PhaseCurves(phase, len(rows), tuple(charts), (), tuple(_alarms(rows)))
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys with at least two numbers, the preferred ones first; times are shown elsewhere."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    """Keys with numbers, the preferred ones first. Times are shown elsewhere; `a/b` are a trainer's finer details."""
+    keys = dict.fromkeys(key for row in rows for key in row)
     numeric = [
         key for key in keys
-        if key not in HIDDEN and not key.endswith("_seconds")
-        and sum(value is not None for value in _values(rows, key)) >= 2
+        if key not in HIDDEN and not key.endswith("_seconds") and "/" not in key
+        and any(value is not None for value in _values(rows, key))
     ]
     return sorted(numeric, key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))
 
@@ -67,7 +85,7 @@ def _alarms(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         broken = [row.get("step") for row in rows if key in row and row[key] is None]
         if broken:
             listed = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
-            yield f"{key.replace('_', ' ')} was not finite at step {listed}"
+            yield f"{_words(key)} was not finite at step {listed}"
     entropy = [value for value in _values(rows, "entropy") if value is not None]
     if len(entropy) >= 5 and entropy[-1] < COLLAPSED * entropy[0]:
         yield f"entropy fell from {entropy[0]:.2f} to {entropy[-1]:.2f}: the policy hardly varies its answers any more"

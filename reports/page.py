@@ -131,7 +131,7 @@ def build_page(results: Results) -> Page:
         rewards=charts.stacked("reward", "Mean contribution of each part of the reward", reward_parts, reward_inks)
         if reward_parts else Markup(),
         reward_parts=reward_parts, reward_inks=reward_inks,
-        curves=tuple(training_curves(results.run.training())),
+        curves=tuple(training_curves(results.run.training(), list(results.manifest.phases))),
         phases=_phases(results), share_of_step=shares,
         shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
         if shares else Markup(),

@@ -9,6 +9,7 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.runs import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import diff_lines, task_views
+from regrade.reports.curves import training_curves
 from regrade.reports.html_report import write_report
 from regrade.reports.page import Page, build_page
 from regrade.reports.results import load_results
@@ -157,6 +158,18 @@ def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_ru
     assert "1 lost" in text
     with pytest.raises(UserError, match="is no run"):
         write_report(tmp_path)
+
+
+def test_logs_follow_the_phases_and_single_steps_are_figures():
+    steps = [{"step": n, "loss": 1.0 / n, "clip/low": 0.0, "epoch": n, "training_seconds": 1.0} for n in (1, 2, 3)]
+    single = [{"step": 1, "auc": None, "pairs": 4}]
+    faded = [{"step": n, "entropy": 2.0 / 3**n} for n in range(6)]
+    phases = {"grpo": faded, "sft": steps, "sft-all": steps, "reward-model-test": single, "other": single}
+    found = training_curves(phases, ["sft", "grpo", "sft all", "reward model"])
+    assert [curves.phase for curves in found] == ["sft", "grpo", "sft-all", "reward-model-test", "other"]
+    assert [name for name, _ in found[0].charts] == ["loss"]
+    assert (found[3].charts, found[3].figures) == ((), (("pairs", 4.0),))
+    assert "entropy fell from 2.00 to 0.01" in found[1].alarms[0]
 
 
 def test_lines_of_a_diff():
