@@ -110,8 +110,18 @@ class Mutations:
             at = (edit.kind, edit.line, edit.start)
             place = f"{edit.line}:{edit.start}:{ordinals[at]}"
             ordinals[at] += 1
-            found.append(Mutant(edit.kind, self.file, function.name, place, edit, self.source,
-                                function.first_line, function.last_line))
+            found.append(
+                Mutant(
+                    edit.kind,
+                    self.file,
+                    function.name,
+                    place,
+                    edit,
+                    self.source,
+                    function.first_line,
+                    function.last_line,
+                )
+            )
         return found
 
     def find(self, function: str, kind: str, place: str) -> Mutant | None:
@@ -199,8 +209,11 @@ def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[Function]:
 def _is_short(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: tuple[str, ...]) -> bool:
     docstring = _docstring(node)
     hidden = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1) if docstring else range(0)
-    shown = [lines[number - 1][node.col_offset :] for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-             if number not in hidden and lines[number - 1].strip()]
+    shown = [
+        lines[number - 1][node.col_offset :]
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        if number not in hidden and lines[number - 1].strip()
+    ]
     return len(shown) <= MOST_LINES and sum(len(line) + 1 for line in shown) <= MOST_CHARACTERS
 
 

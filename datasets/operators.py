@@ -100,6 +100,7 @@ class Surroundings:
 
 Operator = Callable[[ast.AST, Surroundings], Iterator[Edit]]
 
+# fmt: off
 _COMPARISONS: Mapping[type[ast.cmpop], tuple[str, str]] = {
     ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Lt: ("<", ">"), ast.Gt: (">", "<"), ast.LtE: ("<=", ">="),
     ast.GtE: (">=", "<="), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.Is: ("is", "is not"),
@@ -133,15 +134,42 @@ _RELATED_METHODS: Mapping[str, tuple[str, ...]] = {
     "start": ("end",), "end": ("start",), "fullmatch": ("match",), "move_to_end": ("pop",), "insert": ("remove",),
     "issubset": ("issuperset",), "issuperset": ("issubset",), "finditer": ("findall",), "lindex": ("rindex",),
 }
+# fmt: on
 _DROPPED_CALLS = frozenset(
-    {"reversed", "sorted", "abs", "list", "tuple", "set", "dict", "int", "str", "float", "iter", "len", "bool", "repr",
-     "frozenset", "enumerate", "next", "round", "sum", "max", "min"}
+    {
+        "reversed",
+        "sorted",
+        "abs",
+        "list",
+        "tuple",
+        "set",
+        "dict",
+        "int",
+        "str",
+        "float",
+        "iter",
+        "len",
+        "bool",
+        "repr",
+        "frozenset",
+        "enumerate",
+        "next",
+        "round",
+        "sum",
+        "max",
+        "min",
+    }
 )
 _QUESTIONS = ("is", "has", "any", "all", "callable", "startswith", "endswith")
 """Beginnings of the names of functions that answer yes or no."""
 _RELATED_ERRORS: Mapping[str, str] = {
-    "KeyError": "IndexError", "IndexError": "KeyError", "TypeError": "ValueError", "ValueError": "TypeError",
-    "AttributeError": "KeyError", "StopIteration": "IndexError", "LookupError": "ValueError",
+    "KeyError": "IndexError",
+    "IndexError": "KeyError",
+    "TypeError": "ValueError",
+    "ValueError": "TypeError",
+    "AttributeError": "KeyError",
+    "StopIteration": "IndexError",
+    "LookupError": "ValueError",
 }
 
 

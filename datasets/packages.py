@@ -46,7 +46,7 @@ class Package:
     """Beginnings of the ids of tests that are not used: slow ones (over 0.12 s), ones that race, ones that can't run.
     A fixed list: one measured at each build would make the tasks depend on the machine."""
     requirements: tuple[str, ...] = TEST_REQUIREMENTS
-    wall_seconds: float = 20.0
+    wall_seconds: float = 12.0
     """Limit of one run of the tests: several times what the slowest of these suites takes."""
     group: str = "training"
     """`training`, or `held_out`: never trained on."""
@@ -54,8 +54,12 @@ class Package:
     @property
     def options(self) -> tuple[str, ...]:
         """Options for pytest: none of the package's own (they ask for coverage and the like), and what is left out."""
-        return ("-o", "addopts=", *(f"--deselect={test}" for test in self.left_out if not test.endswith((".py", "/"))),
-                *(f"--ignore={test.rstrip('/')}" for test in self.left_out if test.endswith((".py", "/"))))
+        return (
+            "-o",
+            "addopts=",
+            *(f"--deselect={test}" for test in self.left_out if not test.endswith((".py", "/"))),
+            *(f"--ignore={test.rstrip('/')}" for test in self.left_out if test.endswith((".py", "/"))),
+        )
 
     @property
     def folder(self) -> str:
@@ -63,6 +67,7 @@ class Package:
         return f"{self.name}-{self.version}"
 
 
+# fmt: off
 PACKAGES: tuple[Package, ...] = (
     Package("anytree", "2.13.0", "c9d3aa6825fdd06af7ebb05b4ef291d2db63e62bb1f9b7d9b71354be9d362714",
             subject=("src/anytree",), paths=("tests",), python_path=("src",),
@@ -123,6 +128,7 @@ PACKAGES: tuple[Package, ...] = (
             subject=("xmltodict.py",), paths=("tests",),
             left_out=("tests/test_xmltodict.py::test_streaming_memory_usage",)),
 )
+# fmt: on
 
 
 def package(name: str) -> Package:
@@ -197,8 +203,21 @@ def fetch_all(
 def _download(package: Package, folder: Path) -> Path:
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package.name,
-               "--disable-pip-version-check", "--dest", str(folder), "--requirement", str(wanted)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        package.name,
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(wanted),
+    ]
     environment = {**os.environ, "PIP_NO_INPUT": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     archives = sorted(folder.glob("*.tar.gz"))

@@ -13,7 +13,7 @@ from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe
 from regrade.datasets.splits import split_of
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
-_LINE_LENGTH = 118
+_LINE_LENGTH = 117
 _CONTEXT = 3
 
 
@@ -42,9 +42,7 @@ def measured_suite(recipes: PackageRecipes) -> TestSuite:
     return TestSuite(source.python_path, source.paths, source.options, reach=reach, imported=imported)
 
 
-def _task(
-    recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite
-) -> Task:
+def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite) -> Task:
     source = recipes.package
     mutant = mutations.find(recipe.function, recipe.kind, recipe.place)
     if mutant is None or mutant.digest != recipe.digest:

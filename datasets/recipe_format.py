@@ -13,8 +13,8 @@ Indexes are written as ranges, such as `"3-5,9"`.
 
 from __future__ import annotations
 
-import gzip
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,16 @@ class TaskRecipe:
 
     def to_json(self) -> dict[str, Any]:
         failure = {"file": self.failure.file, "line": self.failure.line, "error": self.failure.error}
-        return {"file": self.file, "function": self.function, "kind": self.kind, "place": self.place,
-                "line": self.line, "digest": self.digest, "fail_to_pass": to_ranges(self.fail_to_pass),
-                "failure": failure}
+        return {
+            "file": self.file,
+            "function": self.function,
+            "kind": self.kind,
+            "place": self.place,
+            "line": self.line,
+            "digest": self.digest,
+            "fail_to_pass": to_ranges(self.fail_to_pass),
+            "failure": failure,
+        }
 
     @classmethod
     def from_json(cls, fields: Fields, tests: int) -> TaskRecipe:
@@ -65,8 +72,16 @@ class TaskRecipe:
         if failure is None:
             raise UserError(f"{fields.where}: the key 'failure' is missing")
         shown = Failure(failure.text("file"), failure.integer("line", least=0), failure.text("error"))
-        return cls(fields.text("file"), fields.text("function"), fields.text("kind"), fields.text("place"),
-                   fields.integer("line"), fields.text("digest"), _indexes(fields, "fail_to_pass", tests), shown)
+        return cls(
+            fields.text("file"),
+            fields.text("function"),
+            fields.text("kind"),
+            fields.text("place"),
+            fields.integer("line"),
+            fields.text("digest"),
+            _indexes(fields, "fail_to_pass", tests),
+            shown,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,35 +99,58 @@ class PackageRecipes:
     tasks: tuple[TaskRecipe, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "package": self.package.name, "version": self.package.version,
-                "sha256": self.package.sha256, "seed": self.seed,
-                "tests": list(self.tests), "reach": {key: to_ranges(self.reach[key]) for key in sorted(self.reach)},
-                "imported": list(self.imported), "tasks": [task.to_json() for task in self.tasks]}
+        return {
+            "format": FORMAT,
+            "package": self.package.name,
+            "version": self.package.version,
+            "sha256": self.package.sha256,
+            "seed": self.seed,
+            "tests": list(self.tests),
+            "reach": {key: to_ranges(self.reach[key]) for key in sorted(self.reach)},
+            "imported": list(self.imported),
+            "tasks": [task.to_json() for task in self.tasks],
+        }
 
     @classmethod
     def from_json(cls, fields: Fields) -> PackageRecipes:
         """Raises UserError for another format, another release than the pinned one, or a wrong or missing value."""
         if fields.integer("format") != FORMAT:
-            raise UserError(f"{fields.where}: 'format' is {fields.values['format']}, this version reads {FORMAT}: "
-                            "rebuild the recipes with `regrade tasks build`")
+            raise UserError(
+                f"{fields.where}: 'format' is {fields.values['format']}, this version reads {FORMAT}: "
+                "rebuild the recipes with `regrade tasks build`"
+            )
         pinned = package(fields.text("package"))
         if (fields.text("version"), fields.text("sha256")) != (pinned.version, pinned.sha256):
-            raise UserError(f"{fields.where}: made from {pinned.name} {fields.text('version')}, but pinned is "
-                            f"{pinned.version}: rebuild the recipes with `regrade tasks build`")
+            raise UserError(
+                f"{fields.where}: made from {pinned.name} {fields.text('version')}, but pinned is "
+                f"{pinned.version}: rebuild the recipes with `regrade tasks build`"
+            )
         tests = fields.texts("tests")
         reach = fields.object("reach") or Fields({}, fields.where)
-        return cls(pinned, fields.integer("seed", least=0), tests,
-                   {key: _indexes(reach, key, len(tests)) for key in reach.values}, fields.texts("imported"),
-                   tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")))
+        return cls(
+            pinned,
+            fields.integer("seed", least=0),
+            tests,
+            {key: _indexes(reach, key, len(tests)) for key in reach.values},
+            fields.texts("imported"),
+            tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")),
+        )
 
 
 def write_recipes(recipes: PackageRecipes, folder: Path) -> Path:
-    """Write `folder/NAME.json.gz`: the same recipes always make the same bytes."""
+    """Write `folder/NAME.json`, a task a line: the same recipes always make the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(recipes.to_json(), ensure_ascii=False, separators=(",", ":"))
-    path = folder / f"{recipes.package.name}.json.gz"
-    path.write_bytes(gzip.compress(text.encode("utf-8"), compresslevel=9, mtime=0))
+    value = recipes.to_json()
+    tasks = ",\n".join(_compact(task) for task in value.pop("tasks"))
+    shared = ",\n".join(f"{_compact(key)}:{_compact(part)}" for key, part in value.items())
+    path = folder / f"{recipes.package.name}.json"
+    # Not compressed: packers of other versions would make other bytes.
+    path.write_text(f'{{{shared},\n"tasks":[\n{tasks}\n]}}\n', encoding="utf-8", newline="\n")
     return path
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def read_recipes(path: Path) -> PackageRecipes:
@@ -140,7 +178,10 @@ def from_ranges(text: str) -> tuple[int, ...]:
     """The reverse of `to_ranges`. Raises ValueError."""
     found: list[int] = []
     for run in text.split(",") if text else []:
-        first, _, last = run.partition("-")
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", run)
+        if match is None:
+            raise ValueError(f"{run!r} is no range")
+        first, last = match.groups()
         indexes = range(int(first), int(last or first) + 1)
         if len(indexes) > 1_000_000:
             raise ValueError(f"{run} is no range of tests")

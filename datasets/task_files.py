@@ -30,10 +30,25 @@ from regrade.datasets.packages import Package, fetch, package
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
-KEYS = frozenset({
-    "id", "repository", "package", "base_patch", "instruction", "fail_to_pass", "pass_to_pass", "reference", "failure",
-    "target", "python_path", "paths", "options", "requirements", "limits",
-})
+KEYS = frozenset(
+    {
+        "id",
+        "repository",
+        "package",
+        "base_patch",
+        "instruction",
+        "fail_to_pass",
+        "pass_to_pass",
+        "reference",
+        "failure",
+        "target",
+        "python_path",
+        "paths",
+        "options",
+        "requirements",
+        "limits",
+    }
+)
 
 
 def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
@@ -100,8 +115,10 @@ def _repository(fields: Fields, folder: Path, cache: Path | None) -> tuple[Packa
         return pinned, fetch(pinned, cache)
     root = (folder / fields.text("repository")).resolve()
     if not root.is_dir():
-        raise UserError(f"{fields.where}: 'repository' is {fields.text('repository')!r}, but {root} is no folder: "
-                        "give one, relative to the task file")
+        raise UserError(
+            f"{fields.where}: 'repository' is {fields.text('repository')!r}, but {root} is no folder: "
+            "give one, relative to the task file"
+        )
     return None, root
 
 
@@ -130,8 +147,11 @@ def _patch(fields: Fields, key: str) -> Patch | None:
 
 def _suite(fields: Fields, pinned: Package | None) -> TestSuite:
     default = pinned or TestSuite()
-    return TestSuite(fields.texts("python_path", default.python_path), fields.texts("paths", default.paths),
-                     fields.texts("options", default.options))
+    return TestSuite(
+        fields.texts("python_path", default.python_path),
+        fields.texts("paths", default.paths),
+        fields.texts("options", default.options),
+    )
 
 
 def _limits(fields: Fields) -> Limits:
@@ -140,8 +160,12 @@ def _limits(fields: Fields) -> Limits:
         return Limits()
     given.only({"wall_seconds", "memory_mb", "processes", "file_mb"})
     usual = Limits()
-    return Limits(given.number("wall_seconds", usual.wall_seconds), given.integer("memory_mb", usual.memory_mb),
-                  given.integer("processes", usual.processes), given.integer("file_mb", usual.file_mb))
+    return Limits(
+        given.number("wall_seconds", usual.wall_seconds),
+        given.integer("memory_mb", usual.memory_mb),
+        given.integer("processes", usual.processes),
+        given.integer("file_mb", usual.file_mb),
+    )
 
 
 def _target(fields: Fields, base: Tree) -> Target | None:
@@ -149,13 +173,13 @@ def _target(fields: Fields, base: Tree) -> Target | None:
     if given is None:
         return None
     given.only({"file", "function", "first_line", "last_line"})
-    target = Target(
-        given.text("file"), given.text("function"), given.integer("first_line"), given.integer("last_line")
-    )
+    target = Target(given.text("file"), given.text("function"), given.integer("first_line"), given.integer("last_line"))
     if target.file not in base.paths():
         raise UserError(f"{given.where}: the base has no file {target.file!r}; give a path relative to the repository")
     lines = base.read(target.file).count("\n") + 1
     if not target.first_line <= target.last_line <= lines:
-        raise UserError(f"{given.where}: lines {target.first_line} to {target.last_line} are not in {target.file!r}, "
-                        f"which has {lines} lines: count from 1, in the base")
+        raise UserError(
+            f"{given.where}: lines {target.first_line} to {target.last_line} are not in {target.file!r}, "
+            f"which has {lines} lines: count from 1, in the base"
+        )
     return target

@@ -11,8 +11,21 @@ from pathlib import Path
 from regrade.datasets.patches import Patch
 
 IGNORED_DIRECTORIES = frozenset(
-    {".git", ".hg", ".svn", ".venv", "venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox",
-     "node_modules", ".hypothesis", ".eggs"}
+    {
+        ".git",
+        ".hg",
+        ".svn",
+        ".venv",
+        "venv",
+        "__pycache__",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+        ".tox",
+        "node_modules",
+        ".hypothesis",
+        ".eggs",
+    }
 )
 
 
@@ -104,8 +117,18 @@ class TestSuite:
     """Files or folders given to pytest; empty: whatever the repository's own configuration collects."""
     options: tuple[str, ...] = ()
     """Further pytest options, such as `-o addopts=`."""
-    protected: tuple[str, ...] = ("**/test_*.py", "**/*_test.py", "**/tests/**", "**/test/**", "**/conftest.py",
-                                  "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "**/.coveragerc")
+    protected: tuple[str, ...] = (
+        "**/test_*.py",
+        "**/*_test.py",
+        "**/tests/**",
+        "**/test/**",
+        "**/conftest.py",
+        "pytest.ini",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "**/.coveragerc",
+    )
     """Globs of the files that are always taken from the pristine tree (matched with the root-relative path)."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
     """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -87,17 +86,10 @@ def build(
     wanted = amounts or Amounts()
     roots = fetch_all(packages, cache, lambda done, total: tell("fetching packages", done, total))
     written = []
-    # The next package's suite is measured, which keeps one core busy, while the mutants of this one are tried.
-    with ThreadPoolExecutor(2) as pool:
-        measured = [pool.submit(_measure, scorer, package, roots[package.name], seed, wanted.runs, cache, tell)
-                    for package in packages]
-        try:
-            for package, future in zip(packages, measured, strict=True):
-                recipes = _build_package(scorer, future.result(), roots[package.name], wanted, tell)
-                written.append(write_recipes(recipes, out))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for package in packages:
+        root = roots[package.name]
+        measured = _measure(scorer, package, root, seed, wanted.runs, cache, tell)
+        written.append(write_recipes(_build_package(scorer, measured, root, wanted, tell), out))
     return written
 
 
@@ -110,8 +102,15 @@ def _measure(
 ) -> PackageRecipes:
     """The package's stable tests and their reach, still without tasks."""
     suite = TestSuite(package.python_path, package.paths, package.options)
-    found = baseline(Tree(root), suite, package.requirements, runs=runs, sandbox=scorer.sandbox, cache=cache,
-                     progress=lambda done, total: tell(f"{package.name}: its tests as they are", done, total))
+    found = baseline(
+        Tree(root),
+        suite,
+        package.requirements,
+        runs=runs,
+        sandbox=scorer.sandbox,
+        cache=cache,
+        progress=lambda done, total: tell(f"{package.name}: its tests as they are", done, total),
+    )
     tests = tuple(sorted(found.stable))
     number = {test: index for index, test in enumerate(tests)}
     reach = {key: tuple(sorted(number[test] for test in ids if test in number)) for key, ids in found.reach.items()}
@@ -165,8 +164,17 @@ def _distinct(mutations: Mutations, function: Function, seed: int) -> list[Mutan
 def _host(recipes: PackageRecipes, root: Path) -> Task:
     """The pristine package as a task: a mutant is run as if it were a patch that breaks some of its tests."""
     package = recipes.package
-    return Task(package.folder, package.name, Tree(root), "", (), recipes.tests, measured_suite(recipes),
-                package.requirements, Limits(wall_seconds=package.wall_seconds))
+    return Task(
+        package.folder,
+        package.name,
+        Tree(root),
+        "",
+        (),
+        recipes.tests,
+        measured_suite(recipes),
+        package.requirements,
+        Limits(wall_seconds=package.wall_seconds),
+    )
 
 
 def _try_in_rounds(
@@ -216,8 +224,9 @@ def _entry(
     if any(run.outcomes[test].status not in NOTICED for test in broken):
         return None
     noticed = tuple(index for index, test in enumerate(tests) if test in broken)
-    recipe = TaskRecipe(mutant.file, mutant.function, mutant.kind, mutant.place, mutant.line, mutant.digest, noticed,
-                        Failure("", 0, ""))
+    recipe = TaskRecipe(
+        mutant.file, mutant.function, mutant.kind, mutant.place, mutant.line, mutant.digest, noticed, Failure("", 0, "")
+    )
     return recipe, frozenset(failures(run, {test: index for index, test in enumerate(tests)}))
 
 

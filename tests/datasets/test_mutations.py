@@ -106,10 +106,19 @@ def test_kinds_take_turns() -> None:
     assert len(set(order[:kinds])) == kinds
 
 
-@pytest.mark.parametrize("statement", [
-    '"""Words: 1 + 1."""', "raise ValueError(1 + a, b)", "print(a, b)", "logger.warning(a, b, 2)", "x: Literal[2]",
-    'return f"{a + 1}"', "from m import x", "assert a.b, 1 + 1",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        '"""Words: 1 + 1."""',
+        "raise ValueError(1 + a, b)",
+        "print(a, b)",
+        "logger.warning(a, b, 2)",
+        "x: Literal[2]",
+        'return f"{a + 1}"',
+        "from m import x",
+        "assert a.b, 1 + 1",
+    ],
+)
 def test_docstrings_annotations_and_messages_are_left_alone(statement: str) -> None:
     mutations = Mutations(f"def f() -> Annotated[int, 1 + 1]:\n    {statement}\n", "m.py")
     (function,) = mutations.functions

@@ -38,11 +38,22 @@ def _write(folder: Path, value: object, name: str = "tasks.json") -> Path:
 def test_every_key_is_read(tmp_path: Path, repository: Path) -> None:
     planted = Patch.between({"adding.py": GOOD}, {"adding.py": BAD})
     fix = Patch.between({"adding.py": BAD}, {"adding.py": GOOD})
-    path = _write(tmp_path, _entry(
-        id="one", base_patch=planted.text, reference=fix.text, pass_to_pass=["t::other"], failure=">>> add(1, 1)",
-        target={"file": "adding.py", "function": "add", "first_line": 1, "last_line": 2}, python_path=["src"],
-        paths=["tests"], options=["-x"], requirements=["pytest==9.2.0"], limits={"wall_seconds": 5, "memory_mb": 100},
-    ))
+    path = _write(
+        tmp_path,
+        _entry(
+            id="one",
+            base_patch=planted.text,
+            reference=fix.text,
+            pass_to_pass=["t::other"],
+            failure=">>> add(1, 1)",
+            target={"file": "adding.py", "function": "add", "first_line": 1, "last_line": 2},
+            python_path=["src"],
+            paths=["tests"],
+            options=["-x"],
+            requirements=["pytest==9.2.0"],
+            limits={"wall_seconds": 5, "memory_mb": 100},
+        ),
+    )
     (task,) = load_tasks(path)
     assert (task.id, task.repository, task.instruction) == ("one", "repo", "mend it")
     assert task.base.read("adding.py") == BAD
