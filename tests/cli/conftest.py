@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,43 @@ TESTS = (
     "def test_add():\n    assert add(1, 2) == 3\n\n\n"
     "def test_double():\n    assert double(2) == 4\n"
 )
+
+PLANTED = {"add": ("a + b", "a - b"), "double": ("a * 2", "a * 3"), "half": ("a / 2", "a / 4"), "negate": ("-a", "+a")}
+LIBRARY = """\
+def add(a, b):
+    return a + b
+
+
+def double(a):
+    return a * 2
+
+
+def half(a):
+    return a / 2
+
+
+def negate(a):
+    return -a
+"""
+LIBRARY_TESTS = """\
+from calc import add, double, half, negate
+
+
+def test_add():
+    assert add(1, 2) == 3
+
+
+def test_double():
+    assert double(2) == 4
+
+
+def test_half():
+    assert half(4) == 2
+
+
+def test_negate():
+    assert negate(1) == -1
+"""
 
 
 @dataclass(frozen=True)
@@ -90,3 +128,34 @@ def diff(tmp_path: Path) -> Callable[[str, str], Path]:
 def fix(diff: Callable[[str, str], Path]) -> Path:
     """The patch that mends `add`."""
     return diff("a - b", "a + b")
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """A task file: one repository, and for each of its functions a bug in it."""
+    repo = tmp_path / "library"
+    (repo / "tests").mkdir(parents=True)
+    (repo / "calc.py").write_text(LIBRARY)
+    (repo / "tests" / "test_calc.py").write_text(LIBRARY_TESTS)
+    lines = []
+    for name, (good, bad) in PLANTED.items():
+        buggy = {"calc.py": LIBRARY.replace(good, bad)}
+        start = (
+            LIBRARY.splitlines().index(next(line for line in LIBRARY.splitlines() if line.startswith(f"def {name}")))
+            + 1
+        )
+        task = {
+            "id": name,
+            "instruction": f"mend {name}",
+            "repository": "library",
+            "base_patch": Patch.between({"calc.py": LIBRARY}, buggy).text,
+            "reference": Patch.between(buggy, {"calc.py": LIBRARY}).text,
+            "failure": f"test_{name}\nAssertionError",
+            "fail_to_pass": [f"tests/test_calc.py::test_{name}"],
+            "pass_to_pass": [f"tests/test_calc.py::test_{other}" for other in PLANTED if other != name],
+            "target": {"file": "calc.py", "function": name, "first_line": start, "last_line": start + 1},
+        }
+        lines.append(json.dumps(task))
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("\n".join(lines))
+    return path
