@@ -324,8 +324,11 @@ def unfold(owner: Reward, judged: Judgement) -> tuple[Part, ...]:
 
 def _missing(needs: frozenset[type], evidence: EvidenceSet) -> str:
     """Why the whole must stay unscored; empty when all evidence is there."""
-    causes = [f"{kind.__name__}: {evidence.infrastructure.get(kind, 'was not gathered')}"
-              for kind in needs if kind in evidence.infrastructure or kind not in evidence.records]
+    causes = [
+        f"{kind.__name__}: {evidence.infrastructure.get(kind, 'was not gathered')}"
+        for kind in needs
+        if kind in evidence.infrastructure or kind not in evidence.records
+    ]
     return "; ".join(sorted(causes))
 
 
@@ -349,8 +352,14 @@ def _needs(*rewards: Reward) -> frozenset[type]:
 def _weighted(weight: float, term: Reward, found: Judgement) -> Part:
     if found.value is None:
         return _silent(term, found)
-    return Part(term.name, found.value, weight, weight * found.value, found.why,
-                tuple(part.scaled(weight) for part in found.parts))
+    return Part(
+        term.name,
+        found.value,
+        weight,
+        weight * found.value,
+        found.why,
+        tuple(part.scaled(weight) for part in found.parts),
+    )
 
 
 def _silent(term: Reward, found: Judgement) -> Part:

@@ -42,17 +42,30 @@ class Part:
 
     def scaled(self, factor: float) -> Part:
         """This part inside a whole that counts `factor`."""
-        return Part(self.name, self.value, self.weight * factor, self.contribution * factor, self.why,
-                    tuple(part.scaled(factor) for part in self.parts), self.role)
+        return Part(
+            self.name,
+            self.value,
+            self.weight * factor,
+            self.contribution * factor,
+            self.why,
+            tuple(part.scaled(factor) for part in self.parts),
+            self.role,
+        )
 
     def silenced(self) -> Part:
         """This part under a closed gate: it keeps its value and weight, and contributes nothing."""
-        return Part(self.name, self.value, self.weight, 0.0, self.why,
-                    tuple(part.silenced() for part in self.parts), self.role)
+        return Part(
+            self.name, self.value, self.weight, 0.0, self.why, tuple(part.silenced() for part in self.parts), self.role
+        )
 
     def to_json(self) -> dict[str, Any]:
-        record: dict[str, Any] = {"name": self.name, "value": self.value, "weight": self.weight,
-                                  "contribution": self.contribution, "why": self.why}
+        record: dict[str, Any] = {
+            "name": self.name,
+            "value": self.value,
+            "weight": self.weight,
+            "contribution": self.contribution,
+            "why": self.why,
+        }
         if self.role is not Role.PART:
             record["role"] = self.role.value
         if self.parts:
@@ -61,8 +74,15 @@ class Part:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Part:
-        return cls(record["name"], record["value"], record["weight"], record["contribution"], record["why"],
-                   tuple(cls.from_json(part) for part in record.get("parts", ())), Role(record.get("role", Role.PART)))
+        return cls(
+            record["name"],
+            record["value"],
+            record["weight"],
+            record["contribution"],
+            record["why"],
+            tuple(cls.from_json(part) for part in record.get("parts", ())),
+            Role(record.get("role", Role.PART)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +116,23 @@ class Breakdown:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `json.dumps` takes; `from_json` reads it back unchanged."""
-        return {"value": self.value, "status": self.status, "cause": self.cause, "assurance": self.assurance,
-                "parts": [part.to_json() for part in self.parts]}
+        return {
+            "value": self.value,
+            "status": self.status,
+            "cause": self.cause,
+            "assurance": self.assurance,
+            "parts": [part.to_json() for part in self.parts],
+        }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Breakdown:
-        return cls(record["value"], record["status"], record["cause"], record["assurance"],
-                   tuple(Part.from_json(part) for part in record["parts"]))
+        return cls(
+            record["value"],
+            record["status"],
+            record["cause"],
+            record["assurance"],
+            tuple(Part.from_json(part) for part in record["parts"]),
+        )
 
     def __str__(self) -> str:
         """The tree as plain text, one line a part."""

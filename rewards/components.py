@@ -70,8 +70,10 @@ def untampered(integrity: Integrity) -> Score:
         return Score(0.0, f"{first.kind} in {first.file}:{first.line}: {first.detail}{more}")
     notes = [f"{sign.kind} in {sign.file}:{sign.line}, as honest code may" for sign in integrity.signs[:1]]
     if integrity.ignored_files:
-        notes.append(f"{_count(len(integrity.ignored_files), 'file')} taken from the pristine tree: "
-                     f"{', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}")
+        notes.append(
+            f"{_count(len(integrity.ignored_files), 'file')} taken from the pristine tree: "
+            f"{', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}"
+        )
     return Score(1.0, "; ".join(notes) or "nothing reaches for the verdict")
 
 
@@ -100,8 +102,10 @@ def style(lint: LintDelta) -> Score:
     if count == 0:
         return Score(1.0, f"no new lint finding{rules}")
     first = next(finding for finding in lint.added if finding.rule in net)
-    return Score(2 / (2 + count), f"{_count(count, 'new lint finding')}{rules}: "
-                                  f"{first.rule} in {first.file}:{first.line}: {first.message}")
+    return Score(
+        2 / (2 + count),
+        f"{_count(count, 'new lint finding')}{rules}: {first.rule} in {first.file}:{first.line}: {first.message}",
+    )
 
 
 @reward
@@ -139,8 +143,11 @@ def impact(reach: Impact, run: TestRun) -> Score:
     if total <= 0.0:
         return _cycles_only(reach)
     broken = {_file_of(test) for test in run.broken}
-    good = {_file_of(test) for test, outcome in run.outcomes.items()
-            if outcome.status in (TestStatus.PASSED, TestStatus.UNREACHED)}
+    good = {
+        _file_of(test)
+        for test, outcome in run.outcomes.items()
+        if outcome.status in (TestStatus.PASSED, TestStatus.UNREACHED)
+    }
     doubts = [(module, _doubt(module, broken, good)) for module in reach.modules]
     value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
     return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))

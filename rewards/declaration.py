@@ -34,21 +34,30 @@ def _hints(function: Callable[..., object]) -> dict[str, type]:
     try:
         return get_type_hints(function)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise _wrong(function, f"has an annotation that cannot be resolved ({error})",
-                     "import the type at the top of the module, not only under TYPE_CHECKING") from error
+        raise _wrong(
+            function,
+            f"has an annotation that cannot be resolved ({error})",
+            "import the type at the top of the module, not only under TYPE_CHECKING",
+        ) from error
 
 
 def _check_parameter(function: Callable[..., object], parameter: inspect.Parameter, hint: object) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
         raise _wrong(function, f"has the parameter {str(parameter)!r}", "name each piece of evidence plainly")
     if hint is None:
-        raise _wrong(function, f"does not say which evidence {parameter.name!r} is",
-                     f"annotate it, such as `{parameter.name}: TestRun`")
+        raise _wrong(
+            function,
+            f"does not say which evidence {parameter.name!r} is",
+            f"annotate it, such as `{parameter.name}: TestRun`",
+        )
     options = getattr(hint, "__dataclass_params__", None)  # where dataclasses keep the arguments of @dataclass
     if not (isinstance(hint, type) and is_dataclass(hint) and options and options.frozen):
         given = getattr(hint, "__name__", hint)
-        raise _wrong(function, f"takes {parameter.name!r} of type {given!r}, which is no evidence",
-                     "use a type of regrade.rewards.evidence or a frozen dataclass of your own that has a probe")
+        raise _wrong(
+            function,
+            f"takes {parameter.name!r} of type {given!r}, which is no evidence",
+            "use a type of regrade.rewards.evidence or a frozen dataclass of your own that has a probe",
+        )
 
 
 def _wrong(function: Callable[..., object], what: str, do: str) -> RewardError:

@@ -20,8 +20,10 @@ def blame(function: Callable[..., object], error: Exception, records: Sequence[o
     where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     seen = ", ".join(_short(record) for record in records)
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return (f"reward {function.__name__!r} raised {said}{where}, given {seen}: "
-            "a reward must return a Score for any evidence (Score.unscored(why) where it does not apply)")
+    return (
+        f"reward {function.__name__!r} raised {said}{where}, given {seen}: "
+        "a reward must return a Score for any evidence (Score.unscored(why) where it does not apply)"
+    )
 
 
 def _short(record: object, limit: int = 200) -> str:

@@ -48,6 +48,8 @@ def checked_weight(weight: float, name: str) -> float:
     except (TypeError, ValueError):
         raise RewardError(f"{weight!r} * {name}: a weight must be a number") from None
     if not math.isfinite(number) or number < 0:
-        raise RewardError(f"{number!r} * {name}: a weight must be finite and not negative "
-                          "(for a penalty, write a reward that falls as things get worse)")
+        raise RewardError(
+            f"{number!r} * {name}: a weight must be finite and not negative "
+            "(for a penalty, write a reward that falls as things get worse)"
+        )
     return number

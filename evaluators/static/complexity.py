@@ -36,8 +36,13 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
     old = [function.before for function in changed if function.before is not None]
     new = [function.after for function in changed if function.after is not None]
     return ComplexityDelta(
-        functions=tuple(changed), sum_before=sum(old), sum_after=sum(new), max_before=max(old, default=0),
-        max_after=max(new, default=0), unparsable=unparsable, files=tuple(file.path for file in files),
+        functions=tuple(changed),
+        sum_before=sum(old),
+        sum_after=sum(new),
+        max_before=max(old, default=0),
+        max_after=max(new, default=0),
+        unparsable=unparsable,
+        files=tuple(file.path for file in files),
     )
 
 

@@ -88,8 +88,15 @@ def facts(text: str) -> Facts:
     imports = sorted(captures.get("import", []), key=lambda node: node.start_byte)
     inside = [(node.start_byte, node.end_byte) for node in imports]
     plain = {node.start_byte for key in ("attribute", "keyword") for node in captures.get(key, [])}
-    names = _grouped(owners, source, (node for node in captures.get("name", [])
-                                      if node.start_byte not in plain and not _within(node.start_byte, inside)))
+    names = _grouped(
+        owners,
+        source,
+        (
+            node
+            for node in captures.get("name", [])
+            if node.start_byte not in plain and not _within(node.start_byte, inside)
+        ),
+    )
     imported = tuple(each for node in imports for each in _imported(node))
     targets = {name for node in definitions.get("assignment", []) for name in _targets(node)}
     return Facts(
@@ -158,7 +165,7 @@ def _grouped(owners: Owners, source: bytes, nodes: Iterator[Node] | list[Node]) 
     found: defaultdict[str, set[str]] = defaultdict(set)
     for node in nodes:
         start = node.start_byte
-        found[owners.of(start)].add(source[start:node.end_byte].decode("utf-8", "surrogateescape"))
+        found[owners.of(start)].add(source[start : node.end_byte].decode("utf-8", "surrogateescape"))
     return {name: frozenset(texts) for name, texts in found.items()}
 
 

@@ -58,8 +58,13 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
             origins[origin] = None
     paths = {file.path for file in files}
     lines = sum(len(file.added) + len(file.removed) for file in patch.files if file.path in paths)
-    return LintDelta(added=_beyond(new, old), removed=_beyond(old, new), changed_lines=lines, unparsable=unparsable,
-                     rules=", ".join(origins))
+    return LintDelta(
+        added=_beyond(new, old),
+        removed=_beyond(old, new),
+        changed_lines=lines,
+        unparsable=unparsable,
+        rules=", ".join(origins),
+    )
 
 
 @lru_cache(maxsize=512)
@@ -73,8 +78,21 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[Found, ...
     source = _utf8(text)
     if source is None:
         return ()
-    command = [_ruff(), "check", "--isolated", "--ignore-noqa", "--no-respect-gitignore", "--no-cache", "--quiet",
-               "--output-format", "json", *(f"--config={option}" for option in options), "--stdin-filename", path, "-"]
+    command = [
+        _ruff(),
+        "check",
+        "--isolated",
+        "--ignore-noqa",
+        "--no-respect-gitignore",
+        "--no-cache",
+        "--quiet",
+        "--output-format",
+        "json",
+        *(f"--config={option}" for option in options),
+        "--stdin-filename",
+        path,
+        "-",
+    ]
     # From the root of the file system: nothing there can be taken for the project's neighbours.
     root = Path.cwd().anchor
     done = subprocess.run(command, input=source, capture_output=True, cwd=root, timeout=SECONDS, check=False)

@@ -16,8 +16,19 @@ from regrade.evaluators.static.files import read
 
 KEPT = frozenset({"line-length", "indent-width", "target-version", "preview", "builtins", "lint"})
 """Settings that say what is a finding. Others (exclude, include, fix, output) are not the project's to say here."""
-LINT_KEYS = frozenset({"select", "extend-select", "ignore", "extend-ignore", "per-file-ignores",
-                       "extend-per-file-ignores", "dummy-variable-rgx", "allowed-confusables", "task-tags"})
+LINT_KEYS = frozenset(
+    {
+        "select",
+        "extend-select",
+        "ignore",
+        "extend-ignore",
+        "per-file-ignores",
+        "extend-per-file-ignores",
+        "dummy-variable-rgx",
+        "allowed-confusables",
+        "task-tags",
+    }
+)
 """Keys that older ruff settings carry at the top instead of under `lint`."""
 DEFAULT_RULES = ("E", "F", "W", "B")
 """pycodestyle, Pyflakes and bugbear: what hardly any project disagrees with."""
@@ -87,8 +98,11 @@ def _parsed(text: str, file: str) -> dict[str, Any] | None:
             table = {**table, "target-version": f"py3{python[1]}"}
     lint = table.get("lint", {})
     elsewhere = ("lint", "format", "analyze", "per-file-target-version")
-    old = {key: value for key, value in table.items()
-           if key in LINT_KEYS or (isinstance(value, dict) and key not in elsewhere)}
+    old = {
+        key: value
+        for key, value in table.items()
+        if key in LINT_KEYS or (isinstance(value, dict) and key not in elsewhere)
+    }
     return {**table, "lint": {**old, **(lint if isinstance(lint, dict) else {})}}
 
 
@@ -124,5 +138,8 @@ def _first_party(tree: Tree, python_path: tuple[str, ...]) -> Iterator[str]:
     for root in python_path:
         base = tree.root / root
         if base.is_dir():
-            yield from (entry.stem for entry in sorted(base.iterdir())
-                        if entry.suffix == ".py" or (entry / "__init__.py").is_file())
+            yield from (
+                entry.stem
+                for entry in sorted(base.iterdir())
+                if entry.suffix == ".py" or (entry / "__init__.py").is_file()
+            )

@@ -13,8 +13,26 @@ from regrade.datasets.patches import PatchedFile
 from regrade.rewards.evidence import Tampering
 
 SECTIONS = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
-DESELECTING = ("-k", "-m", "--deselect", "--ignore", "--ignore-glob", "--co", "--collect-only", "--lf", "--last-failed",
-               "--ff", "--maxfail", "-x", "--exitfirst", "--noconftest", "-c", "--rootdir", "--confcutdir", "--pyargs")
+DESELECTING = (
+    "-k",
+    "-m",
+    "--deselect",
+    "--ignore",
+    "--ignore-glob",
+    "--co",
+    "--collect-only",
+    "--lf",
+    "--last-failed",
+    "--ff",
+    "--maxfail",
+    "-x",
+    "--exitfirst",
+    "--noconftest",
+    "-c",
+    "--rootdir",
+    "--confcutdir",
+    "--pyargs",
+)
 COLLECTING = ("python_files", "python_classes", "python_functions")
 NARROWING = ("testpaths", "norecursedirs", "xfail_strict", "required_plugins", "usefixtures")
 """Options that honest patches set as well."""
@@ -77,8 +95,10 @@ def _flags(value: str | None) -> list[str]:
     except ValueError:
         words = (value or "").split()
     # `-p NAME` is one flag, so that a new plugin is told from the old ones.
-    return [f"{word} {words[index + 1]}" if word == "-p" and index + 1 < len(words) else word
-            for index, word in enumerate(words)]
+    return [
+        f"{word} {words[index + 1]}" if word == "-p" and index + 1 < len(words) else word
+        for index, word in enumerate(words)
+    ]
 
 
 def _deselects(flag: str) -> bool:

@@ -161,7 +161,10 @@ def test_under_a_closed_gate_parts_keep_their_values_and_contribute_nothing() ->
     assert breakdown.value == 0.0
     assert breakdown.cause == "third: as given"
     assert [(part.value, part.weight, part.contribution) for part in breakdown.parts] == [
-        (1.0, 0.5, 0.0), (0.5, 0.5, 0.0), (0.0, 0.0, 0.0)]
+        (1.0, 0.5, 0.0),
+        (0.5, 0.5, 0.0),
+        (0.0, 0.0, 0.0),
+    ]
     assert "gated: 0" in str(breakdown)
 
 

@@ -203,10 +203,20 @@ def test_impact_stays_in_bounds_and_never_rises_when_a_test_breaks(
     run: TestRun, modules: list[tuple[float, bool, bool]], data: st.DataObject
 ) -> None:
     files = ("tests/test_a.py", "tests/test_b.py")
-    reach = Impact((), tuple(
-        ImpactedModule(f"m{index}.py", 1, weight, ("e.py::f", f"m{index}.py"), files if is_tested else (),
-                       ("e.py::g",) if dangles else ())
-        for index, (weight, is_tested, dangles) in enumerate(modules)))
+    reach = Impact(
+        (),
+        tuple(
+            ImpactedModule(
+                f"m{index}.py",
+                1,
+                weight,
+                ("e.py::f", f"m{index}.py"),
+                files if is_tested else (),
+                ("e.py::g",) if dangles else (),
+            )
+            for index, (weight, is_tested, dangles) in enumerate(modules)
+        ),
+    )
     value = impact(reach, run).value
     assert (value is None) == (not modules)
     passing = [test for test in run.pass_to_pass if run.outcomes[test].status is PASSED]
@@ -221,8 +231,12 @@ def test_impact_stays_in_bounds_and_never_rises_when_a_test_breaks(
 
 def evidence(run: TestRun, **changed: object) -> EvidenceSet:
     records: dict[type, object] = {
-        TestRun: run, Diff: Diff(2, 1, ("a.py",)), BuildRun: BuildRun(True, 1), Integrity: Integrity(()),
-        LintDelta: LintDelta((), (), 3), ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0, files=("a.py",)),
+        TestRun: run,
+        Diff: Diff(2, 1, ("a.py",)),
+        BuildRun: BuildRun(True, 1),
+        Integrity: Integrity(()),
+        LintDelta: LintDelta((), (), 3),
+        ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0, files=("a.py",)),
         Impact: Impact((), ()),
     }
     return EvidenceSet({**records, **{type(record): record for record in changed.values()}})
@@ -243,9 +257,15 @@ def test_the_default_reward_on_a_good_a_useless_a_breaking_and_a_broken_patch(ru
 
 
 def test_the_default_reward_of_doing_nothing_is_zero(run: MakeRun) -> None:
-    nothing = default.evaluate(evidence(
-        run({"w": FAILED}, {"k": PASSED}), diff=Diff(0, 0, ()), build=BuildRun(True, 0), lint=LintDelta((), (), 0),
-        complexity=ComplexityDelta((), 0, 0, 0, 0)))
+    nothing = default.evaluate(
+        evidence(
+            run({"w": FAILED}, {"k": PASSED}),
+            diff=Diff(0, 0, ()),
+            build=BuildRun(True, 0),
+            lint=LintDelta((), (), 0),
+            complexity=ComplexityDelta((), 0, 0, 0, 0),
+        )
+    )
     assert nothing.value == 0.0
 
 

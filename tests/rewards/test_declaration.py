@@ -53,12 +53,22 @@ def unknown(diff: Nowhere) -> Score:  # type: ignore[name-defined]  # noqa: F821
     return Score(1.0)
 
 
-@pytest.mark.parametrize(("function", "said"), [
-    (no_parameters, "takes no evidence"), (no_annotation, "does not say which evidence 'diff' is"),
-    (no_score, "write `-> Score:`"), (no_return, "write `-> Score:`"), (text, "'str', which is no evidence"),
-    (mutable, "frozen dataclass"), (many, r"has the parameter .*diffs"), (keyword, "has the parameter"),
-    (unknown, "Nowhere.*import the type at the top"), (3, "@reward is for functions"), (Diff, "is for functions"),
-])
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (no_parameters, "takes no evidence"),
+        (no_annotation, "does not say which evidence 'diff' is"),
+        (no_score, "write `-> Score:`"),
+        (no_return, "write `-> Score:`"),
+        (text, "'str', which is no evidence"),
+        (mutable, "frozen dataclass"),
+        (many, r"has the parameter .*diffs"),
+        (keyword, "has the parameter"),
+        (unknown, "Nowhere.*import the type at the top"),
+        (3, "@reward is for functions"),
+        (Diff, "is for functions"),
+    ],
+)
 def test_a_wrong_signature_is_refused_with_what_to_do(function: Callable[..., Score], said: str) -> None:
     with pytest.raises(RewardError, match=said):
         reward(function)

@@ -56,7 +56,14 @@ def test_a_reward_from_a_file_with_a_neighbour(file: Path) -> None:
     path_before, rewards_module = list(sys.path), sys.modules["regrade.rewards"]
     fix_bug = load_reward(f"{file}:fix_bug")
     assert {kind.__name__ for kind in fix_bug.needs} == {
-        "TestRun", "Impact", "LintDelta", "ComplexityDelta", "Diff", "BuildRun", "Integrity"}
+        "TestRun",
+        "Impact",
+        "LintDelta",
+        "ComplexityDelta",
+        "Diff",
+        "BuildRun",
+        "Integrity",
+    }
     small = load_reward(f"{file}:small_diff").evaluate(EvidenceSet({Diff: Diff(25, 25, ("a.py",))}))
     assert small.value == 0.5
     assert load_reward(f"{file}:quality").name == "quality"
@@ -71,16 +78,23 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     assert load_reward(f"{file}:other").name == "other"
 
 
-@pytest.mark.parametrize(("spec", "said"), [
-    ("nonsense", "unknown reward 'nonsense': choose one of default, tests, "), ("rewards.py", "FILE:NAME"),
-    ("nowhere.py:x", "there is no file 'nowhere.py'"), (":x", "FILE:NAME"), ("{file}:", "FILE:NAME"),
-    ("{file}:nothing", "has no 'nothing'; the rewards in it: .*fix_bug.*small_diff"),
-    ("{file}:plain", "plain is a plain function: decorate it with @reward"),
-    ("{file}:number", "number is 3, no reward"),
-    ("{folder}/text.txt:x", "its name must end in .py"), ("{folder}/broken.py:x", r"broken.py:2: SyntaxError"),
-    ("{folder}/raising.py:x", r"raising.py:3: ZeroDivisionError"),
-    ("{folder}/untyped.py:x", "reward 'small'.*annotate it"),
-])
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("nonsense", "unknown reward 'nonsense': choose one of default, tests, "),
+        ("rewards.py", "FILE:NAME"),
+        ("nowhere.py:x", "there is no file 'nowhere.py'"),
+        (":x", "FILE:NAME"),
+        ("{file}:", "FILE:NAME"),
+        ("{file}:nothing", "has no 'nothing'; the rewards in it: .*fix_bug.*small_diff"),
+        ("{file}:plain", "plain is a plain function: decorate it with @reward"),
+        ("{file}:number", "number is 3, no reward"),
+        ("{folder}/text.txt:x", "its name must end in .py"),
+        ("{folder}/broken.py:x", r"broken.py:2: SyntaxError"),
+        ("{folder}/raising.py:x", r"raising.py:3: ZeroDivisionError"),
+        ("{folder}/untyped.py:x", "reward 'small'.*annotate it"),
+    ],
+)
 def test_what_cannot_be_loaded_is_told_in_one_line(file: Path, spec: str, said: str) -> None:
     (file.parent / "text.txt").write_text("x")
     (file.parent / "broken.py").write_text("x = 1\ndef f(:\n")
