@@ -101,7 +101,7 @@ def validate(
 def build(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recipes, one file a package.")],
     package: Annotated[list[str] | None, typer.Option(help="Only this package; repeat for more. Default: all.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is proposed. The ready-made tasks have seed 0.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is proposed. The ready-made tasks have seed 1.")] = 1,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:

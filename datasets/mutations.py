@@ -7,6 +7,7 @@ import dis
 import hashlib
 import random
 import textwrap
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, field, replace
@@ -252,8 +253,10 @@ def _is_talk(node: ast.AST) -> bool:
 
 
 def _tree_and_code(source: str) -> tuple[str, object]:
-    tree = ast.parse(source)
-    return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # a mutant may well compare a literal by `is`
+        tree = ast.parse(source)
+        return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
 
 
 def _instructions(code: CodeType) -> object:

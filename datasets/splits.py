@@ -14,7 +14,7 @@ from regrade.datasets.packages import Package
 SPLITS = ("demonstrations", "tests_only", "validation", "held_out")
 """`demonstrations`: references may be used (scarce). `tests_only`: only their tests may be used (plentiful).
 `validation`: for choosing settings. `held_out`: for the verdict."""
-_DEMONSTRATIONS = 0.15
+_DEMONSTRATIONS = 0.24
 _VALIDATION = 0.06
 
 
