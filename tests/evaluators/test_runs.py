@@ -52,13 +52,15 @@ def test_a_killed_phase_keeps_its_time(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=tmp_path)
     assert child.stdout is not None
     assert child.stdout.readline() == b"in\n"
-    time.sleep(0.4)
+    run = Run.open(tmp_path)
+    deadline = time.monotonic() + 30
+    while run.manifest.phases["rl"].seconds < 0.2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    run = Run.open(tmp_path)
     assert not run.finished("rl")
-    assert 0.2 <= run.manifest.phases["rl"].seconds < 5
+    assert 0.2 <= run.manifest.phases["rl"].seconds < 60
 
 
 def test_training_log_keeps_the_last_of_a_repeated_step_and_yields_shares(tmp_path):
