@@ -14,7 +14,7 @@ class DemoSettings:
     max_prompt_tokens: int = 180
     """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
     demonstrations: int = 250
-    tests_only: int = 1000
+    tests_only: int = 800
     validation: int = 40
     held_out: int = 210
 
