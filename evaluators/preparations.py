@@ -38,9 +38,11 @@ def prepare_suite(
         SandboxError, OSError, WorkerDied: see `Worker.run`.
     """
     key = hashlib.sha256(f"{digest}{suite!r}".encode()).hexdigest()[:24]
-    if not (folder / key).exists():
+    made = folder / key / "preparation.json"
+    if not made.exists():
+        remove(folder / key)  # of an earlier version, or partly deleted
         _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
-    return Preparation(**json.loads((folder / key / "preparation.json").read_text()))
+    return Preparation(**json.loads(made.read_text()))
 
 
 def _fill(
