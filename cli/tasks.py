@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import activities, print_json, progress, stdout
+from regrade.cli.console import activities, print_json, progress
 from regrade.cli.score import SandboxName, Workers
 from regrade.datasets.errors import UserError
 
@@ -28,23 +28,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a task on
 
 @app.command("list")
 def list_tasks(source: Source = "builtin", split: Split = None, json: AsJson = False) -> None:
-    """List tasks with where their bug lies and how many tests they have, and count them by repository."""
+    """List tasks with how many tests they have to mend and to keep, and count them by repository."""
     tasks = load(source, split)
     if json:
         for task in tasks:
             print_json(summary(task))
         return
-    from rich.table import Table
-
-    table = Table("task", "function", "fail to pass", "pass to pass", box=None, pad_edge=False)
-    for task in tasks:
-        place = f"{task.target.file}::{task.target.function}" if task.target else ""
-        table.add_row(task.id, place, str(len(task.fail_to_pass)), str(len(task.pass_to_pass)))
-    console = stdout()
-    console.print(table)
+    for task in tasks:  # no table: ids are there to be copied whole
+        typer.echo(f"{task.id}  ({len(task.fail_to_pass)} to mend, {len(task.pass_to_pass)} to keep)")
     counts = Counter(task.repository for task in tasks)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    console.print(f"{len(tasks)} tasks: {listed}", markup=False)
+    typer.echo(f"{len(tasks)} tasks: {listed}")
 
 
 @app.command()

@@ -49,8 +49,15 @@ TOLERATED_MISSING = 0.05
 """The share of attempts, of either policy, that the infrastructure may lose before the comparison is void."""
 
 COMPARED = (
-    m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE, m.FIX_RATE, m.FIXED_BUT_BROKE, m.SEVERITY, m.NET_VALUE, m.NO_OP_RATE,
-    m.MALFORMED_RATE, m.REWARD,
+    m.FIX_AND_CLEAN,
+    m.BREAKAGE_INCIDENCE,
+    m.FIX_RATE,
+    m.FIXED_BUT_BROKE,
+    m.SEVERITY,
+    m.NET_VALUE,
+    m.NO_OP_RATE,
+    m.MALFORMED_RATE,
+    m.REWARD,
 )
 
 
@@ -127,7 +134,9 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     names = (_only_policy(baseline, "baseline"), _only_policy(candidate, "candidate"))
     obstacle = _obstacle(baseline, candidate)
     sizes: dict[str, Any] = {
-        "n_baseline": len(baseline), "n_candidate": len(candidate), "n_tasks": baseline["task"].nunique(),
+        "n_baseline": len(baseline),
+        "n_candidate": len(candidate),
+        "n_tasks": baseline["task"].nunique(),
     }
     if obstacle:
         return Comparison(*names, "not comparable", obstacle, margin, **sizes)
@@ -135,9 +144,16 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     differences = _differences(baseline, candidate, level)
     verdict, reason = _verdict(differences, margin)
     return Comparison(
-        *names, verdict, reason, margin, differences, level,
-        n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters, mcnemar=_mcnemar(baseline, candidate),
-        warnings=_warnings(baseline, candidate, level), **sizes,
+        *names,
+        verdict,
+        reason,
+        margin,
+        differences,
+        level,
+        n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
+        mcnemar=_mcnemar(baseline, candidate),
+        warnings=_warnings(baseline, candidate, level),
+        **sizes,
     )
 
 
@@ -206,10 +222,19 @@ def _differences(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Cluster
             continue  # a metric that was not measured, such as the reward of rows without one
         p = p_values[metric.name]
         found[metric.name] = Difference(
-            metric.name, metric.label, metric.better, metric.is_rate,
-            float(both["baseline"].mean()), float(both["candidate"].mean()), sample.mean, *difference_interval(sample),
-            p, adjusted.get(metric.name, p), detectable_effect(sample.standard_error, sample.count),
-            len(both), sample.count,
+            metric.name,
+            metric.label,
+            metric.better,
+            metric.is_rate,
+            float(both["baseline"].mean()),
+            float(both["candidate"].mean()),
+            sample.mean,
+            *difference_interval(sample),
+            p,
+            adjusted.get(metric.name, p),
+            detectable_effect(sample.standard_error, sample.count),
+            len(both),
+            sample.count,
         )
     return found
 

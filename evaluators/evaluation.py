@@ -172,9 +172,16 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
     fix = len(run.fixed) == len(run.fail_to_pass) if run.fail_to_pass else None  # nothing to fix is nothing fixed
     skipped = sum(run.outcomes[test].status is TestStatus.SKIPPED for test in broken)
     return {
-        **counts, "fix": None if fix is None else int(fix), "fixed": len(run.fixed),
-        "broken": len(broken), "broke": int(broke), "clean_fix": None if fix is None else int(fix and not broke),
-        "newly_skipped": skipped, "end": run.end.value, "broken_tests": list(broken), "execution_seconds": seconds,
+        **counts,
+        "fix": None if fix is None else int(fix),
+        "fixed": len(run.fixed),
+        "broken": len(broken),
+        "broke": int(broke),
+        "clean_fix": None if fix is None else int(fix and not broke),
+        "newly_skipped": skipped,
+        "end": run.end.value,
+        "broken_tests": list(broken),
+        "execution_seconds": seconds,
     }
 
 

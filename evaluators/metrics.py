@@ -80,14 +80,15 @@ def _severity(rows: Rows) -> Column[Any]:
 FIX_RATE = Metric("fix_rate", "Fixed", "higher", True, lambda rows: rows["fix"])
 BREAKAGE_INCIDENCE = Metric("breakage_incidence", "Broke something", "lower", True, lambda rows: rows["broke"])
 FIX_AND_CLEAN = Metric("fix_and_clean", "Fixed, broke nothing", "higher", True, lambda rows: rows["clean_fix"])
-FIXED_BUT_BROKE = Metric(
-    "fixed_but_broke", "Fixed but broke", "lower", True, lambda rows: rows["fix"] * rows["broke"]
-)
+FIXED_BUT_BROKE = Metric("fixed_but_broke", "Fixed but broke", "lower", True, lambda rows: rows["fix"] * rows["broke"])
 NO_OP_RATE = Metric("no_op_rate", "Changed nothing", "neither", True, lambda rows: rows["empty"].astype("float64"))
 MALFORMED_RATE = Metric("malformed_rate", "Unreadable answer", "lower", True, lambda rows: 1.0 - rows["well_formed"])
 NOT_APPLIED_RATE = Metric("not_applied_rate", "Did not apply", "lower", True, lambda rows: 1.0 - rows["applied"])
 BREAKAGE_OF_CHANGES = Metric(
-    "breakage_of_changes", "Broke something, of those that changed anything", "lower", True,
+    "breakage_of_changes",
+    "Broke something, of those that changed anything",
+    "lower",
+    True,
     lambda rows: rows["broke"].where(~rows["empty"]),
 )
 SEVERITY = Metric("severity", "Guarded tests broken", "lower", True, _severity)
@@ -103,8 +104,17 @@ def net_value(cost: float) -> Metric:
 
 NET_VALUE = net_value(1.0)
 METRICS = (
-    FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE, FIXED_BUT_BROKE, SEVERITY, NET_VALUE, NO_OP_RATE, MALFORMED_RATE,
-    NOT_APPLIED_RATE, BREAKAGE_OF_CHANGES, REWARD,
+    FIX_AND_CLEAN,
+    FIX_RATE,
+    BREAKAGE_INCIDENCE,
+    FIXED_BUT_BROKE,
+    SEVERITY,
+    NET_VALUE,
+    NO_OP_RATE,
+    MALFORMED_RATE,
+    NOT_APPLIED_RATE,
+    BREAKAGE_OF_CHANGES,
+    REWARD,
 )
 
 
@@ -118,9 +128,7 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     low, high = rate_interval(sample) if metric.is_rate else bootstrap_interval(sample)
     missing = int((rows["broke"].isna() & ~known).sum())
     worst, best = _bounds(rows, values, metric, missing)
-    return Estimate(
-        sample.mean, low, high, int(known.sum()), len(tasks), level, sample.count, missing, worst, best
-    )
+    return Estimate(sample.mean, low, high, int(known.sum()), len(tasks), level, sample.count, missing, worst, best)
 
 
 def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:
@@ -182,8 +190,11 @@ def severity(rows: Rows) -> Severity:
     known = values.dropna()
     pooled = rows.loc[known.index, "broken"].sum() / rows.loc[known.index, "guarded"].sum() if len(known) else math.nan
     return Severity(
-        estimate(rows, SEVERITY), float(known.median()), float(known.quantile(0.9)),
-        float((known >= CATASTROPHE).mean()), float(pooled),
+        estimate(rows, SEVERITY),
+        float(known.median()),
+        float(known.quantile(0.9)),
+        float((known >= CATASTROPHE).mean()),
+        float(pooled),
     )
 
 

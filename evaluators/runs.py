@@ -41,7 +41,9 @@ HEARTBEAT_SECONDS = 5.0
 RECORDED_PACKAGES = ("regrade", "numpy", "pandas", "pytest", "scipy", "statsmodels", "torch", "transformers", "trl")
 
 STEP_SECONDS = {
-    "execution": "execution_seconds", "generation": "generation_seconds", "training": "training_seconds",
+    "execution": "execution_seconds",
+    "generation": "generation_seconds",
+    "training": "training_seconds",
 }
 """Part of a training step -> the key of the training log that holds its seconds."""
 
@@ -269,8 +271,12 @@ def installed_versions() -> dict[str, str]:
 
 def _described(task: Task) -> dict[str, Any]:
     return {
-        "id": task.id, "repository": task.repository, "instruction": task.instruction, "failure": task.failure,
-        "fail_to_pass": list(task.fail_to_pass), "reference": task.reference.text if task.reference else "",
+        "id": task.id,
+        "repository": task.repository,
+        "instruction": task.instruction,
+        "failure": task.failure,
+        "fail_to_pass": list(task.fail_to_pass),
+        "reference": task.reference.text if task.reference else "",
     }
 
 

@@ -37,14 +37,38 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators import journal
 
 NUMBERS = (
-    "temperature", "reward", "fix", "fail_to_pass", "fixed", "guarded", "broken", "newly_skipped", "broke", "clean_fix",
-    "tampering", "tokens", "generation_seconds", "execution_seconds", "changed_lines",
+    "temperature",
+    "reward",
+    "fix",
+    "fail_to_pass",
+    "fixed",
+    "guarded",
+    "broken",
+    "newly_skipped",
+    "broke",
+    "clean_fix",
+    "tampering",
+    "tokens",
+    "generation_seconds",
+    "execution_seconds",
+    "changed_lines",
 )
 INTEGERS = ("sample", "seed")
 FLAGS = ("empty", "well_formed", "applied")
 TEXTS = (
-    "policy", "task", "repository", "function", "file", "task_digest", "patch_digest", "reward_name", "patch",
-    "completion", "status", "cause", "end",
+    "policy",
+    "task",
+    "repository",
+    "function",
+    "file",
+    "task_digest",
+    "patch_digest",
+    "reward_name",
+    "patch",
+    "completion",
+    "status",
+    "cause",
+    "end",
 )
 LISTS = ("broken_tests", "parts")
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)

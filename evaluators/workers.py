@@ -137,6 +137,11 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def isolated(self) -> bool:
+        """Is it a sandbox that keeps candidates from this machine?"""
+        return self._sandbox.isolated
+
     def run(self, tree: Tree, request: Request, preparation: Preparation = UNPREPARED) -> Reply:
         """Lay the tree and run the request on it.
 

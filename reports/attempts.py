@@ -125,15 +125,25 @@ def _group(baseline: Sequence[Row], candidate: Sequence[Row]) -> Group:
 
 
 def _view(
-    task: str, group: Group, mine: Sequence[tuple[PolicyResult, list[Row]]], attempts: tuple[Attempt, ...],
-    inks: Mapping[str, str], described: Mapping[str, Any],
+    task: str,
+    group: Group,
+    mine: Sequence[tuple[PolicyResult, list[Row]]],
+    attempts: tuple[Attempt, ...],
+    inks: Mapping[str, str],
+    described: Mapping[str, Any],
 ) -> TaskView:
     first = mine[0][1][0]
     counts = [(policy, *_clean(rows)) for policy, rows in mine]
     scores = tuple((Who(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
     return TaskView(
-        task, str(first["repository"]), str(first["function"]), group, scores, str(described.get("failure", "")),
-        tuple(diff_lines(str(described.get("reference", "")))) if attempts else (), attempts,
+        task,
+        str(first["repository"]),
+        str(first["function"]),
+        group,
+        scores,
+        str(described.get("failure", "")),
+        tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
+        attempts,
     )
 
 
@@ -156,10 +166,16 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
 def _attempt(row: Row, who: tuple[Who, ...]) -> Attempt:
     lines = diff_lines(row["patch"])
     return Attempt(
-        who, tuple(_marks(row)), tuple(lines[:SHOWN_LINES]), max(0, len(lines) - SHOWN_LINES),
-        tuple(row["broken_tests"][:SHOWN_TESTS]), max(0, len(row["broken_tests"]) - SHOWN_TESTS), str(row["cause"]),
+        who,
+        tuple(_marks(row)),
+        tuple(lines[:SHOWN_LINES]),
+        max(0, len(lines) - SHOWN_LINES),
+        tuple(row["broken_tests"][:SHOWN_TESTS]),
+        max(0, len(row["broken_tests"]) - SHOWN_TESTS),
+        str(row["cause"]),
         "" if row["well_formed"] else str(row["completion"]),
-        None if math.isnan(row["reward"]) else float(row["reward"]), tuple(row["parts"]),
+        None if math.isnan(row["reward"]) else float(row["reward"]),
+        tuple(row["parts"]),
     )
 
 

@@ -85,15 +85,23 @@ def trade_off(series: Sequence[Series]) -> Markup:
                     f"broke something {rate(point.broke)}"
                 )
                 axes.plot(
-                    [100 * point.broke.value], [100 * point.fix.value], "o", markersize=9 if point.is_best else 6,
-                    markerfacecolor=ink if point.is_best else INKS["surface"], markeredgecolor=ink,
-                    markeredgewidth=2, gid=drawing.tip(text),
+                    [100 * point.broke.value],
+                    [100 * point.fix.value],
+                    "o",
+                    markersize=9 if point.is_best else 6,
+                    markerfacecolor=ink if point.is_best else INKS["surface"],
+                    markeredgecolor=ink,
+                    markeredgewidth=2,
+                    gid=drawing.tip(text),
                 )
                 if point in (one.points[0], one.points[-1]):  # more would run into each other
                     axes.annotate(
                         "greedy" if point.temperature == 0 else f"{point.temperature:g}",
-                        (100 * point.broke.value, 100 * point.fix.value), xytext=(7, 5), textcoords="offset points",
-                        fontsize=9.5, color=INKS["muted"],
+                        (100 * point.broke.value, 100 * point.fix.value),
+                        xytext=(7, 5),
+                        textcoords="offset points",
+                        fontsize=9.5,
+                        color=INKS["muted"],
                     )
         axes.set_xlabel("broke something, % of all attempts")
         axes.set_ylabel("fixed, % of all attempts")
@@ -132,8 +140,14 @@ def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison]
         for x, difference in found.items():
             ends = [[100 * (difference.difference - difference.low)], [100 * (difference.high - difference.difference)]]
             axes.errorbar(
-                [x], [100 * difference.difference], yerr=ends, fmt="o", markersize=7, color=INKS[ink],
-                elinewidth=2, gid=drawing.tip(f"{temperature(x)}: {_points(difference)}"),
+                [x],
+                [100 * difference.difference],
+                yerr=ends,
+                fmt="o",
+                markersize=7,
+                color=INKS[ink],
+                elinewidth=2,
+                gid=drawing.tip(f"{temperature(x)}: {_points(difference)}"),
             )
         axes.set_xticks(list(found), ["greedy" if t == 0 else f"{t:g}" for t in found])
         axes.margins(x=0.12)
@@ -143,8 +157,13 @@ def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison]
 
 
 def stacked(
-    name: str, description: str, bars: Mapping[str, Mapping[str, float]], inks: Mapping[str, str], *,
-    unit: str = "", limit: float | None = None,
+    name: str,
+    description: str,
+    bars: Mapping[str, Mapping[str, float]],
+    inks: Mapping[str, str],
+    *,
+    unit: str = "",
+    limit: float | None = None,
 ) -> Markup:
     """Horizontal bars split into parts: bar -> part -> length; `inks`: part -> ink. Negative parts go left of 0."""
     with canvas(name, description, height=ROW * len(bars) + 44) as drawing:
@@ -155,8 +174,14 @@ def stacked(
                 shown = percent(length, 0) if unit == "%" else f"{length:.3f}"
                 start = right if length >= 0 else left + length
                 axes.barh(
-                    [row], [abs(length)], left=[start], height=0.56, color=INKS[inks[part]],
-                    edgecolor=INKS["surface"], linewidth=1.5, gid=drawing.tip(f"{bar}, {part}: {shown}"),
+                    [row],
+                    [abs(length)],
+                    left=[start],
+                    height=0.56,
+                    color=INKS[inks[part]],
+                    edgecolor=INKS["surface"],
+                    linewidth=1.5,
+                    gid=drawing.tip(f"{bar}, {part}: {shown}"),
                 )
                 right, left = right + max(length, 0.0), left + min(length, 0.0)
         _rows(axes, list(bars))
@@ -203,9 +228,7 @@ def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[flo
 
 def _whisker(axes: Axes, row: int, found: Difference, ink: str, tip: str) -> None:
     ends = [[100 * (found.difference - found.low)], [100 * (found.high - found.difference)]]
-    axes.errorbar(
-        [100 * found.difference], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip
-    )
+    axes.errorbar([100 * found.difference], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:

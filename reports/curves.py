@@ -11,8 +11,19 @@ from markupsafe import Markup
 from regrade.reports.charts import curve
 
 PREFERRED = (
-    "reward", "fix_and_clean", "fix_rate", "breakage", "no_op", "malformed", "loss", "validation_loss", "entropy", "kl",
-    "accuracy", "mean_token_accuracy", "grad_norm",
+    "reward",
+    "fix_and_clean",
+    "fix_rate",
+    "breakage",
+    "no_op",
+    "malformed",
+    "loss",
+    "validation_loss",
+    "entropy",
+    "kl",
+    "accuracy",
+    "mean_token_accuracy",
+    "grad_norm",
 )
 """Shown first, in this order; the others follow as they come."""
 HIDDEN = ("step", "phase", "seconds", "epoch", "num_tokens", "step_time", "learning_rate")
@@ -35,9 +46,7 @@ class PhaseCurves:
     alarms: tuple[str, ...]
 
 
-def training_curves(
-    phases: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str] = ()
-) -> list[PhaseCurves]:
+def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str] = ()) -> list[PhaseCurves]:
     """Curves of every phase that logged steps (see `Run.training`), in the order of the run's phases, `order`."""
     return [_phase(phase, phases[phase]) for phase in sorted(phases, key=lambda phase: (_place(phase, order), phase))]
 
@@ -68,8 +77,11 @@ def _quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys with numbers, the preferred ones first. Times are shown elsewhere; `a/b` are a trainer's finer details."""
     keys = dict.fromkeys(key for row in rows for key in row)
     numeric = [
-        key for key in keys
-        if key not in HIDDEN and not key.endswith("_seconds") and "/" not in key
+        key
+        for key in keys
+        if key not in HIDDEN
+        and not key.endswith("_seconds")
+        and "/" not in key
         and any(value is not None for value in _values(rows, key))
     ]
     return sorted(numeric, key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))

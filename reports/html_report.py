@@ -31,12 +31,21 @@ def write_report(run: Path) -> Path:
 def render(page: Page) -> str:
     """The page as text. Whatever came from a policy or a task is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("regrade.reports"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("regrade.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=wording.percent, interval=wording.interval, signed=wording.signed, p_value=wording.p_value,
-        duration=wording.duration, temperature=wording.temperature, number=wording.number, points=points,
+        percent=wording.percent,
+        interval=wording.interval,
+        signed=wording.signed,
+        p_value=wording.p_value,
+        duration=wording.duration,
+        temperature=wording.temperature,
+        number=wording.number,
+        points=points,
     )
     text = environment.get_template("report.html").render(page=page, results=page.results, shown=SHOWN)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # half of a surrogate pair cannot be written

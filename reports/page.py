@@ -21,7 +21,10 @@ from regrade.rewards.breakdown import Role as PartRole
 from regrade.rewards.evidence import End
 
 ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
-    "baseline": ("s1",), "control": ("s2",), "candidate": ("s3", "s4", "s5"), "upper bound": ("s6",),
+    "baseline": ("s1",),
+    "control": ("s2",),
+    "candidate": ("s3", "s4", "s5"),
+    "upper bound": ("s6",),
     "scripted": ("s7", "s8"),
 }
 PART_INKS = tuple(f"k{number}" for number in range(1, 9))
@@ -118,26 +121,33 @@ def build_page(results: Results) -> Page:
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
     return Page(
-        results=results, inks=inks, pairs=pairs, views=tuple(views),
+        results=results,
+        inks=inks,
+        pairs=pairs,
+        views=tuple(views),
         best_rows=tuple(row for policy in results.policies for row in _best_rows(policy, inks[policy.name])),
-        all_rows=tuple(
-            _row(policy, inks[policy.name], t) for policy in results.policies for t in policy.temperatures
-        ),
+        all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.policies for t in policy.temperatures),
         trade_off=charts.trade_off(series) if series else Markup(),
         by_temperature=charts.by_temperature(series) if several else Markup(),
         repositories=_repositories(results.pairs[0]) if results.pairs else Markup(),
-        severity=_severity(results), severity_inks=SEVERITY_INKS,
+        severity=_severity(results),
+        severity_inks=SEVERITY_INKS,
         groups={group: sum(view.group == group for view in views) for group in GROUPS},
         rewards=charts.stacked("reward", "Mean contribution of each part of the reward", reward_parts, reward_inks)
-        if reward_parts else Markup(),
-        reward_parts=reward_parts, reward_inks=reward_inks,
+        if reward_parts
+        else Markup(),
+        reward_parts=reward_parts,
+        reward_inks=reward_inks,
         curves=tuple(training_curves(results.run.training(), list(results.manifest.phases))),
-        phases=_phases(results), share_of_step=shares,
+        phases=_phases(results),
+        share_of_step=shares,
         shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
-        if shares else Markup(),
+        if shares
+        else Markup(),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.policies),
         quality=tuple(QualityRow(policy, inks[policy.name], _quality(policy.rows)) for policy in results.policies),
-        noise=results.noise_floor, notes=tuple(_notes(results)),
+        noise=results.noise_floor,
+        notes=tuple(_notes(results)),
     )
 
 
@@ -161,11 +171,14 @@ def _pair_view(pair: Pair, inks: Mapping[str, str]) -> PairView:
     sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
     reason = found.reason.partition(": ")[0] + "." if found.metrics else found.reason
     return PairView(
-        pair, headline, _sentence(pair), reason,
+        pair,
+        headline,
+        _sentence(pair),
+        reason,
         charts.forest(f"forest-{pair.key}", forest, found.margin) if forest else Markup(),
-        charts.difference_by_temperature(
-            f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name]
-        ) if sweep else Markup(),
+        charts.difference_by_temperature(f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name])
+        if sweep
+        else Markup(),
     )
 
 

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INKS = {
-    "text": "#101011", "muted": "#101012", "grid": "#101013", "axis": "#101014", "surface": "#101015",
-    "good": "#101021", "bad": "#101022", "neutral": "#101023", "band": "#101024",
+    "text": "#101011",
+    "muted": "#101012",
+    "grid": "#101013",
+    "axis": "#101014",
+    "surface": "#101015",
+    "good": "#101021",
+    "bad": "#101022",
+    "neutral": "#101023",
+    "band": "#101024",
     **{f"s{number}": f"#1010{number + 0x30:02x}" for number in range(1, 9)},
     **{f"k{number}": f"#1010{number + 0x50:02x}" for number in range(1, 9)},
 }
@@ -91,7 +98,7 @@ def canvas(name: str, description: str, width: float = 390, height: float = 250)
 
 
 def _themed(svg: str, tips: list[str], description: str, width: float) -> Markup:
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>|<style.*?</style>", "", svg, flags=re.DOTALL)
     for ink, stand_in in INKS.items():
         svg = svg.replace(stand_in, f"var(--{ink})")
@@ -108,4 +115,4 @@ def _themed(svg: str, tips: list[str], description: str, width: float) -> Markup
         f'<svg class="chart" role="img" aria-label="{escape(description)}" viewBox="{box[1]}" '
         f'style="max-width:{1.3 * width:g}px">'
     )
-    return Markup(head + svg[svg.index(">") + 1:])  # made by matplotlib; tips are escaped above
+    return Markup(head + svg[svg.index(">") + 1 :])  # made by matplotlib; tips are escaped above

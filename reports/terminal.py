@@ -12,8 +12,12 @@ from regrade.reports.results import SHOWN, Results
 from regrade.reports.wording import MINUS, NO_BREAK, duration, interval, p_value, percent, signed, temperature
 
 STYLES = {
-    "improved": "bold green", "better": "green", "regressed": "bold red", "worse": "red",
-    "not comparable": "bold yellow", "no difference shown": "",
+    "improved": "bold green",
+    "better": "green",
+    "regressed": "bold red",
+    "worse": "red",
+    "not comparable": "bold yellow",
+    "no difference shown": "",
 }
 MARKS = {"better": "better", "worse": "worse", "no difference shown": ""}
 WIDE = 96
@@ -89,14 +93,21 @@ def _differences(comparison: Comparison, wide: bool) -> Table:
 def _row(difference: Difference, wide: bool) -> list[str | Text]:
     judged = difference.better != "neither"
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
-    values = [percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
-              for v in (difference.baseline, difference.candidate)]
+    values = [
+        percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
+        for v in (difference.baseline, difference.candidate)
+    ]
     holm = [p_value(difference.p_holm) if judged else ""] if wide else []
     ends = f"[{signed(scale * difference.low, digits)}, {signed(scale * difference.high, digits)}]"
     mark = Text(MARKS[difference.verdict] if judged else "", style=STYLES[difference.verdict])
     return [
-        difference.label, *(value.replace(" ", NO_BREAK) for value in values),
-        signed(scale * difference.difference, digits), Text(ends), p_value(difference.p), *holm, mark,
+        difference.label,
+        *(value.replace(" ", NO_BREAK) for value in values),
+        signed(scale * difference.difference, digits),
+        Text(ends),
+        p_value(difference.p),
+        *holm,
+        mark,
     ]
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, interpreter_folders
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.piped import PipedSession
 
 FIRST_CANDIDATE_USER = 200_000
@@ -29,6 +29,7 @@ class Bubblewrap:
     alone = True
 
     def __init__(self, *, user_namespace: bool | None = None) -> None:
+        self._folders = Interpreters()
         self._user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
         self.candidate_user = -1 if self._user_namespace else FIRST_CANDIDATE_USER + secrets.randbelow(100_000)
 
@@ -50,8 +51,9 @@ class Bubblewrap:
         return mount.target
 
     def start(self, program: Program) -> PipedSession:
-        command = self._frame(program.scratch_mb)
-        for folder in interpreter_folders(program.python):
+        information = os.pipe()
+        command = [*self._frame(program.scratch_mb), "--info-fd", str(information[1])]
+        for folder in self._folders(program.python):
             # The folders above it, which bwrap would make readable by the owner alone.
             for parent in reversed(folder.parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(parent)]
@@ -69,7 +71,7 @@ class Bubblewrap:
             str(program.python.absolute()),
             *program.arguments,
         ]
-        return PipedSession(command, {})
+        return PipedSession(command, {}, information=information)
 
     def _frame(self, scratch_mb: int) -> list[str]:
         size = str(scratch_mb << 20)

@@ -17,7 +17,7 @@ from typing import Any
 
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
-from regrade.evaluators.sandboxes.interpreters import SYSTEM, interpreter_folders
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 
 LABEL = "org.regrade.worker"
 OWNER = "org.regrade.owner"
@@ -39,6 +39,7 @@ class Docker:
     alone = True
 
     def __init__(self, image: str = "") -> None:
+        self._folders = Interpreters()
         self.image = image
         self.name = f"docker:{image}" if image else "docker"
         # As for bubblewrap: only root can give candidates a user id of their own.
@@ -76,7 +77,7 @@ class Docker:
     def start(self, program: Program) -> ContainerSession:
         import docker
 
-        folders = [] if self.image else [Mount(folder, str(folder)) for folder in interpreter_folders(program.python)]
+        folders = [] if self.image else [Mount(folder, str(folder)) for folder in self._folders(program.python)]
         python = "python3" if self.image else str(program.python.absolute())
         try:
             client = docker.APIClient(timeout=60, **docker.utils.kwargs_from_env())

@@ -49,3 +49,15 @@ def interpreter_folders(python: Path) -> tuple[Path, ...]:
             found.add(link.parent.parent)
     outside = {path for path in found if path != Path("/") and not any(path.is_relative_to(top) for top in SYSTEM)}
     return tuple(sorted(path for path in outside if not any(other in path.parents for other in outside)))
+
+
+class Interpreters:
+    """The folders of interpreters, each asked once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, tuple[Path, ...]] = {}
+
+    def __call__(self, python: Path) -> tuple[Path, ...]:
+        if python not in self._found:
+            self._found[python] = interpreter_folders(python)
+        return self._found[python]

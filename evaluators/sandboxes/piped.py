@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -13,11 +14,17 @@ from typing import IO
 
 from regrade.evaluators.sandboxes.base import SandboxError
 
+GONE_SECONDS = 60.0
+"""For how long a killed sandbox is waited for."""
+
 
 class PipedSession:
     """Starts `command` in a process group of its own and speaks with it over pipes."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, information: tuple[int, int] | None = None
+    ) -> None:
+        """`information`: a pipe on which bubblewrap tells the id of the first process in the sandbox; closed here."""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
@@ -28,10 +35,15 @@ class PipedSession:
                 env=dict(environment),
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=information[1:] if information else (),
             )
         except OSError as error:
             self._errors.close()
             raise SandboxError(f"{command[0]} could not be started: {error}") from error
+        finally:
+            if information:
+                os.close(information[1])
+        self._first = _first_process(information[0]) if information else None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout
@@ -69,3 +81,12 @@ class PipedSession:
             return ""
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
+
+
+def _first_process(information: int) -> int | None:
+    """A handle of the first process in the sandbox; None where it is gone already."""
+    with os.fdopen(information, "rb") as stream:
+        try:
+            return os.pidfd_open(json.load(stream)["child-pid"])
+        except (ValueError, KeyError, OSError):
+            return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scorer import Scorer
@@ -85,10 +87,11 @@ MakePatch = Callable[..., Patch]
 
 @pytest.fixture
 def write_files(tmp_path: Path) -> WriteFiles:
-    """Make a repository of path -> text."""
+    """Make a repository of path -> text, each time another one: what a Tree stands on never changes."""
+    numbers = itertools.count()
 
     def write(files: Mapping[str, str]) -> Tree:
-        root = tmp_path / "repository"
+        root = tmp_path / f"repository{next(numbers)}"
         for path, text in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)

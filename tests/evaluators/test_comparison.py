@@ -19,29 +19,57 @@ def rows_of(policy, fix_rate, break_rate, *, tasks=300, samples=2, seed=0, tempe
         for sample in range(samples):
             fix = int(rng.random() < fix_rate * ease[task])
             broke = int(rng.random() < break_rate * risk[task])
-            rows.append(dict.fromkeys(COLUMNS, "") | {
-                "policy": policy, "task": f"t{task}", "repository": "r", "function": f"f{task % 100}",
-                "temperature": temperature, "sample": sample, "seed": seed, "empty": fix_rate == break_rate == 0,
-                "well_formed": True, "applied": True, "status": "scored", "reward": float(fix), "fix": fix,
-                "fail_to_pass": 1, "fixed": fix, "guarded": 100, "broken": broke, "newly_skipped": 0, "broke": broke,
-                "clean_fix": int(fix and not broke), "tampering": None, "tokens": 1, "generation_seconds": 0.0,
-                "execution_seconds": 0.0, "changed_lines": 2, "broken_tests": [], "parts": [],
-            } | changes)
+            rows.append(
+                dict.fromkeys(COLUMNS, "")
+                | {
+                    "policy": policy,
+                    "task": f"t{task}",
+                    "repository": "r",
+                    "function": f"f{task % 100}",
+                    "temperature": temperature,
+                    "sample": sample,
+                    "seed": seed,
+                    "empty": fix_rate == break_rate == 0,
+                    "well_formed": True,
+                    "applied": True,
+                    "status": "scored",
+                    "reward": float(fix),
+                    "fix": fix,
+                    "fail_to_pass": 1,
+                    "fixed": fix,
+                    "guarded": 100,
+                    "broken": broke,
+                    "newly_skipped": 0,
+                    "broke": broke,
+                    "clean_fix": int(fix and not broke),
+                    "tampering": None,
+                    "tokens": 1,
+                    "generation_seconds": 0.0,
+                    "execution_seconds": 0.0,
+                    "changed_lines": 2,
+                    "broken_tests": [],
+                    "parts": [],
+                }
+                | changes
+            )
     return table(rows)
 
 
 BASELINE = rows_of("sft", 0.15, 0.10)
 
 
-@pytest.mark.parametrize(("fix_rate", "break_rate", "verdict", "reason"), [
-    (0.30, 0.08, "improved", "fixes more without breaking more"),
-    (0.17, 0.02, "improved", "fixes more and breaks less"),
-    (0.05, 0.10, "regressed", "It fixes less"),
-    (0.05, 0.02, "regressed", "It breaks less, but it fixes less"),
-    (0.15, 0.25, "regressed", "It breaks more"),
-    (0.45, 0.25, "regressed", "It fixes more, but it breaks more"),
-    (0.15, 0.10, "no difference shown", "Neither interval"),
-])
+@pytest.mark.parametrize(
+    ("fix_rate", "break_rate", "verdict", "reason"),
+    [
+        (0.30, 0.08, "improved", "fixes more without breaking more"),
+        (0.17, 0.02, "improved", "fixes more and breaks less"),
+        (0.05, 0.10, "regressed", "It fixes less"),
+        (0.05, 0.02, "regressed", "It breaks less, but it fixes less"),
+        (0.15, 0.25, "regressed", "It breaks more"),
+        (0.45, 0.25, "regressed", "It fixes more, but it breaks more"),
+        (0.15, 0.10, "no difference shown", "Neither interval"),
+    ],
+)
 def test_verdicts(fix_rate, break_rate, verdict, reason):
     found = compare(BASELINE, rows_of("rl", fix_rate, break_rate, seed=1))
     assert found.verdict == verdict

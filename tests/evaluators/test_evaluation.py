@@ -15,7 +15,7 @@ from regrade.evaluators.table import COLUMNS, load
 from regrade.rewards import Score, reward
 from regrade.rewards.evidence import EvidenceSet, TestRun
 
-SOURCE = '''\
+SOURCE = """\
 def total(prices):
     return sum(prices) - 1
 
@@ -26,8 +26,8 @@ def label(price):
 
 def cheapest(prices):
     return min(prices)
-'''
-TESTS = '''\
+"""
+TESTS = """\
 import shop
 
 
@@ -41,7 +41,7 @@ def test_label():
 
 def test_cheapest():
     assert shop.cheapest([2, 1]) == 1
-'''
+"""
 ENDLESS = "return sum(iter(int, 1))"
 
 
@@ -61,10 +61,15 @@ def task(tmp_path_factory) -> Task:
     (root / "shop.py").write_text(SOURCE)
     (root / "test_shop.py").write_text(TESTS)
     return Task(
-        id="shop/total", repository="shop", base=Tree(root), instruction="Mend the total.",
+        id="shop/total",
+        repository="shop",
+        base=Tree(root),
+        instruction="Mend the total.",
         fail_to_pass=("test_shop.py::test_total",),
         pass_to_pass=("test_shop.py::test_cheapest", "test_shop.py::test_label"),
-        suite=TestSuite(), limits=Limits(wall_seconds=3), target=Target("shop.py", "total", 1, 2),
+        suite=TestSuite(),
+        limits=Limits(wall_seconds=3),
+        target=Target("shop.py", "total", 1, 2),
     )
 
 
@@ -116,7 +121,7 @@ class Counting:
         self.chunks += 1
         found = self.scorer.gather(jobs, needs, full=full)
         broken = EvidenceSet({}, {TestRun: "the worker was lost"})
-        return [broken] * self.lost + found[self.lost:]
+        return [broken] * self.lost + found[self.lost :]
 
 
 def test_every_kind_of_answer(task, scorer):

@@ -13,11 +13,33 @@ from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS, wilson
 def row(task: str, sample: int = 0, **changes):
     """An attempt that changed something, fixed nothing and broke nothing of 10 guarded tests."""
     base = dict.fromkeys(COLUMNS, "") | {
-        "policy": "p", "task": task, "repository": "r", "function": f"m.py::{task}", "temperature": 0.0,
-        "sample": sample, "seed": 0, "empty": False, "well_formed": True, "applied": True, "status": "scored",
-        "reward": 0.0, "fix": 0, "fail_to_pass": 1, "fixed": 0, "guarded": 10, "broken": 0, "newly_skipped": 0,
-        "broke": 0, "clean_fix": 0, "tampering": None, "tokens": 10, "generation_seconds": 1.0,
-        "execution_seconds": 1.0, "changed_lines": 2, "broken_tests": [], "parts": [],
+        "policy": "p",
+        "task": task,
+        "repository": "r",
+        "function": f"m.py::{task}",
+        "temperature": 0.0,
+        "sample": sample,
+        "seed": 0,
+        "empty": False,
+        "well_formed": True,
+        "applied": True,
+        "status": "scored",
+        "reward": 0.0,
+        "fix": 0,
+        "fail_to_pass": 1,
+        "fixed": 0,
+        "guarded": 10,
+        "broken": 0,
+        "newly_skipped": 0,
+        "broke": 0,
+        "clean_fix": 0,
+        "tampering": None,
+        "tokens": 10,
+        "generation_seconds": 1.0,
+        "execution_seconds": 1.0,
+        "changed_lines": 2,
+        "broken_tests": [],
+        "parts": [],
     }
     return base | changes
 
@@ -92,9 +114,9 @@ def test_severity_has_its_tail():
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_pass_at_k_is_the_mean_over_all_draws(k):
     outcomes = {"a": [1, 0, 0, 1, 0], "b": [0, 0, 0, 0, 1], "c": [0] * 5}
-    rows = table([
-        row(task, sample, clean_fix=value) for task, values in outcomes.items() for sample, value in enumerate(values)
-    ])
+    rows = table(
+        [row(task, sample, clean_fix=value) for task, values in outcomes.items() for sample, value in enumerate(values)]
+    )
     draws = [list(itertools.combinations(values, k)) for values in outcomes.values()]
     any_of = np.mean([np.mean([any(draw) for draw in of_task]) for of_task in draws])
     all_of = np.mean([np.mean([all(draw) for draw in of_task]) for of_task in draws])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.executions import statuses

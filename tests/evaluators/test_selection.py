@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from regrade.datasets.patches import Patch
 from regrade.evaluators.selection import changed_functions, selected_tests
 from regrade.evaluators.workspaces import prepare
@@ -51,7 +52,17 @@ def test_a_comment_reaches_no_test_but_fail_to_pass_always_runs(measured, edit):
         ("return a - b", "return a -"),
         ("return a - b", "return a - b\n\n\ndef more():\n    pass"),
     ],
-    ids=["default", "decorator", "class attribute", "module", "docstring", "imported", "name", "syntax", "new function"],
+    ids=[
+        "default",
+        "decorator",
+        "class attribute",
+        "module",
+        "docstring",
+        "imported",
+        "name",
+        "syntax",
+        "new function",
+    ],
 )
 def test_any_other_change_needs_the_whole_suite(measured, edit, old, new):
     assert selected(measured, edit(old, new)) is None
@@ -73,10 +84,12 @@ def test_a_function_that_no_test_was_seen_to_execute_needs_the_whole_suite(measu
     assert selected(unmeasured, edit("a - b", "a + b")) is None
 
 
-def test_functions_that_differ_from_the_pristine_tree_count_as_well(measured, edit):
+def test_functions_that_differ_from_the_pristine_tree_count_as_well(measured):
     """The measure was taken on the pristine tree, the bug is in the base above it, and the patch edits elsewhere."""
     source = measured.base.read("calculator.py")
-    buggy = replace(measured, base=measured.base.with_files({"calculator.py": source.replace("self.count = 0", "self.count = 1")}))
+    buggy = replace(
+        measured, base=measured.base.with_files({"calculator.py": source.replace("self.count = 0", "self.count = 1")})
+    )
     patch = Patch.between(
         {"calculator.py": buggy.base.read("calculator.py")},
         {"calculator.py": buggy.base.read("calculator.py").replace("a - b", "a + b")},
@@ -90,7 +103,9 @@ def test_functions_that_differ_from_the_pristine_tree_count_as_well(measured, ed
 def test_an_inner_function_belongs_to_the_outermost_one(write_files, measured):
     base = write_files({"nested.py": "def outer():\n    def inner():\n        return 1\n    return inner\n"})
     task = replace(measured, base=base)
-    patch = Patch.between({"nested.py": base.read("nested.py")}, {"nested.py": base.read("nested.py").replace("1", "2")})
+    patch = Patch.between(
+        {"nested.py": base.read("nested.py")}, {"nested.py": base.read("nested.py").replace("1", "2")}
+    )
     assert changed_functions(task, prepare(task, patch)) == {"nested.py::outer"}
 
 

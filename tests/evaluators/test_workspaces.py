@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.workspaces import Folder, is_protected, prepare
@@ -44,7 +45,11 @@ def test_a_plain_diff_without_prefixes_applies(task):
 def test_tests_and_configuration_stay_pristine(task):
     path = "tests/test_calculator.py"
     files = {path: task.base.read(path)}
-    changed = {path: "def test_add(): pass\n", "tests/conftest.py": "collect_ignore = ['test_calculator.py']\n", "a.py": "\n"}
+    changed = {
+        path: "def test_add(): pass\n",
+        "tests/conftest.py": "collect_ignore = ['test_calculator.py']\n",
+        "a.py": "\n",
+    }
     workspace = prepare(task, Patch.between(files, changed))
     assert workspace.ignored == ("tests/conftest.py", path)
     assert workspace.after.read(path) == files[path]

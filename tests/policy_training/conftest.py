@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
-from regrade.policy_training.models import LanguageModel
+from regrade.evaluators.scorer import Scorer
+from regrade.policy_training.models import LanguageModel, load_model
 from regrade.policy_training.progress import Budget
 from regrade.policy_training.sft import Example, demonstrations, train_sft
 
@@ -98,9 +99,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<end>", pad_token="<pad>")
 
 
-@pytest.fixture
-def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
-    """A Llama of two layers with random weights, the same in every test."""
+def untrained(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -111,16 +110,21 @@ def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Path:
-    """A repository with two bugs, in `second` and in `Counter.add`."""
-    root = tmp_path / "repository"
-    root.mkdir()
+def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    """A Llama of two layers with random weights, the same in every test."""
+    return untrained(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two bugs, in `second` and in `Counter.add`. Nobody writes to it."""
+    root = tmp_path_factory.mktemp("library")
     (root / "library.py").write_text(LIBRARY)
     (root / "test_library.py").write_text(TESTS)
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task(library: Path) -> Callable[[str], Task]:
     """The task `second` or `add`, with its reference."""
 
@@ -139,19 +143,39 @@ def make_task(library: Path) -> Callable[[str], Task]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tasks(make_task: Callable[[str], Task]) -> list[Task]:
     return [make_task("second"), make_task("add")]
 
 
-@pytest.fixture
-def undecided(language_model: LanguageModel, tasks: list[Task], tmp_path: Path) -> LanguageModel:
-    """It gives the right answer about one time in six, and often changes nothing or breaks something."""
+@pytest.fixture(scope="session")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evidence")
+
+
+@pytest.fixture(scope="module")
+def scorer(evidence: Path) -> Iterator[Scorer]:
+    """Real execution; what one test had run is known to the next."""
+    with Scorer(workers=1, cache=evidence) as scorer:
+        yield scorer
+
+
+@pytest.fixture(scope="session")
+def undecided_folder(
+    tokenizer: PreTrainedTokenizerFast, tasks: list[Task], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A saved policy: right about one time in six, and as often it changes nothing or breaks something."""
+    folder = tmp_path_factory.mktemp("policies")
     right = demonstrations(tasks)
     others = {"second": ["4 return items[2]", "3 return 0"], "add": ["2 self.value -= step", "3 return 0"]}
     wrong = [
         Example(known.prompt, answer) for task, known in zip(tasks, right, strict=True) for answer in others[task.id]
     ]
-    budget = Budget(steps=60)
-    train_sft(language_model, right + wrong, out=tmp_path, budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
-    return language_model
+    policy, budget = untrained(tokenizer), Budget(steps=60)
+    train_sft(policy, right + wrong, out=folder / "trainer", budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
+    return policy.save(folder / "undecided")
+
+
+@pytest.fixture
+def undecided(undecided_folder: Path) -> LanguageModel:
+    return load_model(str(undecided_folder), device="cpu")

@@ -48,13 +48,14 @@ def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:
 
 
 @pytest.mark.slow
-def test_a_round_teaches_what_the_tests_verified(undecided: LanguageModel, tasks: list[Task], tmp_path: Path) -> None:
+def test_a_round_teaches_what_the_tests_verified(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
     """No reference is given; what is learned are the reference's own answers, found by trying."""
     loop = ExpertIteration([], Sampling(1.0, 12), learning_rate=3e-3)
     before = {example: answer_loss(undecided, [example]) for example in demonstrations(tasks)}
     hidden = [task.without_reference() for task in tasks]
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)
+    found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)
     assert len(found.attempts) == 24
     assert found.verified
     assert loop.verified == found.verified

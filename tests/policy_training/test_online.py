@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +166,6 @@ def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- real runs: real tests, executed
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
-    with Scorer(workers=1, cache=tmp_path_factory.mktemp("cache")) as scorer:
-        yield scorer
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
@@ -80,7 +80,7 @@ ANY_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_si
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(line=st.integers(1, 4), text=ANY_LINE)
 @example(line=2, text="form\x0cfeed, carriage\rreturn, next\x85line, line\u2028separator")
 def test_any_text_replaces_one_line_and_nothing_else(

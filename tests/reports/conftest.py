@@ -57,10 +57,16 @@ def tasks_in(root: Path) -> list[Task]:
     names = [f"test_m.py::test_f{n}" for n in range(TASKS)]
     return [
         Task(
-            id=f"task-{n:02d}", repository=f"repo{n % 2}", base=Tree(root, {"m.py": broken(n)}), instruction="",
-            fail_to_pass=(names[n],), pass_to_pass=tuple(name for name in names if name != names[n]),
-            limits=Limits(wall_seconds=20), target=Target("m.py", f"f{n}", 1, 2),
-            failure=f"assert m.f{n}(1) == {n + 1}", reference=answer(n, "fix"),
+            id=f"task-{n:02d}",
+            repository=f"repo{n % 2}",
+            base=Tree(root, {"m.py": broken(n)}),
+            instruction="",
+            fail_to_pass=(names[n],),
+            pass_to_pass=tuple(name for name in names if name != names[n]),
+            limits=Limits(wall_seconds=20),
+            target=Target("m.py", f"f{n}", 1, 2),
+            failure=f"assert m.f{n}(1) == {n + 1}",
+            reference=answer(n, "fix"),
         )
         for n in range(TASKS)
     ]
@@ -89,6 +95,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with run.phase(f"evaluation of {name}"):
                 evaluate(rollouts(name, answers), tasks, scorer, 0.9 * kept + 0.1 * small_diff, run.evaluation(name))
     for step in range(3):
-        run.log("rl", step, step * 2.0, reward=0.1 * step, entropy=0.5, execution_seconds=1.0, generation_seconds=2.0,
-                training_seconds=1.0, loss=float("nan") if step == 1 else 0.1)
+        run.log(
+            "rl",
+            step,
+            step * 2.0,
+            reward=0.1 * step,
+            entropy=0.5,
+            execution_seconds=1.0,
+            generation_seconds=2.0,
+            training_seconds=1.0,
+            loss=float("nan") if step == 1 else 0.1,
+        )
     return run.folder

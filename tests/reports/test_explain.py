@@ -28,10 +28,16 @@ OUTCOME: Reward = load_reward("tests")
 EVIDENCE = EvidenceSet(
     {
         TestRun: TestRun(
-            {"t.py::a": TestOutcome(TestStatus.PASSED),
-             "t.py::b[x]": TestOutcome(TestStatus.FAILED, "assert [red] == 2")},
-            ("t.py::a",), ("t.py::b[x]",)),
-        Diff: Diff(25, 25, ("a.py",)), BuildRun: BuildRun(True, 0), Integrity: Integrity(()),
+            {
+                "t.py::a": TestOutcome(TestStatus.PASSED),
+                "t.py::b[x]": TestOutcome(TestStatus.FAILED, "assert [red] == 2"),
+            },
+            ("t.py::a",),
+            ("t.py::b[x]",),
+        ),
+        Diff: Diff(25, 25, ("a.py",)),
+        BuildRun: BuildRun(True, 0),
+        Integrity: Integrity(()),
     }
 )
 

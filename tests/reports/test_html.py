@@ -117,7 +117,9 @@ def test_tasks_are_grouped_by_who_fixed_them(built):
     won = built.views[0]
     assert won.id == "task-03"
     assert [(who.label, who.count, n) for who, n in won.scores] == [
-        ("SFT", 0, 1), ("Expert iteration", 1, 2), ("SFT, equal time", 0, 1),
+        ("SFT", 0, 1),
+        ("Expert iteration", 1, 2),
+        ("SFT, equal time", 0, 1),
     ]
     first, second = won.attempts[0], won.attempts[1]
     assert [(who.label, who.count) for who in first.who] == [("Expert iteration", 1)]
@@ -147,8 +149,14 @@ def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_ru
     for name in ("control", "rl"):
         run.evaluation(name).unlink()
     lost = json.loads(run.evaluation("no-op").read_text().splitlines()[0]) | {
-        "status": "unscored", "cause": "the worker was lost", "sample": 1, "patch": "+\ud800", "completion": "",
-        **dict.fromkeys(("reward", "fix", "broken", "broke", "clean_fix", "fixed")), "end": "", "empty": False,
+        "status": "unscored",
+        "cause": "the worker was lost",
+        "sample": 1,
+        "patch": "+\ud800",
+        "completion": "",
+        **dict.fromkeys(("reward", "fix", "broken", "broke", "clean_fix", "fixed")),
+        "end": "",
+        "empty": False,
     }
     with run.evaluation("no-op").open("a") as file:
         file.write(json.dumps(lost) + "\n")

@@ -70,7 +70,10 @@ def test_several_candidates_keep_their_own_names(finished_run, tmp_path):
     run.evaluation("rl-2").write_text(rows.replace('"policy": "rl"', '"policy": "rl-2"'))
     run.add_policy("rl-2", "candidate", best_temperature=0.7)
     assert [pair.key for pair in load_results(folder).pairs] == [
-        "rl_vs_sft", "rl-2_vs_sft", "rl_vs_control", "rl-2_vs_control",
+        "rl_vs_sft",
+        "rl-2_vs_sft",
+        "rl_vs_control",
+        "rl-2_vs_control",
     ]
 
 

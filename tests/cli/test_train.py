@@ -1,0 +1,42 @@
+"""`regrade train`: a few real steps of the embedded model, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("trl", reason="needs the extra `train`")
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+def test_a_few_steps_leave_a_log_and_a_checkpoint_that_can_be_judged(regrade, tasks, tmp_path, monkeypatch, algorithm):
+    monkeypatch.delenv("REGRADE_CACHE")  # the embedded model is converted once for all tests
+    run = tmp_path / "run"
+    trained = regrade(
+        "train", algorithm, "--tasks", tasks, "--limit", "2", "--samples", "2", "--steps", "2", "--out", run
+    )
+    assert trained.code == 0, trained.err
+    checkpoint = run / "checkpoints" / algorithm
+    assert trained.out.strip() == str(checkpoint)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["phases_done"] == [algorithm]
+    logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in logged if "loss" in row} == {1, 2}
+
+    judged = regrade("evaluate", checkpoint, "--tasks", tasks, "--limit", "2", "--out", run, "--name", "rl", "--json")
+    assert judged.code == 0, judged.err
+    assert json.loads(judged.out)["fix_and_clean"]["n_tasks"] == 2
+    shutil.rmtree(checkpoint)  # half a gigabyte
+
+
+def test_sft_needs_references(regrade, tasks, tmp_path):
+    lines = [json.loads(line) for line in tasks.read_text().splitlines()]
+    for line in lines:
+        del line["reference"]
+    tasks.write_text("\n".join(json.dumps(line) for line in lines))
+    outcome = regrade("train", "sft", "--tasks", tasks, "--steps", "1", "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "has no reference patch" in outcome.err.splitlines()[-1]
