@@ -74,10 +74,11 @@ class Recorder:
     def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
         """A conftest.py that can't be imported ends the session, as it does where pytest itself loads it early."""
         if call.excinfo is not None and call.excinfo.typename == "ConftestImportFailure":
-            pytest.exit(str(call.excinfo.value), returncode=int(pytest.ExitCode.USAGE_ERROR))
+            self._write(json.dumps(["left", f"ConftestImportFailure: {call.excinfo.value}"[:LONGEST_MESSAGE]]))
+            os._exit(int(pytest.ExitCode.USAGE_ERROR))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed and report.nodeid:  # without an id it is the session itself that was left
+        if report.failed:
             self._write(json.dumps(["collect", report.nodeid, _last_error(report.longreprtext)]))
 
     def _explain(self, item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> str:
