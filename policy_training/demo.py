@@ -114,6 +114,7 @@ class Demo:
             # One attempt makes the environment and warms the workers, so that no later phase pays for it.
             scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun})
             tell(3, 3)
+        self.run.record_tasks(self.tasks.held_out)
         self.run.update(inputs=self.tasks.digests(), sandbox=scorer.sandbox.name, assurance=scorer.assurance)
 
     # ------------------------------------------------------------ training
