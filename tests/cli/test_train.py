@@ -11,9 +11,14 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
 
+@pytest.fixture(autouse=True)
+def _usual_cache(regrade, monkeypatch):
+    """The embedded model is converted once for all tests, and for the program itself."""
+    monkeypatch.delenv("REGRADE_CACHE")
+
+
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
-def test_a_few_steps_leave_a_log_and_a_checkpoint_that_can_be_judged(regrade, tasks, tmp_path, monkeypatch, algorithm):
-    monkeypatch.delenv("REGRADE_CACHE")  # the embedded model is converted once for all tests
+def test_a_few_steps_leave_a_log_and_a_checkpoint_that_can_be_judged(regrade, tasks, tmp_path, algorithm):
     run = tmp_path / "run"
     trained = regrade(
         "train", algorithm, "--tasks", tasks, "--limit", "2", "--samples", "2", "--steps", "2", "--out", run
