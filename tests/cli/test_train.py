@@ -11,10 +11,11 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("trl", reason="needs the extra `train`")
 
 
-@pytest.fixture(autouse=True)
-def _usual_cache(regrade, monkeypatch):
-    """The embedded model is converted once for all tests, and for the program itself."""
+@pytest.fixture
+def regrade(regrade, monkeypatch):
+    """With the usual cache: the embedded model is converted once for all tests, and for the program itself."""
     monkeypatch.delenv("REGRADE_CACHE")
+    return regrade
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
