@@ -238,8 +238,11 @@ def _unpack(archive: Path, folder: Path) -> Path:
     """Unpack into `folder` and return the single folder in it; no member may leave it (tarfile's `data` filter)."""
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot unpack archives safely (no tarfile.data_filter): use 3.11.4 or newer")
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    try:
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise UserError(f"{archive.name} cannot be unpacked: {error}; nothing of it was kept") from error
     roots = list(folder.iterdir())
     if len(roots) != 1 or not roots[0].is_dir():
         shutil.rmtree(folder)

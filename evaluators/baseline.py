@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import python_for
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
-from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied, remove
+from regrade.evaluators.scratch import remove, scratch_folder
+from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied
 from regrade.evaluators.workspaces import is_protected
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
@@ -71,8 +71,7 @@ def baseline(
     """
     python = python_for(requirements, cache or default_cache())
     limits = limits or Limits(wall_seconds=600.0)
-    scratch = Path(tempfile.mkdtemp(prefix="regrade-baseline-"))
-    scratch.chmod(0o755)
+    scratch = scratch_folder()
     try:
         (scratch / BYTECODE).mkdir()
         (scratch / BYTECODE).chmod(0o777)
@@ -132,6 +131,8 @@ def _summary(replies: list[Reply], measured: Reply, suite: TestSuite) -> Baselin
 
 def _reach(measured: Reply, tests: list[str], suite: TestSuite) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     imported: set[str] = set()
+    if not any(record[0] == "imported" for record in measured.records):
+        return {}, frozenset()  # nothing is known of any function, so every change needs the whole suite
     by_test: dict[str, set[str]] = {}
     for record in measured.records:
         if record[0] == "imported" and len(record) == 2:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.sandboxes import Sandbox
-from regrade.evaluators.workers import Preparation, Request, Worker, remove
+from regrade.evaluators.scratch import remove
+from regrade.evaluators.workers import Preparation, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-import tempfile
 import threading
 import time
 from collections import deque
@@ -30,10 +30,11 @@ from regrade.evaluators.probes import (
     importable_modules,
     static_evidence,
 )
-from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.sandboxes import Sandbox, SandboxError
+from regrade.evaluators.scratch import remove, scratch_folder
 from regrade.evaluators.selection import selected_tests
 from regrade.evaluators.store import EvidenceStore, key_of
-from regrade.evaluators.workers import UNPREPARED, Preparation, Worker, WorkerDied, remove
+from regrade.evaluators.workers import UNPREPARED, Preparation, Worker, WorkerDied
 from regrade.evaluators.workspaces import Workspace, prepare
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -75,6 +76,16 @@ class _Work:
     infrastructure: dict[type, str] = field(default_factory=dict)
 
 
+@dataclass
+class _Batch:
+    """The works of one call of `gather`, as its threads share them."""
+
+    waiting: deque[_Work]
+    full: bool
+    finished: deque[_Work] = field(default_factory=deque)
+    stopped: bool = False
+
+
 class Scorer(AbstractContextManager["Scorer"]):
     """Scores patches on tasks. Holds warm sandboxes and the evidence store: use it in a `with` block.
 
@@ -85,30 +96,29 @@ class Scorer(AbstractContextManager["Scorer"]):
         self,
         *,
         workers: int | None = None,
-        sandbox: str = "auto",
+        sandbox: str | Sandbox = "auto",
         cache: Path | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
     ) -> None:
         """
         Args:
             workers: candidates run at a time; None: the number of cores.
-            sandbox: `auto`, or the name of a kind of sandbox.
+            sandbox: `auto`, the name of a kind of sandbox, or a sandbox.
             cache: where environments, byte code and evidence are kept; None: the user's cache folder.
             probes: evidence types of your own -> what gathers them.
 
         Raises:
             UserError: no sandbox works here, or the cache can't be used.
         """
-        self.sandbox = sandboxes.choose(sandbox)
+        self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
         self._cache = cache or default_cache()
         self._static = {**STATIC, **(probes or {})}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(self._cache / "evidence.sqlite")
-        self._scratch = Path(tempfile.mkdtemp(prefix="regrade-"))
-        self._scratch.chmod(0o755)
+        self._scratch = scratch_folder()
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
         self._environments = _Environments(self._cache)
-        self._roots = _RootDigests()
+        self._digests = _Digests()
         self._version = code_version()
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -166,7 +176,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         try:
             return self._gather(jobs, tuple(sorted(set(needs), key=lambda kind: kind.__qualname__)), full, progress)
         except BaseException:
-            self._kill_workers()
+            self._kill_workers()  # what still runs for this call is wanted by nobody
             raise
         finally:
             self._count_up(wall_seconds=time.monotonic() - started)
@@ -184,23 +194,21 @@ class Scorer(AbstractContextManager["Scorer"]):
         self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None
     ) -> list[EvidenceSet]:
         works = self._plan(jobs, needs, full)
-        waiting = deque(sorted((work for work in works if work.missing), key=_group))
+        batch = _Batch(deque(sorted((work for work in works if work.missing), key=_group)), full)
         done = sum(len(work.places) for work in works if not work.missing)
-        self._count_up(hits=len(jobs) - len(waiting))
+        self._count_up(hits=len(jobs) - len(batch.waiting))
         if progress:
             progress(done, len(jobs))
-        finished: deque[_Work] = deque()
-        futures = {
-            self._pool.submit(self._drain, waiting, finished, full) for _ in range(min(self._count, len(waiting)))
-        }
+        futures = {self._pool.submit(self._drain, batch) for _ in range(min(self._count, len(batch.waiting)))}
         try:
             while futures:
                 ended, futures = wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
                 _raise_first(ended)
-                done = _report(finished, done, len(jobs), progress)
+                done = _report(batch.finished, done, len(jobs), progress)
         finally:
-            waiting.clear()
-        _report(finished, done, len(jobs), progress)
+            batch.stopped = bool(futures)
+            batch.waiting.clear()
+        _report(batch.finished, done, len(jobs), progress)
         results: list[EvidenceSet | None] = [None] * len(jobs)
         for work in works:
             evidence = EvidenceSet(work.records, work.infrastructure, self.assurance)
@@ -228,21 +236,17 @@ class Scorer(AbstractContextManager["Scorer"]):
         return list(works.values())
 
     def _task_key(self, task: Task) -> str:
-        """Digest of all of a task that could change its evidence: `Task.digest`, without hashing a shared root for
-        every task.
-        """
+        """Digest of all of a task that could change its evidence, its environment and the measure of reach included."""
         base, suite = task.base, task.suite
-        reach = "none" if suite.reach is None else "measured"
-        replaced = sorted(base.replaced.items())
         parts = (
-            self._roots.digest(base.root),
-            replaced,
+            self._digests.of_root(base.root),
+            sorted(base.replaced.items()),
             sorted(base.removed),
             task.fail_to_pass,
             task.pass_to_pass,
             suite,
+            self._digests.of_reach(suite),
             task.limits,
-            reach,
             self._environments.identity(task.requirements),
         )
         return key_of([repr(parts)]).hex()
@@ -254,20 +258,20 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     # ------------------------------------------------------------ in the worker threads
 
-    def _drain(self, waiting: deque[_Work], finished: deque[_Work], full: bool) -> None:
-        while not self._stopping:
+    def _drain(self, batch: _Batch) -> None:
+        while not batch.stopped:
             try:
-                work = waiting.popleft()
+                work = batch.waiting.popleft()
             except IndexError:
                 return
             try:
-                self._do(work, full)
+                self._do(work, batch)
             except BaseException:
-                waiting.clear()
+                batch.waiting.clear()
                 raise
-            finished.append(work)
+            batch.finished.append(work)
 
-    def _do(self, work: _Work, full: bool) -> None:
+    def _do(self, work: _Work, batch: _Batch) -> None:
         task, patch = work.task, work.patch
         reason = ""
         try:
@@ -280,10 +284,10 @@ class Scorer(AbstractContextManager["Scorer"]):
             elif reason:
                 record = not_applied(task, reason) if kind is TestRun else BuildRun(False, 0, reason)
             else:
-                record = self._execute(kind, work, workspace, full)
+                record = self._execute(kind, work, workspace, batch)
             if record is not None:
                 work.records[kind] = record
-                self._keep(self._evidence_key(work.task_key, patch.digest, kind, full), record)
+                self._keep(self._evidence_key(work.task_key, patch.digest, kind, batch.full), record)
 
     def _keep(self, key: bytes, record: Any) -> None:
         try:
@@ -292,14 +296,14 @@ class Scorer(AbstractContextManager["Scorer"]):
             # The evidence is still good for this call; the next one gathers it again.
             self._count_up(retries=1)
 
-    def _execute(self, kind: type, work: _Work, workspace: Workspace, full: bool) -> Any:
+    def _execute(self, kind: type, work: _Work, workspace: Workspace, batch: _Batch) -> Any:
         """TestRun or BuildRun; None where the infrastructure failed, with the reason in `work.infrastructure`."""
         deaths, failures = 0, 0
         while True:
             try:
-                return self._tests(work, workspace, full) if kind is TestRun else self._build(work, workspace)
+                return self._tests(work, workspace, batch.full) if kind is TestRun else self._build(work, workspace)
             except WorkerDied as error:
-                if self._stopping:
+                if batch.stopped or self._stopping:  # killed from this side
                     raise
                 if error.running:
                     deaths += 1
@@ -308,7 +312,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                     continue
                 failure: Exception = error
             except (SandboxError, OSError) as error:
-                if self._stopping:
+                if batch.stopped or self._stopping:  # killed from this side
                     raise
                 failure = error
             if failures == len(BACK_OFF):
@@ -385,7 +389,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                     task.limits,
                     self._bytecode_folder(python),
                     self._scratch,
-                    self._roots.digest(task.base.root),
+                    self._digests.of_root(task.base.root),
                 )
             return self._preparations[key].of(task)
 
@@ -427,18 +431,29 @@ class _Environments:
         return self.identity_of(self.python(requirements))
 
 
-class _RootDigests:
-    """Digests of pristine folders, found out once: a root may hold thousands of tasks."""
+class _Digests:
+    """Digests of what thousands of tasks share, found out once: pristine folders and measures of reach."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._digests: dict[Path, str] = {}
+        self._roots: dict[Path, str] = {}
+        self._reaches: dict[int, tuple[TestSuite, str]] = {}
 
-    def digest(self, root: Path) -> str:
+    def of_root(self, root: Path) -> str:
         with self._lock:
-            if root not in self._digests:
-                self._digests[root] = Tree(root).digest
-            return self._digests[root]
+            if root not in self._roots:
+                self._roots[root] = Tree(root).digest
+            return self._roots[root]
+
+    def of_reach(self, suite: TestSuite) -> str:
+        if suite.reach is None:
+            return ""
+        with self._lock:
+            if id(suite.reach) not in self._reaches:
+                content = json.dumps([sorted(suite.reach.items()), sorted(suite.imported)])
+                # The suite is held, so that no other mapping gets the same id.
+                self._reaches[id(suite.reach)] = (suite, key_of([content]).hex())
+            return self._reaches[id(suite.reach)][1]
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -301,10 +300,3 @@ def _programs(folder: Path) -> Path:
         path.chmod(0o755 if path.is_dir() else 0o644)
     folder.chmod(0o755)
     return folder
-
-
-def remove(folder: Path) -> None:
-    """Delete a scratch folder, whatever a candidate left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, timeout=300)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from regrade.evaluators.owners import is_gone, this_process
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
@@ -124,7 +125,7 @@ class Docker:
             "stdin_open": True,
             "detach": False,
             "host_config": host,
-            "labels": {LABEL: "1", OWNER: _owner()},
+            "labels": {LABEL: "1", OWNER: this_process()},
             "working_dir": "/",
         }
 
@@ -246,25 +247,12 @@ def _runtime(client: Any) -> str | None:
     return "runsc" if "runsc" in (client.info().get("Runtimes") or {}) else None
 
 
-def _owner() -> str:
-    """This process, told from a later one of the same id by its start time."""
-    return f"{os.getpid()}@{_start_time(os.getpid())}"
-
-
-def _start_time(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return "gone"
-
-
 def _remove_leftovers(client: Any) -> None:
     """Remove containers whose owner was killed before it could."""
     import docker
 
     for container in client.containers(all=True, filters={"label": LABEL}):
-        pid, _, started = container["Labels"].get(OWNER, "").partition("@")
-        if not pid.isdigit() or _start_time(int(pid)) != started:
+        if is_gone(container["Labels"].get(OWNER, "")):
             with contextlib.suppress(docker.errors.DockerException):
                 client.remove_container(container["Id"], force=True, v=True)
 

@@ -1,0 +1,34 @@
+"""Scratch folders: made for a process, and removed by it or, where it was killed, by the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from regrade.evaluators.owners import is_gone, this_process
+
+NAME = re.compile(r"regrade-(\d+-\d+)-.+")
+
+
+def scratch_folder() -> Path:
+    """A new folder for temporary trees, in the system's temporary folder; those of dead processes there are removed."""
+    for path in Path(tempfile.gettempdir()).glob("regrade-*-*-*"):
+        named = NAME.fullmatch(path.name)
+        with contextlib.suppress(OSError):
+            if named and is_gone(named.group(1)) and path.lstat().st_uid == os.getuid():
+                remove(path)
+    folder = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-"))
+    folder.chmod(0o755)  # candidates may run as another user
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, whatever a candidate left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # too deep for Python
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, timeout=300, stderr=subprocess.DEVNULL)

@@ -1,0 +1,92 @@
+"""A task of any local repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.local import local_task
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards.evidence import TestRun
+
+
+@pytest.fixture
+def repository(task) -> Path:
+    return task.base.root
+
+
+def make(repository, *ids, cache, **options):
+    told = []
+    made = local_task(repository, ids, cache=cache, runs=1, tell=told.append, **options)
+    return made, told
+
+
+def test_the_passing_tests_are_guarded_and_the_named_ones_wanted(repository, task, fix, tmp_path):
+    made, told = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert (made.fail_to_pass, made.pass_to_pass) == (task.fail_to_pass, task.pass_to_pass)
+    assert made.failure == "tests/test_calculator.py:6: assert add(1, 2) == 3\nassert -1 == 3\n +  where -1 = add(1, 2)"
+    assert made.suite.reach is not None
+    assert told == []
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        assert scorer.gather([(made, fix)], [TestRun], full=True)[0].records[TestRun].resolved
+
+
+def test_nothing_runs_again_when_nothing_changed(repository, task, tmp_path):
+    seen = []
+    options = {"cache": tmp_path / "cache", "progress": lambda done, total: seen.append((done, total))}
+    first, _ = make(repository, *task.fail_to_pass, **options)
+    runs = len(seen)
+    again, _ = make(repository, *task.fail_to_pass, **options)
+    assert (len(seen), again) == (runs, first)
+    (repository / "README").write_text("Changed.\n")
+    make(repository, *task.fail_to_pass, **options)
+    assert len(seen) == 2 * runs
+
+
+def test_a_file_or_class_stands_for_its_failing_tests(repository, task, tmp_path):
+    made, _ = make(repository, "tests/test_calculator.py", cache=tmp_path / "cache")
+    assert made.fail_to_pass == task.fail_to_pass
+
+
+def test_a_test_that_passes_already_is_a_mistake(repository, task, tmp_path):
+    with pytest.raises(UserError, match=r"test_add_nothing' passes already"):
+        make(repository, task.pass_to_pass[0], cache=tmp_path / "cache")
+
+
+def test_a_src_layout_and_a_plugin_less_configuration_are_found(write_files, tmp_path):
+    tree = write_files({
+        "src/package/__init__.py": "x = 1\n",
+        "tests/test_it.py": "import package\ndef test_it(): assert package.x == 1\n",
+        "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--cov=package -n auto'\n",
+    })  # fmt: skip
+    made, _ = make(tree.root, cache=tmp_path / "cache")
+    assert made.suite.python_path == ("src", ".")
+    assert made.suite.options[-2:] == ("-o", "addopts=")
+    assert made.pass_to_pass == ("tests/test_it.py::test_it",)
+
+
+def test_a_virtual_environment_of_the_repository_is_used_and_not_copied(repository, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(repository / ".venv")], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(repository / "other")], check=True)
+    with pytest.raises(UserError, match=r"\.venv/bin/python' can't import pytest"):
+        make(repository, cache=tmp_path / "cache")
+    made, _ = make(repository, cache=tmp_path / "cache", python=Path(sys.executable))
+    assert made.requirements == (sys.executable,)
+    assert not [path for path in made.base.paths() if path.startswith(("other/", ".venv/"))]
+
+
+def test_large_files_are_left_out_and_named(repository, tmp_path):
+    with (repository / "data.bin").open("wb") as file:
+        file.truncate(51 << 20)
+    made, told = make(repository, cache=tmp_path / "cache")
+    assert "data.bin" not in made.base.paths()
+    assert "data.bin is larger than 50 MB" in told[0]
+
+
+def test_a_repository_that_is_not_there_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"missing.* is no folder"):
+        make(tmp_path / "missing", cache=tmp_path / "cache")

@@ -1,0 +1,335 @@
+"""The scorer: what it finds out, what it spares, and whom it blames."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from regrade import rewards
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.evaluators.baseline import baseline
+from regrade.evaluators.sandboxes import Process, SandboxError, choose
+from regrade.evaluators.scorer import Scorer, score
+from regrade.evaluators.scratch import scratch_folder
+from regrade.rewards.evidence import (
+    BuildRun,
+    ComplexityDelta,
+    Diff,
+    End,
+    Impact,
+    Integrity,
+    LintDelta,
+    TestRun,
+    TestStatus,
+)
+
+ALL = (TestRun, BuildRun, LintDelta, ComplexityDelta, Impact, Diff, Integrity)
+
+
+def run_of(scorer, task, patch, **options):
+    return scorer.gather([(task, patch)], [TestRun], **options)[0].records[TestRun]
+
+
+def test_a_fix_is_told_from_nothing_and_from_harm(scorer, task, fix, edit):
+    nothing, fixed, harm = (run_of(scorer, task, patch) for patch in (Patch(""), fix, edit("a - b", "1 / 0")))
+    assert (nothing.fixed, nothing.broken, nothing.resolved) == ((), (), False)
+    assert (fixed.fixed, fixed.broken, fixed.resolved) == (task.fail_to_pass, (), True)
+    assert harm.broken == ("tests/test_calculator.py::test_add_nothing",)
+    assert harm.outcomes[task.fail_to_pass[0]].message == (
+        "tests/test_calculator.py:6: assert add(1, 2) == 3\nZeroDivisionError: division by zero"
+    )
+
+
+def test_all_kinds_of_evidence_are_gathered_in_the_order_of_the_jobs(scorer, task, fix, edit):
+    patches = [fix, Patch(""), edit("count = 0", "count = 1"), fix]
+    told = []
+    found = scorer.gather(
+        [(task, patch) for patch in patches], ALL, progress=lambda done, total: told.append((done, total))
+    )
+    assert all(set(evidence.records) == set(ALL) for evidence in found)
+    assert [evidence.records[Diff].changed_lines for evidence in found] == [2, 0, 2, 2]
+    assert [evidence.records[TestRun].resolved for evidence in found] == [True, False, False, True]
+    assert told == sorted(told)
+    assert told[-1] == (4, 4)
+    assert {evidence.assurance for evidence in found} == {scorer.assurance}
+
+
+def test_equal_patches_run_once_and_never_again(task, fix, tmp_path):
+    jobs = [(task, fix), (task, Patch("")), (replace(task, id="again"), fix), (task, fix)]
+    with Scorer(workers=1, cache=tmp_path) as first:
+        found = first.gather(jobs, [TestRun])
+        assert (first.stats.executions, first.stats.hits) == (2, 2)
+        assert first.gather(jobs, [TestRun]) == found
+        assert (first.stats.executions, first.stats.hits) == (2, 6)
+    with Scorer(workers=1, cache=tmp_path) as second:
+        assert second.gather(jobs, [TestRun]) == found
+        assert second.stats.executions == 0
+
+
+def test_what_could_change_the_verdict_makes_another_job(task, fix, scorer):
+    run_of(scorer, task, fix)
+    before = scorer.stats.executions
+    changed = task.base.read("calculator.py").replace("product = 0", "product = 1")
+    for other in (
+        replace(task, limits=replace(task.limits, wall_seconds=21.0)),
+        replace(task, base=task.base.with_files({"calculator.py": changed})),
+        replace(task, pass_to_pass=task.pass_to_pass[:-1]),
+    ):
+        run_of(scorer, other, fix)
+    run_of(scorer, replace(task, instruction="in other words", reference=fix), fix)
+    assert scorer.stats.executions == before + 3
+
+
+def test_a_patch_that_does_not_apply_runs_nothing(scorer, task):
+    patch = Patch("--- a/calculator.py\n+++ b/calculator.py\n@@ -1 +1 @@\n-other\n+text\n")
+    before = scorer.stats.executions
+    evidence = scorer.gather([(task, patch)], ALL)[0]
+    run = evidence.records[TestRun]
+    assert run.end is End.NOT_APPLIED
+    assert "does not apply" in run.detail
+    assert {outcome.status for outcome in run.outcomes.values()} == {TestStatus.MISSING}
+    assert run.broken == task.pass_to_pass
+    assert not evidence.records[BuildRun].ok
+    assert scorer.stats.executions == before
+
+
+def test_a_text_that_is_no_patch_is_low_and_not_an_error(scorer, task):
+    evidence = scorer.gather([(task, Patch("I would rather not."))], ALL)[0]
+    assert set(evidence.records) == set(ALL)
+    assert evidence.records[TestRun].end is End.NOT_APPLIED
+    assert scorer.score([(task, Patch("I would rather not."))], rewards.tests)[0].value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        ("import os; os._exit(0)", End.CRASHED),
+        ("import sys; sys.exit(0)", End.COMPLETED),
+        ("return 1 +", End.COMPLETED),
+    ],
+)
+def test_what_the_candidate_caused_is_its_own(scorer, task, edit, code, end):
+    evidence = scorer.gather([(task, edit("return a - b", code))], [TestRun])[0]
+    assert not evidence.infrastructure
+    assert evidence.records[TestRun].end is end
+    assert not evidence.records[TestRun].resolved
+    assert evidence.records[TestRun].broken
+
+
+def test_a_hang_is_the_candidates(scorer, task, edit):
+    short = replace(task, limits=replace(task.limits, wall_seconds=2.0))
+    run = run_of(scorer, short, edit("return a - b", "while True: pass"))
+    assert (run.end, run.detail) == (End.TIMEOUT, "stopped after 2 s")
+    assert not run.fixed
+
+
+def test_tests_that_the_patch_brings_or_changes_count_for_nothing(scorer, task):
+    path = "tests/test_calculator.py"
+    easy = Patch.between(
+        {path: task.base.read(path)}, {path: "def test_add(): pass\n", "conftest.py": "raise SystemExit\n"}
+    )
+    run = run_of(scorer, task, easy)
+    assert run.outcomes == run_of(scorer, task, Patch("")).outcomes
+    assert not run.fixed
+
+
+# ---------------------------------------------------------------- reach
+
+
+@pytest.fixture
+def measured(task, tmp_path):
+    found = baseline(task.base, task.suite, sandbox=choose(), cache=tmp_path / "cache", runs=2)
+    assert found.failing == task.fail_to_pass
+    return replace(task, suite=found.applied_to(task.suite))
+
+
+def test_only_reachable_tests_run_unless_all_is_asked_for(scorer, measured, fix):
+    reachable = run_of(scorer, measured, fix)
+    assert reachable.scope == "reachable"
+    reached = [test for test, outcome in reachable.outcomes.items() if outcome.status is not TestStatus.UNREACHED]
+    assert reached == ["tests/test_calculator.py::test_add", "tests/test_calculator.py::test_add_nothing"]
+    assert reachable.resolved
+    full = run_of(scorer, measured, fix, full=True)
+    assert full.scope == "full"
+    assert {outcome.status for outcome in full.outcomes.values()} == {TestStatus.PASSED}
+
+
+def test_a_bad_patch_spares_the_rest_of_the_suite(scorer, measured, edit):
+    run = run_of(scorer, measured, edit("a - b", "1 / 0"), full=True)
+    assert run.scope == "reachable"
+    assert run.broken == ("tests/test_calculator.py::test_add_nothing",)
+
+
+def test_a_change_that_runs_on_import_runs_everything(scorer, measured, edit):
+    run = run_of(scorer, measured, edit("product += a", "product -= a"))
+    assert run.scope == "full"
+    assert len(run.broken) == 3
+
+
+# ---------------------------------------------------------------- builds
+
+
+def test_a_build_must_import(scorer, task, edit, write_files):
+    def build(patch, task=task):
+        return scorer.gather([(task, patch)], [BuildRun])[0].records[BuildRun]
+
+    assert build(edit("a - b", "a + b")).ok
+    broken = build(edit("import functools", "import functools_that_is_not"))
+    assert not broken.ok
+    assert broken.error == "calculator: ModuleNotFoundError: No module named 'functools_that_is_not'"
+    assert not build(edit("return a - b", "return a -")).ok
+    base = write_files({"calculator.py": task.base.read("calculator.py"), "optional.py": "import not_installed\n"})
+    elsewhere = replace(task, base=base)
+    assert build(edit("step = 1", "step = 2"), elsewhere).ok  # what failed before is not held against the patch
+    assert not build(edit("import functools", "import functools_that_is_not"), elsewhere).ok
+
+
+# ---------------------------------------------------------------- infrastructure
+
+
+class Failing(Process):
+    """Does not start the first times."""
+
+    def __init__(self, times, error=SandboxError):
+        self.left, self.error, self.started = times, error, 0
+
+    def start(self, program):
+        self.started += 1
+        if self.left:
+            self.left -= 1
+            raise self.error("no space left on device")
+        return super().start(program)
+
+
+@pytest.mark.parametrize("error", [SandboxError, OSError])
+def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, error):
+    with Scorer(workers=1, sandbox=Failing(2, error), cache=tmp_path) as scorer:
+        assert run_of(scorer, task, fix).resolved
+        assert scorer.stats.retries == 2
+
+
+def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path):
+    sandbox = Failing(3)
+    with Scorer(workers=1, sandbox=sandbox, cache=tmp_path) as scorer:
+        evidence = scorer.gather([(task, fix)], [TestRun, Diff])[0]
+        assert evidence.infrastructure == {TestRun: "SandboxError: no space left on device"}
+        assert set(evidence.records) == {Diff}
+        assert rewards.tests.evaluate(evidence).status == "unscored"
+        assert rewards.tests.evaluate(evidence).value is None
+        assert run_of(scorer, task, fix).resolved
+
+
+def test_a_candidate_that_kills_its_worker_twice_has_crashed(task, edit, tmp_path):
+    kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
+    with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
+        evidence = scorer.gather([(task, kill)], [TestRun])[0]
+        assert evidence.records[TestRun].end is End.CRASHED
+        assert "twice" in evidence.records[TestRun].detail
+        assert evidence.assurance == "unconfined"
+        assert run_of(scorer, task, Patch("")).end is End.COMPLETED
+
+
+def test_an_environment_that_can_not_be_used_is_a_mistake(task, fix, tmp_path):
+    with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(UserError, match="does not run"):
+        scorer.gather([(replace(task, requirements=(str(tmp_path / "python"),)), fix)], [TestRun])
+
+
+@pytest.mark.slow
+def test_requirements_that_can_not_be_installed_are_a_mistake(task, fix, tmp_path):
+    missing = f"{tmp_path}/missing-1.0-py3-none-any.whl"
+    with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(UserError, match=r"installing .* failed"):
+        scorer.gather([(replace(task, requirements=(missing, "x")), fix)], [TestRun])
+
+
+# ---------------------------------------------------------------- evidence of one's own
+
+
+@dataclass(frozen=True)
+class Shouting:
+    capitals: int
+
+
+def test_users_bring_evidence_of_their_own(task, fix, tmp_path):
+    def probe(before, after, patch, task):  # noqa: ARG001 (every probe has this signature)
+        return Shouting(sum(letter.isupper() for letter in after.read("README")))
+
+    with Scorer(workers=1, cache=tmp_path, probes={Shouting: probe}) as scorer:
+        assert scorer.gather([(task, fix)], [Shouting])[0].records[Shouting] == Shouting(1)
+    with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(ValueError, match="nothing gathers Shouting"):
+        scorer.gather([(task, fix)], [Shouting])
+
+
+def test_one_patch_is_scored_in_one_call(task, fix, tmp_path):
+    assert score(task, fix, rewards.tests, cache=tmp_path).value == 1.0
+
+
+# ---------------------------------------------------------------- stopping
+
+LONG = """
+import sys, time
+from pathlib import Path
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Limits, Task, Tree
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards.evidence import TestRun
+
+root = Path(sys.argv[1])
+base = Tree(root)
+before = {"a.py": base.read("a.py")}
+task = Task("t", "r", base, "", ("test_a.py::test_a",), (), limits=Limits(wall_seconds=120))
+patches = [Patch.between(before, {"a.py": f"WAIT = {wait}\\nNUMBER = {number}\\n"}) for number, wait in enumerate([0] * 4 + [100] * 2)]
+with Scorer(workers=2, sandbox=sys.argv[3], cache=Path(sys.argv[2])) as scorer:
+    scorer.gather([(task, patch) for patch in patches], [TestRun], progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_a_stop_at_any_moment_leaves_nothing_and_loses_nothing(write_files, tmp_path, monkeypatch, number):
+    tree = write_files({"a.py": "WAIT = 0\n", "test_a.py": "import time\nimport a\ndef test_a(): time.sleep(a.WAIT)\n"})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    sandbox = choose().name
+    host = subprocess.Popen(
+        [sys.executable, "-c", LONG, str(tree.root), str(tmp_path / "cache"), sandbox],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)},
+    )  # fmt: skip
+    for line in host.stdout:
+        if line.strip() == "4":
+            break
+    time.sleep(0.5)
+    host.send_signal(number)
+    _, errors = host.communicate(timeout=120)
+    assert host.returncode != 0
+    deadline = time.monotonic() + 120
+    while processes_with(str(scratch)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes_with(str(scratch))
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+        assert not list(scratch.iterdir())
+    with Scorer(workers=1, sandbox=sandbox, cache=tmp_path / "cache") as scorer:
+        assert len(scorer._store) == 4
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    made = scratch_folder()  # what the killed process left goes
+    assert list(scratch.iterdir()) == [made]
+
+
+def processes_with(mark):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark in path.read_text():
+                found.append(path.read_text())
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,174 @@
+"""The evidence store: what goes in comes out, whoever else writes, and whenever the process is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.serialisation import decode, encode
+from regrade.evaluators.store import EvidenceStore, key_of
+from regrade.rewards.evidence import (
+    BuildRun,
+    ComplexityDelta,
+    Diff,
+    End,
+    Finding,
+    FunctionComplexity,
+    Impact,
+    ImpactedModule,
+    Integrity,
+    LintDelta,
+    Tampering,
+    TestOutcome,
+    TestRun,
+    TestStatus,
+)
+
+
+def a_task(fail_to_pass=("t::a",), pass_to_pass=("t::b", "t::c")):
+    return Task("id", "repository", Tree(Path("/nowhere")), "", fail_to_pass, pass_to_pass)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Evidence of a user's own."""
+
+    names: tuple[str, ...]
+    pairs: tuple[tuple[str, int], ...] = ()
+    maybe: float | None = None
+
+
+RECORDS = [
+    BuildRun(False, 3, "calculator.py:1: invalid syntax"),
+    LintDelta((Finding("E1", "a.py", 1, "x"),), (), 4, ("b.py",)),
+    ComplexityDelta((FunctionComplexity("a.py", "f", None, 3), FunctionComplexity("a.py", "g", 2, None)), 2, 3, 2, 3),
+    Impact(("a.f",), (ImpactedModule("b", 1, 0.5, ("a.f", "b"), ("test_b.py",), ("g",)),), (("a", "b"),)),
+    Diff(1, 2, ("a.py",)),
+    Integrity((Tampering("kind", "a.py", 1, "detail"),), ("tests/test_a.py",)),
+    Own(("x",), (("y", 1),), 0.5),
+    Own(()),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_evidence_survives(record, tmp_path):
+    store = EvidenceStore(tmp_path / "evidence.sqlite")
+    store.put(b"key", record)
+    store.close()
+    again = EvidenceStore(tmp_path / "evidence.sqlite")
+    assert again.get(b"key", type(record), a_task()) == record
+    again.close()
+
+
+outcomes = st.builds(TestOutcome, st.sampled_from(TestStatus), st.text(max_size=20), st.sampled_from([0.0, 0.25]))
+
+
+@given(st.lists(outcomes, min_size=3, max_size=3), st.sampled_from(End), st.text(max_size=20))
+def test_a_run_of_tests_survives(found, end, detail):
+    task = a_task()
+    run = TestRun(
+        dict(zip(task.fail_to_pass + task.pass_to_pass, found, strict=True)),
+        task.fail_to_pass,
+        task.pass_to_pass,
+        end,
+        detail,
+        "reachable",
+        1.5,
+    )
+    assert decode(TestRun, encode(run), task) == run
+
+
+def test_a_run_takes_about_a_letter_a_test():
+    tests = tuple(f"tests/test_module.py::test_function[{number}]" for number in range(1000))
+    run = TestRun(dict.fromkeys(tests, TestOutcome(TestStatus.PASSED)), (), tests)
+    assert len(encode(run)) < 1200
+
+
+def test_a_record_of_another_shape_counts_as_missing(tmp_path):
+    store = EvidenceStore(tmp_path / "evidence.sqlite")
+    store.put(b"key", Diff(1, 2, ()))
+    assert store.get(b"key", LintDelta, a_task()) is None
+    assert store.get(b"key", TestRun, a_task()) is None
+    task = a_task()
+    store.put(b"run", TestRun({}, (), ()))
+    assert store.get(b"run", TestRun, task) is None
+    assert store.get(b"nothing", Diff, task) is None
+    store.close()
+
+
+def test_keys_of_different_parts_differ():
+    assert key_of(["ab", "c"]) != key_of(["a", "bc"])
+    assert key_of(["a"]) != key_of(["a", ""])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from regrade.evaluators.store import EvidenceStore
+from regrade.rewards.evidence import Diff
+store = EvidenceStore(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    store.put(f"{sys.argv[2]}-{number}".encode(), Diff(number, 0, ()))
+    print(number, flush=True)
+"""
+
+
+def test_processes_write_at_once_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "evidence.sqlite"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number), "50"], stdout=subprocess.DEVNULL)
+        for number in range(3)
+    ]
+    assert [writer.wait(300) for writer in writers] == [0, 0, 0]
+    store = EvidenceStore(path)
+    assert len(store) == 150
+    assert store.get(b"2-49", Diff, a_task()) == Diff(49, 0, ())
+    store.close()
+
+
+def test_what_was_written_before_a_kill_stays(tmp_path):
+    path = tmp_path / "evidence.sqlite"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), "x", "100000"], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(20):
+        last = int(writer.stdout.readline())
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    store = EvidenceStore(path)
+    assert all(store.get(f"x-{number}".encode(), Diff, a_task()) == Diff(number, 0, ()) for number in range(last + 1))
+    store.close()
+
+
+def test_a_file_that_is_no_store_is_a_mistake(tmp_path):
+    (tmp_path / "evidence.sqlite").write_text("something else entirely, and longer than a header of a database\n" * 20)
+    with pytest.raises(UserError, match=r"evidence store .* can't be used .*delete it"):
+        EvidenceStore(tmp_path / "evidence.sqlite")
+
+
+def test_a_cache_that_can_not_be_made_is_a_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be used"):
+        EvidenceStore(tmp_path / "file" / "evidence.sqlite")
+
+
+def test_a_lookup_is_quick(tmp_path):
+    store = EvidenceStore(tmp_path / "evidence.sqlite")
+    for number in range(200):
+        store.put(str(number).encode(), Diff(number, 0, ()))
+    started = time.process_time()
+    for number in range(200):
+        store.get(str(number).encode(), Diff, a_task())
+    assert time.process_time() - started < 0.5
+    store.close()
