@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from regrade.datasets.recipe_format import Failure
 from regrade.rewards.evidence import TestRun, TestStatus
 
-LONGEST_ERROR = 117
+LONGEST_ERROR = 118
 _PLACE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<line>\d+): (?P<source>.*)")
 _CHANGES = re.compile(r"0x[0-9a-fA-F]{4,}|(?:^|[\s'\"(])/\w+/")
 """Addresses and absolute paths: they differ from run to run and from machine to machine."""

@@ -437,7 +437,7 @@ class _Digests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._roots: dict[Path, str] = {}
-        self._reaches: dict[int, tuple[TestSuite, str]] = {}
+        self._reaches: dict[tuple[int, frozenset[str]], tuple[TestSuite, str]] = {}
 
     def of_root(self, root: Path) -> str:
         with self._lock:
@@ -448,12 +448,13 @@ class _Digests:
     def of_reach(self, suite: TestSuite) -> str:
         if suite.reach is None:
             return ""
+        key = (id(suite.reach), suite.imported)
         with self._lock:
-            if id(suite.reach) not in self._reaches:
+            if key not in self._reaches:
                 content = json.dumps([sorted(suite.reach.items()), sorted(suite.imported)])
                 # The suite is held, so that no other mapping gets the same id.
-                self._reaches[id(suite.reach)] = (suite, key_of([content]).hex())
-            return self._reaches[id(suite.reach)][1]
+                self._reaches[key] = (suite, key_of([content]).hex())
+            return self._reaches[key][1]
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:
