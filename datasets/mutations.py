@@ -22,8 +22,6 @@ MOST_CHARACTERS = 900
 """... and at most so many characters in them: a policy must be able to read it in one short prompt."""
 _TALK = frozenset({"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"})
 """Calls, alone in a statement, that only say something."""
-_LATE_KINDS = frozenset({"wrong-attribute"})
-"""Kinds that come after the first of every other kind: what the attribute was can hardly be told from the function."""
 _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 """Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
 
@@ -184,8 +182,7 @@ def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
     ranked = []
     for kind in sorted(by_kind):
         chance.shuffle(by_kind[kind])
-        first = int(kind in _LATE_KINDS)
-        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind], start=first)]
+        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind])]
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 

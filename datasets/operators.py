@@ -419,8 +419,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _is_literal(node: ast.expr) -> bool:
-    displays = ast.Tuple | ast.List | ast.Dict | ast.Set | ast.JoinedStr | ast.UnaryOp
-    return isinstance(node, displays) or (isinstance(node, ast.Constant) and node.value is not None)
+    return isinstance(node, ast.Constant) and node.value is not None
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -66,9 +66,10 @@ def read_attempts(path: Path) -> list[ScoredAnswer]:
 class Shaping:
     """What training pays for. Negative values are wanted: an attempt that breaks must be worse than none.
 
-    A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass, less
-    `breakage` times (a half + half the share of PASS_TO_PASS that break), once anything breaks: the first broken test
-    costs the most, so that boldness does not pay. An answer that cannot be read costs `malformed`; none costs `no_op`.
+    A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass as long as
+    nothing breaks. Once anything does, whatever was fixed, `breakage` times (a half + half the share of PASS_TO_PASS
+    that break) is lost: the first broken test costs the most, and more than doing nothing, so that boldness does not
+    pay. An answer that cannot be read costs `malformed`; none costs `no_op`.
     """
 
     partial: float = 0.2
@@ -87,9 +88,10 @@ def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping) -> 
         return None
     if run.resolved:
         return 1.0
-    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else 0.0
-    broken = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 0.0
-    return shaping.partial * fixed - (shaping.breakage * (0.5 + 0.5 * broken) if run.broken else 0.0)
+    if run.broken or run.end is not End.COMPLETED:
+        share = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 1.0
+        return -shaping.breakage * (0.5 + 0.5 * share)
+    return shaping.partial * len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else 0.0
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,11 @@ def test_breaking_one_more_test_always_costs(fixed: list[bool], kept: list[Statu
 
 
 @given(fixed=FIXED, kept=KEPT, place=st.integers(0, 3))
-def test_fixing_one_more_test_always_pays(fixed: list[bool], kept: list[Status], place: int) -> None:
+def test_fixing_one_more_test_pays_as_long_as_nothing_breaks(fixed: list[bool], kept: list[Status], place: int) -> None:
     less, more = [*fixed], [*fixed]
     less[place % len(fixed)], more[place % len(fixed)] = False, True
-    assert reward(run_of(more, kept)) > reward(run_of(less, kept))
+    better, worse = run_of(more, kept), run_of(less, kept)
+    assert (reward(better) == reward(worse)) if better.broken else (reward(better) > reward(worse))
 
 
 @given(fixed=FIXED, kept=KEPT)
@@ -71,7 +72,7 @@ def test_whoever_breaks_anything_gets_less_than_for_nothing_broken(fixed: list[b
     """Even the full set of fixes does not make up for one broken test."""
     broken = run_of(fixed, [*kept, Status.FAILED])
     harmless = run_of([False] * len(fixed), [Status.PASSED] * (len(kept) + 1))
-    assert reward(broken) < reward(harmless)
+    assert reward(broken) < -Shaping().no_op < reward(harmless)
     assert -1 <= reward(broken) <= 1
 
 

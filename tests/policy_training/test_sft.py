@@ -102,15 +102,8 @@ def test_interruption_ends_training_at_once(language_model: LanguageModel, tmp_p
             signal.raise_signal(signal.SIGINT)
 
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
-    # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train_sft(
-                language_model, examples, out=tmp_path, budget=Budget(steps=50), seed=0, batch_size=4, log=interrupt
-            )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=50), seed=0, batch_size=4, log=interrupt)
     assert steps == [1, 2]
 
 
