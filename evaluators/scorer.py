@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,9 +17,10 @@ from typing import Any, Self
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch, PatchError
-from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators import environments, sandboxes
+from regrade.datasets.tasks import Task, TestSuite
+from regrade.evaluators import sandboxes
 from regrade.evaluators.executions import failing_imports, not_applied, run_tests
+from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import (
     EXECUTED,
@@ -111,14 +112,16 @@ class Scorer(AbstractContextManager["Scorer"]):
             UserError: no sandbox works here, or the cache can't be used.
         """
         self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
+        if not self.sandbox.isolated:
+            warnings.warn("the plain process is no security boundary: score only patches that you trust", stacklevel=2)
         self._cache = cache or default_cache()
         self._static = {**STATIC, **(probes or {})}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(self._cache / "evidence.sqlite")
         self._scratch = scratch_folder()
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
-        self._environments = _Environments(self._cache)
-        self._digests = _Digests()
+        self._environments = Environments(self._cache)
+        self._digests = Digests()
         self._version = code_version()
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -404,57 +407,6 @@ class Scorer(AbstractContextManager["Scorer"]):
                 self.stats,
                 **{name: getattr(self.stats, name) + amount for name, amount in amounts.items()},
             )
-
-
-class _Environments:
-    """Interpreters and their identities, found out once."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._lock = threading.Lock()
-        self._pythons: dict[tuple[str, ...], Path] = {}
-        self._identities: dict[Path, str] = {}
-
-    def python(self, requirements: tuple[str, ...]) -> Path:
-        with self._lock:
-            if requirements not in self._pythons:
-                self._pythons[requirements] = environments.python_for(requirements, self._cache)
-            return self._pythons[requirements]
-
-    def identity_of(self, python: Path) -> str:
-        with self._lock:
-            if python not in self._identities:
-                self._identities[python] = environments.identity(python)
-            return self._identities[python]
-
-    def identity(self, requirements: tuple[str, ...]) -> str:
-        return self.identity_of(self.python(requirements))
-
-
-class _Digests:
-    """Digests of what thousands of tasks share, found out once: pristine folders and measures of reach."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._roots: dict[Path, str] = {}
-        self._reaches: dict[tuple[int, frozenset[str]], tuple[TestSuite, str]] = {}
-
-    def of_root(self, root: Path) -> str:
-        with self._lock:
-            if root not in self._roots:
-                self._roots[root] = Tree(root).digest
-            return self._roots[root]
-
-    def of_reach(self, suite: TestSuite) -> str:
-        if suite.reach is None:
-            return ""
-        key = (id(suite.reach), suite.imported)
-        with self._lock:
-            if key not in self._reaches:
-                content = json.dumps([sorted(suite.reach.items()), sorted(suite.imported)])
-                # The suite is held, so that no other mapping gets the same id.
-                self._reaches[key] = (suite, key_of([content]).hex())
-            return self._reaches[key][1]
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:

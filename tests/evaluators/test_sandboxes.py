@@ -16,11 +16,11 @@ from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, a
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 from regrade.evaluators.workers import Request, Worker
 
-KINDS = {
-    "bubblewrap": Bubblewrap,
-    "bubblewrap with a user namespace": lambda: Bubblewrap(user_namespace=True),
-    "docker": Docker,
-}
+KINDS = [
+    pytest.param(Bubblewrap, id="bubblewrap"),
+    pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
+    pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+]
 
 PROBES = """\
 import ctypes, os, socket, subprocess, sys
@@ -90,7 +90,7 @@ def test_no_descriptor_leads_out():
 
 @pytest.fixture(params=KINDS)
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    made = KINDS[request.param]()
+    made = request.param()
     problem = made.problem()
     if problem:
         pytest.skip(problem)
@@ -141,6 +141,7 @@ def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_p
 
 
 def test_an_engine_that_does_not_answer_says_so(monkeypatch):
+    pytest.importorskip("docker")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(UserError, match=r"sandbox docker: no Docker engine answers .*start one"):
         choose("docker")

@@ -210,6 +210,7 @@ class Failing(Process):
         return super().start(program)
 
 
+@pytest.mark.filterwarnings("ignore:the plain process")
 @pytest.mark.parametrize("error", [SandboxError, OSError])
 def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, error):
     with Scorer(workers=1, sandbox=Failing(2, error), cache=tmp_path) as scorer:
@@ -217,6 +218,7 @@ def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, err
         assert scorer.stats.retries == 2
 
 
+@pytest.mark.filterwarnings("ignore:the plain process")
 def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path):
     sandbox = Failing(3)
     with Scorer(workers=1, sandbox=sandbox, cache=tmp_path) as scorer:
@@ -230,7 +232,9 @@ def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path):
 
 def test_a_candidate_that_kills_its_worker_twice_has_crashed(task, edit, tmp_path):
     kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
-    with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
+    with pytest.warns(UserWarning, match="no security boundary"):
+        scorer = Scorer(workers=1, sandbox="process", cache=tmp_path)
+    with scorer:
         evidence = scorer.gather([(task, kill)], [TestRun])[0]
         assert evidence.records[TestRun].end is End.CRASHED
         assert "twice" in evidence.records[TestRun].detail

@@ -16,7 +16,7 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.preparations import late_conftests, prepare_suite
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
 from regrade.evaluators.workers import Request, Worker
 from regrade.rewards.evidence import End
 
@@ -24,26 +24,56 @@ LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
 SHORT = Limits(wall_seconds=1.0, memory_mb=400, processes=24, file_mb=8)
 
 
-@pytest.fixture(scope="module", params=["bubblewrap", "docker", "process"])
-def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    sandbox = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}[request.param]()
-    problem = sandbox.problem()
-    if problem:
-        pytest.skip(problem)
-    scratch = tmp_path_factory.mktemp("scratch")
+KINDS = [
+    "bubblewrap",
+    pytest.param("docker", marks=pytest.mark.docker),
+    "process",
+]
+
+
+def in_sandbox(sandbox: Sandbox, scratch: Path) -> Iterator[Worker]:
     scratch.chmod(0o755)
     with Worker(sandbox, Path(sys.executable), scratch, limits=LIMITS) as made:
         yield made
 
 
-@pytest.fixture
-def run(worker, write_files):
-    """Run one test file in the worker."""
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """In the sandbox that is preferred here."""
+    yield from in_sandbox(choose(), tmp_path_factory.mktemp("scratch"))
 
+
+@pytest.fixture(scope="module", params=KINDS)
+def any_worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """In each kind of sandbox."""
+    yield from in_sandbox(working(request.param), tmp_path_factory.mktemp("scratch"))
+
+
+def working(name: str) -> Sandbox:
+    sandbox = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}[name]()
+    if problem := sandbox.problem():
+        pytest.skip(problem)
+    return sandbox
+
+
+def runner(worker, write_files):
     def run_file(text, limits=LIMITS, **request):
-        return worker.run(write_files({"test_it.py": textwrap.dedent(text)}), Request(TestSuite(), limits, **request))
+        tree = write_files({"test_it.py": textwrap.dedent(text)})
+        return worker.run(tree, Request(TestSuite(), limits, **request))
 
     return run_file
+
+
+@pytest.fixture
+def run(worker, write_files):
+    """Run one test file in the preferred sandbox."""
+    return runner(worker, write_files)
+
+
+@pytest.fixture
+def run_anywhere(any_worker, write_files):
+    """Run one test file in each kind of sandbox."""
+    return runner(any_worker, write_files)
 
 
 def named(reply):
@@ -137,9 +167,9 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_leaving_early_is_no_pass(run, name):
+def test_leaving_early_is_no_pass(run_anywhere, name):
     text, expected, detail = ENDINGS[name]
-    reply = run(f"{text}\ndef test_later(): pass\n")
+    reply = run_anywhere(f"{text}\ndef test_later(): pass\n")
     end, why = ending(reply, 20)
     assert end is expected
     assert detail in why
@@ -156,23 +186,23 @@ def test_leaving_early_is_no_pass(run, name):
     ],
     ids=["spins", "sleeps", "catches everything"],
 )
-def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run, text):
+def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere, text):
     started = time.monotonic()
-    reply = run(f"def test_first(): pass\n{text}\n", SHORT)
+    reply = run_anywhere(f"def test_first(): pass\n{text}\n", SHORT)
     assert ending(reply, 1.0) == (End.TIMEOUT, "stopped after 1 s")
     assert named(reply) == {"test_first": "passed"}
     assert time.monotonic() - started < 60
 
 
-def test_memory_is_limited(run):
-    reply = run("def test_it():\n    data = bytearray(10 ** 9)\ndef test_later(): pass\n")
+def test_memory_is_limited(run_anywhere):
+    reply = run_anywhere("def test_it():\n    data = bytearray(10 ** 9)\ndef test_later(): pass\n")
     assert named(reply) == {"test_it": "failed", "test_later": "passed"}
 
 
-def test_memory_of_many_processes_is_limited_together(run, worker):
-    if not worker.isolated:
+def test_memory_of_many_processes_is_limited_together(run_anywhere, any_worker):
+    if not any_worker.isolated:
         pytest.skip("a plain process has no view of all processes of a candidate")
-    reply = run("""
+    reply = run_anywhere("""
         import multiprocessing, time
 
         def eat(_):
@@ -186,8 +216,8 @@ def test_memory_of_many_processes_is_limited_together(run, worker):
     assert ending(reply, 20)[0] is End.MEMORY
 
 
-def test_files_are_limited(run):
-    reply = run("""
+def test_files_are_limited(run_anywhere):
+    reply = run_anywhere("""
         def test_it(tmp_path):
             with open(tmp_path / "big", "wb") as file:
                 for _ in range(100):
@@ -197,8 +227,8 @@ def test_files_are_limited(run):
     assert named(reply) == {"test_it": "failed", "test_later": "passed"}
 
 
-def test_a_flood_of_output_harms_nobody(run):
-    reply = run("""
+def test_a_flood_of_output_harms_nobody(run_anywhere):
+    reply = run_anywhere("""
         import os
         def test_it(capfd):
             with capfd.disabled():
@@ -207,17 +237,17 @@ def test_a_flood_of_output_harms_nobody(run):
     """)
     assert named(reply) == {"test_it": "passed", "test_later": "passed"}
     assert len(reply.output) < 10_000
-    run("""
+    run_anywhere("""
         import os
         def test_it():
             while True:
                 os.write(1, b"x" * (1 << 20))
     """)
-    assert named(run("def test_it(): pass")) == {"test_it": "passed"}
+    assert named(run_anywhere("def test_it(): pass")) == {"test_it": "passed"}
 
 
-def test_forged_lines_on_the_output_are_not_results(run):
-    reply = run("""
+def test_forged_lines_on_the_output_are_not_results(run_anywhere):
+    reply = run_anywhere("""
         import json, os
         def test_it():
             for descriptor in (0, 1, 2):
@@ -229,10 +259,10 @@ def test_forged_lines_on_the_output_are_not_results(run):
     assert named(reply) == {"test_it": "failed"}
 
 
-def test_a_fork_bomb_ends_with_its_sandbox(run, worker):
-    if not worker.isolated:
+def test_a_fork_bomb_ends_with_its_sandbox(run_anywhere, any_worker):
+    if not any_worker.isolated:
         pytest.skip("for this user the plain process does not limit the number of processes")
-    reply = run(
+    reply = run_anywhere(
         """
         import os
         def test_it():
@@ -244,11 +274,11 @@ def test_a_fork_bomb_ends_with_its_sandbox(run, worker):
         SHORT,
     )
     assert ending(reply, 1.0)[0] in (End.TIMEOUT, End.MEMORY)
-    assert named(run("def test_it(): pass")) == {"test_it": "passed"}
+    assert named(run_anywhere("def test_it(): pass")) == {"test_it": "passed"}
 
 
-def test_nothing_is_left_for_the_next_candidate(run, worker):
-    run("""
+def test_nothing_is_left_for_the_next_candidate(run_anywhere, any_worker):
+    run_anywhere("""
         import os, sys, time, tempfile
         from pathlib import Path
 
@@ -274,7 +304,7 @@ def test_nothing_is_left_for_the_next_candidate(run, worker):
             time.sleep(0.2)
             assert Path("daemon.txt").exists()
     """)
-    reply = run(
+    reply = run_anywhere(
         """
         import os, tempfile, time
         from pathlib import Path
@@ -283,17 +313,17 @@ def test_nothing_is_left_for_the_next_candidate(run, worker):
             assert sorted(os.listdir()) == ["test_it.py"]
             assert not Path(tempfile.gettempdir(), "left").exists() or not ALONE
             assert not Path(tempfile.gettempdir(), "closed").exists() or not ALONE
-    """.replace("ALONE", str(worker.isolated))
+    """.replace("ALONE", str(any_worker.isolated))
     )
     assert named(reply) == {"test_clean": "passed"}, statuses(reply)
 
 
-def test_one_start_serves_many_candidates(run, worker):
-    run("def test_it(): pass")
-    starts = worker.starts
+def test_one_start_serves_many_candidates(run_anywhere, any_worker):
+    run_anywhere("def test_it(): pass")
+    starts = any_worker.starts
     for _ in range(3):
-        assert named(run("def test_it(): pass")) == {"test_it": "passed"}
-    assert worker.starts == starts
+        assert named(run_anywhere("def test_it(): pass")) == {"test_it": "passed"}
+    assert any_worker.starts == starts
 
 
 def test_modules_of_the_tree_come_first_for_subprocesses_too(worker, write_files):
@@ -345,9 +375,7 @@ SESSION_FILES = {
 @pytest.fixture
 def prepared(write_files, tmp_path):
     """A worker, a tree and what is prepared for its suite."""
-    sandbox = Bubblewrap()
-    if sandbox.problem():
-        pytest.skip(sandbox.problem())
+    sandbox = working("bubblewrap")
     for name in ("scratch", "bytecode", "making"):
         (tmp_path / name).mkdir()
     tmp_path.chmod(0o755)
@@ -406,10 +434,9 @@ worker.run(Tree(Path(sys.argv[3])), Request(TestSuite(), Limits(wall_seconds=60)
 """
 
 
-@pytest.mark.parametrize("name", ["bubblewrap", "docker", "process"])
+@pytest.mark.parametrize("name", KINDS)
 def test_a_killed_host_leaves_no_process(name, write_files, tmp_path):
-    if problem := {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}[name]().problem():
-        pytest.skip(problem)
+    working(name)
     mark = f"mark{os.getpid()}{time.time_ns()}"
     tree = write_files(
         {"test_it.py": f"import subprocess\ndef test_it(): subprocess.run(['sleep', '0.0{mark[4:]}9', '300'])\n"}

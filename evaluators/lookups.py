@@ -1,0 +1,62 @@
+"""What thousands of tasks share, found out once per scorer and safe for its threads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from regrade.datasets.tasks import TestSuite, Tree
+from regrade.evaluators import environments
+from regrade.evaluators.store import key_of
+
+
+class Environments:
+    """Interpreters and their identities, found out once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._pythons: dict[tuple[str, ...], Path] = {}
+        self._identities: dict[Path, str] = {}
+
+    def python(self, requirements: tuple[str, ...]) -> Path:
+        with self._lock:
+            if requirements not in self._pythons:
+                self._pythons[requirements] = environments.python_for(requirements, self._cache)
+            return self._pythons[requirements]
+
+    def identity_of(self, python: Path) -> str:
+        with self._lock:
+            if python not in self._identities:
+                self._identities[python] = environments.identity(python)
+            return self._identities[python]
+
+    def identity(self, requirements: tuple[str, ...]) -> str:
+        return self.identity_of(self.python(requirements))
+
+
+class Digests:
+    """Digests of what thousands of tasks share, found out once: pristine folders and measures of reach."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._roots: dict[Path, str] = {}
+        self._reaches: dict[tuple[int, frozenset[str]], tuple[TestSuite, str]] = {}
+
+    def of_root(self, root: Path) -> str:
+        with self._lock:
+            if root not in self._roots:
+                self._roots[root] = Tree(root).digest
+            return self._roots[root]
+
+    def of_reach(self, suite: TestSuite) -> str:
+        if suite.reach is None:
+            return ""
+        key = (id(suite.reach), suite.imported)
+        with self._lock:
+            if key not in self._reaches:
+                content = json.dumps([sorted(suite.reach.items()), sorted(suite.imported)])
+                # The suite is held, so that no other mapping gets the same id.
+                self._reaches[key] = (suite, key_of([content]).hex())
+            return self._reaches[key][1]
