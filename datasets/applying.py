@@ -51,11 +51,13 @@ def _applied(old: str, hunks: unidiff.PatchedFile, path: str) -> str:
         result += lines[done:start]
         result += [line.value.rstrip("\n") for line in hunk if line.is_added or line.is_context]
         done = start + len(before)
-    text = "\n".join([*result, *lines[done:]])
+    whole = [*result, *lines[done:]]
+    text = "\n".join(whole)
     unfinished = _without_newline(hunks)
     if "+" in unfinished or " " in unfinished:
         return text.removesuffix("\n")
-    return text if not unfinished or not text or text.endswith("\n") else f"{text}\n"
+    # Only the old last line lacked its newline: every line that is left has one now.
+    return f"{text}\n" if unfinished and whole else text
 
 
 def _without_newline(hunks: unidiff.PatchedFile) -> set[str]:
