@@ -56,72 +56,49 @@ class ModelPolicy:
 
     language_model: LanguageModel
     name: str
-    batch_rows: int = 96
-    """Completions sampled at a time; prompts of similar length share a batch."""
     progress: Callable[[int, int], None] | None = None
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        """Sample every task at every temperature with one pass over its prompt."""
+        """Sample every task at every temperature with one pass over its prompt; tasks come as they are finished."""
         questions = [ask(task.without_reference()) for task in tasks]
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         prompts = [self.language_model.encode(question.prompt) for question in questions]
-        order = sorted(range(len(questions)), key=lambda index: len(prompts[index]))
-        size = max(1, self.batch_rows // len(numbered))
-        done = 0
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            yield from self._batch([questions[i] for i in batch], [prompts[i] for i in batch], numbered, seed)
-            done += len(batch)
-            if self.progress is not None:
-                self.progress(done, len(order))
-
-    def _batch(
-        self, questions: list[Question], prompts: list[list[int]], numbered: list[tuple[float, int]], seed: int
-    ) -> Iterator[Rollout]:
-        began = time.perf_counter()
-        answers = complete(self.language_model, prompts, [temperature for temperature, _ in numbered], seed)
-        seconds = (time.perf_counter() - began) / (len(prompts) * len(numbered))
-        for question, completions in zip(questions, answers, strict=True):
+        began, done = time.perf_counter(), 0
+        for index, completions in complete(self.language_model, prompts, [heat for heat, _ in numbered], seed):
+            seconds = (time.perf_counter() - began) / len(numbered)
             for (temperature, sample), tokens in zip(numbered, completions, strict=True):
-                text = self.language_model.decode(tokens)
-                patch = question.patch(text)
-                yield Rollout(
-                    question.task.id, self.name, temperature, sample, seed, patch or Patch(""), question.prompt, text,
-                    well_formed=patch is not None, tokens=len(tokens), seconds=seconds,
-                )  # fmt: skip
+                yield self._rollout(questions[index], tokens, temperature, sample, seed, seconds)
+            done += 1
+            if self.progress is not None:
+                self.progress(done, len(tasks))
+            began = time.perf_counter()  # what the caller does with a rollout is not generation
+
+    def _rollout(
+        self, question: Question, tokens: list[int], temperature: float, sample: int, seed: int, seconds: float
+    ) -> Rollout:
+        text = self.language_model.decode(tokens)
+        patch = question.patch(text)
+        return Rollout(
+            question.task.id, self.name, temperature, sample, seed, patch or Patch(""), question.prompt, text,
+            well_formed=patch is not None, tokens=len(tokens), seconds=seconds,
+        )  # fmt: skip
 
 
 def complete(
     language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int
-) -> list[list[list[int]]]:
-    """Completions as token ids, [prompt][temperature]; the same seed, batch and weights give the same tokens."""
-    import torch
-
-    from regrade.policy_training.shared_prompts import sample
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """(prompt's place, its completions as token ids, one per temperature), in the order in which they end."""
+    from regrade.policy_training.sampling import stream
 
     model = language_model.model
     was_training = model.training
     model.eval()
-    generator = torch.Generator(device=model.device).manual_seed(_batch_seed(prompts, seed))
     try:
-        return sample(
-            model,
-            prompts,
-            temperatures,
-            stop_ids=language_model.stop_ids,
-            max_tokens=MAX_ANSWER_TOKENS,
-            generator=generator,
+        yield from stream(
+            model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
         )
     finally:
         model.train(was_training)
-
-
-def _batch_seed(prompts: list[list[int]], seed: int) -> int:
-    """A seed that differs by batch but not by what came before it, so that a resumed run repeats it."""
-    value = seed
-    for token in prompts[0] + prompts[-1]:
-        value = (value * 1_000_003 + token + 1) % (2**61 - 1)
-    return value
 
 
 def load_policy(name: str, tasks: Sequence[Task] = (), *, device: str | None = None) -> Policy:

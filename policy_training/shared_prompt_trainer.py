@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from regrade.datasets.errors import UserError
+from regrade.policy_training.sampling import ROWS, sample
 from regrade.policy_training.shared_prompts import (
     PackedRow,
     pack,
     passes,
     prediction_states,
-    sample,
     token_log_probs,
     unflatten,
 )
@@ -37,7 +37,7 @@ class SharedPrompts:
                 f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
             )
 
-    answer_batch_rows = 96
+    answer_batch_rows = ROWS
     """Completions decoded at a time."""
     tokens_per_pass = 6144
     """Tokens of packed rows in one forward pass while gradients are on."""
@@ -53,24 +53,18 @@ class SharedPrompts:
         for place, prompt in enumerate(prompt_ids):
             waiting.setdefault(tuple(prompt), []).append(place)
         out: list[list[int]] = [[] for _ in prompt_ids]
-        most = max(map(len, waiting.values()))
-        size = max(1, self.answer_batch_rows // most)
-        prompts = sorted(waiting, key=len)
-        for start in range(0, len(prompts), size):
-            batch = prompts[start : start + size]
-            for question, answers in zip(batch, self._sample(batch, most), strict=True):
-                for place, answer in zip(waiting[question], answers, strict=False):
-                    out[place] = answer
+        prompts = list(waiting)
+        for prompt, answers in zip(prompts, self._sample(prompts, max(map(len, waiting.values()))), strict=True):
+            for place, answer in zip(waiting[prompt], answers, strict=False):
+                out[place] = answer
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out
 
     def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> list[list[list[int]]]:
-        model = self.accelerator.unwrap_model(self.model)
-        seed = int(torch.randint(2**62, ()))  # from torch's own generator, which the trainer seeds and checkpoints
-        generator = torch.Generator(device=model.device).manual_seed(seed)
         return sample(
-            model, prompts, [self.temperature] * each, stop_ids=list(self.eos_token_ids),
-            max_tokens=self.args.max_completion_length, generator=generator,
+            self.accelerator.unwrap_model(self.model), prompts, [self.temperature] * each,
+            stop_ids=list(self.eos_token_ids), max_tokens=self.args.max_completion_length, rows=self.answer_batch_rows,
+            seed=int(torch.randint(2**62, ())),  # from torch's own generator, which the trainer seeds and checkpoints
         )  # fmt: skip
 
     def _get_per_token_logps_and_entropies(

@@ -47,7 +47,7 @@ def test_a_task_without_reference_is_a_user_error_for_the_reference_policy(tasks
 
 def test_the_model_answers_every_task_at_every_temperature(language_model: LanguageModel, tasks: list[Task]) -> None:
     done: list[tuple[int, int]] = []
-    policy = ModelPolicy(language_model, "tiny", batch_rows=4, progress=lambda *counts: done.append(counts))
+    policy = ModelPolicy(language_model, "tiny", progress=lambda *counts: done.append(counts))
     rollouts = list(policy.propose(tasks, SWEEP, seed=0))
     assert counted(rollouts) == WANTED
     assert done == [(1, 2), (2, 2)]
@@ -59,13 +59,13 @@ def test_answers_depend_on_the_seed_and_on_nothing_that_came_before(
     language_model: LanguageModel, tasks: list[Task]
 ) -> None:
     def answers(tasks: list[Task], seed: int) -> dict[tuple[str, float, int], str]:
-        rollouts = ModelPolicy(language_model, "tiny", batch_rows=4).propose(tasks, SWEEP, seed)
+        rollouts = ModelPolicy(language_model, "tiny").propose(tasks, SWEEP, seed)
         return {(r.task_id, r.temperature, r.sample): r.completion for r in rollouts}
 
     whole = answers(tasks, 0)
     assert answers(tasks, 0) == whole
     assert answers(tasks, 1) != whole
-    # one task a batch: a resumed run, which has the first task already, repeats the second's answers
+    # a resumed run, which has the first task already, repeats the second's answers
     second = answers(tasks[1:], 0)
     assert second == {key: text for key, text in whole.items() if key[0] == tasks[1].id}
 
