@@ -38,7 +38,7 @@ from regrade.policy_training.online import rates, train_online
 from regrade.policy_training.policies import ModelPolicy, NoOp, Reference
 from regrade.policy_training.progress import Budget, StepLog
 from regrade.policy_training.reward_model import train_and_test_reward_model
-from regrade.policy_training.sft import Plateau, answer_loss, demonstrations, train_sft
+from regrade.policy_training.sft import Plateau, answer_quality, demonstrations, train_sft
 from regrade.rewards import Reward, tests
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
@@ -125,18 +125,21 @@ class Demo:
             return
         examples, held = demonstrations(self.tasks.demonstrations), demonstrations(self.tasks.validation)
         with self.run.phase("sft"):
-            language_model = load_model(self.model_name)
+            language_model = load_model(self.model_name, to_train=True)
             plateau = Plateau(
-                language_model.model, lambda: answer_loss(language_model, held), self.settings.check_every
+                language_model.model, lambda: answer_quality(language_model, held), self.settings.check_every
             )
             with self.stage("SFT") as tell:
                 train_sft(
                     language_model, examples, out=self.run.folder / "trainer", budget=Budget(self.settings.sft_steps),
                     seed=self.seed, learning_rate=self.settings.sft_learning_rate, batch_size=self.settings.batch_size,
-                    plateau=plateau, log=self._log("sft", tell, self.settings.sft_steps),
+                    frozen_layers=self.settings.frozen_layers, plateau=plateau,
+                    log=self._log("sft", tell, self.settings.sft_steps),
                 )  # fmt: skip
-            for step, loss in plateau.history:
-                self.run.log("sft-validation", step, 0.0, validation_loss=loss)
+            for step, quality in plateau.history:
+                self.run.log(
+                    "sft-validation", step, 0.0, exact_answers=quality.exact, validation_loss=-quality.log_likelihood
+                )
             language_model.save(self.run.checkpoint("sft"))
 
     def expert_iteration(self, scorer: Scorer) -> None:
@@ -145,10 +148,11 @@ class Demo:
             return
         settings = self.settings
         with self.run.phase("expert iteration"):
-            language_model = load_model(str(self.run.checkpoint("sft")))
+            language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             loop = ExpertIteration(
                 demonstrations(self.tasks.demonstrations), settings.exploration,
                 learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
+                frozen_layers=settings.frozen_layers,
             )  # fmt: skip
             dealt = shares(
                 self.tasks.tests_only, max(1, len(self.tasks.tests_only) // settings.tasks_per_round), self.seed
@@ -182,11 +186,13 @@ class Demo:
             return
         settings = self.settings
         with self.run.phase("grpo"), self.stage("GRPO") as tell:
-            language_model = load_model(str(self.run.checkpoint("expert-iteration")))
+            language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
             train_online(
                 language_model, self.tasks.tests_only, scorer, algorithm="grpo", out=self.run.folder / "trainer",
                 budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
-                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.samples_per_prompt,
+                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.exploration.samples,
+                steps_per_generation=settings.steps_per_generation, temperature=settings.exploration.temperature,
+                frozen_layers=settings.frozen_layers,
                 log=self._log("grpo", tell, settings.grpo_steps),
             )  # fmt: skip
             language_model.save(self.run.checkpoint("rl"))
@@ -205,11 +211,12 @@ class Demo:
         if self.run.finished(name):
             return
         with self.run.phase(name), self.stage(title) as tell:
-            language_model = load_model(str(self.run.checkpoint("sft")))
+            language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             train_sft(
                 language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget,
                 seed=self.seed + 1, learning_rate=self.settings.round_learning_rate,
-                batch_size=self.settings.batch_size, log=self._log(name, tell, budget.steps or 0),
+                batch_size=self.settings.batch_size, frozen_layers=self.settings.frozen_layers,
+                log=self._log(name, tell, budget.steps or 0),
             )  # fmt: skip
             language_model.save(self.run.checkpoint(name))
 
@@ -236,19 +243,19 @@ class Demo:
         sweep = [Sampling(temperature, self.settings.validation_samples) for temperature in self.settings.temperatures]
         for name, (role, label) in ROLES.items():
             phase = f"validate {name}"
-            if not self.run.finished(phase):
+            if role == "upper bound":  # for scale alone: its greedy answers say enough
+                self.run.add_policy(name, role, best_temperature=0.0, label=label)
+            elif not self.run.finished(phase):
                 with self.run.phase(phase):
                     rows = self._evaluate(name, self.tasks.validation, sweep, scorer, self.run.validation(name), tests)
                     found = {t: fix_and_clean(rows[rows["temperature"] == t]).value for t in self.settings.temperatures}
                     best = max(found, key=lambda temperature: (found[temperature], -temperature))
-                    chosen = 0.0 if role == "upper bound" else best
-                    self.run.add_policy(name, role, best_temperature=chosen, label=label)
+                    self.run.add_policy(name, role, best_temperature=best, label=label)
 
     def judge(self, scorer: Scorer) -> None:
         """All policies on the held-out packages: greedy, and several samples at its own best temperature."""
         for name, (role, _) in ROLES.items():
             best = Sampling(self.run.manifest.policies[name].best_temperature, self.settings.held_out_samples)
-            # The upper bound is there for scale alone: one attempt a task says enough.
             samplings = [Sampling(0.0, 1)] if role == "upper bound" else [Sampling(0.0, 1), best]
             if not self.run.finished(f"evaluate {name}"):
                 with self.run.phase(f"evaluate {name}"):

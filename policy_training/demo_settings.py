@@ -11,36 +11,39 @@ from regrade.datasets.rollouts import Sampling
 class DemoSettings:
     """Every choice of the main job. Counts, not clocks, wherever possible, so that a run can be repeated."""
 
-    max_prompt_tokens: int = 180
+    max_prompt_tokens: int = 110
     """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
-    demonstrations: int = 250
-    tests_only: int = 800
-    validation: int = 40
+    demonstrations: int = 195
+    tests_only: int = 540
+    validation: int = 48
     held_out: int = 210
 
-    sft_steps: int = 48
-    sft_learning_rate: float = 1e-4
+    sft_steps: int = 70
+    sft_learning_rate: float = 2e-4
     batch_size: int = 8
-    check_every: int = 12
-    """Steps of SFT between looks at the validation loss, which ends it at its plateau."""
+    check_every: int = 14
+    """Steps of SFT between looks at the validation tasks, which end it at its plateau."""
+    frozen_layers: int = 15
+    """Decoder layers, of 30, that no phase trains: a third off every step, at the same validation loss."""
 
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 125
+    tasks_per_round: int = 60
     exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
-    round_steps: int = 16
-    round_learning_rate: float = 5e-5
+    """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
+    round_steps: int = 8
+    round_learning_rate: float = 1e-4
 
-    grpo_steps: int = 4
-    grpo_learning_rate: float = 2e-5
+    grpo_steps: int = 16
+    grpo_learning_rate: float = 5e-5
     prompts_per_step: int = 8
-    samples_per_prompt: int = 8
+    steps_per_generation: int = 8
 
-    upper_bound_steps: int = 24
+    upper_bound_steps: int = 12
     preferences: int = 160
     reward_model_steps: int = 5
 
-    temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
+    temperatures: tuple[float, ...] = (0.2, 0.6)
     """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""
     validation_samples: int = 2
     held_out_samples: int = 4
@@ -48,8 +51,8 @@ class DemoSettings:
 
 FULL = DemoSettings()
 QUICK = DemoSettings(
-    max_prompt_tokens=110, demonstrations=24, tests_only=24, validation=8, held_out=12, sft_steps=3, check_every=3,
+    max_prompt_tokens=90, demonstrations=24, tests_only=24, validation=8, held_out=12, sft_steps=3, check_every=3,
     rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4), round_steps=2, grpo_steps=2,
-    prompts_per_step=2, samples_per_prompt=4, upper_bound_steps=2, preferences=16, reward_model_steps=2,
-    temperatures=(0.2, 0.8), validation_samples=1, held_out_samples=2,
+    prompts_per_step=2, steps_per_generation=2, upper_bound_steps=2, preferences=16, reward_model_steps=2,
+    temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
 )  # fmt: skip

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from regrade.datasets.applying import apply_patch
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.journal import write_atomically
@@ -24,6 +27,13 @@ class Attempt:
     """None: unscored, for a reason that is not the policy's."""
     reward: float | None
     """`training_reward`, or None where unscored."""
+    compiles: bool = True
+    """False: it leaves a Python file that does not compile. Not executed, as it can but break."""
+
+    @property
+    def broke(self) -> bool:
+        """It breaks something, or can't be run at all."""
+        return not self.compiles or (self.run is not None and bool(self.run.broken))
 
     @property
     def verified(self) -> bool:
@@ -69,7 +79,8 @@ class Shaping:
     A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass as long as
     nothing breaks. Once anything does, whatever was fixed, `breakage` times (a half + half the share of PASS_TO_PASS
     that break) is lost: the first broken test costs the most, and more than doing nothing, so that boldness does not
-    pay. An answer that cannot be read costs `malformed`; none costs `no_op`.
+    pay. A file that no longer compiles counts as all of them broken. An answer that cannot be read costs `malformed`;
+    none costs `no_op`.
     """
 
     partial: float = 0.2
@@ -78,12 +89,14 @@ class Shaping:
     no_op: float = 0.1
 
 
-def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping) -> float | None:
+def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True) -> float | None:
     """The reward of an attempt in [-1, 1]; None where it is unscored. See `Shaping`."""
     if not rollout.well_formed:
         return -shaping.malformed
     if rollout.patch.is_empty:
         return -shaping.no_op
+    if not compiles:
+        return -shaping.breakage
     if run is None:
         return None
     if run.resolved:
@@ -106,14 +119,35 @@ def judge(
     rollouts: Sequence[Rollout], tasks: dict[str, Task], scorer: Scorer, shaping: Shaping,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Attempt]:  # fmt: skip
-    """Execute the patches of rollouts (equal ones once, empty ones not at all) and reward each."""
-    jobs = [(tasks[rollout.task_id], rollout.patch) for rollout in rollouts if not rollout.patch.is_empty]
+    """Execute the patches of rollouts (equal ones once; not those that are empty or don't compile) and reward each."""
+    broken = {
+        (rollout.task_id, rollout.patch.digest): not _compiles(tasks[rollout.task_id], rollout.patch)
+        for rollout in rollouts
+    }
+    to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
+    jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
     evidence = iter(scorer.gather(jobs, {TestRun}, progress=progress) if jobs else [])
     attempts = []
-    for rollout in rollouts:
-        run = None if rollout.patch.is_empty else _test_run(next(evidence))
-        attempts.append(Attempt(rollout, run, training_reward(rollout, run, shaping)))
+    for rollout, runs in zip(rollouts, to_run, strict=True):
+        run = _test_run(next(evidence)) if runs else None
+        compiles = not broken[rollout.task_id, rollout.patch.digest]
+        reward = training_reward(rollout, run, shaping, compiles=compiles)
+        attempts.append(Attempt(rollout, run, reward, compiles))
     return attempts
+
+
+def _compiles(task: Task, patch: Patch) -> bool:
+    """Does each patched Python file parse? A patch that does not apply is left for the scorer to say so."""
+    try:
+        after = apply_patch(task.base, patch)
+        for file in patch.files:
+            if file.path.endswith(".py") and file.path in after.replaced:
+                ast.parse(after.read(file.path))
+    except PatchError:
+        return True
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def gather(

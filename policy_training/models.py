@@ -58,10 +58,11 @@ def embedded_weights() -> Path | None:
     return weights if weights.is_file() else None
 
 
-def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageModel:
+def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False) -> LanguageModel:
     """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
 
-    Weights are float32 on a CPU, where small updates would round away in bfloat16, and bfloat16 on a GPU.
+    Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
+    autocast), and on a CPU; bfloat16 to sample on a GPU.
 
     Raises:
         UserError: the model is not to be had, with what to do about it.
@@ -74,7 +75,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageMo
             f"a language model needs {error.name}: install the extra `train` (pip install 'regrade[train]')"
         ) from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -85,9 +86,24 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None) -> LanguageMo
             f"model {name!r} cannot be loaded: {reason} "
             f"(give {EMBEDDED!r}, a folder with a saved model, or a name on the hub)"
         ) from error
+    _check_usable(name, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+_LOGIT_CHANGES = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def _check_usable(name: str, model: Any) -> None:
+    """Logits are computed here from the last hidden states, so a model that does more than `lm_head` would be wrong."""
+    if getattr(model, "lm_head", None) is None or model.base_model is model:
+        raise UserError(f"model {name!r} ({type(model).__name__}) has no `lm_head` over a decoder: choose a causal one")
+    changes = [key for key in _LOGIT_CHANGES if getattr(model.config, key, None) not in (None, 1, 1.0)]
+    if changes:
+        raise UserError(
+            f"model {name!r} changes its logits by {', '.join(changes)}, which is not supported: choose another model"
+        )
 
 
 def _embedded_folder() -> Path:

@@ -17,7 +17,7 @@ from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.experience import Attempt, Shaping, judge
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.policies import MAX_ANSWER_TOKENS
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
 from regrade.policy_training.prompts import Question, ask
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 
@@ -89,7 +89,7 @@ def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
     count = max(1, len(attempts))
     return {
         "fix_and_clean": sum(attempt.verified for attempt in attempts) / count,
-        "breakage": sum(attempt.run is not None and bool(attempt.run.broken) for attempt in attempts) / count,
+        "breakage": sum(attempt.broke for attempt in attempts) / count,
         "no_op": sum(attempt.rollout.well_formed and attempt.rollout.patch.is_empty for attempt in attempts) / count,
         "malformed": sum(not attempt.rollout.well_formed for attempt in attempts) / count,
     }
@@ -108,12 +108,21 @@ def train_online(
     learning_rate: float = 2e-5,
     prompts_per_step: int = 8,
     samples_per_prompt: int = 8,
+    steps_per_generation: int = 1,
     temperature: float = 1.0,
+    frozen_layers: int = 0,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen."""
-    prompts_per_step = min(prompts_per_step, len(tasks))  # TRL leaves out batches that it cannot fill, without a word
-    freeze_embeddings(language_model.model)
+    """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen.
+
+    Args:
+        steps_per_generation: optimizer steps that share one generation, `prompts_per_step` prompts each. Sampling and
+            execution fill the machine better in large batches; the ratio to the sampling policy is clipped.
+    """
+    # TRL leaves out batches that it cannot fill, without a word.
+    prompts_per_step = min(prompts_per_step, len(tasks))
+    steps_per_generation = min(steps_per_generation, len(tasks) // prompts_per_step)
+    freeze_lower(language_model.model, frozen_layers)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, shaping or Shaping())
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
@@ -121,6 +130,7 @@ def train_online(
         **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
         "per_device_train_batch_size": prompts_per_step * samples_per_prompt,
         "gradient_accumulation_steps": 1,
+        "steps_per_generation": steps_per_generation,
         "num_generations": samples_per_prompt,
         "max_completion_length": MAX_ANSWER_TOKENS,
         "temperature": temperature,

@@ -63,12 +63,12 @@ class ModelPolicy:
         questions = [ask(task.without_reference()) for task in tasks]
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         prompts = [self.language_model.encode(question.prompt) for question in questions]
-        began, done = time.perf_counter(), 0
-        for index, completions in complete(self.language_model, prompts, [heat for heat, _ in numbered], seed):
+        began = time.perf_counter()
+        answered = complete(self.language_model, prompts, [heat for heat, _ in numbered], seed)
+        for done, (index, completions) in enumerate(answered, 1):
             seconds = (time.perf_counter() - began) / len(numbered)
             for (temperature, sample), tokens in zip(numbered, completions, strict=True):
                 yield self._rollout(questions[index], tokens, temperature, sample, seed, seconds)
-            done += 1
             if self.progress is not None:
                 self.progress(done, len(tasks))
             began = time.perf_counter()  # what the caller does with a rollout is not generation

@@ -31,7 +31,7 @@ from regrade.policy_training.experience import Shaping
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import ExecutedTests
 from regrade.policy_training.policies import MAX_ANSWER_TOKENS
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -262,7 +262,7 @@ def train_ppo(
             f"{len(tasks)} task(s) x {samples_per_prompt} sample(s) make no batch: PPO needs at least 2 answers a "
             "step, so give more tasks or set samples_per_prompt"
         )
-    freeze_embeddings(language_model.model)
+    freeze_lower(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, shaping or Shaping())
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]

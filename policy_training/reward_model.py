@@ -111,7 +111,7 @@ def train_reward_model(
             "no preferences to learn from: no task had two scored answers with different rewards; "
             "sample more answers per task, or at a higher temperature"
         )
-    policy = source if isinstance(source, LanguageModel) else load_model(str(source))
+    policy = source if isinstance(source, LanguageModel) else load_model(str(source), to_train=True)
     set_seed(seed)
     reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
     _freeze_bottom(reward_model.model, frozen)

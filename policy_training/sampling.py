@@ -27,7 +27,7 @@ from transformers import AttentionInterface, Cache, DynamicCache
 
 ATTENTION = "regrade_shared_prompt"
 ROWS = 96
-"""Completions decoded at a time, unless told: on a CPU more rows cost as much more, on fewer the weights are read in vain."""
+"""Completions decoded at a time, unless told. On a CPU more take as much longer; fewer waste the reading of weights."""
 
 
 def sample(
@@ -41,9 +41,7 @@ def sample(
     rows: int = ROWS,
 ) -> list[list[list[int]]]:
     """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
-    found = dict(
-        stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows)
-    )
+    found = dict(stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows))
     return [found[index] for index in range(len(prompts))]
 
 

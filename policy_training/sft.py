@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -17,9 +16,9 @@ from trl import SFTConfig, SFTTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_embeddings
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
 from regrade.policy_training.prompts import ask
-from regrade.policy_training.shared_prompts import pack, packed_log_probs
+from regrade.policy_training.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,30 @@ def demonstrations(tasks: Sequence[Task]) -> list[Example]:
     return [Example(question.prompt, question.reference_answer()) for question in questions]
 
 
+class Quality(NamedTuple):
+    """How well a model answers examples; the greater, the better: by `exact` first, then by `log_likelihood`."""
+
+    exact: float
+    """Share of the answers that greedy decoding gives word for word."""
+    log_likelihood: float
+    """Mean over answer tokens, in nats."""
+
+
 @dataclass
 class Plateau(TrainerCallback):  # type: ignore[misc]
-    """Stops training once the validation loss has not fallen for `patience` checks; the best weights come back."""
+    """Stops training once validation has not improved for `patience` checks; the best weights come back.
+
+    Word-for-word answers are what counts first: their share goes on rising for epochs after the likelihood, which
+    punishes confidence, has turned.
+    """
 
     model: Any
-    loss: Callable[[], float]
+    measure: Callable[[], Quality]
     every: int
     """Optimizer steps between checks."""
     patience: int = 2
-    history: list[tuple[int, float]] = field(default_factory=list)
-    """(step, loss) of each check."""
+    history: list[tuple[int, Quality]] = field(default_factory=list)
+    """(step, quality) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def on_step_end(
@@ -59,21 +71,21 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         del args
         if state.global_step % self.every == 0 or control.should_training_stop:
             self.check(state.global_step)
-            losses = [loss for _, loss in self.history]
-            if len(losses) > self.patience and min(losses[-self.patience :]) >= min(losses[: -self.patience]):
+            found = [quality for _, quality in self.history]
+            if len(found) > self.patience and max(found[-self.patience :]) <= max(found[: -self.patience]):
                 control.should_training_stop = True
         return control
 
     def check(self, step: int) -> None:
         """Measure, and remember the weights if they are the best so far."""
         self.model.eval()
-        loss = self.loss()
+        quality = self.measure()
         self.model.train()
-        if not self.history or loss < min(loss for _, loss in self.history):
+        if not self.history or quality > max(quality for _, quality in self.history):
             self._best = {
                 name: weight.detach().clone() for name, weight in self.model.named_parameters() if weight.requires_grad
             }
-        self.history.append((step, loss))
+        self.history.append((step, quality))
 
     def restore(self) -> None:
         """Put the best weights back."""
@@ -92,6 +104,7 @@ def train_sft(
     seed: int,
     learning_rate: float = 1e-4,
     batch_size: int = 8,
+    frozen_layers: int = 0,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -102,7 +115,7 @@ def train_sft(
     """
     if not examples:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
-    freeze_embeddings(language_model.model)
+    freeze_lower(language_model.model, frozen_layers)
     eos = language_model.tokenizer.eos_token
     rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
     random.Random(seed).shuffle(rows)
@@ -129,19 +142,36 @@ def train_sft(
 
 
 @torch.no_grad()
-def answer_loss(language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048) -> float:
-    """Mean negative log-likelihood per answer token (nats), each prompt run once."""
+def answer_quality(language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048) -> Quality:
+    """How well the model answers, each prompt run once, without sampling: a token is greedy's if it is the likeliest.
+
+    Raises:
+        UserError: there is no example.
+    """
+    if not examples:
+        raise UserError("no examples to measure answers on")
     stop = language_model.stop_ids[0]
     prompts = [language_model.encode(example.prompt) for example in examples]
     answers = [[*language_model.encode(example.completion), stop] for example in examples]
-    rows, _ = pack(prompts, answers)
-    rows.sort(key=lambda row: row.length)
-    total, count, start = 0.0, 0, 0
-    while start < len(rows):
-        size = max(1, math.floor(tokens_per_batch / rows[min(start + 7, len(rows) - 1)].length))
-        log_probs, _ = packed_log_probs(language_model.model, rows[start : start + size])
-        flat = torch.cat([piece for row in log_probs for piece in row])
-        total -= float(flat.sum())
-        count += len(flat)
-        start += size
-    return total / count
+    rows, places = pack(prompts, answers)
+    order = sorted(range(len(rows)), key=lambda index: rows[index].length)
+    found: dict[int, list[tuple[float, bool]]] = {}
+    for start, end in passes([rows[index].length for index in order], tokens_per_batch):
+        some = [rows[index] for index in order[start:end]]
+        found.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
+    each = [found[row][column] for row, column in places]
+    tokens = sum(map(len, answers))
+    return Quality(sum(exact for _, exact in each) / len(each), sum(total for total, _ in each) / tokens)
+
+
+def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[tuple[float, bool]]]:
+    """(log-likelihood, is it what greedy decoding gives?) of each completion, as [row][completion]."""
+    normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
+    targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
+    targets = targets.to(normal.device)
+    chosen = unflatten(normal.gather(1, targets[:, None])[:, 0], rows)
+    likeliest = unflatten(normal.argmax(-1) == targets, rows)
+    return [
+        [(float(total.sum()), bool(hits.all())) for total, hits in zip(totals, row_hits, strict=True)]
+        for totals, row_hits in zip(chosen, likeliest, strict=True)
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trl.trainer.utils import split_tensor_dict
 
 from regrade.datasets.errors import UserError
 from regrade.policy_training.sampling import ROWS, sample
@@ -41,6 +42,17 @@ class SharedPrompts:
     """Completions decoded at a time."""
     tokens_per_pass = 6144
     """Tokens of packed rows in one forward pass while gradients are on."""
+
+    def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
+        """As TRL's, but where a generation is spread over several steps, each step gets whole groups: dealt out row by
+        row, as TRL does, a prompt would be run again in almost every step."""
+        if not self.model.training or self.args.steps_per_generation == 1:
+            return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            found = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(_groups_shuffled(found, self.num_generations), steps)
+        return self._buffered_inputs[self._step % steps]
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> Any:
         """What GRPOTrainer expects: completions, and log-probabilities of a sampler other than the model (none)."""
@@ -112,6 +124,20 @@ class SharedPrompts:
 
     droppable = True
     """Does the loss's normaliser stay the same when rows of advantage 0 are left out? (A sum over a fixed count.)"""
+
+
+def _groups_shuffled(inputs: dict[str, Any], size: int) -> dict[str, Any]:
+    """The rows of `inputs`, whose groups of `size` lie together, with the groups in random order."""
+    rows = len(inputs["completion_ids"])
+    order = (torch.randperm(rows // size)[:, None] * size + torch.arange(size)).flatten()
+    return {
+        key: value[order.to(value.device)]
+        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
+        else [value[index] for index in order]
+        if isinstance(value, list) and len(value) == rows
+        else value
+        for key, value in inputs.items()
+    }
 
 
 def _without_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:

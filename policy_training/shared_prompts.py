@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
 @dataclass(frozen=True)
 class PackedRow:
     """One prompt and its distinct completions, laid out in one row."""

@@ -63,7 +63,7 @@ def train(
         raise UserError("no tasks to train on: choose others with --tasks or --split (see `regrade tasks list`)")
     run = Run(out)
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration={**asdict(plan), "tasks": len(tasks)})
-    language_model = load_model(plan.model)
+    language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
         _run(plan, language_model, tasks, scorer, run, _log(run, plan, progress))

@@ -18,6 +18,7 @@ PREFERRED = (
     "no_op",
     "malformed",
     "loss",
+    "exact_answers",
     "validation_loss",
     "entropy",
     "kl",

@@ -158,6 +158,7 @@ def _preload() -> None:
 
     for name in default_plugins:
         importlib.import_module("_pytest." + name)
+    _skip_statements()
     for name in PRELOADED.split():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -176,6 +177,19 @@ def _preload() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     gc.collect()
     gc.freeze()
+
+
+def _skip_statements() -> None:
+    """Spare pytest from parsing every file of a traceback to quote whole statements: nobody reads it, and a patch that
+    breaks an import, and with it each test module, costs ten times the rest. pytest then quotes a line, as it does
+    where a file can't be parsed."""
+    import _pytest._code.code
+
+    def unparsed(*_: object, **__: object) -> None:
+        raise SyntaxError
+
+    if hasattr(_pytest._code.code, "getstatementrange_ast"):
+        _pytest._code.code.getstatementrange_ast = unparsed
 
 
 def _lines(results: int) -> list[str]:

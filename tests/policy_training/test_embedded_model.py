@@ -11,7 +11,7 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.models import LanguageModel, embedded_weights, load_model
 from regrade.policy_training.policies import complete
 from regrade.policy_training.prompts import ask
-from regrade.policy_training.sft import Example, answer_loss, demonstrations
+from regrade.policy_training.sft import Example, answer_quality, demonstrations
 
 MakeTask = Callable[[str], Task]
 
@@ -45,4 +45,5 @@ def test_it_samples_as_it_generates_and_knows_code_from_noise(embedded: Language
     ((_, (answer,)),) = complete(embedded, [ids], [0.0], seed=0)
     assert answer[:3] == alone[0, len(ids) :].tolist()
     (right,) = demonstrations([make_task("second")])
-    assert answer_loss(embedded, [right]) < answer_loss(embedded, [Example(right.prompt, "zq vx 7 #@ wolf")])
+    noise = Example(right.prompt, "zq vx 7 #@ wolf")
+    assert answer_quality(embedded, [right]).log_likelihood > answer_quality(embedded, [noise]).log_likelihood

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -10,16 +13,20 @@ from hypothesis import strategies as st
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.experience import (
     Attempt,
     Shaping,
+    judge,
     read_attempts,
     scored_answers,
     training_reward,
     write_attempts,
 )
 from regrade.policy_training.online import rates
-from regrade.rewards.evidence import End
+from regrade.policy_training.prompts import ask
+from regrade.rewards.evidence import End, EvidenceSet
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status
@@ -100,6 +107,28 @@ def test_a_run_that_was_cut_short_is_never_verified() -> None:
     assert Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0).verified
     for end in (End.TIMEOUT, End.MEMORY, End.CRASHED, End.NOT_APPLIED):
         assert not Attempt(attempt(), run_of([True], [Status.PASSED], end), 1.0).verified
+
+
+class Forbidden:
+    """A scorer that nobody may ask."""
+
+    def gather(self, *_: object, **__: object) -> list[EvidenceSet]:
+        raise AssertionError("something was executed")
+
+
+def test_what_does_not_compile_costs_as_if_it_broke_everything_and_is_not_executed(
+    make_task: Callable[[str], Task],
+) -> None:
+    task = make_task("second")
+    patch = ask(task).patch("2 return (")
+    assert patch is not None
+    rollouts = [replace(attempt(patch), task_id=task.id), replace(attempt(Patch("")), task_id=task.id)]
+    (broken, nothing) = judge(rollouts, {task.id: task}, cast(Scorer, Forbidden()), SHAPING)
+    assert (broken.compiles, broken.broke, broken.verified, broken.reward) == (False, True, False, -SHAPING.breakage)
+    assert (nothing.compiles, nothing.broke, nothing.reward) == (True, False, -SHAPING.no_op)
+    assert rates([broken, nothing])["breakage"] == 0.5
+    everything = run_of([False], [Status.FAILED])
+    assert broken.reward == pytest.approx(reward(everything))
 
 
 def test_rates() -> None:

@@ -16,7 +16,7 @@ from regrade.policy_training.experience import Attempt
 from regrade.policy_training.expert_iteration import ExpertIteration, shares, verified_examples
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import Example, answer_loss, demonstrations
+from regrade.policy_training.sft import Example, answer_quality, demonstrations
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status
@@ -53,7 +53,7 @@ def test_a_round_teaches_what_the_tests_verified(
 ) -> None:
     """No reference is given; what is learned are the reference's own answers, found by trying."""
     loop = ExpertIteration([], Sampling(1.0, 12), learning_rate=3e-3)
-    before = {example: answer_loss(undecided, [example]) for example in demonstrations(tasks)}
+    before = {example: answer_quality(undecided, [example]).log_likelihood for example in demonstrations(tasks)}
     hidden = [task.without_reference() for task in tasks]
     found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)
     assert len(found.attempts) == 24
@@ -61,4 +61,4 @@ def test_a_round_teaches_what_the_tests_verified(
     assert loop.verified == found.verified
     assert set(found.verified) <= before.keys()
     for example in found.verified:
-        assert answer_loss(undecided, [example]) < 0.7 * before[example]
+        assert answer_quality(undecided, [example]).log_likelihood > 0.7 * before[example]

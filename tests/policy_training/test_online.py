@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import SharedPromptGRPOTrainer, train_online
 from regrade.policy_training.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
 from regrade.policy_training.progress import Budget, common_arguments
-from regrade.policy_training.sft import answer_loss, demonstrations
+from regrade.policy_training.sft import answer_quality, demonstrations
 
 Reward = Callable[..., list[float | None]]
 
@@ -101,6 +102,33 @@ def test_answers_come_back_in_the_order_of_their_prompts(grpo: Any) -> None:
         assert answer == alone[0, len(prompt) :].tolist()
 
 
+def test_a_generation_spread_over_steps_gives_each_step_whole_groups(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    calls: list[list[str]] = []
+    steps: list[dict[str, Any]] = []
+
+    def reward(completions: list[str], task_id: list[str], **_: Any) -> list[float | None]:
+        calls.append(task_id)
+        return [float(place % 4) for place in range(len(completions))]
+
+    class Watched(SharedPromptGRPOTrainer):
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            steps.append(inputs)
+            return super()._compute_loss(model, inputs)
+
+    size = {"per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2}
+    trainer_of(language_model, tmp_path, Watched, GRPOConfig, reward, **size).train()
+    assert [sorted(names) for names in calls] == [sorted([str(k) for k in range(4)] * 4)]
+    seen = [[tuple(row) for row in step["prompt_ids"].tolist()] for step in steps]
+    assert [sorted(Counter(rows).values()) for rows in seen] == [[4, 4], [4, 4]]
+    assert len({prompt for rows in seen for prompt in rows}) == 4
+    # a row keeps its advantage: the rewards of a group are 0, 1, 2, 3
+    for step in steps:
+        for group in step["advantages"].view(2, 4).tolist():
+            assert group == pytest.approx([-1.5, -0.5, 0.5, 1.5])
+
+
 def test_unscored_answers_teach_ppo_nothing(language_model: LanguageModel, tmp_path: Path) -> None:
     """Task 2 is never scored: its rows are masked in the loss, and not taken for a reward of 0."""
 
@@ -174,7 +202,7 @@ def test_a_few_steps_make_the_verified_fix_likelier(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: str
 ) -> None:
     right = demonstrations(tasks)
-    before = answer_loss(undecided, right)
+    before = answer_quality(undecided, right).log_likelihood
     rows: list[dict[str, float]] = []
 
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
@@ -187,7 +215,7 @@ def test_a_few_steps_make_the_verified_fix_likelier(
         train_online(
             undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=3), prompts_per_step=2, **common
         )
-    assert answer_loss(undecided, right) < 0.8 * before
+    assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["fix_and_clean"] > 0
     assert rows[0]["breakage"] > 0

@@ -99,9 +99,7 @@ def test_a_prompt_that_comes_twice_is_sampled_twice(language_model: LanguageMode
 
 def test_prompts_come_as_they_end_and_none_is_lost(language_model: LanguageModel) -> None:
     prompts = [some_tokens(3 + number % 7, number) for number in range(20)]
-    found = list(
-        stream(language_model.model, prompts, [1.0] * 2, stop_ids=range(1, 90), max_tokens=9, seed=1, rows=6)
-    )
+    found = list(stream(language_model.model, prompts, [1.0] * 2, stop_ids=range(1, 90), max_tokens=9, seed=1, rows=6))
     assert sorted(index for index, _ in found) == list(range(20))
     assert [index for index, _ in found] != sorted((index for index, _ in found), key=lambda i: -len(prompts[i]))
     assert all(len(answers) == 2 and all(1 <= len(answer) <= 9 for answer in answers) for _, answers in found)

@@ -15,12 +15,17 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.policies import complete
 from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import Example, Plateau, answer_loss, demonstrations, train_sft
+from regrade.policy_training.sft import Example, Plateau, Quality, answer_quality, demonstrations, train_sft
 
 MakeTask = Callable[[str], Task]
 
 
-def test_answer_loss_is_the_models_own(language_model: LanguageModel) -> None:
+def greedy(language_model: LanguageModel, prompt: str) -> str:
+    ((_, (tokens,)),) = complete(language_model, [language_model.encode(prompt)], [0.0], seed=0)
+    return language_model.decode(tokens)
+
+
+def test_the_quality_of_answers_is_the_models_own(language_model: LanguageModel) -> None:
     examples = [Example("Prompt:\n", "1 return x"), Example("Another one:\n", "2 pass"), Example("Prompt:\n", "3 y")]
     total, count = 0.0, 0
     for example in examples:
@@ -30,10 +35,21 @@ def test_answer_loss_is_the_models_own(language_model: LanguageModel) -> None:
         labels[:, : len(prompt)] = -100
         answers = int((labels != -100).sum())
         with torch.no_grad():
-            total += float(language_model.model(ids, labels=labels).loss) * answers
+            total -= float(language_model.model(ids, labels=labels).loss) * answers
         count += answers
-    assert answer_loss(language_model, examples) == pytest.approx(total / count, rel=1e-4)
-    assert answer_loss(language_model, examples, tokens_per_batch=1) == pytest.approx(total / count, rel=1e-4)
+    for tokens in (2048, 1):
+        found = answer_quality(language_model, examples, tokens_per_batch=tokens)
+        assert found.log_likelihood == pytest.approx(total / count, rel=1e-4)
+        assert found.exact == 0.0
+
+
+def test_answers_are_exact_where_greedy_decoding_gives_them(undecided: LanguageModel, tasks: list[Task]) -> None:
+    examples = demonstrations(tasks)
+    exact = [greedy(undecided, example.prompt) == example.completion for example in examples]
+    assert [answer_quality(undecided, [example]).exact for example in examples] == exact
+    known = [Example(example.prompt, greedy(undecided, example.prompt)) for example in examples]
+    share = answer_quality(undecided, [*known, Example(known[0].prompt, "1 nothing like it")]).exact
+    assert share == pytest.approx(len(known) / (len(known) + 1))
 
 
 @pytest.mark.slow
@@ -42,9 +58,11 @@ def test_it_learns_the_demonstrations_and_answers_them(
 ) -> None:
     examples = demonstrations([make_task("second"), make_task("add")])
     embeddings = language_model.model.get_input_embeddings().weight.clone()
-    before = answer_loss(language_model, examples)
+    before = answer_quality(language_model, examples)
     train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=40), seed=0, learning_rate=1e-2, batch_size=2)
-    assert answer_loss(language_model, examples) < 0.1 * before
+    after = answer_quality(language_model, examples)
+    assert after.exact == 1.0
+    assert after.log_likelihood > 0.1 * before.log_likelihood
     assert torch.equal(language_model.model.get_input_embeddings().weight, embeddings)
     prompts = [language_model.encode(example.prompt) for example in examples]
     found = dict(complete(language_model, prompts, [0.0], seed=0))
@@ -78,18 +96,18 @@ def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_
 
 
 def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageModel, tmp_path: Path) -> None:
-    """Losses that fall, then rise: training ends two checks after the best one and goes back to it."""
+    """The share of exact answers comes first: training ends two checks after the best one and goes back to it."""
     seen: list[torch.Tensor] = []
-    losses = iter([3.0, 2.0, 2.5, 2.6, 1.0])
+    found = iter([Quality(0.1, -2.0), Quality(0.3, -3.0), Quality(0.3, -3.1), Quality(0.2, -1.0), Quality(0.9, 0.0)])
 
-    def loss() -> float:
+    def measure() -> Quality:
         seen.append(language_model.model.base_model.norm.weight.detach().clone())
-        return next(losses)
+        return next(found)
 
-    plateau = Plateau(language_model.model, loss, every=1)
+    plateau = Plateau(language_model.model, measure, every=1)
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
     train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=20), seed=0, batch_size=4, plateau=plateau)
-    assert [value for _, value in plateau.history] == [3.0, 2.0, 2.5, 2.6]
+    assert [quality.exact for _, quality in plateau.history] == [0.1, 0.3, 0.3, 0.2]
     assert torch.equal(language_model.model.base_model.norm.weight, seen[1])
     assert not torch.equal(seen[1], seen[3])
 
