@@ -266,7 +266,7 @@ class Demo:
     def _scripted(self, policy: Policy, label: str, scorer: Scorer) -> None:
         if self.run.finished(f"evaluate {policy.name}"):
             return
-        tasks = self.tasks.held_out
+        tasks = self.tasks.held_out[: self.settings.scripted]
         with self.run.phase(f"evaluate {policy.name}"), self.stage(f"judging: {label}") as tell:
             rollouts = policy.propose(tasks, [Sampling(0.0, 1)], self.seed)
             out = self.run.evaluation(policy.name)

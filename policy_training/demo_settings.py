@@ -15,10 +15,12 @@ class DemoSettings:
     """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
     demonstrations: int = 195
     tests_only: int = 540
-    validation: int = 48
-    held_out: int = 210
+    validation: int = 36
+    held_out: int = 200
+    scripted: int = 50
+    """Held-out tasks on which the scripted controls are shown."""
 
-    sft_steps: int = 70
+    sft_steps: int = 56
     sft_learning_rate: float = 2e-4
     batch_size: int = 8
     check_every: int = 14
@@ -28,20 +30,20 @@ class DemoSettings:
 
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 60
+    tasks_per_round: int = 80
     exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
     """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
-    round_steps: int = 8
+    round_steps: int = 28
     round_learning_rate: float = 1e-4
 
-    grpo_steps: int = 16
+    grpo_steps: int = 8
     grpo_learning_rate: float = 5e-5
     prompts_per_step: int = 8
     steps_per_generation: int = 8
 
-    upper_bound_steps: int = 12
-    preferences: int = 160
-    reward_model_steps: int = 5
+    upper_bound_steps: int = 10
+    preferences: int = 96
+    reward_model_steps: int = 4
 
     temperatures: tuple[float, ...] = (0.2, 0.6)
     """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""
@@ -51,7 +53,7 @@ class DemoSettings:
 
 FULL = DemoSettings()
 QUICK = DemoSettings(
-    max_prompt_tokens=90, demonstrations=24, tests_only=24, validation=8, held_out=12, sft_steps=3, check_every=3,
+    max_prompt_tokens=90, demonstrations=24, tests_only=24, validation=8, held_out=12, scripted=6, sft_steps=3, check_every=3,
     rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4), round_steps=2, grpo_steps=2,
     prompts_per_step=2, steps_per_generation=2, upper_bound_steps=2, preferences=16, reward_model_steps=2,
     temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,

@@ -84,9 +84,9 @@ class Shaping:
     """
 
     partial: float = 0.2
-    breakage: float = 0.4
+    breakage: float = 0.8
     malformed: float = 0.3
-    no_op: float = 0.1
+    no_op: float = 0.05
 
 
 def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True) -> float | None:

@@ -94,9 +94,10 @@ def complete(
     was_training = model.training
     model.eval()
     try:
-        yield from stream(
+        for index, found in stream(
             model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
-        )
+        ):
+            yield index, [completion.tokens for completion in found]
     finally:
         model.train(was_training)
 

@@ -106,6 +106,7 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head stays off the model: what saves or syncs that never sees it."""
 
     droppable = False  # a row without advantage still teaches the critic
+    takes_sampled_log_probs = False  # the critic's values are read off the same pass
 
     def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **others: Any) -> None:
         # Before the base has touched the model. The base would load the reference from the folder that the model once

@@ -30,6 +30,15 @@ ROWS = 96
 """Completions decoded at a time, unless told. On a CPU more take as much longer; fewer waste the reading of weights."""
 
 
+@dataclass
+class Completion:
+    """What was drawn after a prompt."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    """Of each token, at the temperature that it was drawn at (0: at 1)."""
+
+
 def sample(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -42,7 +51,7 @@ def sample(
 ) -> list[list[list[int]]]:
     """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
     found = dict(stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows))
-    return [found[index] for index in range(len(prompts))]
+    return [[completion.tokens for completion in found[index]] for index in range(len(prompts))]
 
 
 def stream(
@@ -54,7 +63,7 @@ def stream(
     max_tokens: int,
     seed: int,
     rows: int = ROWS,
-) -> Iterator[tuple[int, list[list[int]]]]:
+) -> Iterator[tuple[int, list[Completion]]]:
     """Sample one completion per prompt and entry of `temperatures`; yield each prompt's as soon as all have ended.
 
     Args:
@@ -66,7 +75,7 @@ def stream(
         rows: completions decoded at a time; at least one prompt's are.
 
     Yields:
-        (place in `prompts`, its completions as token ids). The longest prompts come first.
+        (place in `prompts`, its completions). The longest prompts come first.
     """
     group = len(temperatures)
     batch = _Batch(model, list(temperatures), frozenset(stop_ids), max_tokens, slots=_slots(rows, group, len(prompts)))
@@ -105,7 +114,7 @@ class _Live:
     index: int
     """Its place in the caller's list."""
     length: int
-    completions: list[list[int]]
+    completions: list[Completion]
     open: int
     """Completions that have not ended."""
 
@@ -153,7 +162,7 @@ class _Batch:
         self.drawn[rows] = 0
         for slot, index, prompt in zip(taken, indices, prompts, strict=True):
             self.lengths[slot * self.group : (slot + 1) * self.group] = len(prompt)
-            self.live[slot] = _Live(index, len(prompt), [[] for _ in self.temperatures], self.group)
+            self.live[slot] = _Live(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
         self._take(rows, logits.repeat_interleave(self.group, 0))
         self.active = torch.cat((self.active, rows[self._open(rows)])).sort().values
 
@@ -173,21 +182,23 @@ class _Batch:
         self._take(rows, logits)
         self.active = rows[self._open(rows)]
 
-    def finished(self) -> Iterator[tuple[int, list[list[int]]]]:
+    def finished(self) -> Iterator[tuple[int, list[Completion]]]:
         """The prompts that have ended since the last call."""
         done, self._done = self._done, []
         return ((prompt.index, prompt.completions) for prompt in done)
 
     def _take(self, rows: Tensor, logits: Tensor) -> None:
         points = self.numbers[rows, self.drawn[rows]].to(logits.device)
-        tokens = _draw(logits, self.heat[rows].to(logits.device), points).cpu()
+        tokens, log_probs = (found.cpu() for found in _draw(logits, self.heat[rows].to(logits.device), points))
         self.last[rows] = tokens
         self.drawn[rows] += 1
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+        for row, token, log_prob in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), strict=True):
             slot, place = divmod(row, self.group)
             prompt = self.live[slot]
-            prompt.completions[place].append(token)
-            if token in self.stops or len(prompt.completions[place]) == self.max_tokens:
+            completion = prompt.completions[place]
+            completion.tokens.append(token)
+            completion.log_probs.append(log_prob)
+            if token in self.stops or len(completion.tokens) == self.max_tokens:
                 prompt.open -= 1
                 if prompt.open == 0:
                     self._done.append(self.live.pop(slot))
@@ -350,14 +361,16 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
     return [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], logits
 
 
-def _draw(logits: Tensor, temperatures: Tensor, points: Tensor) -> Tensor:
-    """One token a row: argmax where the temperature is 0, else where the cumulative distribution passes the point."""
+def _draw(logits: Tensor, temperatures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row, and its log-probability: argmax where the temperature is 0, else where the cumulative
+    distribution passes the point."""
     greedy = temperatures == 0
     best = logits.argmax(-1)
-    if bool(greedy.all()):
-        return best
     probabilities = (logits.float() / temperatures.masked_fill(greedy, 1.0)[:, None]).softmax(-1)
-    cumulative = probabilities.cumsum(-1)
-    # Scaled by the last sum, which rounding leaves a little off 1, so that no draw falls beyond the vocabulary.
-    where = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return torch.where(greedy, best, where.clamp_(max=logits.shape[-1] - 1))
+    tokens = best
+    if not bool(greedy.all()):
+        cumulative = probabilities.cumsum(-1)
+        # Scaled by the last sum, which rounding leaves a little off 1, so that no draw falls beyond the vocabulary.
+        where = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        tokens = torch.where(greedy, best, where.clamp_(max=logits.shape[-1] - 1))
+    return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()

@@ -7,7 +7,7 @@ logging and checkpoints are its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.sampling import ROWS, sample
+from regrade.policy_training.sampling import ROWS, Completion, stream
 from regrade.policy_training.shared_prompts import (
     PackedRow,
     pack,
@@ -37,9 +37,12 @@ class SharedPrompts:
             raise UserError(
                 f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
             )
+        self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
+    takes_sampled_log_probs = True
+    """Are the sampler's log-probabilities all that is needed of the policy that sampled?"""
     tokens_per_pass = 6144
     """Tokens of packed rows in one forward pass while gradients are on."""
 
@@ -66,14 +69,17 @@ class SharedPrompts:
             waiting.setdefault(tuple(prompt), []).append(place)
         out: list[list[int]] = [[] for _ in prompt_ids]
         prompts = list(waiting)
-        for prompt, answers in zip(prompts, self._sample(prompts, max(map(len, waiting.values()))), strict=True):
-            for place, answer in zip(waiting[prompt], answers, strict=False):
-                out[place] = answer
+        answers = self._sample(prompts, max(map(len, waiting.values())))
+        self._sampled.clear()
+        for index, completions in answers:
+            for place, completion in zip(waiting[prompts[index]], completions, strict=False):
+                out[place] = completion.tokens
+                self._sampled[prompts[index], tuple(completion.tokens)] = completion.log_probs
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out
 
-    def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> list[list[list[int]]]:
-        return sample(
+    def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> Iterator[tuple[int, list[Completion]]]:
+        return stream(
             self.accelerator.unwrap_model(self.model), prompts, [self.temperature] * each,
             stop_ids=list(self.eos_token_ids), max_tokens=self.args.max_completion_length, rows=self.answer_batch_rows,
             seed=int(torch.randint(2**62, ())),  # from torch's own generator, which the trainer seeds and checkpoints
@@ -85,8 +91,25 @@ class SharedPrompts:
     ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
         """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
         del batch_size
+        if self.takes_sampled_log_probs and not torch.is_grad_enabled() and not compute_entropy and model is self.model:
+            # Between sampling and the first step no weight has changed: what the sampler saw need not be run again.
+            known = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
+            if known is not None:
+                return known, None, None
         found = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
         return found["log_probs"], found.get("entropies"), None
+
+    def _log_probs_of_sampling(self, input_ids: Tensor, attention_mask: Tensor, width: int) -> Tensor | None:
+        """The (B, C) log-probabilities that the rows were sampled with, forgotten thereafter; None: not all known."""
+        split = input_ids.shape[1] - width
+        prompts = _without_padding(input_ids[:, :split], attention_mask[:, :split])
+        answers = _without_padding(input_ids[:, split:], attention_mask[:, split:])
+        keys = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+        known, self._sampled = self._sampled, {}
+        if any(key not in known for key in keys):
+            return None
+        rows = [torch.tensor(known[key], device=input_ids.device) for key in keys]
+        return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
 
     def _numbers_of_tokens(
         self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, width: int, *, entropy: bool

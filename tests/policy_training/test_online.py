@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 from collections import Counter
@@ -118,13 +119,21 @@ def test_a_generation_spread_over_steps_gives_each_step_whole_groups(
             return super()._compute_loss(model, inputs)
 
     size = {"per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2}
-    trainer_of(language_model, tmp_path, Watched, GRPOConfig, reward, **size).train()
+    sampler = copy.deepcopy(language_model.model)
+    trainer = trainer_of(language_model, tmp_path, Watched, GRPOConfig, reward, **size)
+    trainer.train()
     assert [sorted(names) for names in calls] == [sorted([str(k) for k in range(4)] * 4)]
     seen = [[tuple(row) for row in step["prompt_ids"].tolist()] for step in steps]
     assert [sorted(Counter(rows).values()) for rows in seen] == [[4, 4], [4, 4]]
     assert len({prompt for rows in seen for prompt in rows}) == 4
-    # a row keeps its advantage: the rewards of a group are 0, 1, 2, 3
+    # a row keeps its advantage (the rewards of a group are 0, 1, 2, 3) and what it was sampled with
     for step in steps:
+        ids = torch.cat([step["prompt_ids"], step["completion_ids"]], 1)
+        mask = torch.cat([step["prompt_mask"], step["completion_mask"]], 1)
+        width = step["completion_ids"].shape[1]
+        again = trainer._get_per_token_logps_and_entropies(sampler, ids, mask, width)[0]
+        kept = step["completion_mask"].bool()
+        torch.testing.assert_close(step["old_per_token_logps"][kept], again[kept], atol=1e-4, rtol=1e-4)
         for group in step["advantages"].view(2, 4).tolist():
             assert group == pytest.approx([-1.5, -0.5, 0.5, 1.5])
 

@@ -10,6 +10,7 @@ import torch
 
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.sampling import sample, stream
+from regrade.policy_training.shared_prompts import pack, packed_log_probs
 
 END = 1
 
@@ -102,7 +103,17 @@ def test_prompts_come_as_they_end_and_none_is_lost(language_model: LanguageModel
     found = list(stream(language_model.model, prompts, [1.0] * 2, stop_ids=range(1, 90), max_tokens=9, seed=1, rows=6))
     assert sorted(index for index, _ in found) == list(range(20))
     assert [index for index, _ in found] != sorted((index for index, _ in found), key=lambda i: -len(prompts[i]))
-    assert all(len(answers) == 2 and all(1 <= len(answer) <= 9 for answer in answers) for _, answers in found)
+    assert all(len(answers) == 2 and all(1 <= len(answer.tokens) <= 9 for answer in answers) for _, answers in found)
+
+
+def test_log_probs_are_those_of_the_model_at_the_temperature(language_model: LanguageModel) -> None:
+    prompts = [some_tokens(length, length) for length in (4, 9, 6)]
+    heat = [0.0, 0.7, 1.3]
+    for index, answers in stream(language_model.model, prompts, heat, stop_ids=[END], max_tokens=7, seed=0, rows=4):
+        for temperature, answer in zip(heat, answers, strict=True):
+            rows, _ = pack([prompts[index]], [answer.tokens])
+            ((expected,),), _ = packed_log_probs(language_model.model, rows, temperature or 1.0)
+            torch.testing.assert_close(torch.tensor(answer.log_probs), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_to_sample(language_model: LanguageModel) -> None:
