@@ -138,7 +138,12 @@ class Demo:
                 )  # fmt: skip
             for step, quality in plateau.history:
                 self.run.log(
-                    "sft-validation", step, 0.0, exact_answers=quality.exact, validation_loss=-quality.log_likelihood
+                    "sft-validation",
+                    step,
+                    0.0,
+                    answer_probability=quality.probability,
+                    exact_answers=quality.exact,
+                    validation_loss=-quality.log_likelihood,
                 )
             language_model.save(self.run.checkpoint("sft"))
 

@@ -31,6 +31,12 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
 
+    def spent(self, step: int) -> float:
+        """Share of the budget that is used up after `step` steps, by now."""
+        by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
+        by_time = 0.0 if self.budget.seconds is None else (time.monotonic() - self.began) / self.budget.seconds
+        return max(by_steps, by_time)
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:

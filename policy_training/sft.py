@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +42,10 @@ def demonstrations(tasks: Sequence[Task]) -> list[Example]:
 
 
 class Quality(NamedTuple):
-    """How well a model answers examples; the greater, the better: by `exact` first, then by `log_likelihood`."""
+    """How well a model answers examples; the greater, the better."""
 
+    probability: float
+    """Mean over the examples of the probability of the whole answer: how often sampling at temperature 1 gives it."""
     exact: float
     """Share of the answers that greedy decoding gives word for word."""
     log_likelihood: float
@@ -53,8 +56,8 @@ class Quality(NamedTuple):
 class Plateau(TrainerCallback):  # type: ignore[misc]
     """Stops training once validation has not improved for `patience` checks; the best weights come back.
 
-    Word-for-word answers are what counts first: their share goes on rising for epochs after the likelihood, which
-    punishes confidence, has turned.
+    What counts is the mean probability of whole answers. It goes on rising for epochs after the likelihood, which
+    punishes confident mistakes without bound, has turned; the share of exact answers rises with it but in few steps.
     """
 
     model: Any
@@ -96,6 +99,26 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
+class _DecayingSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, be that a
+    number of steps or a time: training that ends without decay is worse than it need be, and no fair comparison."""
+
+    warmup = 3
+
+    def __init__(self, *args: Any, clock: StopAndLog, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self.clock = clock
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        del num_training_steps
+
+        def share(step: int) -> float:
+            return min(1.0, (step + 1) / self.warmup) * max(0.0, 1.0 - self.clock.spent(step))
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
+
+
 @quiet_libraries()
 def train_sft(
     language_model: LanguageModel,
@@ -112,6 +135,8 @@ def train_sft(
 ) -> None:
     """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone.
 
+    The learning rate falls linearly to 0 at the end of the budget.
+
     Raises:
         UserError: there is no example.
     """
@@ -126,15 +151,15 @@ def train_sft(
         per_device_train_batch_size=batch_size,
         completion_only_loss=True,
         max_length=None,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=3,
         train_sampling_strategy="group_by_length",
     )
     language_model.model.train()
-    callbacks = [StopAndLog(budget, log), *([plateau] if plateau is not None else [])]
-    trainer = SFTTrainer(
+    clock = StopAndLog(budget, log)
+    callbacks = [clock, *([plateau] if plateau is not None else [])]
+    trainer = _DecayingSFTTrainer(
         language_model.model, args=arguments, train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer, callbacks=callbacks,
+        clock=clock,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -162,8 +187,11 @@ def answer_quality(language_model: LanguageModel, examples: Sequence[Example], t
         some = [rows[index] for index in order[start:end]]
         found.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
     each = [found[row][column] for row, column in places]
-    tokens = sum(map(len, answers))
-    return Quality(sum(exact for _, exact in each) / len(each), sum(total for total, _ in each) / tokens)
+    return Quality(
+        probability=sum(math.exp(total) for total, _ in each) / len(each),
+        exact=sum(exact for _, exact in each) / len(each),
+        log_likelihood=sum(total for total, _ in each) / sum(map(len, answers)),
+    )
 
 
 def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[tuple[float, bool]]]:

@@ -18,6 +18,7 @@ PREFERRED = (
     "no_op",
     "malformed",
     "loss",
+    "answer_probability",
     "exact_answers",
     "validation_loss",
     "entropy",

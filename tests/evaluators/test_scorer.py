@@ -169,6 +169,37 @@ def test_a_bad_patch_spares_the_rest_of_the_suite(scorer, measured, edit):
     assert run.broken == ("tests/test_calculator.py::test_add_nothing",)
 
 
+UNLUCKY = """\
+from pathlib import Path
+
+
+def test_unlucky():
+    ahead = Path({path!r})
+    left = int(ahead.read_text())
+    ahead.write_text(str(left - 1))
+    assert left <= 0
+"""
+
+
+@pytest.mark.filterwarnings("ignore:the plain process")
+@pytest.mark.parametrize(("failures", "broken"), [(1, ()), (2, ("tests/test_unlucky.py::test_unlucky",))])
+def test_a_failure_that_the_patch_does_not_reach_must_happen_twice(write_files, task, fix, tmp_path, failures, broken):
+    """A test that fails the next so many times, for reasons of its own: it keeps count outside of any sandbox."""
+    with tempfile.NamedTemporaryFile("w") as ahead:
+        Path(ahead.name).chmod(0o666)
+        Path(ahead.name).write_text("0")
+        files = {path: task.base.read(path) for path in task.base.paths()}
+        base = write_files(files | {"tests/test_unlucky.py": UNLUCKY.format(path=ahead.name)})
+        found = baseline(base, task.suite, sandbox=Process(), cache=tmp_path / "cache", runs=2)
+        unlucky = replace(task, base=base, pass_to_pass=found.stable, suite=found.applied_to(task.suite))
+        Path(ahead.name).write_text(str(failures))
+        with Scorer(workers=1, sandbox=Process(), cache=tmp_path / "cache") as scorer:
+            run = run_of(scorer, unlucky, fix, full=True)
+    assert run.fixed == task.fail_to_pass
+    assert run.broken == broken
+    assert run.scope == "full"
+
+
 def test_a_change_that_runs_on_import_runs_everything(scorer, measured, edit):
     run = run_of(scorer, measured, edit("product += a", "product -= a"))
     assert run.scope == "full"

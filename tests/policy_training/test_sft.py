@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ def greedy(language_model: LanguageModel, prompt: str) -> str:
 
 def test_the_quality_of_answers_is_the_models_own(language_model: LanguageModel) -> None:
     examples = [Example("Prompt:\n", "1 return x"), Example("Another one:\n", "2 pass"), Example("Prompt:\n", "3 y")]
-    total, count = 0.0, 0
+    sums, count = [], 0
     for example in examples:
         prompt = language_model.encode(example.prompt)
         ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
@@ -35,12 +36,13 @@ def test_the_quality_of_answers_is_the_models_own(language_model: LanguageModel)
         labels[:, : len(prompt)] = -100
         answers = int((labels != -100).sum())
         with torch.no_grad():
-            total -= float(language_model.model(ids, labels=labels).loss) * answers
+            sums.append(-float(language_model.model(ids, labels=labels).loss) * answers)
         count += answers
     for tokens in (2048, 1):
         found = answer_quality(language_model, examples, tokens_per_batch=tokens)
-        assert found.log_likelihood == pytest.approx(total / count, rel=1e-4)
+        assert found.log_likelihood == pytest.approx(sum(sums) / count, rel=1e-4)
         assert found.exact == 0.0
+        assert found.probability == pytest.approx(sum(map(math.exp, sums)) / len(sums), rel=1e-3)
 
 
 def test_answers_are_exact_where_greedy_decoding_gives_them(undecided: LanguageModel, tasks: list[Task]) -> None:
@@ -85,6 +87,23 @@ def test_it_stops_at_the_seconds_of_its_budget(language_model: LanguageModel, tm
     assert not language_model.model.training
 
 
+@pytest.mark.parametrize("budget", [Budget(steps=8), Budget(seconds=1.0)])
+def test_the_learning_rate_falls_to_nothing_at_the_end_of_the_budget(
+    language_model: LanguageModel, tmp_path: Path, budget: Budget
+) -> None:
+    rates: list[float] = []
+
+    def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
+        rates.append(numbers["learning_rate"])
+        time.sleep(0.05)
+
+    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    train_sft(language_model, examples, out=tmp_path, budget=budget, seed=0, batch_size=4, learning_rate=1e-3, log=log)
+    assert rates[0] < rates[2] <= 1e-3  # a warm-up
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert 0 < rates[-1] < 0.3 * max(rates)
+
+
 def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_path: Path) -> None:
     steps: list[int] = []
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
@@ -96,9 +115,9 @@ def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_
 
 
 def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageModel, tmp_path: Path) -> None:
-    """The share of exact answers comes first: training ends two checks after the best one and goes back to it."""
+    """Training ends two checks after the best one and goes back to it."""
     seen: list[torch.Tensor] = []
-    found = iter([Quality(0.1, -2.0), Quality(0.3, -3.0), Quality(0.3, -3.1), Quality(0.2, -1.0), Quality(0.9, 0.0)])
+    found = iter([Quality(value, 0.5, -1.0) for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
 
     def measure() -> Quality:
         seen.append(language_model.model.base_model.norm.weight.detach().clone())
@@ -107,7 +126,7 @@ def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageMo
     plateau = Plateau(language_model.model, measure, every=1)
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
     train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=20), seed=0, batch_size=4, plateau=plateau)
-    assert [quality.exact for _, quality in plateau.history] == [0.1, 0.3, 0.3, 0.2]
+    assert [quality.probability for _, quality in plateau.history] == [0.1, 0.3, 0.3, 0.2]
     assert torch.equal(language_model.model.base_model.norm.weight, seen[1])
     assert not torch.equal(seen[1], seen[3])
 
