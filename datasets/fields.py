@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
 from regrade.datasets.errors import UserError
+
+LARGEST = 10**9
+"""No number in a task is larger: seconds, megabytes, processes, lines."""
 
 
 class Fields:
@@ -16,7 +20,7 @@ class Fields:
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
-            raise UserError(f"{where}: expected a JSON object, found {_shown(value)}")
+            raise UserError(f"{where}: expected a JSON object, found {shown(value)}")
         self.values = value
         self.where = where
 
@@ -30,25 +34,25 @@ class Fields:
         value = self.values.get(key, default)
         if not isinstance(value, str):
             self._wrong(key, "a string")
-        return value
+        return self._plain(key, value)
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: float | None = None, most: float = LARGEST) -> float:
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            self._wrong(key, "a positive number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:  # nor NaN
+            self._wrong(key, f"a positive number, at most {most:,}")
         return float(value)
 
-    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, key: str, default: int | None = None, least: int = 1, most: int = LARGEST) -> int:
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self._wrong(key, f"an integer of at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            self._wrong(key, f"an integer of at least {least} and at most {most:,}")
         return value
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         value = self.values.get(key, default)
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             self._wrong(key, "a list of strings")
-        return tuple(value)
+        return tuple(self._plain(key, part) for part in value)
 
     def objects(self, key: str) -> list[Fields]:
         value = self.values.get(key)
@@ -60,8 +64,14 @@ class Fields:
         """The object under a key; None if the key is missing."""
         return Fields(self.values[key], f"{self.where}, {key}") if key in self.values else None
 
+    def _plain(self, key: str, text: str) -> str:
+        """Text that may become a file's name or a program's argument."""
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            self._wrong(key, "free of NUL characters and lone surrogates")
+        return text
+
     def _wrong(self, key: str, wanted: str) -> NoReturn:
-        found = f"found {_shown(self.values[key])}" if key in self.values else "the key is missing"
+        found = f"found {shown(self.values[key])}" if key in self.values else "the key is missing"
         raise UserError(f"{self.where}: {key!r} must be {wanted}; {found}")
 
 
@@ -74,7 +84,7 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError) as error:  # gzip.BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {reason}; give the path of a readable file") from error
     except UnicodeDecodeError as error:
@@ -90,8 +100,14 @@ def parse_json(text: str, where: str, first_line: int = 1) -> object:
         raise UserError(f"{where}:{line}: not JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
         raise UserError(f"{where}:{first_line}: JSON nested too deeply to be read") from error
+    except ValueError as error:  # Python reads no integer of more than some thousand digits
+        raise UserError(f"{where}:{first_line}: JSON with a number that is too long to be read") from error
 
 
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def shown(value: object) -> str:
+    """The value as JSON, cut to what an error can hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    except ValueError:  # an integer too long to be written
+        text = "a very large number"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import Fields, parse_json, read_text
+from regrade.datasets.fields import Fields, parse_json, read_text, shown
 from regrade.datasets.packages import Package, fetch, package
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
@@ -114,9 +114,13 @@ def _repository(fields: Fields, folder: Path, cache: Path | None) -> tuple[Packa
         pinned = package(fields.text("package"))
         return pinned, fetch(pinned, cache)
     root = (folder / fields.text("repository")).resolve()
-    if not root.is_dir():
+    try:
+        is_folder = root.is_dir()
+    except OSError:  # a name too long to be one
+        is_folder = False
+    if not is_folder:
         raise UserError(
-            f"{fields.where}: 'repository' is {fields.text('repository')!r}, but {root} is no folder: "
+            f"{fields.where}: 'repository' is {shown(fields.text('repository'))}, but {shown(str(root))} is no folder: "
             "give one, relative to the task file"
         )
     return None, root

@@ -90,12 +90,14 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
 
 
 def statuses(reply: Reply) -> dict[str, TestOutcome]:
-    """Test id -> outcome, as far as it was reported."""
-    found = {}
+    """Test id -> outcome, as far as reported. Of several for one id, which only forgery makes, the worst counts."""
+    found: dict[str, TestOutcome] = {}
     for record in reply.records:
         if record[0] == "test" and len(record) == 5 and isinstance(record[1], str) and record[2] in _STATUS:
             # Without its seconds, which differ from run to run: equal runs are equal evidence.
-            found[record[1]] = PASSED if record[2] == "passed" else TestOutcome(_STATUS[record[2]], str(record[4]))
+            passed = record[2] == "passed"
+            if not passed or record[1] not in found:
+                found[record[1]] = PASSED if passed else TestOutcome(_STATUS[record[2]], str(record[4]))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards.evidence import End, EvidenceSet, TestRun
+from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _validity(task: Task, evidence: Sequence[EvidenceSet]) -> Validity:
         if TestRun not in gathered.records:
             return Validity(task, (), gathered.infrastructure.get(TestRun, "no result"))
     base, *fixed = [gathered.records[TestRun] for gathered in evidence]
-    problems = _at_base(base)
+    problems = _at_base(base) + _not_there(base, fixed)
     for run in fixed:
         problems += _with_reference(run)
     return Validity(task, tuple(problems))
@@ -63,6 +63,18 @@ def _at_base(run: TestRun) -> list[str]:
     if run.broken:
         problems.append(f"PASS_TO_PASS tests do not pass at the base: {_some(run.broken)}")
     return problems
+
+
+def _not_there(base: TestRun, fixed: Sequence[TestRun]) -> list[str]:
+    """FAIL_TO_PASS tests that pytest never met fail for ever, and look as if they were only hard."""
+    if base.end is not End.COMPLETED:
+        return []
+    unknown = [
+        test
+        for test in base.fail_to_pass
+        if all(run.outcomes[test].status is TestStatus.MISSING for run in (base, *fixed))
+    ]
+    return [f"there are no such tests: {_some(unknown)}"] if unknown else []
 
 
 def _with_reference(run: TestRun) -> list[str]:

@@ -48,7 +48,7 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 ROLES: dict[str, tuple[Role, str]] = {
     "sft": ("baseline", "SFT"),
-    "control": ("control", "SFT, equal time"),
+    "control": ("control", "SFT given equal time"),
     "rl": ("candidate", "SFT + expert iteration + GRPO"),
     "sft-all": ("upper bound", "SFT with all references"),
 }
@@ -205,7 +205,7 @@ class Demo:
     def control(self) -> None:
         """SFT goes on over the demonstrations for the wall time that reinforcement learning took."""
         seconds = sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
-        self._more_sft("control", "SFT, equal time", self.tasks.demonstrations, Budget(seconds=seconds))
+        self._more_sft("control", "SFT given equal time", self.tasks.demonstrations, Budget(seconds=seconds))
 
     def upper_bound(self) -> None:
         """SFT that may see the references of the tests-only tasks as well: not to be had by learning from tests."""
@@ -258,10 +258,14 @@ class Demo:
                     self.run.add_policy(name, role, best_temperature=best, label=label)
 
     def judge(self, scorer: Scorer) -> None:
-        """All policies on the held-out packages: greedy, and several samples at its own best temperature."""
+        """All policies on the held-out packages: greedy, and over the temperatures, most at its own best."""
         for name, (role, _) in ROLES.items():
-            best = Sampling(self.run.manifest.policies[name].best_temperature, self.settings.held_out_samples)
-            samplings = [Sampling(0.0, 1)] if role == "upper bound" else [Sampling(0.0, 1), best]
+            best = self.run.manifest.policies[name].best_temperature
+            # One attempt at each other temperature shows how fixing and breaking trade off.
+            sweep = [
+                Sampling(t, self.settings.held_out_samples if t == best else 1) for t in self.settings.temperatures
+            ]
+            samplings = [Sampling(0.0, 1)] if role == "upper bound" else [Sampling(0.0, 1), *sweep]
             if not self.run.finished(f"evaluate {name}"):
                 with self.run.phase(f"evaluate {name}"):
                     self._evaluate(name, self.tasks.held_out, samplings, scorer, self.run.evaluation(name), default)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,7 +15,7 @@ from regrade.evaluators.runs import Role
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
-from regrade.reports.results import GREEDY, Pair, PolicyResult, Results
+from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.wording import percent, signed, temperature
 from regrade.rewards.breakdown import Role as PartRole
 from regrade.rewards.evidence import End
@@ -39,7 +39,6 @@ class PairView:
     """One comparison, its sentences and its charts."""
 
     pair: Pair
-    headline: str
     sentence: str
     reason: str
     """Why the verdict is what it is, without the figures that stand beside it."""
@@ -77,6 +76,8 @@ class Page:
     """Everything that the template needs."""
 
     results: Results
+    headline: str
+    """The verdict on the candidate against every policy that it was compared with; empty without any."""
     inks: Mapping[str, str]
     pairs: tuple[PairView, ...]
     best_rows: tuple[PolicyRow, ...]
@@ -122,10 +123,11 @@ def build_page(results: Results) -> Page:
     shares = results.run.share_of_step()
     return Page(
         results=results,
+        headline=_headline(results.pairs),
         inks=inks,
         pairs=pairs,
         views=tuple(views),
-        best_rows=tuple(row for policy in results.policies for row in _best_rows(policy, inks[policy.name])),
+        best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.policies),
         all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.policies for t in policy.temperatures),
         trade_off=charts.trade_off(series) if series else Markup(),
         by_temperature=charts.by_temperature(series) if several else Markup(),
@@ -160,19 +162,12 @@ def policy_inks(results: Results) -> dict[str, str]:
 
 
 def _pair_view(pair: Pair, inks: Mapping[str, str]) -> PairView:
-    found, who, other = pair.best, pair.candidate.label, pair.baseline.label
-    headline = {
-        "improved": f"{who} improves on {other}",
-        "regressed": f"{who} is worse than {other}",
-        "no difference shown": f"No difference shown between {who} and {other}",
-        "not comparable": f"{who} and {other} cannot be compared",
-    }[found.verdict]
+    found = pair.best
     forest = [found.metrics[metric.name] for metric in FOREST if metric.name in found.metrics]
     sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
     reason = found.reason.partition(": ")[0] + "." if found.metrics else found.reason
     return PairView(
         pair,
-        headline,
         _sentence(pair),
         reason,
         charts.forest(f"forest-{pair.key}", forest, found.margin) if forest else Markup(),
@@ -182,12 +177,30 @@ def _pair_view(pair: Pair, inks: Mapping[str, str]) -> PairView:
     )
 
 
+VERDICTS = {
+    "improved": "improves on {}",
+    "regressed": "is worse than {}",
+    "no difference shown": "shows no difference from {}",
+    "not comparable": "cannot be compared with {}",
+}
+
+
+def _headline(pairs: Sequence[Pair]) -> str:
+    """`A improves on B and is worse than C`, for the first candidate: no verdict stands without the others."""
+    if not pairs:
+        return ""
+    who = pairs[0].candidate
+    said = [VERDICTS[pair.best.verdict].format(pair.baseline.label) for pair in pairs if pair.candidate is who]
+    return f"{who.label} {', '.join(said[:-1])}{' and ' if said[1:] else ''}{said[-1]}"
+
+
 def _sentence(pair: Pair) -> str:
     found = pair.best
     if not found.metrics:
         return f"{found.reason[:1].upper()}{found.reason[1:]}."
     clean, broke = found.metrics[m.FIX_AND_CLEAN.name], found.metrics[m.BREAKAGE_INCIDENCE.name]
     return (
+        f"{'Against the control, ' if pair.baseline.role == 'control' else ''}"
         f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} held-out tasks without breaking "
         f"anything, {pair.baseline.label} {percent(clean.baseline)}: {points(clean)}. It breaks something in "
         f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
@@ -202,13 +215,6 @@ def points(found: Difference) -> str:
 
 def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
     return PolicyRow(policy, ink, at, at == policy.temperature, policy.estimates(at))
-
-
-def _best_rows(policy: PolicyResult, ink: str) -> list[PolicyRow]:
-    rows = [_row(policy, ink, policy.temperature)]
-    if policy.temperature != GREEDY and GREEDY in policy.temperatures:
-        rows.append(_row(policy, ink, GREEDY))
-    return rows
 
 
 def _series(policy: PolicyResult, ink: str) -> charts.Series:

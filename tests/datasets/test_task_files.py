@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +94,25 @@ WRONG: dict[str, tuple[object, str]] = {
     "wrong type": (_entry(fail_to_pass="t"), "'fail_to_pass' must be a list of strings; found \"t\""),
     "nothing to mend": (_entry(fail_to_pass=[]), "'fail_to_pass' is empty"),
     "a test twice": (_entry(pass_to_pass=["test_adding.py::test_add"]), "leave it in one"),
-    "no folder": (_entry(repository="elsewhere"), "'repository' is 'elsewhere'"),
+    "no folder": (_entry(repository="elsewhere"), "'repository' is \"elsewhere\""),
     "two places": (_entry(package="toolz"), "either 'repository'"),
     "no package": ({"package": "numpy", "instruction": "x", "fail_to_pass": ["t"]}, "no package called 'numpy'"),
     "no patch": (_entry(reference="mend it"), "'reference' is no patch"),
     "empty patch": (_entry(reference=""), "'reference' changes nothing"),
     "patch out of the repository": (_entry(base_patch=OUTSIDE), "leaves the repository"),
     "patch of another base": (_entry(base_patch=OTHER_BASE), "does not apply"),
-    "wrong limit": (_entry(limits={"wall_seconds": 0}), r"limits: 'wall_seconds' must be a positive number; found 0"),
+    "wrong limit": (
+        _entry(limits={"wall_seconds": 0}),
+        r"limits: 'wall_seconds' must be a positive number, at most 1,000,000,000; found 0",
+    ),
+    "endless limit": (_entry(limits={"wall_seconds": math.inf}), "'wall_seconds' must be"),
+    "limit that is no number": (_entry(limits={"wall_seconds": math.nan}), "found NaN"),
+    "limit beyond floats": (_entry(limits={"wall_seconds": 10**400}), "'wall_seconds' must be"),
+    "limit beyond memory": (_entry(limits={"memory_mb": 10**30}), "'memory_mb' must be an integer of at least 1 and"),
+    "number too long": ('{"id": %s}' % ("9" * 5000), "too long to be read"),
+    "NUL": (_entry(repository="a\0b"), "'repository' must be free of NUL"),
+    "lone surrogate": (_entry(options=["\ud800"]), "'options' must be free of"),
+    "endless name": (_entry(repository="x" * 5000), "is no folder"),
     "unknown limit": (_entry(limits={"seconds": 1}), "unknown key 'seconds'"),
     "target elsewhere": (_entry(target=NO_FILE), "no file 'no.py'"),
     "target too long": (_entry(target=TOO_LONG), "lines 1 to 9"),
@@ -130,8 +143,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not UTF-8"):
         load_tasks(tmp_path / "binary.jsonl")
     (tmp_path / "cut.json.gz").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(UserError, match="cannot read"):
-        load_tasks(tmp_path / "cut.json.gz")
+    (tmp_path / "corrupt.json.gz").write_bytes(gzip.compress(b"[]" * 50)[:12] + b"\xff" * 20)
+    for name in ("cut.json.gz", "corrupt.json.gz"):
+        with pytest.raises(UserError, match="cannot read"):
+            load_tasks(tmp_path / name)
 
 
 @pytest.mark.usefixtures("repository")
