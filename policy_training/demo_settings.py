@@ -13,6 +13,9 @@ class DemoSettings:
 
     max_prompt_tokens: int = 110
     """Only tasks with a prompt this short are used: on two CPU cores every token of a prompt is paid for."""
+    repositories: int | None = None
+    """Take each split's tasks from so many repositories, those with the most; None: from all. The first patch of each
+    waits some seconds for its tests to be made ready."""
     demonstrations: int = 195
     tests_only: int = 540
     validation: int = 40
@@ -53,8 +56,8 @@ class DemoSettings:
 
 FULL = DemoSettings()
 QUICK = DemoSettings(
-    max_prompt_tokens=90, demonstrations=24, tests_only=24, validation=8, held_out=12, scripted=6, sft_steps=3,
-    check_every=3, rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4), round_steps=2,
-    grpo_steps=2, prompts_per_step=2, steps_per_generation=2, upper_bound_steps=2, preferences=16, reward_model_steps=2,
-    temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
+    max_prompt_tokens=90, repositories=2, demonstrations=24, tests_only=24, validation=8, held_out=12, scripted=6,
+    sft_steps=3, check_every=3, rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4),
+    round_steps=2, grpo_steps=2, prompts_per_step=2, steps_per_generation=2, upper_bound_steps=2, preferences=16,
+    reward_model_steps=2, temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ def choose_tasks(
 
     def some(split: str, count: int) -> tuple[Task, ...]:
         short = [task for task in load(split) if len(encode(ask(task).prompt)) <= settings.max_prompt_tokens]
+        if settings.repositories is not None:
+            short = _of_largest(short, settings.repositories)
         if len(short) < count:
             raise UserError(
                 f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} "
@@ -52,6 +55,13 @@ def choose_tasks(
         some("demonstrations", settings.demonstrations), some("tests_only", settings.tests_only),
         some("validation", settings.validation), some("held_out", settings.held_out),
     )  # fmt: skip
+
+
+def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
+    """The tasks of so many repositories, those that have the most."""
+    counts = Counter(task.repository for task in sorted(tasks, key=lambda task: task.repository))
+    kept = {name for name, _ in counts.most_common(repositories)}
+    return [task for task in tasks if task.repository in kept]
 
 
 def spread(tasks: Sequence[Task], count: int) -> list[Task]:
