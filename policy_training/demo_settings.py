@@ -23,28 +23,28 @@ class DemoSettings:
     scripted: int = 50
     """Held-out tasks on which the scripted controls are shown."""
 
-    sft_steps: int = 70
-    sft_learning_rate: float = 2e-4
-    batch_size: int = 8
-    check_every: int = 14
+    sft_steps: int = 120
+    sft_learning_rate: float = 1.5e-4
+    batch_size: int = 4
+    check_every: int = 30
     """Steps of SFT between looks at the validation tasks, which end it at its plateau."""
     frozen: float = 0.5
     """Share of the layers, from the bottom, that no phase trains: a third off a step, and validation is no worse."""
 
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 80
+    tasks_per_round: int = 40
     exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
     """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
-    round_steps: int = 28
+    round_steps: int = 12
     round_learning_rate: float = 1e-4
 
-    grpo_steps: int = 8
+    grpo_steps: int = 64
     grpo_learning_rate: float = 5e-5
-    prompts_per_step: int = 8
-    steps_per_generation: int = 8
+    prompts_per_step: int = 4
+    steps_per_generation: int = 16
 
-    upper_bound_steps: int = 10
+    upper_bound_steps: int = 20
     preferences: int = 96
     reward_model_steps: int = 4
 
