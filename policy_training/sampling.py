@@ -325,7 +325,7 @@ def shared_prompt_attention(
     prompt_scores = prompt_scores.reshape(rows, key_heads, repeat, -1)
     own_scores = by_head @ own_keys.transpose(-1, -2) + memory.own_bias
     weights = torch.cat((prompt_scores, own_scores), -1).float().softmax(-1).to(query.dtype)
-    on_prompt, on_own = weights.split((memory.width, length), -1)
+    on_prompt, on_own = weights[..., : memory.width], weights[..., memory.width :]
     on_prompt = on_prompt.reshape(slots, group, key_heads, repeat, -1).transpose(1, 2)
     from_prompt = on_prompt.reshape(slots, key_heads, group * repeat, -1) @ prompt_values
     from_prompt = from_prompt.view(slots, key_heads, group, repeat, size).transpose(1, 2)
