@@ -217,9 +217,10 @@ def test_a_few_steps_make_the_verified_fix_likelier(
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
         rows.append(dict(numbers))
 
-    common = {"out": tmp_path, "seed": 0, "learning_rate": 5e-3, "log": log, "samples_per_prompt": 12}
+    common: dict[str, Any] = {"out": tmp_path, "seed": 0, "learning_rate": 5e-3, "log": log, "samples_per_prompt": 12}
     if algorithm == "ppo":
-        train_ppo(undecided, tasks, scorer, budget=Budget(steps=6), epochs=2, value_learning_rate=1e-2, **common)
+        common["learning_rate"] = 2e-3
+        train_ppo(undecided, tasks, scorer, budget=Budget(steps=16), epochs=2, value_learning_rate=1e-2, **common)
     else:
         train_online(
             undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=3), prompts_per_step=2, **common
