@@ -23,13 +23,13 @@ class DemoSettings:
     scripted: int = 50
     """Held-out tasks on which the scripted controls are shown."""
 
-    sft_steps: int = 120
+    sft_steps: int = 260
     sft_learning_rate: float = 1.5e-4
     batch_size: int = 4
-    check_every: int = 30
+    check_every: int = 52
     """Steps of SFT between looks at the validation tasks, which end it at its plateau."""
     frozen: float = 0.5
-    """Share of the layers, from the bottom, that no phase trains: a third off a step, and validation is no worse."""
+    """Share of the layers, from the bottom, that no phase trains: half off a step, and validation is no worse."""
 
     rounds: int = 2
     """Rounds of expert iteration."""
@@ -39,12 +39,12 @@ class DemoSettings:
     round_steps: int = 12
     round_learning_rate: float = 1e-4
 
-    grpo_steps: int = 64
+    grpo_steps: int = 48
     grpo_learning_rate: float = 5e-5
     prompts_per_step: int = 4
     steps_per_generation: int = 16
 
-    upper_bound_steps: int = 20
+    upper_bound_steps: int = 80
     preferences: int = 96
     reward_model_steps: int = 4
 

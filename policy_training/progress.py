@@ -87,7 +87,14 @@ def freeze_bottom(model: Any, share: float = 0.0) -> None:
     """
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
-    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
-    layers = max(stacks, key=len)
+    _, layers = layer_stack(model)
     for layer in layers[: round(share * len(layers))]:
         layer.requires_grad_(False)
+
+
+def layer_stack(model: Any) -> tuple[str, torch.nn.ModuleList]:
+    """The transformer layers of a model, bottom first, and their name within its base model."""
+    stacks = [
+        (name, module) for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)
+    ]
+    return max(stacks, key=lambda found: len(found[1]))
