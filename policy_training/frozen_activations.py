@@ -84,7 +84,7 @@ class _Split:
     @torch.no_grad()
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What reaches the first layer that learns, as [rows, length, width]."""
-        found = []
+        found: list[Tensor] = []
 
         def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             found.append(args[0] if args else kwargs["hidden_states"])
@@ -119,7 +119,7 @@ class _Split:
         finally:
             self.use(self.whole)
             self.base.train(training)
-        return torch.allclose(expected, found, rtol=1e-3, atol=1e-4)
+        return bool(torch.allclose(expected, found, rtol=1e-3, atol=1e-4))
 
 
 @dataclass

@@ -43,11 +43,17 @@ class Series:
     points: Sequence[Point]
 
 
-def forest(name: str, differences: Sequence[Difference], margin: float | None = None) -> Markup:
-    """Paired differences of rates in points, one row a metric, with intervals; the margin as a band around 0."""
+def forest(
+    name: str, differences: Sequence[Difference], margin: float | None = None, reach: float | None = None
+) -> Markup:
+    """Paired differences of rates in points, one row a metric, with intervals; the margin as a band around 0.
+
+    `reach`, a rate, is how far the axis goes to either side, so that charts side by side can share one scale."""
     labels = [found.label + (" ↓" if found.better == "lower" else "") for found in differences]
     with canvas(name, "Paired differences with 95 % intervals", height=ROW * len(labels) + 44) as drawing:
         axes = drawing.axes
+        if reach:
+            axes.set_xlim(-105 * reach, 105 * reach)
         if margin:
             axes.axvspan(-100 * margin, 100 * margin, color=INKS["band"], linewidth=0)
         axes.axvline(0, color=INKS["axis"], linewidth=1.2)

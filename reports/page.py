@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,9 @@ class Page:
 def build_page(results: Results) -> Page:
     """Compute everything that the report shows."""
     inks = policy_inks(results)
-    pairs = tuple(_pair_view(pair, inks) for pair in results.pairs)
+    ends = [abs(end) for pair in results.pairs for found in _forest(pair) for end in (found.low, found.high)]
+    reach = max((end for end in ends if math.isfinite(end)), default=None)
+    pairs = tuple(_pair_view(pair, inks, reach) for pair in results.pairs)
     views = _views(results, inks)
     reward_parts = _reward_parts(results)
     reward_inks = _part_inks(reward_parts)
@@ -161,16 +164,19 @@ def policy_inks(results: Results) -> dict[str, str]:
     return found
 
 
-def _pair_view(pair: Pair, inks: Mapping[str, str]) -> PairView:
-    found = pair.best
-    forest = [found.metrics[metric.name] for metric in FOREST if metric.name in found.metrics]
+def _forest(pair: Pair) -> list[Difference]:
+    return [pair.best.metrics[metric.name] for metric in FOREST if metric.name in pair.best.metrics]
+
+
+def _pair_view(pair: Pair, inks: Mapping[str, str], reach: float | None) -> PairView:
+    found, forest = pair.best, _forest(pair)
     sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
     reason = found.reason.partition(": ")[0] + "." if found.metrics else found.reason
     return PairView(
         pair,
         _sentence(pair),
         reason,
-        charts.forest(f"forest-{pair.key}", forest, found.margin) if forest else Markup(),
+        charts.forest(f"forest-{pair.key}", forest, found.margin, reach) if forest else Markup(),
         charts.difference_by_temperature(f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name])
         if sweep
         else Markup(),

@@ -137,7 +137,7 @@ class Function(Reward, Generic[P]):
         function: Callable[..., Score] = self._function
         try:
             score = function(*records)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(blame(self._function, error, records)) from error
         if not isinstance(score, Score):
             raise RewardError(f"reward {self.name!r} returned {score!r}: return a Score(value, why)")

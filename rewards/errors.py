@@ -13,7 +13,7 @@ class RewardError(UserError):
     """A reward is declared, composed or written wrongly. Never turned into a score of 0."""
 
 
-def blame(function: Callable[..., object], error: Exception, records: Sequence[object]) -> str:
+def blame(function: Callable[..., object], error: BaseException, records: Sequence[object]) -> str:
     """One line: which reward raised what, at which line, on which evidence."""
     code = getattr(function, "__code__", None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]

@@ -54,14 +54,14 @@ def _run(path: Path, spec: str) -> ModuleType:
         module_spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that exits must not look like work well done
         raise UserError(f"reward {spec!r}: {_where(error, path)}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{error.filename or path}:{error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]

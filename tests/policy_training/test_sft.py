@@ -148,3 +148,23 @@ def test_interruption_ends_training_at_once(language_model: LanguageModel, tmp_p
 def test_no_examples_is_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no examples to learn from"):
         train_sft(language_model, [], out=tmp_path, budget=Budget(steps=1), seed=0)
+
+
+def test_the_loss_is_the_mean_over_answer_tokens(language_model: LanguageModel, tmp_path: Path) -> None:
+    examples = [Example("A prompt:\n", "1 return x"), Example("Another, longer prompt:\n", "2 pass")]
+    total, count = 0.0, 0
+    for example in examples:
+        prompt = language_model.encode(example.prompt)
+        ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        answers = int((labels != -100).sum())
+        with torch.no_grad():
+            total += float(language_model.model(ids, labels=labels).loss) * answers
+        count += answers
+    losses: list[float] = []
+    train_sft(
+        language_model, examples, out=tmp_path, budget=Budget(steps=1), seed=0, batch_size=2,
+        log=lambda _step, _seconds, numbers: losses.append(numbers["loss"]),
+    )  # fmt: skip
+    assert losses == [pytest.approx(total / count, rel=1e-3)]

@@ -126,6 +126,16 @@ def test_a_reward_that_raises_is_named_with_line_and_evidence() -> None:
     assert isinstance(caught.value, UserError)
 
 
+@reward
+def leaving(diff: Diff) -> Score:
+    raise SystemExit(0)
+
+
+def test_a_reward_that_leaves_is_an_error_too() -> None:
+    with pytest.raises(RewardError, match="reward 'leaving' raised SystemExit: 0"):
+        leaving.evaluate(EMPTY)
+
+
 def test_a_reward_that_raises_is_not_silenced_by_a_sum_or_a_gate() -> None:
     with pytest.raises(RewardError, match="dividing"):
         (0.1 * dividing + 0.9 * dividing).only_if(dividing).evaluate(EMPTY)

@@ -92,6 +92,7 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
         ("{folder}/text.txt:x", "its name must end in .py"),
         ("{folder}/broken.py:x", r"broken.py:2: SyntaxError"),
         ("{folder}/raising.py:x", r"raising.py:3: ZeroDivisionError"),
+        ("{folder}/leaving.py:x", r"leaving.py:2: SystemExit: 0"),
         ("{folder}/untyped.py:x", "reward 'small'.*annotate it"),
     ],
 )
@@ -99,6 +100,7 @@ def test_what_cannot_be_loaded_is_told_in_one_line(file: Path, spec: str, said: 
     (file.parent / "text.txt").write_text("x")
     (file.parent / "broken.py").write_text("x = 1\ndef f(:\n")
     (file.parent / "raising.py").write_text("x = 1\n\ny = 1 / 0\n")
+    (file.parent / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     (file.parent / "untyped.py").write_text("from regrade.rewards import reward\n@reward\ndef small(diff): ...\n")
     with pytest.raises(UserError, match=said) as caught:
         load_reward(spec.format(file=file, folder=file.parent))

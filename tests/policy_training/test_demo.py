@@ -1,0 +1,84 @@
+"""The main job with a tiny model: killed twice in the midst of it, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.rollouts import Sampling
+from regrade.evaluators.runs import Run
+from regrade.policy_training.demo_settings import DemoSettings
+
+SETTINGS = DemoSettings(
+    max_prompt_tokens=420, repositories=1, demonstrations=6, tests_only=6, validation=4, held_out=5, scripted=2,
+    sft_steps=4, check_every=2, rounds=1, tasks_per_round=4, exploration=Sampling(temperature=0.8, samples=4),
+    round_steps=1, grpo_steps=2, prompts_per_step=2, steps_per_generation=2, upper_bound_steps=1, preferences=8,
+    reward_model_steps=1, temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
+)  # fmt: skip
+
+PROGRAM = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+from regrade.policy_training.demo import run_demo
+from tests.policy_training.test_demo import SETTINGS
+
+out, model, last = sys.argv[1:]
+
+@contextmanager
+def stage(title):
+    def tell(done, total):
+        if title == last and done >= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    print(title, flush=True)
+    yield tell
+
+run_demo(Path(out), SETTINGS, 3, stage, model=model)
+"""
+
+
+def run(out: Path, model: Path, cache: Path, last: str = "") -> tuple[int, list[str]]:
+    """Exit status, and the titles of the stages that were entered. The process kills itself in the stage `last`."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(out), str(model), last], stdout=subprocess.PIPE, text=True, check=False,
+        env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    return done.returncode, done.stdout.splitlines()
+
+
+def rows(run: Run) -> list[tuple[str, str, float, int]]:
+    return [
+        (path.stem, row["task"], row["temperature"], row["sample"])
+        for path in sorted(run.evaluation("sft").parent.glob("*.jsonl"))
+        for row in map(json.loads, path.read_text().splitlines())
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "demo", tmp_path / "cache"
+    status, first = run(out, undecided_folder, cache, last="GRPO")
+    assert status == -signal.SIGKILL
+    assert first[-2:] == ["expert iteration, round 1", "GRPO"]
+    before = dict(Run.open(out).manifest.phases)
+    assert {"sft", "expert iteration"} <= {name for name, phase in before.items() if phase.done}
+
+    status, second = run(out, undecided_folder, cache, last="judging SFT given equal time")
+    assert status == -signal.SIGKILL
+    assert second[1] == "GRPO"  # after "preparing"
+
+    status, third = run(out, undecided_folder, cache)
+    assert status == 0
+    assert "GRPO" not in third
+    after = Run.open(out).manifest.phases
+    assert after["sft"] == before["sft"]
+    assert all(phase.done for phase in after.values())
+    found = rows(Run.open(out))
+    assert len(found) == len(set(found)) == 3 * 5 * (1 + 2 + 1) + 5 + 2 * 2  # policies x tasks x attempts, controls
