@@ -28,7 +28,7 @@ from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
 
-CHUNK = 64
+CHUNK = 192
 """Rollouts handed to the scorer at once: enough to keep workers busy, few enough to lose little when killed."""
 
 

@@ -20,33 +20,33 @@ class DemoSettings:
     tests_only: int = 540
     validation: int = 40
     held_out: int = 200
-    scripted: int = 50
+    scripted: int = 25
     """Held-out tasks on which the scripted controls are shown."""
 
-    sft_steps: int = 260
+    sft_steps: int = 150
     sft_learning_rate: float = 1.5e-4
     batch_size: int = 4
-    check_every: int = 52
+    check_every: int = 50
     """Steps of SFT between looks at the validation tasks, which end it at its plateau."""
     frozen: float = 0.5
     """Share of the layers, from the bottom, that no phase trains: half off a step, and validation is no worse."""
 
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 40
+    tasks_per_round: int = 30
     exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
     """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
-    round_steps: int = 12
+    round_steps: int = 8
     round_learning_rate: float = 1e-4
 
-    grpo_steps: int = 48
+    grpo_steps: int = 64
     grpo_learning_rate: float = 5e-5
     prompts_per_step: int = 4
     steps_per_generation: int = 16
 
-    upper_bound_steps: int = 80
-    preferences: int = 96
-    reward_model_steps: int = 4
+    upper_bound_steps: int = 60
+    preferences: int = 72
+    reward_model_steps: int = 3
 
     temperatures: tuple[float, ...] = (0.2, 0.6)
     """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""

@@ -44,6 +44,9 @@ class ExpertIteration:
     learning_rate: float = 5e-5
     batch_size: int = 8
     frozen: float = 0.0
+    replay: float = 1.0
+    """Demonstrations, drawn anew each round, for each verified answer: enough of the old not to forget it, and not so
+    much that a short round learns nothing new."""
     verified: list[Example] = field(default_factory=list)
 
     def round(
@@ -51,18 +54,21 @@ class ExpertIteration:
         seed: int, shaping: Shaping | None = None, log: StepLog | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:  # fmt: skip
-        """Try `tasks`, then train the model in place on the demonstrations and all verified answers."""
+        """Try `tasks`, then train the model in place on all verified answers and a draw of the demonstrations."""
         policy = ModelPolicy(language_model, "expert-iteration")
         attempts, spent = gather(policy, tasks, self.sampling, seed, scorer, shaping or Shaping(), progress)
         new = verified_examples(attempts, self.answers_per_task)
         self.verified.extend(new)
-        mixed = [*self.demonstrations, *self.verified]
-        random.Random(seed).shuffle(mixed)
         train_sft(
-            language_model, mixed, out=out, budget=budget, seed=seed, learning_rate=self.learning_rate,
+            language_model, self._lesson(seed), out=out, budget=budget, seed=seed, learning_rate=self.learning_rate,
             batch_size=self.batch_size, frozen=self.frozen, log=log,
         )  # fmt: skip
         return Round(attempts, new, spent)
+
+    def _lesson(self, seed: int) -> list[Example]:
+        count = max(self.batch_size, round(self.replay * len(self.verified)))
+        replayed = random.Random(seed).sample(self.demonstrations, min(count, len(self.demonstrations)))
+        return [*self.verified, *replayed]
 
 
 def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Example]:
