@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from regrade.cli import compare, demo, doctor, evaluate, explain, report, score, tasks, train
+from regrade.cli import compare, demo, doctor, evaluate, explain, report, rescore, rewards, score, tasks, train
 from regrade.cli.console import one_line
 from regrade.cli.memory import with_large_pages
 
@@ -67,7 +67,9 @@ app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
+app.add_typer(rewards.app, name="rewards")
 app.command("demo")(demo.demo)
 
 

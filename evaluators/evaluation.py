@@ -23,6 +23,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
+from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.table import attempt, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -54,8 +55,9 @@ def evaluate(
 
     Args:
         rollouts: read lazily, `chunk` at a time, so generation and scoring can alternate.
-        out: JSON lines; rows that it holds already, of the same attempt, patch, task and reward, are not scored again
-            unless the infrastructure had failed. None: nothing is written.
+        out: JSON lines, beside which the evidence is kept (see `regrade.evaluators.rescoring`); rows that it holds
+            already, of the same attempt, patch, task and reward, are not scored again unless the infrastructure had
+            failed. None: nothing is written.
         progress: called with the number of rollouts done so far.
 
     Raises:
@@ -63,12 +65,13 @@ def evaluate(
     """
     by_id = {task.id: task for task in tasks}
     known = {_key(row): row for row in (journal.read(out) if out else ())}
+    kept = KeptEvidence(evidence_beside(out)) if out else None
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):
         pairs = [(rollout, _task_of(rollout, by_id)) for rollout in group]
         keys = [_wanted(rollout, task, reward) for rollout, task in pairs]
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_known(known.get(key))]
-        scored = _score(fresh, scorer, reward)
+        scored = _score(fresh, scorer, reward, kept)
         if out and scored:
             journal.append(out, scored)
         known.update((_key(row), row) for row in scored)
@@ -76,6 +79,11 @@ def evaluate(
         if progress:
             progress(len(rows))
     return table(rows)
+
+
+def evidence_beside(rows: Path) -> Path:
+    """Where the evidence of a file of rows is kept."""
+    return rows.with_suffix(".evidence")  # not .jsonl: a folder of rows is read whole
 
 
 def recorded(out: Path) -> frozenset[tuple[Any, ...]]:
@@ -111,11 +119,15 @@ def _is_known(row: dict[str, Any] | None) -> bool:
     return row is not None and row["status"] == "scored" and row["broke"] is not None
 
 
-def _score(pairs: Sequence[tuple[Rollout, Task]], scorer: Gatherer, reward: Reward) -> list[dict[str, Any]]:
+def _score(
+    pairs: Sequence[tuple[Rollout, Task]], scorer: Gatherer, reward: Reward, kept: KeptEvidence | None
+) -> list[dict[str, Any]]:
     if not pairs:
         return []
     needs = frozenset(reward.needs) | {TestRun, Diff}
     evidence = scorer.gather([(task, rollout.patch) for rollout, task in pairs], needs, full=True)
+    if kept is not None:  # before the rows: a row without its evidence could not be judged anew
+        kept.add((task, rollout.patch.digest, found) for (rollout, task), found in zip(pairs, evidence, strict=True))
     return [
         _row(rollout, task, found, reward.evaluate(found), reward.name)
         for (rollout, task), found in zip(pairs, evidence, strict=True)

@@ -4,7 +4,6 @@ passing.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -177,7 +176,7 @@ def _measured(
 
 def _kept(path: Path) -> Baseline | None:
     try:
-        return serialisation.typed(Baseline, json.loads(path.read_text()))  # type: ignore[no-any-return]
+        return serialisation.decode_plain(Baseline, path.read_bytes())  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,100 +2,91 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
-from enum import StrEnum
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Protocol
 
-from regrade.datasets.tasks import Task
-from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
+import msgspec
 
-LETTERS: Mapping[TestStatus, str] = {
-    TestStatus.PASSED: "p",
-    TestStatus.FAILED: "f",
-    TestStatus.ERROR: "e",
-    TestStatus.SKIPPED: "s",
-    TestStatus.XFAILED: "x",
-    TestStatus.MISSING: "m",
-    TestStatus.UNREACHED: "u",
-}
-_PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
+from regrade.rewards.evidence import LETTERS, End, StoredOutcomes, TestList, TestRun
+
+SCHEMA = 1
+"""Version of the evidence types' shape, written beside what is kept. It grows when a field changes its meaning."""
+
+
+class HasTests(Protocol):
+    """A task, or what is known of its tests."""
+
+    @property
+    def fail_to_pass(self) -> tuple[str, ...]: ...
+
+    @property
+    def pass_to_pass(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class _StoredRun:
+    """A TestRun without its test ids: the task has them."""
+
+    letters: str
+    words: dict[str, tuple[str, float]]
+    end: End
+    detail: str
+    scope: str
+    seconds: float
 
 
 def encode(evidence: Any) -> str:
-    """One record of evidence (a frozen dataclass) as JSON. A TestRun leaves its test ids out: the task has them."""
-    return json.dumps(
-        _encoded_run(evidence) if isinstance(evidence, TestRun) else _plain(evidence), separators=(",", ":")
-    )
+    """One record of evidence (a frozen dataclass) as JSON.
+
+    Raises:
+        TypeError: it has a field of a type that JSON cannot hold.
+    """
+    record = _stored(evidence) if isinstance(evidence, TestRun) else evidence
+    try:
+        return msgspec.json.encode(record, order="deterministic").decode()
+    except UnicodeEncodeError:  # half of a surrogate pair, out of a test's output: only json escapes it
+        return json.dumps(msgspec.to_builtins(record, order="deterministic"), separators=(",", ":"))
 
 
-def decode(kind: type, text: str, task: Task) -> Any:
-    """The record that `encode` wrote. Raises ValueError, KeyError or TypeError where the text is of another shape."""
-    data = json.loads(text)
-    return _decoded_run(data, task) if kind is TestRun else typed(kind, data)
+def decode(kind: type, text: str | bytes, tests: HasTests) -> Any:
+    """The record that `encode` wrote. Raises ValueError where the text is of another shape."""
+    if kind is not TestRun:
+        return decode_plain(kind, text)
+    run: _StoredRun = decode_plain(_StoredRun, text)
+    known = _test_list(tests.fail_to_pass, tests.pass_to_pass)
+    words = {int(place): said for place, said in run.words.items()}
+    outcomes = StoredOutcomes(known, run.letters, words)
+    return TestRun(outcomes, known.fail_to_pass, known.pass_to_pass, run.end, run.detail, run.scope, run.seconds)
 
 
-def _encoded_run(run: TestRun) -> dict[str, Any]:
+def decode_plain(kind: type, text: str | bytes) -> Any:
+    """JSON as an instance of a dataclass. Raises ValueError where the text is of another shape."""
+    try:
+        return _decoder(kind).decode(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:  # it may hold half of a surrogate pair
+        return msgspec.convert(json.loads(text), kind)
+
+
+@cache
+def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+@lru_cache(maxsize=4096)
+def _test_list(fail_to_pass: tuple[str, ...], pass_to_pass: tuple[str, ...]) -> TestList:
+    return TestList(fail_to_pass, pass_to_pass)
+
+
+def _stored(run: TestRun) -> _StoredRun:
     outcomes = [run.outcomes[test] for test in run.fail_to_pass + run.pass_to_pass]
     words = {
-        str(index): [outcome.message, outcome.seconds]
-        for index, outcome in enumerate(outcomes)
+        str(place): (outcome.message, outcome.seconds)
+        for place, outcome in enumerate(outcomes)
         if outcome.message or outcome.seconds
     }
-    return {
-        "letters": "".join(LETTERS[outcome.status] for outcome in outcomes),
-        "words": words,
-        "end": run.end.value,
-        "detail": run.detail,
-        "scope": run.scope,
-        "seconds": run.seconds,
-    }
-
-
-def _decoded_run(data: Mapping[str, Any], task: Task) -> TestRun:
-    tests = task.fail_to_pass + task.pass_to_pass
-    if len(tests) != len(data["letters"]):
-        raise ValueError(f"{len(data['letters'])} outcomes for {len(tests)} tests")
-    outcomes = {test: _PLAIN[letter] for test, letter in zip(tests, data["letters"], strict=True)}
-    for index, (message, seconds) in data["words"].items():
-        test = tests[int(index)]
-        outcomes[test] = TestOutcome(outcomes[test].status, message, seconds)
-    return TestRun(
-        outcomes, task.fail_to_pass, task.pass_to_pass, End(data["end"]), data["detail"], data["scope"], data["seconds"]
-    )
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(_plain(item) for item in value)
-    return value
-
-
-def typed(kind: Any, data: Any) -> Any:
-    """Plain data as an instance of `kind`, a dataclass or a type of one of its fields. Raises KeyError or TypeError."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        if data is None:
-            return None
-        return typed(next(argument for argument in arguments if argument is not type(None)), data)
-    if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: typed(hints[name], item) for name, item in data.items()})  # type: ignore[operator]
-    if origin is tuple:
-        of_one = len(arguments) == 2 and arguments[1] is Ellipsis
-        return tuple(typed(arguments[0] if of_one else arguments[place], item) for place, item in enumerate(data))
-    if origin in (frozenset, set, list):
-        return origin(typed(arguments[0], item) for item in data)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: typed(arguments[1], item) for key, item in data.items()}
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return kind(data)
-    return data
+    letters = "".join(LETTERS[outcome.status] for outcome in outcomes)
+    return _StoredRun(letters, words, run.end, run.detail, run.scope, run.seconds)

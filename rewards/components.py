@@ -16,6 +16,7 @@ from regrade.rewards.evidence import (
     LintDelta,
     TestRun,
     TestStatus,
+    file_of,
 )
 from regrade.rewards.score import Score
 
@@ -142,13 +143,8 @@ def impact(reach: Impact, run: TestRun) -> Score:
     total = sum(module.weight for module in reach.modules)
     if total <= 0.0:
         return _cycles_only(reach)
-    broken = {_file_of(test) for test in run.broken}
-    good = {
-        _file_of(test)
-        for test, outcome in run.outcomes.items()
-        if outcome.status in (TestStatus.PASSED, TestStatus.UNREACHED)
-    }
-    doubts = [(module, _doubt(module, broken, good)) for module in reach.modules]
+    broken = {file_of(test) for test in run.broken}
+    doubts = [(module, _doubt(module, broken, run.verified_files)) for module in reach.modules]
     value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
     return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
 
@@ -166,11 +162,7 @@ def _first_failure(run: TestRun) -> str:
     return f"{test} {outcome.status.value}{f': {message[:200]}' if message else ''}"
 
 
-def _file_of(test: str) -> str:
-    return test.partition("::")[0]
-
-
-def _doubt(module: ImpactedModule, broken: set[str], good: set[str]) -> float:
+def _doubt(module: ImpactedModule, broken: set[str], good: frozenset[str]) -> float:
     if module.dangling or broken.intersection(module.tests):
         return 1.0
     return 0.0 if good.intersection(module.tests) else 0.5

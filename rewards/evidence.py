@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 
@@ -25,6 +28,10 @@ class TestStatus(StrEnum):
     """Not run, because the change cannot reach it: it executes none of the changed functions."""
 
 
+GOOD = (TestStatus.PASSED, TestStatus.UNREACHED)
+"""A guarded test with one of these is not broken."""
+
+
 @dataclass(frozen=True)
 class TestOutcome:
     """One test, after the patch."""
@@ -35,6 +42,88 @@ class TestOutcome:
     message: str = ""
     """First lines of the failure: the failing line and the error."""
     seconds: float = 0.0
+
+
+LETTERS: Mapping[TestStatus, str] = MappingProxyType(
+    {
+        TestStatus.PASSED: "p",
+        TestStatus.FAILED: "f",
+        TestStatus.ERROR: "e",
+        TestStatus.SKIPPED: "s",
+        TestStatus.XFAILED: "x",
+        TestStatus.MISSING: "m",
+        TestStatus.UNREACHED: "u",
+    }
+)
+"""How a stored run abbreviates what became of a test."""
+
+_PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
+_NOT_GOOD = re.compile(f"[^{''.join(LETTERS[status] for status in GOOD)}]")
+
+
+@dataclass(frozen=True)
+class TestList:
+    """The tests of a task, shared by all its runs."""
+
+    __test__ = False
+
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return self.fail_to_pass + self.pass_to_pass
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Test id -> its place in `ids`."""
+        return {test: place for place, test in enumerate(self.ids)}
+
+    @cached_property
+    def per_file(self) -> Mapping[str, int]:
+        """Test file -> the number of its tests."""
+        return Counter(map(file_of, self.ids))
+
+
+class StoredOutcomes(Mapping[str, TestOutcome]):
+    """Outcomes as they are stored, a letter a test, so that reading a run costs what failed and not what passed."""
+
+    def __init__(self, tests: TestList, letters: str, words: Mapping[int, tuple[str, float]]) -> None:
+        """
+        Args:
+            letters: one of `LETTERS` for each of `tests.ids`.
+            words: place in `tests.ids` -> message and seconds, where there are any.
+
+        Raises:
+            ValueError: another number of letters than of tests, or an unknown one.
+        """
+        if len(letters) != len(tests.ids) or not _PLAIN.keys() >= set(letters):
+            raise ValueError(f"{letters[:40]!r} are no outcomes of {len(tests.ids)} tests")
+        self.tests = tests
+        self.letters = letters
+        self.words = words
+
+    def __getitem__(self, test: str) -> TestOutcome:
+        place = self.tests.places[test]
+        plain = _PLAIN[self.letters[place]]
+        return TestOutcome(plain.status, *self.words[place]) if place in self.words else plain
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tests.ids)
+
+    def __len__(self) -> int:
+        return len(self.tests.ids)
+
+    @cached_property
+    def not_good(self) -> tuple[str, ...]:
+        """The tests that neither passed nor were beyond the reach of the change."""
+        return tuple(self.tests.ids[found.start()] for found in _NOT_GOOD.finditer(self.letters))
+
+    @cached_property
+    def verified_files(self) -> frozenset[str]:
+        left = Counter(self.tests.per_file)
+        left.subtract(map(file_of, self.not_good))
+        return frozenset(+left)
 
 
 class End(StrEnum):
@@ -73,13 +162,27 @@ class TestRun:
     @cached_property
     def broken(self) -> tuple[str, ...]:
         """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
-        good = (TestStatus.PASSED, TestStatus.UNREACHED)
-        return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in good)
+        if isinstance(self.outcomes, StoredOutcomes):
+            wanted = frozenset(self.fail_to_pass)
+            return tuple(test for test in self.outcomes.not_good if test not in wanted)
+        return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in GOOD)
+
+    @cached_property
+    def verified_files(self) -> frozenset[str]:
+        """Test files of which at least one test passes, or is beyond the reach of the change."""
+        if isinstance(self.outcomes, StoredOutcomes):
+            return self.outcomes.verified_files
+        return frozenset(file_of(test) for test, found in self.outcomes.items() if found.status in GOOD)
 
     @property
     def resolved(self) -> bool:
         """All FAIL_TO_PASS pass and no PASS_TO_PASS is broken (there must be at least one test)."""
         return bool(self.outcomes) and len(self.fixed) == len(self.fail_to_pass) and not self.broken
+
+
+def file_of(test: str) -> str:
+    """The file of a test, by its id."""
+    return test.partition("::")[0]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 
 from regrade.evaluators.sandboxes.process import descendants
 
-VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "report", "demo")
+VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "rescore", "rewards", "report", "demo")
 
 
 def command(*arguments):

@@ -1,0 +1,194 @@
+"""Evidence kept with a run: another reward judges the same attempts without running anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators import journal
+from regrade.evaluators.evaluation import evaluate, evidence_beside
+from regrade.evaluators.kept_evidence import KeptEvidence
+from regrade.evaluators.rescoring import rescore, rescore_run, write_rescored
+from regrade.evaluators.runs import Run
+from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.serialisation import decode, encode
+from regrade.rewards import Score, default, reward, tests
+from regrade.rewards.evidence import Diff, EvidenceSet, LintDelta, TestOutcome, TestRun, TestStatus
+
+SOURCE = "def total(prices):\n    return sum(prices) - 1\n\n\ndef cheapest(prices):\n    return min(prices)\n"
+TESTS = "import shop\n\n\ndef test_total():\n    assert shop.total([1, 2]) == 3\n\n\ndef test_cheapest():\n    assert shop.cheapest([2, 1]) == 1\n"
+CHANGES = {
+    "fixes": ("sum(prices) - 1", "sum(prices)"),
+    "breaks": ("min(prices)", "max(prices)"),
+    "both": (
+        "sum(prices) - 1\n\n\ndef cheapest(prices):\n    return min",
+        "sum(prices)\n\n\ndef cheapest(prices):\n    return max",
+    ),
+    "nothing": ("", ""),
+}
+
+
+@reward
+def careful(run: TestRun, lint: LintDelta) -> Score:
+    return Score(float(not run.broken) / (1 + len(lint.added)), why=f"{len(run.broken)} broken")
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """Evidence that nobody gathered."""
+
+
+@reward
+def impossible(found: Unheard) -> Score:
+    return Score(1.0, why=str(found))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    root = tmp_path_factory.mktemp("shop")
+    (root / "shop.py").write_text(SOURCE)
+    (root / "test_shop.py").write_text(TESTS)
+    return Task(
+        "shop/total", "shop", Tree(root), "Mend it.", ("test_shop.py::test_total",), ("test_shop.py::test_cheapest",)
+    )
+
+
+@pytest.fixture(scope="module")
+def run(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A real evaluation of four patches, each proposed twice."""
+    found = Run(tmp_path_factory.mktemp("runs") / "first")
+    found.add_policy("mixed", "candidate")
+    rollouts = [
+        Rollout(task.id, "mixed", 0.5, sample, 0, Patch.between({"shop.py": SOURCE}, {"shop.py": SOURCE.replace(*change)}))
+        for sample, change in enumerate([*CHANGES.values(), *CHANGES.values()])
+    ]  # fmt: skip
+    with Scorer(workers=1, cache=tmp_path_factory.mktemp("cache")) as scorer:
+        evaluate(rollouts, [task], scorer, default, found.evaluation("mixed"))
+    return found
+
+
+def test_the_same_reward_gives_the_same_rows(run: Run) -> None:
+    (before, after) = rescore_run(run, default)["mixed"]
+    assert len(before) == 8
+    assert after == before
+
+
+def test_another_reward_judges_the_same_attempts(run: Run) -> None:
+    (_, after) = rescore_run(run, careful)["mixed"]
+    assert [row["reward"] for row in after] == [1.0, 0.0, 0.0, 1.0] * 2
+    assert {row["reward_name"] for row in after} == {"careful"}
+    assert after[1]["parts"][0]["why"] == "1 broken"
+
+
+def test_it_runs_nothing_and_needs_no_sandbox(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from regrade.rewards import tests, style\nmine = 0.5 * tests + 0.5 * style\n")
+    script = (
+        "import os, subprocess, sys\n"
+        "def refuse(*a, **k): raise SystemExit('started a process')\n"
+        "subprocess.Popen.__init__ = os.fork = os.posix_spawn = refuse\n"
+        "from regrade.cli.main import main\n"
+        "sys.exit(main())"
+    )
+    arguments = ["rescore", str(run.folder), "--reward", f"{own}:mine", "--json"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert record["attempts"] == 8
+    assert record["unscored"] == 0
+    assert 0 < record["after"] < 1
+
+
+def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    out = tmp_path / "second"
+    rows = {name: after for name, (_, after) in rescore_run(run, careful).items()}
+    copy = write_rescored(run, rows, out)
+    assert [row["reward"] for row in journal.read(copy.evaluation("mixed"))] == [1.0, 0.0, 0.0, 1.0] * 2
+    assert rescore_run(copy, default)["mixed"][1] == journal.read(run.evaluation("mixed"))
+    assert {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(UserError, match="exists already: give --out a new folder"):
+        write_rescored(run, rows, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["second"]
+
+
+def test_evidence_that_nobody_gathered_is_told(run: Run) -> None:
+    with pytest.raises(UserError, match="holds no Unheard, which reward 'impossible' needs: evaluate again"):
+        rescore_run(run, impossible)
+
+
+def test_rows_without_evidence_are_told(run: Run, tmp_path: Path) -> None:
+    rows = journal.read(run.evaluation("mixed"))
+    with pytest.raises(UserError, match="no evidence of the attempt of 'mixed' at 'shop/total': evaluate it again"):
+        list(rescore(rows, KeptEvidence(tmp_path / "nothing"), tests))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda lines: [b"nonsense", *lines], "line 1: no evidence of a run"),
+        (lambda lines: lines[1:], "line 1: no evidence of a run"),
+        (lambda lines: [line.replace(b'"schema": 1', b'"schema": 99') for line in lines], "schema 99, this version"),
+    ],
+)
+def test_a_file_of_something_else_is_told(
+    run: Run, tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]], said: str
+) -> None:
+    path = tmp_path / "spoilt.evidence"
+    lines = evidence_beside(run.evaluation("mixed")).read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*spoil(lines), b""]))
+    with pytest.raises(UserError, match=said):
+        KeptEvidence(path)
+
+
+def test_a_torn_last_line_counts_as_not_written(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "torn.evidence"
+    whole = evidence_beside(run.evaluation("mixed")).read_bytes()
+    path.write_bytes(whole[:-20])
+    assert len(KeptEvidence(path)) == len(CHANGES) - 1
+
+
+def test_a_gap_is_filled_by_later_evidence(task: Task, tmp_path: Path) -> None:
+    kept = KeptEvidence(tmp_path / "x.evidence")
+    kept.add([(task, "p", EvidenceSet({}, {Diff: "the disk was full"}))])
+    kept.add([(task, "p", EvidenceSet({Diff: Diff(1, 2, ("a.py",))}))])
+    kept.add([(task, "p", EvidenceSet({Diff: Diff(9, 9, ("a.py",))}))])
+    for found in (kept, KeptEvidence(kept.path)):
+        stored = found.get((task.digest, "p"))
+        assert stored is not None
+        assert stored.of({Diff}).records == {Diff: Diff(1, 2, ("a.py",))}
+
+
+outcomes = st.builds(TestOutcome, st.sampled_from(TestStatus), st.sampled_from(["", "E"]), st.sampled_from([0.0, 0.25]))
+ids = st.sampled_from([f"{file}::{name}" for file in ("a.py", "b.py", "c.py") for name in ("x", "y", "z")])
+
+
+@given(st.dictionaries(ids, outcomes, min_size=1), st.data())
+def test_a_stored_run_says_what_the_run_said(found: dict[str, TestOutcome], data: Any) -> None:
+    count = data.draw(st.integers(0, len(found)))
+    wanted, guarded = tuple(found)[:count], tuple(found)[count:]
+    fresh = TestRun(found, wanted, guarded)
+    again = decode(TestRun, encode(fresh), Task("id", "r", Tree(Path("/nowhere")), "", wanted, guarded))
+    assert again == fresh
+    for name in ("fixed", "broken", "verified_files", "resolved"):
+        assert getattr(again, name) == getattr(fresh, name)
+    assert tests.evaluate(EvidenceSet({TestRun: again})) == tests.evaluate(EvidenceSet({TestRun: fresh}))
+
+
+def test_half_a_surrogate_pair_survives() -> None:
+    task = Task("id", "r", Tree(Path("/nowhere")), "", ("t::a",), ())
+    run = TestRun({"t::a": TestOutcome(TestStatus.FAILED, "assert '\ud800' == 'é'")}, ("t::a",), ())
+    assert decode(TestRun, encode(run), task) == run
+    assert decode(Diff, encode(Diff(1, 2, ("\udcff.py",))), task) == Diff(1, 2, ("\udcff.py",))

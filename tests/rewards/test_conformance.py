@@ -1,0 +1,129 @@
+"""The kit that users run on their own rewards: it passes sound ones and finds each fault."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from regrade.rewards import Diff, LintDelta, Reward, Score, TestRun, complexity, default, reward, style, tests
+from regrade.rewards.builtin import builtin_rewards
+from regrade.rewards.conformance import RULES, check_reward
+
+count = itertools.count()
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Evidence of a user's own."""
+
+    lines: int
+    covered: tuple[int, ...]
+    by_file: dict[str, float]
+    tool: str | None = None
+
+
+@reward
+def covered(found: Coverage) -> Score:
+    return Score(min(1.0, len(found.covered) / max(1, found.lines)), why=f"{found.lines} lines")
+
+
+@reward
+def dividing(diff: Diff) -> Score:
+    return Score(1 / diff.changed_lines, why="")
+
+
+@reward
+def large(diff: Diff) -> Score:
+    return Score(min(1.0, diff.changed_lines / 100), why="")
+
+
+@reward
+def chancy(diff: Diff) -> Score:
+    return Score(random.random(), why=str(diff.is_empty))
+
+
+@reward
+def forgetful(diff: Diff) -> Score:
+    return Score(1.0, why=f"call {next(count)}, {diff.is_empty}")
+
+
+@reward
+def reading(diff: Diff) -> Score:
+    return Score(float(Path(os.devnull).read_text() == "" and not diff.is_empty), why="")
+
+
+@reward
+def destructive(run: TestRun) -> Score:
+    return Score(min(1.0, len(run.broken) / 4), why="")
+
+
+@reward
+def lazy(run: TestRun) -> Score:
+    return Score(1.0 - min(1.0, len(run.fixed) / 4), why="")
+
+
+@pytest.mark.parametrize("name", builtin_rewards())
+def test_the_built_in_rewards_have_every_property(name: str) -> None:
+    assert check_reward(builtin_rewards()[name], examples=100) == ()
+
+
+@pytest.mark.parametrize(
+    "composed",
+    [
+        0.5 * tests + 0.5 * style.at_least(0.5),
+        (0.5 * tests + 0.3 * complexity).clip(0.1, 0.6).only_if(style.at_least(0.2)),
+        default.at_least(0.5),
+        covered,
+    ],
+    ids=str,
+)
+def test_compositions_and_rewards_of_own_evidence_have_them_too(composed: Reward) -> None:
+    assert check_reward(composed, examples=100) == ()
+
+
+@pytest.mark.parametrize(
+    ("faulty", "rule", "said"),
+    [
+        (dividing, "answers", r"ZeroDivisionError.*changed|Diff\(added_lines=0, removed_lines=0"),
+        (3 * style, "bounded", "outside"),
+        (chancy, "deterministic", "equal evidence was judged"),
+        (forgetful, "deterministic", "equal evidence was judged"),
+        (reading, "pure", "touched the world outside: open"),
+        (destructive, "breaking never pays", "rises from 0 to 0.25 when .* breaks"),
+        (lazy, "mending never costs", "rises from .* when .* is left unmended"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_each_fault_is_found_and_shown(faulty: Reward, rule: str, said: str) -> None:
+    found = {finding.rule: finding for finding in check_reward(faulty, examples=100)}
+    assert rule in found
+    assert re.search(said, str(found[rule]))
+
+
+def test_the_evidence_shown_is_the_smallest() -> None:
+    (finding,) = check_reward(destructive, examples=100)
+    assert finding.evidence.count("TestOutcome(") == 1
+
+
+def test_a_sound_reward_of_sizes_has_no_finding() -> None:
+    assert check_reward(large, examples=50) == ()
+
+
+def test_a_strategy_may_be_given_for_a_type() -> None:
+    only = {LintDelta: st.just(LintDelta((), (), 1))}
+    assert check_reward(3 * style, examples=20, strategies=only)[0].evidence == repr(LintDelta((), (), 1))
+
+
+def test_findings_are_the_same_each_time() -> None:
+    assert check_reward(destructive, examples=50) == check_reward(destructive, examples=50)
+
+
+def test_every_rule_says_what_it_demands() -> None:
+    assert all(rule.__doc__ for rule in RULES.values())
