@@ -178,7 +178,8 @@ def _warned(found: Audit) -> Audit:
         top = max(found.parts, key=lambda part: part.share * (1 - max(0.0, part.with_outcome or 0.0) ** 2))
         said.append(
             f"only {found.outcome_share:.0%} of what a trainer sees within groups is whether the attempt fixed or "
-            f"broke something; {top.name} moves {top.share:.0%} of the reward: give it less weight, or put it behind tests"
+            f"broke something; {top.name} moves {top.share:.0%} of the reward: give it less weight, or put it behind "
+            "tests"
         )
     for part in found.parts:
         if part.share < -0.01:

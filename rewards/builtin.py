@@ -5,12 +5,17 @@ from __future__ import annotations
 from regrade.rewards.algebra import Reward
 from regrade.rewards.components import builds, complexity, impact, small_diff, style, tests, untampered
 
+quality: Reward = (0.5 * impact + 0.25 * style + 0.125 * complexity + 0.125 * small_diff).named("quality")
+"""At what reach and with what care, whether or not it helped: never to be had alone."""
+
 default: Reward = (
-    (0.6 * tests + 0.2 * impact + 0.1 * style + 0.05 * complexity + 0.05 * small_diff)
-    .only_if(builds, untampered)
-    .named("default")
-)
-"""Did it fix the bug and break nothing, at what reach and with what care; nothing for a broken build or tampering."""
+    (0.7 * tests + 0.3 * quality.only_if(tests.at_least(1.0)).named("quality")).only_if(builds, untampered)
+).named("default")
+"""Did it fix the bug and break nothing; then, at what reach and with what care. Nothing for a broken build or tampering.
+
+Quality stands behind the tests: a harmless edit that fixes nothing is clean as well, and paying for that taught policies
+to make such edits (half of the variance that a trainer saw within groups was quality's).
+"""
 
 
 def builtin_rewards() -> dict[str, Reward]:
