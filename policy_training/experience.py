@@ -81,8 +81,8 @@ class Shaping:
     that break) is lost: the first broken test costs the most. A file that no longer compiles counts as all of them
     broken. An answer that cannot be read costs `malformed`; none costs `no_op`.
 
-    As they stand, an attempt pays where a fix is likelier than breakage by about two to one, and leaving the file alone
-    is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they broke
+    As they stand, an attempt pays where a fix is at least about two thirds as likely as breakage, and leaving the file
+    alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they broke
     more and fixed no more.
     """
 
@@ -93,7 +93,7 @@ class Shaping:
 
 
 def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True) -> float | None:
-    """The reward of an attempt in [-1, 1]; None where it is unscored. See `Shaping`."""
+    """The reward of an attempt, at most 1; None where it is unscored. See `Shaping`."""
     if not rollout.well_formed:
         return -shaping.malformed
     if rollout.patch.is_empty:
