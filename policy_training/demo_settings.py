@@ -37,7 +37,7 @@ class DemoSettings:
     exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
     """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
     round_steps: int = 8
-    round_learning_rate: float = 1e-4
+    round_learning_rate: float = 7e-5
 
     grpo_steps: int = 64
     grpo_learning_rate: float = 5e-5

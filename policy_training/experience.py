@@ -78,19 +78,22 @@ class Shaping:
 
     A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass as long as
     nothing breaks. Once anything does, whatever was fixed, `breakage` times (a half + half the share of PASS_TO_PASS
-    that break) is lost: the first broken test costs the most, and more than doing nothing, so that boldness does not
-    pay. A file that no longer compiles counts as all of them broken. An answer that cannot be read costs `malformed`;
-    none costs `no_op`.
+    that break) is lost: the first broken test costs the most. A file that no longer compiles counts as all of them
+    broken. An answer that cannot be read costs `malformed`; none costs `no_op`.
+
+    As they stand, an attempt pays where a fix is at least about two thirds as likely as breakage, and leaving the file
+    alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they broke
+    more and fixed no more.
     """
 
     partial: float = 0.2
-    breakage: float = 0.8
-    malformed: float = 0.3
-    no_op: float = 0.05
+    breakage: float = 1.2
+    malformed: float = 0.6
+    no_op: float = 0.0
 
 
 def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True) -> float | None:
-    """The reward of an attempt in [-1, 1]; None where it is unscored. See `Shaping`."""
+    """The reward of an attempt, at most 1; None where it is unscored. See `Shaping`."""
     if not rollout.well_formed:
         return -shaping.malformed
     if rollout.patch.is_empty:

@@ -137,7 +137,8 @@ def train_online(
         "max_completion_length": MAX_ANSWER_TOKENS,
         "temperature": temperature,
         "beta": 0.0,
-        "lr_scheduler_type": "constant_with_warmup",
+        # Late steps then average out the noise of single groups. Without a number of steps there is no end to fall to.
+        "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
         "warmup_steps": 2,
         "remove_unused_columns": False,
     }
