@@ -10,7 +10,7 @@ of the reward; the shares add up to 1 (the covariance decomposition of a sum). A
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
         found = f"rewards {', '.join(names)} are mixed" if names else "no attempt was scored"
         raise UserError(f"{found}: give the rows of one reward")
     table = pd.DataFrame({**{key: row[key] for key in (*GROUP, "reward", "clean_fix", "broke")}} for row in scored)
-    top = [{part["name"]: part for part in row["parts"] if part.get("role") != "gate"} for row in scored]
+    top = [{part["name"]: part for part in _leaves(row["parts"])} for row in scored]
     parts = list(dict.fromkeys(name for found in top for name in found))
     contributions = pd.DataFrame([[found.get(name, _ABSENT)["contribution"] for name in parts] for found in top])
     contributions.columns = pd.Index(parts)
@@ -127,6 +127,18 @@ def read_rows(source: Path) -> list[dict[str, Any]]:
     if not rows:
         raise UserError(f"{source} holds no rows of any policy: give a run's folder, or a .jsonl file of its rows")
     return rows
+
+
+def _leaves(parts: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The parts that contribute by themselves, gates left out."""
+    for part in parts:
+        if part.get("role") == "gate":
+            continue
+        inner = [each for each in part.get("parts", ()) if each.get("role") != "gate"]
+        if inner:
+            yield from _leaves(inner)
+        else:
+            yield part
 
 
 _ABSENT: Mapping[str, Any] = {"contribution": 0.0}

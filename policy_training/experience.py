@@ -82,8 +82,8 @@ class Shaping:
     broken. An answer that cannot be read costs `malformed`; none costs `no_op`.
 
     As they stand, an attempt pays where a fix is at least about two thirds as likely as breakage, and leaving the file
-    alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they broke
-    more and fixed no more.
+    alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they
+    broke more and fixed no more.
     """
 
     partial: float = 0.2

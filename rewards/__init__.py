@@ -3,7 +3,7 @@
 from regrade.rewards.algebra import Reward, minimum, reward
 from regrade.rewards.breakdown import Breakdown, Part, Role
 from regrade.rewards.builtin import builtin_rewards, default
-from regrade.rewards.components import builds, complexity, impact, small_diff, style, tests, untampered
+from regrade.rewards.components import builds, complexity, impact, resolved, small_diff, style, tests, untampered
 from regrade.rewards.errors import RewardError
 from regrade.rewards.evidence import (
     BuildRun,
@@ -54,6 +54,7 @@ __all__ = [
     "impact",
     "load_reward",
     "minimum",
+    "resolved",
     "reward",
     "small_diff",
     "style",

@@ -48,6 +48,19 @@ def tests(run: TestRun) -> Score:
 
 
 @reward
+def resolved(run: TestRun) -> Score:
+    """1 if every FAIL_TO_PASS test passes and no PASS_TO_PASS test is broken, else 0.
+
+    A gate for what must not pay alone.
+    """
+    if not run.outcomes and run.end is End.COMPLETED:
+        return Score.unscored("the task has no tests")
+    if run.end is not End.COMPLETED:
+        return Score(0.0, f"the run ended early ({run.end.value})")
+    return Score(float(run.resolved), _tally(run))
+
+
+@reward
 def builds(build: BuildRun) -> Score:
     """1 if the patched tree byte-compiles and imports, else 0; not applicable where the patch touches no source."""
     if not build.ok:
