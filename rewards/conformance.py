@@ -222,7 +222,8 @@ _watching = threading.local()
 def _watched() -> Iterator[list[str]]:
     """Collects, in this thread, the audit events of `OUTSIDE`."""
     _install_hook()
-    _watching.found = found = []
+    found: list[str] = []
+    _watching.found = found
     try:
         yield found
     finally:

@@ -62,7 +62,7 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(_of(arguments[0]), max_size=3).map(origin)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return st.dictionaries(_of(arguments[0]), _of(arguments[1]), max_size=3)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = get_type_hints(hint)
         return st.builds(hint, **{field.name: _of(hints[field.name]) for field in dataclasses.fields(hint)})
     return _plain(hint)
