@@ -108,10 +108,11 @@ def test_the_layers_are_whole_again_after_an_error(language_model: LanguageModel
     freeze_bottom(language_model.model, 0.5)
     name, layers = layer_stack(language_model.model)
     language_model.model.train()
-    hook = layers[-1].register_forward_pre_hook(lambda *_: 1 / 0)
-    with remembered(language_model.model), pytest.raises(ZeroDivisionError):
-        last_states(language_model, **batch(language_model))
-    hook.remove()
+    with remembered(language_model.model):
+        hook = layers[-1].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            last_states(language_model, **batch(language_model))
+        hook.remove()
     assert list(language_model.model.base_model.get_submodule(name)) == list(layers)
 
 
