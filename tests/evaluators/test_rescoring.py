@@ -171,6 +171,17 @@ def test_a_gap_is_filled_by_later_evidence(task: Task, tmp_path: Path) -> None:
         assert stored.of({Diff}).records == {Diff: Diff(1, 2, ("a.py",))}
 
 
+def test_what_an_earlier_reward_needed_stays_and_odd_text_is_readable(task: Task, tmp_path: Path) -> None:
+    kept = KeptEvidence(tmp_path / "x.evidence")
+    lint, diff = LintDelta((), (), 1), Diff(1, 2, ("\ud800.py",))
+    kept.add([(task, "p", EvidenceSet({LintDelta: lint}))])
+    kept.add([(task, "p", EvidenceSet({Diff: diff}))])
+    for found in (kept, KeptEvidence(kept.path)):
+        stored = found.get((task.digest, "p"))
+        assert stored is not None
+        assert stored.of({LintDelta, Diff}).records == {LintDelta: lint, Diff: Diff(1, 2, ("?.py",))}
+
+
 outcomes = st.builds(TestOutcome, st.sampled_from(TestStatus), st.sampled_from(["", "E"]), st.sampled_from([0.0, 0.25]))
 ids = st.sampled_from([f"{file}::{name}" for file in ("a.py", "b.py", "c.py") for name in ("x", "y", "z")])
 

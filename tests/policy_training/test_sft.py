@@ -26,17 +26,23 @@ def greedy(language_model: LanguageModel, prompt: str) -> str:
     return language_model.decode(tokens)
 
 
+def loss_of_answer(language_model: LanguageModel, example: Example) -> tuple[float, int]:
+    """What transformers itself computes: summed loss over the answer's tokens, and their number."""
+    prompt = language_model.encode(example.prompt)
+    ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
+    labels = ids.clone()
+    labels[:, : len(prompt)] = -100
+    answers = int((labels != -100).sum())
+    with torch.no_grad():
+        return float(language_model.model(ids, labels=labels).loss) * answers, answers
+
+
 def test_the_quality_of_answers_is_the_models_own(language_model: LanguageModel) -> None:
     examples = [Example("Prompt:\n", "1 return x"), Example("Another one:\n", "2 pass"), Example("Prompt:\n", "3 y")]
     sums, count = [], 0
     for example in examples:
-        prompt = language_model.encode(example.prompt)
-        ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
-        labels = ids.clone()
-        labels[:, : len(prompt)] = -100
-        answers = int((labels != -100).sum())
-        with torch.no_grad():
-            sums.append(-float(language_model.model(ids, labels=labels).loss) * answers)
+        total, answers = loss_of_answer(language_model, example)
+        sums.append(-total)
         count += answers
     for tokens in (2048, 1):
         found = answer_quality(language_model, examples, tokens_per_batch=tokens)
@@ -152,16 +158,8 @@ def test_no_examples_is_a_user_error(language_model: LanguageModel, tmp_path: Pa
 
 def test_the_loss_is_the_mean_over_answer_tokens(language_model: LanguageModel, tmp_path: Path) -> None:
     examples = [Example("A prompt:\n", "1 return x"), Example("Another, longer prompt:\n", "2 pass")]
-    total, count = 0.0, 0
-    for example in examples:
-        prompt = language_model.encode(example.prompt)
-        ids = torch.tensor([[*prompt, *language_model.encode(example.completion), *language_model.stop_ids]])
-        labels = ids.clone()
-        labels[:, : len(prompt)] = -100
-        answers = int((labels != -100).sum())
-        with torch.no_grad():
-            total += float(language_model.model(ids, labels=labels).loss) * answers
-        count += answers
+    losses_and_counts = [loss_of_answer(language_model, example) for example in examples]
+    total, count = map(sum, zip(*losses_and_counts, strict=True))
     losses: list[float] = []
     train_sft(
         language_model, examples, out=tmp_path, budget=Budget(steps=1), seed=0, batch_size=2,
