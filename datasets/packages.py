@@ -107,7 +107,9 @@ PACKAGES: tuple[Package, ...] = (
                 "tests/test_recipes.py::RunningMedianTests::test_vs_statistics_median",
             )),
     Package("parse", "1.22.4", "706d458feed5a81b02768d3156e8070baf6cee7d150a3a3c0cd43101a875c3b5",
-            subject=("parse",), paths=("tests",)),
+            subject=("parse",), paths=("tests",),
+            # Its failures hold the year of the day.
+            left_out=("tests/test_parse.py::test_flexible_dates_year_current_year_inferred",)),
     Package("pydash", "8.1.0", "30914c3e9d377ea2cd0d3c0a4f252889b08392f730a5eb4d117e5b598cdf1d52",
             subject=("src/pydash",), paths=("tests",), python_path=("src",),
             left_out=("tests/pytest_mypy_testing/",  # for a type checker, not to be run

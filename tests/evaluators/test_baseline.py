@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
 from regrade.datasets.errors import UserError
@@ -113,6 +115,18 @@ def test_stable_flaky_and_failing_tests_are_told_apart(write_files):
     assert found.failing == ("test_it.py::test_fails", "test_it.py::test_skipped")
     assert found.collection_errors == {"test_broken.py": "ModuleNotFoundError: No module named 'nothing_like_it'"}
     assert told == [(number, 13) for number in range(1, 14)]
+
+
+def test_a_test_whose_id_is_another_one_tomorrow_is_not_stable(write_files):
+    tree = write_files({
+        "test_it.py": "import datetime, pytest\nclass Thing: pass\n"
+        "@pytest.mark.parametrize('value', [str(datetime.date.today()), repr(Thing()), '2001-01-01', '0x10'])\n"
+        "def test_value(value): pass\n",
+    })  # fmt: skip
+    found = baseline(tree, TestSuite(), sandbox=choose(), runs=2)
+    assert found.stable == ("test_it.py::test_value[2001-01-01]", "test_it.py::test_value[0x10]")
+    assert all(str(datetime.date.today()) in test or "object at 0x" in test for test in found.flaky)
+    assert len(found.flaky) >= 2
 
 
 @pytest.mark.parametrize(
