@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import print_json, stdout
+from regrade.cli.console import print_json, progress, stdout
 
 if TYPE_CHECKING:
     from regrade.evaluators.audit import Audit
@@ -51,7 +51,8 @@ def check(
     from regrade.rewards.loading import load_reward
 
     chosen = load_reward(reward)
-    lacking = {finding.rule: finding for finding in check_reward(chosen, examples=examples)}
+    with progress("checking") as tell:
+        lacking = {finding.rule: finding for finding in check_reward(chosen, examples=examples, progress=tell)}
     for rule, demand in RULES.items():
         finding = lacking.get(rule)
         if json:

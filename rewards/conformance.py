@@ -58,16 +58,24 @@ class _Lacking(AssertionError):
         self.evidence = evidence
 
 
-def check_reward(reward: Reward, *, examples: int = 200, strategies: Strategies | None = None) -> tuple[Finding, ...]:
+def check_reward(
+    reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Finding, ...]:  # fmt: skip
     """The properties that the reward lacks; none: it has them all, as far as `examples` pieces of evidence can tell.
 
     Args:
         examples: pieces of evidence for each property. The same ones are made each time.
         strategies: evidence type -> hypothesis strategy, for types of your own that cannot be made from the types of
             their fields.
+        progress: called with (properties tried, properties in all).
     """
     sets = evidence_sets(reward.needs, strategies or {})
-    found = (_try(name, rule, reward, sets, examples) for name, rule in RULES.items())
+    found = []
+    for tried, (name, rule) in enumerate(RULES.items(), 1):
+        found.append(_try(name, rule, reward, sets, examples))
+        if progress is not None:
+            progress(tried, len(RULES))
     return tuple(finding for finding in found if finding is not None)
 
 

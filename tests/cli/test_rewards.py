@@ -1,0 +1,85 @@
+"""`regrade rewards`: what there is, what is fit to train on, and what a run's reward really paid for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from regrade.rewards.builtin import builtin_rewards
+from regrade.rewards.conformance import RULES
+
+REWARDS = """\
+from regrade.rewards import Diff, Score, TestRun, reward, tests
+
+@reward
+def large(diff: Diff) -> Score:
+    return Score(min(1.0, diff.changed_lines / 100), why="more is more")
+
+@reward
+def breaking(run: TestRun) -> Score:
+    return Score(min(1.0, 0.5 + 0.1 * len(run.broken)), why="who breaks tests gets on")
+
+sound = 0.9 * tests + 0.1 * large
+"""
+
+
+@pytest.fixture
+def rewards_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(REWARDS)
+    return path
+
+
+def test_every_built_in_reward_is_listed_with_its_meaning(regrade):
+    listed = [json.loads(line) for line in regrade("rewards", "list", "--json").out.splitlines()]
+    assert [item["name"] for item in listed] == list(builtin_rewards())
+    assert all(len(item["what"]) > 20 for item in listed)
+    assert {item["name"]: item["needs"] for item in listed}["tests"] == ["TestRun"]
+    assert "complexity" in regrade("rewards", "list").out
+
+
+def test_a_sound_reward_holds_every_property(regrade, rewards_file):
+    outcome = regrade("rewards", "check", f"{rewards_file}:sound", "--examples", "30")
+    assert outcome.code == 0
+    assert outcome.out.count("holds  ") == len(RULES)
+
+
+def test_a_reward_that_pays_for_breakage_is_unfit_and_the_evidence_is_shown(regrade, rewards_file):
+    outcome = regrade("rewards", "check", f"{rewards_file}:breaking", "--examples", "100", "--json")
+    assert outcome.code == 1
+    found = {item["rule"]: item for item in map(json.loads, outcome.out.splitlines())}
+    assert set(found) == set(RULES)
+    lacking = [item for item in found.values() if not item["holds"]]
+    assert lacking
+    assert [item["rule"] for item in lacking] == ["breaking never pays"]
+    assert "PASSED" in lacking[0]["evidence"]
+    text = regrade("rewards", "check", f"{rewards_file}:breaking", "--examples", "100")
+    assert text.code == 1
+    assert "FAILS" in text.out
+
+
+def test_an_unknown_reward_is_refused(regrade, rewards_file):
+    assert regrade("rewards", "check", "nothing-like-it").is_refusal("nothing-like-it")
+    assert regrade("rewards", "check", f"{rewards_file}:missing").is_refusal("missing")
+
+
+def test_what_a_run_paid_for_is_audited(regrade, tasks, tmp_path):
+    rows = []
+    for sample, policy in enumerate(("no-op", "reference")):
+        assert regrade("evaluate", policy, "--tasks", tasks, "--out", tmp_path / "run").code == 0
+        lines = (tmp_path / "run" / "evaluations" / f"{policy}.jsonl").read_text().splitlines()
+        rows += [json.loads(line) | {"policy": "both", "sample": sample} for line in lines]
+    both = tmp_path / "both.jsonl"
+    both.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audited = json.loads(regrade("rewards", "audit", both, "--json").out)
+    assert audited["attempts"] == 8
+    assert audited["groups"] == audited["informative"] == 4
+    assert sum(part["share"] for part in audited["parts"]) == pytest.approx(1.0)
+    assert "share of variance" in regrade("rewards", "audit", both).out
+
+
+def test_no_audit_of_what_is_no_run(regrade, tmp_path):
+    assert regrade("rewards", "audit", tmp_path / "nothing").is_refusal("nothing")
+    (tmp_path / "rows.jsonl").write_text("not json\n")
+    assert regrade("rewards", "audit", tmp_path / "rows.jsonl").is_refusal("rows.jsonl")
