@@ -227,6 +227,29 @@ def _over_draws(rows: Rows, k: int, outcome: str, chance: Callable[[int, int], f
     return estimate(used, whole, cluster_level(rows) if len(rows) else None)
 
 
+def best_temperature(rows: Rows, metric: Metric = FIX_AND_CLEAN) -> float:
+    """The lowest temperature that is not worse than the best one by more than a standard error of their difference.
+
+    The difference is paired by task. The one-standard-error rule (Breiman et al. 1984, CART, section 3.4.3): on few
+    validation tasks the highest mean is mostly luck, and a low temperature is the safer choice.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if rows.empty:
+        raise ValueError("no rows to choose a temperature by")
+    sign = -1.0 if metric.better == "lower" else 1.0
+    table = rows.assign(value=sign * metric.of_rows(rows).astype("float64"))
+    means = table.pivot_table(index="task", columns="temperature", values="value", aggfunc="mean", dropna=False)
+    lowest_first = sorted(float(temperature) for temperature in means.columns)
+    best = max(lowest_first, key=lambda temperature: (means[temperature].fillna(0.0).mean(), -temperature))
+    for temperature in lowest_first:
+        lag = (means[best] - means[temperature]).dropna()
+        if temperature == best or (len(lag) > 1 and lag.mean() <= lag.sem()):
+            return temperature
+    return best
+
+
 def cost_per_clean_fix(rows: Rows, cost: Literal["tokens", "seconds"]) -> float:
     """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
     known = rows[rows["clean_fix"].notna()]

@@ -26,7 +26,7 @@ from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Policy, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation import evaluate
-from regrade.evaluators.metrics import fix_and_clean
+from regrade.evaluators.metrics import best_temperature
 from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.demo_settings import DemoSettings
@@ -253,9 +253,7 @@ class Demo:
             elif not self.run.finished(phase):
                 with self.run.phase(phase):
                     rows = self._evaluate(name, self.tasks.validation, sweep, scorer, self.run.validation(name), tests)
-                    found = {t: fix_and_clean(rows[rows["temperature"] == t]).value for t in self.settings.temperatures}
-                    best = max(found, key=lambda temperature: (found[temperature], -temperature))
-                    self.run.add_policy(name, role, best_temperature=best, label=label)
+                    self.run.add_policy(name, role, best_temperature=best_temperature(rows), label=label)
 
     def judge(self, scorer: Scorer) -> None:
         """All policies on the held-out packages: greedy, and over the temperatures, most at its own best."""

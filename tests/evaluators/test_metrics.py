@@ -145,3 +145,32 @@ def test_every_metric_survives_no_rows():
     assert isinstance(nothing, pd.DataFrame)
     for metric in metrics.METRICS:
         assert math.isnan(metrics.estimate(nothing, metric).value)
+
+
+def sweep(found: dict[float, list[int]]) -> pd.DataFrame:
+    """One attempt a task and temperature; 1: a clean fix."""
+    return table([
+        row(f"t{number}", temperature=temperature, **(FIXED if fixed else {}))
+        for temperature, outcomes in found.items()
+        for number, fixed in enumerate(outcomes)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [
+        ({0.2: [1, 0, 0, 0, 0, 0], 0.6: [0, 1, 1, 0, 0, 0]}, 0.2),  # one task in six more is luck
+        ({0.2: [0] * 8, 0.6: [1] * 7 + [0]}, 0.6),
+        ({0.6: [1, 1, 0], 0.2: [1, 1, 0], 1.0: [1, 1, 0]}, 0.2),
+        ({0.6: [0, 0]}, 0.6),
+    ],
+)
+def test_a_higher_temperature_must_be_better_by_more_than_its_standard_error(found, best):
+    assert metrics.best_temperature(sweep(found)) == best
+
+
+def test_the_best_temperature_of_a_cost_is_the_one_that_has_least():
+    rows = table([row(f"t{n}", temperature=t, **(BROKE if t == 0.2 else {})) for t in (0.2, 0.6) for n in range(5)])
+    assert metrics.best_temperature(rows, metrics.BREAKAGE_INCIDENCE) == 0.6
+    with pytest.raises(ValueError, match="no rows"):
+        metrics.best_temperature(rows.head(0))
