@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import sem
 
 from regrade.evaluators.uncertainty import (
     ClusterLevel,
@@ -241,13 +242,14 @@ def best_temperature(rows: Rows, metric: Metric = FIX_AND_CLEAN) -> float:
     sign = -1.0 if metric.better == "lower" else 1.0
     table = rows.assign(value=sign * metric.of_rows(rows).astype("float64"))
     means = table.pivot_table(index="task", columns="temperature", values="value", aggfunc="mean", dropna=False)
-    lowest_first = sorted(float(temperature) for temperature in means.columns)
-    best = max(lowest_first, key=lambda temperature: (means[temperature].fillna(0.0).mean(), -temperature))
-    for temperature in lowest_first:
-        lag = (means[best] - means[temperature]).dropna()
-        if temperature == best or (len(lag) > 1 and lag.mean() <= lag.sem()):
-            return temperature
-    return best
+    by_temperature = {float(name): means[name].to_numpy(dtype=float) for name in sorted(means.columns)}
+    best = max(by_temperature, key=lambda name: (np.nan_to_num(by_temperature[name]).mean(), -name))
+    return next(name for name, values in by_temperature.items() if name == best or _close(by_temperature[best], values))
+
+
+def _close(best: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    lag = (best - other)[~np.isnan(best - other)]
+    return len(lag) > 1 and bool(lag.mean() <= sem(lag))
 
 
 def cost_per_clean_fix(rows: Rows, cost: Literal["tokens", "seconds"]) -> float:
