@@ -30,7 +30,7 @@ from regrade.evaluators.metrics import best_temperature
 from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.demo_settings import DemoSettings
-from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks
+from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks, worth_trying
 from regrade.policy_training.experience import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.expert_iteration import ExpertIteration, shares
 from regrade.policy_training.models import EMBEDDED, LanguageModel, load_model
@@ -155,7 +155,8 @@ class Demo:
         with self.run.phase("expert iteration"):
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             loop = ExpertIteration(
-                demonstrations(self.tasks.demonstrations), settings.exploration,
+                demonstrations(self.tasks.demonstrations),
+                Sampling(settings.exploration_temperature, settings.round_samples),
                 learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
                 frozen=settings.frozen,
             )  # fmt: skip
@@ -186,17 +187,20 @@ class Demo:
         )  # fmt: skip
 
     def grpo(self, scorer: Scorer) -> None:
-        """GRPO goes on from expert iteration, on the same tests-only tasks."""
+        """GRPO goes on from expert iteration, on the tests-only tasks of which it was seen that attempts differ."""
         if self.run.finished("grpo"):
             return
         settings = self.settings
         with self.run.phase("grpo"), self.stage("GRPO") as tell:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
+            tasks = worth_trying(
+                self.tasks.tests_only, self._kept(), settings.prompts_per_step * settings.steps_per_generation
+            )
             train_online(
-                language_model, self.tasks.tests_only, scorer, algorithm="grpo", out=self.run.folder / "trainer",
+                language_model, tasks, scorer, algorithm="grpo", out=self.run.folder / "trainer",
                 budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
-                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.exploration.samples,
-                steps_per_generation=settings.steps_per_generation, temperature=settings.exploration.temperature,
+                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.group_size,
+                steps_per_generation=settings.steps_per_generation, temperature=settings.exploration_temperature,
                 frozen=settings.frozen,
                 log=self._log("grpo", tell, settings.grpo_steps),
             )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from regrade.datasets.rollouts import Sampling
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,20 @@ class DemoSettings:
     frozen: float = 0.5
     """Share of the layers, from the bottom, that no phase trains: half off a step, and validation is no worse."""
 
+    exploration_temperature: float = 0.8
+    """At which tests-only tasks are tried, by expert iteration and by GRPO."""
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 30
-    exploration: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=6))
-    """How attempts at tests-only tasks are sampled, by expert iteration and by GRPO."""
-    round_steps: int = 8
+    tasks_per_round: int = 270
+    round_samples: int = 2
+    """Attempts at a task of a round: an answer of another task teaches more than another attempt at the same one."""
+    round_steps: int = 24
     round_learning_rate: float = 7e-5
 
-    grpo_steps: int = 64
-    grpo_learning_rate: float = 5e-5
+    group_size: int = 6
+    """Attempts at a task of GRPO."""
+    grpo_steps: int = 48
+    grpo_learning_rate: float = 4e-5
     prompts_per_step: int = 4
     steps_per_generation: int = 16
 
@@ -57,7 +59,7 @@ class DemoSettings:
 FULL = DemoSettings()
 QUICK = DemoSettings(
     max_prompt_tokens=90, repositories=2, demonstrations=24, tests_only=24, validation=8, held_out=12, scripted=6,
-    sft_steps=3, check_every=3, rounds=1, tasks_per_round=8, exploration=Sampling(temperature=0.8, samples=4),
+    sft_steps=3, check_every=3, rounds=1, tasks_per_round=8, round_samples=4, group_size=4,
     round_steps=2, grpo_steps=2, prompts_per_step=2, steps_per_generation=2, upper_bound_steps=2, preferences=16,
     reward_model_steps=2, temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
 )  # fmt: skip

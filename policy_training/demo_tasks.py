@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo_settings import DemoSettings
+from regrade.policy_training.experience import ScoredAnswer
 from regrade.policy_training.prompts import ask
 
 
@@ -62,6 +63,17 @@ def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
     counts = Counter(task.repository for task in sorted(tasks, key=lambda task: task.repository))
     kept = {name for name, _ in counts.most_common(repositories)}
     return [task for task in tasks if task.repository in kept]
+
+
+def worth_trying(tasks: Sequence[Task], tried: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
+    """The tasks at which an earlier attempt won or lost something; all, if those are fewer than `at_least`.
+
+    Where a policy leaves the file alone whenever it is asked, all attempts of a group are worth the same, and GRPO
+    learns nothing from their execution.
+    """
+    moved = {answer.task_id for answer in tried if answer.reward}
+    kept = [task for task in tasks if task.id in moved]
+    return kept if len(kept) >= at_least else list(tasks)
 
 
 def spread(tasks: Sequence[Task], count: int) -> list[Task]:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from regrade.datasets.rollouts import Sampling
 from regrade.evaluators.runs import Run
 from regrade.policy_training.demo_settings import DemoSettings
 
 SETTINGS = DemoSettings(
     max_prompt_tokens=420, repositories=1, demonstrations=6, tests_only=6, validation=4, held_out=5, scripted=2,
-    sft_steps=4, check_every=2, rounds=1, tasks_per_round=4, exploration=Sampling(temperature=0.8, samples=4),
+    sft_steps=4, check_every=2, rounds=1, tasks_per_round=4, round_samples=4, group_size=4,
     round_steps=1, grpo_steps=2, prompts_per_step=2, steps_per_generation=2, upper_bound_steps=1, preferences=8,
     reward_model_steps=1, temperatures=(0.2, 0.6), validation_samples=1, held_out_samples=2,
 )  # fmt: skip

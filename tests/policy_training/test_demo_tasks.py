@@ -10,7 +10,8 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo_settings import FULL, QUICK, DemoSettings
-from regrade.policy_training.demo_tasks import choose_tasks, spread
+from regrade.policy_training.demo_tasks import choose_tasks, spread, worth_trying
+from regrade.policy_training.experience import ScoredAnswer
 
 SMALL = DemoSettings(max_prompt_tokens=1000, demonstrations=3, tests_only=4, validation=2, held_out=2)
 
@@ -61,10 +62,19 @@ def test_the_settings_fit_together(settings: DemoSettings) -> None:
     assert settings.prompts_per_step * settings.steps_per_generation <= settings.tests_only
     assert settings.rounds * settings.tasks_per_round <= settings.tests_only
     assert settings.scripted <= settings.held_out
-    assert settings.exploration.samples > 1
+    assert settings.group_size > 1
     assert min(settings.temperatures) > 0
 
 
 def test_the_verdict_has_the_tasks_and_samples_that_it_needs() -> None:
     assert FULL.held_out >= 200
     assert FULL.held_out_samples >= 4
+
+
+def test_tasks_that_no_attempt_moved_are_not_tried_again(make_task: Callable[[str], Task]) -> None:
+    tasks = tasks_of(make_task, {"a": 4})
+    names = [task.id for task in tasks]
+    rewards = [(names[0], 0.0), (names[0], 0.0), (names[1], 0.0), (names[1], -0.6), (names[2], 1.0)]
+    tried = [ScoredAnswer(name, "prompt", "answer", reward, reward == 1.0) for name, reward in rewards]
+    assert [task.id for task in worth_trying(tasks, tried, 2)] == names[1:3]
+    assert worth_trying(tasks, tried, 3) == list(tasks), "too few are left for a batch"
