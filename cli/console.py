@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from regrade.datasets.visible_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -36,7 +38,7 @@ def print_json(value: Any) -> None:
 
 def one_line(text: object) -> str:
     """A message as one line: scripts read errors line by line."""
-    return " ".join(str(text).split())
+    return visible(" ".join(str(text).split()))
 
 
 @contextmanager

@@ -79,6 +79,8 @@ def recorded(
 
 def _attempt(rows: pd.DataFrame, source: Path, task_id: str | None, sample: int) -> pd.Series:
     known = rows["task"].unique()
+    if task_id is None and len(known) == 1:
+        task_id = known[0]
     if task_id is None or task_id not in known:
         wanted = "which task?" if task_id is None else f"no attempt at task {task_id!r};"
         raise UserError(f"{source}: {wanted} it holds attempts at {len(known)} tasks, such as {known[0]!r}")

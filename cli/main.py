@@ -40,9 +40,8 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno not in ENVIRONMENT_ERRORS:
                 raise
-            _fail(
-                f"{error.strerror}: {error.filename or 'the output'}; free space or choose another folder", USER_MISTAKE
-            )
+            where = error.filename or "the output or the cache ($REGRADE_CACHE)"
+            _fail(f"{error.strerror}: {where}; free space or choose another folder", USER_MISTAKE)
         except KeyboardInterrupt as stop:
             _fail(
                 "stopped; finished work is kept, run the same command again to go on",

@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
 import unidiff
+
+LARGEST_MB = 4
+"""A larger patch is no change of code by hand or by a model: reading it alone would take minutes."""
+LONGEST_PATH, LONGEST_NAME = 1000, 255
+"""Bytes of a path and of a file name, within what every file system takes below the folder of a sandbox."""
+_SUBMODULE = re.compile(
+    r"^(?:new file mode|new mode|old mode|deleted file mode) 160000$|^index \S+ 160000$", re.MULTILINE
+)
 
 
 class PatchError(ValueError):
@@ -40,6 +50,10 @@ class Patch:
         """
         if self.is_empty:
             return ()
+        if len(self.text) > LARGEST_MB << 20:
+            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.0f} MB, and {LARGEST_MB} is the most")
+        if _SUBMODULE.search(self.text):
+            raise PatchError("the patch changes a submodule: only plain files may be patched")
         try:
             parsed = unidiff.PatchSet(self.text)
         except (unidiff.UnidiffParseError, ValueError) as error:
@@ -97,10 +111,16 @@ def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
 def _safe(path: str, prefix: str) -> str:
     name = path.removeprefix(prefix)
     pure = PurePosixPath(name)
+    if name.endswith("\r"):
+        raise PatchError(
+            "its lines end in CR LF, which `git apply` does not take in headers: convert it with `dos2unix`"
+        )
     if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
         raise PatchError(
             f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"
         )
+    if len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in pure.parts):
+        raise PatchError(f"the path {name[:40]!r}... is too long for a file")
     return str(pure)
 
 

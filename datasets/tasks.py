@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,13 +47,13 @@ class Tree:
     thousands of tasks of one package read its files once."""
 
     def paths(self) -> list[str]:
-        """Sorted repository-relative paths of all files; version control, caches and links are left out."""
+        """Sorted repository-relative paths of all plain files, less version control and caches."""
         found = set(self.replaced)
         for folder, directories, names in self.root.walk() if hasattr(self.root, "walk") else _walk(self.root):
             directories[:] = [name for name in directories if name not in IGNORED_DIRECTORIES]
             found.update((Path(folder) / name).relative_to(self.root).as_posix() for name in names)
         found -= self.removed
-        return sorted(path for path in found if path in self.replaced or not (self.root / path).is_symlink())
+        return sorted(path for path in found if path in self.replaced or _is_plain_file(self.root / path))
 
     def read(self, path: str) -> str:
         """The text of a file (UTF-8; undecodable bytes are kept as surrogates). Raises FileNotFoundError."""
@@ -82,6 +83,14 @@ class Tree:
         contents = self.known | {path: _sha256(self.replaced[path]) for path in self.replaced}
         listing = "".join(f"{contents[path]} {path}\n" for path in sorted(contents.keys() - self.removed))
         return _sha256(listing)
+
+
+def _is_plain_file(path: Path) -> bool:
+    """No link, and no pipe, socket or device, whose reader would wait for ever."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:  # gone since its folder was read
+        return False
 
 
 def _sha256(text: str) -> str:

@@ -21,6 +21,7 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.evaluators import journal
 from regrade.evaluators.runs import Run
+from regrade.evaluators.table import checked
 
 GROUP = ["policy", "task", "temperature"]
 SWAMPED = 0.5
@@ -116,14 +117,13 @@ def read_rows(source: Path) -> list[dict[str, Any]]:
     """The rows of all policies of a run, scripted ones left out, or of a file.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or one is damaged.
     """
+    files = [source]
     if source.is_dir():
         run = Run.open(source)
-        policies = [name for name, entry in run.manifest.policies.items() if entry.role != "scripted"]
-        rows = [row for name in policies for row in journal.read(run.evaluation(name))]
-    else:
-        rows = journal.read(source)
+        files = [run.evaluation(name) for name, entry in run.manifest.policies.items() if entry.role != "scripted"]
+    rows = [row for file in files for row in checked(journal.read(file), str(file))]
     if not rows:
         raise UserError(f"{source} holds no rows of any policy: give a run's folder, or a .jsonl file of its rows")
     return rows

@@ -24,7 +24,7 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 from regrade.evaluators.kept_evidence import KeptEvidence
-from regrade.evaluators.table import attempt, table
+from regrade.evaluators.table import attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
@@ -64,7 +64,7 @@ def evaluate(
         UserError: a rollout belongs to none of `tasks`, or `out` holds something else.
     """
     by_id = {task.id: task for task in tasks}
-    known = {_key(row): row for row in (journal.read(out) if out else ())}
+    known = {_key(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
     kept = KeptEvidence(evidence_beside(out)) if out else None
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):
@@ -88,7 +88,7 @@ def evidence_beside(rows: Path) -> Path:
 
 def recorded(out: Path) -> frozenset[tuple[Any, ...]]:
     """(policy, task, temperature, sample, seed) of the attempts that need not be generated again: their tests ran."""
-    return frozenset(attempt(row) for row in journal.read(out) if _is_known(row))
+    return frozenset(attempt(row) for row in checked(journal.read(out), str(out)) if _is_known(row))
 
 
 def _groups(rollouts: Iterable[Rollout], size: int) -> Iterator[list[Rollout]]:

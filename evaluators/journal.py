@@ -63,10 +63,14 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = json.loads(line, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and run again") from error
     if not isinstance(row, dict):
         found = repr(line[:40])
         raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; delete that line and run again")
     return row
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from regrade.datasets.caches import default_cache
+from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators import environments, serialisation
@@ -70,13 +70,14 @@ def local_task(
         error.
 
     Raises:
-        UserError: no such folder, no test that can be run, or a FAIL_TO_PASS test that passes already.
+        UserError: no such folder, no test that can be run, none that passes and no FAIL_TO_PASS, or a FAIL_TO_PASS test
+            that passes already.
     """
     if not repo.is_dir():
         raise UserError(f"the repository {str(repo)!r} is no folder: give the path of a repository with --repo")
     repo = repo.resolve()
     tell = tell or _to_stderr
-    cache = cache or default_cache()
+    cache = usable(cache or default_cache())
     requirements = _requirements(repo, python)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
@@ -86,6 +87,11 @@ def local_task(
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
     wanted = _fail_to_pass(fail_to_pass, found)
     guarded = tuple(test for test in found.stable if test not in wanted)
+    if not wanted and not guarded:
+        raise UserError(
+            f"none of the {len(found.outcomes)} tests of the repository passes as it is, so there is nothing to judge "
+            "by: mend them, or name with --fail-to-pass what the patch is to mend"
+        )
     seconds = max(SHORTEST_LIMIT, round(found.seconds * SLACK, 1))
     first = next((found.outcomes[test].message for test in wanted if test in found.outcomes), "")
     return Task(

@@ -14,6 +14,7 @@ from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evidence_beside
 from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.runs import Run
+from regrade.evaluators.table import checked
 from regrade.rewards.algebra import Reward
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
@@ -63,15 +64,15 @@ def rescore_run(run: Run, reward: Reward) -> dict[str, tuple[list[dict[str, Any]
     Raises:
         UserError: the run holds no rows, or not the evidence that is needed.
     """
-    found = {}
-    for name in run.manifest.policies:
-        path = run.evaluation(name)
-        before = journal.read(path)
-        if before:
-            found[name] = (before, list(rescore(before, KeptEvidence(evidence_beside(path)), reward)))
-    if not found:
+    files = {name: run.evaluation(name) for name in run.manifest.policies}
+    before = {name: list(checked(journal.read(path), str(path))) for name, path in files.items()}
+    if not any(before.values()):
         raise UserError(f"{run.folder} holds no rows of any policy: give the folder of an evaluation or a demo")
-    return found
+    return {
+        name: (rows, list(rescore(rows, KeptEvidence(evidence_beside(files[name])), reward)))
+        for name, rows in before.items()
+        if rows
+    }
 
 
 def write_rescored(run: Run, rescored: Mapping[str, Iterable[Mapping[str, Any]]], out: Path) -> Run:

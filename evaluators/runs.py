@@ -142,11 +142,16 @@ class Run:
         path, advice = self.manifest_path, "restore it or start the run in a new folder"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
-        return Manifest.from_json(values, str(path))
+        try:
+            return Manifest.from_json(values, str(path))
+        except UserError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error}); {advice}") from error
 
     def update(self, **changes: Any) -> Manifest:
         """Replace fields of the manifest (see `Manifest`); mappings are merged into what is there, key by key."""

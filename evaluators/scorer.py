@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from regrade.datasets.caches import default_cache
+from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators import sandboxes
@@ -114,7 +114,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
         if not self.sandbox.isolated:
             warnings.warn("the plain process is no security boundary: score only patches that you trust", stacklevel=2)
-        self._cache = cache or default_cache()
+        self._cache = usable(cache or default_cache())
         self._static = {**STATIC, **(probes or {})}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(self._cache / "evidence.sqlite")
@@ -281,6 +281,9 @@ class Scorer(AbstractContextManager["Scorer"]):
             workspace = prepare(task, patch)
         except PatchError as error:
             reason, workspace = str(error), Workspace(task.base, task.base)
+        except OSError as error:  # the disk is full, say: this job is not known, the others of the call still may be
+            work.infrastructure.update(dict.fromkeys(work.missing, f"{type(error).__name__}: {error}"))
+            return
         for kind in work.missing:
             if kind not in EXECUTED:
                 record = static_evidence(self._static[kind], kind, workspace.before, workspace.after, patch, task)

@@ -25,6 +25,7 @@ class EvidenceStore:
     def __init__(self, path: Path) -> None:
         """Raises UserError where the file can't be used."""
         self._lock = threading.Lock()
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
@@ -34,15 +35,19 @@ class EvidenceStore:
                 "CREATE TABLE IF NOT EXISTS evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
             )
         except (sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"the evidence store {str(path)!r} can't be used ({error}): "
-                "delete it, or name another folder with $REGRADE_CACHE"
-            ) from error
+            raise _unusable(path, error) from error
 
     def get(self, key: bytes, kind: type, task: Task) -> Any | None:
-        """The record under the key, or None. A record of another shape counts as missing."""
-        with self._lock:
-            row = self._database.execute("SELECT record FROM evidence WHERE key = ?", (key,)).fetchone()
+        """The record under the key, or None. A record of another shape counts as missing.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            with self._lock:
+                row = self._database.execute("SELECT record FROM evidence WHERE key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self._path, error) from error
         if row is None:
             return None
         try:
@@ -64,6 +69,11 @@ class EvidenceStore:
     def close(self) -> None:
         with self._lock:
             self._database.close()
+
+
+def _unusable(path: Path, error: Exception) -> UserError:
+    advice = "delete it, or name another folder with $REGRADE_CACHE"
+    return UserError(f"the evidence store {str(path)!r} can't be used ({error}): {advice}")
 
 
 def key_of(parts: Sequence[str]) -> bytes:

@@ -27,10 +27,11 @@ What is not known, because the infrastructure failed, is null on disk and NaN in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import pandas as pd
 
 from regrade.datasets.errors import UserError
@@ -77,26 +78,56 @@ ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 """The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
 
 
+AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
+Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+"""Finite: 1e999 reads as infinite."""
+
+
+class _Part(msgspec.Struct):
+    """A part of a reward's breakdown."""
+
+    name: str
+    value: Number | None
+    weight: Number
+    contribution: Number
+    why: str
+    parts: list[_Part] = []
+
+
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLAGS, bool),
+    **dict.fromkeys(NUMBERS, Number | None), "broken_tests": list[str] | None, "parts": list[_Part] | None,
+    "policy": str, "task": str, "temperature": Annotated[float, msgspec.Meta(ge=0, le=1e300)],
+}  # fmt: skip
+_Row = msgspec.defstruct("_Row", [(name, _TYPES[name]) for name in COLUMNS])
+
+
 def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFrame:
     """Rows as a table with exactly `COLUMNS` and their types; of rows of one attempt the last counts.
 
     Raises:
         UserError: a row lacks a column or holds something of another type.
     """
-    latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for number, row in enumerate(rows, 1):
-        missing = [name for name in COLUMNS if name not in row]
-        if missing:
-            raise UserError(
-                f"{source}, row {number}: no {missing[0]!r}: not a row of an evaluation; "
-                "give a file that `regrade evaluate` wrote"
-            )
-        latest[attempt(row)] = row
+    latest = {attempt(row): row for row in checked(rows, source)}
     values = list(latest.values())
-    try:
-        return pd.DataFrame({name: _column(name, values) for name in COLUMNS})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: a column holds a value of a wrong type ({error}); evaluate again") from error
+    return pd.DataFrame({name: _column(name, values) for name in COLUMNS})
+
+
+def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
+    """The rows, as they are, once each is seen to have every column with a value of its type.
+
+    Raises:
+        UserError: one has not; names the row and the column.
+    """
+    for number, row in enumerate(rows, 1):
+        try:
+            msgspec.convert(row, _Row)
+        except msgspec.ValidationError as error:
+            raise UserError(
+                f"{source}, row {number}: not a row of an evaluation ({error}): "
+                "give a file that `regrade evaluate` wrote"
+            ) from error
+        yield row
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -82,9 +82,19 @@ def _applied(base: Tree, patch: Patch) -> dict[str, str | None]:
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
     for path in changed.keys() - before.keys():
-        if _content(base, path) is not None:
-            raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
+        _check_free(base, path, gone={name for name, text in changed.items() if text is None})
     return changed
+
+
+def _check_free(base: Tree, path: str, gone: set[str]) -> None:
+    """A created file must stand where no file or folder is. `git apply` sees only the files that the patch names."""
+    if _content(base, path) is not None:
+        raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
+    if (base.root / path).is_dir() or any(name.startswith(f"{path}/") for name in base.replaced):
+        raise PatchError(f"the patch creates the file {path!r}, and there is a folder of that name")
+    for parent in _parents(path):
+        if parent not in gone and _content(base, parent) is not None:
+            raise PatchError(f"the patch creates {path!r}, and {parent!r} is a file, not a folder")
 
 
 def _content(base: Tree, path: str) -> bytes | None:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from regrade.datasets.visible_text import visible
 from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
 
 
@@ -22,13 +23,13 @@ def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
 
 
 def _head(breakdown: Breakdown, title: str) -> Text:
-    head = Text(f"{title}  " if title else "", style="bold")
+    head = Text(f"{visible(title)}  " if title else "", style="bold")
     if breakdown.value is None:
         head.append("unscored", style="bold magenta")
     else:
         head.append(f"{breakdown.value:.3f}", style=f"bold {_colour(breakdown.value)}")
     if breakdown.cause:
-        head.append(f"  {breakdown.cause}", style="magenta" if breakdown.value is None else "red")
+        head.append(f"  {visible(breakdown.cause)}", style="magenta" if breakdown.value is None else "red")
     head.append(f"  (assurance: {breakdown.assurance})", style="dim")
     return head
 
@@ -39,7 +40,7 @@ def _grow(tree: Tree, parts: tuple[Part, ...]) -> None:
     for part in parts:
         line = Text(f"{_label(part):<{width}}  ", style="bold" if part.role is Role.PART else "")
         line.append(f"{arithmetic(part):<{numbers}}", style=_style(part))
-        line.append(f"  {part.why}" if part.why else "", style="not bold default")
+        line.append(f"  {visible(part.why)}" if part.why else "", style="not bold default")
         _grow(tree.add(line), part.parts)
 
 

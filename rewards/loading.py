@@ -54,7 +54,9 @@ def _run(path: Path, spec: str) -> ModuleType:
         module_spec.loader.exec_module(module)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # a file that exits must not look like work well done
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a file that exits must not look like work well done
         raise UserError(f"reward {spec!r}: {_where(error, path)}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
@@ -64,7 +66,10 @@ def _run(path: Path, spec: str) -> ModuleType:
 def _where(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{error.filename or path}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    file = str(path.resolve())
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if str(Path(frame.filename).resolve()) == file
+    ]
     return f"{path}:{frames[-1].lineno}" if frames else str(path)
 
 

@@ -110,3 +110,47 @@ def test_a_file_that_is_no_evaluation_is_refused(regrade, tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     assert regrade("compare", path, path).is_refusal("rows.jsonl")
+
+
+DAMAGED = {
+    "null": {"temperature": None},
+    "text": {"temperature": "warm"},
+    "infinite": {"reward": float("inf")},
+    "not a number": {"reward": float("nan")},
+    "a part": {"parts": [1, None]},
+    "parts": {"parts": "abc"},
+    "an object": {"task": {}},
+    "half a sample": {"sample": 1.5},
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize(
+    "verb", [["compare"], ["report"], ["explain"], ["rewards", "audit"], ["rescore"]], ids=" ".join
+)
+def test_a_damaged_row_is_one_line_for_every_verb(regrade, run, verb, change):
+    path = Run(run).evaluation("rl")
+    lines = path.read_text().splitlines()
+    lines[3] = json.dumps(json.loads(lines[3]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    more = ["--reward", "tests"] if verb == ["rescore"] else []
+    assert regrade(*verb, run, *more).is_refusal("rl.jsonl", "4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"policies": [1]}', '{"policies": {"a": {"role": "baseline", "best_temperature": null}}}', "[" * 200_000, "{"],
+    ids=["a list", "null", "deep", "torn"],
+)
+def test_a_damaged_manifest_is_one_line(regrade, run, text):
+    (run / "manifest.json").write_text(text)
+    assert regrade("compare", run).is_refusal("manifest.json")
+    (run / "evaluations" / "rl.jsonl").write_text(f"{text}\n")
+    assert regrade("compare", run / "evaluations" / "rl.jsonl", run / "evaluations" / "sft.jsonl").is_refusal(
+        "rl.jsonl"
+    )
+
+
+def test_of_a_single_task_no_choice_is_asked(regrade, tmp_path):
+    rows = write(tmp_path / "one.jsonl", "sft", fixes=1, breaks=0, tasks=1)
+    assert "sft on t0" in regrade("explain", rows).out

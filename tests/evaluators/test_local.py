@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_a_file_or_class_stands_for_its_failing_tests(repository, task, tmp_path
 def test_a_test_that_passes_already_is_a_mistake(repository, task, tmp_path):
     with pytest.raises(UserError, match=r"test_add_nothing' passes already"):
         make(repository, task.pass_to_pass[0], cache=tmp_path / "cache")
+
+
+def test_without_any_test_that_passes_there_is_nothing_to_judge_by(write_files, tmp_path):
+    tree = write_files({"code.py": "x = 1\n", "test_it.py": "import code\ndef test_x(): assert code.x == 2\n"})
+    with pytest.raises(UserError, match=r"none of the 1 tests of the repository passes .* --fail-to-pass"):
+        make(tree.root, cache=tmp_path / "cache")
+    made, _ = make(tree.root, "test_it.py", cache=tmp_path / "cache")
+    assert (made.fail_to_pass, made.pass_to_pass) == (("test_it.py::test_x",), ())
+
+
+def test_pipes_and_sockets_are_no_part_of_the_tree(write_files):
+    tree = write_files({"code.py": "x = 1\n"})
+    os.mkfifo(tree.root / "pipe")
+    assert tree.paths() == ["code.py"]
+    assert tree.digest == type(tree)(tree.root).digest
+
+
+def test_a_cache_that_can_not_be_made_is_told_before_anything_runs(repository, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"the cache folder .* can't be used .*REGRADE_CACHE"):
+        make(repository, cache=tmp_path / "file" / "cache")
 
 
 def test_a_src_layout_and_a_plugin_less_configuration_are_found(write_files, tmp_path):

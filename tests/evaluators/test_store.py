@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -155,6 +156,21 @@ def test_a_file_that_is_no_store_is_a_mistake(tmp_path):
     (tmp_path / "evidence.sqlite").write_text("something else entirely, and longer than a header of a database\n" * 20)
     with pytest.raises(UserError, match=r"evidence store .* can't be used .*delete it"):
         EvidenceStore(tmp_path / "evidence.sqlite")
+
+
+def test_a_store_that_is_damaged_inside_is_a_mistake(tmp_path):
+    path = tmp_path / "evidence.sqlite"
+    store = EvidenceStore(path)
+    for number in range(2000):
+        store.put(str(number).encode(), Own((str(number) * 20,)))
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    again = EvidenceStore(path)
+    with pytest.raises(UserError, match=r"evidence.sqlite' can't be used .*REGRADE_CACHE"):
+        again.get(b"7", Own, a_task())
+    again.close()
 
 
 def test_a_cache_that_can_not_be_made_is_a_mistake(tmp_path):

@@ -16,6 +16,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def created(path):
+    """A patch that makes a file."""
+    return f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+
+
 def test_a_patch_changes_what_it_says_and_nothing_else(task, fix):
     workspace = prepare(task, fix)
     assert "return a + b" in workspace.after.read("calculator.py")
@@ -70,7 +75,15 @@ def test_tests_and_configuration_stay_pristine(task):
             "\\ No newline at end of file\n",
             "a link",
         ),
+        (created("a" * 300), "too long"),
+        (created("d/" * 600 + "x"), "too long"),
+        (created("calculator.py/x.py"), "'calculator.py' is a file, not a folder"),
+        (created("tests"), "a folder of that name"),
+        ("--- a/calculator.py\r\n+++ b/calculator.py\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n", "CR LF"),
+        ("diff --git a/sub b/sub\nnew file mode 160000\n" + created("sub"), "submodule"),
+        (created("x") + "+" * (5 << 20), "the patch has 5 MB, and 4 is the most"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_what_does_not_apply_is_refused_with_the_reason(task, text, reason):
     with pytest.raises(PatchError, match=reason):

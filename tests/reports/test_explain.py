@@ -85,3 +85,12 @@ def test_unscored_is_shown_as_unscored_with_its_cause() -> None:
 def test_colours_only_where_they_are_wanted() -> None:
     assert "\x1b[" in shown(small_diff, colours=True)
     assert "\x1b[" not in shown(small_diff)
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    message = "\x1b[2K\x1b[1A 1.000 \x00 \u202e \ud800 caf\u00e9"
+    run = TestRun({"t.py::a": TestOutcome(TestStatus.FAILED, message)}, ("t.py::a",), ())
+    text = shown(OUTCOME, EvidenceSet({TestRun: run}), title="\x1b]0;title")
+    assert r"\x1b[2K\x1b[1A 1.000 \x00 \u202e \ud800 café" in text
+    assert r"\x1b]0;title" in text
+    assert not set(text) & set("\x1b\x00\u202e\ud800")

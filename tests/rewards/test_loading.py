@@ -93,11 +93,13 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
         ("{folder}/broken.py:x", r"broken.py:2: SyntaxError"),
         ("{folder}/raising.py:x", r"raising.py:3: ZeroDivisionError"),
         ("{folder}/leaving.py:x", r"leaving.py:2: SystemExit: 0"),
+        ("{folder}/stopping.py:x", r"stopping.py:1: BaseException: stop"),
         ("{folder}/untyped.py:x", "reward 'small'.*annotate it"),
     ],
 )
 def test_what_cannot_be_loaded_is_told_in_one_line(file: Path, spec: str, said: str) -> None:
     (file.parent / "text.txt").write_text("x")
+    (file.parent / "stopping.py").write_text("raise BaseException('stop')\n")
     (file.parent / "broken.py").write_text("x = 1\ndef f(:\n")
     (file.parent / "raising.py").write_text("x = 1\n\ny = 1 / 0\n")
     (file.parent / "leaving.py").write_text("import sys\nsys.exit(0)\n")
@@ -105,6 +107,13 @@ def test_what_cannot_be_loaded_is_told_in_one_line(file: Path, spec: str, said: 
     with pytest.raises(UserError, match=said) as caught:
         load_reward(spec.format(file=file, folder=file.parent))
     assert not re.search(r"\n", str(caught.value))
+
+
+def test_a_relative_path_is_told_with_its_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "raising.py").write_text("x = 1\n1 / 0\n")
+    monkeypatch.chdir(file.parent)
+    with pytest.raises(UserError, match=r"raising.py:2: ZeroDivisionError"):
+        load_reward("raising.py:x")
 
 
 def test_importing_the_rewards_runs_nothing_heavy() -> None:
