@@ -33,7 +33,7 @@ class DemoSettings:
     """At which tests-only tasks are tried, by expert iteration and by GRPO."""
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 270
+    tasks_per_round: int = 200
     round_samples: int = 2
     """Attempts at a task of a round: an answer of another task teaches more than another attempt at the same one."""
     round_steps: int = 24
@@ -46,7 +46,7 @@ class DemoSettings:
     prompts_per_step: int = 4
     steps_per_generation: int = 16
 
-    upper_bound_steps: int = 60
+    upper_bound_steps: int = 40
     preferences: int = 72
     reward_model_steps: int = 3
 
