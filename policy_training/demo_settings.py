@@ -33,7 +33,7 @@ class DemoSettings:
     """At which tests-only tasks are tried, by expert iteration and by GRPO."""
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 200
+    tasks_per_round: int = 270
     round_samples: int = 2
     """Attempts at a task of a round: an answer of another task teaches more than another attempt at the same one."""
     round_steps: int = 24

@@ -30,8 +30,8 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
     Raises:
         PatchError: the text is no patch.
     """
-    signs = [sign for file in patch.files for sign in _signs(file, before, task)]
-    signs.extend(_links(patch))
+    found = [sign for file in patch.files for sign in _signs(file, before, task)]
+    signs = list(dict.fromkeys([*found, *_links(patch)]))
     ignored = dict.fromkeys(file.path for file in patch.files if not counts(file.path, task))
     signs.sort(key=lambda sign: not sign.conclusive)  # stable: the grave ones first, each in the order of the patch
     return Integrity(signs=tuple(signs), ignored_files=tuple(ignored))
