@@ -19,6 +19,8 @@ def evidence_types(function: Callable[..., object]) -> dict[str, type]:
     """
     if not inspect.isfunction(function):
         raise RewardError(f"@reward is for functions, not {function!r}: write `@reward` above a `def`")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise _wrong(function, "is asynchronous or a generator", "write a plain `def` that returns a Score")
     hints = _hints(function)
     parameters = inspect.signature(function).parameters
     if not parameters:

@@ -114,6 +114,9 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
     def __len__(self) -> int:
         return len(self.tests.ids)
 
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
     @cached_property
     def not_good(self) -> tuple[str, ...]:
         """The tests that neither passed nor were beyond the reach of the change."""

@@ -53,9 +53,19 @@ def unknown(diff: Nowhere) -> Score:  # type: ignore[name-defined]  # noqa: F821
     return Score(1.0)
 
 
+async def later(diff: Diff) -> Score:
+    return Score(1.0)
+
+
+def one_by_one(diff: Diff) -> Score:  # type: ignore[misc]
+    yield Score(1.0)
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (later, "asynchronous or a generator"),
+        (one_by_one, "write a plain `def`"),
         (no_parameters, "takes no evidence"),
         (no_annotation, "does not say which evidence 'diff' is"),
         (no_score, "write `-> Score:`"),
