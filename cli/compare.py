@@ -91,7 +91,8 @@ def _of_role(run: Run, role: str) -> str:
     if len(policies) == 1:
         return next(iter(policies))
     listed = ", ".join(f"{name} ({entry.role})" for name, entry in policies.items()) or "none"
-    raise UserError(f"{run.folder}: {len(found)} policies are its {role}; choose with --{role}-policy from: {listed}")
+    count = f"{len(found)} policies are" if found else "no policy is"
+    raise UserError(f"{run.folder}: {count} its {role}; choose with --{role}-policy from: {listed}")
 
 
 def _no_policy(source: Path, name: str, run: Run) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,11 @@ from regrade.datasets.visible_text import visible
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
+
+MANY = 20
+"""Pieces of work from which on each tenth is told."""
+QUIET_SECONDS = (10.0, 20.0, 40.0, *itertools.repeat(60.0, 10_000))
+"""How long nothing may be said, off a terminal, before it is said again what is going on."""
 
 
 def stdout() -> Console:
@@ -43,7 +50,7 @@ def one_line(text: object) -> str:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; what is yielded takes (done, total). Off a terminal it prints a line each tenth."""
+    """A progress bar on stderr; what is yielded takes (done, total). Off a terminal it prints lines."""
     with activities() as tell:
         tell(description, 0, 0)
         yield lambda done, total: tell(description, done, total)
@@ -54,7 +61,8 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
     """As `progress`, for work of several kinds: what is yielded takes (what is being done, done, total or 0)."""
     console = stderr()
     if not console.is_terminal:
-        yield _tenths()
+        with _lines() as tell_lines:
+            yield tell_lines
         return
     from rich.progress import (
         BarColumn,
@@ -77,13 +85,37 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def _tenths() -> Callable[[str, int, int], None]:
+@contextmanager
+def _lines() -> Iterator[Callable[[str, int, int], None]]:
+    """For a log: a line each tenth of long work, and where it stands whenever nothing was said for a while."""
     shown: dict[str, int] = {}
+    latest = [""]
+    said = threading.Event()
+    done_with = threading.Event()
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+        said.set()
 
     def tell(description: str, done: int, total: int) -> None:
+        latest[0] = f"{description}: {done}/{total}" if total else f"{description} ..."
         tenth = 10 * done // max(total, 1)
-        if tenth > shown.get(description, 0) and total >= 20:  # less is over before anyone wonders
+        if tenth > shown.get(description, 0) and total >= MANY:
             shown[description] = tenth
-            typer.echo(f"{description}: {done}/{total}", err=True)
+            say(latest[0])
 
-    return tell
+    def beat() -> None:
+        for silence in QUIET_SECONDS:
+            said.clear()
+            if done_with.wait(silence):
+                return
+            if latest[0] and not said.is_set():
+                typer.echo(latest[0], err=True)
+
+    heart = threading.Thread(target=beat, name="progress", daemon=True)
+    heart.start()
+    try:
+        yield tell
+    finally:
+        done_with.set()
+        heart.join()

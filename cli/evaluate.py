@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 AsRole = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
 TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks; default: the ready-made ones.")]
 Split = Annotated[
-    str | None, typer.Option(help="Of the ready-made tasks: demonstrations, tests_only, validation, held_out.")
+    str | None,
+    typer.Option(help="Of the ready-made tasks: demonstrations, tests_only, validation or held_out (default)."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, drawn by the seed.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, drawn by --seed.")]
 
 
 def evaluate(
@@ -39,9 +40,11 @@ def evaluate(
     tasks: TaskSource = None,
     split: Split = None,
     limit: Limit = None,
-    temperature: Annotated[list[float] | None, typer.Option(min=0.0, help="Repeat for a sweep; 0 is greedy.")] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(min=0.0, help="Repeat for a sweep; default 0, greedy.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts at each task and temperature (greedy: one).")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling, and of what --limit draws.")] = 0,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,

@@ -41,10 +41,10 @@ def rescore(
         for record in summary.to_dict("records"):
             print_json({key: None if value != value else value for key, value in record.items()})
         return
-    _print(summary, chosen.name)
+    _print(summary, reward)
     attempts = sum(len(after) for _, after in found.values())
     patches = len({(row["task_digest"], row["patch_digest"]) for _, after in found.values() for row in after})
-    stderr().print(f"{attempts:,} attempts, {patches:,} different patches, {seconds:.2f} s", style="dim")
+    stderr().print(f"{attempts:,} attempts, {patches:,} different patches of tasks, {seconds:.2f} s", style="dim")
 
 
 def _summary(found: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a task on
 
 @app.command("list")
 def list_tasks(source: Source = "builtin", split: Split = None, json: AsJson = False) -> None:
-    """List tasks with how many tests they have to mend and to keep, and count them by repository."""
+    """List tasks, each with its tests to mend and to keep."""
     tasks = load(source, split)
     if json:
         for task in tasks:
@@ -48,7 +48,7 @@ def show(
     reference: Annotated[bool, typer.Option("--reference", help="Show the reference patch too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Show one task: what is asked, where, which tests decide, and what one of them says now."""
+    """Show one task: what is asked, where, and by which tests."""
     task = find(load(source, None), task_id, source)
     patch = task.reference.text if reference and task.reference else None
     if json:

@@ -11,7 +11,7 @@ of the reward; the shares add up to 1 (the covariance decomposition of a sum). A
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,8 @@ def _explained(outcomes: np.ndarray[Any, Any], moved: np.ndarray[Any, Any]) -> f
 
 def _warned(found: Audit) -> Audit:
     said = []
+    if not found.groups:
+        return replace(found, warnings=("no task has two attempts, and only between those does a trainer compare",))
     if found.outcome_share is None:
         said.append("the reward is the same for all attempts at a task: a trainer that compares them learns nothing")
     elif found.outcome_share < SWAMPED:
@@ -205,4 +207,4 @@ def _warned(found: Audit) -> Audit:
         for (one, other), value in found.correlations.items()
         if value > ALIKE
     ]
-    return Audit(**{**found.__dict__, "warnings": tuple(said)})
+    return replace(found, warnings=tuple(said))

@@ -75,6 +75,8 @@ def baseline(
     python = python_for(requirements, cache or default_cache())
     limits = limits or Limits(wall_seconds=600.0)
     scratch = scratch_folder()
+    if progress:
+        progress(0, runs + 1)
     try:
         (scratch / BYTECODE).mkdir()
         (scratch / BYTECODE).chmod(0o777)

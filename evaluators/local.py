@@ -4,6 +4,7 @@ passing.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -86,6 +87,12 @@ def local_task(
     for place, why in found.collection_errors.items():
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
     wanted = _fail_to_pass(fail_to_pass, found)
+    failing = [test for test in found.failing if _fails(test, found)]
+    if failing and not fail_to_pass:
+        tell(
+            f"{len(failing)} of its tests fail as the repository stands and count for nothing: name those that the "
+            f"patch is to mend with --fail-to-pass, such as {failing[0]!r}"
+        )
     guarded = tuple(test for test in found.stable if test not in wanted)
     if not wanted and not guarded:
         raise UserError(
@@ -204,9 +211,11 @@ def _fail_to_pass(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
                 f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
             )
         if not below and name.split("::")[0] not in found.collection_errors:
+            close = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "give its id as pytest prints it"
             raise UserError(
-                f"the repository has no test {name!r}: give its id as pytest prints it (tests that a patch brings "
-                "along are not taken; add the test to the repository first)"
+                f"the repository has no test {name!r}: {advice} (Tests that a patch brings along are not taken; add "
+                "the test to the repository first.)"
             )
         wanted.update(dict.fromkeys(failing or [name]))
     return tuple(wanted)

@@ -115,6 +115,8 @@ class Demo:
             scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun})
             tell(3, 3)
         self.run.record_tasks(self.tasks.held_out)
+        packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
+        self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
         self.run.update(inputs=self.tasks.digests(), sandbox=scorer.sandbox.name, assurance=scorer.assurance)
 
     # ------------------------------------------------------------ training
@@ -298,7 +300,7 @@ class Demo:
     def _log(self, phase: str, tell: Callable[[int, int], None] | None, steps: int) -> StepLog:
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
             if tell is not None:
-                tell(step, max(step, steps))
+                tell(step, max(step, steps) if steps else 0)  # a budget of time has no number of steps
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]

@@ -207,7 +207,7 @@ def _sentence(pair: Pair) -> str:
     clean, broke = found.metrics[m.FIX_AND_CLEAN.name], found.metrics[m.BREAKAGE_INCIDENCE.name]
     return (
         f"{'Against the control, ' if pair.baseline.role == 'control' else ''}"
-        f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} held-out tasks without breaking "
+        f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} tasks without breaking "
         f"anything, {pair.baseline.label} {percent(clean.baseline)}: {points(clean)}. It breaks something in "
         f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
     )

@@ -141,7 +141,7 @@ def load_results(folder: Path, margin: float = MARGIN) -> Results:
     for name, entry in manifest.policies.items():
         rows = table(read(run.evaluation(name)), str(run.evaluation(name)))
         if not len(rows):
-            remarks.append(f"{entry.label or name} has not been evaluated on the held-out tasks.")
+            remarks.append(f"{entry.label or name} has not been evaluated on the tasks.")
             continue
         policy = PolicyResult(name, entry, rows)
         policies.append(policy)

@@ -26,7 +26,7 @@ WIDE = 96
 
 def print_policies(results: Results, console: Console) -> None:
     """Every policy at its own best temperature: rates with 95 % intervals below, and the number of attempts."""
-    console.print(f"{results.n_tasks} held-out tasks", style="bold")
+    console.print(f"{results.n_tasks} tasks", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("policy", overflow="fold")
     for metric in SHOWN:

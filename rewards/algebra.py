@@ -9,7 +9,7 @@ other parts of its sum, in proportion to theirs. Evidence that could *not be gat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, NamedTuple, ParamSpec
@@ -172,7 +172,7 @@ class Sum(Reward):
             return Judgement(None, why or "every weight is 0", tuple(_silent(term, found) for _, term, found in judged))
         stretch = sum(weight for weight, _ in self.terms) / applicable
         parts = tuple(_weighted(weight * stretch, term, found) for weight, term, found in judged)
-        return Judgement(total(parts), _renormalised(stretch), parts)
+        return Judgement(total(parts), _renormalised(stretch, judged), parts)
 
 
 @dataclass(frozen=True)
@@ -380,8 +380,11 @@ def _adjusted(inner: Reward, found: Judgement, value: float, label: str) -> Judg
     return Judgement(value, found.why, parts)
 
 
-def _renormalised(stretch: float) -> str:
-    return "" if stretch == 1.0 else f"weights renormalised by {stretch:.3f}: some parts are not applicable"
+def _renormalised(stretch: float, judged: Iterable[tuple[float, Reward, Judgement]]) -> str:
+    missing = [term.name for weight, term, found in judged if found.value is None and weight]
+    if not missing:
+        return ""
+    return f"weights x {stretch:.3f}, since {' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not apply"
 
 
 def _bracketed(term: Reward) -> str:

@@ -144,8 +144,8 @@ class Breakdown:
 
 
 def total(parts: tuple[Part, ...]) -> float:
-    """The sum of the contributions, free of the order of summation."""
-    return math.fsum(part.contribution for part in parts)
+    """The sum of the contributions, free of the order of summation, and without the last bits that weights leave."""
+    return round(math.fsum(part.contribution for part in parts), 12)
 
 
 def arithmetic(part: Part) -> str:

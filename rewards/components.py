@@ -163,8 +163,8 @@ def impact(reach: Impact, run: TestRun) -> Score:
 
 
 def _tally(run: TestRun) -> str:
-    wanted = f"fixed {len(run.fixed)} of {len(run.fail_to_pass)}, " if run.fail_to_pass else ""
-    return f"{wanted}broke {len(run.broken) or 'none'} of {len(run.pass_to_pass)}"
+    wanted = f"fixed {len(run.fixed)} of {len(run.fail_to_pass)}" if run.fail_to_pass else "no test was to be mended"
+    return f"{wanted}, broke {len(run.broken) or 'none'} of {len(run.pass_to_pass)}"
 
 
 def _first_failure(run: TestRun) -> str:

@@ -56,7 +56,8 @@ class Docker:
             client = docker.APIClient(timeout=20, **docker.utils.kwargs_from_env())
             client.ping()
         except docker.errors.DockerException as error:
-            return f"no Docker engine answers ({_first_line(error)}): start one (`dockerd`) or set $DOCKER_HOST"
+            reason = "" if "No such file" in str(error) else f" ({_first_line(error)})"
+            return f"no Docker engine answers{reason}: start one (`dockerd`) or set $DOCKER_HOST"
         try:
             _remove_leftovers(client)
             session = ContainerSession(

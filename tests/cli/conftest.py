@@ -67,11 +67,11 @@ class Outcome:
     err: str
 
     def is_refusal(self, *words: str) -> bool:
-        """It ended with code 2, nothing on stdout, and one line on stderr that holds the words."""
+        """It ended with code 2, nothing on stdout, and on stderr one line of error, the last, that holds the words."""
         assert self.code == 2, (self.out, self.err)
         assert self.out == ""
-        lines = self.err.strip().splitlines()
-        assert len(lines) == 1, self.err
+        lines = self.err.strip().splitlines()[-1:]
+        assert self.err.count("error: ") == 1, self.err
         assert lines[0].startswith("error: ")
         for word in words:
             assert word in lines[0], lines[0]

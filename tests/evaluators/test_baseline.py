@@ -114,7 +114,7 @@ def test_stable_flaky_and_failing_tests_are_told_apart(write_files):
     assert found.flaky == ("test_it.py::test_flaky",)
     assert found.failing == ("test_it.py::test_fails", "test_it.py::test_skipped")
     assert found.collection_errors == {"test_broken.py": "ModuleNotFoundError: No module named 'nothing_like_it'"}
-    assert told == [(number, 13) for number in range(1, 14)]
+    assert told == [(number, 13) for number in range(14)]
 
 
 def test_a_test_whose_id_is_another_one_tomorrow_is_not_stable(write_files):

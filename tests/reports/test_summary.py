@@ -53,7 +53,7 @@ def test_an_unfinished_run_shows_what_it_has(finished_run, tmp_path):
     assert [pair.key for pair in results.pairs] == ["rl_vs_sft"]
     assert results.remarks == (
         "SFT has no rows at its best temperature, 0.3: its figures are those at 0.",
-        "SFT, equal time has not been evaluated on the held-out tasks.",
+        "SFT, equal time has not been evaluated on the tasks.",
     )
     assert summary(folder)["policies"]["sft"]["temperature"] == 0.0
     for name in ("sft", "rl", "no-op"):
