@@ -79,24 +79,22 @@ ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 
 
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
-Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
-"""Finite: 1e999 reads as infinite."""
 
 
 class _Part(msgspec.Struct):
     """A part of a reward's breakdown."""
 
     name: str
-    value: Number | None
-    weight: Number
-    contribution: Number
+    value: float | None
+    weight: float
+    contribution: float
     why: str
     parts: list[_Part] = []
 
 
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLAGS, bool),
-    **dict.fromkeys(NUMBERS, Number | None), "broken_tests": list[str] | None, "parts": list[_Part] | None,
+    **dict.fromkeys(NUMBERS, float | None), "broken_tests": list[str] | None, "parts": list[_Part] | None,
     "policy": str, "task": str, "temperature": Annotated[float, msgspec.Meta(ge=0, le=1e300)],
 }  # fmt: skip
 _Row = msgspec.defstruct("_Row", [(name, _TYPES[name]) for name in COLUMNS])

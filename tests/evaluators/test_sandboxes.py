@@ -143,7 +143,7 @@ def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_p
 def test_an_engine_that_does_not_answer_says_so(monkeypatch):
     pytest.importorskip("docker")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    with pytest.raises(UserError, match=r"sandbox docker: no Docker engine answers .*start one"):
+    with pytest.raises(UserError, match=r"sandbox docker: no Docker engine answers: start one"):
         choose("docker")
 
 
