@@ -82,13 +82,15 @@ def find_task(question: Question, patches: Mapping[str, Patch]) -> Task:
     """
     if question.tasks is None and question.task is None:
         return _local(question, patches)
-    from regrade.cli.tasks import find, load
+    from regrade.cli.tasks import load, load_one
 
     source = "builtin" if question.tasks is None else str(question.tasks)
-    found = load(source, None)
-    if question.task is None and len(found) > 1:
-        raise UserError(f"{source} holds {len(found)} tasks, such as {found[0].id!r}: choose one with --task")
-    task = found[0] if question.task is None else find(found, question.task, source)
+    if question.task is None:
+        task, *others = load(source, None)
+        if others:
+            raise UserError(f"{source} holds {len(others) + 1} tasks, such as {task.id!r}: choose one with --task")
+    else:
+        task = load_one(source, question.task)
     check_applies(patches, task)
     return task
 

@@ -10,7 +10,6 @@ import typer
 
 from regrade.cli.console import activities, print_json, progress
 from regrade.cli.score import SandboxName, Workers
-from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -49,7 +48,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Show one task: what is asked, where, and by which tests."""
-    task = find(load(source, None), task_id, source)
+    task = load_one(source, task_id)
     patch = task.reference.text if reference and task.reference else None
     if json:
         print_json({**details(task), **({"reference": patch} if reference else {})})
@@ -135,13 +134,12 @@ def load(source: str, split: str | None) -> list[Task]:
         return load_tasks(source, split=split, progress=tell)
 
 
-def find(tasks: list[Task], task_id: str, source: str) -> Task:
-    for task in tasks:
-        if task.id == task_id:
-            return task
-    raise UserError(
-        f"{source}: no task {task_id!r} among {len(tasks)}, such as {tasks[0].id!r}: see `regrade tasks list`"
-    )
+def load_one(source: str, task_id: str) -> Task:
+    """The task of that id. Raises UserError."""
+    from regrade.datasets.recipes import load_task
+
+    with progress("fetching its package") as tell:
+        return load_task(source, task_id, progress=tell)
 
 
 def summary(task: Task) -> dict[str, Any]:

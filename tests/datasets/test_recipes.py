@@ -29,7 +29,7 @@ from regrade.datasets.recipe_format import (
     to_ranges,
     write_recipes,
 )
-from regrade.datasets.recipes import BUILTIN, load_tasks
+from regrade.datasets.recipes import BUILTIN, load_task, load_tasks
 from regrade.datasets.splits import SPLITS, split_of
 from regrade.datasets.tasks import Tree
 
@@ -95,6 +95,16 @@ def test_a_task_is_rebuilt(cache: Path, tmp_path: Path) -> None:
     mended = apply_patch(task.base, task.reference)
     assert mended.read("inflection/__init__.py") == SOURCE
     assert mended.digest == Tree(task.base.root).digest != task.base.digest
+
+
+def test_one_task_is_loaded_by_its_id(cache: Path, tmp_path: Path) -> None:
+    write_recipes(_recipes(), tmp_path / "recipes")
+    everything = load_tasks(tmp_path / "recipes", cache=cache)
+    assert [load_task(tmp_path / "recipes", task.id, cache=cache).digest for task in everything] == [
+        task.digest for task in everything
+    ]
+    with pytest.raises(UserError, match=rf"no task 'inflection/nothing' among {len(everything)}, such as 'inflection"):
+        load_task(tmp_path / "recipes", "inflection/nothing", cache=cache)
 
 
 def test_altered_sources_are_noticed(cache: Path, tmp_path: Path) -> None:
