@@ -17,7 +17,7 @@ from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
 from regrade.reports.results import Pair, PolicyResult, Results
-from regrade.reports.wording import percent, signed, temperature
+from regrade.reports.wording import NO_BREAK, percent, signed, temperature
 from regrade.rewards.breakdown import Role as PartRole
 from regrade.rewards.evidence import End
 
@@ -196,8 +196,16 @@ def _headline(pairs: Sequence[Pair]) -> str:
     if not pairs:
         return ""
     who = pairs[0].candidate
-    said = [VERDICTS[pair.best.verdict].format(pair.baseline.label) for pair in pairs if pair.candidate is who]
-    return f"{who.label} {', '.join(said[:-1])}{' and ' if said[1:] else ''}{said[-1]}"
+    against: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.candidate is who:
+            against.setdefault(pair.best.verdict, []).append(pair.baseline.label)
+    said = [VERDICTS[verdict].format(_listed(labels, "or")) for verdict, labels in against.items()]
+    return f"{who.label} {_listed(said, 'and')}"
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _sentence(pair: Pair) -> str:
@@ -205,12 +213,13 @@ def _sentence(pair: Pair) -> str:
     if not found.metrics:
         return f"{found.reason[:1].upper()}{found.reason[1:]}."
     clean, broke = found.metrics[m.FIX_AND_CLEAN.name], found.metrics[m.BREAKAGE_INCIDENCE.name]
-    return (
+    text = (
         f"{'Against the control, ' if pair.baseline.role == 'control' else ''}"
         f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} tasks without breaking "
         f"anything, {pair.baseline.label} {percent(clean.baseline)}: {points(clean)}. It breaks something in "
         f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
     )
+    return text.replace(" %", f"{NO_BREAK}%")
 
 
 def points(found: Difference) -> str:
