@@ -21,7 +21,7 @@ def explain(
         str, typer.Argument(metavar="PATCH|RUN", help="A patch file, or a run's folder or a .jsonl file of rows.")
     ],
     task_id: Annotated[
-        str | None, typer.Argument(metavar="[TASK_ID]", help="Of a run: the task whose attempt to explain.")
+        str | None, typer.Argument(metavar="TASK_ID", help="Of a run: the task whose attempt to explain.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Of a run: the policy; default: the run's candidate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of a run: default is the policy's best.")] = None,

@@ -12,9 +12,7 @@ from regrade.cli.console import print_json, stdout
 if TYPE_CHECKING:
     from regrade.rewards.breakdown import Breakdown
 
-Patches = Annotated[
-    list[str], typer.Argument(metavar="PATCH...", help="Files with a unified diff; - is standard input.")
-]
+Patches = Annotated[list[str], typer.Argument(metavar="PATCH", help="Files with a unified diff; - is standard input.")]
 Repo = Annotated[Path, typer.Option(help="The repository that the patches are for, as it lies there.")]
 FailToPass = Annotated[
     list[str] | None, typer.Option(help="Id of a test that fails now and must pass; repeat for more.")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
 
 INVALID = 2
+MOST_SHOWN = 8
 
 app = typer.Typer(
     help="List, show, validate or build tasks.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -57,7 +58,9 @@ def show(
     lines = [f"{task.id} ({task.repository})", f"asked:    {task.instruction}", f"where:    {place}"]
     if task.failure:
         lines.append("failure:  " + task.failure.strip().replace("\n", "\n          "))
-    lines += [f"must pass: {test}" for test in task.fail_to_pass]
+    lines += [f"must pass: {test}" for test in task.fail_to_pass[:MOST_SHOWN]]
+    if (more := len(task.fail_to_pass) - MOST_SHOWN) > 0:
+        lines.append(f"must pass: {more} more (all with --json)")
     lines.append(f"must keep passing: {len(task.pass_to_pass)} tests")
     typer.echo("\n".join(lines))
     if patch:
