@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,7 +118,8 @@ def _safe(path: str, prefix: str) -> str:
         raise PatchError(
             f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"
         )
-    if len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in pure.parts):
+    longest = max((len(part.encode("utf-8", "surrogatepass")) for part in pure.parts), default=0)
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_PATH or longest > LONGEST_NAME:
         raise PatchError(f"the path {name[:40]!r}... is too long for a file")
     return str(pure)
 

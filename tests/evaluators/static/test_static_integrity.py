@@ -289,7 +289,7 @@ def test_very_deep_code_is_walked(patched: Make) -> None:
     assert [sign.line for sign in patched(BASE, {"pkg/a.py": deep}).probe(integrity).signs] == [8]
 
 
-@pytest.mark.parametrize("deep", ["'a'" + " + 'a'" * 3000, "bool(" * 90 + "1" + ")" * 90], ids=["a sum", "calls"])
-def test_very_deep_texts_and_truths_are_left_alone(patched: Make, deep: str) -> None:
+def test_a_very_deep_truth_is_not_looked_into(patched: Make) -> None:
+    deep = "bool(" * 90 + "1" + ")" * 90
     code = f"{CODE}class C:\n    def __eq__(self, other):\n        return {deep}\n"
     assert patched(BASE, {"pkg/a.py": code}).probe(integrity).signs == ()
