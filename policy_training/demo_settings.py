@@ -41,10 +41,10 @@ class DemoSettings:
 
     group_size: int = 6
     """Attempts at a task of GRPO."""
-    grpo_steps: int = 48
+    grpo_steps: int = 36
     grpo_learning_rate: float = 4e-5
     prompts_per_step: int = 4
-    steps_per_generation: int = 16
+    steps_per_generation: int = 12
 
     upper_bound_steps: int = 40
     preferences: int = 72
