@@ -33,6 +33,7 @@ def explain(
     tasks: TaskFile = None,
     task: TaskId = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, to be put into any page.")] = False,
 ) -> None:
     """Show where a score came from, part by part.
 
@@ -40,6 +41,8 @@ def explain(
 
     A patch that was scored before is explained from stored evidence: no test is run again.
     """
+    if json and html:
+        raise UserError("--json and --html are two forms of one answer: choose one")
     if Path(source).is_dir() or source.endswith(".jsonl"):
         title, breakdown = recorded(Path(source), task_id, policy, temperature, sample)
     else:
@@ -52,7 +55,12 @@ def explain(
         question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers=None, full=True)
         (verdict,) = score_files([source], question)
         title, breakdown = verdict.source, verdict.breakdown
-    show(breakdown, json, of=title)
+    if html:
+        from regrade.reports.explain import explanation_html
+
+        typer.echo(explanation_html(breakdown, title))
+    else:
+        show(breakdown, json, of=title)
 
 
 def recorded(

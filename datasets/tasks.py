@@ -116,7 +116,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class TestSuite:
-    """How the tests of a repository are run with pytest."""
+    """How the tests of a repository are run."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
@@ -137,8 +137,14 @@ class TestSuite:
         "setup.cfg",
         "pyproject.toml",
         "**/.coveragerc",
+        "**/__tests__/**",
+        "**/*.test.*",
+        "**/*.spec.*",
+        "**/*_test.go",
     )
     """Globs of the files that are always taken from the pristine tree (matched with the root-relative path)."""
+    runner: str = "pytest"
+    """`pytest`, or `node`: Node's own test runner, a process for each file of `paths`."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
     """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators.environments import python_for
+from regrade.evaluators.environments import installed_packages, python_for
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.scratch import remove, scratch_folder
@@ -81,7 +81,13 @@ def baseline(
         (scratch / BYTECODE).mkdir()
         (scratch / BYTECODE).chmod(0o777)
         with Worker(
-            sandbox or choose(), python, scratch, scratch / BYTECODE, writable_bytecode=True, limits=limits
+            sandbox or choose(),
+            python,
+            scratch,
+            scratch / BYTECODE,
+            writable_bytecode=True,
+            limits=limits,
+            packages=installed_packages(suite, tree.root),
         ) as worker:
             replies = []
             for number in range(runs):

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import TestSuite
 
 IDENTITY = (
     "import importlib.metadata as m, json, sys; "
@@ -54,6 +56,26 @@ def _make(requirements: Sequence[str], folder: Path) -> None:
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _run([*install, *requirements], f"installing {', '.join(requirements)}")
         (folder / "complete").touch()
+
+
+def installed_packages(suite: TestSuite, root: Path) -> Path | None:
+    """The folder of packages that lies in a repository without being a part of its tree; None where there is none."""
+    folder = root / "node_modules"
+    return folder if suite.runner == "node" and folder.is_dir() else None
+
+
+@lru_cache(maxsize=256)
+def runner_identity(runner: str, packages: Path | None) -> str:
+    """Version of the program that runs the tests, and of the packages that it finds; empty for pytest."""
+    if runner == "pytest":
+        return ""
+    try:
+        done = subprocess.run([runner, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"the tests need {runner!r}, which does not run here ({error}): install it") from error
+    lock = packages / ".package-lock.json" if packages is not None else None
+    content = lock.read_bytes() if lock is not None and lock.is_file() else b""
+    return f"{done.stdout.strip()} {hashlib.sha256(content).hexdigest()}"
 
 
 def pytest_plugins(python: Path) -> dict[str, str]:

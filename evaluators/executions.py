@@ -69,6 +69,26 @@ def failing_imports(
     return errors
 
 
+def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[str, ...]) -> dict[str, str]:
+    """File -> why its language's own command refuses it (empty: it does not), of those that have such a command."""
+    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="check", paths=files))
+    end, detail = ending(reply, task.limits.wall_seconds)
+    found = {str(record[1]): str(record[2]) for record in reply.records if record[0] == "checked" and len(record) == 3}
+    return found if end is End.COMPLETED else {**found, files[0]: detail}
+
+
+def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
+    """Why the wheel can't be built, in the environment of the task; empty where it can."""
+    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="wheel"))
+    end, detail = ending(reply, task.limits.wall_seconds)
+    if end is not End.COMPLETED:
+        return detail
+    found = [record for record in reply.records if record[0] == "wheel" and len(record) == 3]
+    if not found:
+        return "the backend left without a word"
+    return "" if found[-1][1] == "built" else _clip(str(found[-1][2]))
+
+
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and why in words."""
     last = reply.records[-1] if reply.records else []

@@ -18,6 +18,7 @@ from regrade.evaluators import environments, serialisation
 from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
 from regrade.evaluators.probes import code_version
 from regrade.evaluators.sandboxes import Sandbox, choose
+from regrade.evaluators.static.languages import language_of
 from regrade.evaluators.store import key_of
 from regrade.rewards.evidence import TestStatus
 
@@ -82,7 +83,7 @@ def local_task(
     requirements = _requirements(repo, python)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
-    suite = TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+    suite = _suite(repo, tree, interpreter)
     suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, progress)
     for place, why in found.collection_errors.items():
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
@@ -142,6 +143,26 @@ def _requirements(repo: Path, python: Path | None) -> tuple[str, ...]:
     return ()
 
 
+def _suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
+    """Node's test runner for a repository with a package.json and without Python tests, else pytest."""
+    paths = tree.paths()
+    if (repo / "package.json").is_file() and not any(_is_test(path, ".py") for path in paths):
+        files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
+        if not files:
+            raise UserError(
+                f"{repo} has a package.json and no test file that Node's runner would take (such as test/shop.test.js)"
+            )
+        return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
+    return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+
+
+def _is_test(path: str, *suffixes: str) -> bool:
+    language = language_of(path)
+    if language is None or not path.endswith(suffixes):
+        return False
+    return language.test_pattern.fullmatch(path.rpartition("/")[2]) is not None
+
+
 def _python_path(repo: Path) -> tuple[str, ...]:
     source = repo / "src"
     has_code = source.is_dir() and not (source / "__init__.py").exists() and any(source.rglob("*.py"))
@@ -165,7 +186,9 @@ def _measured(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TestSuite, Baseline]:
     """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them."""
-    identity = environments.identity(python)
+    identity = environments.identity(python) + environments.runner_identity(
+        suite.runner, environments.installed_packages(suite, tree.root)
+    )
     plain = replace(suite, options=(*suite.options, "-o", "addopts="))
     for candidate in (suite, plain):
         key = key_of([tree.digest, repr(candidate), identity, code_version(), sandbox.name, str(runs)]).hex()

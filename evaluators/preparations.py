@@ -13,7 +13,7 @@ from pathlib import Path
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove
-from regrade.evaluators.workers import Preparation, Request, Worker
+from regrade.evaluators.workers import UNPREPARED, Preparation, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""
@@ -38,6 +38,8 @@ def prepare_suite(
     Raises:
         SandboxError, OSError, WorkerDied: see `Worker.run`.
     """
+    if suite.runner != "pytest":
+        return UNPREPARED
     key = hashlib.sha256(f"{digest}{suite!r}".encode()).hexdigest()[:24]
     made = folder / key / "preparation.json"
     if not made.exists():

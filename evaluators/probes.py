@@ -13,7 +13,16 @@ from typing import Any
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.workspaces import is_protected
-from regrade.rewards.evidence import BuildRun, ComplexityDelta, Diff, Impact, Integrity, LintDelta, TestRun
+from regrade.rewards.evidence import (
+    BuildRun,
+    ComplexityDelta,
+    Diff,
+    Impact,
+    Integrity,
+    LintDelta,
+    ReadabilityDelta,
+    TestRun,
+)
 
 StaticProbe = Callable[[Tree, Tree, Patch, Task], Any]
 """(tree before, tree after, patch, task) -> evidence; reads and never executes."""
@@ -32,6 +41,7 @@ STATIC: Mapping[type, StaticProbe] = MappingProxyType(
     {
         LintDelta: _of("lint"),
         ComplexityDelta: _of("complexity"),
+        ReadabilityDelta: _of("readability"),
         Impact: _of("impact"),
         Diff: _of("diff"),
         Integrity: _of("integrity"),
@@ -43,12 +53,14 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
         LintDelta: LintDelta((), (), 0),
         ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0),
+        ReadabilityDelta: ReadabilityDelta(()),
         Impact: Impact((), ()),
         Diff: Diff(0, 0, ()),
         Integrity: Integrity(()),
     }
 )
 """What is known of a text that is no patch: it changes nothing."""
+GRAMMARS = tuple(f"tree-sitter-{name}" for name in ("python", "javascript", "typescript", "go", "rust", "java"))
 NOT_MODULES = frozenset({"setup", "conftest", "conf", "noxfile", "tasks", "fabfile", "__main__"})
 """Names of Python files that do something when they are imported."""
 
@@ -98,11 +110,13 @@ def code_version() -> str:
     """Digest of the code that gathers evidence and of the tools that it uses: a part of every key in the store."""
     whole = hashlib.sha256()
     here = Path(__file__).parent
-    files = [*here.glob("static/*.py"), *here.glob("inside/*.py")]
-    files += [here / f"{name}.py" for name in ("executions", "selection", "workspaces", "probes", "serialisation")]
+    files = [*here.glob("static/**/*.py"), *here.glob("inside/*.py")]
+    files += [
+        here / f"{name}.py" for name in ("executions", "building", "selection", "workspaces", "probes", "serialisation")
+    ]
     for path in sorted(files):
         whole.update(path.name.encode() + path.read_bytes())
-    for tool in ("ruff", "radon", "tree-sitter", "tree-sitter-python"):
+    for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):
         try:
             whole.update(f"{tool}=={version(tool)}".encode())
         except PackageNotFoundError:

@@ -19,7 +19,9 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators import sandboxes
-from regrade.evaluators.executions import failing_imports, not_applied, run_tests
+from regrade.evaluators.building import Builder
+from regrade.evaluators.environments import installed_packages, runner_identity
+from regrade.evaluators.executions import not_applied, run_tests
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import (
@@ -27,13 +29,10 @@ from regrade.evaluators.probes import (
     STATIC,
     StaticProbe,
     code_version,
-    compiled,
-    importable_modules,
     static_evidence,
 )
 from regrade.evaluators.sandboxes import Sandbox, SandboxError
 from regrade.evaluators.scratch import remove, scratch_folder
-from regrade.evaluators.selection import selected_tests
 from regrade.evaluators.store import EvidenceStore, key_of
 from regrade.evaluators.workers import UNPREPARED, Preparation, Worker, WorkerDied
 from regrade.evaluators.workspaces import Workspace, prepare
@@ -128,7 +127,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._workers: list[Worker] = []
         self._preparations: dict[tuple[Path, Path, TestSuite], Preparation] = {}
         self._preparing = threading.Lock()
-        self._base_imports: dict[str, frozenset[str]] = {}
+        self._builder = Builder()
         self._stopping = False
         self.stats = Stats()
 
@@ -251,6 +250,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             self._digests.of_reach(suite),
             task.limits,
             self._environments.identity(task.requirements),
+            runner_identity(suite.runner, installed_packages(suite, base.root)),
         )
         return key_of([repr(parts)]).hex()
 
@@ -335,33 +335,19 @@ class Scorer(AbstractContextManager["Scorer"]):
         return run
 
     def _build(self, work: _Work, workspace: Workspace) -> BuildRun:
-        """Byte-compile, then import every module; what fails to import at the base as well is not held against the
-        patch.
-        """
         task = work.task
-        build = compiled(workspace.before, workspace.after, work.patch, task)
-        if not build.ok or selected_tests(task, workspace) is not None:
-            return build  # a change inside functions that nothing calls on import can't stop an import
-        modules = importable_modules(workspace.after, task)
-        worker, prepared = self._worker(task), self._preparation(task)
-        failing = failing_imports(worker, task, workspace, modules, prepared)
-        self._count_up(executions=1)
-        if failing and work.task_key not in self._base_imports:
-            base = Workspace(task.base, task.base)
-            failing_before = failing_imports(worker, task, base, importable_modules(task.base, task), prepared)
-            self._base_imports[work.task_key] = frozenset(failing_before)
-        new = [
-            f"{module}: {why}" if module else why
-            for module, why in failing.items()
-            if module not in self._base_imports[work.task_key]
-        ]
-        return replace(build, ok=False, error=new[0]) if new else build
+        build, executions = self._builder.build(
+            self._worker(task), task, work.patch, workspace, self._preparation(task), work.task_key
+        )
+        self._count_up(executions=executions)
+        return build
 
     def _worker(self, task: Task) -> Worker:
         """This thread's worker for the task's environment."""
         python = self._environments.python(task.requirements)
+        packages = installed_packages(task.suite, task.base.root)
         held = getattr(self._local, "held", None)
-        if held is not None and held[0] == python:
+        if held is not None and held[0] == (python, packages):
             worker: Worker = held[1]
             return worker
         if held is not None:
@@ -369,9 +355,10 @@ class Scorer(AbstractContextManager["Scorer"]):
         with self._lock:
             scratch = self._scratch / f"worker-{len(self._workers)}"
             scratch.mkdir()
-            worker = Worker(self.sandbox, python, scratch, self._bytecode_folder(python), limits=task.limits)
+            bytecode = self._bytecode_folder(python)
+            worker = Worker(self.sandbox, python, scratch, bytecode, limits=task.limits, packages=packages)
             self._workers.append(worker)
-        self._local.held = (python, worker)
+        self._local.held = ((python, packages), worker)
         return worker
 
     def _bytecode_folder(self, python: Path) -> Path:

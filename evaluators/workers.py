@@ -52,7 +52,8 @@ class Request:
     suite: TestSuite
     limits: Limits
     kind: str = "tests"
-    """`tests`, or `imports`: import the modules and report those that fail."""
+    """`tests`; `imports`: import the modules and report those that fail; `wheel`: build the project's wheel;
+    `check`: see whether the files of `paths` compile."""
     paths: tuple[str, ...] = ()
     """Test files given to pytest; empty: the suite's own paths."""
     select: frozenset[str] | None = None
@@ -116,8 +117,14 @@ class Worker:
         *,
         writable_bytecode: bool = False,
         limits: Limits | None = None,
+        packages: Path | None = None,
     ) -> None:
-        """`scratch`: an existing folder of its own; `bytecode`: a folder of byte code that candidates see."""
+        """
+        Args:
+            scratch: an existing folder of its own.
+            bytecode: a folder of byte code that candidates see.
+            packages: a folder `node_modules` that candidates see beside their tree.
+        """
         self._sandbox = sandbox
         self._python = python
         self._scratch = scratch
@@ -125,6 +132,7 @@ class Worker:
         self._writable_bytecode = writable_bytecode
         self._programs = Mount(_programs(scratch / "programs"), "/regrade")
         self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode) if bytecode and sandbox.isolated else None
+        self._packages = packages
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
         self._buffer = b""
@@ -198,6 +206,12 @@ class Worker:
         mounts = [Mount(self._folder.path, "/repo", writable=True), self._programs]
         if self._bytecode:
             mounts.append(self._bytecode)
+        if self._packages is not None:
+            # In a folder above the tree, where Node looks for packages after the tree's own.
+            if self._sandbox.isolated:
+                mounts.append(Mount(self._packages, f"/{self._packages.name}"))
+            elif not (self._scratch / self._packages.name).exists():
+                (self._scratch / self._packages.name).symlink_to(self._packages)
         environment = dict(ENVIRONMENT)
         if not self._sandbox.isolated:
             (self._scratch / "home").mkdir(exist_ok=True)
@@ -233,6 +247,7 @@ class Worker:
             bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"
         return {
             "kind": request.kind,
+            "runner": request.suite.runner,
             "root": root,
             "python_path": request.suite.python_path,
             "paths": request.paths or request.suite.paths,

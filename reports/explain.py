@@ -1,4 +1,4 @@
-"""Why a patch got its score: the tree of contributions, coloured for a terminal."""
+"""Why a patch got its score: the tree of contributions, coloured for a terminal or as a piece of HTML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from regrade.datasets.visible_text import visible
+from regrade.reports.templating import render
 from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
 
 
@@ -20,6 +21,11 @@ def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
     tree = Tree(_head(breakdown, title), guide_style="dim")
     _grow(tree, breakdown.parts)
     return tree
+
+
+def explanation_html(breakdown: Breakdown, title: str = "") -> str:
+    """The tree as one `<section>` with its own style, to be put into any page; everything in it is escaped."""
+    return render("explanation.html", breakdown=breakdown, title=visible(title))
 
 
 def _head(breakdown: Breakdown, title: str) -> Text:

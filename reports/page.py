@@ -17,7 +17,7 @@ from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
 from regrade.reports.results import Pair, PolicyResult, Results
-from regrade.reports.wording import NO_BREAK, percent, signed, temperature
+from regrade.reports.wording import NO_BREAK, percent, points, temperature
 from regrade.rewards.breakdown import Role as PartRole
 from regrade.rewards.evidence import End
 
@@ -220,12 +220,6 @@ def _sentence(pair: Pair) -> str:
         f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
     )
     return text.replace(" %", f"{NO_BREAK}%")
-
-
-def points(found: Difference) -> str:
-    """`+5.3 points (95 % interval +0.2 to +10.4)`."""
-    low, high = signed(100 * found.low), signed(100 * found.high)
-    return f"{signed(100 * found.difference)} points (95 % interval {low} to {high})"
 
 
 def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:

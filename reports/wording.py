@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from regrade.evaluators.comparison import Difference
 from regrade.evaluators.metrics import Estimate
 
 MINUS = "−"
@@ -35,6 +36,12 @@ def signed(value: float, digits: int = 1) -> str:
 def number(value: float, digits: int = 3) -> str:
     """`0.600` or `−0.100`, with a true minus sign; a dash where nothing is known."""
     return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", MINUS)
+
+
+def points(found: Difference) -> str:
+    """`+5.3 points (95 % interval +0.2 to +10.4)`."""
+    low, high = signed(100 * found.low), signed(100 * found.high)
+    return f"{signed(100 * found.difference)} points (95 % interval {low} to {high})"
 
 
 def p_value(p: float) -> str:

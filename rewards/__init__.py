@@ -3,7 +3,17 @@
 from regrade.rewards.algebra import Reward, minimum, reward
 from regrade.rewards.breakdown import Breakdown, Part, Role
 from regrade.rewards.builtin import builtin_rewards, default
-from regrade.rewards.components import builds, complexity, impact, resolved, small_diff, style, tests, untampered
+from regrade.rewards.components import (
+    builds,
+    complexity,
+    impact,
+    readability,
+    resolved,
+    small_diff,
+    style,
+    tests,
+    untampered,
+)
 from regrade.rewards.errors import RewardError
 from regrade.rewards.evidence import (
     BuildRun,
@@ -13,10 +23,13 @@ from regrade.rewards.evidence import (
     EvidenceSet,
     Finding,
     FunctionComplexity,
+    FunctionReadability,
     Impact,
     ImpactedModule,
     Integrity,
     LintDelta,
+    Readability,
+    ReadabilityDelta,
     Tampering,
     TestOutcome,
     TestRun,
@@ -34,11 +47,14 @@ __all__ = [
     "EvidenceSet",
     "Finding",
     "FunctionComplexity",
+    "FunctionReadability",
     "Impact",
     "ImpactedModule",
     "Integrity",
     "LintDelta",
     "Part",
+    "Readability",
+    "ReadabilityDelta",
     "Reward",
     "RewardError",
     "Role",
@@ -54,6 +70,7 @@ __all__ = [
     "impact",
     "load_reward",
     "minimum",
+    "readability",
     "resolved",
     "reward",
     "small_diff",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 
 class Role(StrEnum):
@@ -20,8 +21,7 @@ class Role(StrEnum):
     """Adds what a limit or a threshold changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the tree. The contributions of `parts`, where there are any, add up to `contribution`."""
 
     name: str
@@ -42,6 +42,8 @@ class Part:
 
     def scaled(self, factor: float) -> Part:
         """This part inside a whole that counts `factor`."""
+        if factor == 1.0:
+            return self
         return Part(
             self.name,
             self.value,
@@ -58,35 +60,8 @@ class Part:
             self.name, self.value, self.weight, 0.0, self.why, tuple(part.silenced() for part in self.parts), self.role
         )
 
-    def to_json(self) -> dict[str, Any]:
-        record: dict[str, Any] = {
-            "name": self.name,
-            "value": self.value,
-            "weight": self.weight,
-            "contribution": self.contribution,
-            "why": self.why,
-        }
-        if self.role is not Role.PART:
-            record["role"] = self.role.value
-        if self.parts:
-            record["parts"] = [part.to_json() for part in self.parts]
-        return record
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Part:
-        return cls(
-            record["name"],
-            record["value"],
-            record["weight"],
-            record["contribution"],
-            record["why"],
-            tuple(cls.from_json(part) for part in record.get("parts", ())),
-            Role(record.get("role", Role.PART)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Breakdown:
+class Breakdown(msgspec.Struct, frozen=True):
     """The verdict of a reward on one patch.
 
     The contributions of `parts` add up to `value` (to 1e-9), gates, limits and thresholds included.
@@ -116,23 +91,13 @@ class Breakdown:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `json.dumps` takes; `from_json` reads it back unchanged."""
-        return {
-            "value": self.value,
-            "status": self.status,
-            "cause": self.cause,
-            "assurance": self.assurance,
-            "parts": [part.to_json() for part in self.parts],
-        }
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Breakdown:
-        return cls(
-            record["value"],
-            record["status"],
-            record["cause"],
-            record["assurance"],
-            tuple(Part.from_json(part) for part in record["parts"]),
-        )
+        """Raises ValueError where the record has another shape."""
+        return msgspec.convert(record, cls)
 
     def __str__(self) -> str:
         """The tree as plain text, one line a part."""

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from regrade.rewards.algebra import Reward
-from regrade.rewards.components import builds, complexity, impact, resolved, small_diff, style, tests, untampered
+from regrade.rewards.components import (
+    builds,
+    complexity,
+    impact,
+    readability,
+    resolved,
+    small_diff,
+    style,
+    tests,
+    untampered,
+)
 
 quality: Reward = (0.5 * impact + 0.25 * style + 0.125 * complexity + 0.125 * small_diff).named("quality")
 """At what reach and with what care, whether or not it helped: never to be had alone."""
@@ -21,5 +31,5 @@ what a trainer sees within groups is quality.
 
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
-    components: tuple[Reward, ...] = (tests, resolved, builds, impact, style, complexity, small_diff, untampered)
+    components = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered)
     return {"default": default, **{each.name: each for each in components}}

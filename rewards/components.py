@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from regrade.rewards.algebra import reward
 from regrade.rewards.evidence import (
@@ -10,10 +11,13 @@ from regrade.rewards.evidence import (
     ComplexityDelta,
     Diff,
     End,
+    FunctionReadability,
     Impact,
     ImpactedModule,
     Integrity,
     LintDelta,
+    Readability,
+    ReadabilityDelta,
     TestRun,
     TestStatus,
     file_of,
@@ -62,12 +66,18 @@ def resolved(run: TestRun) -> Score:
 
 @reward
 def builds(build: BuildRun) -> Score:
-    """1 if the patched tree byte-compiles and imports, else 0; not applicable where the patch touches no source."""
+    """1 if the patched tree byte-compiles, imports and makes a wheel, else 0.
+
+    The wheel is built where the change can matter to it (a file that comes or goes, data, a version) and the
+    environment has the project's build backend. Not applicable where the patch touches no source and no wheel was
+    built.
+    """
     if not build.ok:
         return Score(0.0, build.error or "does not build")
-    if build.checked_files == 0:
+    if build.checked_files == 0 and not build.wheel:
         return Score.unscored("no source file to build")
-    return Score(1.0, f"{_count(build.checked_files, 'file')} compiled")
+    wheel = ", the wheel built" if build.wheel else ""
+    return Score(1.0, f"{_count(build.checked_files, 'file')} compiled{wheel}")
 
 
 @reward
@@ -127,12 +137,12 @@ def complexity(delta: ComplexityDelta) -> Score:
     """10 / (10 + s + m): s and m are the growth of the sum and of the maximum of cyclomatic complexity, at least 0.
 
     Sum and maximum, not the mean, so that splitting a function into helpers or hiding a branch in another does not
-    pay. 0 for a file that cannot be parsed; not applicable where no Python file changed.
+    pay. 0 for a file that cannot be parsed; not applicable where no source file changed.
     """
     if delta.unparsable:
         return Score(0.0, f"cannot be parsed: {', '.join(delta.unparsable)}")
     if not delta.files:
-        return Score.unscored("no Python file changed")
+        return Score.unscored("no source file changed")
     total, largest = delta.sum_after - delta.sum_before, delta.max_after - delta.max_before
     if not delta.functions:
         return Score(1.0, "the complexity of no function changed")
@@ -140,6 +150,30 @@ def complexity(delta: ComplexityDelta) -> Score:
     before, after = (str(count) if count is not None else "none" for count in (worst.before, worst.after))
     value = 10 / (10 + max(0, total) + max(0, largest))
     return Score(value, f"sum {total:+d}, maximum {largest:+d}; {worst.function} in {worst.file}: {before} -> {after}")
+
+
+@reward
+def readability(delta: ReadabilityDelta) -> Score:
+    """1 / (1 + c/10 + v/1000 + d/50) for the functions that changed.
+
+    c and v are what cognitive complexity and Halstead volume (bits) grew by, in sum plus in maximum, each at least 0;
+    d is what the lowest maintainability index lost. Sums and maxima, so that splitting a function or hiding it in
+    another does not pay; making code easier to read than it was pays no more than leaving it so. 0 for a file that
+    cannot be parsed; not applicable where no Python file changed.
+    """
+    if delta.unparsable:
+        return Score(0.0, f"cannot be parsed: {', '.join(delta.unparsable)}")
+    if not delta.files:
+        return Score.unscored("no Python file changed")
+    if not delta.functions:
+        return Score(1.0, "every function is as easy to read as it was")
+    old = [function.before for function in delta.functions if function.before is not None]
+    new = [function.after for function in delta.functions if function.after is not None]
+    cognitive = _growth([each.cognitive for each in old], [each.cognitive for each in new])
+    volume = _growth([each.volume for each in old], [each.volume for each in new])
+    before, after = (min((each.maintainability for each in side), default=100.0) for side in (old, new))
+    value = 1 / (1 + sum(cognitive) / 10 + sum(volume) / 1000 + max(0.0, before - after) / 50)
+    return Score(value, f"{_reading_in_words(delta, old, new)}; lowest maintainability {before:.0f} -> {after:.0f}")
 
 
 @reward
@@ -160,6 +194,28 @@ def impact(reach: Impact, run: TestRun) -> Score:
     doubts = [(module, _doubt(module, broken, run.verified_files)) for module in reach.modules]
     value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
     return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
+
+
+def _growth(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """What the sum and the maximum grew by, each at least 0."""
+    return max(0.0, sum(new) - sum(old)), max(0.0, max(new, default=0) - max(old, default=0))
+
+
+def _reading_in_words(delta: ReadabilityDelta, old: list[Readability], new: list[Readability]) -> str:
+    def cost(function: FunctionReadability) -> float:
+        sides = [side.cognitive + side.volume / 100 if side else 0.0 for side in (function.before, function.after)]
+        return sides[1] - sides[0]
+
+    worst = max(delta.functions, key=cost)
+    was, now = (str(side.cognitive) if side else "none" for side in (worst.before, worst.after))
+    said = []
+    for name, sides in (
+        ("cognitive complexity", [[each.cognitive for each in side] for side in (old, new)]),
+        ("Halstead volume", [[each.volume for each in side] for side in (old, new)]),
+    ):
+        means = [sum(side) / max(1, len(side)) for side in sides]
+        said.append(f"{name} {sum(sides[1]) - sum(sides[0]):+.0f} (mean {means[0]:.1f} -> {means[1]:.1f})")
+    return f"{', '.join(said)}; {worst.function} in {worst.file}: {was} -> {now}"
 
 
 def _tally(run: TestRun) -> str:

@@ -190,12 +190,14 @@ def file_of(test: str) -> str:
 
 @dataclass(frozen=True)
 class BuildRun:
-    """Does the patched tree still byte-compile and import?"""
+    """Does the patched tree still byte-compile, import, and make a wheel?"""
 
     ok: bool
     checked_files: int
     error: str = ""
     """First error with file and line."""
+    wheel: bool = False
+    """Was the wheel built? Only where the change can matter to it, and the base's can be built."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class FunctionComplexity:
 
 @dataclass(frozen=True)
 class ComplexityDelta:
-    """Cyclomatic complexity (radon) of the functions of the patched files."""
+    """Cyclomatic complexity of the functions of the patched files (radon; lizard where it is no Python)."""
 
     functions: tuple[FunctionComplexity, ...]
     """Only those whose complexity changed, that appeared or vanished; sums and maxima are taken over these."""
@@ -243,6 +245,39 @@ class ComplexityDelta:
     max_after: int
     unparsable: tuple[str, ...] = ()
     """Files that cannot be parsed after the patch, though they could be before (or there was no file before)."""
+    files: tuple[str, ...] = ()
+    """The patched files of a language that is measured; empty: there was nothing to measure."""
+
+
+@dataclass(frozen=True)
+class Readability:
+    """How hard a function is to read."""
+
+    cognitive: int
+    """Cognitive complexity (complexipy): branches, each heavier the deeper it is nested."""
+    volume: float
+    """Halstead volume in bits (radon): operators and operands."""
+    maintainability: float
+    """Maintainability index on radon's scale from 0 to 100, the higher the better; comments do not count."""
+
+
+@dataclass(frozen=True)
+class FunctionReadability:
+    file: str
+    function: str
+    before: Readability | None
+    """None where the function did not exist."""
+    after: Readability | None
+
+
+@dataclass(frozen=True)
+class ReadabilityDelta:
+    """The readability of the functions of the patched files."""
+
+    functions: tuple[FunctionReadability, ...]
+    """Only those whose measures changed, that appeared or vanished."""
+    unparsable: tuple[str, ...] = ()
+    """Files that cannot be read after the patch, though they could be before (or there was no file before)."""
     files: tuple[str, ...] = ()
     """The patched Python files; empty: there was nothing to measure."""
 
@@ -314,7 +349,7 @@ class Integrity:
     """Files of the patch that the run took from the pristine tree instead."""
 
 
-Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | Impact | Diff | Integrity
+Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | ReadabilityDelta | Impact | Diff | Integrity
 
 
 @dataclass(frozen=True)

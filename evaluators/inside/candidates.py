@@ -11,8 +11,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
+from regrade.evaluators.inside import commands, wheels
 from regrade.evaluators.inside.reach import ReachRecorder
 from regrade.evaluators.inside.recorder import Recorder
 
@@ -26,7 +28,7 @@ def confine(request: dict[str, Any], user: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     drop_rights(user)
-    _limit(request["limits"])
+    _limit(request["limits"], foreign=request["runner"] != "pytest")
     _settle(request)
     # A repository under test may have these names for itself.
     for name in [name for name in sys.modules if name == "regrade" or name.startswith("regrade.")]:
@@ -41,11 +43,13 @@ def drop_rights(user: int) -> None:
         os.setresuid(user, user, user)
 
 
-def _limit(limits: dict[str, Any]) -> None:
+def _limit(limits: dict[str, Any], *, foreign: bool) -> None:
     seconds = int(limits["wall_seconds"]) + 5
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (limits["memory_mb"] << 20,) * 2)
+    if not foreign:
+        # Other languages reserve far more addresses than they use; what they use is watched from outside.
+        resource.setrlimit(resource.RLIMIT_AS, (limits["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"],) * 2)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -72,6 +76,13 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
     try:
         if request["kind"] == "imports":
             finish(write, _import_all(request["modules"], write))
+        if request["kind"] == "wheel":
+            finish(write, _build_wheel(write))
+        if request["kind"] == "check":
+            finish(write, commands.check(request["paths"], write))
+        if request["runner"] != "pytest":
+            paths = [] if request["reach"] else request["paths"]  # nothing measures what they execute
+            finish(write, commands.run_tests(request["runner"], paths, request["select"], write))
         import pytest
 
         recorder = Recorder(request["root"])
@@ -110,5 +121,24 @@ def _import_all(modules: list[str], write: Write) -> int:
         try:
             importlib.import_module(name)
         except BaseException as error:
-            write(json.dumps(["import", name, f"{type(error).__name__}: {error}"[:500]]))
+            write(json.dumps(["import", name, f"{_place(error)}{type(error).__name__}: {error}"[:500]]))
     return 0
+
+
+def _build_wheel(write: Write) -> int:
+    """The backend prints at length, and some speak of failures only there: so its output is kept."""
+    try:
+        built = wheels.build_wheel()
+        write(json.dumps(["wheel", "built", built[:200]]))
+    except wheels.NoBackend as error:
+        write(json.dumps(["wheel", "none", str(error)[:200]]))
+    except BaseException as error:
+        write(json.dumps(["wheel", "failed", f"{type(error).__name__}: {error}"[:500]]))
+    return 0
+
+
+def _place(error: BaseException) -> str:
+    """`FILE:LINE: ` of the innermost line of the tree that raised; empty where none did."""
+    here = f"{Path.cwd()}/"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here)]
+    return f"{frames[-1].filename.removeprefix(here)}:{frames[-1].lineno}: " if frames else ""

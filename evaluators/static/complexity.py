@@ -1,4 +1,4 @@
-"""Cyclomatic complexity before and after a patch, by radon, with nothing hidden.
+"""Cyclomatic complexity before and after a patch, with nothing hidden: by radon, and by lizard where that can't read.
 
 radon keeps closures, inner classes and class bodies apart from the functions around them, and its command line heeds
 `exclude` in setup.cfg. Here every function, closure, class body and module body of the changed files is counted, so
@@ -13,11 +13,14 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from lizard import analyze_file
 from radon.visitors import ComplexityVisitor
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.static.facts import facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
+from regrade.evaluators.static.languages import Language, language_of
 from regrade.evaluators.static.syntax import parse
 from regrade.rewards.evidence import ComplexityDelta, FunctionComplexity
 
@@ -30,7 +33,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
     Raises:
         PatchError: the text is no patch.
     """
-    files = [file for file in changed_files(before, after, patch, task) if file.is_python]
+    files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
     unparsable = tuple(file.path for file in files if _breaks(file))
     changed = [function for file in files if file.path not in unparsable for function in _changed(file)]
     old = [function.before for function in changed if function.before is not None]
@@ -68,6 +71,24 @@ def complexities(text: str) -> Mapping[str, int] | None:
     return MappingProxyType({name: value for name, value in found.items() if value})
 
 
+@lru_cache(maxsize=512)
+def _of_other_languages(text: str, path: str, language: Language) -> Mapping[str, int] | None:
+    """The same for what is no Python, by lizard. (It guesses at what it cannot parse; tree-sitter says where.)"""
+    if len(text) > LARGEST or not facts(text, language).is_sound:
+        return None
+    found: Counter[str] = Counter()
+    for function in analyze_file.analyze_source_code(path, text).function_list:
+        found[function.name] += function.cyclomatic_complexity
+    return MappingProxyType(dict(found))
+
+
+def _read(text: str, path: str) -> Mapping[str, int] | None:
+    language = language_of(path)
+    if language is None:
+        return {}
+    return complexities(text) if path.endswith(".py") else _of_other_languages(text, path, language)
+
+
 def _functions(functions: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
     for function in functions:
         name = f"{prefix}{function.name}"
@@ -85,16 +106,13 @@ def _classes(classes: list[Any], prefix: str) -> Iterator[tuple[str, int]]:
 
 def _breaks(file: ChangedFile) -> bool:
     """Does the file parse no longer? (One that never did is no fault of the patch.)"""
-    was_sound = file.before is None or complexities(file.before) is not None
-    return file.after is not None and was_sound and complexities(file.after) is None
-
-
-def _counts(text: str | None) -> Mapping[str, int]:
-    return (complexities(text) if text is not None else None) or {}
+    was_sound = file.before is None or _read(file.before, file.old_path) is not None
+    return file.after is not None and was_sound and _read(file.after, file.path) is None
 
 
 def _changed(file: ChangedFile) -> Iterator[FunctionComplexity]:
-    was, now = _counts(file.before), _counts(file.after)
+    was = (_read(file.before, file.old_path) if file.before is not None else None) or {}
+    now = (_read(file.after, file.path) if file.after is not None else None) or {}
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             yield FunctionComplexity(file.path, name, was.get(name), now.get(name))

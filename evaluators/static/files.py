@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.static.languages import Language, language_of
 from regrade.evaluators.workspaces import is_protected
 
 LARGEST = 2_000_000
@@ -24,6 +25,11 @@ class ChangedFile:
     """None: there was no such file."""
     after: str | None
     """None: the patch deletes it."""
+
+    @property
+    def language(self) -> Language | None:
+        """None where the dependency graph does not read it."""
+        return language_of(self.path)
 
     @property
     def is_python(self) -> bool:

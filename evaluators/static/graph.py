@@ -1,4 +1,4 @@
-"""The graph of imports and name references between the Python files of a tree.
+"""The graph of imports and name references between the source files of a tree.
 
 An edge says that a symbol of one file uses a name of another. The edges that leave a file depend on its text and on
 the names of the modules alone, so that after a patch only the patched files are linked anew. Aliases (`from .core
@@ -11,14 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import PurePosixPath
 
 from regrade.datasets.tasks import Tree
+from regrade.evaluators.static.facts import MODULE, Facts, facts
 from regrade.evaluators.static.files import LARGEST, read
-from regrade.evaluators.static.imports import MODULE, Facts, facts
+from regrade.evaluators.static.languages import MANIFESTS, Language, language_of
 from regrade.evaluators.static.modules import WHOLE, Modules
 
 Symbol = tuple[str, str]
-"""(path of the file, qualified name in it)"""
+"""(path of the file, qualified name in it), or (key of the package, name that its files share)"""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ class Graph:
     """The files of a tree, and the edges of one or two states of it."""
 
     texts: Mapping[str, str]
-    """Path -> text of every Python file that can be read."""
+    """Path -> text of every source file that can be read."""
+    manifests: Mapping[str, str]
+    """Path -> text of the files that say what packages are called."""
     modules: Modules
     layers: tuple[Layer, ...]
 
     def facts(self, path: str) -> Facts:
-        return facts(self.texts[path])
+        return facts(self.texts[path], _language(path))
 
     def links(self, path: str) -> Links:
         return _links(path, self.texts[path], self.modules)
@@ -82,7 +86,7 @@ class Graph:
         waiting, seen = [symbol], {symbol}
         while waiting:
             path, name = waiting.pop()
-            others: list[Symbol] = []
+            others = self._shared(path, name)
             for layer in self.layers:
                 yield from layer.users.get((path, name), ())
                 others.extend(layer.aliased.get((path, name), ()))
@@ -93,9 +97,16 @@ class Graph:
             waiting.extend(other for other in others if other not in seen)
             seen.update(others)
 
+    def _shared(self, path: str, name: str) -> list[Symbol]:
+        """The symbol as its package knows it, in the languages whose files share their names."""
+        package = self.modules.packages.get(path)
+        return [(package, name)] if package is not None and name != MODULE else []
+
     def importers(self, path: str) -> Iterator[str]:
         for layer in self.layers:
             yield from layer.importers.get(path, ())
+            if path in self.modules.packages:
+                yield from layer.importers.get(self.modules.packages[path], ())
 
     def attribute_users(self, name: str) -> Iterator[Symbol]:
         for layer in self.layers:
@@ -111,8 +122,8 @@ class Graph:
         changed = {path for path in files if path in texts}
         modules = self.modules
         if texts.keys() != self.texts.keys():  # a name may now mean another file, wherever it is used
-            modules, changed = Modules.of(texts, python_path), set(texts)
-        return Graph(texts, modules, (*self.layers, _layer(texts, modules, changed)))
+            modules, changed = Modules.of(texts, self.manifests, python_path), set(texts)
+        return Graph(texts, self.manifests, modules, (*self.layers, _layer(texts, modules, changed)))
 
 
 def graph_of(tree: Tree, python_path: tuple[str, ...]) -> Graph:
@@ -131,32 +142,41 @@ class _Contents:
 @lru_cache(maxsize=16)
 def _graph(contents: _Contents, python_path: tuple[str, ...]) -> Graph:
     texts: dict[str, str] = {}
+    manifests: dict[str, str] = {}
     for path in contents.tree.paths():
-        text = read(contents.tree, path) if path.endswith(".py") else None
-        if text is not None and len(text) <= LARGEST:
-            texts[path] = text
-    modules = Modules.of(texts, python_path)
-    return Graph(texts, modules, (_layer(texts, modules, set(texts)),))
+        found = manifests if PurePosixPath(path).name in MANIFESTS else texts
+        if found is manifests or language_of(path) is not None:
+            text = read(contents.tree, path)
+            if text is not None and len(text) <= LARGEST:
+                found[path] = text
+    modules = Modules.of(texts, manifests, python_path)
+    return Graph(texts, manifests, modules, (_layer(texts, modules, set(texts)),))
 
 
 def _layer(texts: Mapping[str, str], modules: Modules, paths: set[str]) -> Layer:
     layer = Layer()
     for path in sorted(paths):
-        layer.add(path, _links(path, texts[path], modules), facts(texts[path]))
+        layer.add(path, _links(path, texts[path], modules), facts(texts[path], _language(path)))
     return layer
+
+
+def _language(path: str) -> Language:
+    language = language_of(path)
+    assert language is not None  # other files are not in the graph
+    return language
 
 
 @lru_cache(maxsize=4096)
 def _links(path: str, text: str, modules: Modules) -> Links:
-    known = facts(text)
+    known = facts(text, _language(path))
     uses: dict[tuple[str, Symbol], None] = {}
-    aliases: list[tuple[str, Symbol]] = []
+    aliases: list[tuple[str, Symbol]] = [(alias, (path, symbol)) for alias, symbol in known.aliases]
     stars: list[str] = []
     imports: dict[str, bool] = {}
     bindings: dict[str, str] = {}
     for each in known.imports:
         target = modules.resolve(modules.absolute(each.dotted, path))
-        if each.alias != "*":
+        if each.alias not in ("", "*"):
             bindings[each.alias] = modules.absolute(each.bound, path)
         if target is None or target[0] == path:
             continue
@@ -167,13 +187,18 @@ def _links(path: str, text: str, modules: Modules) -> Links:
         elif not each.is_module:
             aliases.append((each.alias, target))
     uses.update(dict.fromkeys(_references(path, known, bindings, stars, modules)))
-    return Links(tuple(uses), tuple(aliases), tuple(stars), imports)
+    # What a package shares is seen where it is imported, and not handed on.
+    handed_on = tuple(star for star in stars if not star.endswith("/"))
+    return Links(tuple(uses), tuple(aliases), handed_on, imports)
 
 
 def _references(
     path: str, known: Facts, bindings: Mapping[str, str], stars: list[str], modules: Modules
 ) -> Iterator[tuple[str, Symbol]]:
     """What each symbol of a file uses, by name and by dotted name."""
+    language = _language(path)
+    package = modules.packages.get(path)
+    elsewhere = [*stars, *([package] if package is not None else [])]
     for symbol, names in known.names.items():
         own = symbol.partition(".")[0]
         for name in names:
@@ -181,15 +206,19 @@ def _references(
                 target = modules.resolve(bindings[name])
                 if target is not None and target[1] != WHOLE:
                     yield symbol, target
+                elif target is not None and language.has_default:
+                    yield symbol, (target[0], "default")
             elif name in known.texts:
                 if name != own:
                     yield symbol, (path, name)
             else:
-                yield from ((symbol, (star, name)) for star in stars)
+                yield from ((symbol, (place, name)) for place in elsewhere)
     for symbol, chains in known.chains.items():
         for chain in chains:
             first, _, rest = chain.partition(".")
             if first in bindings:
                 target = modules.resolve(f"{bindings[first]}.{rest}")
-                if target is not None and target[1] != WHOLE:
-                    yield symbol, target
+            else:
+                target = modules.resolve(modules.absolute(chain, path)) if first in language.rooted else None
+            if target is not None and target[1] != WHOLE:
+                yield symbol, target

@@ -10,16 +10,16 @@ known here; the reward `impact` joins the two.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.changes import REMOVED, changed_symbols
+from regrade.evaluators.static.facts import MODULE, Facts, facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
-from regrade.evaluators.static.imports import MODULE, facts
+from regrade.evaluators.static.languages import language_of
 from regrade.evaluators.static.reach import Explorer, Reached
 from regrade.rewards.evidence import Impact, ImpactedModule
 
@@ -33,7 +33,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
     Raises:
         PatchError: the text is no patch.
     """
-    files = [file for file in changed_files(before, after, patch, task) if file.is_python]
+    files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
     unparsable = tuple(file.path for file in files if _breaks(file))
     sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
     if not sound:
@@ -41,7 +41,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
     graph = graph_of(before, task.suite.python_path)
     union = graph.patched(_texts(sound), task.suite.python_path)
     edited = {path for file in sound for path in (file.path, file.old_path)}
-    dangling = _dangling(union, _gone(sound), edited)
+    dangling = _dangling(union, _gone(sound, union), edited)
     changed = {(file.old_path, name): weight for file in sound for name, weight in _changes(file).items()}
     changed.update({symbol: REMOVED for symbols in dangling.values() for symbol in symbols})
     return Impact(
@@ -73,21 +73,37 @@ def _modules(
 
 def _changes(file: ChangedFile) -> dict[str, float]:
     # What was at the old path is gone for those who import it from there.
-    return changed_symbols(file.before, file.after if file.path == file.old_path else None)
+    is_there = file.path == file.old_path
+    language = language_of(file.old_path)
+    return changed_symbols(file.before, file.after if is_there else None, language) if language is not None else {}
 
 
-def _gone(files: list[ChangedFile]) -> set[Symbol]:
+def _facts(text: str, path: str) -> Facts | None:
+    language = language_of(path)
+    return facts(text, language) if language is not None else None
+
+
+def _gone(files: list[ChangedFile], union: Graph) -> set[Symbol]:
     """Names that the patched modules offered and offer no longer."""
     gone: set[Symbol] = set()
     for file in files:
         moved = file.after is None or file.path != file.old_path
-        now = facts(file.after) if file.after is not None and not moved else None
+        now = _facts(file.after, file.path) if file.after is not None and not moved else None
         if now is not None and ("__getattr__" in now.bound or any(each.alias == "*" for each in now.imports)):
             continue  # it may offer any name
-        if file.before is not None:
-            offered = facts(file.before).bound - {MODULE}
-            gone.update((file.old_path, name) for name in offered if now is None or name not in now.bound)
+        was = _facts(file.before, file.old_path) if file.before is not None else None
+        if was is not None:
+            still = {*(now.bound if now is not None else ()), *_shared(union, file.old_path)}
+            gone.update((file.old_path, name) for name in was.bound - {MODULE} - still)
     return gone
+
+
+def _shared(union: Graph, path: str) -> Iterator[str]:
+    """Names that other files of the same package define."""
+    package = union.modules.packages.get(path)
+    for other, key in union.modules.packages.items() if package is not None else ():
+        if key == package and other != path and other in union.texts:
+            yield from union.facts(other).texts
 
 
 def _dangling(graph: Graph, gone: set[Symbol], edited: set[str]) -> dict[str, list[Symbol]]:
@@ -150,7 +166,9 @@ def _texts(files: list[ChangedFile]) -> dict[str, str | None]:
 
 
 def _is_test(path: str, task: Task) -> bool:
-    return not counts(path, task) and bool(re.fullmatch(r"(test_.*|.*_tests?|tests?)\.py", PurePosixPath(path).name))
+    language = language_of(path)
+    is_named_so = language is not None and language.test_pattern.fullmatch(PurePosixPath(path).name) is not None
+    return is_named_so and not counts(path, task)
 
 
 def _is_readable(file: ChangedFile) -> bool:
@@ -158,5 +176,10 @@ def _is_readable(file: ChangedFile) -> bool:
 
 
 def _breaks(file: ChangedFile) -> bool:
-    was_sound = file.before is None or (len(file.before) <= LARGEST and facts(file.before).is_sound)
-    return file.after is not None and was_sound and (len(file.after) > LARGEST or not facts(file.after).is_sound)
+    was_sound = file.before is None or _is_sound(file.before, file.old_path)
+    return file.after is not None and was_sound and not _is_sound(file.after, file.path)
+
+
+def _is_sound(text: str, path: str) -> bool:
+    found = _facts(text, path) if len(text) <= LARGEST else None
+    return found is not None and found.is_sound

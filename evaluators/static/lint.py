@@ -1,39 +1,29 @@
 """Lint findings that a patch adds or removes, by ruff.
 
 The candidate has no say in it: ruff reads one file at a time from standard input, ignores `noqa` and every
-configuration file, and gets the project's own rules from the pristine tree (see `lint_settings`).
+configuration file, and gets the rules from the pristine tree: those that the project states (see `lint_settings`), or
+those that its own code keeps to (see `habits`).
 """
 
 from __future__ import annotations
 
 import io
-import json
-import shutil
-import subprocess
-import sys
 import tokenize
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
-from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
+from regrade.evaluators.static.habits import kept_settings
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
+from regrade.evaluators.static.ruff import RuffRefused, check_text
 from regrade.evaluators.static.syntax import parses
 from regrade.rewards.evidence import Finding, LintDelta
 
-SECONDS = 30.0
-"""How long ruff may take over one file; it needs about 0.02."""
-
 Found = tuple[Finding, str]
 """A finding and the text of its line."""
-
-
-class RuffRefused(RuntimeError):
-    """ruff does not accept the settings (another version's rules, say)."""
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
@@ -46,23 +36,28 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
         UserError: ruff is not installed.
     """
     files = [file for file in changed_files(before, after, patch, task) if file.is_python]
-    unparsable = tuple(file.path for file in files if _breaks(file))
+    unparsable = [file.path for file in files if _breaks(file)]
     old: list[Found] = []
     new: list[Found] = []
     origins: dict[str, None] = {}
     for file in files:
-        if file.path not in unparsable:
+        if file.path in unparsable:
+            continue
+        try:
             was, now, origin = _both(file, before, task)
-            old.extend(was)
-            new.extend(now)
-            origins[origin] = None
+        except RuffRefused:  # CPython can read it and ruff cannot: it died, or took too long
+            unparsable.append(file.path)
+            continue
+        old.extend(was)
+        new.extend(now)
+        origins[origin] = None
     paths = {file.path for file in files}
     lines = sum(len(file.added) + len(file.removed) for file in patch.files if file.path in paths)
     return LintDelta(
         added=_beyond(new, old),
         removed=_beyond(old, new),
         changed_lines=lines,
-        unparsable=unparsable,
+        unparsable=tuple(unparsable),
         rules=", ".join(origins),
     )
 
@@ -78,34 +73,20 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[Found, ...
     source = _utf8(text)
     if source is None:
         return ()
-    command = [
-        _ruff(),
-        "check",
-        "--isolated",
-        "--ignore-noqa",
-        "--no-respect-gitignore",
-        "--no-cache",
-        "--quiet",
-        "--output-format",
-        "json",
-        *(f"--config={option}" for option in options),
-        "--stdin-filename",
-        path,
-        "-",
-    ]
-    # From the root of the file system: nothing there can be taken for the project's neighbours.
-    root = Path.cwd().anchor
-    done = subprocess.run(command, input=source, capture_output=True, cwd=root, timeout=SECONDS, check=False)
-    if done.returncode not in (0, 1):
-        raise RuffRefused(" ".join(done.stderr.decode("utf-8", "replace").split())[:300])
     lines = text.splitlines()
-    records = json.loads(done.stdout)
-    return tuple(_found(record, path, lines) for record in records if record["code"] != "invalid-syntax")
+    return tuple(_found(record, path, lines) for record in check_text(options, path, source))
 
 
 def _both(file: ChangedFile, before: Tree, task: Task) -> tuple[tuple[Found, ...], tuple[Found, ...], str]:
-    """Findings before and after, by the project's rules where ruff accepts them, and whose rules they were."""
-    settings = project_settings(before, task.suite.python_path, file.old_path, file.before or "")
+    """Findings before and after, by the project's rules where ruff accepts them, and whose rules they were.
+
+    Raises:
+        RuffRefused: ruff cannot read the text.
+    """
+    settings = project_settings(before, task.suite.python_path, file.old_path)
+    if settings is None:
+        settings = kept_settings(before, task.suite) or default_settings(file.before or "")
+        return *_pair(settings, file), settings.origin
     try:
         return *_pair(settings, file), settings.origin
     except RuffRefused:
@@ -151,11 +132,3 @@ def _utf8(text: str) -> bytes | None:
         return raw.decode(encoding).encode("utf-8")
     except (SyntaxError, UnicodeError, LookupError):
         return None
-
-
-def _ruff() -> str:
-    beside = Path(sys.executable).parent / "ruff"
-    found = str(beside) if beside.is_file() else shutil.which("ruff")
-    if found is None:
-        raise UserError(f"ruff is not installed beside {sys.executable}: run `pip install ruff`")
-    return found

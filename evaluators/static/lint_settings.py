@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -46,26 +46,26 @@ class LintSettings:
     """In words, for reasons: `the project's rules (ruff.toml)`, `the default rules`."""
 
 
-def project_settings(tree: Tree, python_path: tuple[str, ...], path: str, text: str) -> LintSettings:
-    """The settings for a file: those of the nearest ruff.toml or pyproject.toml above it, else the defaults."""
+def project_settings(tree: Tree, python_path: tuple[str, ...], path: str) -> LintSettings | None:
+    """The settings for a file: those of the nearest ruff.toml or pyproject.toml above it, None where there is none."""
     for folder in PurePosixPath(path).parents:
         for name in (".ruff.toml", "ruff.toml", "pyproject.toml"):
             file = str(folder / name)
             found = _ruff_table(tree, file)
             if found is not None:
                 # ruff would look for the project's own packages on disk; here they are named.
-                isort = {"known-first-party": sorted(_first_party(tree, python_path)), **found["lint"].get("isort", {})}
+                isort = {"known-first-party": first_party(tree, python_path), **found["lint"].get("isort", {})}
                 found["lint"] = {**found["lint"], "isort": isort}
-                return LintSettings(_options(found), f"the project's rules ({file})")
-    return default_settings(text)
+                return LintSettings(as_options(found), f"the project's rules ({file})")
+    return None
 
 
 def default_settings(text: str, because: str = "") -> LintSettings:
-    """Rules for a project without any; no line may be longer than its file's longest was (at least 88)."""
+    """Rules that hardly any project disagrees with; no line may be longer than its file's longest was (at least 88)."""
     longest = max((len(line) for line in text.splitlines()), default=0)
     table = {"line-length": min(320, max(88, longest)), "lint": {"select": list(DEFAULT_RULES)}}
     reason = f"; {because}" if because else ""
-    return LintSettings(_options(table), f"the default rules ({', '.join(DEFAULT_RULES)}{reason})")
+    return LintSettings(as_options(table), f"the default rules ({', '.join(DEFAULT_RULES)}{reason})")
 
 
 def _ruff_table(tree: Tree, file: str, depth: int = 0) -> dict[str, Any] | None:
@@ -116,7 +116,8 @@ def _joined(file: str, relative: str) -> str:
     return str(PurePosixPath(*parts))
 
 
-def _options(table: Mapping[str, Any]) -> tuple[str, ...]:
+def as_options(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """A table of ruff's settings as options for its command line."""
     kept = {key: value for key, value in table.items() if key in KEPT and key != "lint"}
     lint = dict(table.get("lint", {}))
     # One table: ruff takes each option for a layer of its own, and a `select` there would undo an earlier `ignore`.
@@ -133,13 +134,13 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _first_party(tree: Tree, python_path: tuple[str, ...]) -> Iterator[str]:
+def first_party(tree: Tree, python_path: tuple[str, ...]) -> list[str]:
     """Names of the project's own top-level packages and modules."""
+    found: set[str] = set()
     for root in python_path:
         base = tree.root / root
         if base.is_dir():
-            yield from (
-                entry.stem
-                for entry in sorted(base.iterdir())
-                if entry.suffix == ".py" or (entry / "__init__.py").is_file()
+            found.update(
+                entry.stem for entry in base.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()
             )
+    return sorted(found)

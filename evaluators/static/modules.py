@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+
+from regrade.evaluators.static.languages import LANGUAGES, Sources, language_of
 
 WHOLE = ""
 """As a name in a file: the module itself."""
@@ -12,31 +14,36 @@ WHOLE = ""
 
 @dataclass(frozen=True)
 class Modules:
-    """The Python modules of a tree. Two are equal if they know the same names."""
+    """The modules of a tree. Two are equal if they know the same names."""
 
     names: frozenset[tuple[str, str]]
     """(dotted name, path)"""
+    members: frozenset[tuple[str, str]]
+    """(path, key of the package whose files share their names), in the languages that have such packages"""
     paths: Mapping[str, str] = field(compare=False)
-    """Dotted name -> path."""
+    """Dotted name -> path of the file, or key of the package (which ends with a slash)."""
     dotted: Mapping[str, str] = field(compare=False)
     """Path -> the name that it is imported by."""
+    packages: Mapping[str, str] = field(compare=False)
+    """Path -> key of its package."""
 
     @classmethod
-    def of(cls, files: Iterable[str], python_path: tuple[str, ...]) -> Modules:
-        """The modules among the files; `python_path` folders come first, then the root of the tree."""
+    def of(cls, texts: Mapping[str, str], manifests: Mapping[str, str], python_path: tuple[str, ...]) -> Modules:
+        """The modules among the files (path -> text) of all languages."""
         paths: dict[str, str] = {}
         dotted: dict[str, str] = {}
-        every = sorted(files)
-        for root in dict.fromkeys((*python_path, ".")):
-            for path in every:
-                name = _name(path, root)
-                if name:
-                    paths.setdefault(name, path)
-                    dotted.setdefault(path, name)
-        return cls(frozenset(paths.items()), paths, dotted)
+        packages: dict[str, str] = {}
+        for language in LANGUAGES:
+            own = {path: text for path, text in texts.items() if path.endswith(language.suffixes)}
+            sources = Sources(own, manifests, python_path)
+            for name, path in language.names(sources) if own else ():
+                paths.setdefault(name, path)
+                dotted.setdefault(path, name)
+            packages.update(language.packages(sources))
+        return cls(frozenset(paths.items()), frozenset(packages.items()), paths, dotted, packages)
 
     def resolve(self, name: str) -> tuple[str, str] | None:
-        """(path, name in that file or WHOLE) of an absolute dotted name; None where it is not of this tree."""
+        """(path, first name in it or WHOLE) of an absolute dotted name; None where it is not of this tree."""
         prefix, rest = name, WHOLE
         while prefix:
             if prefix in self.paths:
@@ -45,26 +52,15 @@ class Modules:
         return None
 
     def absolute(self, name: str, path: str) -> str:
-        """The absolute form of a name that the file `path` imports: dots resolved, neighbours of scripts found."""
-        relative = name.lstrip(".")
-        level = len(name) - len(relative)
-        package = self.dotted.get(path, "").split(".")
-        if PurePosixPath(path).name != "__init__.py":
-            package = package[:-1]
-        if level:
-            package = package[: len(package) - level + 1]
-            return ".".join([*package, *([relative] if relative else [])])
-        # The folder of a script or of a test outside a package is itself on sys.path.
-        is_packaged = str(PurePosixPath(path).with_name("__init__.py")) in self.dotted
-        beside = ".".join([*package, name])
-        return beside if not is_packaged and not self.resolve(name) and self.resolve(beside) else name
-
-
-def _name(path: str, root: str) -> str:
-    pure = PurePosixPath(path)
-    if root != ".":
-        if not pure.is_relative_to(root):
-            return ""
-        pure = pure.relative_to(root)
-    parts = pure.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        """The absolute form of a name that the file `path` imports: dots resolved, neighbours found."""
+        language = language_of(path)
+        if language is None:
+            return name
+        own = self.dotted.get(path, "")
+        found = language.absolute(name, path, own)
+        if language.beside is not None and not self.resolve(found):
+            has_package_file = str(PurePosixPath(path).with_name("__init__.py")) in self.dotted
+            beside = language.beside(name, own)
+            if not has_package_file and self.resolve(beside):
+                return beside
+        return found

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
+from regrade.evaluators.static.facts import MODULE
 from regrade.evaluators.static.graph import Graph, Symbol
-from regrade.evaluators.static.imports import MODULE
 
 HOPS = 3
 """Borders between modules that a change is followed across."""

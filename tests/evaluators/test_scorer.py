@@ -28,11 +28,12 @@ from regrade.rewards.evidence import (
     Impact,
     Integrity,
     LintDelta,
+    ReadabilityDelta,
     TestRun,
     TestStatus,
 )
 
-ALL = (TestRun, BuildRun, LintDelta, ComplexityDelta, Impact, Diff, Integrity)
+ALL = (TestRun, BuildRun, LintDelta, ComplexityDelta, ReadabilityDelta, Impact, Diff, Integrity)
 
 
 def run_of(scorer, task, patch, **options):
@@ -216,12 +217,54 @@ def test_a_build_must_import(scorer, task, edit, write_files):
     assert build(edit("a - b", "a + b")).ok
     broken = build(edit("import functools", "import functools_that_is_not"))
     assert not broken.ok
-    assert broken.error == "calculator: ModuleNotFoundError: No module named 'functools_that_is_not'"
+    assert broken.error == "calculator: calculator.py:1: ModuleNotFoundError: No module named 'functools_that_is_not'"
     assert not build(edit("return a - b", "return a -")).ok
     base = write_files({"calculator.py": task.base.read("calculator.py"), "optional.py": "import not_installed\n"})
     elsewhere = replace(task, base=base)
     assert build(edit("step = 1", "step = 2"), elsewhere).ok  # what failed before is not held against the patch
     assert not build(edit("import functools", "import functools_that_is_not"), elsewhere).ok
+
+
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "calculator"
+dynamic = ["version"]
+
+[tool.setuptools]
+py-modules = ["calculator"]
+dynamic = {version = {attr = "calculator.__version__"}}
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_is_built_where_the_change_matters_to_it(scorer, task, edit, write_files):
+    pytest.importorskip("setuptools")
+    source = task.base.read("calculator.py")
+    versioned = {"calculator.py": f'{source}\n\n__version__ = "1.0"\n'}
+    files = {path: task.base.read(path) for path in task.base.paths()}
+    packed = replace(task, base=write_files(files | versioned | {"pyproject.toml": PYPROJECT, "notes.txt": ""}))
+
+    def build(patch, task=packed):
+        return scorer.gather([(task, patch)], [BuildRun])[0].records[BuildRun]
+
+    assert build(Patch.between({}, {"more.py": "x = 1\n"})) == BuildRun(True, 1, wheel=True)
+    assert build(Patch.between({"notes.txt": ""}, {"notes.txt": "x\n"})) == BuildRun(True, 0, wheel=True)
+    unversioned = build(Patch.between(versioned, {"calculator.py": source}))
+    assert not unversioned.ok
+    assert unversioned.error.startswith("the wheel: ")
+    assert "__version__" in unversioned.error
+    unpackable = replace(packed, base=write_files(files | {"pyproject.toml": PYPROJECT}))
+    assert build(edit("import functools", "import functools\n\nx = 1"), unpackable) == BuildRun(True, 1)  # nor before
+    assert build(Patch.between({}, {"notes.txt": "x\n"}), task) == BuildRun(True, 0)  # nothing to build
+
+
+def test_a_failing_import_names_file_and_line(scorer, task, edit):
+    (found,) = scorer.gather([(task, edit("import functools", "import functools\n\n1 / 0"))], [BuildRun])
+    assert found.records[BuildRun].error == "calculator: calculator.py:3: ZeroDivisionError: division by zero"
 
 
 # ---------------------------------------------------------------- infrastructure

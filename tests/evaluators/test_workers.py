@@ -351,8 +351,8 @@ def test_imports_are_reported_one_by_one(worker, write_files):
     tree = write_files({"good.py": "", "bad.py": "raise ValueError('bad')", "leaves.py": "import sys; sys.exit(3)"})
     reply = worker.run(tree, Request(TestSuite(), LIMITS, kind="imports", modules=("bad", "good", "leaves")))
     assert [record[1:] for record in reply.records if record[0] == "import"] == [
-        ["bad", "ValueError: bad"],
-        ["leaves", "SystemExit: 3"],
+        ["bad", "bad.py:1: ValueError: bad"],
+        ["leaves", "leaves.py:1: SystemExit: 3"],
     ]
     assert ending(reply, 20)[0] is End.COMPLETED
 

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from regrade.reports.explain import print_breakdown
+from regrade.reports.explain import explanation_html, print_breakdown
 from regrade.rewards import (
     BuildRun,
     Diff,
@@ -94,3 +94,24 @@ def test_what_a_terminal_would_obey_is_written_out() -> None:
     assert r"\x1b[2K\x1b[1A 1.000 \x00 \u202e \ud800 café" in text
     assert r"\x1b]0;title" in text
     assert not set(text) & set("\x1b\x00\u202e\ud800")
+
+
+def test_the_fragment_holds_the_tree_and_escapes_what_it_is_told() -> None:
+    hostile = EvidenceSet({**EVIDENCE.records, BuildRun: BuildRun(False, 1, "<script>alert(1)</script> & \udcff")})
+    page = explanation_html((0.8 * OUTCOME + 0.2 * small_diff).only_if(builds).evaluate(hostile), "a<b>.diff")
+    assert page.strip().startswith("<section")
+    assert page.strip().endswith("</section>")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp;" in page
+    assert "a&lt;b&gt;.diff" in page
+    for name in ("tests", "small_diff", "builds"):
+        assert f">{name}</th>" in page
+    assert "http" not in page
+    page.encode()
+
+
+def test_the_numbers_of_the_fragment_add_up() -> None:
+    page = explanation_html((0.5 * small_diff + 0.5 * OUTCOME).evaluate(EVIDENCE))
+    rows = re.findall(r"<tr>.*?</tr>", page, re.DOTALL)[1:]
+    added = [float(re.findall(r"<td>(.*?)</td>", row, re.DOTALL)[2]) for row in rows]
+    assert sum(added) == pytest.approx(float(re.findall(r"<b>(.*?)</b>", page)[0]), abs=1e-3)

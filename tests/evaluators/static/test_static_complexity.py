@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from regrade.evaluators.static import complexity
 from regrade.evaluators.static.complexity import complexities
 from regrade.evaluators.static.files import LARGEST
@@ -90,3 +92,33 @@ def test_an_enormous_expression_has_an_outcome(patched: Make) -> None:
     delta = patched({"a.py": "x = 1\n"}, {"a.py": deep}).probe(complexity)
     assert delta.unparsable == ("a.py",)
     assert patched({"b.py": "x = 1\n"}, {"b.py": f"x = '{'x' * LARGEST}'\n"}).probe(complexity).unparsable == ("b.py",)
+
+
+@pytest.mark.parametrize(
+    ("path", "plain", "branching"),
+    [
+        ("a.js", "function f(a) {\n  return a;\n}\n", "function f(a) {\n  return a ? 1 : a && 2;\n}\n"),
+        (
+            "a.ts",
+            "function f(a: number) {\n  return a;\n}\n",
+            "function f(a: number) {\n  if (a) { return 1; }\n  for (;;) {}\n}\n",
+        ),
+        (
+            "a.go",
+            "package a\n\nfunc f(a int) int { return a }\n",
+            "package a\n\nfunc f(a int) int {\n\tif a > 1 && a < 3 { return 1 }\n\treturn a\n}\n",
+        ),
+        ("a.rs", "fn f(a: i32) -> i32 { a }\n", "fn f(a: i32) -> i32 { if a > 1 && a < 3 { 1 } else { a } }\n"),
+        (
+            "A.java",
+            "class A { int f(int a) { return a; } }\n",
+            "class A { int f(int a) { if (a > 1 && a < 3) { return 1; } return a; } }\n",
+        ),
+    ],
+)
+def test_other_languages_are_measured_too(patched: Make, path: str, plain: str, branching: str) -> None:
+    delta = patched({path: plain}, {path: branching}).probe(complexity)
+    (changed,) = delta.functions
+    assert (changed.before, changed.after) == (1, 3)
+    assert changed.function.endswith("f")
+    assert patched({path: plain}, {path: branching + "}}} ((("}).probe(complexity).unparsable == (path,)

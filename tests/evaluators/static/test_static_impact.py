@@ -13,6 +13,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.evaluators.static import impact
 from regrade.evaluators.static.changes import BODY, REMOVED, SIGNATURE, changed_symbols
+from regrade.evaluators.static.languages.python import PYTHON
 from regrade.rewards import Impact, ImpactedModule, TestOutcome, TestRun, TestStatus
 from regrade.rewards import impact as impact_reward
 
@@ -74,18 +75,18 @@ def modules(found: Impact) -> dict[str, ImpactedModule]:
 )
 def test_changed_symbols_and_their_weights(old: str, new: str, expected: dict[str, float]) -> None:
     assert old in CORE
-    assert changed_symbols(CORE, CORE.replace(old, new, 1)) == expected
+    assert changed_symbols(CORE, CORE.replace(old, new, 1), PYTHON) == expected
 
 
 def test_a_line_that_leaves_its_block_is_a_change() -> None:
     before = "def f(a):\n    if a:\n        a = 1\n        a = 2\n    return a\n"
     after = "def f(a):\n    if a:\n        a = 1\n    a = 2\n    return a\n"
-    assert changed_symbols(before, after) == {"f": BODY}
+    assert changed_symbols(before, after, PYTHON) == {"f": BODY}
 
 
 def test_new_and_deleted_files() -> None:
-    assert changed_symbols(None, CORE) == {}
-    assert set(changed_symbols(CORE, None)) >= {"helper", "public", "Shape", "Shape.area", "LIMIT"}
+    assert changed_symbols(None, CORE, PYTHON) == {}
+    assert set(changed_symbols(CORE, None, PYTHON)) >= {"helper", "public", "Shape", "Shape.area", "LIMIT"}
 
 
 def test_dependents_are_found_through_helpers_aliases_and_modules(patched: Make) -> None:

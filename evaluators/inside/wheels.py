@@ -1,0 +1,46 @@
+"""Builds the project's wheel by its own backend (PEP 517), if the environment has it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+LEGACY = "setuptools.build_meta:__legacy__"
+"""What PEP 517 says for a project that names no backend."""
+
+
+class NoBackend(Exception):
+    """There is nothing to build with."""
+
+
+def build_wheel() -> str:
+    """Build the wheel of the project in the working directory; the name of its file.
+
+    Raises:
+        NoBackend: the project is none that can be built, or its backend is not installed.
+        BaseException: whatever the backend raises.
+    """
+    backend = _backend()
+    with tempfile.TemporaryDirectory() as folder:
+        return str(backend.build_wheel(folder))
+
+
+def _backend() -> Any:
+    table: dict[str, Any] = {}
+    if Path("pyproject.toml").is_file():
+        table = tomllib.loads(Path("pyproject.toml").read_text("utf-8")).get("build-system", {})
+    elif not Path("setup.py").is_file():
+        raise NoBackend("no pyproject.toml and no setup.py")
+    sys.path[:0] = [str(Path(path).resolve()) for path in table.get("backend-path", ())]
+    name, _, attribute = str(table.get("build-backend", LEGACY)).partition(":")
+    try:
+        found: Any = importlib.import_module(name)
+    except ImportError as error:
+        raise NoBackend(f"{name} is not installed") from error
+    for part in filter(None, attribute.split(".")):
+        found = getattr(found, part)
+    return found

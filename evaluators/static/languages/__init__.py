@@ -1,0 +1,26 @@
+"""The languages that the dependency graph reads: one row each."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from regrade.evaluators.static.languages.go import GO
+from regrade.evaluators.static.languages.go import MANIFEST as GO_MANIFEST
+from regrade.evaluators.static.languages.java import JAVA
+from regrade.evaluators.static.languages.javascript import JAVASCRIPT, TSX, TYPESCRIPT
+from regrade.evaluators.static.languages.language import Import, Language, Sources
+from regrade.evaluators.static.languages.python import PYTHON
+from regrade.evaluators.static.languages.rust import MANIFEST as RUST_MANIFEST
+from regrade.evaluators.static.languages.rust import RUST
+
+LANGUAGES = (PYTHON, JAVASCRIPT, TYPESCRIPT, TSX, GO, RUST, JAVA)
+MANIFESTS = frozenset({GO_MANIFEST, RUST_MANIFEST})
+"""Names of the files that say what packages are called."""
+_BY_SUFFIX = {suffix: language for language in LANGUAGES for suffix in language.suffixes}
+
+__all__ = ["LANGUAGES", "MANIFESTS", "Import", "Language", "Sources", "language_of"]
+
+
+def language_of(path: str) -> Language | None:
+    """The language of a file, by its suffix; None where the graph reads none."""
+    return _BY_SUFFIX.get(PurePosixPath(path).suffix)

@@ -1,0 +1,152 @@
+"""Rust: the modules of a crate are its files, named from `crate`; other crates of the workspace by their names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import tree_sitter_rust
+from tree_sitter import Node
+
+from regrade.evaluators.static.languages.language import Import, Language, Names, Sources, inside, text_of
+
+PREFIX = "rust:"
+MANIFEST = "Cargo.toml"
+ROOTS = ("lib", "main")
+
+
+def names(sources: Sources) -> Names:
+    """`CRATE`, `CRATE.module`, ...; a file outside `src` (a test, an example, a program) is a crate of its own."""
+    crates = {str(PurePosixPath(path).parent): _crate(text, path) for path, text in sources.manifests.items()
+              if PurePosixPath(path).name == MANIFEST}  # fmt: skip
+    for path in sorted(sources.texts, key=lambda path: (PurePosixPath(path).stem != ROOTS[0], path)):
+        folder = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in crates), None)
+        if folder is None:
+            continue
+        parts = PurePosixPath(path).relative_to(folder).with_suffix("").parts
+        if parts[0] == "src" and parts[1:2] != ("bin",):
+            inner = parts[1:-1] if parts[-1] == "mod" or parts[1:] in {(root,) for root in ROOTS} else parts[1:]
+            yield PREFIX + ".".join((crates[folder], *inner)), path
+        else:
+            yield PREFIX + "/".join((crates[folder], *parts)), path
+
+
+def _crate(manifest: str, path: str) -> str:
+    try:
+        name = str(tomllib.loads(manifest)["package"]["name"])
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        name = PurePosixPath(path).parent.name or "crate"
+    return name.replace("-", "_")
+
+
+def absolute(name: str, path: str, own: str) -> str:  # noqa: ARG001 (every language has this signature)
+    """`crate`, `self` and `super` resolved; anything else is a crate, or a module of this one's own."""
+    module = own.removeprefix(PREFIX)
+    first, _, rest = name.partition(".")
+    if first == "crate":
+        module = module.partition(".")[0]
+    elif first == "super":
+        while first == "super":
+            module = module.rpartition(".")[0] or module
+            first, _, rest = rest.partition(".")
+        rest = ".".join(filter(None, (first, rest)))
+    elif first != "self":
+        return PREFIX + name
+    return PREFIX + ".".join(filter(None, (module, rest)))
+
+
+def beside(name: str, own: str) -> str:
+    """A module that this one declares."""
+    return f"{own}.{name}"
+
+
+def imported(node: Node) -> Iterator[Import]:
+    if node.type == "mod_item":
+        if node.child_by_field_name("body") is None:
+            name = text_of(node.child_by_field_name("name"))
+            yield Import(f"self.{name}", name, f"self.{name}", is_module=True)
+        return
+    argument = node.child_by_field_name("argument")
+    if argument is not None:
+        yield from _used(argument, "", inside(node, "function_item"))
+
+
+def _used(node: Node, prefix: str, is_lazy: bool) -> Iterator[Import]:
+    """The leaves of a tree such as `a::{b, c as d, e::*}`."""
+    if node.type == "scoped_use_list":
+        inner = _joined(prefix, text_of(node.child_by_field_name("path")))
+        for child in _children(node.child_by_field_name("list")):
+            yield from _used(child, inner, is_lazy)
+    elif node.type == "use_list":
+        for child in node.named_children:
+            yield from _used(child, prefix, is_lazy)
+    elif node.type == "use_as_clause":
+        dotted = _joined(prefix, text_of(node.child_by_field_name("path")))
+        yield Import(dotted, text_of(node.child_by_field_name("alias")), dotted, is_lazy)
+    elif node.type == "use_wildcard":
+        dotted = _joined(prefix, text_of(node.named_children[0]) if node.named_children else "")
+        yield Import(dotted, "*", dotted, is_lazy, is_module=True)
+    elif node.type == "self" and prefix:
+        yield Import(prefix, prefix.rpartition(".")[2], prefix, is_lazy)
+    else:
+        dotted = _joined(prefix, text_of(node))
+        yield Import(dotted, dotted.rpartition(".")[2], dotted, is_lazy)
+
+
+def _children(node: Node | None) -> list[Node]:
+    return node.named_children if node is not None else []
+
+
+def _joined(prefix: str, path: str) -> str:
+    return ".".join(filter(None, (prefix, re.sub(r"\s*::\s*", ".", path))))
+
+
+def name_of(node: Node) -> str:
+    """What an `impl` block holds belongs to the type."""
+    if node.type != "impl_item":
+        return text_of(node.child_by_field_name("name"))
+    return re.sub(r"<.*", "", text_of(node.child_by_field_name("type")), flags=re.DOTALL).rpartition("::")[2]
+
+
+def targets(node: Node) -> list[str]:
+    return [text_of(node.child_by_field_name("name"))]
+
+
+def dotted(node: Node) -> str:
+    text = re.sub(r"\s|<.*?>", "", text_of(node))
+    return text.replace("::", ".") if re.fullmatch(r"\w+(::\w+)+", text) else ""
+
+
+RUST = Language(
+    name="Rust",
+    suffixes=(".rs",),
+    grammar=tree_sitter_rust.language,
+    symbols="""
+    [(function_item) (function_signature_item) (struct_item) (enum_item) (union_item) (trait_item) (impl_item)
+     (type_item) (macro_definition) (mod_item body: (declaration_list))] @definition
+    [(const_item) (static_item)] @assignment
+    """,
+    uses="""
+    [(use_declaration) (mod_item)] @import
+    (scoped_identifier name: (identifier) @attribute) @chain
+    (scoped_type_identifier name: (type_identifier) @attribute) @chain
+    (field_expression field: (field_identifier) @attribute)
+    [(identifier) (type_identifier)] @name
+    """,
+    functions=frozenset({"function_item", "macro_definition"}),
+    definitions=frozenset(
+        {"function_item", "function_signature_item", "struct_item", "enum_item", "trait_item", "type_item"}
+    ),
+    comments=frozenset({"line_comment", "block_comment", "use_declaration"}),
+    imported=imported,
+    targets=targets,
+    names=names,
+    absolute=absolute,
+    beside=beside,
+    tests=r"(test_.*|.*_tests?|tests?)\.rs",
+    rooted=frozenset({"crate", "self", "super"}),
+    name_of=name_of,
+    dotted=dotted,
+)

@@ -1,0 +1,142 @@
+"""A JavaScript repository, scored end to end by Node's own test runner."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.evaluators.local import local_task
+from regrade.evaluators.sandboxes import Bubblewrap
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards import BuildRun, ComplexityDelta, Impact, TestRun, default
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+SANDBOX = "bubblewrap" if not Bubblewrap().problem() else "process"
+FILES = {
+    "package.json": '{"name": "shop", "type": "module"}\n',
+    "src/math.js": "export function add(a, b) {\n  return a - b;\n}\n\nexport function twice(a) {\n  return a * 2;\n}\n",
+    "src/cart.js": "import { add } from './math.js';\n\nexport function total(prices) {\n  return prices.reduce((sum, price) => add(sum, price), 0);\n}\n",
+    "test/math.test.js": """\
+import test, { describe, it } from 'node:test';
+import assert from 'node:assert/strict';
+import { add, twice } from '../src/math.js';
+
+test('adds', () => assert.equal(add(1, 2), 3));
+describe('twice', () => {
+  it('doubles', () => assert.equal(twice(2), 4));
+  it.skip('is not there yet', () => {});
+});
+""",
+    "test/cart.test.js": """\
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { total } from '../src/cart.js';
+
+test('sums', () => assert.equal(total([1, 2]), 3));
+test('is 0 for nothing', () => assert.equal(total([]), 0));
+""",
+}
+ADDS, SUMS = "test/math.test.js::adds", "test/cart.test.js::sums"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    for path, text in FILES.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def task(repo: Path, cache: Path):  # type: ignore[no-untyped-def]
+    return local_task(repo, [ADDS, SUMS], sandbox=SANDBOX, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def scorer(cache: Path):  # type: ignore[no-untyped-def]
+    with Scorer(sandbox=SANDBOX, cache=cache, workers=1) as made:
+        yield made
+
+
+def edit(path: str, old: str, new: str) -> Patch:
+    assert old in FILES[path]
+    return Patch.between({path: FILES[path]}, {path: FILES[path].replace(old, new)})
+
+
+def test_the_baseline_knows_what_passes_what_fails_and_what_is_skipped(task) -> None:  # type: ignore[no-untyped-def]
+    assert task.fail_to_pass == (ADDS, SUMS)
+    assert set(task.pass_to_pass) == {"test/math.test.js::twice > doubles", "test/cart.test.js::is 0 for nothing"}
+    assert "-1 !== 3" in task.failure or "3" in task.failure
+
+
+def test_a_fix_and_a_breakage_across_modules(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    fix = edit("src/math.js", "a - b", "a + b")
+    harm = edit("src/math.js", "a - b", "undefined.x")
+    fixed, nothing, harmed = scorer.score([(task, fix), (task, Patch("")), (task, harm)], default)
+    assert fixed.value == pytest.approx(1.0, abs=0.05)
+    assert nothing.value == 0.0
+    assert harmed.value < 0.1
+    kinds = (TestRun, BuildRun, Impact, ComplexityDelta)
+    (evidence,) = scorer.gather([(task, fix)], kinds)
+    run, build, impact, complexity = (evidence.records[kind] for kind in kinds)
+    assert run.resolved
+    assert build == BuildRun(True, 1)
+    assert [module.module for module in impact.modules] == ["src/cart.js"]
+    assert impact.modules[0].tests == ("test/cart.test.js",)
+    assert complexity.files == ("src/math.js",)
+    (broken,) = scorer.gather([(task, edit("src/cart.js", "sum, price) => add", "price) => add"))], [TestRun])
+    message = broken.records[TestRun].outcomes[SUMS].message
+    assert message
+
+
+def test_what_does_not_compile_is_named(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    (found,) = scorer.gather([(task, edit("src/math.js", "return a - b;", "return a -;"))], [BuildRun, TestRun])
+    build = found.records[BuildRun]
+    assert not build.ok
+    assert build.error.startswith("src/math.js:2: SyntaxError")
+    assert set(found.records[TestRun].broken) == set(task.pass_to_pass)
+
+
+def test_tests_come_from_the_pristine_tree(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    cheat = edit("test/math.test.js", "add(1, 2), 3", "add(1, 2), -1")
+    (found,) = scorer.gather([(task, cheat)], [TestRun])
+    assert found.records[TestRun].fixed == ()
+
+
+def test_leaving_early_passes_nothing(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    leave = Patch.between(
+        {"src/math.js": FILES["src/math.js"]}, {"src/math.js": "process.exit(0);\n" + FILES["src/math.js"]}
+    )
+    (found,) = scorer.gather([(task, leave)], [TestRun])
+    assert found.records[TestRun].fixed == ()
+    assert set(found.records[TestRun].broken) == set(task.pass_to_pass)
+
+
+def test_packages_beside_the_tree_are_found(repo: Path, cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "shop"
+    shutil.copytree(repo, own)
+    package = own / "node_modules" / "plus"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"name": "plus", "main": "index.js"}')
+    (package / "index.js").write_text("exports.plus = (a, b) => a + b;\n")
+    (own / "src/math.js").write_text(
+        "import { plus } from 'plus';\n" + FILES["src/math.js"].replace("a - b", "plus(a, b)")
+    )
+    found = local_task(own, sandbox=SANDBOX, cache=cache)
+    assert {ADDS, SUMS} <= set(found.pass_to_pass)
+
+
+def test_a_repository_without_tests_is_told(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("{}")
+    with pytest.raises(UserError, match="no test file"):
+        local_task(tmp_path, sandbox=SANDBOX, cache=cache)
