@@ -15,7 +15,7 @@ class DemoSettings:
     """Take each split's tasks from so many repositories, those with the most; None: from all. The first patch of each
     waits some seconds for its tests to be made ready."""
     demonstrations: int = 195
-    tests_only: int = 540
+    tests_only: int = 280
     validation: int = 40
     held_out: int = 200
     scripted: int = 25
@@ -33,10 +33,10 @@ class DemoSettings:
     """At which tests-only tasks are tried, by expert iteration and by GRPO."""
     rounds: int = 2
     """Rounds of expert iteration."""
-    tasks_per_round: int = 270
+    tasks_per_round: int = 140
     round_samples: int = 2
     """Attempts at a task of a round: an answer of another task teaches more than another attempt at the same one."""
-    round_steps: int = 24
+    round_steps: int = 16
     round_learning_rate: float = 7e-5
 
     group_size: int = 6
