@@ -37,7 +37,7 @@ class DemoSettings:
     round_samples: int = 2
     """Attempts at a task of a round: an answer of another task teaches more than another attempt at the same one."""
     round_steps: int = 16
-    round_learning_rate: float = 7e-5
+    round_learning_rate: float = 4e-5
 
     group_size: int = 6
     """Attempts at a task of GRPO."""
