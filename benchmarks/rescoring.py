@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _latest import record
+
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Rollout
@@ -55,6 +57,8 @@ def main() -> None:
     print(f"scored by execution, all cores  {1 / fresh:10.1f} attempts/s")
     print(f"rewarded anew, one core         {1 / again:10.1f} attempts/s   {fresh / again:.0f} times as fast")
     print(f"opening the evidence takes {opened:.3f} s")
+    figures = {"executed_per_second": round(1 / fresh, 1), "rescored_per_second": round(1 / again, 1)}
+    record("rescoring", {"attempts": len(rows), **figures, "ratio": round(fresh / again, 1)})
 
 
 if __name__ == "__main__":

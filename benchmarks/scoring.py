@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from _latest import record
+
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.tasks import Task
@@ -34,9 +36,11 @@ def main() -> None:
     print(f"{len(jobs)} reference patches, {os.cpu_count()} cores, times in seconds")
     print(f"{'what':44} {'wall':>7} {'a patch':>8} {'patches/s':>9}")
     with tempfile.TemporaryDirectory(prefix="regrade-bench-") as folder:
+        walls: dict[str, float] = {}
         for workers in sorted({1, os.cpu_count() or 1}):
             cache = Path(folder, str(workers))
-            measure(jobs, workers, chosen.sandbox, cache)
+            walls |= measure(jobs, workers, chosen.sandbox, cache)
+    record("stages", {"patches": len(jobs), **{name: round(len(jobs) / wall, 1) for name, wall in walls.items()}})
 
 
 def reference_jobs(count: int) -> list[Job]:
@@ -46,8 +50,13 @@ def reference_jobs(count: int) -> list[Job]:
     return [(task, task.reference) for task in drawn if task.reference is not None]
 
 
-def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> None:
-    """Score the jobs in a cache of their own: by the tests alone, by all evidence, again, and with the whole suite."""
+def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> dict[str, float]:
+    """Score the jobs in a cache of their own: by the tests alone, by all evidence, again, and with the whole suite.
+
+    Returns:
+        what was done -> wall seconds.
+    """
+    walls = {}
     with Scorer(workers=workers, sandbox=sandbox, cache=cache) as scorer:
         scorer.score(jobs[:1], tests)  # makes the environment and the byte code
         rows = (
@@ -63,6 +72,8 @@ def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> Non
             assert all(each.is_scored for each in breakdowns), "a patch stayed unscored: the figures would flatter"
             name = f"{what}, {workers} worker{'s' if workers > 1 else ''}"
             print(f"{name:44} {wall:7.2f} {wall / len(jobs):8.4f} {len(jobs) / wall:9.1f}")
+            walls[name] = wall
+    return walls
 
 
 if __name__ == "__main__":

@@ -49,12 +49,14 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON object on
 
 
 def tool_checks() -> list[Check]:
-    """The interpreter and the programs that scoring calls."""
+    """The interpreter and the programs that scoring calls, then those that only some repositories need."""
     python = ".".join(str(part) for part in sys.version_info[:3])
     return [
         Check("python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer", NEEDED),
         _program("git", "apply patches: apt-get install git", NEEDED),
         _program("ruff", "lint rewards: pip install ruff", NEEDED, str(Path(sys.executable).parent / "ruff")),
+        _program("node", "optional, for repositories in JavaScript"),
+        _program("cargo", "optional, for repositories in Rust"),
     ]
 
 

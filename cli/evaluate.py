@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout
-from regrade.cli.score import RewardName, SandboxName, Workers
+from regrade.cli.jobs import model_probes
+from regrade.cli.score import RewardModelFolder, RewardName, SandboxName, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,7 @@ def evaluate(
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
+    reward_model: RewardModelFolder = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a temperature on stdout.")] = False,
 ) -> None:
     """Try a policy on tasks and record every attempt.
@@ -66,7 +68,7 @@ def evaluate(
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     temperatures = sorted(set(temperature or [0.0]))
     samplings = [Sampling(t, samples if t > 0 else 1) for t in temperatures]
-    with Scorer(sandbox=sandbox, workers=workers) as scorer:
+    with Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
         proposer = load_policy(policy, chosen)
         called = name or proposer.name
         run = Run(out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.score import FailToPass, Repo, RewardName, SandboxName, TaskFile, TaskId, show
+from regrade.cli.score import FailToPass, Repo, RewardModelFolder, RewardName, SandboxName, TaskFile, TaskId, show
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def explain(
     sandbox: SandboxName = "auto",
     tasks: TaskFile = None,
     task: TaskId = None,
+    reward_model: RewardModelFolder = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, to be put into any page.")] = False,
 ) -> None:
@@ -52,7 +53,8 @@ def explain(
             raise UserError(
                 f"{source!r} is no run, so it has no attempt at {task_id!r}; for a patch name the task by --task"
             )
-        question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers=None, full=True)
+        wanted = tuple(fail_to_pass or ())
+        question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model)
         (verdict,) = score_files([source], question)
         title, breakdown = verdict.source, verdict.breakdown
     if html:

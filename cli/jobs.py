@@ -14,6 +14,7 @@ from regrade.datasets.patches import Patch, PatchError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.probes import StaticProbe
     from regrade.rewards.breakdown import Breakdown
 
 
@@ -38,6 +39,7 @@ class Question:
     sandbox: str
     workers: int | None
     full: bool
+    reward_model: Path | None = None
 
 
 def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
@@ -52,10 +54,29 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     patches = [read_patch(source) for source in sources]
     reward = load_reward(question.reward)
     task = find_task(question, dict(zip(sources, patches, strict=True)))
-    with Scorer(workers=question.workers, sandbox=question.sandbox) as scorer, progress("scoring") as tell:
+    probes = model_probes(question.reward_model)
+    with (
+        Scorer(workers=question.workers, sandbox=question.sandbox, probes=probes) as scorer,
+        progress("scoring") as tell,
+    ):
         jobs = [(task, patch) for patch in patches]
         breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
     return [Verdict(*verdict) for verdict in zip(sources, patches, breakdowns, strict=True)]
+
+
+def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
+    """What gathers the evidence of a trained reward model; nothing where none is named."""
+    if folder is None:
+        return {}
+    try:
+        from regrade.policy_training.predictions import RewardModelProbe
+    except ImportError as error:
+        raise UserError(
+            f"a reward model needs {error.name}: install the extra `train` (pip install 'regrade[train]')"
+        ) from error
+    from regrade.rewards.evidence import Prediction
+
+    return {Prediction: RewardModelProbe(folder)}
 
 
 def read_patch(source: str) -> Patch:

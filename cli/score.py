@@ -25,6 +25,9 @@ TaskFile = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks;
 TaskId = Annotated[str | None, typer.Option("--task", help="Id of a task in --tasks, or of the ready-made ones.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Sandboxes at work at a time; default: one a core.")]
 Reachable = Annotated[bool, typer.Option("--reachable", help="Run only the tests that execute a changed function.")]
+RewardModelFolder = Annotated[
+    Path | None, typer.Option("--reward-model", help="A trained reward model, for rewards that ask one (`learned`).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a patch on stdout.")]
 
 
@@ -38,6 +41,7 @@ def score(
     task: TaskId = None,
     workers: Workers = None,
     reachable: Reachable = False,
+    reward_model: RewardModelFolder = None,
     json: AsJson = False,
 ) -> None:
     """Score patches for any local repository.
@@ -47,7 +51,8 @@ def score(
     """
     from regrade.cli.jobs import Question, score_files
 
-    question = Question(repo, tuple(fail_to_pass or ()), tasks, task, reward, sandbox, workers, full=not reachable)
+    wanted = tuple(fail_to_pass or ())
+    question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model)
     verdicts = score_files(patches, question)
     for verdict in verdicts:
         show(verdict.breakdown, json, patch=verdict.source, digest=verdict.patch.digest)

@@ -144,7 +144,7 @@ class TestSuite:
     )
     """Globs of the files that are always taken from the pristine tree (matched with the root-relative path)."""
     runner: str = "pytest"
-    """`pytest`, or `node`: Node's own test runner, a process for each file of `paths`."""
+    """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
     """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)

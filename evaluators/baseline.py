@@ -11,7 +11,7 @@ from pathlib import Path
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators.environments import installed_packages, python_for
+from regrade.evaluators.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.scratch import remove, scratch_folder
@@ -88,6 +88,7 @@ def baseline(
             writable_bytecode=True,
             limits=limits,
             packages=installed_packages(suite, tree.root),
+            tools=toolchain(suite.runner),
         ) as worker:
             replies = []
             for number in range(runs):

@@ -64,6 +64,25 @@ def installed_packages(suite: TestSuite, root: Path) -> Path | None:
     return folder if suite.runner == "node" and folder.is_dir() else None
 
 
+@lru_cache(maxsize=16)
+def toolchain(runner: str) -> Path | None:
+    """The folder that a runner's program is installed in, with its `bin`; None where it lies among the system's own.
+
+    Raises:
+        UserError: there is no such program.
+    """
+    if runner == "pytest":
+        return None
+    found = shutil.which(runner)
+    if found is None:
+        raise UserError(f"the tests need the program {runner!r}, which is not installed: see `regrade doctor`")
+    if runner == "cargo" and shutil.which("rustup"):  # what lies on the path then only chooses a toolchain
+        done = subprocess.run(["rustup", "which", "cargo"], capture_output=True, text=True, timeout=60, check=False)
+        found = done.stdout.strip() or found
+    program = Path(found).resolve()
+    return None if any(program.is_relative_to(folder) for folder in ("/usr", "/bin")) else program.parent.parent
+
+
 @lru_cache(maxsize=256)
 def runner_identity(runner: str, packages: Path | None) -> str:
     """Version of the program that runs the tests, and of the packages that it finds; empty for pytest."""

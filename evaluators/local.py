@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -118,13 +119,14 @@ def local_task(
 
 
 def local_tree(repo: Path, tell: Callable[[str], None]) -> Tree:
-    """The repository's files, without virtual environments and large data."""
+    """The repository's files, without virtual environments, caches (by their CACHEDIR.TAG) and large data."""
     skipped: set[str] = set()
     tree = Tree(repo)
     paths = tree.paths()
-    environments_found = {path.removesuffix("pyvenv.cfg") for path in paths if path.endswith("/pyvenv.cfg")}
+    marks = ("pyvenv.cfg", "CACHEDIR.TAG")
+    left_out = {path.rpartition("/")[0] + "/" for path in paths if path.endswith(tuple(f"/{mark}" for mark in marks))}
     for path in paths:
-        if any(path.startswith(folder) for folder in environments_found):
+        if any(path.startswith(folder) for folder in left_out):
             skipped.add(path)
         elif os.lstat(repo / path).st_size > LARGEST_FILE_MB << 20:
             skipped.add(path)
@@ -144,16 +146,29 @@ def _requirements(repo: Path, python: Path | None) -> tuple[str, ...]:
 
 
 def _suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
-    """Node's test runner for a repository with a package.json and without Python tests, else pytest."""
+    """How the tests are run: by pytest if any are Python's, else by what the project's manifest stands for."""
     paths = tree.paths()
-    if (repo / "package.json").is_file() and not any(_is_test(path, ".py") for path in paths):
-        files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
-        if not files:
-            raise UserError(
-                f"{repo} has a package.json and no test file that Node's runner would take (such as test/shop.test.js)"
-            )
-        return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
+    if not any(_is_test(path, ".py") for path in paths):
+        for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
+            if (repo / manifest).is_file():
+                return find(repo, paths)
     return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+
+
+def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
+    files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
+    if not files:
+        raise UserError(f"{repo} has a package.json and no test file that Node's runner takes, such as test/a.test.js")
+    return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
+
+
+def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
+    """Files of `tests/`, and the tests inside the library or program, which a patch may change."""
+    own = tuple(path for path in ("src/lib.rs", "src/main.rs") if path in paths)
+    files = tuple(path for path in paths if re.fullmatch(r"tests/[^/]+\.rs", path))
+    if not own and not files:
+        raise UserError(f"{repo} has a Cargo.toml and neither src/lib.rs, src/main.rs nor a file in tests/")
+    return TestSuite((), (*own, *files), protected=(*TestSuite().protected, "Cargo.toml", "Cargo.lock"), runner="cargo")
 
 
 def _is_test(path: str, *suffixes: str) -> bool:

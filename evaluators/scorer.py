@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from regrade.datasets.caches import default_cache, usable
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators import sandboxes
 from regrade.evaluators.building import Builder
-from regrade.evaluators.environments import installed_packages, runner_identity
+from regrade.evaluators.environments import installed_packages, runner_identity, toolchain
 from regrade.evaluators.executions import not_applied, run_tests
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
@@ -38,7 +39,7 @@ from regrade.evaluators.workers import UNPREPARED, Preparation, Worker, WorkerDi
 from regrade.evaluators.workspaces import Workspace, prepare
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.evidence import BuildRun, End, EvidenceSet, TestRun
+from regrade.rewards.evidence import BuildRun, End, EvidenceSet, Prediction, TestRun
 
 Job = tuple[Task, Patch]
 Progress = Callable[[int, int], None]
@@ -105,7 +106,8 @@ class Scorer(AbstractContextManager["Scorer"]):
             workers: candidates run at a time; None: the number of cores.
             sandbox: `auto`, the name of a kind of sandbox, or a sandbox.
             cache: where environments, byte code and evidence are kept; None: the user's cache folder.
-            probes: evidence types of your own -> what gathers them.
+            probes: evidence types of your own -> what gathers them. Where its answers depend on more than the patch and
+                the task, a probe says on what by an attribute `identity`, a string.
 
         Raises:
             UserError: no sandbox works here, or the cache can't be used.
@@ -185,8 +187,10 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     def _check(self, needs: Collection[type]) -> None:
         for kind in needs:
+            if kind is Prediction and kind not in self._static:
+                raise UserError("the reward asks a reward model: name the folder of one with --reward-model")
             if kind not in EXECUTED and kind not in self._static:
-                raise ValueError(
+                raise UserError(
                     f"nothing gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})"
                 )
 
@@ -257,7 +261,9 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _evidence_key(self, task_key: str, patch_digest: str, kind: type, full: bool) -> bytes:
         scope = ("full" if full else "reachable") if kind is TestRun else ""
         sandbox = self.sandbox.name if kind in EXECUTED else ""
-        return key_of([task_key, patch_digest, f"{kind.__module__}.{kind.__qualname__}", self._version, sandbox, scope])
+        probe = getattr(self._static.get(kind), "identity", "")
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return key_of([task_key, patch_digest, name, self._version, sandbox, scope, probe])
 
     # ------------------------------------------------------------ in the worker threads
 
@@ -347,7 +353,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         python = self._environments.python(task.requirements)
         packages = installed_packages(task.suite, task.base.root)
         held = getattr(self._local, "held", None)
-        if held is not None and held[0] == (python, packages):
+        wanted = (python, packages, toolchain(task.suite.runner))
+        if held is not None and held[0] == wanted:
             worker: Worker = held[1]
             return worker
         if held is not None:
@@ -356,9 +363,11 @@ class Scorer(AbstractContextManager["Scorer"]):
             scratch = self._scratch / f"worker-{len(self._workers)}"
             scratch.mkdir()
             bytecode = self._bytecode_folder(python)
-            worker = Worker(self.sandbox, python, scratch, bytecode, limits=task.limits, packages=packages)
+            worker = Worker(
+                self.sandbox, python, scratch, bytecode, limits=task.limits, packages=packages, tools=wanted[2]
+            )
             self._workers.append(worker)
-        self._local.held = ((python, packages), worker)
+        self._local.held = (wanted, worker)
         return worker
 
     def _bytecode_folder(self, python: Path) -> Path:

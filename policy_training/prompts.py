@@ -57,11 +57,21 @@ class Question:
         """
         if self.task.reference is None:
             raise UserError(f"task {self.task.id!r} has no reference patch: it cannot serve as a demonstration")
-        (file,) = self.task.reference.files
-        if len(file.added) != 1 or len(file.removed) != 1 or file.removed[0][0] not in self.lines:
+        answer = self.answer_of(self.task.reference)
+        if answer is None:
             raise UserError(
                 f"task {self.task.id!r}: the reference does not replace exactly one line that the prompt shows"
             )
+        return answer
+
+    def answer_of(self, patch: Patch) -> str | None:
+        """The answer that stands for a patch; None where it does not replace exactly one shown line."""
+        files = patch.files
+        if len(files) != 1 or files[0].path != _target(self.task).file:
+            return None
+        (file,) = files
+        if len(file.added) != 1 or len(file.removed) != 1 or file.removed[0][0] not in self.lines:
+            return None
         return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
 
 

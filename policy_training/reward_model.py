@@ -28,9 +28,10 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from regrade.datasets.errors import UserError
+from regrade.policy_training.calibration import Calibration
 from regrade.policy_training.experience import ScoredAnswer
 from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.preferences import Agreement, Preference, agreement, distinct, pairs, split_by_task
+from regrade.policy_training.preferences import Preference, agreement, distinct, pairs, split_by_task
 from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompts import PackedRow, final_states, pack, passes
@@ -137,12 +138,6 @@ def train_reward_model(
     return reward_model
 
 
-def agreement_with_tests(reward_model: RewardModel, answers: Sequence[ScoredAnswer]) -> Agreement:
-    """How well the model's scores agree with the executed ones, each distinct answer counted once."""
-    each = distinct(answers)
-    return agreement(each, reward_model.score([a.prompt for a in each], [a.completion for a in each]))
-
-
 def train_and_test_reward_model(
     source: LanguageModel | str | Path,
     answers: Sequence[ScoredAnswer],
@@ -156,6 +151,8 @@ def train_and_test_reward_model(
     log: StepLog | None = None,
 ) -> dict[str, float]:
     """Train on pairs of some tasks, save in `out`, and test on executed answers to the other tasks.
+
+    What its scores were found to mean there is saved beside it (see `Calibration`).
 
     Args:
         preferences: at most so many pairs, drawn evenly from the tasks to learn from.
@@ -174,10 +171,13 @@ def train_and_test_reward_model(
     reward_model = train_reward_model(
         source, found, out=out, budget=budget, seed=seed, learning_rate=learning_rate, log=log
     )
+    tested = distinct(held_out)
+    scores = reward_model.score([a.prompt for a in tested], [a.completion for a in tested])
     figures = {
-        name: math.nan if value is None else float(value)
-        for name, value in asdict(agreement_with_tests(reward_model, held_out)).items()
+        name: math.nan if value is None else float(value) for name, value in asdict(agreement(tested, scores)).items()
     }
+    if tested:
+        Calibration(tuple(scores), tuple(answer.verified for answer in tested)).save(out)
     tasks = {preference.task_id for preference in found}
     return {**figures, "training_pairs": float(len(found)), "training_tasks": float(len(tasks))}
 

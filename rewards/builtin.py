@@ -7,6 +7,7 @@ from regrade.rewards.components import (
     builds,
     complexity,
     impact,
+    learned,
     readability,
     resolved,
     small_diff,
@@ -31,5 +32,5 @@ what a trainer sees within groups is quality.
 
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
-    components = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered)
+    components = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered, learned)
     return {"default": default, **{each.name: each for each in components}}

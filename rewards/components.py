@@ -16,6 +16,7 @@ from regrade.rewards.evidence import (
     ImpactedModule,
     Integrity,
     LintDelta,
+    Prediction,
     Readability,
     ReadabilityDelta,
     TestRun,
@@ -194,6 +195,21 @@ def impact(reach: Impact, run: TestRun) -> Score:
     doubts = [(module, _doubt(module, broken, run.verified_files)) for module in reach.modules]
     value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
     return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
+
+
+@reward
+def learned(prediction: Prediction) -> Score:
+    """The probability that the patch is verified, as a reward model sees it, less its doubt (at least 0).
+
+    The lower end of an interval and not the middle: what the model has hardly seen must not pay. It spares executions,
+    and certifies nothing: never a gate, never alone. Not applicable where the patch can't be put to the model.
+    """
+    if prediction.resolved is None:
+        return Score.unscored(f"{prediction.model}: {prediction.why}")
+    value = min(1.0, max(0.0, prediction.resolved - prediction.doubt))
+    return Score(
+        value, f"{prediction.model} expects {prediction.resolved:.2f} \N{PLUS-MINUS SIGN} {prediction.doubt:.2f}"
+    )
 
 
 def _growth(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:

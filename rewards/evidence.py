@@ -349,7 +349,21 @@ class Integrity:
     """Files of the patch that the run took from the pristine tree instead."""
 
 
-Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | ReadabilityDelta | Impact | Diff | Integrity
+@dataclass(frozen=True)
+class Prediction:
+    """What a reward model expects of a patch, without running it."""
+
+    resolved: float | None
+    """Probability that the patch is verified: all FAIL_TO_PASS pass and nothing breaks. None: it can't be put to the
+    model."""
+    doubt: float
+    """Half the width of the 95 % interval around it."""
+    model: str
+    why: str = ""
+    """Why there is no probability."""
+
+
+Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | ReadabilityDelta | Impact | Diff | Integrity | Prediction
 
 
 @dataclass(frozen=True)

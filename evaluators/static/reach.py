@@ -32,10 +32,8 @@ class Reached:
     hops: int
     """Borders between modules crossed."""
     parent: Reached | None
-
-    @property
-    def score(self) -> float:
-        return self.weight * FADING ** max(0, self.hops - 1)
+    score: float
+    """The weight, faded."""
 
     def way(self) -> tuple[str, ...]:
         """The changed symbol, then the files on the way, this one last."""
@@ -52,15 +50,25 @@ class Reached:
 class Explorer:
     """Asks one graph for users, and remembers the answers."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, fading: float = FADING, doubts: bool = True) -> None:
+        """
+        Args:
+            fading: what each border beyond the first multiplies the weight by.
+            doubts: False: every user counts as certain.
+        """
         self._graph = graph
+        self._fading = fading
+        self._doubts = doubts
         self._users: dict[Symbol, list[tuple[Symbol, float]]] = {}
 
     def reach(self, changed: Mapping[Symbol, float]) -> dict[Symbol, Reached]:
         """Every symbol within HOPS of a changed one (weights in (0, 1]), the changed ones included."""
         best: dict[Symbol, Reached] = {}
         turn = count()  # settles ties, in a fixed order
-        queue = [(-weight, next(turn), Reached(symbol, weight, 0, None)) for symbol, weight in sorted(changed.items())]
+        queue = [
+            (-weight, next(turn), Reached(symbol, weight, 0, None, weight))
+            for symbol, weight in sorted(changed.items())
+        ]
         heapq.heapify(queue)
         while queue:
             step = heapq.heappop(queue)[2]
@@ -73,7 +81,8 @@ class Explorer:
             for user, confidence in self.users(symbol):
                 hops = step.hops + (user[0] != symbol[0])
                 if user not in best and hops <= HOPS:
-                    further = Reached(user, step.weight * confidence, hops, step)
+                    weight = step.weight * confidence
+                    further = Reached(user, weight, hops, step, weight * self._fading ** max(0, hops - 1))
                     heapq.heappush(queue, (-further.score, next(turn), further))
         return best
 
@@ -97,7 +106,7 @@ class Explorer:
         if symbol not in self._users:
             best: dict[Symbol, float] = {}
             for user, confidence in self._found(symbol):
-                best[user] = max(confidence, best.get(user, 0.0))
+                best[user] = max(confidence if self._doubts else 1.0, best.get(user, 0.0))
             best.pop(symbol, None)
             self._users[symbol] = sorted(best.items())  # the order of sets differs between processes
         return self._users[symbol]

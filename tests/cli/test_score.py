@@ -42,6 +42,17 @@ def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
     tree = regrade("explain", fix, "--repo", repo, "--fail-to-pass", FAILING).out
     assert f"{scored['value']:.3f}" in tree
     assert all(part["name"] in tree for part in scored["parts"])
+    section = regrade("explain", fix, "--repo", repo, "--fail-to-pass", FAILING, "--html").out
+    assert section.startswith("<section")
+    assert all(f">{part['name']}</th>" in section for part in scored["parts"])
+    assert regrade("explain", fix, "--repo", repo, "--html", "--json").is_refusal("--json and --html")
+
+
+def test_a_reward_that_asks_a_model_needs_one(regrade, repo, fix, tmp_path):
+    asked = ("score", fix, "--repo", repo, "--reward", "learned")
+    assert regrade(*asked).is_refusal("--reward-model")
+    pytest.importorskip("torch")
+    assert regrade(*asked, "--reward-model", tmp_path / "none").is_refusal("holds no reward model")
 
 
 def test_without_a_test_to_fix_the_tests_that_pass_are_guarded(regrade, repo, diff):

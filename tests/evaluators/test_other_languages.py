@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,45 @@ def test_a_repository_without_tests_is_told(cache: Path, tmp_path: Path) -> None
     (tmp_path / "package.json").write_text("{}")
     with pytest.raises(UserError, match="no test file"):
         local_task(tmp_path, sandbox=SANDBOX, cache=cache)
+
+
+# ---------------------------------------------------------------- Rust
+
+CRATE = {
+    "Cargo.toml": '[package]\nname = "shop"\nversion = "0.1.0"\nedition = "2021"\n',
+    "src/lib.rs": "pub mod math;\n\npub fn total(prices: &[i32]) -> i32 {\n    prices.iter().fold(0, |sum, price| math::add(sum, *price))\n}\n",
+    "src/math.rs": "pub fn add(a: i32, b: i32) -> i32 {\n    a - b\n}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn adds_nothing() {\n        assert_eq!(super::add(2, 0), 2);\n    }\n}\n",
+    "tests/shop.rs": "#[test]\nfn sums() {\n    assert_eq!(shop::total(&[1, 2]), 3);\n}\n\n#[test]\nfn nothing_is_0() {\n    assert_eq!(shop::total(&[]), 0);\n}\n",
+}
+
+
+def cargo_works() -> bool:
+    if shutil.which("cargo") is None:
+        return False
+    return subprocess.run(["cargo", "--version"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not cargo_works(), reason="needs cargo")
+def test_a_rust_crate_is_scored_end_to_end(tmp_path: Path, cache: Path) -> None:
+    for path, text in CRATE.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    task = local_task(tmp_path, ["tests/shop.rs::sums"], sandbox=SANDBOX, cache=cache, runs=2)
+    assert task.fail_to_pass == ("tests/shop.rs::sums",)
+    assert set(task.pass_to_pass) == {"src/lib.rs::math::tests::adds_nothing", "tests/shop.rs::nothing_is_0"}
+    assert "left: " in task.failure
+
+    def changed(old: str, new: str) -> Patch:
+        return Patch.between(
+            {"src/math.rs": CRATE["src/math.rs"]}, {"src/math.rs": CRATE["src/math.rs"].replace(old, new)}
+        )
+
+    with Scorer(sandbox=SANDBOX, cache=cache, workers=1) as scorer:
+        jobs = [(task, changed("a - b", "a + b")), (task, changed("a - b", "a - c"))]
+        fixed, broken = scorer.gather(jobs, [TestRun, BuildRun, Impact])
+    assert fixed.records[TestRun].resolved
+    assert fixed.records[BuildRun] == BuildRun(True, 1)
+    assert [module.module for module in fixed.records[Impact].modules] == ["src/lib.rs"]
+    assert set(broken.records[TestRun].broken) == set(task.pass_to_pass)
+    assert broken.records[BuildRun].error.startswith("src/math.rs:2: error")

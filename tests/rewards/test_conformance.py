@@ -71,7 +71,7 @@ def lazy(run: TestRun) -> Score:
 
 @pytest.mark.parametrize("name", builtin_rewards())
 def test_the_built_in_rewards_have_every_property(name: str) -> None:
-    assert check_reward(builtin_rewards()[name], examples=100) == ()
+    assert check_reward(builtin_rewards()[name], examples=40) == ()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_built_in_rewards_have_every_property(name: str) -> None:
     ids=str,
 )
 def test_compositions_and_rewards_of_own_evidence_have_them_too(composed: Reward) -> None:
-    assert check_reward(composed, examples=100) == ()
+    assert check_reward(composed, examples=40) == ()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regrade.evaluators.static import impact
-from regrade.evaluators.static.changes import BODY, REMOVED, SIGNATURE
+from regrade.evaluators.static.changes import BODY, REMOVED, SIGNATURE, changed_symbols
 from regrade.evaluators.static.facts import facts
-from regrade.evaluators.static.languages import LANGUAGES, language_of
+from regrade.evaluators.static.languages import LANGUAGES, Language, language_of
 from regrade.rewards import Impact, ImpactedModule
 
 Make = Callable[..., Any]
@@ -241,3 +243,30 @@ def test_languages_side_by_side_do_not_mix(patched: Make) -> None:
     assert set(reached(found)) == {"use.js"}
     found = patched(files, {"util.py": files["util.py"].replace("a + b", "b + a")}).probe(impact)
     assert set(reached(found)) == {"use.py"}
+
+
+def first_file(name: str) -> tuple[str, str]:
+    return next(iter(EXAMPLES[name].files.items()))
+
+
+@given(
+    st.sampled_from(LANGUAGES),
+    st.text(max_size=120) | st.binary(max_size=120).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
+)
+def test_any_text_has_facts(language: Language, text: str) -> None:
+    found = facts(text, language)
+    assert set(found.names) <= {*found.texts, "<module>"}
+
+
+@given(st.sampled_from(sorted(EXAMPLES)), st.data())
+def test_any_edit_has_weights_and_none_has_none(name: str, data: st.DataObject) -> None:
+    path, before = first_file(name)
+    language = language_of(path)
+    assert language is not None
+    start = data.draw(st.integers(0, len(before)))
+    end = data.draw(st.integers(start, min(len(before), start + 30)))
+    after = before[:start] + data.draw(st.text(max_size=12)) + before[end:]
+    weights = changed_symbols(before, after, language)
+    assert set(weights.values()) <= {BODY, SIGNATURE, REMOVED}
+    assert weights.keys() <= facts(before, language).texts.keys()
+    assert changed_symbols(before, before, language) == {}

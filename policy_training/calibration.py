@@ -1,0 +1,99 @@
+"""What a reward model's score means: how often answers that scored so were verified, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.journal import write_atomically
+
+FILE = "calibration.json"
+
+
+class Chance(NamedTuple):
+    """A probability with its doubt."""
+
+    probability: float
+    doubt: float
+    """Half the width of the 95 % Wilson interval: small only where many answers with such a score were executed."""
+
+
+class _Block(NamedTuple):
+    highest: float
+    verified: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of executed answers that the model did not learn from, and which of them were verified.
+
+    Between scores and probabilities stands an isotonic regression (Zadrozny and Elkan 2002): the rising step function
+    that fits best. Within a step the answers are alike, so its interval is that of their share.
+    """
+
+    scores: tuple[float, ...]
+    verified: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if not self.scores or len(self.scores) != len(self.verified):
+            raise ValueError("a calibration needs at least one executed answer, and a verdict for each score")
+
+    @cached_property
+    def _blocks(self) -> list[_Block]:
+        """The steps in order, each with the highest score in it."""
+        from scipy.optimize import isotonic_regression
+
+        order = sorted(range(len(self.scores)), key=lambda place: self.scores[place])
+        outcomes = [float(self.verified[place]) for place in order]
+        ends = isotonic_regression(outcomes).blocks.tolist()
+        return [
+            _Block(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
+            for first, end in pairwise(ends)
+        ]
+
+    def chance(self, score: float) -> Chance:
+        """The probability that an answer with this score is verified; beyond the known scores that of the outermost."""
+        from statsmodels.stats.proportion import proportion_confint
+
+        place = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
+        block = self._blocks[place]
+        low, high = proportion_confint(block.verified, block.answers, method="wilson")
+        return Chance(block.verified / block.answers, (float(high) - float(low)) / 2)
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / FILE, json.dumps({"scores": self.scores, "verified": self.verified}))
+
+    @classmethod
+    def load(cls, folder: Path) -> Calibration | None:
+        """None where the model was never tested. Raises UserError where the file holds something else."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            return cls(tuple(map(float, found["scores"])), tuple(map(bool, found["verified"])))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): train the reward model again") from error
+
+
+def expected_calibration_error(chances: Sequence[Chance], verified: Sequence[bool], bins: int = 10) -> float:
+    """Mean gap between probability and share verified over equal bins of probability (Naeini et al. 2015)."""
+    gaps = 0.0
+    for number in range(bins):
+        within = [
+            (chance.probability, good)
+            for chance, good in zip(chances, verified, strict=True)
+            if min(int(chance.probability * bins), bins - 1) == number
+        ]
+        if within:
+            mean = sum(probability for probability, _ in within) / len(within)
+            gaps += abs(mean - sum(good for _, good in within) / len(within)) * len(within)
+    return gaps / len(verified) if verified else 0.0

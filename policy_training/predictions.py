@@ -1,0 +1,59 @@
+"""A trained reward model as a probe: evidence of what a patch is likely to be worth, without running it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task, Tree
+from regrade.policy_training.calibration import Calibration
+from regrade.policy_training.prompts import ask
+from regrade.policy_training.reward_model import RewardModel
+from regrade.rewards.evidence import Prediction
+
+
+class RewardModelProbe:
+    """Gathers `Prediction`, for the reward `learned`: `Scorer(probes={Prediction: RewardModelProbe(folder)})`."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: what `regrade train reward-model` wrote.
+
+        Raises:
+            UserError: the folder holds no reward model, or one that was never tested on executed answers.
+        """
+        self._model = RewardModel.load(folder)
+        self._name = folder.name
+        calibration = Calibration.load(folder)
+        if calibration is None:
+            raise UserError(
+                f"the reward model in {folder} was never tested, so nobody knows what its scores mean: train it with "
+                "`regrade train reward-model` on the attempts at two tasks or more"
+            )
+        self._calibration = calibration
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the weights and of what they were found to mean: a part of the key of stored evidence."""
+        whole = hashlib.sha256(repr(self._calibration).encode())
+        for name, weights in sorted(self._model.model.state_dict().items()):
+            whole.update(name.encode())
+            whole.update(weights.detach().cpu().float().numpy().tobytes())
+        return whole.hexdigest()
+
+    def __call__(self, before: Tree, after: Tree, patch: Patch, task: Task) -> Prediction:  # noqa: ARG002 (as all probes)
+        """What the model expects of the patch; no probability where it cannot be put to it."""
+        try:
+            question = ask(task)
+        except UserError as error:
+            return Prediction(None, 0.0, self._name, str(error))
+        answer = question.answer_of(patch)
+        if answer is None:
+            return Prediction(None, 0.0, self._name, "it does not replace exactly one line of the function shown")
+        (score,) = self._model.score([question.prompt], [answer])
+        chance = self._calibration.chance(score)
+        return Prediction(chance.probability, chance.doubt, self._name)
