@@ -91,8 +91,7 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `json.dumps` takes; `from_json` reads it back unchanged."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        return _listed(msgspec.to_builtins(self))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Breakdown:
@@ -106,6 +105,13 @@ class Breakdown(msgspec.Struct, frozen=True):
         for part in self.parts:
             lines.extend(_lines(part, depth=1))
         return "\n".join([*lines, f"assurance: {self.assurance}"])
+
+
+def _listed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with lists for tuples, as JSON gives it back."""
+    if "parts" in record:
+        record["parts"] = [_listed(part) for part in record["parts"]]
+    return record
 
 
 def total(parts: tuple[Part, ...]) -> float:
