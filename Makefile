@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 FOLDERS := datasets rewards evaluators policy_training reports cli
+# Most of a test's time is waiting for a sandbox, so two run side by side even on two cores; PARALLEL= runs one at a time.
+PARALLEL ?= -n 2 --dist loadfile
 OUT ?=
 SEED ?=
 DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
@@ -42,10 +44,10 @@ demo-quick: $(STAMP) ## every phase of the demo for real, at a size that ends in
 	@$(BIN)/regrade demo --quick $(DEMO_OPTIONS)
 
 test: $(STAMP) ## all tests, the quick ones first (choose with TESTS=path)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 test-quick: $(STAMP) ## only the tests that take no more than a few seconds each
-	@$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(TESTS)
 
 lint: $(STAMP) ## ruff, mypy --strict, and that mypy really saw the code
 	@$(BIN)/ruff check .

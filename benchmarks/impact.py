@@ -21,17 +21,20 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from _latest import record
 from scipy.stats import mannwhitneyu
 
 from regrade.datasets.packages import PACKAGES, fetch
+from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static import facts as facts_module
 from regrade.evaluators.static import graph as graph_module
+from regrade.evaluators.static import impact
 from regrade.evaluators.static.changes import changed_symbols
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.languages import language_of
@@ -199,21 +202,41 @@ def grimp_imports(package: str, source: Path) -> set[tuple[str, str]]:
 
 
 def speed(root: Path) -> dict[str, float]:
-    """Seconds: the graph of networkx from nothing, again after a patch of one file, and grimp's."""
+    """Seconds: the impact of a patch of networkx from nothing, of further ones, the whole graph, and grimp's."""
     tree = Tree(root)
     files = [path for path in tree.paths() if path.endswith(".py")]
-    cold = timed(lambda: graph_of(tree, (".",)))
+    patched = list(edits(tree, [path for path in files if path.startswith("networkx/algorithms/")]))
+    task = Task("bench", "networkx", tree, "", (), ())
+    forget()
+    walls = [timed(partial(impact.probe, tree, after, patch, task)) for after, patch in patched]
+    first, again = walls[0], statistics.median(walls[1:])
+    forget()
     graph = graph_of(tree, (".",))
-    path = "networkx/classes/graph.py"
-    text = graph.texts[path]
-    patches = [f"{text}\n\ndef added_{number}():\n    return Graph()\n" for number in range(20)]
-    again = statistics.median(timed(lambda: graph.patched({path: patch}, (".",))) for patch in patches)  # noqa: B023
+    whole = timed(lambda: [graph.links(path) for path in graph.texts])
+    theirs = timed(lambda: grimp_imports("networkx", root))
+    print(f"\nnetworkx, {len(files)} files, {len(walls)} patches; seconds")
+    print(f"impact of the first patch, with nothing read before {first:8.3f}")
+    print(f"impact of a further patch (median)                  {again:8.3f}   largest {max(walls[1:]):.3f}")
+    print(f"every file read (imports, names, attributes)        {whole:8.3f}")
+    print(f"grimp's graph (imports), before and after each patch{theirs:8.3f}")
+    figures = {"first_patch": first, "further_patch": again, "whole_graph": whole, "grimp": theirs}
+    return {"files": len(files), **{name: round(wall, 4) for name, wall in figures.items()}}
+
+
+def edits(tree: Tree, paths: list[str], count: int = 21) -> Iterator[tuple[Tree, Patch]]:
+    """Patches of one function body each, evenly over the files."""
+    fitting = [path for path in paths if "\n    return " in tree.read(path) and "test" not in path]
+    for path in fitting[:: max(1, len(fitting) // count)][:count]:
+        old = tree.read(path)
+        new = old.replace("\n    return ", "\n    _ = 0\n    return ", 1)
+        yield tree.with_files({path: new}), Patch.between({path: old}, {path: new})
+
+
+def forget() -> None:
+    """Empty the caches of what was read."""
     facts_module.facts.cache_clear()
     graph_module._links.cache_clear()
-    theirs = timed(lambda: grimp_imports("networkx", root))
-    print(f"\nnetworkx, {len(files)} files; seconds: regrade's graph (imports and names) cold {cold:.2f}, ", end="")
-    print(f"after a patch {again:.4f}; grimp's (imports) {theirs:.2f}, after a patch {theirs:.2f}")
-    return {"files": len(files), "cold": round(cold, 3), "after_a_patch": round(again, 5), "grimp": round(theirs, 3)}
+    graph_module._graph.cache_clear()
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -58,6 +58,7 @@ LETTERS: Mapping[TestStatus, str] = MappingProxyType(
 """How a stored run abbreviates what became of a test."""
 
 _PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
+_LETTERS = "".join(_PLAIN)
 _NOT_GOOD = re.compile(f"[^{''.join(LETTERS[status] for status in GOOD)}]")
 
 
@@ -84,6 +85,15 @@ class TestList:
         """Test file -> the number of its tests."""
         return Counter(map(file_of, self.ids))
 
+    @cached_property
+    def files(self) -> frozenset[str]:
+        return frozenset(self.per_file)
+
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """FAIL_TO_PASS."""
+        return frozenset(self.fail_to_pass)
+
 
 class StoredOutcomes(Mapping[str, TestOutcome]):
     """Outcomes as they are stored, a letter a test, so that reading a run costs what failed and not what passed."""
@@ -97,7 +107,7 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
         Raises:
             ValueError: another number of letters than of tests, or an unknown one.
         """
-        if len(letters) != len(tests.ids) or not _PLAIN.keys() >= set(letters):
+        if len(letters) != len(tests.ids) or letters.strip(_LETTERS):
             raise ValueError(f"{letters[:40]!r} are no outcomes of {len(tests.ids)} tests")
         self.tests = tests
         self.letters = letters
@@ -124,9 +134,8 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
 
     @cached_property
     def verified_files(self) -> frozenset[str]:
-        left = Counter(self.tests.per_file)
-        left.subtract(map(file_of, self.not_good))
-        return frozenset(+left)
+        lost = Counter(map(file_of, self.not_good))
+        return self.tests.files - {file for file, count in lost.items() if count == self.tests.per_file[file]}
 
 
 class End(StrEnum):
@@ -166,7 +175,7 @@ class TestRun:
     def broken(self) -> tuple[str, ...]:
         """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
         if isinstance(self.outcomes, StoredOutcomes):
-            wanted = frozenset(self.fail_to_pass)
+            wanted = self.outcomes.tests.wanted
             return tuple(test for test in self.outcomes.not_good if test not in wanted)
         return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in GOOD)
 

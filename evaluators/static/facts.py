@@ -135,11 +135,13 @@ class Owners:
 
 
 def _grouped(owners: Owners, source: bytes, nodes: Iterator[Node] | list[Node]) -> dict[str, frozenset[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    found: defaultdict[str, set[bytes]] = defaultdict(set)
     for node in nodes:
         start = node.start_byte
-        found[owners.of(start)].add(source[start : node.end_byte].decode("utf-8", "surrogateescape"))
-    return {name: frozenset(texts) for name, texts in found.items()}
+        found[owners.of(start)].add(source[start : node.end_byte])
+    return {
+        name: frozenset(text.decode("utf-8", "surrogateescape") for text in texts) for name, texts in found.items()
+    }
 
 
 def _chains(owners: Owners, nodes: list[Node], language: Language) -> dict[str, frozenset[str]]:

@@ -7,8 +7,10 @@ import f` in an `__init__.py`) are followed when the graph is asked.
 
 from __future__ import annotations
 
+import re
+import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -19,6 +21,9 @@ from regrade.evaluators.static.files import LARGEST, read
 from regrade.evaluators.static.languages import MANIFESTS, Language, language_of
 from regrade.evaluators.static.modules import WHOLE, Modules
 
+STAR_IMPORT = re.compile(r"import\s*\*|export\s*\*|::\s*\*|\.\s*\*\s*;|\*\s*}|^\s*\.\s+\"", re.MULTILINE)
+"""Finds every file that imports all the names of another, in any language, and some that do not."""
+RELATIVE_IMPORT = re.compile(r"from\s*\.+\s*import")
 Symbol = tuple[str, str]
 """(path of the file, qualified name in it), or (key of the package, name that its files share)"""
 
@@ -38,17 +43,52 @@ class Links:
 
 
 class Layer:
-    """The edges of some files, turned round: from what is used to its users."""
+    """The edges of some files, turned round: from what is used to its users.
 
-    def __init__(self) -> None:
+    A file is read when something asks for a name that its text holds: an edge to a name can only come from there. So
+    the first question about a large project does not wait until all of it is parsed. May be asked by several threads.
+    """
+
+    def __init__(self, texts: Mapping[str, str], modules: Modules, paths: Collection[str]) -> None:
         self.users: defaultdict[Symbol, list[Symbol]] = defaultdict(list)
         self.aliased: defaultdict[Symbol, list[Symbol]] = defaultdict(list)
         self.starred: defaultdict[str, list[str]] = defaultdict(list)
         self.importers: defaultdict[str, list[str]] = defaultdict(list)
         self.attribute_users: defaultdict[str, list[Symbol]] = defaultdict(list)
         self.definitions: defaultdict[str, int] = defaultdict(int)
+        self._modules = modules
+        self._unread = {path: texts[path] for path in sorted(paths)}
+        self._asked: set[str] = set()
+        self._reading = threading.RLock()
 
-    def add(self, path: str, links: Links, known: Facts) -> None:
+    def about(self, word: str) -> Layer:
+        """This layer, with every file read whose text holds the word."""
+        return self._read_where(f"word {word}", lambda text: word in text)
+
+    def with_stars(self) -> Layer:
+        """This layer, with every file read that imports all the names of another."""
+        return self._read_where("stars", lambda text: STAR_IMPORT.search(text) is not None)
+
+    def about_module(self, path: str) -> Layer:
+        """This layer, with every file read that may import the module."""
+        pure = PurePosixPath(path)
+        if path.endswith(".py") and pure.stem != "__init__":
+            return self.about(pure.stem)
+        if path.endswith(".py"):  # named by its folder, or by dots alone
+            self._read_where("dots", lambda text: RELATIVE_IMPORT.search(text) is not None)
+            return self.about(pure.parent.name)
+        return self._read_where("all", lambda _: True)
+
+    def _read_where(self, question: str, holds: Callable[[str], bool]) -> Layer:
+        if question not in self._asked:
+            with self._reading:
+                for path in [path for path, text in self._unread.items() if holds(text)]:
+                    self._add(path, self._unread.pop(path))
+                self._asked.add(question)
+        return self
+
+    def _add(self, path: str, text: str) -> None:
+        links, known = _links(path, text, self._modules), facts(text, _language(path))
         for symbol, target in links.uses:
             self.users[target].append((path, symbol))
         for alias, target in links.aliases:
@@ -88,6 +128,8 @@ class Graph:
             path, name = waiting.pop()
             others = self._shared(path, name)
             for layer in self.layers:
+                # What a module itself is used as is called by the module's name, not by its own.
+                (layer.about_module(path) if name == "default" else layer.about(name.partition(".")[0])).with_stars()
                 yield from layer.users.get((path, name), ())
                 others.extend(layer.aliased.get((path, name), ()))
                 if not name.startswith("_"):
@@ -104,17 +146,18 @@ class Graph:
 
     def importers(self, path: str) -> Iterator[str]:
         for layer in self.layers:
-            yield from layer.importers.get(path, ())
+            known = layer.about_module(path)
+            yield from known.importers.get(path, ())
             if path in self.modules.packages:
-                yield from layer.importers.get(self.modules.packages[path], ())
+                yield from known.importers.get(self.modules.packages[path], ())
 
     def attribute_users(self, name: str) -> Iterator[Symbol]:
         for layer in self.layers:
-            yield from layer.attribute_users.get(name, ())
+            yield from layer.about(name).attribute_users.get(name, ())
 
     def definitions(self, name: str) -> int:
         """How many symbols of the tree are called so."""
-        return self.layers[0].definitions.get(name, 0)
+        return self.layers[0].about(name).definitions.get(name, 0)
 
     def patched(self, files: Mapping[str, str | None], python_path: tuple[str, ...]) -> Graph:
         """The union of this graph with that of the tree after `files` (path -> text, None: deleted) have changed."""
@@ -123,7 +166,7 @@ class Graph:
         modules = self.modules
         if texts.keys() != self.texts.keys():  # a name may now mean another file, wherever it is used
             modules, changed = Modules.of(texts, self.manifests, python_path), set(texts)
-        return Graph(texts, self.manifests, modules, (*self.layers, _layer(texts, modules, changed)))
+        return Graph(texts, self.manifests, modules, (*self.layers, Layer(texts, modules, changed)))
 
 
 def graph_of(tree: Tree, python_path: tuple[str, ...]) -> Graph:
@@ -150,14 +193,7 @@ def _graph(contents: _Contents, python_path: tuple[str, ...]) -> Graph:
             if text is not None and len(text) <= LARGEST:
                 found[path] = text
     modules = Modules.of(texts, manifests, python_path)
-    return Graph(texts, manifests, modules, (_layer(texts, modules, set(texts)),))
-
-
-def _layer(texts: Mapping[str, str], modules: Modules, paths: set[str]) -> Layer:
-    layer = Layer()
-    for path in sorted(paths):
-        layer.add(path, _links(path, texts[path], modules), facts(texts[path], _language(path)))
-    return layer
+    return Graph(texts, manifests, modules, (Layer(texts, modules, texts),))
 
 
 def _language(path: str) -> Language:
