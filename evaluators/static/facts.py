@@ -139,9 +139,7 @@ def _grouped(owners: Owners, source: bytes, nodes: Iterator[Node] | list[Node]) 
     for node in nodes:
         start = node.start_byte
         found[owners.of(start)].add(source[start : node.end_byte])
-    return {
-        name: frozenset(text.decode("utf-8", "surrogateescape") for text in texts) for name, texts in found.items()
-    }
+    return {name: frozenset(text.decode("utf-8", "surrogateescape") for text in texts) for name, texts in found.items()}
 
 
 def _chains(owners: Owners, nodes: list[Node], language: Language) -> dict[str, frozenset[str]]:
