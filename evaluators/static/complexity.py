@@ -7,6 +7,7 @@ that moving branches from one into another shows.
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -59,15 +60,19 @@ def complexities(text: str) -> Mapping[str, int] | None:
     tree = parse(text) if len(text) <= LARGEST else None
     if tree is None:
         return None
-    visitor = ComplexityVisitor()
+    found: Counter[str] = Counter()
     try:
+        visitor = ComplexityVisitor()
         visitor.visit(tree)
+        bodies = [("<module>", visitor.complexity - 1)]
+        for name, value in (*bodies, *_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
+            found[name] += value
+        for prefix, node in _classes_in_functions(tree):
+            inner = ComplexityVisitor()
+            inner.visit(node)
+            found.update(dict(_classes(inner.classes, prefix)))
     except RecursionError:
         return None
-    bodies = [("<module>", visitor.complexity - 1)]
-    found: Counter[str] = Counter()
-    for name, value in (*bodies, *_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
-        found[name] += value
     return MappingProxyType({name: value for name, value in found.items() if value})
 
 
@@ -87,6 +92,22 @@ def _read(text: str, path: str) -> Mapping[str, int] | None:
     if language is None:
         return {}
     return complexities(text) if path.endswith(".py") else _of_other_languages(text, path, language)
+
+
+def _classes_in_functions(tree: ast.AST) -> Iterator[tuple[str, ast.ClassDef]]:
+    """(prefix of its name, class) of those that stand inside functions, which radon passes over."""
+    waiting: list[tuple[ast.AST, str, bool]] = [(tree, "", False)]
+    while waiting:
+        node, prefix, in_function = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                waiting.append((child, f"{prefix}{child.name}.", True))
+            elif isinstance(child, ast.ClassDef):
+                if in_function:
+                    yield prefix, child
+                waiting.append((child, f"{prefix}{child.name}.", False))
+            else:
+                waiting.append((child, prefix, in_function))
 
 
 def _functions(functions: list[Any], prefix: str) -> Iterator[tuple[str, int]]:

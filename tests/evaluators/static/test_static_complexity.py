@@ -122,3 +122,14 @@ def test_other_languages_are_measured_too(patched: Make, path: str, plain: str, 
     assert (changed.before, changed.after) == (1, 3)
     assert changed.function.endswith("f")
     assert patched({path: plain}, {path: branching + "}}} ((("}).probe(complexity).unparsable == (path,)
+
+
+def test_a_class_inside_a_function_hides_nothing(patched: Make) -> None:
+    hidden = FLAT.replace(
+        "    return a\n",
+        "    class Hidden:\n        def run(self, b):\n            if b and a:\n                return 1\n            return 2\n\n    return Hidden().run(a)\n",
+        1,
+    )
+    delta = patched({"a.py": FLAT}, {"a.py": hidden}).probe(complexity)
+    assert FunctionComplexity("a.py", "f.Hidden.run", None, 3) in delta.functions
+    assert delta.sum_after - delta.sum_before >= 3
