@@ -202,24 +202,34 @@ def grimp_imports(package: str, source: Path) -> set[tuple[str, str]]:
 
 
 def speed(root: Path) -> dict[str, float]:
-    """Seconds: the impact of a patch of networkx from nothing, of further ones, the whole graph, and grimp's."""
+    """Seconds: the impact of each patch of networkx from nothing, then of one after another, the graph, and grimp's."""
     tree = Tree(root)
     files = [path for path in tree.paths() if path.endswith(".py")]
     patched = list(edits(tree, [path for path in files if path.startswith("networkx/algorithms/")]))
     task = Task("bench", "networkx", tree, "", (), ())
+    walls = []
+    for after, patch in patched:
+        forget()
+        walls.append(timed(partial(impact.probe, tree, after, patch, task)))
     forget()
-    walls = [timed(partial(impact.probe, tree, after, patch, task)) for after, patch in patched]
-    first, again = walls[0], statistics.median(walls[1:])
+    again = [timed(partial(impact.probe, tree, after, patch, task)) for after, patch in patched][1:]
     forget()
     graph = graph_of(tree, (".",))
     whole = timed(lambda: [graph.links(path) for path in graph.texts])
     theirs = timed(lambda: grimp_imports("networkx", root))
-    print(f"\nnetworkx, {len(files)} files, {len(walls)} patches; seconds")
-    print(f"impact of the first patch, with nothing read before {first:8.3f}")
-    print(f"impact of a further patch (median)                  {again:8.3f}   largest {max(walls[1:]):.3f}")
-    print(f"every file read (imports, names, attributes)        {whole:8.3f}")
-    print(f"grimp's graph (imports), before and after each patch{theirs:8.3f}")
-    figures = {"first_patch": first, "further_patch": again, "whole_graph": whole, "grimp": theirs}
+    print(f"\nnetworkx, {len(files)} files, {len(walls)} patches; seconds                median   largest")
+    print(f"impact of a patch, with nothing read before           {statistics.median(walls):8.3f}  {max(walls):8.3f}")
+    print(f"impact of a further patch                             {statistics.median(again):8.3f}  {max(again):8.3f}")
+    print(f"every file read (imports, names, attributes)          {whole:8.3f}")
+    print(f"grimp's graph (imports), before and after each patch  {theirs:8.3f}")
+    figures = {
+        "cold_patch": statistics.median(walls),
+        "cold_patch_largest": max(walls),
+        "further_patch": statistics.median(again),
+        "further_patch_largest": max(again),
+        "whole_graph": whole,
+        "grimp": theirs,
+    }
     return {"files": len(files), **{name: round(wall, 4) for name, wall in figures.items()}}
 
 

@@ -19,7 +19,7 @@ from regrade.evaluators import environments, serialisation
 from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
 from regrade.evaluators.probes import code_version
 from regrade.evaluators.sandboxes import Sandbox, choose
-from regrade.evaluators.static.languages import language_of
+from regrade.evaluators.static.languages import is_test
 from regrade.evaluators.store import key_of
 from regrade.rewards.evidence import TestStatus
 
@@ -172,10 +172,7 @@ def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
 
 
 def _is_test(path: str, *suffixes: str) -> bool:
-    language = language_of(path)
-    if language is None or not path.endswith(suffixes):
-        return False
-    return language.test_pattern.fullmatch(path.rpartition("/")[2]) is not None
+    return path.endswith(suffixes) and is_test(path)
 
 
 def _python_path(repo: Path) -> tuple[str, ...]:

@@ -57,33 +57,53 @@ class Layer:
         self.attribute_users: defaultdict[str, list[Symbol]] = defaultdict(list)
         self.definitions: defaultdict[str, int] = defaultdict(int)
         self._modules = modules
-        self._unread = {path: texts[path] for path in sorted(paths)}
+        self._texts = {path: texts[path] for path in sorted(paths)}
+        self._unread = list(self._texts)
+        self._namings: dict[str, set[str]] = {}
         self._asked: set[str] = set()
         self._reading = threading.RLock()
 
     def about(self, word: str) -> Layer:
         """This layer, with every file read whose text holds the word."""
-        return self._read_where(f"word {word}", lambda text: word in text)
+        return self._read_where(f"word {word}", self._texts, lambda text: word in text)
+
+    def with_files(self, paths: Collection[str]) -> Layer:
+        """This layer, with these files read."""
+        return self._read_where(f"files {sorted(paths)}", paths, lambda _: True)
 
     def with_stars(self) -> Layer:
         """This layer, with every file read that imports all the names of another."""
-        return self._read_where("stars", lambda text: STAR_IMPORT.search(text) is not None)
+        return self._read_where("stars", self._texts, lambda text: STAR_IMPORT.search(text) is not None)
 
     def about_module(self, path: str) -> Layer:
         """This layer, with every file read that may import the module."""
-        pure = PurePosixPath(path)
-        if path.endswith(".py") and pure.stem != "__init__":
-            return self.about(pure.stem)
-        if path.endswith(".py"):  # named by its folder, or by dots alone
-            self._read_where("dots", lambda text: RELATIVE_IMPORT.search(text) is not None)
-            return self.about(pure.parent.name)
-        return self._read_where("all", lambda _: True)
+        return self._read_where(f"module {path}", self._naming(path), lambda _: True)
 
-    def _read_where(self, question: str, holds: Callable[[str], bool]) -> Layer:
+    def about_symbol(self, path: str, name: str) -> Layer:
+        """This layer, with every file read that may use a name of the module: it has to name both."""
+        return self._read_where(f"symbol {path} {name}", self._naming(path), lambda text: name in text)
+
+    def _naming(self, path: str) -> Collection[str]:
+        """The module itself and the files whose text may name it."""
+        pure = PurePosixPath(path)
+        if pure.suffix != ".py":
+            return self._texts.keys()
+        if path not in self._namings:
+            is_package = pure.stem == "__init__"  # named by its folder, or by dots alone
+            word = pure.parent.name if is_package else pure.stem
+            self._namings[path] = {path} | {
+                other
+                for other, text in self._texts.items()
+                if word in text or (is_package and RELATIVE_IMPORT.search(text) is not None)
+            }
+        return self._namings[path]
+
+    def _read_where(self, question: str, among: Collection[str], holds: Callable[[str], bool]) -> Layer:
         if question not in self._asked:
             with self._reading:
-                for path in [path for path, text in self._unread.items() if holds(text)]:
-                    self._add(path, self._unread.pop(path))
+                for path in [path for path in self._unread if path in among and holds(self._texts[path])]:
+                    self._unread.remove(path)
+                    self._add(path, self._texts[path])
                 self._asked.add(question)
         return self
 
@@ -129,7 +149,8 @@ class Graph:
             others = self._shared(path, name)
             for layer in self.layers:
                 # What a module itself is used as is called by the module's name, not by its own.
-                (layer.about_module(path) if name == "default" else layer.about(name.partition(".")[0])).with_stars()
+                first = name.partition(".")[0]
+                (layer.about_module(path) if name == "default" else layer.about_symbol(path, first)).with_stars()
                 yield from layer.users.get((path, name), ())
                 others.extend(layer.aliased.get((path, name), ()))
                 if not name.startswith("_"):
@@ -151,9 +172,14 @@ class Graph:
             if path in self.modules.packages:
                 yield from known.importers.get(self.modules.packages[path], ())
 
-    def attribute_users(self, name: str) -> Iterator[Symbol]:
+    def attribute_users(self, name: str, among: Collection[str] | None = None) -> Iterator[Symbol]:
+        """Symbols that use an attribute of this name, of whatever object: everywhere, or in some files."""
         for layer in self.layers:
-            yield from layer.about(name).attribute_users.get(name, ())
+            if among is None:
+                yield from layer.about(name).attribute_users.get(name, ())
+            else:
+                layer.with_files(among)
+                yield from (user for user in layer.attribute_users.get(name, ()) if user[0] in among)
 
     def definitions(self, name: str) -> int:
         """How many symbols of the tree are called so."""

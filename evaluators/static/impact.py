@@ -11,7 +11,6 @@ known here; the reward `impact` joins the two.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
@@ -19,7 +18,7 @@ from regrade.evaluators.static.changes import REMOVED, changed_symbols
 from regrade.evaluators.static.facts import MODULE, Facts, facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
-from regrade.evaluators.static.languages import language_of
+from regrade.evaluators.static.languages import is_test, language_of
 from regrade.evaluators.static.reach import Explorer, Reached
 from regrade.rewards.evidence import Impact, ImpactedModule
 
@@ -66,7 +65,7 @@ def _modules(
         near = explorer.within({step.symbol for step in steps if step.symbol[1] != MODULE})
         tests = {file for file in near if _is_test(file, task)}
         if not tests:  # no test reaches what uses the change: whether the module still imports is all that can be seen
-            tests = {file for file in _importing(union, path) if _is_test(file, task)}
+            tests = _nearest_importing(union, path, task)
         names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
         yield ImpactedModule(path, best.hops, best.score, best.way(), tuple(sorted(tests)), names)
 
@@ -129,16 +128,18 @@ def _new_cycles(before: Graph, union: Graph, edited: set[str]) -> Iterator[tuple
                 yield (path, *way)
 
 
-def _importing(graph: Graph, path: str) -> set[str]:
-    """The files that run a module by importing it, or anything inside it where it is a package, at any remove."""
+def _nearest_importing(graph: Graph, path: str, task: Task) -> set[str]:
+    """The tests that import a module, or anything inside it where it is a package, at the fewest removes."""
     package = path.removesuffix("__init__.py")
-    seen = {file for file in graph.texts if file.startswith(package)} if package != path else {path}
-    waiting = sorted(seen)
-    while waiting:
-        new = set(graph.importers(waiting.pop())) - seen
-        seen |= new
-        waiting.extend(new)
-    return seen
+    near = {file for file in graph.texts if file.startswith(package)} if package != path else {path}
+    seen = set(near)
+    while near:
+        tests = {file for file in near if _is_test(file, task)}
+        if tests:
+            return tests
+        near = {importer for file in near for importer in graph.importers(file)} - seen
+        seen |= near
+    return set()
 
 
 def _eager(graph: Graph, path: str) -> set[str]:
@@ -166,9 +167,7 @@ def _texts(files: list[ChangedFile]) -> dict[str, str | None]:
 
 
 def _is_test(path: str, task: Task) -> bool:
-    language = language_of(path)
-    is_named_so = language is not None and language.test_pattern.fullmatch(PurePosixPath(path).name) is not None
-    return is_named_so and not counts(path, task)
+    return is_test(path) and not counts(path, task)
 
 
 def _is_readable(file: ChangedFile) -> bool:

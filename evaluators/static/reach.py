@@ -10,6 +10,7 @@ from itertools import count
 
 from regrade.evaluators.static.facts import MODULE
 from regrade.evaluators.static.graph import Graph, Symbol
+from regrade.evaluators.static.languages import is_test
 
 HOPS = 3
 """Borders between modules that a change is followed across."""
@@ -120,18 +121,25 @@ class Explorer:
         if not owner:
             yield from ((user, 1.0) for user in self._graph.users(symbol))
             return
-        naming = set(self._graph.attribute_users(method))
-        implicit = method.startswith("__") and method.endswith("__")
         of_class = set(self._graph.users((path, owner.partition(".")[0])))
+        # Nobody is handed an object of a test's class: its methods are called by those who name the class.
+        among = {path, *(file for file, _ in of_class)} if is_test(path) else None
+        naming = set(self._graph.attribute_users(method, among))
+        implicit = method.startswith("__") and method.endswith("__")
         yield from ((user, 1.0 if implicit or user in naming else UNNAMED_METHOD) for user in of_class)
         if not implicit:
             yield from self._by_attribute(path, owner, method, naming - of_class)
 
     def _by_attribute(self, path: str, owner: str, method: str, users: set[Symbol]) -> Iterator[tuple[Symbol, float]]:
-        """Users of `.method` that do not name its class: the name is shared among all who define it."""
-        shared = self._graph.definitions(method) + sum(hasattr(kind, method) for kind in BUILTINS)
+        """Users of `.method` that do not name its class."""
+        guess = 0.0 if is_test(path) else self._guess(method)
         for user_path, user in users:
             if user_path == path and user.startswith(f"{owner}."):
                 yield (user_path, user), 1.0  # another method of the class
-            elif shared <= MOST_SHARED:
-                yield (user_path, user), 1.0 / max(1, shared)
+            elif guess:
+                yield (user_path, user), guess
+
+    def _guess(self, method: str) -> float:
+        """Confidence that `.method` of some object is the one of a certain class: shared among all who define it."""
+        sharing = self._graph.definitions(method) + sum(hasattr(kind, method) for kind in BUILTINS)
+        return 1.0 / max(1, sharing) if sharing <= MOST_SHARED else 0.0

@@ -18,9 +18,15 @@ MANIFESTS = frozenset({GO_MANIFEST, RUST_MANIFEST})
 """Names of the files that say what packages are called."""
 _BY_SUFFIX = {suffix: language for language in LANGUAGES for suffix in language.suffixes}
 
-__all__ = ["LANGUAGES", "MANIFESTS", "Import", "Language", "Sources", "language_of"]
+__all__ = ["LANGUAGES", "MANIFESTS", "Import", "Language", "Sources", "is_test", "language_of"]
 
 
 def language_of(path: str) -> Language | None:
     """The language of a file, by its suffix; None where the graph reads none."""
     return _BY_SUFFIX.get(PurePosixPath(path).suffix)
+
+
+def is_test(path: str) -> bool:
+    """Is the file named as the tests of its language are?"""
+    language = language_of(path)
+    return language is not None and language.test_pattern.fullmatch(PurePosixPath(path).name) is not None
