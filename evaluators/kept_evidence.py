@@ -20,7 +20,7 @@ import msgspec
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
-from regrade.evaluators.serialisation import SCHEMA, decode, encode
+from regrade.evaluators.serialisation import SCHEMA, decode_all, encode
 from regrade.evaluators.store import key_of
 from regrade.rewards.evidence import EvidenceSet, TestList
 
@@ -38,7 +38,7 @@ class _Line(msgspec.Struct):
     schema: int = SCHEMA
     assurance: str = ""
     infrastructure: dict[str, str] = {}
-    records: dict[str, msgspec.Raw] = {}
+    records: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _DECODER = msgspec.json.Decoder(_Line)
@@ -51,24 +51,20 @@ class StoredEvidence:
     tests: TestList
     line: _Line
 
-    def of(self, needs: Iterable[type]) -> EvidenceSet:
+    def of(self, needs: frozenset[type]) -> EvidenceSet:
         """Evidence of these types, as far as it is there.
 
         Raises:
             UserError: a record has another shape than its type.
         """
-        records, failures = {}, {}
-        for kind in needs:
-            name = kind.__qualname__
-            if name in self.line.infrastructure:
-                failures[kind] = self.line.infrastructure[name]
-            elif name in self.line.records:
-                try:
-                    records[kind] = decode(kind, self.line.records[name], self.tests)
-                except ValueError as error:
-                    raise UserError(
-                        f"the kept {name} of patch {self.line.patch} has another shape ({error}): evaluate again"
-                    ) from error
+        causes = self.line.infrastructure
+        failures = {kind: causes[kind.__qualname__] for kind in needs if kind.__qualname__ in causes}
+        try:
+            records = decode_all(needs.difference(failures), self.line.records, self.tests)
+        except ValueError as error:
+            raise UserError(
+                f"the kept evidence of patch {self.line.patch} has another shape ({error}): evaluate again"
+            ) from error
         return EvidenceSet(records, failures, self.line.assurance)
 
 
@@ -103,7 +99,7 @@ class KeptEvidence:
         lines: list[Mapping[str, Any]] = []
         for task, patch, evidence in found:
             known = self._found.get((task.digest, patch))
-            if known is not None and not known.infrastructure and _names(evidence) <= known.records.keys():
+            if known is not None and not known.infrastructure and _names(evidence) <= _plain(known).keys():
                 continue
             lines.extend(map(_readable, self._of_task(task)))
             line = _readable(_line(task, patch, evidence))
@@ -179,7 +175,8 @@ def _readable(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(line: _Line) -> dict[str, Any]:
-    return {name: json.loads(bytes(record)) for name, record in line.records.items()}
+    found: dict[str, Any] = json.loads(bytes(line.records))
+    return found
 
 
 def _names(evidence: EvidenceSet) -> set[str]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import astuple
 
 from regrade.rewards.evidence import LETTERS, End, StoredOutcomes, TestList, TestRun
 
 SCHEMA = 1
 """Version of the evidence types' shape, written beside what is kept. It grows when a field changes its meaning."""
+
+
+DETERMINISTIC: Literal["deterministic"] | None = "deterministic"
 
 
 class HasTests(Protocol):
@@ -30,7 +35,7 @@ class _StoredRun:
     """A TestRun without its test ids: the task has them."""
 
     letters: str
-    words: dict[str, tuple[str, float]]
+    words: dict[int, tuple[str, float]]
     end: End
     detail: str
     scope: str
@@ -43,21 +48,39 @@ def encode(evidence: Any) -> str:
     Raises:
         TypeError: it has a field of a type that JSON cannot hold.
     """
-    record = _stored(evidence) if isinstance(evidence, TestRun) else evidence
+    record, order = evidence, DETERMINISTIC
+    if isinstance(evidence, TestRun):
+        record, order = _stored(evidence), None  # the places of tests are in order as they are
     try:
-        return msgspec.json.encode(record, order="deterministic").decode()
+        return msgspec.json.encode(record, order=order).decode()
     except UnicodeEncodeError:  # half of a surrogate pair, out of a test's output: only json escapes it
-        return json.dumps(msgspec.to_builtins(record, order="deterministic"), separators=(",", ":"))
+        return json.dumps(msgspec.to_builtins(record, order=order, str_keys=True), separators=(",", ":"))
 
 
 def decode(kind: type, text: str | bytes, tests: HasTests) -> Any:
     """The record that `encode` wrote. Raises ValueError where the text is of another shape."""
     if kind is not TestRun:
         return decode_plain(kind, text)
-    run: _StoredRun = decode_plain(_StoredRun, text)
-    known = _test_list(tests.fail_to_pass, tests.pass_to_pass)
-    words = {int(place): said for place, said in run.words.items()}
-    outcomes = StoredOutcomes(known, run.letters, words)
+    return _restored(decode_plain(_StoredRun, text), tests)
+
+
+def decode_all(kinds: frozenset[type], text: str | bytes, tests: HasTests) -> dict[type, Any]:
+    """Those records that are of one of the kinds, out of a JSON object of them by the names of their kinds.
+
+    Raises:
+        ValueError: one is of another shape.
+    """
+    ordered, decoder = _records_decoder(kinds)
+    records = astuple(decoder.decode(text))
+    found = {kind: record for kind, record in zip(ordered, records, strict=True) if record is not UNSET}
+    if TestRun in found:
+        found[TestRun] = _restored(found[TestRun], tests)
+    return found
+
+
+def _restored(run: _StoredRun, tests: HasTests) -> TestRun:
+    known = tests if isinstance(tests, TestList) else _test_list(tests.fail_to_pass, tests.pass_to_pass)
+    outcomes = StoredOutcomes(known, run.letters, run.words)
     return TestRun(outcomes, known.fail_to_pass, known.pass_to_pass, run.end, run.detail, run.scope, run.seconds)
 
 
@@ -68,12 +91,25 @@ def decode_plain(kind: type, text: str | bytes) -> Any:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:  # it may hold half of a surrogate pair
-        return msgspec.convert(json.loads(text), kind)
+        return msgspec.convert(json.loads(text), kind, str_keys=True)
 
 
 @cache
 def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
+
+
+@cache
+def _records_decoder(kinds: frozenset[type]) -> tuple[tuple[type, ...], msgspec.json.Decoder[Any]]:
+    """One pass over all the records costs half of what one decoder a record does."""
+    ordered = tuple(kinds)
+    fields = [(f"record{place}", _stored_as(kind) | UnsetType, UNSET) for place, kind in enumerate(ordered)]
+    names = {name: kind.__qualname__ for (name, _, _), kind in zip(fields, ordered, strict=True)}
+    return ordered, msgspec.json.Decoder(msgspec.defstruct("Records", fields, rename=names))
+
+
+def _stored_as(kind: type) -> Any:
+    return _StoredRun if kind is TestRun else kind
 
 
 @lru_cache(maxsize=4096)
@@ -84,7 +120,7 @@ def _test_list(fail_to_pass: tuple[str, ...], pass_to_pass: tuple[str, ...]) -> 
 def _stored(run: TestRun) -> _StoredRun:
     outcomes = [run.outcomes[test] for test in run.fail_to_pass + run.pass_to_pass]
     words = {
-        str(place): (outcome.message, outcome.seconds)
+        place: (outcome.message, outcome.seconds)
         for place, outcome in enumerate(outcomes)
         if outcome.message or outcome.seconds
     }

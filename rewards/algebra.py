@@ -12,9 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, NamedTuple, ParamSpec
+from typing import Generic, ParamSpec
 
-from regrade.rewards.breakdown import Breakdown, Part, Role, total
+import msgspec
+
+from regrade.rewards.breakdown import Breakdown, Part, Role, scaled, total
 from regrade.rewards.declaration import evidence_types
 from regrade.rewards.errors import RewardError, blame
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
@@ -23,7 +25,7 @@ from regrade.rewards.score import Score, checked_weight
 P = ParamSpec("P")
 
 
-class Judgement(NamedTuple):
+class Judgement(msgspec.Struct, frozen=True):
     """What one node of a reward says: its parts are scaled as if the node were the whole."""
 
     value: float | None
@@ -166,12 +168,12 @@ class Sum(Reward):
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
         judged = [(weight, term, term.judge(evidence)) for weight, term in self.terms]
-        applicable = sum(weight for weight, _, found in judged if found.value is not None)
+        applicable = sum([weight for weight, _, found in judged if found.value is not None])
         if applicable <= 0.0:
             why = "; ".join(f"{term.name}: {found.why}" for _, term, found in judged if found.value is None)
             return Judgement(None, why or "every weight is 0", tuple(_silent(term, found) for _, term, found in judged))
-        stretch = sum(weight for weight, _ in self.terms) / applicable
-        parts = tuple(_weighted(weight * stretch, term, found) for weight, term, found in judged)
+        stretch = sum([weight for weight, _ in self.terms]) / applicable
+        parts = tuple([_weighted(weight * stretch, term, found) for weight, term, found in judged])
         return Judgement(total(parts), _renormalised(stretch, judged), parts)
 
 
@@ -193,7 +195,7 @@ class OnlyIf(Reward):
     def judge(self, evidence: EvidenceSet) -> Judgement:
         found = self.inner.judge(evidence)
         parts = unfold(self.inner, found)
-        gates = tuple(_gate(gate, gate.judge(evidence)) for gate in self.gates)
+        gates = tuple([_gate(gate, gate.judge(evidence)) for gate in self.gates])
         closed = [gate for gate in gates if gate.closes]
         if closed:
             parts = tuple(part.silenced() for part in parts)
@@ -251,7 +253,7 @@ class AtLeast(Reward):
         value = 1.0 if found.value >= self.threshold else 0.0
         reason = f"{found.value:.3f} {'reaches' if value else 'is below'} {self.threshold:g}"
         judged = _adjusted(self.inner, found, value, f"at_least({self.threshold:g})")
-        return judged._replace(why=f"{reason} ({found.why})" if found.why else reason)
+        return Judgement(value, f"{reason} ({found.why})" if found.why else reason, judged.parts)
 
 
 @dataclass(frozen=True)
@@ -324,6 +326,8 @@ def unfold(owner: Reward, judged: Judgement) -> tuple[Part, ...]:
 
 def _missing(needs: frozenset[type], evidence: EvidenceSet) -> str:
     """Why the whole must stay unscored; empty when all evidence is there."""
+    if not evidence.infrastructure and needs <= evidence.records.keys():
+        return ""
     causes = [
         f"{kind.__name__}: {evidence.infrastructure.get(kind, 'was not gathered')}"
         for kind in needs
@@ -358,17 +362,17 @@ def _weighted(weight: float, term: Reward, found: Judgement) -> Part:
         weight,
         weight * found.value,
         found.why,
-        tuple(part.scaled(weight) for part in found.parts),
+        scaled(found.parts, weight),
     )
 
 
 def _silent(term: Reward, found: Judgement) -> Part:
     """A part that takes no part in the whole."""
-    return Part(term.name, found.value, 0.0, 0.0, found.why, tuple(part.scaled(0.0) for part in found.parts))
+    return Part(term.name, found.value, 0.0, 0.0, found.why, scaled(found.parts, 0.0))
 
 
 def _gate(gate: Reward, found: Judgement) -> Part:
-    return Part(gate.name, found.value, 0.0, 0.0, found.why, tuple(part.scaled(0.0) for part in found.parts), Role.GATE)
+    return Part(gate.name, found.value, 0.0, 0.0, found.why, scaled(found.parts, 0.0), Role.GATE)
 
 
 def _adjusted(inner: Reward, found: Judgement, value: float, label: str) -> Judgement:
@@ -381,9 +385,9 @@ def _adjusted(inner: Reward, found: Judgement, value: float, label: str) -> Judg
 
 
 def _renormalised(stretch: float, judged: Iterable[tuple[float, Reward, Judgement]]) -> str:
-    missing = [term.name for weight, term, found in judged if found.value is None and weight]
-    if not missing:
+    if stretch == 1.0:
         return ""
+    missing = [term.name for weight, term, found in judged if found.value is None and weight]
     return f"weights x {stretch:.3f}, since {' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not apply"
 
 

@@ -44,21 +44,19 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
         """This part inside a whole that counts `factor`."""
         if factor == 1.0:
             return self
-        return Part(
-            self.name,
-            self.value,
-            self.weight * factor,
-            self.contribution * factor,
-            self.why,
-            tuple(part.scaled(factor) for part in self.parts),
-            self.role,
-        )
+        weight, contribution = self.weight * factor, self.contribution * factor
+        return Part(self.name, self.value, weight, contribution, self.why, scaled(self.parts, factor), self.role)
 
     def silenced(self) -> Part:
         """This part under a closed gate: it keeps its value and weight, and contributes nothing."""
         return Part(
             self.name, self.value, self.weight, 0.0, self.why, tuple(part.silenced() for part in self.parts), self.role
         )
+
+
+def scaled(parts: tuple[Part, ...], factor: float) -> tuple[Part, ...]:
+    """The parts inside a whole that counts `factor`."""
+    return tuple([part.scaled(factor) for part in parts]) if parts else ()
 
 
 class Breakdown(msgspec.Struct, frozen=True):
@@ -116,7 +114,7 @@ def _listed(record: dict[str, Any]) -> dict[str, Any]:
 
 def total(parts: tuple[Part, ...]) -> float:
     """The sum of the contributions, free of the order of summation, and without the last bits that weights leave."""
-    return round(math.fsum(part.contribution for part in parts), 12)
+    return round(math.fsum([part.contribution for part in parts]), 12)
 
 
 def arithmetic(part: Part) -> str:

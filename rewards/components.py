@@ -243,8 +243,8 @@ def _first_failure(run: TestRun) -> str:
     unfixed = [test for test in run.fail_to_pass if run.outcomes[test].status is not TestStatus.PASSED]
     test = [*run.broken, *unfixed][0]
     outcome = run.outcomes[test]
-    message = " ".join(outcome.message.split())
-    return f"{test} {outcome.status.value}{f': {message[:200]}' if message else ''}"
+    message = " ".join(outcome.message[:2000].split())[:200]
+    return f"{test} {outcome.status.value}{f': {message}' if message else ''}"
 
 
 def _doubt(module: ImpactedModule, broken: set[str], good: frozenset[str]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -58,8 +57,8 @@ LETTERS: Mapping[TestStatus, str] = MappingProxyType(
 """How a stored run abbreviates what became of a test."""
 
 _PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
-_LETTERS = "".join(_PLAIN)
-_NOT_GOOD = re.compile(f"[^{''.join(LETTERS[status] for status in GOOD)}]")
+_PASSED = LETTERS[TestStatus.PASSED]
+_GOOD = "".join(LETTERS[status] for status in GOOD).encode()
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,6 @@ class TestList:
     def files(self) -> frozenset[str]:
         return frozenset(self.per_file)
 
-    @cached_property
-    def wanted(self) -> frozenset[str]:
-        """FAIL_TO_PASS."""
-        return frozenset(self.fail_to_pass)
-
 
 class StoredOutcomes(Mapping[str, TestOutcome]):
     """Outcomes as they are stored, a letter a test, so that reading a run costs what failed and not what passed."""
@@ -107,8 +101,16 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
         Raises:
             ValueError: another number of letters than of tests, or an unknown one.
         """
-        if len(letters) != len(tests.ids) or letters.strip(_LETTERS):
+        others = set(letters.encode("ascii", "replace").translate(None, _GOOD).decode())
+        if len(letters) != len(tests.ids) or not others <= _PLAIN.keys():
             raise ValueError(f"{letters[:40]!r} are no outcomes of {len(tests.ids)} tests")
+        places = sorted(place for letter in others for place in _occurrences(letters, letter))
+        self._not_good = tuple([tests.ids[place] for place in places])
+        wanted = letters[: len(tests.fail_to_pass)]
+        self.fixed = tuple([test for test, letter in zip(tests.fail_to_pass, wanted, strict=True) if letter == _PASSED])
+        """FAIL_TO_PASS tests that pass."""
+        self.broken = tuple([tests.ids[place] for place in places if place >= len(wanted)])
+        """PASS_TO_PASS tests that neither pass nor are beyond the reach of the change."""
         self.tests = tests
         self.letters = letters
         self.words = words
@@ -128,14 +130,17 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
         return repr(dict(self))
 
     @cached_property
-    def not_good(self) -> tuple[str, ...]:
-        """The tests that neither passed nor were beyond the reach of the change."""
-        return tuple(self.tests.ids[found.start()] for found in _NOT_GOOD.finditer(self.letters))
-
-    @cached_property
     def verified_files(self) -> frozenset[str]:
-        lost = Counter(map(file_of, self.not_good))
-        return self.tests.files - {file for file, count in lost.items() if count == self.tests.per_file[file]}
+        lost = Counter(map(file_of, self._not_good))
+        wholly = {file for file, count in lost.items() if count == self.tests.per_file[file]}
+        return self.tests.files - wholly if wholly else self.tests.files
+
+
+def _occurrences(text: str, letter: str) -> Iterator[int]:
+    place = text.find(letter)
+    while place >= 0:
+        yield place
+        place = text.find(letter, place + 1)
 
 
 class End(StrEnum):
@@ -169,14 +174,16 @@ class TestRun:
 
     @cached_property
     def fixed(self) -> tuple[str, ...]:
+        """FAIL_TO_PASS tests that pass."""
+        if isinstance(self.outcomes, StoredOutcomes):
+            return self.outcomes.fixed
         return tuple(test for test in self.fail_to_pass if self.outcomes[test].status is TestStatus.PASSED)
 
     @cached_property
     def broken(self) -> tuple[str, ...]:
         """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
         if isinstance(self.outcomes, StoredOutcomes):
-            wanted = self.outcomes.tests.wanted
-            return tuple(test for test in self.outcomes.not_good if test not in wanted)
+            return self.outcomes.broken
         return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in GOOD)
 
     @cached_property

@@ -168,7 +168,7 @@ def test_a_gap_is_filled_by_later_evidence(task: Task, tmp_path: Path) -> None:
     for found in (kept, KeptEvidence(kept.path)):
         stored = found.get((task.digest, "p"))
         assert stored is not None
-        assert stored.of({Diff}).records == {Diff: Diff(1, 2, ("a.py",))}
+        assert stored.of(frozenset({Diff})).records == {Diff: Diff(1, 2, ("a.py",))}
 
 
 def test_what_an_earlier_reward_needed_stays_and_odd_text_is_readable(task: Task, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_an_earlier_reward_needed_stays_and_odd_text_is_readable(task: Task
     for found in (kept, KeptEvidence(kept.path)):
         stored = found.get((task.digest, "p"))
         assert stored is not None
-        assert stored.of({LintDelta, Diff}).records == {LintDelta: lint, Diff: Diff(1, 2, ("?.py",))}
+        assert stored.of(frozenset({LintDelta, Diff})).records == {LintDelta: lint, Diff: Diff(1, 2, ("?.py",))}
 
 
 outcomes = st.builds(TestOutcome, st.sampled_from(TestStatus), st.sampled_from(["", "E"]), st.sampled_from([0.0, 0.25]))
