@@ -19,7 +19,7 @@ from regrade.evaluators.static.facts import MODULE, Facts, facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.languages import is_test, language_of
-from regrade.evaluators.static.reach import Explorer, Reached
+from regrade.evaluators.static.reach import HOPS, Explorer, Reached
 from regrade.rewards.evidence import Impact, ImpactedModule
 
 
@@ -56,6 +56,7 @@ def _modules(
 ) -> Iterator[ImpactedModule]:
     explorer = Explorer(union)
     reached = explorer.reach(changed)
+    direct = explorer.within(set(changed))
     by_file: dict[str, list[Reached]] = {}
     for symbol, step in reached.items():
         if symbol[0] not in edited and counts(symbol[0], task):
@@ -67,7 +68,12 @@ def _modules(
         if not tests:  # no test reaches what uses the change: whether the module still imports is all that can be seen
             tests = _nearest_importing(union, path, task)
         names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
-        yield ImpactedModule(path, best.hops, best.score, best.way(), tuple(sorted(tests)), names)
+        yield ImpactedModule(path, best.hops, best.score, best.way(), _nearest_first(tests, direct), names)
+
+
+def _nearest_first(tests: set[str], hops: Mapping[str, int]) -> tuple[str, ...]:
+    """Those that reach the change itself before others, so that the first is the one to name."""
+    return tuple(sorted(tests, key=lambda test: (hops.get(test, HOPS + 1), test)))
 
 
 def _changes(file: ChangedFile) -> dict[str, float]:

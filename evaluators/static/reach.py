@@ -87,8 +87,8 @@ class Explorer:
                     heapq.heappush(queue, (-further.score, next(turn), further))
         return best
 
-    def within(self, symbols: set[Symbol]) -> set[str]:
-        """The files within HOPS of any of the symbols, whatever the confidence."""
+    def within(self, symbols: set[Symbol]) -> dict[str, int]:
+        """The files within HOPS of any of the symbols, whatever the confidence -> borders that lie between."""
         hops = dict.fromkeys(symbols, 0)
         waiting = deque(symbols)
         while waiting:
@@ -100,7 +100,10 @@ class Explorer:
                 if hops[symbol] + border < hops.get(user, HOPS + 1):
                     hops[user] = hops[symbol] + border
                     (waiting.append if border else waiting.appendleft)(user)  # nearest first
-        return {path for path, _ in hops}
+        nearest: dict[str, int] = {}
+        for (path, _), far in hops.items():
+            nearest[path] = min(far, nearest.get(path, far))
+        return nearest
 
     def users(self, symbol: Symbol) -> list[tuple[Symbol, float]]:
         """(user, confidence that it depends on the symbol)"""

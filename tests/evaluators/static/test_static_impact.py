@@ -98,7 +98,7 @@ def test_dependents_are_found_through_helpers_aliases_and_modules(patched: Make)
     assert (user.hops, user.weight, user.path) == (1, 1.0, ("pkg/core.py::helper", "pkg/user.py"))
     assert (far.hops, far.weight) == (2, 0.5)
     assert far.path == ("pkg/core.py::helper", "pkg/user.py", "pkg/far.py")
-    assert user.tests == ("tests/test_far.py", "tests/test_user.py")
+    assert user.tests == ("tests/test_user.py", "tests/test_far.py")  # the nearest first
     assert far.tests == ("tests/test_far.py",)
 
 
