@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from regrade.cli.main import app
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -51,6 +54,35 @@ def test_it_judges_what_it_can_be_asked_and_only_that(folder: Path, tasks: list[
     assert verdict.value == pytest.approx(max(0.0, asked.resolved - asked.doubt))
     assert "judge expects" in verdict.parts[0].why
     assert learned.evaluate(found[1]).value is None
+
+
+def test_the_command_line_evaluates_with_a_model(
+    folder: Path, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
+    text = (library / "library.py").read_text()
+    task = {
+        "id": "double",
+        "instruction": "Mend `double`.",
+        "repository": str(library),
+        "base_patch": Patch.between(
+            {"library.py": text}, {"library.py": text.replace("number * 2", "number * 3")}
+        ).text,
+        "reference": Patch.between({"library.py": text.replace("number * 2", "number * 3")}, {"library.py": text}).text,
+        "fail_to_pass": ["test_library.py::test_double"],
+        "pass_to_pass": ["test_library.py::test_add_nothing"],
+        "failure": "AssertionError",
+        "target": {"file": "library.py", "function": "double", "first_line": 25, "last_line": 26},
+    }
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
+    asked = ["evaluate", "reference", "--tasks", tmp_path / "tasks.jsonl", "--out", tmp_path / "run"]
+    asked += ["--reward", "learned", "--reward-model", folder, "--sandbox", "process"]
+    done = CliRunner().invoke(app, [str(each) for each in asked], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    (row,) = [json.loads(line) for line in (tmp_path / "run/evaluations/reference.jsonl").read_text().splitlines()]
+    assert row["reward_name"] == "learned"
+    assert 0.0 <= row["reward"] <= 1.0
+    assert "judge expects" in row["parts"][0]["why"]
 
 
 def test_other_weights_are_another_identity(folder: Path, language_model: LanguageModel, tmp_path: Path) -> None:
