@@ -153,10 +153,13 @@ def _groups(recipes: PackageRecipes, root: Path) -> list[_Group]:
 
 
 def _distinct(mutations: Mutations, function: Function, seed: int) -> list[Mutant]:
-    """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` holds a constant)."""
+    """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` holds a constant).
+
+    A set in place of a list is left out: where it holds functions or None, its order is one of memory addresses.
+    """
     chosen: dict[tuple[int, str], Mutant] = {}
     for mutant in shuffled(mutations.of(function), seed):
-        if mutant.kind not in SLOW_KINDS and mutations.differs(mutant):
+        if mutant.kind not in SLOW_KINDS and mutant.edit.text != "set" and mutations.differs(mutant):
             chosen.setdefault((mutant.line, mutant.mutated_line), mutant)
     return list(chosen.values())
 

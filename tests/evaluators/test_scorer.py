@@ -17,6 +17,7 @@ from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators.baseline import baseline
+from regrade.evaluators.inside.recorder import ADDRESS
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.scorer import Scorer, score
 from regrade.evaluators.scratch import scratch_folder
@@ -199,6 +200,48 @@ def test_a_failure_that_the_patch_does_not_reach_must_happen_twice(write_files, 
     assert run.fixed == task.fail_to_pass
     assert run.broken == broken
     assert run.scope == "full"
+
+
+CHANCE = """\
+import random
+import unittest
+
+drawn = random.random()
+
+
+def test_early():
+    random.random()
+
+
+class Late(unittest.TestCase):
+    def test_late(self):
+        self.assertEqual([random.random(), drawn, 0, object()], [0] * 40)
+"""
+
+
+def test_chance_and_addresses_are_the_same_every_time(write_files, task, tmp_path):
+    files = {"calculator.py": "", "tests/test_chance.py": CHANCE}
+    late, early = "tests/test_chance.py::Late::test_late", "tests/test_chance.py::test_early"
+    said = set()
+    for number, others in enumerate(((early,), (), (early,))):
+        asked = replace(task, base=write_files(files), fail_to_pass=(late,), pass_to_pass=others)
+        with Scorer(workers=1, cache=tmp_path / f"cache{number}") as scorer:  # another process, at other addresses
+            (found,) = scorer.gather([(asked, Patch(""))], [TestRun])
+        said.add(found.records[TestRun].outcomes[late].message)
+    assert len(said) == 1
+    assert "AssertionError" in said.pop()
+
+
+@pytest.mark.parametrize("text", [
+    "[<function f at 0x7f12ab34{}>] != [1]",
+    "assert [1, 2, [2,...7fd6{}>] == [1, 2]",
+    "{'max[16 chars]ed': <function DecoratorTestMixin.test_decorat[49 chars]{}>} != {'max[16 chars]ed': Fa",
+    "<function f at 0x{}[12 chars]>, 1] != 2",
+])  # fmt: skip
+def test_addresses_are_masked_even_where_they_are_cut_short(text):
+    one, other = (ADDRESS.sub("0x...", text.replace("{}", address)) for address in ("560", "7a0"))
+    assert one == other
+    assert "0x..." in one
 
 
 def test_a_change_that_runs_on_import_runs_everything(scorer, measured, edit):
