@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from regrade.cli import compare, demo, doctor, evaluate, explain, report, rescore, rewards, score, tasks, train
+from regrade.cli import cache, compare, demo, doctor, evaluate, explain, report, rescore, rewards, score, tasks, train
 from regrade.cli.console import one_line
 from regrade.cli.memory import with_large_pages
 
@@ -69,6 +69,7 @@ app.command("compare")(compare.compare)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 
 

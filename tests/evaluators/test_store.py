@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -192,3 +193,52 @@ def test_a_lookup_is_quick(tmp_path):
         store.get(str(number).encode(), Diff, a_task())
     assert time.process_time() - started < 0.5
     store.close()
+
+
+def test_what_was_not_used_for_long_makes_room(tmp_path, monkeypatch):
+    store = EvidenceStore(tmp_path / "e.sqlite", limit_gb=0.001)
+    record = BuildRun(False, 3, "x" * 10_000)
+    now = time.time()
+    for number in range(150):
+        monkeypatch.setattr(time, "time", lambda number=number: now + 3600 * number)
+        store.put(key_of([str(number)]), record)
+    assert store.get(key_of(["0"]), BuildRun, a_task()) == record  # used again, last of all
+    assert 0 < store.shrink() < 150
+    assert store.get(key_of(["0"]), BuildRun, a_task()) == record
+    assert store.get(key_of(["149"]), BuildRun, a_task()) == record
+    assert store.get(key_of(["1"]), BuildRun, a_task()) is None
+    (held,) = store.holdings()
+    assert (held.kind, held.records) == ("BuildRun", len(store))
+    assert held.megabytes <= 1.0
+    store.shrink(0.0)
+    assert len(store) == 0
+    store.close()
+    assert (tmp_path / "e.sqlite").stat().st_size < 100_000
+
+
+def test_it_stays_within_its_limit_by_itself(tmp_path):
+    store = EvidenceStore(tmp_path / "e.sqlite", limit_gb=0.001)
+    for number in range(1500):
+        store.put(key_of([str(number)]), BuildRun(False, 3, "x" * 4_000))
+    assert 100 < len(store) < 600
+    assert store.get(key_of(["1499"]), BuildRun, a_task()) is not None
+    store.close()
+
+
+def test_a_store_of_an_earlier_version_keeps_its_records(tmp_path):
+    database = sqlite3.connect(tmp_path / "e.sqlite")
+    database.execute("CREATE TABLE evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID")
+    database.execute("INSERT INTO evidence VALUES (?, ?)", (key_of(["a"]), encode(BuildRun(True, 1))))
+    database.commit()
+    database.close()
+    store = EvidenceStore(tmp_path / "e.sqlite")
+    assert store.get(key_of(["a"]), BuildRun, a_task()) == BuildRun(True, 1)
+    assert [held.kind for held in store.holdings()] == [""]
+    store.close()
+
+
+@pytest.mark.parametrize("limit", ["much", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(tmp_path, monkeypatch, limit):
+    monkeypatch.setenv("REGRADE_EVIDENCE_GB", limit)
+    with pytest.raises(UserError, match="REGRADE_EVIDENCE_GB"):
+        EvidenceStore(tmp_path / "e.sqlite")
