@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.selection import selected_tests
@@ -19,13 +20,42 @@ MISSING = TestOutcome(TestStatus.MISSING)
 UNREACHED = TestOutcome(TestStatus.UNREACHED)
 
 
+@dataclass(frozen=True)
+class Audit:
+    """What a run of everything found beyond the tests that were selected."""
+
+    caught: int
+    """PASS_TO_PASS tests that the patch breaks, among the selected ones."""
+    missed: int
+    """Those that it breaks among the others."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """The evidence of one or more runs, and what it cost."""
+
+    run: TestRun
+    cpu_seconds: float
+    audit: Audit | None = None
+
+
 def run_tests(
-    worker: Worker, task: Task, workspace: Workspace, *, full: bool, preparation: Preparation = UNPREPARED
-) -> tuple[TestRun, float]:
-    """Run the task's tests on the workspace; the evidence, and the CPU seconds that it took.
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    *,
+    full: bool,
+    preparation: Preparation = UNPREPARED,
+    audit: bool = False,
+) -> Executed:
+    """Run the task's tests on the workspace.
 
     The tests that can reach the change come first. The rest runs too where the change may reach anything, or with
     `full` once FAIL_TO_PASS all pass and nothing is broken.
+
+    Args:
+        audit: run the rest whatever the selected tests say, to see what the selection missed. The evidence is then
+            that of everything only if something was missed, so that an audit changes no verdict that was right.
 
     Raises:
         SandboxError, OSError, WorkerDied: see `Worker.run`.
@@ -35,20 +65,45 @@ def run_tests(
     if selected is None:
         selected = everything
     rest = everything - selected
-    first = _run(worker, task, workspace, selected, preparation)
-    run = _evidence(task, first, selected, "reachable" if rest else "full")
-    if not (full and rest and run.end is End.COMPLETED and run.resolved):
-        return run, first.cpu_seconds
-    second = _run(worker, task, workspace, rest, preparation)
-    rest_run = _evidence(task, second, rest, "full")
-    cpu_seconds = first.cpu_seconds + second.cpu_seconds
-    if doubtful := frozenset(test for test in rest if rest_run.outcomes[test].status is not TestStatus.PASSED):
-        # No test of the rest executes what changed, so the patch can hardly be why one fails: a clock on a busy machine
-        # can. What fails twice counts.
-        third = _run(worker, task, workspace, doubtful, preparation)
-        rest_run = _confirmed(task, rest_run, _evidence(task, third, doubtful, "full"))
-        cpu_seconds += third.cpu_seconds
-    return _joined(task, run, rest_run), cpu_seconds
+    reply = _run(worker, task, workspace, selected, preparation)
+    first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
+    ended = first.run.end is End.COMPLETED
+    if not (rest and ended and (audit or (full and first.run.resolved))):
+        return first
+    other = _run_the_rest(worker, task, workspace, rest, preparation)
+    whole = Executed(_joined(task, first.run, other.run), first.cpu_seconds + other.cpu_seconds)
+    if not audit:
+        return whole
+    missed = sum(test in rest for test in whole.run.broken)
+    kept = whole.run if missed or (full and first.run.resolved) else first.run
+    return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
+
+
+def _run_the_rest(
+    worker: Worker, task: Task, workspace: Workspace, rest: frozenset[str], preparation: Preparation
+) -> Executed:
+    reply = _run(worker, task, workspace, rest, preparation)
+    run = _evidence(task, reply, rest, "full")
+    doubtful = frozenset(test for test in rest if run.outcomes[test].status is not TestStatus.PASSED)
+    if not doubtful:
+        return Executed(run, reply.cpu_seconds)
+    # No test of the rest executes what changed, so the patch can hardly be why one fails: a clock on a busy machine
+    # can. What fails twice counts.
+    again = _run(worker, task, workspace, doubtful, preparation)
+    return Executed(
+        _confirmed(task, run, _evidence(task, again, doubtful, "full")), reply.cpu_seconds + again.cpu_seconds
+    )
+
+
+def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed:
+    """Run the whole suite at once, in a sandbox and an interpreter started for it: the reference for `run_tests`.
+
+    Raises:
+        SandboxError, OSError, WorkerDied: see `Worker.run`.
+    """
+    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    reply = _run(worker, task, workspace, everything, UNPREPARED, cold=True)
+    return Executed(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
 def not_applied(task: Task, reason: str) -> TestRun:
@@ -129,11 +184,19 @@ def collection_errors(reply: Reply) -> dict[str, str]:
     return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
 
 
-def _run(worker: Worker, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation) -> Reply:
+def _run(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    wanted: frozenset[str],
+    preparation: Preparation,
+    *,
+    cold: bool = False,
+) -> Reply:
     files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
-    request = Request(task.suite, task.limits, paths=there or files, select=wanted)
+    request = Request(task.suite, task.limits, paths=there or files, select=wanted, cold=cold)
     return worker.run(workspace.after, request, preparation)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators import sandboxes
 from regrade.evaluators.building import Builder
 from regrade.evaluators.environments import installed_packages, runner_identity, toolchain
-from regrade.evaluators.executions import not_applied, run_tests
+from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import (
@@ -62,10 +63,22 @@ class Stats:
     """Wall time in `gather`."""
     retries: int = 0
     """Attempts that the infrastructure failed."""
+    audited: int = 0
+    """Executions of a selection of tests that were followed by the others, to see what they find."""
+    caught: int = 0
+    """Of the tests that audited patches break, those that were selected."""
+    missed: int = 0
+    """Those that were not."""
+
+    @property
+    def selection_recall(self) -> float | None:
+        """The share of the broken tests that the selection caught; None where no audited patch broke one."""
+        broken = self.caught + self.missed
+        return self.caught / broken if broken else None
 
 
 @dataclass
-class _Work:
+class Work:
     """One distinct (task, patch), and all jobs that ask for it."""
 
     task: Task
@@ -78,12 +91,12 @@ class _Work:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """The works of one call of `gather`, as its threads share them."""
 
-    waiting: deque[_Work]
+    waiting: deque[Work]
     full: bool
-    finished: deque[_Work] = field(default_factory=deque)
+    finished: deque[Work] = field(default_factory=deque)
     stopped: bool = False
 
 
@@ -100,6 +113,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         sandbox: str | Sandbox = "auto",
         cache: Path | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
+        audit: float = 0.0,
+        cold: bool = False,
     ) -> None:
         """
         Args:
@@ -108,10 +123,16 @@ class Scorer(AbstractContextManager["Scorer"]):
             cache: where environments, byte code and evidence are kept; None: the user's cache folder.
             probes: evidence types of your own -> what gathers them. Where its answers depend on more than the patch and
                 the task, a probe says on what by an attribute `identity`, a string.
+            audit: share of the patches (chosen by their digests) whose whole suite runs although a selection would do,
+                to measure what the selection misses: see `Stats`.
+            cold: every execution in a sandbox and an interpreter of its own, with the whole suite: slow, and the
+                reference that the warm way is held against.
 
         Raises:
-            UserError: no sandbox works here, or the cache can't be used.
+            UserError: no sandbox works here, the cache can't be used, or `audit` is no share.
         """
+        if not 0.0 <= audit <= 1.0:
+            raise UserError(f"audit={audit!r}: give the share of patches to audit, from 0 to 1")
         self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
         if not self.sandbox.isolated:
             warnings.warn("the plain process is no security boundary: score only patches that you trust", stacklevel=2)
@@ -131,6 +152,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._preparing = threading.Lock()
         self._builder = Builder()
         self._stopping = False
+        self._audit = audit
+        self._cold = cold
+        self._flights: dict[tuple[Any, ...], Future[EvidenceSet]] = {}
         self.stats = Stats()
 
     def __exit__(self, *_: object) -> None:
@@ -160,6 +184,62 @@ class Scorer(AbstractContextManager["Scorer"]):
         """The breakdown of each job, in order."""
         return [reward.evaluate(evidence) for evidence in self.gather(jobs, reward.needs, full=full, progress=progress)]
 
+    async def score_async(self, task: Task, patch: Patch, reward: Reward, *, full: bool = False) -> Breakdown:
+        """The breakdown of one job, without blocking the event loop. Await as many at once as you like."""
+        self._check(reward.needs)
+        future = self._pool.submit(self._one, (task, patch), reward.needs, Batch(deque(), full))
+        return reward.evaluate(await asyncio.wrap_future(future))
+
+    def stream(
+        self, jobs: Iterable[Job], reward: Reward, *, full: bool = False, ahead: int | None = None
+    ) -> Iterator[Breakdown]:
+        """The breakdown of each job, in order, each as soon as it and those before it are known.
+
+        Args:
+            ahead: how many jobs are taken from `jobs` before the first of them is answered, so that a generator of jobs
+                is held back where scoring is slower; None: four a worker.
+        """
+        self._check(reward.needs)
+        batch = Batch(deque(), full)
+        waiting: deque[Future[EvidenceSet]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(self._pool.submit(self._one, job, reward.needs, batch))
+                if len(waiting) >= (ahead or 4 * self._count):
+                    yield reward.evaluate(waiting.popleft().result())
+            while waiting:
+                yield reward.evaluate(waiting.popleft().result())
+        finally:
+            batch.stopped = bool(waiting)
+            running = [future for future in waiting if not future.cancel() and not future.done()]
+            if running:
+                self._kill_workers()  # they are wanted by nobody
+
+    def _one(self, job: Job, needs: Collection[type], batch: Batch) -> EvidenceSet:
+        """The evidence of one job, in a thread of the pool. Equal jobs at the same time are one."""
+        key = (self._task_key(job[0]), job[1].digest, frozenset(needs), batch.full)
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None:
+                own = self._flights[key] = Future()
+        if flight is not None:
+            self._count_up(hits=1)
+            return flight.result()
+        try:
+            (work,) = self._plan([job], tuple(needs), batch.full)
+            if work.missing:
+                self._do(work, batch)
+            else:
+                self._count_up(hits=1)
+            own.set_result(EvidenceSet(work.records, work.infrastructure, self.assurance))
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._flights[key]
+        return own.result()
+
     def gather(
         self, jobs: Sequence[Job], needs: Collection[type], *, full: bool = False, progress: Progress | None = None
     ) -> list[EvidenceSet]:
@@ -168,8 +248,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         Args:
             needs: types of evidence.
             full: run the whole suite where the tests that reach the change say that the patch is good. Otherwise the
-            tests that
-                can't reach the change are UNREACHED.
+                tests that can't reach the change are UNREACHED.
             progress: called in this thread.
 
         Raises:
@@ -200,7 +279,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None
     ) -> list[EvidenceSet]:
         works = self._plan(jobs, needs, full)
-        batch = _Batch(deque(sorted((work for work in works if work.missing), key=_group)), full)
+        batch = Batch(deque(sorted((work for work in works if work.missing), key=_group)), full)
         done = sum(len(work.places) for work in works if not work.missing)
         self._count_up(hits=len(jobs) - len(batch.waiting))
         if progress:
@@ -222,9 +301,9 @@ class Scorer(AbstractContextManager["Scorer"]):
                 results[place] = evidence
         return [evidence for evidence in results if evidence is not None]
 
-    def _plan(self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool) -> list[_Work]:
+    def _plan(self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool) -> list[Work]:
         """The distinct jobs, with what the store knows of them."""
-        works: dict[tuple[str, str], _Work] = {}
+        works: dict[tuple[str, str], Work] = {}
         keys: dict[int, str] = {}
         for place, (task, patch) in enumerate(jobs):
             if id(task) not in keys:
@@ -237,7 +316,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                     if record is not None:
                         records[kind] = record
                 missing = tuple(kind for kind in needs if kind not in records)
-                works[distinct] = _Work(task, patch, distinct[0], records, missing)
+                works[distinct] = Work(task, patch, distinct[0], records, missing)
             works[distinct].places.append(place)
         return list(works.values())
 
@@ -259,7 +338,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         return key_of([repr(parts)]).hex()
 
     def _evidence_key(self, task_key: str, patch_digest: str, kind: type, full: bool) -> bytes:
-        scope = ("full" if full else "reachable") if kind is TestRun else ""
+        scope = ("cold" if self._cold else "full" if full else "reachable") if kind is TestRun else ""
         sandbox = self.sandbox.name if kind in EXECUTED else ""
         probe = getattr(self._static.get(kind), "identity", "")
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -267,7 +346,7 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     # ------------------------------------------------------------ in the worker threads
 
-    def _drain(self, batch: _Batch) -> None:
+    def _drain(self, batch: Batch) -> None:
         while not batch.stopped:
             try:
                 work = batch.waiting.popleft()
@@ -280,7 +359,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                 raise
             batch.finished.append(work)
 
-    def _do(self, work: _Work, batch: _Batch) -> None:
+    def _do(self, work: Work, batch: Batch) -> None:
         task, patch = work.task, work.patch
         reason = ""
         try:
@@ -308,15 +387,17 @@ class Scorer(AbstractContextManager["Scorer"]):
             # The evidence is still good for this call; the next one gathers it again.
             self._count_up(retries=1)
 
-    def _execute(self, kind: type, work: _Work, workspace: Workspace, batch: _Batch) -> Any:
+    def _execute(self, kind: type, work: Work, workspace: Workspace, batch: Batch) -> Any:
         """TestRun or BuildRun; None where the infrastructure failed, with the reason in `work.infrastructure`."""
         deaths, failures = 0, 0
         while True:
             try:
                 return self._tests(work, workspace, batch.full) if kind is TestRun else self._build(work, workspace)
             except WorkerDied as error:
-                if batch.stopped or self._stopping:  # killed from this side
+                if batch.stopped or self._stopping:
                     raise
+                if error.killed:  # for the sake of another call
+                    continue
                 if error.running:
                     deaths += 1
                     if deaths == 2:  # twice, in fresh sandboxes: that is the candidate's doing
@@ -324,7 +405,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                     continue
                 failure: Exception = error
             except (SandboxError, OSError) as error:
-                if batch.stopped or self._stopping:  # killed from this side
+                if batch.stopped or self._stopping:
                     raise
                 failure = error
             if failures == len(BACK_OFF):
@@ -334,13 +415,20 @@ class Scorer(AbstractContextManager["Scorer"]):
             failures += 1
             self._count_up(retries=1)
 
-    def _tests(self, work: _Work, workspace: Workspace, full: bool) -> TestRun:
+    def _tests(self, work: Work, workspace: Workspace, full: bool) -> TestRun:
         worker = self._worker(work.task)
-        run, cpu = run_tests(worker, work.task, workspace, full=full, preparation=self._preparation(work.task))
-        self._count_up(executions=1, cpu_seconds=cpu)
-        return run
+        if self._cold:
+            done = run_tests_cold(worker, work.task, workspace)
+        else:
+            audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
+            preparation = self._preparation(work.task)
+            done = run_tests(worker, work.task, workspace, full=full, preparation=preparation, audit=audit)
+        self._count_up(executions=1, cpu_seconds=done.cpu_seconds)
+        if done.audit is not None:
+            self._count_up(audited=1, caught=done.audit.caught, missed=done.audit.missed)
+        return done.run
 
-    def _build(self, work: _Work, workspace: Workspace) -> BuildRun:
+    def _build(self, work: Work, workspace: Workspace) -> BuildRun:
         task = work.task
         build, executions = self._builder.build(
             self._worker(task), task, work.patch, workspace, self._preparation(task), work.task_key
@@ -414,7 +502,7 @@ def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **opt
         return scorer.score([(task, patch)], reward, full=full)[0]
 
 
-def _group(work: _Work) -> tuple[tuple[str, ...], str]:
+def _group(work: Work) -> tuple[tuple[str, ...], str]:
     """Jobs of one environment and package follow each other, so that a worker rarely changes either."""
     return work.task.requirements, str(work.task.base.root)
 
@@ -424,7 +512,7 @@ def _raise_first(futures: Iterable[Future[None]]) -> None:
         future.result()
 
 
-def _report(finished: deque[_Work], done: int, total: int, progress: Progress | None) -> int:
+def _report(finished: deque[Work], done: int, total: int, progress: Progress | None) -> int:
     before = done
     while finished:
         done += len(finished.popleft().places)

@@ -40,11 +40,15 @@ ENVIRONMENT = {
 
 
 class WorkerDied(RuntimeError):
-    """The whole worker died. `running`: a candidate had been forked, so it may be the candidate's doing."""
+    """The whole worker died.
 
-    def __init__(self, reason: str, *, running: bool) -> None:
+    `running`: a candidate had been forked, so it may be the candidate's doing. `killed`: this side did it.
+    """
+
+    def __init__(self, reason: str, *, running: bool, killed: bool = False) -> None:
         super().__init__(reason)
-        self.running = running
+        self.running = running and not killed
+        self.killed = killed
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Request:
     modules: tuple[str, ...] = ()
     reach: bool = False
     """Find out which functions each test executes instead of what becomes of it."""
+    cold: bool = False
+    """In an interpreter started for it, in a sandbox started for it, instead of a fork of the warm one."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ class Worker:
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
         self._buffer = b""
+        self._killed = False
         self.starts = 0
 
     def __enter__(self) -> Self:
@@ -161,6 +168,8 @@ class Worker:
             SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
             WorkerDied: the worker died or hung.
         """
+        if request.cold:
+            self.close()
         self._lay(tree)
         self._ensure_started()
         self._send(self._message(request, preparation))
@@ -191,6 +200,7 @@ class Worker:
         """From another thread: kill the sandbox, so that a run in progress raises WorkerDied."""
         session = self._session
         if session is not None:
+            self._killed = True
             session.kill()
 
     def _lay(self, tree: Tree) -> None:
@@ -232,6 +242,7 @@ class Worker:
             environment,
             self._limits,
         )
+        self._killed = False
         self._session = self._sandbox.start(program)
         self.starts += 1
         try:
@@ -251,6 +262,7 @@ class Worker:
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
         root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
+        may_be_prepared = request.kind == "tests" and not (request.reach or request.cold)
         bytecode = None
         if self._bytecode and preparation.bytecode:
             bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"
@@ -265,8 +277,9 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
+            "cold": request.cold,
             "bytecode": bytecode,
-            "session": preparation.session if not request.reach and request.kind == "tests" else "",
+            "session": preparation.session if may_be_prepared else "",
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
@@ -277,7 +290,7 @@ class Worker:
             self._session.send(json.dumps(message).encode() + b"\n")
         except SandboxError as error:
             self.close()
-            raise WorkerDied(str(error), running=False) from error
+            raise WorkerDied(str(error), running=False, killed=self._killed) from error
 
     def _receive(self, seconds: float, *, running: bool = False) -> dict[str, Any]:
         assert self._session is not None
@@ -292,7 +305,7 @@ class Worker:
             if not block or len(self._buffer) > LONGEST_ANSWER:
                 reason = self._session.errors or "it gave no answer"
                 self.close()
-                raise WorkerDied(f"the worker died or hung: {reason}", running=running)
+                raise WorkerDied(f"the worker died or hung: {reason}", running=running, killed=self._killed)
             self._buffer += block
         line, self._buffer = self._buffer.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)

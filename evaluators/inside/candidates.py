@@ -19,6 +19,8 @@ from regrade.evaluators.inside.reach import ReachRecorder
 from regrade.evaluators.inside.recorder import Recorder
 
 Write = Callable[[str], None]
+PROGRAMS = str(Path(__file__).parents[3])
+"""The folder that these programs are imported from."""
 FAILED = 70
 """Exit status of a child that did not come to its end."""
 
@@ -30,9 +32,7 @@ def confine(request: dict[str, Any], user: int) -> None:
     drop_rights(user)
     _limit(request["limits"], foreign=request["runner"] != "pytest")
     _settle(request)
-    # A repository under test may have these names for itself.
-    for name in [name for name in sys.modules if name == "regrade" or name.startswith("regrade.")]:
-        del sys.modules[name]
+    _forget_programs()
 
 
 def drop_rights(user: int) -> None:
@@ -69,6 +69,39 @@ def _settle(request: dict[str, Any]) -> None:
     if sys.dont_write_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     importlib.invalidate_caches()
+
+
+def start_anew(request: dict[str, Any], results: int) -> NoReturn:
+    """Run the request in an interpreter of its own, where nothing was imported before."""
+    asked = os.memfd_create("request", 0)
+    os.write(asked, json.dumps({**request, "cold": False}).encode())
+    os.lseek(asked, 0, os.SEEK_SET)
+    os.set_inheritable(results, True)
+    program = (
+        f"import sys; sys.path.insert(0, {PROGRAMS!r}); from regrade.evaluators.inside.candidates import begin_anew; "
+        f"sys.path.pop(0); begin_anew({asked}, {results})"
+    )
+    os.execv(sys.executable, [sys.executable, "-s", "-P", "-c", program])
+
+
+def begin_anew(asked: int, results: int) -> NoReturn:
+    """The first call in the interpreter that `start_anew` made."""
+    with open(asked, "rb") as file:  # a descriptor
+        request = json.load(file)
+    os.set_inheritable(results, False)
+    _forget_programs()
+    run(request, lambda line: writing(results, line))
+
+
+def writing(results: int, line: str) -> None:
+    """Append a line to the results."""
+    os.write(results, line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _forget_programs() -> None:
+    """A repository under test may have these names for itself."""
+    for name in [name for name in sys.modules if name == "regrade" or name.startswith("regrade.")]:
+        del sys.modules[name]
 
 
 def run(request: dict[str, Any], write: Write) -> NoReturn:

@@ -137,10 +137,12 @@ class Worker:
         os.dup2(self._output, 2)
 
         def write(line: str) -> None:
-            os.write(results, line.encode("utf-8", "backslashreplace") + b"\n")
+            candidates.writing(results, line)
 
         try:
             candidates.confine(request, self._user)
+            if request["cold"]:
+                candidates.start_anew(request, results)
         except BaseException as error:
             candidates.leave(write, error)
         return write

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -387,6 +389,103 @@ def test_users_bring_evidence_of_their_own(task, fix, tmp_path):
         assert scorer.gather([(task, fix)], [Shouting])[0].records[Shouting] == Shouting(1)
     with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(ValueError, match="nothing gathers Shouting"):
         scorer.gather([(task, fix)], [Shouting])
+
+
+def test_cold_says_the_same_as_warm(measured, task, fix, edit, tmp_path):
+    jobs = [(measured, fix), (measured, Patch("")), (measured, edit("return product", "return a")), (task, fix)]
+    with (
+        Scorer(workers=1, cache=tmp_path / "cache") as warm,
+        Scorer(workers=1, cache=tmp_path / "cache", cold=True) as cold,
+    ):
+        quick = warm.gather(jobs, [TestRun], full=True)
+        slow = cold.gather(jobs, [TestRun])
+        assert cold.stats.executions == len(jobs), "what was found warm answers nothing cold"
+    for one, other in zip(quick, slow, strict=True):
+        fast, reference = one.records[TestRun], other.records[TestRun]
+        assert (fast.fixed, fast.resolved) == (reference.fixed, reference.resolved)
+        assert set(fast.broken) <= set(reference.broken)
+        assert bool(fast.broken) == bool(reference.broken)
+
+
+def test_an_interpreter_started_cold_has_imported_nothing(write_files, task, tmp_path):
+    said = "import sys\n\ndef test_said():\n    assert 'statistics' not in sys.modules\n"
+    asked = replace(
+        task, base=write_files({"test_said.py": said}), fail_to_pass=("test_said.py::test_said",), pass_to_pass=()
+    )
+    for cold in (True, False):
+        with Scorer(workers=1, cache=tmp_path / "cache", cold=cold) as scorer:
+            assert run_of(scorer, asked, Patch("")).resolved is cold
+
+
+def test_an_audit_runs_the_others_and_counts_what_was_missed(measured, edit, fix, tmp_path):
+    breaks = edit("self.count += self.step", "self.count -= self.step")
+    with Scorer(workers=1, cache=tmp_path / "cache", audit=1.0) as scorer:
+        audited = run_of(scorer, measured, breaks)
+        assert run_of(scorer, measured, fix).scope == "reachable"
+        assert scorer.stats.audited == 2
+        assert (scorer.stats.caught, scorer.stats.missed) == (len(audited.broken), 0)
+        assert scorer.stats.selection_recall == 1.0
+    assert audited.scope == "reachable", "an audit that finds nothing leaves the evidence as it is"
+    # A measure of reach that knows of no test for `advance`: the selection then misses what the audit finds.
+    blind = {key: () if key.endswith("::Counter.advance") else tests for key, tests in measured.suite.reach.items()}
+    unaware = replace(measured, suite=replace(measured.suite, reach=blind))
+    with Scorer(workers=1, cache=tmp_path / "cache", audit=1.0) as scorer:
+        found = run_of(scorer, unaware, breaks)
+        assert scorer.stats.missed == len(found.broken) > 0
+        assert scorer.stats.selection_recall == 0.0
+    assert found.scope == "full"
+
+
+def test_a_stream_takes_jobs_no_faster_than_it_answers(task, fix, edit, tmp_path):
+    patches = [fix, Patch(""), fix, edit("return product", "return a"), Patch("")]
+    taken = []
+
+    def jobs():
+        for patch in patches:
+            taken.append(patch)
+            yield task, patch
+
+    with Scorer(workers=2, cache=tmp_path / "cache") as scorer:
+        answers = scorer.stream(jobs(), rewards.tests, ahead=2)
+        values = [next(answers).value]
+        assert len(taken) == 2
+        values += [found.value for found in answers]
+        assert scorer.stats.executions == 3
+        assert values == [found.value for found in scorer.score([(task, patch) for patch in patches], rewards.tests)]
+        left = scorer.stream(
+            ((task, edit("return product", f"return {number}")) for number in range(50)), rewards.tests
+        )
+        next(left)
+        left.close()
+        assert scorer.stats.executions < 30
+        assert scorer.score([(task, fix)], rewards.tests)[0].value == 1.0
+
+
+def test_many_are_awaited_at_once_and_equal_ones_run_once(task, fix, edit, tmp_path):
+    async def ask(scorer):
+        patches = [fix, Patch(""), fix, fix, edit("return product", "return a")]
+        return await asyncio.gather(*(scorer.score_async(task, patch, rewards.tests) for patch in patches))
+
+    with Scorer(workers=2, cache=tmp_path / "cache") as scorer:
+        found = asyncio.run(ask(scorer))
+        assert scorer.stats.executions == 3
+    assert [each.value for each in found[:4]] == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_what_another_call_stops_is_not_the_candidates_doing(task, edit, tmp_path):
+    slow = edit("product = 0\n", "import time; time.sleep(3); product = 0\n")
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer, ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run_of, scorer, task, slow)
+        for _ in range(2):
+            time.sleep(2.0)
+            scorer._kill_workers()
+        assert future.result().end is End.COMPLETED
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_an_audit_of_no_share_is_refused(share):
+    with pytest.raises(UserError, match="audit"):
+        Scorer(audit=share)
 
 
 def test_one_patch_is_scored_in_one_call(task, fix, tmp_path):
