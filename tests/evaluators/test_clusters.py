@@ -1,0 +1,93 @@
+"""The scorer on a Ray cluster of several nodes: the same answers, also where a node is killed in the middle."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from regrade import rewards
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.evaluators.clusters import RayScorer
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards.evidence import Diff, TestRun
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(3):
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def patches(edit, fix):
+    """A fix, nothing, and thirty patches of which some break something."""
+    return [
+        fix,
+        Patch(""),
+        *(edit("product = 0\n", f"product = {number % 3} + 0 * {number}\n") for number in range(30)),
+    ]
+
+
+def test_a_cluster_says_what_one_machine_says(task, patches, tmp_path):
+    jobs = [(task, patch) for patch in [*patches, *patches[:3]]]
+    with Scorer(cache=tmp_path / "one") as scorer:
+        here = scorer.score(jobs, rewards.default, full=True)
+    with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
+        seen = []
+        there = scorer.score(jobs, rewards.default, full=True, progress=lambda done, total: seen.append((done, total)))
+        assert there == here
+        assert seen[-1] == (len(jobs), len(jobs))
+        assert scorer.stats.executions >= len(patches)
+        assert len({facts.node for facts in scorer.nodes()}) == 3
+        before = scorer.stats.executions
+        assert scorer.score(jobs, rewards.default, full=True) == here
+        assert scorer.stats.executions == before, "all evidence has come to the driver"
+        assert [found.value for found in scorer.stream(jobs[:4], rewards.tests)] == [
+            found.value for found in Scorer.score(scorer, jobs[:4], rewards.tests)
+        ]
+
+
+def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, patches, tmp_path):
+    extra = cluster.add_node(num_cpus=1)
+    jobs = [(task, patch) for patch in patches]
+    with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
+        done = []
+        killer = threading.Thread(target=lambda: (_until(lambda: len(done) > 2), cluster.remove_node(extra, False)))
+        killer.start()
+        found = scorer.gather(jobs, [TestRun, Diff], full=True, progress=lambda count, _: done.append(count))
+        killer.join()
+        assert scorer.score(jobs[:2], rewards.tests)[0].value == 1.0
+        nodes = {facts.node for facts in scorer.nodes()}
+    assert all(not evidence.infrastructure for evidence in found)
+    assert done == sorted(set(done))
+    assert done[-1] == len(jobs)
+    assert extra.node_id not in nodes
+    with Scorer(cache=tmp_path / "one") as scorer:
+        here = scorer.gather(jobs, [TestRun], full=True)
+    for one, other in zip(found, here, strict=True):
+        assert one.records[TestRun].outcomes == other.records[TestRun].outcomes
+
+
+def _until(holds):
+    while not holds():
+        time.sleep(0.01)
+
+
+def test_a_users_mistake_is_one_on_a_node_too(task, fix, tmp_path):
+    scorer = RayScorer(cache=tmp_path / "driver", node_cache="/proc/none")
+    with pytest.raises(UserError, match="cache folder"):
+        scorer.score([(task, fix)], rewards.tests)
+    scorer.close()
