@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+PIPED_WIDTH = 240
 MANY = 20
 """Pieces of work from which on each tenth is told."""
 QUIET_SECONDS = (10.0, 20.0, 40.0, *itertools.repeat(60.0, 10_000))
@@ -27,7 +29,10 @@ def stdout() -> Console:
     """The console for results. Made anew, so that a redirected stream is found."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH  # lines that a program or an editor can search
+    return console
 
 
 def stderr() -> Console:

@@ -78,9 +78,9 @@ def _boundary(isolated: bool) -> str:
 
 def library_checks() -> list[Check]:
     """The libraries of the extras, without importing them."""
-    advice = "for training: pip install 'regrade[train]'"
+    advice = "for training: pip install '.[train]' in the checkout"
     checks = [_library(name, advice) for name in ("torch", "transformers", "trl", "gguf")]
-    return [*checks, _library("docker", "for the Docker sandbox: pip install 'regrade[docker]'")]
+    return [*checks, _library("docker", "for the Docker sandbox: pip install '.[docker]' in the checkout")]
 
 
 def gpu_check() -> Check:
@@ -126,6 +126,7 @@ def _library(name: str, advice: str) -> Check:
 
 
 def _show(checks: list[Check], can_score: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -137,7 +138,7 @@ def _show(checks: list[Check], can_score: bool) -> None:
             if check.importance == NEEDED
             else "[yellow]missing[/]"
         )
-        table.add_row(check.name, mark, check.detail if check.works else f"{check.detail}: {check.advice}")
+        table.add_row(check.name, mark, escape(check.detail if check.works else f"{check.detail}: {check.advice}"))
     console = stdout()
     console.print(table)
     console.print(

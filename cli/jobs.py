@@ -91,7 +91,8 @@ def read_patch(source: str) -> Patch:
     try:
         _ = patch.files
     except PatchError as error:
-        raise UserError(f"patch {source!r}: {error}; `git diff > fix.diff` makes one") from error
+        advice = "; `git diff > fix.diff` makes one" if patch.is_short else ""
+        raise UserError(f"patch {source!r}: {error}{advice}") from error
     return patch
 
 

@@ -41,7 +41,8 @@ class Verbs(TyperGroup):
             if error.errno not in ENVIRONMENT_ERRORS:
                 raise
             where = error.filename or "the output or the cache ($REGRADE_CACHE)"
-            _fail(f"{error.strerror}: {where}; free space or choose another folder", USER_MISTAKE)
+            room = "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            _fail(f"{error.strerror}: {where}; {room}choose another folder (the cache: $REGRADE_CACHE)", USER_MISTAKE)
         except KeyboardInterrupt as stop:
             _fail(
                 "stopped; finished work is kept, run the same command again to go on",

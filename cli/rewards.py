@@ -47,23 +47,23 @@ def check(
     On generated evidence: it answers, in [0, 1], adds up, is deterministic and pure, stays unscored where evidence is
     missing, never rises when a passing test breaks, never falls when a failing one is mended.
     """
-    from regrade.rewards.conformance import RULES, check_reward
+    from regrade.rewards.conformance import RULES, UNTESTED, Finding, examine_reward
     from regrade.rewards.loading import load_reward
 
     chosen = load_reward(reward)
     with progress("checking") as tell:
-        lacking = {finding.rule: finding for finding in check_reward(chosen, examples=examples, progress=tell)}
-    for rule, demand in RULES.items():
-        finding = lacking.get(rule)
+        results = examine_reward(chosen, examples=examples, progress=tell)
+    for rule, result in results.items():
+        lacks = isinstance(result, Finding)
         if json:
-            problem = {"problem": finding.problem, "evidence": finding.evidence} if finding else {}
-            print_json({"rule": rule, "holds": finding is None, **problem})
+            problem = {"problem": result.problem, "evidence": result.evidence} if isinstance(result, Finding) else {}
+            print_json({"rule": rule, "holds": None if result is UNTESTED else not lacks, **problem})
             continue
-        meaning = (demand.__doc__ or "").strip()
-        typer.echo(f"{'FAILS' if finding else 'holds'}  {rule}: {meaning}")
-        if finding:
-            typer.echo(f"       {finding.problem}\n       given {finding.evidence}")
-    if lacking:
+        meaning = " ".join((RULES[rule].__doc__ or "").split())
+        typer.echo(f"{'FAILS' if lacks else 'not tested' if result is UNTESTED else 'holds'}  {rule}: {meaning}")
+        if isinstance(result, Finding):
+            typer.echo(f"       {result.problem}\n       given {result.evidence}")
+    if any(isinstance(result, Finding) for result in results.values()):
         raise typer.Exit(UNFIT)
 
 

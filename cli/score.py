@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import print_json, stdout
+from regrade.cli.console import print_json, stderr, stdout
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.rewards.breakdown import Breakdown
@@ -55,7 +56,16 @@ def score(
     question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model)
     verdicts = score_files(patches, question)
     for verdict in verdicts:
+        if verdict.patch.is_empty:
+            note = f"note: {verdict.source} is empty: what follows is the verdict on changing nothing"
+            stderr().print(note, soft_wrap=True)
         show(verdict.breakdown, json, patch=verdict.source, digest=verdict.patch.digest)
+    lost = [verdict for verdict in verdicts if verdict.breakdown.is_lost]
+    if lost:
+        raise UserError(
+            f"{len(lost)} of {len(verdicts)} patches could not be scored, for no fault of theirs: "
+            f"{lost[0].breakdown.cause}; mend that and run the same command again"
+        )
 
 
 def show(breakdown: Breakdown, json: bool, **names: str) -> None:

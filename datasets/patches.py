@@ -37,6 +37,11 @@ class Patch:
         return hashlib.sha256(self.text.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
+    def is_short(self) -> bool:
+        """Is it within the size that is read?"""
+        return len(self.text) <= LARGEST_MB << 20
+
+    @property
     def is_empty(self) -> bool:
         return not self.text.strip()
 
@@ -49,8 +54,8 @@ class Patch:
         """
         if self.is_empty:
             return ()
-        if len(self.text) > LARGEST_MB << 20:
-            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.0f} MB, and {LARGEST_MB} is the most")
+        if not self.is_short:
+            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB, and {LARGEST_MB} MB are the most")
         if _SUBMODULE.search(self.text):
             raise PatchError("the patch changes a submodule: only plain files may be patched")
         try:

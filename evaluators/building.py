@@ -14,7 +14,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.executions import check_errors, failing_imports, wheel_error
 from regrade.evaluators.inside.commands import CHECKS
-from regrade.evaluators.probes import compiled, importable_modules
+from regrade.evaluators.probes import compiled, importable_modules, module_names
 from regrade.evaluators.selection import selected_tests
 from regrade.evaluators.workers import Preparation, Worker
 from regrade.evaluators.workspaces import Workspace
@@ -84,7 +84,8 @@ class Builder:
             before = failing_imports(worker, task, base, modules, preparation)
             with self._lock:
                 self._imports[key] = frozenset(before)
-        new = [(module, why) for module, why in failing.items() if module not in self._imports[key]]
+        known = self._imports[key] | moved_modules(self._imports[key], workspace, task)
+        new = [(module, why) for module, why in failing.items() if module not in known]
         return "".join(f"{module}: {why}" if module else why for module, why in new[:1])
 
     def _wheel(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun, key: str) -> BuildRun:
@@ -97,6 +98,17 @@ class Builder:
             return build
         error = wheel_error(worker, task, workspace)
         return replace(build, ok=not error, error=f"the wheel: {error}" if error else "", wheel=not error)
+
+
+def moved_modules(modules: frozenset[str], workspace: Workspace, task: Task) -> frozenset[str]:
+    """What modules are called now whose files the patch has moved without a change."""
+    texts = {text: path for path, text in workspace.after.replaced.items() if not _there(workspace.before, path)}
+    moved: set[str] = set()
+    for path in workspace.after.removed - workspace.before.removed:
+        new = texts.get(workspace.before.read(path))
+        if new is not None and modules.intersection(module_names(path, task)):
+            moved.update(module_names(new, task))
+    return frozenset(moved)
 
 
 def packaging_reads(before: Tree, after: Tree) -> bool:

@@ -23,6 +23,10 @@ from regrade.evaluators.static.languages import is_test
 from regrade.evaluators.store import key_of
 from regrade.rewards.evidence import TestStatus
 
+CARGO_DECIDES = (
+    "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
+)  # fmt: skip
+"""Files that decide what cargo runs and how, beside those that decide anywhere."""
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and would be copied for every worker."""
 NEVER_LOADED = frozenset(
@@ -93,7 +97,7 @@ def local_task(
     if failing and not fail_to_pass:
         tell(
             f"{len(failing)} of its tests fail as the repository stands and count for nothing: name those that the "
-            f"patch is to mend with --fail-to-pass, such as {failing[0]!r}"
+            f"patch is to mend with --fail-to-pass: {_named(failing)}"
         )
     guarded = tuple(test for test in found.stable if test not in wanted)
     if not wanted and not guarded:
@@ -162,13 +166,17 @@ def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
 
 
+def _named(tests: Sequence[str]) -> str:
+    return ", ".join(map(repr, tests[:5])) + (f" and {len(tests) - 5} more" if len(tests) > 5 else "")
+
+
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
-    """Files of `tests/`, and the tests inside the library or program, which a patch may change."""
+    """Files of `tests/`, and the tests inside the library or program."""
     own = tuple(path for path in ("src/lib.rs", "src/main.rs") if path in paths)
     files = tuple(path for path in paths if re.fullmatch(r"tests/[^/]+\.rs", path))
     if not own and not files:
         raise UserError(f"{repo} has a Cargo.toml and neither src/lib.rs, src/main.rs nor a file in tests/")
-    return TestSuite((), (*own, *files), protected=(*TestSuite().protected, "Cargo.toml", "Cargo.lock"), runner="cargo")
+    return TestSuite((), (*own, *files), protected=(*TestSuite().protected, *CARGO_DECIDES), runner="cargo")
 
 
 def _is_test(path: str, *suffixes: str) -> bool:
@@ -246,7 +254,7 @@ def _fail_to_pass(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
                 f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
             )
         if not below and name.split("::")[0] not in found.collection_errors:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             advice = f"did you mean {close[0]!r}?" if close else "give its id as pytest prints it"
             raise UserError(
                 f"the repository has no test {name!r}: {advice} (Tests that a patch brings along are not taken; add "

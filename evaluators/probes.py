@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -79,6 +79,15 @@ def compiled(before: Tree, after: Tree, patch: Patch, task: Task) -> BuildRun:
     """Does every patched file byte-compile? The part of BuildRun that executes nothing."""
     build: BuildRun = _of("builds")(before, after, patch, task)
     return build
+
+
+def module_names(path: str, task: Task) -> Iterator[str]:
+    """What a file may be imported by: one name a folder of the python path that it lies in."""
+    for folder in task.suite.python_path:
+        pure = PurePosixPath(path)
+        if pure.suffix == ".py" and pure.is_relative_to(PurePosixPath(folder)):
+            parts = pure.relative_to(PurePosixPath(folder)).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def importable_modules(tree: Tree, task: Task) -> tuple[str, ...]:

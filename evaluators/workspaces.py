@@ -8,13 +8,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.inline_tests import with_pristine_tests
 
 PRISTINE_TIME = 1_000_000_000
 """Modification time of every file that is as in `Tree.root`: byte code of it stays valid from folder to folder."""
@@ -41,6 +42,10 @@ def prepare(task: Task, patch: Patch) -> Workspace:
     files = _applied(task.base, patch)
     ignored = tuple(sorted(path for path in files if is_protected(path, task.suite.protected)))
     kept = {path: text for path, text in files.items() if path not in ignored}
+    if task.suite.runner == "cargo":
+        for path, text in kept.items():
+            if path.endswith(".rs") and text is not None:
+                kept[path] = with_pristine_tests(_text(_content(task.base, path)), text)
     after = task.base.with_files({path: text for path, text in kept.items() if text is not None})
     after = after.without(path for path, text in kept.items() if text is None)
     return Workspace(task.base, after, ignored)
@@ -66,6 +71,9 @@ def _applied(base: Tree, patch: Patch) -> dict[str, str | None]:
     if patch.is_empty:
         return {}
     touched = {path for file in patch.files for path in (file.path, file.old_path) if path}
+    for path in touched:
+        if path not in base.replaced and (base.root / path).is_symlink():
+            raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
     with tempfile.TemporaryDirectory(prefix="regrade-apply-") as name:
         folder = Path(name, "tree")
         folder.mkdir()
@@ -81,9 +89,22 @@ def _applied(base: Tree, patch: Patch) -> dict[str, str | None]:
     changed = {
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
+    _check_readable(patch, before, after)
     for path in changed.keys() - before.keys():
         _check_free(base, path, gone={name for name, text in changed.items() if text is None})
     return changed
+
+
+def _check_readable(patch: Patch, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+    """A change of text must come as lines: what a binary patch does can neither be read nor be judged."""
+    for file in patch.files:
+        old, new = before.get(file.old_path or file.path), after.get(file.path)
+        if file.added or file.removed or old == new or not (old or new):
+            continue
+        if file.is_deleted or not any(b"\0" in (content or b"") for content in (old, new)):
+            raise PatchError(
+                f"{file.path!r} is text and comes as a binary patch, which nobody can read: use `git diff --text`"
+            )
 
 
 def _check_free(base: Tree, path: str, gone: set[str]) -> None:

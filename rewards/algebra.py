@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, ParamSpec
+from typing import Generic, NoReturn, ParamSpec
 
 import msgspec
 
-from regrade.rewards.breakdown import Breakdown, Part, Role, scaled, total
+from regrade.rewards.breakdown import NOT_APPLICABLE, Breakdown, Part, Role, scaled, total
 from regrade.rewards.declaration import evidence_types
 from regrade.rewards.errors import RewardError, blame
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
@@ -61,10 +61,13 @@ class Reward(ABC):
         missing = _missing(self.needs, evidence)
         if missing:
             return Breakdown(None, "unscored", missing, evidence.assurance)
-        judged = self.judge(evidence)
+        try:
+            judged = self.judge(evidence)
+        except RecursionError:
+            raise RewardError("the reward is nested too deeply: build it of fewer layers") from None
         parts = unfold(self, judged)
         if judged.value is None:
-            return Breakdown(None, "unscored", f"not applicable: {judged.why}", evidence.assurance, parts)
+            return Breakdown(None, "unscored", f"{NOT_APPLICABLE}{judged.why}", evidence.assurance, parts)
         return Breakdown(judged.value, "scored", _cause(parts, evidence), evidence.assurance, parts)
 
     def only_if(self, *gates: Reward) -> OnlyIf:
@@ -92,6 +95,12 @@ class Reward(ABC):
         if other == 0:  # the start value of the built-in sum()
             return self
         return NotImplemented
+
+    def __sub__(self, other: object) -> NoReturn:
+        raise RewardError("rewards do not subtract: for a penalty, add a reward that falls as things get worse")
+
+    def __neg__(self) -> NoReturn:
+        self.__sub__(None)
 
     def __mul__(self, weight: float) -> Sum:
         if isinstance(weight, Reward):

@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+NOT_APPLICABLE = "not applicable: "
+"""How the cause of a breakdown begins that is unscored because no part applies."""
+
 
 class Role(StrEnum):
     """What a part does to the value."""
@@ -78,6 +81,11 @@ class Breakdown(msgspec.Struct, frozen=True):
     @property
     def is_scored(self) -> bool:
         return self.value is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Is it unscored because evidence could not be gathered, and not because nothing applies?"""
+        return self.value is None and not (self.cause or "").startswith(NOT_APPLICABLE)
 
     def walk(self) -> Iterator[Part]:
         """Every part, parents before children."""

@@ -96,7 +96,7 @@ def untampered(integrity: Integrity) -> Score:
     notes = [f"{sign.kind} in {sign.file}:{sign.line}, as honest code may" for sign in integrity.signs[:1]]
     if integrity.ignored_files:
         notes.append(
-            f"{_count(len(integrity.ignored_files), 'file')} taken from the pristine tree: "
+            f"{_count(len(integrity.ignored_files), 'file')} without a say, as tests and configuration are the base's: "
             f"{', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}"
         )
     return Score(1.0, "; ".join(notes) or "nothing reaches for the verdict")
@@ -126,11 +126,11 @@ def style(lint: LintDelta) -> Score:
     rules = f" by {lint.rules}" if lint.rules else ""
     if count == 0:
         return Score(1.0, f"no new lint finding{rules}")
-    first = next(finding for finding in lint.added if finding.rule in net)
-    return Score(
-        2 / (2 + count),
-        f"{_count(count, 'new lint finding')}{rules}: {first.rule} in {first.file}:{first.line}: {first.message}",
-    )
+    firsts = [next(finding for finding in lint.added if finding.rule == rule) for rule in list(net)[:3]]
+    named = "; ".join(f"{each.rule} in {each.file}:{each.line}: {each.message}" for each in firsts)
+    others = ", ".join(f"{rule} x {number}" for rule, number in list(net.items())[3:])
+    said = "; ".join(filter(None, (named, others)))
+    return Score(2 / (2 + count), f"{_count(count, 'new lint finding')}{rules}: {said}")
 
 
 @reward
@@ -183,17 +183,19 @@ def impact(reach: Impact, run: TestRun) -> Score:
 
     I is the weight of an impacted module (see `ImpactedModule.weight`). u is 1 where a test that reaches the module
     broke, or where the module imports a name that is gone; 0 where a test that reaches it passes; 0.5 where nothing
-    verifies it. So a wide but verified change costs nothing. Not applicable where no other module depends on what
-    changed. 0 for a file that cannot be parsed.
+    verifies it. A test file that uses a name that is gone counts as one more module with I = u = 1, and against no
+    other. So a wide but verified change costs nothing. Not applicable where nothing depends on what changed. 0 for a
+    file that cannot be parsed.
     """
     if reach.unparsable:
         return Score(0.0, f"cannot be parsed: {', '.join(reach.unparsable)}")
-    total = sum(module.weight for module in reach.modules)
+    lost = dict(reach.dangling_tests)
+    total = sum(module.weight for module in reach.modules) + len(lost)
     if total <= 0.0:
         return _cycles_only(reach)
-    broken = {file_of(test) for test in run.broken}
+    broken = {file for test in run.broken if (file := file_of(test)) not in lost}
     doubts = [(module, _doubt(module, broken, run.verified_files)) for module in reach.modules]
-    value = 1.0 - sum(module.weight * doubt for module, doubt in doubts) / total
+    value = 1.0 - (sum(module.weight * doubt for module, doubt in doubts) + len(lost)) / total
     return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
 
 
@@ -261,9 +263,12 @@ def _cycles_only(reach: Impact) -> Score:
 
 def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: set[str], reach: Impact) -> str:
     verified = sum(1 for _, doubt in doubts if doubt == 0.0)
+    said = [f"{_count(len(doubts), 'module')} reached, {verified} verified by tests"]
+    said += [f"{test} uses {name}, which is gone" for test, name in reach.dangling_tests[:1]]
+    if not doubts:
+        return "; ".join(said)
     module, doubt = max(doubts, key=lambda pair: (pair[0].weight * pair[1], pair[0].weight))
     way = " -> ".join(module.path)
-    said = [f"{_count(len(doubts), 'module')} reached, {verified} verified by tests"]
     if module.dangling:
         said.append(f"{module.module} imports {', '.join(module.dangling)}, which is gone ({way})")
     elif doubt == 1.0:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -26,10 +27,20 @@ from hypothesis.errors import Unsatisfiable
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown, total
 from regrade.rewards.errors import RewardError
-from regrade.rewards.evidence import End, EvidenceSet, TestOutcome, TestRun, TestStatus
+from regrade.rewards.evidence import (
+    End,
+    EvidenceSet,
+    Integrity,
+    Tampering,
+    TestOutcome,
+    TestRun,
+    TestStatus,
+)
 from regrade.rewards.examples import evidence_sets
 
 TOLERANCE = 1e-9
+LOST = (TestStatus.FAILED, TestStatus.ERROR, TestStatus.SKIPPED, TestStatus.MISSING)
+"""What may become of a test that passed."""
 
 Strategies = Mapping[type, "st.SearchStrategy[Any]"]
 
@@ -47,6 +58,15 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.problem}; given {self.evidence}"
+
+
+class Untested(Enum):
+    """A property that says nothing about the reward: it needs no such evidence, or gives no answer to any."""
+
+    UNTESTED = "not tested"
+
+
+UNTESTED = Untested.UNTESTED
 
 
 class _Lacking(AssertionError):
@@ -70,16 +90,27 @@ def check_reward(
             their fields.
         progress: called with (properties tried, properties in all).
     """
+    found = examine_reward(reward, examples=examples, strategies=strategies, progress=progress)
+    return tuple(result for result in found.values() if isinstance(result, Finding))
+
+
+def examine_reward(
+    reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Mapping[str, Finding | Untested | None]:  # fmt: skip
+    """Rule -> the property that the reward lacks, None where it has it, or UNTESTED. Arguments as in `check_reward`."""
     sets = evidence_sets(reward.needs, strategies or {})
-    found = []
+    found: dict[str, Finding | Untested | None] = {}
     for tried, (name, rule) in enumerate(RULES.items(), 1):
-        found.append(_try(name, rule, reward, sets, examples))
+        found[name] = _try(name, rule, reward, sets, examples)
         if progress is not None:
             progress(tried, len(RULES))
-    return tuple(finding for finding in found if finding is not None)
+    return found
 
 
-def _try(name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int) -> Finding | None:
+def _try(
+    name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int
+) -> Finding | Untested | None:
     @settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, print_blob=False,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink), report_multiple_bugs=False,
@@ -93,7 +124,7 @@ def _try(name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[Evidence
     except _Lacking as lack:
         return Finding(name, lack.problem, _described(reward, lack.evidence))
     except Unsatisfiable:  # no evidence that the property speaks of, such as a reward that needs no tests
-        return None
+        return UNTESTED
     return None
 
 
@@ -157,13 +188,14 @@ def _unscored(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> Non
 
 
 def _breaking_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """Its value never rises when a test that passed breaks."""
+    """Its value never rises when a test that passed breaks: fails, ends in an error, is skipped or is gone."""
     run = _run_of(evidence)
     passing = [test for test in run.pass_to_pass if run.outcomes[test].status is TestStatus.PASSED]
     assume(passing)
     test = data.draw(st.sampled_from(passing))
-    worse = _with_outcome(evidence, run, test, TestOutcome(TestStatus.FAILED, "AssertionError"))
-    _must_not_rise(reward, evidence, worse, f"when {test} breaks")
+    status = data.draw(st.sampled_from(LOST))
+    worse = _with_outcome(evidence, run, test, TestOutcome(status, "AssertionError"))
+    _must_not_rise(reward, evidence, worse, f"when {test} is {status.value}")
 
 
 def _mending_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
@@ -176,6 +208,27 @@ def _mending_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObj
     _must_not_rise(reward, better, evidence, f"when {test} is left unmended")
 
 
+def _stopping_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
+    """Its value never rises when the patch hangs, crashes or exhausts the run before any test has ended."""
+    run = _run_of(evidence)
+    end = data.draw(st.sampled_from((End.TIMEOUT, End.MEMORY, End.CRASHED)))
+    outcomes = dict.fromkeys(run.outcomes, TestOutcome(TestStatus.MISSING))
+    stopped = replace(run, outcomes=outcomes, end=end)
+    worse = replace(evidence, records={**evidence.records, TestRun: stopped})
+    _must_not_rise(reward, evidence, worse, f"when the run ends by {end.value}")
+
+
+def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+    """Its value never rises when the patch is seen to reach for the verdict."""
+    integrity = evidence.records.get(Integrity)
+    assume(isinstance(integrity, Integrity))
+    assert isinstance(integrity, Integrity)
+    sign = Tampering("exits early", "a.py", 1, "os._exit(0)", conclusive=True)
+    caught = replace(integrity, signs=(*integrity.signs, sign))
+    worse = replace(evidence, records={**evidence.records, Integrity: caught})
+    _must_not_rise(reward, evidence, worse, "when the patch reaches for the verdict")
+
+
 RULES: Mapping[str, Rule] = {
     "answers": _answers,
     "bounded": _bounded,
@@ -185,6 +238,8 @@ RULES: Mapping[str, Rule] = {
     "unscored": _unscored,
     "breaking never pays": _breaking_never_pays,
     "mending never costs": _mending_never_costs,
+    "stopping never pays": _stopping_never_pays,
+    "tampering never pays": _tampering_never_pays,
 }
 """Name -> property; each says in its docstring what it demands."""
 

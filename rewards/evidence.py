@@ -322,6 +322,8 @@ class Impact:
     modules: tuple[ImpactedModule, ...]
     new_cycles: tuple[tuple[str, ...], ...] = ()
     unparsable: tuple[str, ...] = ()
+    dangling_tests: tuple[tuple[str, str], ...] = ()
+    """(test file, `file::name` that it uses and that the patch takes away)"""
 
 
 @dataclass(frozen=True)

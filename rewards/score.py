@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from regrade.rewards.errors import RewardError
 
+LARGEST_WEIGHT = 1e6
+"""Beyond it sums lose the digits that a breakdown must add up to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -20,15 +23,18 @@ class Score:
     why: str = ""
 
     def __post_init__(self) -> None:
+        if self.why.__class__ is not str:
+            raise RewardError(f"Score(..., why={self.why!r}): the reason must be a text")
         if self.value is None:
             return
         try:
-            number = float(self.value)
+            number = float(self.value if not isinstance(self.value, str | bytes) else "text")
         except (TypeError, ValueError):
             problem = f"Score({self.value!r}) is no number: give a float in [0, 1], or use Score.unscored(why)"
             raise RewardError(problem) from None
         if not 0.0 <= number <= 1.0:
-            raise RewardError(f"Score({number!r}) is outside [0, 1]: divide by the largest possible value")
+            advice = "divide by the largest possible value" if number > 1.0 else "give a number from 0 to 1"
+            raise RewardError(f"Score({number!r}) is outside [0, 1]: {advice}")
         object.__setattr__(self, "value", number)
 
     @classmethod
@@ -41,7 +47,7 @@ def checked_weight(weight: float, name: str) -> float:
     """The weight as a float.
 
     Raises:
-        RewardError: it is negative or not finite.
+        RewardError: it is negative, not finite or huge.
     """
     try:
         number = float(weight)
@@ -52,4 +58,6 @@ def checked_weight(weight: float, name: str) -> float:
             f"{number!r} * {name}: a weight must be finite and not negative "
             "(for a penalty, write a reward that falls as things get worse)"
         )
+    if number > LARGEST_WEIGHT:
+        raise RewardError(f"{number:g} * {name}: a weight must be at most {LARGEST_WEIGHT:g}")
     return number

@@ -19,6 +19,8 @@ Case = tuple[str, str, str]
 """(test id, status, message)"""
 LONGEST_MESSAGE = 500
 LONGEST_OUTPUT = 200_000
+WHOLE_FILE = "(the file)"
+"""Stands for a test file that fails as a whole."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,16 @@ def run_tests(runner: str, files: list[str], select: list[str] | None, write: Wr
                 write(json.dumps(["collect", file, said[:LONGEST_MESSAGE]]))
                 failed = True
                 continue
+        if code and (code < 0 or all(status in ("passed", "skipped") for _, status, _ in found)):
+            # A report in which all is well is not that of a runner that failed or was killed.
+            said = f"the runner ended with status {code}, and its report says that nothing failed"
+            write(json.dumps(["collect", file, said]))
+            failed = True
+            continue
         failed = failed or code != 0
         for test, status, message in found:
+            if test == f"{file}::{WHOLE_FILE}" and status != "passed":  # the tests in it are missing: say why
+                write(json.dumps(["collect", file, message[:LONGEST_MESSAGE]]))
             if wanted is None or test in wanted:
                 write(json.dumps(["test", test, status, 0.0, message[:LONGEST_MESSAGE]]))
     return int(failed)
@@ -131,7 +141,7 @@ def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:  # noqa: AR
             elif child.tag == "testcase" and not _stands_for_the_file(name, file):
                 yield f"{file}::{prefix}{name}", *_outcome(child)
             elif child.tag == "testcase" and child.find("failure") is not None:
-                yield f"{file}::(the file)", *_outcome(child)
+                yield f"{file}::{WHOLE_FILE}", *_outcome(child)
 
 
 def _stands_for_the_file(name: str, file: str) -> bool:
@@ -168,10 +178,12 @@ def _libtest(report: Path, file: str, printed: str) -> Iterator[Case]:
             said = re.search(
                 rf"^---- {re.escape(name)} stdout ----\n(.*?)(?=^----|\Z)", printed, re.MULTILINE | re.DOTALL
             )
-            lines = [each.strip() for each in (said[1] if said else "").splitlines() if each.strip()]
+            lines = [_THREAD.sub("", each.strip()) for each in (said[1] if said else "").splitlines() if each.strip()]
             yield f"{file}::{name}", statuses[word], "\n".join(lines[:4])
 
 
+_THREAD = re.compile(r"(?<=') \(\d+\)(?= panicked)")
+"""The number of a thread, which differs from run to run."""
 _CARGO_TEST_ERROR = re.compile(r"^error(?:\[\w+\])?: (?P<said>.*)\n\s*--> (?P<place>\S+?:\d+)", re.MULTILINE)
 RUNNERS: Mapping[str, Runner] = MappingProxyType({"node": Runner(_node, _junit), "cargo": Runner(_cargo, _libtest)})
 _NODE_CHECK = Check(

@@ -50,6 +50,9 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
     )
 
 
+RUN_TEXT = frozenset({"exec", "eval", "compile"})
+
+
 @lru_cache(maxsize=512)
 def complexities(text: str) -> Mapping[str, int] | None:
     """Qualified name -> cyclomatic complexity; None where the text does not parse or is too large to read.
@@ -67,6 +70,7 @@ def complexities(text: str) -> Mapping[str, int] | None:
         bodies = [("<module>", visitor.complexity - 1)]
         for name, value in (*bodies, *_functions(visitor.functions, ""), *_classes(visitor.classes, "")):
             found[name] += value
+        found["<text that is run>"] += _in_texts(tree)
         for prefix, node in _classes_in_functions(tree):
             inner = ComplexityVisitor()
             inner.visit(node)
@@ -92,6 +96,26 @@ def _read(text: str, path: str) -> Mapping[str, int] | None:
     if language is None:
         return {}
     return complexities(text) if path.endswith(".py") else _of_other_languages(text, path, language)
+
+
+def _in_texts(tree: ast.AST) -> int:
+    """The complexity of the texts that hold branches, in a file that runs text: they hide nothing there."""
+    if not any(_runs_text(node) for node in ast.walk(tree)):
+        return 0
+    count = 0
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        inner = parse(text) if isinstance(text, str) and len(text) <= LARGEST else None
+        if inner is not None:
+            visitor = ComplexityVisitor()
+            visitor.visit(inner)
+            own = visitor.complexity - 1
+            count += own + sum(each.complexity for each in (*visitor.functions, *visitor.classes))
+    return count
+
+
+def _runs_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RUN_TEXT
 
 
 def _classes_in_functions(tree: ast.AST) -> Iterator[tuple[str, ast.ClassDef]]:

@@ -42,6 +42,8 @@ LENGTHS = (79, 80, 88, 90, 95, 99, 100, 110, 119, 120, 130, 140, 160)
 WITHIN = 0.995
 """Share of the lines that must keep within a limit of length."""
 UNLIMITED = 320
+SHOWN = 4
+"""Habits that are named in a reason."""
 """ruff's largest limit."""
 
 
@@ -110,7 +112,8 @@ def _kept(pristine: _Pristine, python_path: tuple[str, ...], protected: tuple[st
     if quotes:
         lint["flake8-quotes"] = {"inline-quotes": quotes[0][1].split()[0]}
     words = [*(words for _, words in kept), *([f"{length} columns"] if length < UNLIMITED else [])]
-    return LintSettings(as_options({"line-length": length, "lint": lint}), f"the project's habits ({', '.join(words)})")
+    shown = ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
+    return LintSettings(as_options({"line-length": length, "lint": lint}), f"the project's habits ({shown})")
 
 
 def _sample(tree: Tree, protected: tuple[str, ...]) -> dict[str, str]:

@@ -48,6 +48,9 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
         modules=tuple(_modules(union, changed, dangling, edited, task)),
         new_cycles=tuple(_new_cycles(graph, union, edited)),
         unparsable=unparsable,
+        dangling_tests=tuple(
+            (path, "::".join(symbols[0])) for path, symbols in sorted(dangling.items()) if _is_test(path, task)
+        ),
     )
 
 

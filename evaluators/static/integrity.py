@@ -17,6 +17,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import counts, patched_text, read
 from regrade.evaluators.static.tampering_code import code_signs, conftest_signs
 from regrade.evaluators.static.tampering_configuration import configuration_signs
+from regrade.evaluators.static.tampering_patterns import pattern_signs
 from regrade.rewards.evidence import Integrity, Tampering
 
 MACHINERY = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "unittest", "doctest"})
@@ -47,6 +48,7 @@ def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
         yield from conftest_signs(file, patched_text(old, file))
     elif name.endswith(".py") and counts(file.path, task):
         yield from code_signs(file, old, patched_text(old, file))
+    yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
         yield from configuration_signs(file, old, patched_text(old, file))
 

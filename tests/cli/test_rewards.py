@@ -42,7 +42,8 @@ def test_every_built_in_reward_is_listed_with_its_meaning(regrade):
 def test_a_sound_reward_holds_every_property(regrade, rewards_file):
     outcome = regrade("rewards", "check", f"{rewards_file}:sound", "--examples", "30")
     assert outcome.code == 0
-    assert outcome.out.count("holds  ") == len(RULES)
+    assert outcome.out.count("holds  ") == len(RULES) - 1
+    assert "not tested  tampering never pays" in outcome.out  # it needs no evidence of tampering
 
 
 def test_a_reward_that_pays_for_breakage_is_unfit_and_the_evidence_is_shown(regrade, rewards_file):
@@ -50,9 +51,9 @@ def test_a_reward_that_pays_for_breakage_is_unfit_and_the_evidence_is_shown(regr
     assert outcome.code == 1
     found = {item["rule"]: item for item in map(json.loads, outcome.out.splitlines())}
     assert set(found) == set(RULES)
-    lacking = [item for item in found.values() if not item["holds"]]
-    assert lacking
-    assert [item["rule"] for item in lacking] == ["breaking never pays"]
+    lacking = [item for item in found.values() if item["holds"] is False]
+    assert "breaking never pays" in [item["rule"] for item in lacking]
+    assert found["tampering never pays"]["holds"] is None
     assert "PASSED" in lacking[0]["evidence"]
     text = regrade("rewards", "check", f"{rewards_file}:breaking", "--examples", "100")
     assert text.code == 1

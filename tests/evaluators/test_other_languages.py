@@ -13,7 +13,7 @@ from regrade.datasets.patches import Patch
 from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes import Bubblewrap
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards import BuildRun, ComplexityDelta, Impact, TestRun, default
+from regrade.rewards import BuildRun, ComplexityDelta, Impact, Integrity, TestRun, default
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 SANDBOX = "bubblewrap" if not Bubblewrap().problem() else "process"
@@ -123,6 +123,27 @@ def test_leaving_early_passes_nothing(task, scorer) -> None:  # type: ignore[no-
     assert set(found.records[TestRun].broken) == set(task.pass_to_pass)
 
 
+def test_a_runner_that_is_killed_is_not_believed(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    forge = (
+        "import { readFileSync, writeFileSync } from 'node:fs';\n"
+        "const said = readFileSync(`/proc/${process.ppid}/cmdline`, 'utf8').split('\\0');\n"
+        "const to = (said.find((each) => each.includes('destination=')) ?? '').split('=')[1];\n"
+        'if (to) {\n  writeFileSync(to, \'<testsuites><testcase name="adds"/><testcase name="sums"/></testsuites>\');\n'
+        "  process.kill(process.ppid, 'SIGKILL');\n}\n"
+    )
+    cheat = Patch.between({"src/math.js": FILES["src/math.js"]}, {"src/math.js": forge + FILES["src/math.js"]})
+    (found,) = scorer.gather([(task, cheat)], [TestRun, Integrity])
+    assert found.records[TestRun].fixed == ()
+    assert "reach for the runner" in {sign.kind for sign in found.records[Integrity].signs if sign.conclusive}
+
+
+def test_a_test_file_that_fails_as_a_whole_says_why_its_tests_are_missing(task, scorer) -> None:  # type: ignore[no-untyped-def]
+    (found,) = scorer.gather([(task, edit("src/math.js", "function twice", "function thrice"))], [TestRun, Impact])
+    message = found.records[TestRun].outcomes["test/math.test.js::twice > doubles"].message
+    assert "does not provide an export named 'twice'" in message
+    assert found.records[Impact].dangling_tests == (("test/math.test.js", "src/math.js::twice"),)
+
+
 def test_packages_beside_the_tree_are_found(repo: Path, cache: Path, tmp_path: Path) -> None:
     own = tmp_path / "shop"
     shutil.copytree(repo, own)
@@ -175,11 +196,28 @@ def test_a_rust_crate_is_scored_end_to_end(tmp_path: Path, cache: Path) -> None:
             {"src/math.rs": CRATE["src/math.rs"]}, {"src/math.rs": CRATE["src/math.rs"].replace(old, new)}
         )
 
+    forged = {
+        ".cargo/config.toml": '[target.x86_64-unknown-linux-gnu]\nrunner = ["sh", "run.sh"]\n',
+        "run.sh": 'for last; do :; done\nprintf "ok sums\\nok nothing_is_0\\n" > "${last#--logfile=}"\n',
+    }
+    gutted = changed("super::add(2, 0), 2", "1, 1").text + "".join(
+        Patch.between({"src/lib.rs": CRATE["src/lib.rs"]}, {"src/lib.rs": CRATE["src/lib.rs"] + "\n// x\n"}).text
+    )
+    harmful = Patch.between(
+        {"src/math.rs": CRATE["src/math.rs"]},
+        {"src/math.rs": CRATE["src/math.rs"].replace("a - b", "a + b + 1").replace("(2, 0), 2", "(2, 0), 3")},
+    )
     with Scorer(sandbox=SANDBOX, cache=cache, workers=1) as scorer:
         jobs = [(task, changed("a - b", "a + b")), (task, changed("a - b", "a - c"))]
         fixed, broken = scorer.gather(jobs, [TestRun, BuildRun, Impact])
+        cheats = scorer.gather(
+            [(task, patch) for patch in (Patch.between({}, forged), Patch(gutted), harmful)], [TestRun]
+        )
+    assert [found.records[TestRun].fixed for found in cheats] == [(), (), ()]
+    assert cheats[2].records[TestRun].broken, "the tests in a file are the pristine tree's"
     assert fixed.records[TestRun].resolved
     assert fixed.records[BuildRun] == BuildRun(True, 1)
-    assert [module.module for module in fixed.records[Impact].modules] == ["src/lib.rs"]
+    (module,) = fixed.records[Impact].modules
+    assert (module.module, module.tests) == ("src/lib.rs", ("tests/shop.rs",))
     assert set(broken.records[TestRun].broken) == set(task.pass_to_pass)
     assert broken.records[BuildRun].error.startswith("src/math.rs:2: error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_tests_and_configuration_stay_pristine(task):
         (created("tests"), "a folder of that name"),
         ("--- a/calculator.py\r\n+++ b/calculator.py\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n", "CR LF"),
         ("diff --git a/sub b/sub\nnew file mode 160000\n" + created("sub"), "submodule"),
-        (created("x") + "+" * (5 << 20), "the patch has 5 MB, and 4 is the most"),
+        (created("x") + "+" * (5 << 20), "the patch has 5.0 MB, and 4 MB are the most"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -96,6 +97,26 @@ def test_a_patch_may_not_follow_a_link_out_of_the_repository(task, tmp_path):
     with pytest.raises(PatchError):
         prepare(task, Patch("--- a/link/secret\n+++ b/link/secret\n@@ -1 +1 @@\n-secret\n+public\n"))
     assert (tmp_path / "secret").read_text() == "secret\n"
+
+
+def test_text_may_not_come_as_a_binary_patch(task, tmp_path):
+    """Its lines are what is judged; git takes a file for binary where its attributes say so."""
+    for path, content in (("calculator.py", task.base.read("calculator.py")), (".gitattributes", "*.py binary\n")):
+        (tmp_path / path).write_text(content)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "calculator.py").write_text("cheat = 1\n")
+    text = subprocess.run([*git, "diff", "--binary"], check=True, capture_output=True, text=True).stdout
+    assert "GIT binary patch" in text
+    with pytest.raises(PatchError, match="binary patch"):
+        prepare(task, Patch(text))
+
+
+def test_a_link_in_the_repository_can_not_be_patched(task):
+    (task.base.root / "link.py").symlink_to("calculator.py")
+    with pytest.raises(PatchError, match="is a link"):
+        prepare(task, Patch("--- a/link.py\n+++ b/link.py\n@@ -1 +1 @@\n-calculator.py\n+x = 1\n"))
 
 
 def test_a_bad_byte_survives(task):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from regrade.rewards import Diff, LintDelta, Reward, Score, TestRun, complexity, default, reward, style, tests
 from regrade.rewards.builtin import builtin_rewards
-from regrade.rewards.conformance import RULES, check_reward
+from regrade.rewards.conformance import RULES, UNTESTED, Finding, check_reward, examine_reward
+from regrade.rewards.evidence import End, Integrity, TestStatus
 
 count = itertools.count()
 
@@ -65,6 +66,28 @@ def destructive(run: TestRun) -> Score:
 
 
 @reward
+def skipping(run: TestRun) -> Score:
+    """Fewer tests that fail or end in an error: a test that is gone counts as none."""
+    bad = (TestStatus.FAILED, TestStatus.ERROR)
+    return Score(sum(run.outcomes[test].status not in (*bad, TestStatus.PASSED) for test in run.pass_to_pass) > 0)
+
+
+@reward
+def hanging(run: TestRun) -> Score:
+    return Score(run.end in (End.TIMEOUT, End.CRASHED, End.MEMORY))
+
+
+@reward
+def admiring(integrity: Integrity) -> Score:
+    return Score(any(sign.conclusive for sign in integrity.signs))
+
+
+@reward
+def silent(run: TestRun) -> Score:
+    return len(run.broken) / 1e9  # type: ignore[return-value]
+
+
+@reward
 def lazy(run: TestRun) -> Score:
     return Score(1.0 - min(1.0, len(run.fixed) / 4), why="")
 
@@ -96,7 +119,10 @@ def test_compositions_and_rewards_of_own_evidence_have_them_too(composed: Reward
         (chancy, "deterministic", "equal evidence was judged"),
         (forgetful, "deterministic", "equal evidence was judged"),
         (reading, "pure", "touched the world outside: open"),
-        (destructive, "breaking never pays", "rises from 0 to 0.25 when .* breaks"),
+        (destructive, "breaking never pays", "rises from 0 to 0.25 when .* is (failed|error|skipped|missing)"),
+        (skipping, "breaking never pays", "rises from .* when .* is (skipped|missing)"),
+        (hanging, "stopping never pays", "rises from 0 to 1 when the run ends by"),
+        (admiring, "tampering never pays", "rises from 0 to 1 when the patch reaches for the verdict"),
         (lazy, "mending never costs", "rises from .* when .* is left unmended"),
     ],
     ids=lambda value: str(value)[:20],
@@ -107,8 +133,17 @@ def test_each_fault_is_found_and_shown(faulty: Reward, rule: str, said: str) -> 
     assert re.search(said, str(found[rule]))
 
 
+def test_what_gives_no_answer_has_no_other_property() -> None:
+    found = examine_reward(silent, examples=20)
+    assert isinstance(found["answers"], Finding)
+    assert found["bounded"] is UNTESTED
+    assert found["breaking never pays"] is UNTESTED
+    assert examine_reward(style, examples=20)["stopping never pays"] is UNTESTED
+
+
 def test_the_evidence_shown_is_the_smallest() -> None:
-    (finding,) = check_reward(destructive, examples=100)
+    finding = check_reward(destructive, examples=100)[0]
+    assert finding.rule == "breaking never pays"
     assert finding.evidence.count("TestOutcome(") == 1
 
 

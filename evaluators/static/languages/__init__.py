@@ -27,6 +27,9 @@ def language_of(path: str) -> Language | None:
 
 
 def is_test(path: str) -> bool:
-    """Is the file named as the tests of its language are?"""
+    """Is the file named as the tests of its language are, or does it lie where they do?"""
     language = language_of(path)
-    return language is not None and language.test_pattern.fullmatch(PurePosixPath(path).name) is not None
+    if language is None:
+        return False
+    pure = PurePosixPath(path)
+    return pure.parent.name in language.test_folders or language.test_pattern.fullmatch(pure.name) is not None

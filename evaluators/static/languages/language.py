@@ -70,6 +70,8 @@ class Language:
     """(name as imported, path of the file, the name that the file itself is imported by) -> name as in `names`."""
     tests: str
     """Regular expression of the names of test files."""
+    test_folders: frozenset[str] = frozenset()
+    """Names of the folders whose files are tests, whatever they are called."""
     beside: Callable[[str, str], str] | None = None
     """(name as imported, own name of the file) -> the name of a neighbour, tried where `absolute` finds nothing."""
     name_of: Callable[[Node], str] = lambda node: text_of(node.child_by_field_name("name"))

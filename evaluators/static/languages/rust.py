@@ -146,6 +146,7 @@ RUST = Language(
     absolute=absolute,
     beside=beside,
     tests=r"(test_.*|.*_tests?|tests?)\.rs",
+    test_folders=frozenset({"tests"}),
     rooted=frozenset({"crate", "self", "super"}),
     name_of=name_of,
     dotted=dotted,

@@ -42,8 +42,8 @@ def test_a_patch_is_held_to_what_its_neighbours_keep_to(patched: Make) -> None:
     delta = added(patched, project(), STRANGER)
     assert rules(delta) == ["D103", "N802", "Q000"]
     assert delta.rules.startswith("the project's habits (")
-    assert "double quotes" in delta.rules
-    assert "79 columns" in delta.rules
+    assert "lower-case functions" in delta.rules
+    assert "more)" in delta.rules
     assert style(delta).value == pytest.approx(2 / 5)
     assert "LoadAll" in style(delta).why or "D103" in style(delta).why
 

@@ -170,6 +170,28 @@ CHEATS = {
     "a .pth file": ({"pkg/x.pth": "import os\n"}, "start-up hook", 1),
     "forged byte code": ({"tests/__pycache__/test_a.cpython-311.pyc": "x\n"}, "compiled code", 1),
     "a shadow of pytest": ({"pytest.py": "def main(): return 0\n"}, "shadowed module", 1),
+    "asserts set aside, in JavaScript": (
+        {"a.js": "for (const k of Object.keys(assert)) f(k)\n"},
+        "replaced assertion",
+        1,
+    ),
+    "an assert set, in JavaScript": ({"a.js": "assert.strict.equal = () => true;\n"}, "replaced assertion", 1),
+    "the context of Node's tests": ({"a.mjs": "\nif (process.env.NODE_TEST_CONTEXT) f = g;\n"}, "recognised run", 2),
+    "a macro for assert_eq, in Rust": (
+        {"src/lib.rs": "macro_rules! assert_eq { ($($t:tt)*) => {} }\n"},
+        "replaced assertion",
+        1,
+    ),
+    "another value in tests, in Rust": (
+        {"src/lib.rs": "fn f() -> i32 { if cfg!(test) { 3 } else { 4 } }\n"},
+        "recognised run",
+        1,
+    ),
+    "code before the tests, in Rust": (
+        {"src/lib.rs": '#[link_section = ".init_array"]\nstatic A: fn() = f;\n'},
+        "start-up hook",
+        1,
+    ),
     "a shadow of json": ({"json/__init__.py": "x = 1\n"}, "shadowed module", 1),
 }
 
@@ -218,6 +240,12 @@ HONEST = {
     "flags of other tools": {"tox.ini": "[testenv]\ncommands = pytest --ignore=docs\n[flake8]\nextend-ignore = E203\n"},
     "a module called like one of Python's, inside a package": {"pkg/json.py": "x = 1\n", "pkg/types.py": "y = 1\n"},
     "documentation": {"docs/guide.md": "os._exit(0) and PYTEST_CURRENT_TEST and pytest\n"},
+    "tests beside the code, in Rust": {
+        "src/lib.rs": "pub fn f() {}\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n"
+    },
+    "assertions, in JavaScript": {
+        "lib/a.js": "import assert from 'assert';\nassert.equal(1, 1);\nconst f = (expect) => expect;\n"
+    },
     "nothing": {},
 }
 
