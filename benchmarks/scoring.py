@@ -1,9 +1,16 @@
-"""How fast patches are scored: fresh, again from stored evidence, and with each number of workers.
+"""What a verdict costs: regrade beside a fresh container a patch, as SWE-bench does it, and a plain subprocess.
 
-Left out: the making of the tests' environment and the fetching of packages, which happen once. Run it with nothing else
-at work on the machine:
+Patches are real work on real packages: the reference fixes of ready-made tasks, the same fixes with another bug planted
+beside them, and bugs planted in networkx (6,000 tests). Regrade scores all of them, from a cold cache. The others are
+slow, so each scores a sample of the same patches, and the mean over that sample is compared with regrade's mean over
+the same patches. Every test that two of them ran must have come out alike.
 
-    python benchmarks/scoring.py --tasks 60
+    python benchmarks/scoring.py                     # half an hour; --packages-only leaves networkx out
+    python benchmarks/scoring.py --patches 60 --sample 6 --packages-only
+
+Wall seconds are with one patch at a time, for all of them. CPU seconds are of this process and all its children; those
+of containers are the engine's, so only wall seconds are compared there. The floor is the CPU time of the forked
+candidates themselves: collecting and running the selected tests in a warm process.
 """
 
 from __future__ import annotations
@@ -11,69 +18,238 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
+import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from _latest import record
 
+from regrade.datasets.mutations import mutants
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators import environments
+from regrade.evaluators.executions import test_files
+from regrade.evaluators.local import local_task
+from regrade.evaluators.sandboxes.docker import Docker, _host_image
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards import default, tests
+from regrade.evaluators.selection import selected_tests
+from regrade.evaluators.workspaces import Folder, prepare
+from regrade.rewards.evidence import GOOD, TestRun
 
 Job = tuple[Task, Patch]
+NETWORKX = "networkx==3.6.1"
+Way = Callable[[Task, Path, tuple[str, ...], Path], str]
+"""(task, folder with the patched tree, test files or none for all, interpreter) -> what pytest prints"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of scoring, over some patches."""
+
+    wall: float
+    """Seconds a patch."""
+    cpu: float
+    passed: tuple[frozenset[str], ...]
+    """For each patch the tests that passed."""
+    ran: tuple[frozenset[str], ...]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=60, help="validation tasks, drawn by the seed 0")
-    parser.add_argument("--sandbox", default="auto")
+    parser.add_argument("--patches", type=int, default=320, help="how many regrade scores")
+    parser.add_argument("--sample", type=int, default=24, help="how many of them the slow ways score")
+    parser.add_argument("--packages-only", action="store_true", help="leave networkx out")
     chosen = parser.parse_args()
-    jobs = reference_jobs(chosen.tasks)
-    print(f"{len(jobs)} reference patches, {os.cpu_count()} cores, times in seconds")
-    print(f"{'what':44} {'wall':>7} {'a patch':>8} {'patches/s':>9}")
-    with tempfile.TemporaryDirectory(prefix="regrade-bench-") as folder:
-        walls: dict[str, float] = {}
-        for workers in sorted({1, os.cpu_count() or 1}):
-            cache = Path(folder, str(workers))
-            walls |= measure(jobs, workers, chosen.sandbox, cache)
-    record("stages", {"patches": len(jobs), **{name: round(len(jobs) / wall, 1) for name, wall in walls.items()}})
+    with tempfile.TemporaryDirectory(prefix="regrade-bench-") as name:
+        folder = Path(name)
+        jobs = list(package_jobs(chosen.patches if chosen.packages_only else chosen.patches - 40))
+        large = [] if chosen.packages_only else list(networkx_jobs(folder, 40))
+        draw = random.Random(0).sample
+        sample = draw(range(len(jobs)), chosen.sample - min(4, len(large)))
+        sample += [len(jobs) + place for place in draw(range(len(large)), min(4, len(large)))]
+        compare([*jobs, *large], sample, folder)
 
 
-def reference_jobs(count: int) -> list[Job]:
-    """As many tasks of the validation split, each with its reference patch."""
-    tasks = sorted(load_tasks(split="validation"), key=lambda task: task.id)
-    drawn = random.Random(0).sample(tasks, min(count, len(tasks)))
-    return [(task, task.reference) for task in drawn if task.reference is not None]
+def compare(jobs: Sequence[Job], sample: Sequence[int], folder: Path) -> None:
+    """Measure all ways, print the table and record the figures."""
+    warm, floor, recall = by_regrade(jobs, folder / "cache")
+    chosen = [jobs[place] for place in sample]
+    own, _, _ = by_regrade(chosen, folder / "again")
+    problem = Docker().problem()
+    ways: dict[str, Measured] = {"subprocess": by_pytest(chosen, in_subprocess, folder, touched=True)}
+    if problem:
+        print(f"no containers: {problem}")
+    else:
+        ways["touched_container"] = by_pytest(chosen, in_container, folder, touched=True)
+        ways["full_suite_container"] = by_pytest(chosen, in_container, folder, touched=False)
+    print(f"{len(jobs)} patches, of which {len(chosen)} in every way; seconds a patch, one at a time")
+    print(f"{'way':34} {'wall':>8} {'CPU':>8} {'times regrade':>14} {'tests that differ':>18}")
+    print(f"{'regrade, all patches':34} {warm.wall:8.3f} {warm.cpu:8.3f}")
+    print(f"{'regrade, the sample':34} {own.wall:8.3f} {own.cpu:8.3f} {1.0:14.1f}")
+    figures: dict[str, float | int | None] = {"patches": len(jobs), "sample": len(chosen)}
+    differing = 0
+    for name, way in ways.items():
+        apart = sum(map(differences, own.passed, way.passed, own.ran, way.ran))
+        differing += apart
+        cpu = f"{way.cpu:8.3f}" if name == "subprocess" else f"{'':8}"
+        print(f"{name.replace('_', ' '):34} {way.wall:8.3f} {cpu} {way.wall / own.wall:14.1f} {apart:18}")
+        figures[f"ratio_{name}"] = round(way.wall / own.wall, 2)
+    print(f"CPU over the floor (the candidates' own) {warm.cpu / floor:.2f}; recall of the selection {recall}")
+    figures |= {
+        "patches_per_second": round(1 / warm.wall, 2),
+        "cpu_seconds_per_patch": round(warm.cpu, 4),
+        "ratio_floor": round(warm.cpu / floor, 3),
+        "verdict_differences": differing,
+        "selection_recall": recall,
+    }
+    record("scoring", figures)
 
 
-def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> dict[str, float]:
-    """Score the jobs in a cache of their own: by the tests alone, by all evidence, again, and with the whole suite.
+def differences(one: frozenset[str], other: frozenset[str], one_ran: frozenset[str], other_ran: frozenset[str]) -> int:
+    """Tests that both ran and only one saw pass."""
+    both = one_ran & other_ran
+    return len((one & both) ^ (other & both))
 
-    Returns:
-        what was done -> wall seconds.
-    """
-    walls = {}
-    with Scorer(workers=workers, sandbox=sandbox, cache=cache) as scorer:
-        scorer.score(jobs[:1], tests)  # makes the environment and the byte code
-        rows = (
-            ("tests that reach the change", lambda: scorer.score(jobs, tests)),
-            ("all other evidence of `default`", lambda: scorer.score(jobs, default)),
-            ("the same again, from the store", lambda: scorer.score(jobs, default)),
-            ("the whole suite", lambda: scorer.score(jobs, tests, full=True)),
-        )
-        for what, work in rows:
-            began = time.perf_counter()
-            breakdowns = work()
-            wall = time.perf_counter() - began
-            assert all(each.is_scored for each in breakdowns), "a patch stayed unscored: the figures would flatter"
-            name = f"{what}, {workers} worker{'s' if workers > 1 else ''}"
-            print(f"{name:44} {wall:7.2f} {wall / len(jobs):8.4f} {len(jobs) / wall:9.1f}")
-            walls[name] = wall
-    return walls
+
+# ---------------------------------------------------------------- the patches
+
+
+def package_jobs(count: int) -> Iterator[Job]:
+    """Tasks of all packages in turn, with their references, and every other one with a further bug in it."""
+    tasks = sorted(load_tasks(), key=lambda task: task.id)
+    chosen = random.Random(0).sample(tasks, count)
+    for place, task in enumerate(chosen):
+        assert task.reference is not None
+        yield task, (task.reference if place % 2 else harmful(task) or task.reference)
+
+
+def harmful(task: Task) -> Patch | None:
+    """The fix with another bug in the same function."""
+    assert task.target is not None
+    assert task.reference is not None
+    file = task.target.file
+    fixed, base = prepare(task, task.reference).after.read(file), task.base.read(file)
+    for mutant in mutants(fixed, file, seed=0):
+        if mutant.function == task.target.function and mutant.source != base:
+            return Patch.between({file: base}, {file: mutant.source})
+    return None
+
+
+def networkx_jobs(folder: Path, count: int) -> Iterator[Job]:
+    """Bugs in functions of networkx's algorithms."""
+    subprocess.run(
+        ["pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", NETWORKX, "-d", folder],
+        check=True,
+    )
+    (archive,) = folder.glob("networkx-*.tar.gz")
+    root = folder / "networkx"
+    root.mkdir()
+    subprocess.run(["tar", "-xzf", archive, "-C", root, "--strip-components", "1"], check=True)
+    task = local_task(root, runs=1, tell=lambda _: None)
+    files = [path for path in Tree(root).paths() if path.startswith("networkx/algorithms/") and path.endswith(".py")]
+    files = [path for path in files if "/tests/" not in path and not path.endswith("__init__.py")]
+    found = 0
+    for file in random.Random(0).sample(files, len(files)):
+        text = task.base.read(file)
+        for mutant in mutants(text, file, seed=0):
+            patch = Patch.between({file: text}, {file: mutant.source})
+            selected = selected_tests(task, prepare(task, patch))
+            if selected and len(selected) < 2000:
+                found += 1
+                yield task, patch
+                break
+        if found == count:
+            return
+
+
+# ---------------------------------------------------------------- the ways
+
+
+def by_regrade(jobs: Sequence[Job], cache: Path) -> tuple[Measured, float, float | None]:
+    """How regrade does, the candidates' own CPU seconds a patch, and the recall of a tenth of the selections."""
+    before = cpu_seconds()
+    with Scorer(workers=1, cache=cache) as scorer:
+        scorer.gather(jobs[:1], [TestRun])  # the environment, and byte code
+        made = cpu_seconds() - before
+        spent = scorer.stats.cpu_seconds
+        began = time.perf_counter()
+        found = scorer.gather(jobs, [TestRun])
+        wall = time.perf_counter() - began
+        own = scorer.stats.cpu_seconds - spent
+    cpu = cpu_seconds() - before - made
+    with Scorer(workers=os.cpu_count(), cache=cache / "audit", audit=1.0) as scorer:
+        scorer.gather(jobs[::10], [TestRun])
+        recall = scorer.stats.selection_recall
+    runs = [evidence.records[TestRun] for evidence in found]
+    passed = tuple(frozenset(test for test, out in run.outcomes.items() if out.status in GOOD) for run in runs)
+    ran = tuple(frozenset(run.outcomes) for run in runs)
+    return Measured(wall / len(jobs), cpu / len(jobs), passed, ran), own / len(jobs), recall
+
+
+def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> Measured:
+    """A fresh tree and a fresh interpreter for each patch; its verdict by what pytest prints."""
+    before, began = cpu_seconds(), time.perf_counter()
+    passed, ran = [], []
+    for number, (task, patch) in enumerate(jobs):
+        python = environments.python_for(task.requirements, folder / "cache")
+        place = folder / f"{way.__name__}-{touched}-{number}"
+        tree = Folder(place)
+        workspace = prepare(task, patch)
+        tree.lay(workspace.after)
+        everything = task.fail_to_pass + task.pass_to_pass
+        files = test_files(everything, frozenset(task.fail_to_pass) or selected_tests(task, workspace) or frozenset())
+        lines = set(way(task, place, files if touched else (), python).splitlines())
+        wanted = frozenset(test for test in everything if not touched or test.split("::")[0] in files)
+        passed.append(frozenset(test for test in wanted if f"PASSED {test}" in lines))
+        ran.append(wanted)
+    wall, cpu = time.perf_counter() - began, cpu_seconds() - before
+    return Measured(wall / len(jobs), cpu / len(jobs), tuple(passed), tuple(ran))
+
+
+def command(task: Task, files: tuple[str, ...], python: Path) -> list[str]:
+    own = [str(python), "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider"]
+    return [*own, *task.suite.options, *(files or task.suite.paths)]
+
+
+def in_subprocess(task: Task, place: Path, files: tuple[str, ...], python: Path) -> str:
+    path = os.pathsep.join(str(place / part) for part in task.suite.python_path)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": path,
+        "HOME": str(place),
+        "PYTHONHASHSEED": "0",
+        "TZ": "UTC",
+    }
+    done = subprocess.run(
+        command(task, files, python), cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout
+
+
+def in_container(task: Task, place: Path, files: tuple[str, ...], python: Path) -> str:
+    import docker
+
+    image = _host_image(docker.APIClient(**docker.utils.kwargs_from_env()))
+    seen = {str(folder) for folder in Interpreters()(python)}
+    seen |= {path for path in SYSTEM if Path(path).exists() and not Path(path).is_symlink()}
+    path = os.pathsep.join(str(Path("/repo", part)) for part in task.suite.python_path)
+    variables = {"PYTHONPATH": path, "HOME": "/tmp", "PYTHONHASHSEED": "0", "TZ": "UTC", "LANG": "C.UTF-8"}
+    run = ["docker", "run", "--rm", "--network=none", "--tmpfs=/tmp", "-w", "/repo", f"-v={place}:/repo"]
+    run += [f"-v={folder}:{folder}:ro" for folder in sorted(seen)]
+    run += [f"-e={name}={value}" for name, value in variables.items()]
+    done = subprocess.run([*run, image, *command(task, files, python)], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+def cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

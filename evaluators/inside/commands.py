@@ -113,10 +113,12 @@ def _said(error: Exception, printed: str, runner: str) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _first_error(printed: str, pattern: re.Pattern[str]) -> str:
-    """`FILE:LINE: what is wrong`."""
+def _first_error(printed: str, pattern: re.Pattern[str], *, otherwise: str = "") -> str:
+    """`FILE:LINE: what is wrong`; where the pattern finds nothing, `otherwise` or else the last line printed."""
     found = pattern.search(printed)
     if found is None:
+        if otherwise:
+            return otherwise
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         return (lines[-1] if lines else "it cannot be compiled")[:LONGEST_MESSAGE]
     return f"{found['place']}: {found['said']}"[:LONGEST_MESSAGE]
@@ -126,10 +128,13 @@ def _first_error(printed: str, pattern: re.Pattern[str]) -> str:
 
 
 def _node(file: str, report: Path) -> list[str]:
-    return ["node", "--test", "--test-reporter=junit", f"--test-reporter-destination={report}", file]
+    """What a file prints to its error stream comes only through the `spec` reporter."""
+    reports = ("junit", report), ("spec", "stdout")
+    options = [f"--test-reporter{what}" for name, to in reports for what in (f"={name}", f"-destination={to}")]
+    return ["node", "--test", *options, file]
 
 
-def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:  # noqa: ARG001 (every reader has this signature)
+def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:
     """Ids are `FILE::SUITE > TEST`."""
     waiting = [(ET.parse(report).getroot(), "")]
     while waiting:
@@ -141,7 +146,9 @@ def _junit(report: Path, file: str, printed: str) -> Iterator[Case]:  # noqa: AR
             elif child.tag == "testcase" and not _stands_for_the_file(name, file):
                 yield f"{file}::{prefix}{name}", *_outcome(child)
             elif child.tag == "testcase" and child.find("failure") is not None:
-                yield f"{file}::{WHOLE_FILE}", *_outcome(child)
+                status, said = _outcome(child)  # "test failed": why, the file itself prints
+                why = _first_error(printed.replace(f"{Path.cwd()}/", ""), _NODE_CHECK.error, otherwise=said)
+                yield f"{file}::{WHOLE_FILE}", status, why
 
 
 def _stands_for_the_file(name: str, file: str) -> bool:

@@ -281,6 +281,7 @@ def _references(
             if first in bindings:
                 target = modules.resolve(f"{bindings[first]}.{rest}")
             else:
-                target = modules.resolve(modules.absolute(chain, path)) if first in language.rooted else None
+                is_rooted = language.is_rooted_anywhere or first in language.rooted
+                target = modules.resolve(modules.absolute(chain, path)) if is_rooted else None
             if target is not None and target[1] != WHOLE:
                 yield symbol, target

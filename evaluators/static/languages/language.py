@@ -83,6 +83,8 @@ class Language:
     """Path -> key of the package whose files see each other's names without an import."""
     rooted: frozenset[str] = frozenset()
     """First names of dotted expressions that name modules without an import."""
+    is_rooted_anywhere: bool = False
+    """May a dotted expression start with any package, as `shop::total` does where nothing imports `shop`?"""
     has_default: bool = False
     """May a module itself be what is used, as `require("./add")(1)` does?"""
     has_docstrings: bool = False

@@ -115,8 +115,26 @@ def targets(node: Node) -> list[str]:
 
 
 def dotted(node: Node) -> str:
+    parent = node.parent
+    if parent is not None and parent.type == "token_tree":
+        return _in_macro(node)
     text = re.sub(r"\s|<.*?>", "", text_of(node))
     return text.replace("::", ".") if re.fullmatch(r"\w+(::\w+)+", text) else ""
+
+
+def _in_macro(first: Node) -> str:
+    """The path that starts with a name among the arguments of a macro, which the grammar leaves as they are."""
+    names: list[str] = []
+    previous, node = first.prev_sibling, first
+    if previous is not None and previous.type == "::":
+        return ""  # the middle of a path
+    while True:
+        names.append(text_of(node))
+        separator = node.next_sibling
+        following = separator.next_sibling if separator is not None and separator.type == "::" else None
+        if following is None or following.type != "identifier":
+            return ".".join(names) if len(names) > 1 else ""
+        node = following
 
 
 RUST = Language(
@@ -132,6 +150,7 @@ RUST = Language(
     [(use_declaration) (mod_item)] @import
     (scoped_identifier name: (identifier) @attribute) @chain
     (scoped_type_identifier name: (type_identifier) @attribute) @chain
+    (token_tree [(identifier) (crate) (self) (super)] @chain . "::" . (identifier) @attribute)
     (field_expression field: (field_identifier) @attribute)
     [(identifier) (type_identifier)] @name
     """,
@@ -148,6 +167,7 @@ RUST = Language(
     tests=r"(test_.*|.*_tests?|tests?)\.rs",
     test_folders=frozenset({"tests"}),
     rooted=frozenset({"crate", "self", "super"}),
+    is_rooted_anywhere=True,
     name_of=name_of,
     dotted=dotted,
 )

@@ -99,6 +99,7 @@ EXAMPLES = {
             "src/bin/run.rs": "use my_shop::shop::Cart;\n\nfn main() { let c = Cart { items: vec![] }; c.total(); }\n",
             "src/alone.rs": "use std::fmt;\n\npub fn alone() {}\n",
             "tests/test_shop.rs": "use my_shop::shop::Cart;\n\n#[test]\nfn total() { assert_eq!(Cart { items: vec![1] }.total(), 2); }\n",
+            "tests/whole.rs": "#[test]\nfn doubles() { assert_eq!(my_shop::twice::twice(1), 2); }\n",
             "Cargo.toml": '[package]\nname = "my-shop"\nversion = "0.1.0"\n',
         },
         body=("a + b", "b + a"),
@@ -106,7 +107,7 @@ EXAMPLES = {
         removal=("pub fn add(a: i32, b: i32) -> i32 {\n    a + b\n}\n", ""),
         comment=("// Sums.", "// Adds."),
         users={"src/shop.rs": 1, "src/twice.rs": 1, "src/bin/run.rs": 2},
-        tests={"src/shop.rs": ("tests/test_shop.rs",), "src/twice.rs": (), "src/bin/run.rs": ()},
+        tests={"src/shop.rs": ("tests/test_shop.rs",), "src/twice.rs": ("tests/whole.rs",), "src/bin/run.rs": ()},
         dangling="src/shop.rs",
     ),
     "Java": Example(
