@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -57,16 +57,22 @@ class NodeScorer:
     """The actor: a scorer with one worker on some node. Called by Ray, one call at a time."""
 
     def __init__(self, sandbox: str, cache: str | None, probes: Mapping[type, StaticProbe], cold: bool) -> None:
-        self._cache = usable(Path(cache) if cache else default_cache())
-        self._scorer = Scorer(workers=1, sandbox=sandbox, cache=self._cache, probes=probes, cold=cold)
+        self._arguments: dict[str, Any] = {"sandbox": sandbox, "probes": probes, "cold": cold}
+        self._cache = Path(cache) if cache else default_cache()
         self._tasks: dict[str, Task] = {}
         self._suites: dict[str, TestSuite] = {}
 
-    def facts(self) -> NodeFacts:
+    def start(self) -> NodeFacts:
+        """Called first: of what goes wrong while an actor is made, Ray hands on the text alone.
+
+        Raises:
+            UserError: what the node lacks.
+        """
         import socket
 
         import ray
 
+        self._scorer = Scorer(workers=1, cache=usable(self._cache), **self._arguments)
         node = ray.get_runtime_context().get_node_id()
         return NodeFacts(node, socket.gethostname(), self._scorer.sandbox.name, code_version())
 
@@ -164,6 +170,8 @@ class RayScorer(Scorer):
         self._seats: set[_Seat] = set()
         self._refusal: UserError | None = None
         self._shipped: dict[str, Any] = {}
+        # Ray calls back in a thread of its own, which must not wait for Ray.
+        self._usher = ThreadPoolExecutor(1, thread_name_prefix="regrade-usher")
         for _ in range(self._count):
             self._start_seat()
 
@@ -171,6 +179,7 @@ class RayScorer(Scorer):
         import ray
 
         self._stopping = True
+        self._usher.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             seats = set(self._seats)
         for seat in seats:
@@ -191,7 +200,11 @@ class RayScorer(Scorer):
         seat = _Seat(self._kind.remote(*self._arguments))
         with self._lock:
             self._seats.add(seat)
-        seat.actor.facts.remote().future().add_done_callback(partial(self._seated, seat))
+        seat.actor.start.remote().future().add_done_callback(partial(self._usher_in, seat))
+
+    def _usher_in(self, seat: _Seat, started: Future[NodeFacts]) -> None:
+        with contextlib.suppress(RuntimeError):  # closed in the meantime
+            self._usher.submit(self._seated, seat, started)
 
     def _seated(self, seat: _Seat, started: Future[NodeFacts]) -> None:
         try:
