@@ -1,0 +1,129 @@
+"""What scoring costs beside the tests: a hit in the evidence store, a Ray cluster, and memory over many scorings.
+
+    python benchmarks/overheads.py --scorings 10000        # a quarter of an hour on two cores
+
+Ray's share is measured where nothing runs: the nodes know all evidence, and the driver has to fetch it. Memory is what
+the scorer's process and the largest of its workers hold; each of the scorings is of another patch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import psutil
+from _latest import record
+from scoring import Job, package_jobs
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.recipes import load_tasks
+from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.workspaces import prepare
+from regrade.rewards import default
+
+AT_A_TIME = 500
+BEFORE_MEASURING = 1000
+"""Scorings until the caches in memory have filled."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scorings", type=int, default=2000, help="for the figures of memory")
+    chosen = parser.parse_args()
+    jobs = list(package_jobs(200))
+    with tempfile.TemporaryDirectory(prefix="regrade-bench-") as name:
+        folder = Path(name)
+        figures = {"hit_ms": round(1000 * hit(jobs, folder / "local"), 3)}
+        if importlib.util.find_spec("ray") is not None:
+            figures["ray_ms"] = round(1000 * by_ray(jobs, folder), 3)
+        for key, value in figures.items():
+            print(f"{key:20} {value:8.3f} a patch", flush=True)
+        figures |= memory(chosen.scorings, folder / "memory")
+    record("overheads", figures)
+
+
+def hit(jobs: list[Job], cache: Path) -> float:
+    """Seconds a patch whose evidence is stored, the reward included."""
+    with Scorer(cache=cache) as scorer:
+        scorer.score(jobs, default)
+    with Scorer(cache=cache) as scorer:
+        scorer.score(jobs[:1], default)
+        began = time.perf_counter()
+        scorer.score(jobs, default)
+        assert scorer.stats.executions == 0
+        return (time.perf_counter() - began) / len(jobs)
+
+
+def by_ray(jobs: list[Job], folder: Path) -> float:
+    """Seconds a patch that a node answers from its store, less those of a hit here."""
+    import ray
+
+    from regrade.evaluators.clusters import RayScorer
+
+    ray.init(num_cpus=1, log_to_driver=False)
+    try:
+        with RayScorer(cache=folder / "first", node_cache=str(folder / "node")) as scorer:
+            scorer.score(jobs, default)
+        with RayScorer(cache=folder / "second", node_cache=str(folder / "node")) as scorer:
+            # The node learns of every repository; then it is asked about the other half.
+            known = {task.base.root: (task, patch) for task, patch in jobs}
+            scorer.score(list(known.values()), default)
+            asked = [job for job in jobs if job not in known.values()]
+            began = time.perf_counter()
+            scorer.score(asked, default)
+            wall = time.perf_counter() - began
+            began = time.perf_counter()
+            scorer.score(asked, default)
+            return (wall - (time.perf_counter() - began)) / len(asked)
+    finally:
+        ray.shutdown()
+
+
+def memory(count: int, cache: Path) -> dict[str, float]:
+    """Megabytes held after the first thousand scorings and after the last."""
+    held = {}
+    with Scorer(cache=cache) as scorer:
+        waiting = different_jobs(count)
+        for scored in range(AT_A_TIME, count + 1, AT_A_TIME):
+            scorer.score(list(islice(waiting, AT_A_TIME)), default)
+            if scored == BEFORE_MEASURING or scored + AT_A_TIME > count:
+                held[scored] = (_megabytes(psutil.Process()), _largest_child())
+                own, workers = held[scored]
+                print(f"after {scored:6} scorings: {own:.0f} MB, the largest worker {workers:.0f} MB", flush=True)
+        executed = scorer.stats.executions
+    (first, last) = (held[min(held)], held[max(held)])
+    return {
+        "scorings": count,
+        "executions": executed,
+        "grown_mb": round(last[0] - first[0], 1),
+        "workers_grown_mb": round(last[1] - first[1], 1),
+    }
+
+
+def different_jobs(count: int) -> Iterator[Job]:
+    """Fixes of tasks of one package, each with another comment."""
+    tasks = [task for task in sorted(load_tasks(), key=lambda task: task.id) if task.repository == "inflection"]
+    for number in range(count):
+        task = tasks[number % len(tasks)]
+        assert task.reference is not None
+        assert task.target is not None
+        file = task.target.file
+        fixed = prepare(task, task.reference).after.read(file)
+        yield task, Patch.between({file: task.base.read(file)}, {file: f"{fixed}\n# {number}\n"})
+
+
+def _megabytes(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 2**20
+
+
+def _largest_child() -> float:
+    return max((_megabytes(each) for each in psutil.Process().children(recursive=True)), default=0.0)
+
+
+if __name__ == "__main__":
+    main()
