@@ -98,7 +98,12 @@ def compare(jobs: Sequence[Job], sample: Sequence[int], folder: Path) -> None:
     figures: dict[str, float | int | None] = {"patches": len(jobs), "sample": len(chosen)}
     differing = 0
     for name, way in ways.items():
-        apart = sum(map(differences, own.passed, way.passed, own.ran, way.ran))
+        apart = 0
+        for (task, _), *compared in zip(chosen, own.passed, way.passed, own.ran, way.ran, strict=True):
+            tests = differences(*compared)
+            apart += len(tests)
+            if tests:
+                print(f"  {name}: {task.id}: {', '.join(sorted(tests)[:5])}")
         differing += apart
         cpu = f"{way.cpu:8.3f}" if name == "subprocess" else f"{'':8}"
         print(f"{name.replace('_', ' '):34} {way.wall:8.3f} {cpu} {way.wall / own.wall:14.1f} {apart:18}")
@@ -114,10 +119,12 @@ def compare(jobs: Sequence[Job], sample: Sequence[int], folder: Path) -> None:
     record("scoring", figures)
 
 
-def differences(one: frozenset[str], other: frozenset[str], one_ran: frozenset[str], other_ran: frozenset[str]) -> int:
+def differences(
+    one: frozenset[str], other: frozenset[str], one_ran: frozenset[str], other_ran: frozenset[str]
+) -> frozenset[str]:
     """Tests that both ran and only one saw pass."""
     both = one_ran & other_ran
-    return len((one & both) ^ (other & both))
+    return (one & both) ^ (other & both)
 
 
 # ---------------------------------------------------------------- the patches
@@ -190,7 +197,7 @@ def by_regrade(jobs: Sequence[Job], cache: Path) -> tuple[Measured, float, float
         found = scorer.gather(jobs, [TestRun])
         wall = time.perf_counter() - began
         own = scorer.stats.cpu_seconds - spent
-    cpu = cpu_seconds() - before
+        cpu = cpu_seconds() - before  # while the workers live: what a sandbox used is lost with it
     with Scorer(workers=os.cpu_count(), cache=cache / "audit", audit=1.0) as scorer:
         scorer.gather(jobs[::10], [TestRun])
         recall = scorer.stats.selection_recall

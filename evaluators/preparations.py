@@ -7,17 +7,21 @@ import json
 import os
 import re
 import secrets
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove
-from regrade.evaluators.workers import UNPREPARED, Preparation, Request, Worker
+from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""
 MAKING = ".making-"
+VERSION = 2
+"""Of what a preparation holds: those of earlier versions are not used."""
 
 
 def prepare_suite(
@@ -40,12 +44,13 @@ def prepare_suite(
     """
     if suite.runner != "pytest":
         return UNPREPARED
-    key = hashlib.sha256(f"{digest}{suite!r}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{VERSION}{digest}{suite!r}".encode()).hexdigest()[:24]
     made = folder / key / "preparation.json"
     if not made.exists():
         remove(folder / key)  # of an earlier version, or partly deleted
         _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
-    return Preparation(**json.loads(made.read_text()))
+    known = json.loads(made.read_text())
+    return Preparation(**{**known, "modules": tuple(known["modules"])})
 
 
 def _fill(
@@ -59,10 +64,11 @@ def _fill(
     workplace.mkdir()
     try:
         with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
-            reply = worker.run(tree, Request(suite, limits, options=("--collect-only",)), Preparation(key))
+            reply = worker.run(tree, Request(suite, limits, options=(COLLECT_ONLY,)), Preparation(key))
+            modules = _early_modules(worker, tree, suite, limits, reply)
         chosen = [str(record[1]) for record in reply.records if record[0] == "configuration"]
         session = key if chosen and late_conftests(tree) else ""
-        preparation = Preparation(key, session, chosen[0] if session else "")
+        preparation = Preparation(key, session, chosen[0] if session else "", modules)
         (making / key / "preparation.json").write_text(json.dumps(asdict(preparation)))
         (making / key).chmod(0o755)
         try:
@@ -73,6 +79,19 @@ def _fill(
     finally:
         remove(making)
         remove(workplace)
+
+
+def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
+    """What the collected tests import of other places, less what a process must not hold when it forks."""
+    found = [record[1] for record in reply.records if record[0] == "imported" and len(record) == 2]
+    modules = tuple(found[0]) if found else ()
+    own = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)
+    for chosen in (modules, own):
+        tried = worker.run(tree, Request(suite, limits, kind="imports", modules=chosen))
+        if ["threads", 1] in tried.records:
+            failing = {record[1] for record in tried.records if record[0] == "import"}
+            return tuple(name for name in chosen if name not in failing)
+    return ()
 
 
 def late_conftests(tree: Tree) -> bool:

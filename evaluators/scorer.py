@@ -45,7 +45,7 @@ from regrade.rewards.evidence import BuildRun, End, EvidenceSet, Prediction, Tes
 Job = tuple[Task, Patch]
 Progress = Callable[[int, int], None]
 """Called with (jobs done, jobs in all)."""
-BACK_OFF = (0.5, 2.0)
+BACK_OFF = (0.5, 2.0, 8.0)
 """Seconds before each further attempt after a failure of the infrastructure."""
 
 

@@ -36,6 +36,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "120",
+    # Candidates run side by side, and a library that starts threads could not be imported before a fork.
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 
 
@@ -83,12 +85,14 @@ class Preparation:
     """Key of the prepared session; empty: the suite's conftest.py files need a session from the start."""
     configuration: str = ""
     """Path in the sandbox of the configuration file that pytest chose; empty: none."""
+    modules: tuple[str, ...] = ()
+    """Modules of other places than the tree that its tests import: the worker imports them once, for all candidates."""
 
     def of(self, task: Task) -> Preparation:
         """The same for a task; one whose base changes tests or configuration shares no session."""
         changed = (*task.base.replaced, *task.base.removed)
         if any(is_protected(path, task.suite.protected) for path in changed):
-            return Preparation(self.bytecode)
+            return Preparation(self.bytecode, modules=self.modules)
         return self
 
 
@@ -279,6 +283,7 @@ class Worker:
             "reach": request.reach,
             "cold": request.cold,
             "bytecode": bytecode,
+            "early": [] if request.cold else preparation.modules,
             "session": preparation.session if may_be_prepared else "",
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,

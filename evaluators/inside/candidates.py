@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -10,7 +11,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,8 +22,25 @@ from regrade.evaluators.inside.recorder import Recorder
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
 """The folder that these programs are imported from."""
+COLLECT_ONLY = "--collect-only"
+EARLY: set[str] = set()
+"""Modules that the worker imported for its candidates, and that nothing else needs."""
 FAILED = 70
 """Exit status of a child that did not come to its end."""
+
+
+def import_early(modules: Iterable[str]) -> None:
+    """Import modules in the worker, so that no candidate has to: none of the tree, as that is not on its path."""
+    before = set(sys.modules)
+    for name in modules:
+        if name not in before:
+            with contextlib.suppress(BaseException):
+                importlib.import_module(name)
+    new = sys.modules.keys() - before
+    if new:
+        EARLY.update(new)
+        gc.collect()
+        gc.freeze()  # else every candidate would look through them, and copy their pages
 
 
 def confine(request: dict[str, Any], user: int) -> None:
@@ -69,6 +87,15 @@ def _settle(request: dict[str, Any]) -> None:
     if sys.dont_write_bytecode:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     importlib.invalidate_caches()
+    _forget_shadowed(folders)
+
+
+def _forget_shadowed(folders: list[str]) -> None:
+    """Of what was imported early, a module that the tree has under the same name is the tree's."""
+    own = {name.removesuffix(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}  # noqa: PTH112, PTH208 (quick)
+    shadowed = own & {name.partition(".")[0] for name in EARLY}
+    for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
+        del sys.modules[name]
 
 
 def start_anew(request: dict[str, Any], results: int) -> NoReturn:
@@ -118,12 +145,16 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             finish(write, commands.run_tests(request["runner"], paths, request["select"], write))
         import pytest
 
+        before = set(sys.modules)
         recorder = Recorder(request["root"])
         recorder.begin(write, request["select"])
         plugins: list[Any] = [recorder]
         if request["reach"]:
             plugins.append(ReachRecorder(write, request["root"]))
-        finish(write, int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins)))
+        status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
+        if COLLECT_ONLY in request["options"]:
+            write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
+        finish(write, status)
     except BaseException as error:
         leave(write, error)
 
@@ -149,12 +180,23 @@ def leave(write: Write, error: BaseException) -> NoReturn:
     os._exit(FAILED)
 
 
+def _imported_elsewhere(root: str, before: set[str]) -> list[str]:
+    """The modules that were imported in the meantime, in that order, but for those of the tree."""
+    own = {
+        name.partition(".")[0]
+        for name, module in list(sys.modules.items())
+        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/")
+    }
+    return [name for name in sys.modules if name not in before and name.partition(".")[0] not in own]
+
+
 def _import_all(modules: list[str], write: Write) -> int:
     for name in modules:
         try:
             importlib.import_module(name)
         except BaseException as error:
             write(json.dumps(["import", name, f"{_place(error)}{type(error).__name__}: {error}"[:500]]))
+    write(json.dumps(["threads", len(os.listdir("/proc/self/task"))]))  # noqa: PTH208 (quick)
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import importlib
 import io
 import json
@@ -34,12 +33,13 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PRELOADED = """
     abc argparse array ast asyncio base64 bisect calendar cmath collections collections.abc concurrent.futures
-    contextlib copy copyreg csv ctypes dataclasses datetime decimal difflib dis doctest enum errno fractions functools
-    gc glob gzip hashlib heapq html importlib.metadata inspect io itertools json keyword linecache locale logging
-    marshal math numbers operator os.path pathlib pickle pkgutil platform pprint queue random re secrets shlex shutil
-    socket statistics string struct subprocess sysconfig tempfile textwrap threading time timeit token tokenize
-    traceback types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref xml.etree.ElementTree
-    zipfile
+    contextlib copy copyreg csv ctypes dataclasses datetime decimal difflib dis doctest encodings.idna enum errno
+    fractions functools gc glob gzip hashlib heapq html importlib.metadata inspect io itertools json keyword linecache
+    locale logging marshal math multiprocessing.connection multiprocessing.pool multiprocessing.queues
+    multiprocessing.synchronize numbers operator os.path pathlib pickle pkgutil platform pprint queue random re secrets
+    shlex shutil socket statistics string struct subprocess sysconfig tempfile textwrap threading time timeit token
+    tokenize traceback types typing unicodedata unittest unittest.mock urllib.parse uuid warnings weakref
+    xml.etree.ElementTree zipfile
 """
 """Modules of the standard library that most suites import."""
 
@@ -81,6 +81,7 @@ class Worker:
         self._answer({"event": "ready", "python": sys.version.split()[0]})
         request = self.next_request()
         while request is not None:
+            candidates.import_early(request["early"])
             request = self._sessions.serve(request) if self._sessions.fits(request) else self._serve_plainly(request)
 
     def next_request(self) -> Request | None:
@@ -161,9 +162,7 @@ def _preload() -> None:
     for name in default_plugins:
         importlib.import_module("_pytest." + name)
     _skip_statements()
-    for name in PRELOADED.split():
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    candidates.import_early(PRELOADED.split())
     folder = tempfile.mkdtemp()
     before = set(sys.modules)
     Path(folder, "test_preload.py").write_text(
@@ -177,8 +176,6 @@ def _preload() -> None:
             del sys.modules[name]
     sys.path_importer_cache.clear()
     shutil.rmtree(folder, ignore_errors=True)
-    gc.collect()
-    gc.freeze()
 
 
 def _skip_statements() -> None:

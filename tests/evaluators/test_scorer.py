@@ -338,7 +338,8 @@ def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, err
 
 
 @pytest.mark.filterwarnings("ignore:the plain process")
-def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path):
+def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.scorer.BACK_OFF", (0.01, 0.01))
     sandbox = Failing(3)
     with Scorer(workers=1, sandbox=sandbox, cache=tmp_path) as scorer:
         evidence = scorer.gather([(task, fix)], [TestRun, Diff])[0]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import venv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.preparations import late_conftests, prepare_suite
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
-from regrade.evaluators.workers import Request, Worker
+from regrade.evaluators.workers import UNPREPARED, Request, Worker
 from regrade.rewards.evidence import End
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -373,18 +377,28 @@ SESSION_FILES = {
 
 
 @pytest.fixture
-def prepared(write_files, tmp_path):
-    """A worker, a tree and what is prepared for its suite."""
+def prepare(write_files, tmp_path):
+    """Makes a worker, a tree and what is prepared for its suite."""
     sandbox = working("bubblewrap")
     for name in ("scratch", "bytecode", "making"):
         (tmp_path / name).mkdir()
     tmp_path.chmod(0o755)
-    tree, suite = write_files(SESSION_FILES), TestSuite()
-    found = prepare_suite(
-        sandbox, Path(sys.executable), tree, suite, LIMITS, tmp_path / "bytecode", tmp_path / "making", "digest"
-    )
-    with Worker(sandbox, Path(sys.executable), tmp_path / "scratch", tmp_path / "bytecode") as worker:
-        yield worker, tree, found
+    with contextlib.ExitStack() as workers:
+
+        def make(files, python=Path(sys.executable)):
+            tree, bytecode = write_files(files), tmp_path / "bytecode"
+            found = prepare_suite(
+                sandbox, python, tree, TestSuite(), LIMITS, bytecode, tmp_path / "making", f"digest of {sorted(files)}"
+            )
+            worker = Worker(sandbox, python, tmp_path / "scratch", bytecode)
+            return workers.enter_context(worker), tree, found
+
+        yield make
+
+
+@pytest.fixture
+def prepared(prepare):
+    return prepare(SESSION_FILES)
 
 
 def test_a_prepared_session_says_the_same_as_one_from_the_start(prepared):
@@ -418,6 +432,54 @@ def test_byte_code_of_the_pristine_tree_is_used_and_that_of_changed_files_is_not
         "test_a": "failed"
     }
     assert named(worker.run(tree, request, preparation)) == {"test_a": "passed"}
+
+
+IMPORTS_EARLY = """
+import sys
+EARLY = "xmlrpc.client" in sys.modules
+import xmlrpc.client, code_under_test
+def test_early(): assert EARLY
+def test_own(): assert code_under_test.TIMES == 1
+"""
+
+
+def test_what_tests_import_of_other_places_is_imported_before_the_fork(prepare):
+    files = {"code_under_test.py": "TIMES = 1\n", "test_it.py": IMPORTS_EARLY}
+    worker, tree, preparation = prepare(files)
+    assert "xmlrpc.client" in preparation.modules
+    assert "code_under_test" not in preparation.modules
+    request = Request(TestSuite(), LIMITS, paths=("test_it.py",))
+    assert named(worker.run(tree, request)) == {"test_early": "failed", "test_own": "passed"}
+    for known in (preparation, replace(preparation, session="")):
+        assert named(worker.run(tree, request, known)) == {"test_early": "passed", "test_own": "passed"}
+
+
+def test_a_library_that_starts_threads_is_not_imported_before_the_fork(prepare, tmp_path):
+    environment = tmp_path / "environment"
+    venv.create(environment)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
+        shutil.copytree(Path(pytest.__file__).parents[1] / name, packages / name)
+    shutil.copy(Path(pytest.__file__).parents[1] / "py.py", packages)
+    (packages / "threaded.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    _, _, preparation = prepare(
+        {"test_it.py": "import threaded, xmlrpc.client\ndef test_it(): pass\n"}, environment / "bin/python"
+    )
+    assert "xmlrpc.client" in preparation.modules
+    assert "threaded" not in preparation.modules
+
+
+def test_a_module_of_the_tree_goes_before_one_that_was_imported_early(prepare):
+    files = {
+        "statistics.py": "mine = True\n",
+        "test_it.py": "import statistics\ndef test_it(): assert statistics.mine\n",
+    }
+    worker, tree, preparation = prepare(files)
+    request = Request(TestSuite(), LIMITS, paths=("test_it.py",))
+    for known in (UNPREPARED, preparation):
+        assert named(worker.run(tree, request, known)) == {"test_it": "passed"}
 
 
 # ---------------------------------------------------------------- whatever happens, nothing stays
