@@ -16,7 +16,6 @@ import argparse
 import importlib.util
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from _latest import record
+from _networkx import networkx
 from scipy.stats import mannwhitneyu
 
 from regrade.datasets.packages import PACKAGES, fetch
@@ -43,7 +43,6 @@ from regrade.rewards.evidence import file_of
 
 Predictor = Callable[[Graph, Mapping[Symbol, float]], Mapping[str, float]]
 """(graph, changed symbol -> weight) -> score of each file that the change reaches"""
-NETWORKX = "networkx==3.6.1"
 COMPARED = ("boltons", "more-itertools", "toolz", "pydash", "networkx")
 
 
@@ -157,13 +156,7 @@ def auc(scores: list[tuple[float, bool]]) -> float:
 def fetched(name: str, folder: Path) -> Path:
     """The unpacked source distribution."""
     package = next((package for package in PACKAGES if package.name == name), None)
-    if package is not None:
-        return fetch(package)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", NETWORKX]
-    subprocess.run([*command, "--no-build-isolation", "--dest", str(folder)], check=True)
-    archive = next(folder.glob("networkx-*.tar.gz"))
-    subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder)], check=True)
-    return folder / archive.name.removesuffix(".tar.gz")
+    return networkx(folder) if package is None else fetch(package)
 
 
 def compared(package: str, root: Path) -> dict[str, float]:

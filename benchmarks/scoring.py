@@ -6,8 +6,8 @@ slow, so each scores a sample of the same patches, and the mean over that sample
 the same patches. What it does once for each repository is shown by itself. Every test that two of them ran must have
 come out alike.
 
-    python benchmarks/scoring.py                     # half an hour; --packages-only leaves networkx out
-    python benchmarks/scoring.py --patches 60 --sample 6 --packages-only
+    python benchmarks/scoring.py                                         # half an hour
+    python benchmarks/scoring.py --patches 60 --sample 6 --networkx 0    # some minutes
 
 Wall seconds are with one patch at a time, for all of them. CPU seconds are of this process and all its children; those
 of containers are the engine's, so only wall seconds are compared there. The floor is the CPU time of the forked
@@ -29,8 +29,9 @@ from pathlib import Path
 
 import psutil
 from _latest import record
+from _networkx import networkx
 
-from regrade.datasets.mutations import mutants
+from regrade.datasets.mutations import Mutations, mutants, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.tasks import Task, Tree
@@ -45,7 +46,6 @@ from regrade.evaluators.workspaces import Folder, prepare
 from regrade.rewards.evidence import GOOD, TestRun
 
 Job = tuple[Task, Patch]
-NETWORKX = "networkx==3.6.1"
 Way = Callable[[Task, Path, tuple[str, ...], Path], str]
 """(task, folder with the patched tree, test files or none for all, interpreter) -> what pytest prints"""
 
@@ -66,15 +66,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", type=int, default=320, help="how many regrade scores")
     parser.add_argument("--sample", type=int, default=24, help="how many of them the slow ways score")
-    parser.add_argument("--packages-only", action="store_true", help="leave networkx out")
+    parser.add_argument("--networkx", type=int, default=40, help="how many of them are for networkx")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="regrade-bench-") as name:
         folder = Path(name)
-        jobs = list(package_jobs(chosen.patches if chosen.packages_only else chosen.patches - 40))
-        large = [] if chosen.packages_only else list(networkx_jobs(folder, 40))
+        jobs = list(package_jobs(chosen.patches - chosen.networkx))
+        large = list(networkx_jobs(folder, chosen.networkx)) if chosen.networkx else []
         draw = random.Random(0).sample
-        sample = draw(range(len(jobs)), chosen.sample - min(4, len(large)))
-        sample += [len(jobs) + place for place in draw(range(len(large)), min(4, len(large)))]
+        shared = round(chosen.sample * chosen.networkx / chosen.patches)  # as many as among all
+        sample = draw(range(len(jobs)), chosen.sample - shared)
+        sample += [len(jobs) + place for place in draw(range(len(large)), shared)]
         compare([*jobs, *large], sample, folder)
 
 
@@ -145,22 +146,17 @@ def harmful(task: Task) -> Patch | None:
     assert task.reference is not None
     file = task.target.file
     fixed, base = prepare(task, task.reference).after.read(file), task.base.read(file)
-    for mutant in mutants(fixed, file, seed=0):
-        if mutant.function == task.target.function and mutant.source != base:
-            return Patch.between({file: base}, {file: mutant.source})
+    mutations = Mutations(fixed, file)
+    for function in mutations.functions:
+        for mutant in shuffled(mutations.of(function), 0) if function.name == task.target.function else ():
+            if mutant.source != base and mutations.differs(mutant):
+                return Patch.between({file: base}, {file: mutant.source})
     return None
 
 
 def networkx_jobs(folder: Path, count: int) -> Iterator[Job]:
     """Bugs in functions of networkx's algorithms."""
-    subprocess.run(
-        ["pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", NETWORKX, "-d", folder],
-        check=True,
-    )
-    (archive,) = folder.glob("networkx-*.tar.gz")
-    root = folder / "networkx"
-    root.mkdir()
-    subprocess.run(["tar", "-xzf", archive, "-C", root, "--strip-components", "1"], check=True)
+    root = networkx(folder)
     task = local_task(root, runs=1, tell=lambda _: None)
     files = [path for path in Tree(root).paths() if path.startswith("networkx/algorithms/") and path.endswith(".py")]
     files = [path for path in files if "/tests/" not in path and not path.endswith("__init__.py")]

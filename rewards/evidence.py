@@ -105,7 +105,7 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
         if len(letters) != len(tests.ids) or not others <= _PLAIN.keys():
             raise ValueError(f"{letters[:40]!r} are no outcomes of {len(tests.ids)} tests")
         places = sorted(place for letter in others for place in _occurrences(letters, letter))
-        self._not_good = tuple([tests.ids[place] for place in places])
+        self._not_good = {tests.ids[place]: place for place in places}
         wanted = letters[: len(tests.fail_to_pass)]
         self.fixed = tuple([test for test, letter in zip(tests.fail_to_pass, wanted, strict=True) if letter == _PASSED])
         """FAIL_TO_PASS tests that pass."""
@@ -116,7 +116,9 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
         self.words = words
 
     def __getitem__(self, test: str) -> TestOutcome:
-        place = self.tests.places[test]
+        place = self._not_good.get(test)  # those that are asked about: the places of all take long to note down
+        if place is None:
+            place = self.tests.places[test]
         plain = _PLAIN[self.letters[place]]
         return TestOutcome(plain.status, *self.words[place]) if place in self.words else plain
 
