@@ -33,8 +33,10 @@ class ReachRecorder:
         self._write = write
         self._root = root.rstrip("/") + "/"
         self._codes: dict[int, CodeType] = {}  # by identity: hashing a code object reads all of it
-        self._opaque = False
-        sys.addaudithook(self._audit)
+        # Events are raised at every call that is profiled, so what hears them is no Python: each takes its own name
+        # from here, where it is one of them, and stores nothing.
+        self._confined = dict.fromkeys(ESCAPES)
+        sys.addaudithook(self._confined.pop)
         self._install()
 
     def _install(self) -> None:
@@ -44,10 +46,6 @@ class ReachRecorder:
     def _profile(self, frame: FrameType, event: str, _argument: Any) -> None:
         if event == "call":
             self._codes[id(frame.f_code)] = frame.f_code
-
-    def _audit(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if event in ESCAPES:
-            self._opaque = True
 
     def pytest_collection_finish(self) -> None:
         self._write(json.dumps(["imported", self._keys()]))
@@ -66,17 +64,18 @@ class ReachRecorder:
     def _measure(self, item: pytest.Item) -> None:
         """In the child: run one test and leave."""
         self._codes.clear()
-        self._opaque = False
+        self._confined.update(dict.fromkeys(ESCAPES))
         profile = self._profile_in_place()
+        opaque = False
         try:
             item.config.pluginmanager.unregister(self)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            self._opaque = self._opaque or sys.getprofile() is not profile
+            opaque = len(self._confined) < len(ESCAPES) or sys.getprofile() is not profile
         except BaseException:
-            self._opaque = True
+            opaque = True
         finally:
             sys.setprofile(None)
-            self._write(json.dumps(["reach", item.nodeid, self._keys(), self._opaque]))
+            self._write(json.dumps(["reach", item.nodeid, self._keys(), opaque]))
             os._exit(0)
 
     def _profile_in_place(self) -> Any:
