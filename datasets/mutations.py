@@ -15,6 +15,7 @@ from functools import cached_property
 from types import CodeType
 
 from regrade.datasets.operators import OPERATORS, Edit, Surroundings
+from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
 """A function may hold a bug if it has at most so many lines, docstring and blank lines left out ..."""
@@ -98,7 +99,7 @@ class Mutations:
         self.source = source
         self.file = file
         self._lines = tuple(source.split("\n"))
-        tree = ast.parse(source)
+        tree = parse_tree(source)
         self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
 
     def of(self, function: Function, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
@@ -252,7 +253,7 @@ def _is_talk(node: ast.AST) -> bool:
 def _tree_and_code(source: str) -> tuple[str, object]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # a mutant may well compare a literal by `is`
-        tree = ast.parse(source)
+        tree = parse_tree(source)
         return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.workspaces import Workspace
 
@@ -124,7 +125,7 @@ def syntax_outline(source: str) -> Outline | None:
 
 def _parsed(source: str) -> ast.Module | None:
     try:
-        return ast.parse(source)
+        return parse_tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

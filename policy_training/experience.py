@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
+from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task
 from regrade.evaluators.journal import write_atomically
 from regrade.evaluators.scorer import Scorer
@@ -145,7 +145,7 @@ def _compiles(task: Task, patch: Patch) -> bool:
         after = apply_patch(task.base, patch)
         for file in patch.files:
             if file.path.endswith(".py") and file.path in after.replaced:
-                ast.parse(after.read(file.path))
+                parse_tree(after.read(file.path))
     except PatchError:
         return True
     except (SyntaxError, ValueError):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Target, Task
 
 _ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
@@ -105,7 +106,7 @@ def _docstring_lines(source: list[str], first: int, last: int) -> set[int]:
     """File line numbers of the function's own docstring."""
     text = textwrap.dedent("\n".join(source[first - 1 : last]))
     try:
-        function = ast.parse(text).body[0]
+        function = parse_tree(text).body[0]
     except (SyntaxError, IndexError):
         return set()
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(function) is None:

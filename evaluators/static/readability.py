@@ -17,6 +17,7 @@ from radon.metrics import halstead_visitor_report, mi_compute
 from radon.visitors import ComplexityVisitor, HalsteadVisitor
 
 from regrade.datasets.patches import Patch
+from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.syntax import parse
@@ -84,7 +85,7 @@ def measure(source: str) -> Readability:
     Software Science" (1977); maintainability, Oman and Hagemeister (1992) as radon scales it to 0-100, its term for
     comments left out.
     """
-    tree = ast.parse(source)
+    tree = parse_tree(source)
     volume = halstead_visitor_report(HalsteadVisitor.from_ast(tree)).volume
     statements = sum(isinstance(node, ast.stmt) for node in ast.walk(tree))
     index = mi_compute(volume, ComplexityVisitor.from_ast(tree).total_complexity, statements, 0)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import ast
 import threading
 import warnings
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TypeVar
 
+from regrade.datasets.syntax_trees import parse_tree
+
+T = TypeVar("T")
 _FILTERS = threading.Lock()  # the warning filters belong to the whole process
 
 
@@ -14,7 +19,7 @@ _FILTERS = threading.Lock()  # the warning filters belong to the whole process
 def compile_error(text: str, path: str) -> str | None:
     """Why the text does not byte-compile, as `FILE:LINE: reason`; None where it does."""
     try:
-        _quietly(text, path, flags=0)
+        _quietly(text, partial(compile, mode="exec", dont_inherit=True), path)
     except SyntaxError as error:
         return f"{path}:{error.lineno or 1}: {type(error).__name__}: {error.msg}"
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
@@ -25,11 +30,9 @@ def compile_error(text: str, path: str) -> str | None:
 def parse(text: str, path: str = "<file>") -> ast.Module | None:
     """The syntax tree; None where the text does not parse (whatever the reason)."""
     try:
-        tree = _quietly(text, path, flags=ast.PyCF_ONLY_AST)
+        return _quietly(text, parse_tree, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return None
-    assert isinstance(tree, ast.Module)
-    return tree
 
 
 @lru_cache(maxsize=512)
@@ -38,8 +41,8 @@ def parses(text: str) -> bool:
     return parse(text) is not None
 
 
-def _quietly(text: str, path: str, flags: int) -> object:
+def _quietly(text: str, read: Callable[[bytes, str], T], path: str) -> T:
     source = text.encode("utf-8", "surrogateescape")  # bytes, so that a coding cookie is heeded
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return compile(source, path, "exec", flags=flags, dont_inherit=True)
+        return read(source, path)
