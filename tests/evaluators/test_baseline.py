@@ -35,6 +35,11 @@ def double(number): return 2 * number
 def generator(): yield 1
 def unused(): return 1
 on_import = double(1)
+def halfway():
+    yield 1
+    yield double(1)
+begun = halfway()
+next(begun)
 """,
     "test_code.py": """\
 import subprocess, sys, threading
@@ -56,6 +61,7 @@ def test_process(): subprocess.run([sys.executable, "-c", "import subject; subje
 def test_decorated(): assert code.decorated() == 1
 def test_thing(): assert code.Thing().first == 2
 def test_generator(): assert list(code.generator()) == [1]
+def test_begun_on_import(): assert next(code.begun) == 2
 """,
 }
 
@@ -80,8 +86,9 @@ def measured(tmp_path_factory):
         ("decorate", {"decorated"}),
         ("Thing.__init__", {"thing"}),
         ("Thing.first", {"thing"}),
-        ("double", {"thing"}),
+        ("double", {"thing", "begun_on_import"}),
         ("generator", {"generator"}),
+        ("halfway", {"begun_on_import"}),
     ],
 )
 def test_the_reach_of_a_test_is_what_it_executes_by_itself(measured, function, tests):
@@ -91,12 +98,47 @@ def test_the_reach_of_a_test_is_what_it_executes_by_itself(measured, function, t
 
 
 def test_functions_that_run_on_import_are_told(measured):
-    assert measured.imported == {"subject.py::double", "subject.py::decorate"}
+    assert measured.imported == {"subject.py::double", "subject.py::decorate", "subject.py::halfway"}
 
 
 def test_functions_that_no_test_executes_have_no_reach(measured):
     assert "subject.py::unused" not in measured.reach
     assert not [function for function in measured.reach if function.startswith("test_code.py")]
+
+
+PROFILING = {
+    "subject.py": "def early(): return 1\ndef late(): return 1\ndef unused(): return 1\n",
+    "test_code.py": """\
+import cProfile, sys
+import subject as code
+
+def test_early(): assert code.early()
+def test_late(): assert code.late()
+def test_profiler():
+    profiler = cProfile.Profile()
+    profiler.enable()
+    profiler.disable()
+    code.late()
+def test_profile_function():
+    sys.setprofile(lambda *_: None)
+    code.late()
+def test_monitor():
+    if hasattr(sys, "monitoring"):
+        for tool in range(6):
+            if sys.monitoring.get_tool(tool):
+                sys.monitoring.free_tool_id(tool)
+    else:
+        sys.setprofile(None)
+    code.late()
+""",
+}
+
+
+def test_a_test_that_ends_the_profiling_keeps_nothing_hidden(write_files):
+    reach = baseline(write_files(PROFILING), TestSuite(), sandbox=choose(), runs=1).reach
+    ending = {"test_code.py::test_profiler", "test_code.py::test_profile_function", "test_code.py::test_monitor"}
+    assert set(reach["subject.py::late"]) == ending | {"test_code.py::test_late"}
+    assert "test_code.py::test_monitor" in reach["subject.py::early"], "what can't be watched may execute anything"
 
 
 def test_stable_flaky_and_failing_tests_are_told_apart(write_files):
