@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -21,6 +23,9 @@ from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20
 """The measure of reach runs every test in a process of its own, under a profiler: it may take this much longer."""
+
+SHORT_SECONDS = 2.0
+"""Tests that take less than this together are not shared out: starting further workers would take longer."""
 
 BYTECODE = "bytecode"
 """Name of the scratch folder in which the first run leaves byte code for the others."""
@@ -60,6 +65,7 @@ def baseline(
     limits: Limits | None = None,
     *,
     runs: int = 3,
+    workers: int | None = None,
     sandbox: Sandbox | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -67,45 +73,100 @@ def baseline(
     """Run the suite `runs` times and measure its reach once.
 
     Args:
+        workers: among how many the measure is shared out; None: the number of cores. What a test is found to execute
+            may depend on which others are collected with it (they may fill a cache), so one is the reproducible choice.
         progress: called with (runs done, runs in all, the measure included).
 
     Raises:
         UserError: no test could be run; says why.
     """
-    python = python_for(requirements, cache or default_cache())
     limits = limits or Limits(wall_seconds=600.0)
-    scratch = scratch_folder()
+    bench = _Bench(
+        sandbox or choose(),
+        python_for(requirements, cache or default_cache()),
+        scratch_folder(),
+        limits,
+        installed_packages(suite, tree.root),
+        toolchain(suite.runner),
+    )
     if progress:
         progress(0, runs + 1)
     try:
-        (scratch / BYTECODE).mkdir()
-        (scratch / BYTECODE).chmod(0o777)
-        with Worker(
-            sandbox or choose(),
-            python,
-            scratch,
-            scratch / BYTECODE,
-            writable_bytecode=True,
-            limits=limits,
-            packages=installed_packages(suite, tree.root),
-            tools=toolchain(suite.runner),
-        ) as worker:
+        (bench.scratch / BYTECODE).mkdir()
+        (bench.scratch / BYTECODE).chmod(0o777)
+        with bench.worker("runs") as worker:
             replies = []
             for number in range(runs):
                 replies.append(_checked(worker.run(tree, Request(suite, limits), Preparation(BYTECODE)), limits))
                 if progress:
                     progress(number + 1, runs + 1)
-            slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
-            measured = worker.run(tree, Request(suite, slow, reach=True), Preparation(BYTECODE))
-            if progress:
-                progress(runs + 1, runs + 1)
+        measured = _measured_reach(bench, tree, suite, _shares(tree, replies[-1], workers or os.cpu_count() or 1))
+        if progress:
+            progress(runs + 1, runs + 1)
     except (SandboxError, WorkerDied, OSError) as error:
         raise UserError(
             f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`"
         ) from error
     finally:
-        remove(scratch)
+        remove(bench.scratch)
     return _summary(replies, measured, suite)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the workers of one baseline share."""
+
+    sandbox: Sandbox
+    python: Path
+    scratch: Path
+    limits: Limits
+    packages: Path | None
+    tools: Path | None
+
+    def worker(self, name: str) -> Worker:
+        folder = self.scratch / name
+        folder.mkdir()
+        return Worker(
+            self.sandbox,
+            self.python,
+            folder,
+            self.scratch / BYTECODE,
+            writable_bytecode=True,
+            limits=self.limits,
+            packages=self.packages,
+            tools=self.tools,
+        )
+
+
+def _measured_reach(bench: _Bench, tree: Tree, suite: TestSuite, shares: list[tuple[str, ...]]) -> list[Reply]:
+    """What each test executes, measured by a worker for each share of the test files."""
+    slow = replace(bench.limits, wall_seconds=bench.limits.wall_seconds * REACH_FACTOR)
+
+    def measure(number: int, paths: tuple[str, ...]) -> Reply:
+        with bench.worker(f"reach-{number}") as worker:
+            request = Request(suite, slow, paths=paths, reach=True)
+            return worker.run(tree, request, Preparation(BYTECODE))
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return list(pool.map(measure, range(len(shares)), shares))
+
+
+def _shares(tree: Tree, reply: Reply, count: int) -> list[tuple[str, ...]]:
+    """The test files in up to `count` shares that take about as long; one, without names, where they take little."""
+    seconds: dict[str, float] = {}
+    for record in reply.records:
+        if record[0] == "test" and len(record) == 5:
+            path = str(record[1]).split("::")[0]
+            seconds[path] = seconds.get(path, 0.0) + float(record[3])
+    if sum(seconds.values()) < SHORT_SECONDS or any(not (tree.root / path).is_file() for path in seconds):
+        return [()]
+    shares: list[list[str]] = [[] for _ in range(min(count, len(seconds)))]
+    loads = [0.0] * len(shares)
+    for path, took in sorted(seconds.items(), key=lambda entry: -entry[1]):
+        least = loads.index(min(loads))
+        shares[least].append(path)
+        loads[least] += took
+    return [tuple(share) for share in shares]
 
 
 class UnusableOptions(UserError):
@@ -124,7 +185,7 @@ def _checked(reply: Reply, limits: Limits) -> Reply:
     return reply
 
 
-def _summary(replies: list[Reply], measured: Reply, suite: TestSuite) -> Baseline:
+def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> Baseline:
     today = date.today()
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
@@ -150,12 +211,15 @@ def names_its_moment(test_id: str, today: date) -> bool:
     return any(text in test_id for text in dates) or re.search(r" at 0x[0-9a-f]{6,}", test_id) is not None
 
 
-def _reach(measured: Reply, tests: list[str], suite: TestSuite) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+def _reach(
+    measured: list[Reply], tests: list[str], suite: TestSuite
+) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     imported: set[str] = set()
-    if not any(record[0] == "imported" for record in measured.records):
+    records = [record for reply in measured for record in reply.records]
+    if not all(any(record[0] == "imported" for record in reply.records) for reply in measured):
         return {}, frozenset()  # nothing is known of any function, so every change needs the whole suite
     by_test: dict[str, set[str]] = {}
-    for record in measured.records:
+    for record in records:
         if record[0] == "imported" and len(record) == 2:
             imported.update(record[1])
         elif record[0] == "reach" and len(record) == 4 and not record[3]:

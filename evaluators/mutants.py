@@ -107,6 +107,7 @@ def _measure(
         suite,
         package.requirements,
         runs=runs,
+        workers=1,
         sandbox=scorer.sandbox,
         cache=cache,
         progress=lambda done, total: tell(f"{package.name}: its tests as they are", done, total),

@@ -141,6 +141,15 @@ def test_a_test_that_ends_the_profiling_keeps_nothing_hidden(write_files):
     assert "test_code.py::test_monitor" in reach["subject.py::early"], "what can't be watched may execute anything"
 
 
+def test_a_long_suite_is_measured_in_shares(write_files):
+    slow = "import time\nimport subject\ndef test_it():\n    time.sleep(1.2)\n    subject.{}()\n"
+    files = {"subject.py": "def one(): pass\ndef two(): pass\ndef three(): pass\n", "conftest.py": "import subject\n"}
+    files |= {f"test_{name}.py": slow.format(name) for name in ("one", "two", "three")}
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1, workers=2)
+    names = ("one", "two", "three")
+    assert found.reach == {f"subject.py::{name}": (f"test_{name}.py::test_it",) for name in names}
+
+
 def test_stable_flaky_and_failing_tests_are_told_apart(write_files):
     tree = write_files({
         "test_it.py": "import os, pytest, random\n"
