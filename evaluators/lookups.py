@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import marshal
 import threading
 from pathlib import Path
 
-from regrade.datasets.tasks import TestSuite, Tree
+from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments
 from regrade.evaluators.store import key_of
 
@@ -37,12 +39,24 @@ class Environments:
 
 
 class Digests:
-    """Digests of what thousands of tasks share, found out once: pristine folders and measures of reach."""
+    """Digests of what is a task's own, and, found out once, of what tasks share: pristine folders and measures of reach."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._roots: dict[Path, str] = {}
         self._reaches: dict[tuple[int, frozenset[str]], tuple[TestSuite, str]] = {}
+
+    def of_task(self, task: Task) -> str:
+        """Of the files that its base changes, and of the ids of its tests."""
+        parts = (
+            sorted(task.base.replaced.items()),
+            sorted(task.base.removed),
+            task.fail_to_pass,
+            task.pass_to_pass,
+        )
+        # It is a lot of text, and marshal is ten times as fast as repr or JSON. Later versions of its format depend on
+        # which strings are the same object.
+        return hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
 
     def of_root(self, root: Path) -> str:
         with self._lock:

@@ -325,10 +325,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         base, suite = task.base, task.suite
         parts = (
             self._digests.of_root(base.root),
-            sorted(base.replaced.items()),
-            sorted(base.removed),
-            task.fail_to_pass,
-            task.pass_to_pass,
+            self._digests.of_task(task),
             suite,
             self._digests.of_reach(suite),
             task.limits,
