@@ -34,13 +34,16 @@ class _Profiled:
 
     def __init__(self) -> None:
         self._profiler = _lsprof.Profiler()
+        self._ended: list[_lsprof.Profiler] = []
         self._threads: dict[int, CodeType] = {}  # by identity: hashing a code object reads all of it
 
     def start(self) -> None:
         """Forget what ran before, and watch."""
         self._profiler.disable()
+        # The last one is kept: to let go of all code that ran on import would copy its pages in every fork.
+        self._ended.append(self._profiler)
         self._profiler = _lsprof.Profiler()
-        self._threads.clear()
+        self._threads = {}
         threading.setprofile(self._note)
         self._profiler.enable(subcalls=False, builtins=False)
 
@@ -69,13 +72,15 @@ class _Monitored:
 
     def __init__(self) -> None:
         self._codes: dict[int, CodeType] = {}
+        self._ended: list[dict[int, CodeType]] = []
         self._events = MONITORING.events.PY_START | MONITORING.events.PY_RESUME
         MONITORING.use_tool_id(self.TOOL, __name__)
         for event in (MONITORING.events.PY_START, MONITORING.events.PY_RESUME):
             MONITORING.register_callback(self.TOOL, event, self._note)
 
     def start(self) -> None:
-        self._codes.clear()
+        self._ended.append(self._codes)  # see `_Profiled.start`
+        self._codes = {}
         MONITORING.set_events(self.TOOL, self._events)
         MONITORING.restart_events()
 
