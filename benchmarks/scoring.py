@@ -9,15 +9,14 @@ come out alike.
     python benchmarks/scoring.py                                         # half an hour
     python benchmarks/scoring.py --patches 60 --sample 6 --networkx 0    # some minutes
 
-Wall seconds are with one patch at a time, for all of them. CPU seconds are of this process and all its children; those
-of containers are the engine's, so only wall seconds are compared there. The floor is the CPU time of the forked
-candidates themselves: collecting and running the selected tests in a warm process.
+Wall seconds are with one patch at a time, for all of them. CPU seconds are those of the whole machine, since containers
+are the engine's children: let nothing else run. The floor is the CPU time of the forked candidates themselves:
+collecting and running the selected tests in a warm process.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import subprocess
@@ -106,8 +105,9 @@ def compare(jobs: Sequence[Job], sample: Sequence[int], folder: Path) -> None:
             if tests:
                 print(f"  {name}: {task.id}: {', '.join(sorted(tests)[:5])}")
         differing += apart
-        cpu = f"{way.cpu:8.3f}" if name == "subprocess" else f"{'':8}"
-        print(f"{name.replace('_', ' '):34} {way.wall:8.3f} {cpu} {way.wall / own.wall:14.1f} {apart:18}")
+        print(
+            f"{name.replace('_', ' '):34} {way.wall:8.3f} {way.cpu:8.3f} {way.wall / own.wall:14.1f} {apart:18}",
+        )
         figures[f"ratio_{name}"] = round(way.wall / own.wall, 2)
     print(f"CPU over the floor (the candidates' own) {warm.cpu / floor:.2f}; recall of the selection {recall}")
     figures |= {
@@ -193,7 +193,7 @@ def by_regrade(jobs: Sequence[Job], cache: Path) -> tuple[Measured, float, float
         found = scorer.gather(jobs, [TestRun])
         wall = time.perf_counter() - began
         own = scorer.stats.cpu_seconds - spent
-        cpu = cpu_seconds() - before  # while the workers live: what a sandbox used is lost with it
+        cpu = cpu_seconds() - before
     with Scorer(workers=os.cpu_count(), cache=cache / "audit", audit=1.0) as scorer:
         scorer.gather(jobs[::10], [TestRun])
         recall = scorer.stats.selection_recall
@@ -259,14 +259,9 @@ def in_container(task: Task, place: Path, files: tuple[str, ...], python: Path) 
 
 
 def cpu_seconds() -> float:
-    """Of this process, of those that live under it, and of those that have ended."""
-    own = psutil.Process()
-    used = 0.0
-    for process in [own, *own.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used += times.user + times.system + times.children_user + times.children_system
-    return used
+    """Of the whole machine since it was started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 if __name__ == "__main__":

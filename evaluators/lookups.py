@@ -39,7 +39,7 @@ class Environments:
 
 
 class Digests:
-    """Digests of what is a task's own, and, found out once, of what tasks share: pristine folders and measures of reach."""
+    """Digests of what is a task's own and, found out once, of what tasks share: pristine folders, measures of reach."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
