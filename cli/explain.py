@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.score import FailToPass, Repo, RewardModelFolder, RewardName, SandboxName, TaskFile, TaskId, show
+from regrade.cli.score import (
+    FailToPass,
+    Repo,
+    RewardModelFolder,
+    RewardName,
+    SandboxName,
+    TaskFile,
+    TaskId,
+    TimeLimit,
+    show,
+)
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ def explain(
     tasks: TaskFile = None,
     task: TaskId = None,
     reward_model: RewardModelFolder = None,
+    time_limit: TimeLimit = 600.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, to be put into any page.")] = False,
 ) -> None:
@@ -54,7 +65,7 @@ def explain(
                 f"{source!r} is no run, so it has no attempt at {task_id!r}; for a patch name the task by --task"
             )
         wanted = tuple(fail_to_pass or ())
-        question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model)
+        question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit)
         (verdict,) = score_files([source], question)
         title, breakdown = verdict.source, verdict.breakdown
     if html:

@@ -40,6 +40,8 @@ class Question:
     workers: int | None
     full: bool
     reward_model: Path | None = None
+    time_limit: float = 600.0
+    """Seconds for one run of a repository's tests as they are."""
 
 
 def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
@@ -125,7 +127,13 @@ def _local(question: Question, patches: Mapping[str, Patch]) -> Task:
     if repo.is_dir():
         check_applies(patches, Task(str(repo), str(repo), Tree(repo), "", (), ()))
     with progress("running the repository's own tests") as tell:
-        return local_task(question.repo, question.fail_to_pass, sandbox=question.sandbox, progress=tell)
+        return local_task(
+            question.repo,
+            question.fail_to_pass,
+            sandbox=question.sandbox,
+            time_limit=question.time_limit,
+            progress=tell,
+        )
 
 
 def check_applies(patches: Mapping[str, Patch], task: Task) -> None:

@@ -29,6 +29,9 @@ Reachable = Annotated[bool, typer.Option("--reachable", help="Run only the tests
 RewardModelFolder = Annotated[
     Path | None, typer.Option("--reward-model", help="A trained reward model, for rewards that ask one (`learned`).")
 ]
+TimeLimit = Annotated[
+    float, typer.Option(min=1, help="Seconds for one run of the repository's tests as they are, before any patch.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a patch on stdout.")]
 
 
@@ -43,6 +46,7 @@ def score(
     workers: Workers = None,
     reachable: Reachable = False,
     reward_model: RewardModelFolder = None,
+    time_limit: TimeLimit = 600.0,
     json: AsJson = False,
 ) -> None:
     """Score patches for any local repository.
@@ -53,7 +57,7 @@ def score(
     from regrade.cli.jobs import Question, score_files
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model)
+    question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model, time_limit)
     verdicts = score_files(patches, question)
     for verdict in verdicts:
         if verdict.patch.is_empty:

@@ -177,6 +177,10 @@ def _checked(reply: Reply, limits: Limits) -> Reply:
     end, detail = ending(reply, limits.wall_seconds)
     if "unrecognized arguments" in detail:
         raise UnusableOptions(f"the tests can't be run with the options of the repository's configuration: {detail}")
+    if end is End.TIMEOUT:
+        raise UserError(
+            f"the tests can't be run as they are: they were {detail}; give them longer with --time-limit SECONDS"
+        )
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run as they are ({end.value}): {detail}")
     if not statuses(reply):

@@ -63,6 +63,7 @@ def local_task(
     sandbox: str = "auto",
     runs: int = 3,
     cache: Path | None = None,
+    time_limit: float = 600.0,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Task:
@@ -73,8 +74,10 @@ def local_task(
     Args:
         fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass.
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
-        this one. progress: called with (runs done, runs in all). tell: called with each remark; None: to standard
-        error.
+        this one.
+        time_limit: seconds for one run of the tests as they are.
+        progress: called with (runs done, runs in all).
+        tell: called with each remark; None: to standard error.
 
     Raises:
         UserError: no such folder, no test that can be run, none that passes and no FAIL_TO_PASS, or a FAIL_TO_PASS test
@@ -89,7 +92,7 @@ def local_task(
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
     suite = _suite(repo, tree, interpreter)
-    suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, progress)
+    suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, time_limit, progress)
     for place, why in found.collection_errors.items():
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
     wanted = _fail_to_pass(fail_to_pass, found)
@@ -203,6 +206,7 @@ def _measured(
     sandbox: Sandbox,
     runs: int,
     cache: Path,
+    time_limit: float,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TestSuite, Baseline]:
     """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them."""
@@ -217,7 +221,10 @@ def _measured(
         if kept is not None:
             return candidate, kept
         try:
-            found = baseline(tree, candidate, requirements, runs=runs, sandbox=sandbox, cache=cache, progress=progress)
+            limits = Limits(wall_seconds=time_limit)
+            found = baseline(
+                tree, candidate, requirements, limits, runs=runs, sandbox=sandbox, cache=cache, progress=progress
+            )
         except UnusableOptions:
             if candidate is plain:
                 raise

@@ -112,3 +112,9 @@ def test_large_files_are_left_out_and_named(repository, tmp_path):
 def test_a_repository_that_is_not_there_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match=r"missing.* is no folder"):
         make(tmp_path / "missing", cache=tmp_path / "cache")
+
+
+def test_tests_that_never_end_are_a_mistake_that_names_the_limit(tmp_path):
+    (tmp_path / "test_it.py").write_text("import time\ndef test_it(): time.sleep(60)\n")
+    with pytest.raises(UserError, match=r"stopped after 2 s; give them longer with --time-limit SECONDS"):
+        local_task(tmp_path, runs=1, cache=tmp_path / "cache", time_limit=2.0)

@@ -1,0 +1,175 @@
+"""A Python file in two pieces: the bodies of its functions, and everything else.
+
+To parse a file of some thousand lines takes longer than to run many a test. So where a text differs from one that was
+parsed in the body of a single function, that function alone is parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from regrade.datasets.syntax_trees import parse_tree
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Place(NamedTuple):
+    """Where an outermost function stands; lines count from 0."""
+
+    name: str
+    """Qualified."""
+    number: int
+    """Of those with the same name, such as the parts of a property."""
+    documented: int
+    """1 if it has a docstring, else 0."""
+    definition: int
+    """The line of its `def`."""
+    start: int
+    """The first line of its body after a docstring."""
+    end: int
+    """The line after its last."""
+
+
+class Outline(NamedTuple):
+    """A file in two pieces."""
+
+    frame: str
+    """Everything but the bodies of functions: signatures, defaults, decorators and docstrings are part of it."""
+    bodies: dict[str, tuple[str, ...]]
+    """Qualified name -> body of each outermost function of that name (a property has several)."""
+    lines: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    """The functions in the order of the file, where the outline is one of text."""
+
+    def differing(self, after: Outline) -> set[str] | None:
+        """Names of the functions whose bodies differ; None: something else differs too."""
+        if self.frame != after.frame or self.bodies.keys() != after.bodies.keys():
+            return None
+        return {name for name, body in after.bodies.items() if self.bodies[name] != body}
+
+    def edited(self, source: str) -> Outline | None:
+        """The outline of a text that differs from this one in one body; None where it may differ in more."""
+        lines = tuple(source.split("\n"))
+        first, last = _span_of_difference(self.lines, lines)
+        grown = len(lines) - len(self.lines)
+        around = (index for index, each in enumerate(self.places) if each.start <= first and last <= each.end)
+        index = next(around, None)
+        if index is None:
+            return None
+        place = self.places[index]
+        if "\r" in source or not _is_one_function(lines[place.definition : place.end + grown], place):
+            return None
+        bodies = list(self.bodies[place.name])
+        bodies[place.number] = "\n".join(lines[place.start : place.end + grown])
+        moved = [
+            each._replace(definition=each.definition + grown, start=each.start + grown, end=each.end + grown)
+            for each in self.places[index + 1 :]
+        ]
+        places = (*self.places[:index], place._replace(end=place.end + grown), *moved)
+        return Outline(self.frame, {**self.bodies, place.name: tuple(bodies)}, lines, places)
+
+
+def _span_of_difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[int, int]:
+    """The first line that differs, and the line after the last one, in the old text."""
+    shorter = min(len(old), len(new))
+    first = next((line for line in range(shorter) if old[line] != new[line]), shorter)
+    last = next((line for line in range(1, shorter - first + 1) if old[-line] != new[-line]), shorter - first + 1)
+    return first, len(old) - last + 1
+
+
+def _is_one_function(lines: tuple[str, ...], place: Place) -> bool:
+    """Are these lines by themselves a function of that name, with a docstring only where the place has one?
+
+    If they are, the lines around them mean what they meant: nothing is left open at the end, neither a bracket nor a
+    string, and no line is indented less than the definition.
+    """
+    indented = lines[0][:1].isspace()
+    module = _parsed("\n".join((*(["if True:"] if indented else []), *lines, "")))
+    if module is None:
+        return False
+    statements = module.body
+    if indented:
+        (block,) = statements if len(statements) == 1 else (None,)
+        if not isinstance(block, ast.If) or block.orelse:
+            return False
+        statements = block.body
+    function = statements[0]
+    if len(statements) != 1 or not isinstance(function, Definition) or function.name != place.name.split(".")[-1]:
+        return False
+    return documented(function) == place.documented
+
+
+def outline_of_edit(source: str, other: Outline | None) -> Outline | None:
+    """As `text_outline`; quickly, where the text is an edit of the other in a single body."""
+    edited = other.edited(source) if other is not None else None
+    return edited or text_outline(source)
+
+
+@lru_cache(maxsize=64)
+def text_outline(source: str) -> Outline | None:
+    """The file's outline as text; None where it is no Python, or two functions share a line."""
+    module = None if "\r" in source else _parsed(source)
+    if module is None:
+        return None
+    lines = source.split("\n")
+    frame: list[str] = []
+    bodies: dict[str, tuple[str, ...]] = {}
+    places: list[Place] = []
+    kept_to = 0
+    for name, function in sorted(_outermost(module, ""), key=lambda found: found[1].lineno):
+        statements = function.body[documented(function) :]
+        first, last = function.body[0].lineno, function.body[-1].end_lineno or 0
+        if first <= kept_to:
+            return None
+        if not statements or lines[first - 1][: function.body[0].col_offset].strip():
+            continue  # no lines of its own, as an overload has it: it stays in the frame
+        start = statements[0].lineno - 1
+        frame += lines[kept_to:start]
+        places.append(Place(name, len(bodies.get(name, ())), documented(function), function.lineno - 1, start, last))
+        bodies[name] = (*bodies.get(name, ()), "\n".join(lines[start:last]))
+        kept_to = last
+    return Outline("\n".join((*frame, *lines[kept_to:])), bodies, tuple(lines), tuple(places))
+
+
+@lru_cache(maxsize=128)
+def syntax_outline(source: str) -> Outline | None:
+    """The file's outline as syntax, in which positions and comments play no part; None where it is no Python."""
+    module = _parsed(source)
+    if module is None:
+        return None
+    bodies: dict[str, tuple[str, ...]] = {}
+    try:
+        for name, function in _outermost(module, ""):
+            start = documented(function)
+            body = ast.dump(ast.Module(function.body[start:], []))
+            bodies[name] = (*bodies.get(name, ()), body)
+            function.body = function.body[:start]
+        return Outline(ast.dump(module), bodies)
+    except RecursionError:
+        return None
+
+
+def documented(function: Definition) -> int:
+    """1 if the function's body begins with a docstring, else 0."""
+    return int(ast.get_docstring(function, clean=False) is not None)
+
+
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return parse_tree(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _outermost(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:
+    """Functions that lie in no other function, with their qualified names."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Definition):
+            yield prefix + child.name, child
+        elif isinstance(child, ast.ClassDef):
+            yield from _outermost(child, f"{prefix}{child.name}.")
+        else:
+            yield from _outermost(child, prefix)

@@ -1,0 +1,86 @@
+"""The outline of an edited text is the one that parsing all of it gives."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.datasets.mutations import mutants
+from regrade.evaluators import outlines
+from regrade.evaluators.outlines import text_outline
+
+FOLDER = Path(outlines.__file__).parent
+SOURCES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+LINES = [
+    "    return 1", "return 1", "        pass", "    '''A docstring.'''", '    """', "    (", "    )", "    x = [", "  y = 1",
+    "    # a comment", "# a comment", "", "    else:", "else:", "    if x:", "def f():", "    def f():", "class C:",
+    "    @decorator", "\tz = 1", "    x = 1 \\", "    x = '''", "'''", "        return 'a'; b = 2", "\f", "    async def f():",
+    "    yield", "    pass\r", "    x = f'{(", "if True:",
+]  # fmt: skip
+
+
+def check_edit(before: str, after: str) -> bool:
+    """The short way says what parsing says, or nothing. Did it say something?"""
+    known = text_outline(before)
+    edited = known.edited(after) if known is not None else None
+    if edited is None:
+        return False
+    whole = text_outline(after)
+    assert whole is not None
+    assert edited.frame == whole.frame
+    assert edited.bodies == whole.bodies
+    assert edited.places == whole.places
+    return True
+
+
+@pytest.mark.parametrize("name", ["scorer.py", "baseline.py", "workspaces.py"])
+def test_an_edit_of_one_body_is_seen_without_parsing_the_file(name):
+    text = SOURCES[name]
+    known = text_outline(text)
+    for mutant in islice(mutants(text, name, seed=0), 10):
+        whole = text_outline(mutant.source)
+        in_one_body = known is not None and whole is not None and len(known.differing(whole) or ()) == 1
+        assert check_edit(text, mutant.source) == in_one_body
+
+
+@given(st.sampled_from(sorted(SOURCES)), st.integers(0, 2**32), st.data())
+def test_any_edit_of_lines_is_seen_as_parsing_sees_it(name, seed, data):
+    lines = SOURCES[name].split("\n")
+    draw = random.Random(seed)
+    at = draw.randrange(len(lines))
+    new = data.draw(st.lists(st.sampled_from(LINES), max_size=3))
+    after = "\n".join([*lines[:at], *new, *lines[at + draw.randrange(3) :]])
+    check_edit(SOURCES[name], after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    return 1\n", "    return 1\nx = 2\n"),
+        ("    return 1\n", "    '''Now documented.'''\n    return 1\n"),
+        ("    return 1\n", "    return (1\n"),
+        ("    return 1\n", "    return 1\ndef g():\n    return 1\n"),
+        ("    return 1\n", "    return 1 \\\n"),
+        ("    return 1\n", "    return '''\n"),
+    ],
+)
+def test_what_leaves_the_function_is_no_edit_of_it(old, new):
+    before = f"def f(a):\n{old}\n\ndef h():\n    return 3\n"
+    known = text_outline(before)
+    assert known is not None
+    assert known.edited(before.replace(old, new, 1)) is None
+
+
+def test_a_chain_of_edits_keeps_the_places():
+    text = "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n        return 2\n\n\ndef h():\n    return 3\n"
+    outline = text_outline(text)
+    for old, new in (("return 1", "x = 1\n        return x"), ("return 3", "return 4"), ("return 2", "return (\n 5)")):
+        text = text.replace(old, new)
+        assert outline is not None
+        outline = outline.edited(text)
+        assert outline == text_outline(text)
