@@ -120,9 +120,10 @@ def code_version() -> str:
     whole = hashlib.sha256()
     here = Path(__file__).parent
     files = [*here.glob("static/**/*.py"), *here.glob("inside/*.py")]
-    files += [
-        here / f"{name}.py" for name in ("executions", "building", "selection", "workspaces", "probes", "serialisation")
-    ]
+    names = (
+        "baseline", "executions", "building", "selection", "outlines", "workspaces", "probes", "serialisation"
+    )  # fmt: skip
+    files += [here / f"{name}.py" for name in names]
     for path in sorted(files):
         whole.update(path.name.encode() + path.read_bytes())
     for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):
