@@ -1,15 +1,18 @@
 """What scoring costs beside the tests: a hit in the evidence store, a Ray cluster, and memory over many scorings.
 
-    python benchmarks/overheads.py --scorings 10000        # a quarter of an hour on two cores
+    python benchmarks/overheads.py --scorings 10000        # half an hour on two cores
 
 Ray's share is measured where nothing runs: the nodes know all evidence, and the driver has to fetch it. Memory is what
-the scorer's process and the largest of its workers hold; each of the scorings is of another patch.
+the scorer's process and the largest of its workers hold; each of the scorings is of another patch. The model of
+docs/scoring.md says that n workers score n / c patches a second, where c is the CPU seconds that one costs; what it
+says is printed beside what is measured. CPU seconds are those of the whole machine: let nothing else run.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,13 +21,14 @@ from pathlib import Path
 
 import psutil
 from _latest import record
-from scoring import Job, package_jobs
+from scoring import Job, cpu_seconds, package_jobs
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.workspaces import prepare
 from regrade.rewards import default
+from regrade.rewards.evidence import TestRun
 
 AT_A_TIME = 500
 BEFORE_MEASURING = 1000
@@ -43,6 +47,7 @@ def main() -> None:
             figures["ray_ms"] = round(1000 * by_ray(jobs, folder), 3)
         for key, value in figures.items():
             print(f"{key:20} {value:8.3f} a patch", flush=True)
+        figures |= sizing(jobs, folder / "sizing")
         figures |= memory(chosen.scorings, folder / "memory")
     record("overheads", figures)
 
@@ -82,6 +87,24 @@ def by_ray(jobs: list[Job], folder: Path) -> float:
             return (wall - (time.perf_counter() - began)) / len(asked)
     finally:
         ray.shutdown()
+
+
+def sizing(jobs: list[Job], folder: Path) -> dict[str, float]:
+    """Patches a second by one worker and by one a core: measured, and as the model says."""
+    figures = {}
+    for workers in sorted({1, os.cpu_count() or 1}):
+        cache = folder / str(workers)
+        with Scorer(workers=workers, cache=cache) as scorer:
+            scorer.gather(
+                [(task, Patch("")) for task in {task.base.root: task for task, _ in jobs}.values()], [TestRun]
+            )
+            used, began = cpu_seconds(), time.perf_counter()
+            scorer.gather(jobs, [TestRun])
+            measured = len(jobs) / (time.perf_counter() - began)
+            predicted = workers * len(jobs) / (cpu_seconds() - used)
+        print(f"{workers} workers           {measured:8.3f} patches a second; by the model {predicted:.3f}", flush=True)
+        figures |= {f"per_second_{workers}": round(measured, 2), f"per_second_{workers}_model": round(predicted, 2)}
+    return figures
 
 
 def memory(count: int, cache: Path) -> dict[str, float]:

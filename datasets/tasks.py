@@ -149,6 +149,9 @@ class TestSuite:
     """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """`file::qualified.function` of functions executed while tests were imported or collected: all tests need them."""
+    seconds: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
+    """Test file -> seconds that its tests take at the base, and "" -> those that a run of all takes beside its tests;
+    None: unknown."""
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,14 @@ class Baseline:
     """Functions executed on import or collection (see `TestSuite.imported`)."""
     seconds: float
     """Wall time of the slowest run."""
+    file_seconds: Mapping[str, float]
+    """See `TestSuite.seconds`; of the slowest run."""
     collection_errors: Mapping[str, str]
     """File -> why its tests could not be collected."""
 
     def applied_to(self, suite: TestSuite) -> TestSuite:
         """The suite with what was measured."""
-        return replace(suite, reach=self.reach, imported=self.imported)
+        return replace(suite, reach=self.reach, imported=self.imported, seconds=self.file_seconds)
 
 
 def baseline(
@@ -153,11 +155,7 @@ def _measured_reach(bench: _Bench, tree: Tree, suite: TestSuite, shares: list[tu
 
 def _shares(tree: Tree, reply: Reply, count: int) -> list[tuple[str, ...]]:
     """The test files in up to `count` shares that take about as long; one, without names, where they take little."""
-    seconds: dict[str, float] = {}
-    for record in reply.records:
-        if record[0] == "test" and len(record) == 5:
-            path = str(record[1]).split("::")[0]
-            seconds[path] = seconds.get(path, 0.0) + float(record[3])
+    seconds = _file_seconds(reply)
     if sum(seconds.values()) < SHORT_SECONDS or any(not (tree.root / path).is_file() for path in seconds):
         return [()]
     shares: list[list[str]] = [[] for _ in range(min(count, len(seconds)))]
@@ -167,6 +165,16 @@ def _shares(tree: Tree, reply: Reply, count: int) -> list[tuple[str, ...]]:
         shares[least].append(path)
         loads[least] += took
     return [tuple(share) for share in shares]
+
+
+def _file_seconds(reply: Reply) -> dict[str, float]:
+    """Test file -> seconds that its tests took."""
+    seconds: dict[str, float] = {}
+    for record in reply.records:
+        if record[0] == "test" and len(record) == 5:
+            path = str(record[1]).split("::")[0]
+            seconds[path] = seconds.get(path, 0.0) + float(record[3])
+    return {path: round(took, 3) for path, took in seconds.items()}
 
 
 class UnusableOptions(UserError):
@@ -197,6 +205,7 @@ def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> B
     stable = [test for test in tests if passes[test] == len(replies) and not names_its_moment(test, today)]
     kept = set(stable)
     reach, imported = _reach(measured, tests, suite)
+    slowest = max(replies, key=lambda reply: reply.seconds)
     return Baseline(
         stable=tuple(stable),
         flaky=tuple(test for test in tests if passes[test] and test not in kept),
@@ -204,7 +213,8 @@ def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> B
         outcomes=outcomes[-1],
         reach=reach,
         imported=imported,
-        seconds=max(reply.seconds for reply in replies),
+        seconds=slowest.seconds,
+        file_seconds={**_file_seconds(slowest), "": max(0.0, slowest.seconds - sum(_file_seconds(slowest).values()))},
         collection_errors=collection_errors(replies[-1]),
     )
 

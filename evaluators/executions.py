@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.selection import selected_tests
@@ -13,6 +13,8 @@ from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
 LONGEST_DETAIL = 500
+SHORTEST_LIMIT, SLACK = 10.0, 5.0
+"""Tests may take `SLACK` times as long as they take without the patch, and at least `SHORTEST_LIMIT` seconds."""
 FINISHED = (0, 1, 5)
 """Exit statuses of pytest that mean that the session ran to its end: all passed, some failed, no tests."""
 PASSED = TestOutcome(TestStatus.PASSED)
@@ -196,8 +198,18 @@ def _run(
     files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
-    request = Request(task.suite, task.limits, paths=there or files, select=wanted, cold=cold)
+    limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
+    request = Request(task.suite, limits, paths=there or files, select=wanted, cold=cold)
     return worker.run(workspace.after, request, preparation)
+
+
+def wall_seconds(task: Task, wanted: frozenset[str]) -> float:
+    """The limit for some of the tests: a patch that never ends is not waited for as long as for the whole suite."""
+    seconds = task.suite.seconds
+    files = ("", *test_files((*task.fail_to_pass, *task.pass_to_pass), wanted))
+    if seconds is None or any(path not in seconds for path in files):
+        return task.limits.wall_seconds
+    return min(task.limits.wall_seconds, max(SHORTEST_LIMIT, SLACK * sum(seconds[path] for path in files)))
 
 
 def _exists(workspace: Workspace, path: str) -> bool:
@@ -213,7 +225,7 @@ test_files.__test__ = False  # type: ignore[attr-defined]  # not a test
 
 
 def _evidence(task: Task, reply: Reply, wanted: frozenset[str], scope: str) -> TestRun:
-    end, detail = ending(reply, task.limits.wall_seconds)
+    end, detail = ending(reply, wall_seconds(task, wanted))
     found = statuses(reply)
     uncollected = collection_errors(reply)
     outcomes = {}

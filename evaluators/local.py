@@ -17,6 +17,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators import environments, serialisation
 from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
+from regrade.evaluators.executions import SHORTEST_LIMIT, SLACK
 from regrade.evaluators.probes import code_version
 from regrade.evaluators.sandboxes import Sandbox, choose
 from regrade.evaluators.static.languages import is_test
@@ -51,8 +52,6 @@ NEVER_LOADED = frozenset(
     }
 )
 """pytest plugins that spread, reorder, repeat or measure tests: a verdict needs none of them."""
-SHORTEST_LIMIT, SLACK = 10.0, 5.0
-"""A candidate may take `SLACK` times as long as the unpatched suite, and at least `SHORTEST_LIMIT` seconds."""
 
 
 def local_task(
@@ -101,6 +100,11 @@ def local_task(
         tell(
             f"{len(failing)} of its tests fail as the repository stands and count for nothing: name those that the "
             f"patch is to mend with --fail-to-pass: {_named(failing)}"
+        )
+    if found.flaky:
+        tell(
+            f"{len(found.flaky)} of its tests pass in some runs only, or are named otherwise in each, and count for "
+            f"nothing: {_named(found.flaky)}"
         )
     guarded = tuple(test for test in found.stable if test not in wanted)
     if not wanted and not guarded:

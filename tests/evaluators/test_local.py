@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.evaluators.executions import wall_seconds
 from regrade.evaluators.local import local_task
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards.evidence import TestRun
+from regrade.rewards.evidence import End, TestRun
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_test_that_passes_already_is_a_mistake(repository, task, tmp_path):
 
 
 def test_without_any_test_that_passes_there_is_nothing_to_judge_by(write_files, tmp_path):
-    tree = write_files({"code.py": "x = 1\n", "test_it.py": "import code\ndef test_x(): assert code.x == 2\n"})
+    tree = write_files({"subject.py": "x = 1\n", "test_it.py": "import code\ndef test_x(): assert code.x == 2\n"})
     with pytest.raises(UserError, match=r"none of the 1 tests of the repository passes .* --fail-to-pass"):
         make(tree.root, cache=tmp_path / "cache")
     made, _ = make(tree.root, "test_it.py", cache=tmp_path / "cache")
@@ -67,9 +69,9 @@ def test_without_any_test_that_passes_there_is_nothing_to_judge_by(write_files, 
 
 
 def test_pipes_and_sockets_are_no_part_of_the_tree(write_files):
-    tree = write_files({"code.py": "x = 1\n"})
+    tree = write_files({"subject.py": "x = 1\n"})
     os.mkfifo(tree.root / "pipe")
-    assert tree.paths() == ["code.py"]
+    assert tree.paths() == ["subject.py"]
     assert tree.digest == type(tree)(tree.root).digest
 
 
@@ -118,3 +120,35 @@ def test_tests_that_never_end_are_a_mistake_that_names_the_limit(tmp_path):
     (tmp_path / "test_it.py").write_text("import time\ndef test_it(): time.sleep(60)\n")
     with pytest.raises(UserError, match=r"stopped after 2 s; give them longer with --time-limit SECONDS"):
         local_task(tmp_path, runs=1, cache=tmp_path / "cache", time_limit=2.0)
+
+
+def test_flaky_tests_are_named_and_count_for_nothing(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\ndef test_stable(): pass\n"
+        "@pytest.mark.parametrize('seed', range(9))\n"
+        "def test_flaky(seed): assert int.from_bytes(os.urandom(1), 'big') % 2\n"
+    )
+    told = []
+    task = local_task(tmp_path, runs=4, cache=tmp_path / "cache", tell=told.append)
+    (remark,) = [line for line in told if "pass in some runs only" in line]
+    assert "'test_it.py::test_flaky[" in remark
+    assert "test_it.py::test_stable" in task.pass_to_pass
+
+
+def test_a_patch_that_never_ends_is_given_the_time_of_the_tests_that_it_reaches(tmp_path):
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "subject.py").write_text("def quick():\n    return 1\n\n\ndef other():\n    return 2\n")
+    (repo / "test_quick.py").write_text("import subject\ndef test_q(): assert subject.quick() == 1\n")
+    (repo / "test_long.py").write_text("import time\ndef test_long(): time.sleep(4)\n")
+    task = local_task(repo, runs=1, cache=tmp_path / "cache")
+    assert task.limits.wall_seconds >= 20
+    assert wall_seconds(task, frozenset({"test_quick.py::test_q"})) == 10
+    assert wall_seconds(task, frozenset(task.pass_to_pass)) == pytest.approx(task.limits.wall_seconds, abs=0.1)
+    hangs = Patch.between(
+        {"subject.py": task.base.read("subject.py")},
+        {"subject.py": task.base.read("subject.py").replace("return 1", "while True: pass")},
+    )
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        run = scorer.gather([(task, hangs)], [TestRun])[0].records[TestRun]
+    assert (run.end, run.detail) == (End.TIMEOUT, "stopped after 10 s")
