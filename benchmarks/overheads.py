@@ -37,18 +37,22 @@ BEFORE_MEASURING = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scorings", type=int, default=2000, help="for the figures of memory")
+    parser.add_argument("--scorings", type=int, default=2000, help="for the figures of memory; 0: not measured")
+    parser.add_argument("--memory", action="store_true", help="nothing but memory, which may be measured beside others")
     chosen = parser.parse_args()
     jobs = list(package_jobs(200))
     with tempfile.TemporaryDirectory(prefix="regrade-bench-") as name:
         folder = Path(name)
+        if chosen.scorings:
+            record("memory", memory(chosen.scorings, folder / "memory"))
+        if chosen.memory:
+            return
         figures = {"hit_ms": round(1000 * hit(jobs, folder / "local"), 3)}
         if importlib.util.find_spec("ray") is not None:
             figures["ray_ms"] = round(1000 * by_ray(jobs, folder), 3)
         for key, value in figures.items():
             print(f"{key:20} {value:8.3f} a patch", flush=True)
         figures |= sizing(jobs, folder / "sizing")
-        figures |= memory(chosen.scorings, folder / "memory")
     record("overheads", figures)
 
 

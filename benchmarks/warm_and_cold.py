@@ -36,11 +36,9 @@ def main() -> None:
     warnings.simplefilter("ignore")  # that the plain process is no boundary is known here
     jobs = list(package_jobs(chosen.patches))
     print(f"{'sandbox':12} {'patches':>8} {'tests':>9} {'warm':>8} {'whole suite':>12} {'cold':>8} {'differences':>12}")
-    figures = {}
     for sandbox in chosen.sandboxes:
         with tempfile.TemporaryDirectory(prefix="regrade-bench-") as folder:
-            figures[sandbox] = compare(jobs, sandbox, Path(folder))
-    record("warm_and_cold", figures)
+            record(f"warm_and_cold_{sandbox}", compare(jobs, sandbox, Path(folder)))
 
 
 def compare(jobs: Sequence[Job], sandbox: str, folder: Path) -> dict[str, float]:
