@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -96,7 +97,12 @@ def main() -> None:
     if set(sys.argv[1:2]) & MODEL_VERBS and not {"-h", "--help"} & set(sys.argv):
         with_large_pages()
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _warn
     sys.exit(app())
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"regrade: {message}", file=sys.stderr)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

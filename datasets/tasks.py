@@ -150,8 +150,8 @@ class TestSuite:
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """`file::qualified.function` of functions executed while tests were imported or collected: all tests need them."""
     seconds: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
-    """Test file -> seconds that its tests take at the base, and "" -> those that a run of all takes beside its tests;
-    None: unknown."""
+    """Test file -> seconds that its tests take at the base, and "" -> those that a run of all takes beside its tests,
+    and those of the longest test, which may have made what others use; None: unknown."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ def baseline(
         with bench.worker("runs") as worker:
             replies = []
             for number in range(runs):
-                replies.append(_checked(worker.run(tree, Request(suite, limits), Preparation(BYTECODE)), limits))
+                reply = worker.run(tree, Request(suite, limits), Preparation(BYTECODE))
+                replies.append(_checked(reply, limits, bench.python))
                 if progress:
                     progress(number + 1, runs + 1)
         measured = _measured_reach(bench, tree, suite, _shares(tree, replies[-1], workers or os.cpu_count() or 1))
@@ -167,6 +168,12 @@ def _shares(tree: Tree, reply: Reply, count: int) -> list[tuple[str, ...]]:
     return [tuple(share) for share in shares]
 
 
+def _other_seconds(reply: Reply) -> float:
+    """What a run takes beside its tests, and its longest test: a fixture that others use as well may be in its time."""
+    longest = max((float(record[3]) for record in reply.records if record[0] == "test" and len(record) == 5), default=0)
+    return max(0.0, reply.seconds - sum(_file_seconds(reply).values())) + longest
+
+
 def _file_seconds(reply: Reply) -> dict[str, float]:
     """Test file -> seconds that its tests took."""
     seconds: dict[str, float] = {}
@@ -181,19 +188,22 @@ class UnusableOptions(UserError):
     """pytest does not know one of the options that the repository's configuration gives it."""
 
 
-def _checked(reply: Reply, limits: Limits) -> Reply:
+def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     end, detail = ending(reply, limits.wall_seconds)
     if "unrecognized arguments" in detail:
         raise UnusableOptions(f"the tests can't be run with the options of the repository's configuration: {detail}")
     if end is End.TIMEOUT:
         raise UserError(
-            f"the tests can't be run as they are: they were {detail}; give them longer with --time-limit SECONDS"
+            f"the tests can't be run as they are: they were {detail}; give them longer with --time-limit SECONDS, or "
+            "skip those that never end"
         )
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run as they are ({end.value}): {detail}")
     if not statuses(reply):
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
-        raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}")
+        lacking = "ModuleNotFoundError" in reasons
+        advice = f" (tests run with {python}: install what they need in a virtual environment .venv beside them)"
+        raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}")
     return reply
 
 
@@ -214,7 +224,7 @@ def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> B
         reach=reach,
         imported=imported,
         seconds=slowest.seconds,
-        file_seconds={**_file_seconds(slowest), "": max(0.0, slowest.seconds - sum(_file_seconds(slowest).values()))},
+        file_seconds={**_file_seconds(slowest), "": _other_seconds(slowest)},
         collection_errors=collection_errors(replies[-1]),
     )
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.selection import selected_tests
+from regrade.evaluators.held_suites import HeldSuites
+from regrade.evaluators.outlines import Change
+from regrade.evaluators.selection import changes_of_pristine, selected_tests
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
 LONGEST_DETAIL = 500
-SHORTEST_LIMIT, SLACK = 10.0, 5.0
+SHORTEST_LIMIT, SLACK = 30.0, 5.0
 """Tests may take `SLACK` times as long as they take without the patch, and at least `SHORTEST_LIMIT` seconds."""
 FINISHED = (0, 1, 5)
 """Exit statuses of pytest that mean that the session ran to its end: all passed, some failed, no tests."""
@@ -41,6 +43,17 @@ class Executed:
     audit: Audit | None = None
 
 
+@dataclass(frozen=True)
+class Way:
+    """By what a candidate runs."""
+
+    worker: Worker
+    held: HeldSuites | None = None
+    changes: tuple[Change, ...] | None = None
+    """What differs from the pristine tree (see `Request.changes`)."""
+    preparation: Preparation = UNPREPARED
+
+
 def run_tests(
     worker: Worker,
     task: Task,
@@ -49,6 +62,7 @@ def run_tests(
     full: bool,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
+    held: HeldSuites | None = None,
 ) -> Executed:
     """Run the task's tests on the workspace.
 
@@ -56,6 +70,7 @@ def run_tests(
     `full` once FAIL_TO_PASS all pass and nothing is broken.
 
     Args:
+        held: suites that are held collected, for patches of function bodies.
         audit: run the rest whatever the selected tests say, to see what the selection missed. The evidence is then
             that of everything only if something was missed, so that an audit changes no verdict that was right.
 
@@ -64,15 +79,18 @@ def run_tests(
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     selected = selected_tests(task, workspace)
+    # Where nothing that the patch changes is executed on import, all that is imported is as it was.
+    changes = changes_of_pristine(task, workspace) if held is not None and selected is not None else None
+    way = Way(worker, held, changes, preparation)
     if selected is None:
         selected = everything
     rest = everything - selected
-    reply = _run(worker, task, workspace, selected, preparation)
+    reply = _run(way, task, workspace, selected)
     first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
     if not (rest and ended and (audit or (full and first.run.resolved))):
         return first
-    other = _run_the_rest(worker, task, workspace, rest, preparation)
+    other = _run_the_rest(way, task, workspace, rest)
     whole = Executed(_joined(task, first.run, other.run), first.cpu_seconds + other.cpu_seconds)
     if not audit:
         return whole
@@ -81,17 +99,15 @@ def run_tests(
     return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
 
 
-def _run_the_rest(
-    worker: Worker, task: Task, workspace: Workspace, rest: frozenset[str], preparation: Preparation
-) -> Executed:
-    reply = _run(worker, task, workspace, rest, preparation)
+def _run_the_rest(way: Way, task: Task, workspace: Workspace, rest: frozenset[str]) -> Executed:
+    reply = _run(way, task, workspace, rest)
     run = _evidence(task, reply, rest, "full")
     doubtful = frozenset(test for test in rest if run.outcomes[test].status is not TestStatus.PASSED)
     if not doubtful:
         return Executed(run, reply.cpu_seconds)
     # No test of the rest executes what changed, so the patch can hardly be why one fails: a clock on a busy machine
     # can. What fails twice counts.
-    again = _run(worker, task, workspace, doubtful, preparation)
+    again = _run(way, task, workspace, doubtful)
     return Executed(
         _confirmed(task, run, _evidence(task, again, doubtful, "full")), reply.cpu_seconds + again.cpu_seconds
     )
@@ -104,7 +120,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed
         SandboxError, OSError, WorkerDied: see `Worker.run`.
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
-    reply = _run(worker, task, workspace, everything, UNPREPARED, cold=True)
+    reply = _run(Way(worker), task, workspace, everything, cold=True)
     return Executed(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
@@ -186,21 +202,14 @@ def collection_errors(reply: Reply) -> dict[str, str]:
     return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
 
 
-def _run(
-    worker: Worker,
-    task: Task,
-    workspace: Workspace,
-    wanted: frozenset[str],
-    preparation: Preparation,
-    *,
-    cold: bool = False,
-) -> Reply:
+def _run(way: Way, task: Task, workspace: Workspace, wanted: frozenset[str], *, cold: bool = False) -> Reply:
     files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
     limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
-    request = Request(task.suite, limits, paths=there or files, select=wanted, cold=cold)
-    return worker.run(workspace.after, request, preparation)
+    request = Request(task.suite, limits, paths=there or files, select=wanted, changes=way.changes, cold=cold)
+    reply = None if way.held is None else way.held.run(task, workspace.after, request, way.preparation)
+    return way.worker.run(workspace.after, request, way.preparation) if reply is None else reply
 
 
 def wall_seconds(task: Task, wanted: frozenset[str]) -> float:

@@ -7,12 +7,16 @@ parsed in the body of a single function, that function alone is parsed.
 from __future__ import annotations
 
 import ast
+import re
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from regrade.datasets.syntax_trees import parse_tree
 
+CHECKED = "<checked>"
+warnings.filterwarnings("ignore", module=re.escape(CHECKED))  # of other people's code
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -33,6 +37,19 @@ class Place(NamedTuple):
     """The line after its last."""
 
 
+class Change(NamedTuple):
+    """One function before and after; lines count from 0."""
+
+    file: str
+    name: str
+    old_definition: int
+    """The line of its `def`."""
+    old_end: int
+    """The line after its last."""
+    definition: int
+    end: int
+
+
 class Outline(NamedTuple):
     """A file in two pieces."""
 
@@ -49,6 +66,17 @@ class Outline(NamedTuple):
         if self.frame != after.frame or self.bodies.keys() != after.bodies.keys():
             return None
         return {name for name, body in after.bodies.items() if self.bodies[name] != body}
+
+    def changes(self, after: Outline, file: str) -> list[Change] | None:
+        """The functions whose bodies differ, in the order of the file; None: something else differs too."""
+        same = [(each.name, each.number) for each in self.places] == [(each.name, each.number) for each in after.places]
+        if self.frame != after.frame or not same:
+            return None
+        return [
+            Change(file, old.name, old.definition, old.end, new.definition, new.end)
+            for old, new in zip(self.places, after.places, strict=True)
+            if self.bodies[old.name][old.number] != after.bodies[new.name][new.number]
+        ]
 
     def edited(self, source: str) -> Outline | None:
         """The outline of a text that differs from this one in one body; None where it may differ in more."""
@@ -81,7 +109,7 @@ def _span_of_difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[int
 
 
 def _is_one_function(lines: tuple[str, ...], place: Place) -> bool:
-    """Are these lines by themselves a function of that name, with a docstring only where the place has one?
+    """Are these lines by themselves a function of that name, whose body takes up just the lines that it should?
 
     If they are, the lines around them mean what they meant: nothing is left open at the end, neither a bracket nor a
     string, and no line is indented less than the definition.
@@ -99,7 +127,11 @@ def _is_one_function(lines: tuple[str, ...], place: Place) -> bool:
     function = statements[0]
     if len(statements) != 1 or not isinstance(function, Definition) or function.name != place.name.split(".")[-1]:
         return False
-    return documented(function) == place.documented
+    body = function.body[documented(function) :]
+    if documented(function) != place.documented or not body:
+        return False
+    start, end = body[0].lineno - 1 - indented, (body[-1].end_lineno or 0) - indented
+    return (start, end) == (place.start - place.definition, len(lines))
 
 
 def outline_of_edit(source: str, other: Outline | None) -> Outline | None:
@@ -128,6 +160,7 @@ def text_outline(source: str) -> Outline | None:
             continue  # no lines of its own, as an overload has it: it stays in the frame
         start = statements[0].lineno - 1
         frame += lines[kept_to:start]
+        frame.append(f"\0{name}")  # where a body was cut out: it may stand in no other function instead
         places.append(Place(name, len(bodies.get(name, ())), documented(function), function.lineno - 1, start, last))
         bodies[name] = (*bodies.get(name, ()), "\n".join(lines[start:last]))
         kept_to = last
@@ -159,6 +192,7 @@ def documented(function: Definition) -> int:
 
 def _parsed(source: str) -> ast.Module | None:
     try:
+        compile(source, CHECKED, "exec", dont_inherit=True)  # parsing accepts a `break` outside a loop
         return parse_tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

@@ -45,12 +45,22 @@ def prepare_suite(
     if suite.runner != "pytest":
         return UNPREPARED
     key = hashlib.sha256(f"{VERSION}{digest}{suite!r}".encode()).hexdigest()[:24]
-    made = folder / key / "preparation.json"
-    if not made.exists():
-        remove(folder / key)  # of an earlier version, or partly deleted
+    known = _known(folder / key)
+    if known is None:
+        remove(folder / key)  # of an earlier version, or damaged
         _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
-    known = json.loads(made.read_text())
-    return Preparation(**{**known, "modules": tuple(known["modules"])})
+        known = _known(folder / key)
+    if known is None:
+        raise OSError(f"what was just written to {folder / key} can't be read")
+    return known
+
+
+def _known(folder: Path) -> Preparation | None:
+    try:
+        known = json.loads((folder / "preparation.json").read_text())
+        return Preparation(**{**known, "modules": tuple(known["modules"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _fill(

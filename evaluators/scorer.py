@@ -24,6 +24,7 @@ from regrade.evaluators import sandboxes
 from regrade.evaluators.building import Builder
 from regrade.evaluators.environments import installed_packages, runner_identity, toolchain
 from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
+from regrade.evaluators.held_suites import HeldSuites
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import (
@@ -136,7 +137,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
         if not self.sandbox.isolated:
             warnings.warn("the plain process is no security boundary: score only patches that you trust", stacklevel=2)
-        self._cache = usable(cache or default_cache())
+        if workers is not None and workers < 1:
+            raise UserError(f"workers={workers}: give 1 or more")
+        self._cache = usable(Path(cache) if cache else default_cache())
         self._static = {**STATIC, **(probes or {})}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(self._cache / "evidence.sqlite")
@@ -265,6 +268,8 @@ class Scorer(AbstractContextManager["Scorer"]):
             self._count_up(wall_seconds=time.monotonic() - started)
 
     def _check(self, needs: Collection[type]) -> None:
+        if self._stopping:
+            raise UserError("this Scorer is closed: make another one, and score inside its `with` block")
         for kind in needs:
             if kind is Prediction and kind not in self._static:
                 raise UserError("the reward asks a reward model: name the folder of one with --reward-model")
@@ -419,7 +424,15 @@ class Scorer(AbstractContextManager["Scorer"]):
         else:
             audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
             preparation = self._preparation(work.task)
-            done = run_tests(worker, work.task, workspace, full=full, preparation=preparation, audit=audit)
+            done = run_tests(
+                worker,
+                work.task,
+                workspace,
+                full=full,
+                preparation=preparation,
+                audit=audit,
+                held=self._held_suites(),
+            )
         self._count_up(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
             self._count_up(audited=1, caught=done.audit.caught, missed=done.audit.missed)
@@ -444,15 +457,33 @@ class Scorer(AbstractContextManager["Scorer"]):
             return worker
         if held is not None:
             held[1].close()
+        worker = self._new_worker(task)
+        self._local.held = (wanted, worker)
+        return worker
+
+    def _held_suites(self) -> HeldSuites:
+        """This thread's."""
+        if not hasattr(self._local, "suites"):
+            self._local.suites = HeldSuites(self._new_worker)
+        suites: HeldSuites = self._local.suites
+        return suites
+
+    def _new_worker(self, task: Task) -> Worker:
+        python = self._environments.python(task.requirements)
         with self._lock:
             scratch = self._scratch / f"worker-{len(self._workers)}"
             scratch.mkdir()
             bytecode = self._bytecode_folder(python)
             worker = Worker(
-                self.sandbox, python, scratch, bytecode, limits=task.limits, packages=packages, tools=wanted[2]
+                self.sandbox,
+                python,
+                scratch,
+                bytecode,
+                limits=task.limits,
+                packages=installed_packages(task.suite, task.base.root),
+                tools=toolchain(task.suite.runner),
             )
             self._workers.append(worker)
-        self._local.held = (wanted, worker)
         return worker
 
     def _bytecode_folder(self, python: Path) -> Path:

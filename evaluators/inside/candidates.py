@@ -44,13 +44,13 @@ def import_early(modules: Iterable[str]) -> None:
 
 
 def confine(request: dict[str, Any], user: int) -> None:
-    """Own session, own user, limits, and the tree as the place to work in."""
+    """Own session, own user, limits, and the tree as the place to work in, unless it is that already."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     drop_rights(user)
     _limit(request["limits"], foreign=request["runner"] != "pytest")
-    _settle(request)
-    _forget_programs()
+    if request["changes"] is None:
+        settle(request)
 
 
 def drop_rights(user: int) -> None:
@@ -73,7 +73,7 @@ def _limit(limits: dict[str, Any], *, foreign: bool) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
-def _settle(request: dict[str, Any]) -> None:
+def settle(request: dict[str, Any]) -> None:
     """Make the tree the working directory and its folders the first on sys.path, for subprocesses as well."""
     root = request["root"]
     folders = [os.path.normpath(f"{root}/{folder}") for folder in request["python_path"]]
@@ -88,6 +88,7 @@ def _settle(request: dict[str, Any]) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     importlib.invalidate_caches()
     _forget_shadowed(folders)
+    _forget_programs()
 
 
 def _forget_shadowed(folders: list[str]) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside import candidates, cleaning, watching
+from regrade.evaluators.inside.collected import CollectedSession
 from regrade.evaluators.inside.sessions import PreparedSessions
 
 Request = dict[str, Any]
@@ -64,7 +65,7 @@ class Worker:
     """Holds the channels; forks, watches and reports."""
 
     def __init__(self, candidate_user: int, alone: bool) -> None:
-        self._user = candidate_user
+        self.user = candidate_user
         self._alone = alone
         # Away from descriptors 0 to 2, which candidates write to.
         self._requests, self._answers = os.dup(0), os.dup(1)
@@ -78,10 +79,14 @@ class Worker:
 
     def serve(self) -> None:
         self._original = cleaning.entries() if self._alone else set()
-        self._answer({"event": "ready", "python": sys.version.split()[0]})
+        self.tell({"event": "ready", "python": sys.version.split()[0]})
         request = self.next_request()
         while request is not None:
             candidates.import_early(request["early"])
+            if request["kind"] == "collect":
+                CollectedSession(self, request).serve()
+                request = self.next_request()
+                continue
             request = self._sessions.serve(request) if self._sessions.fits(request) else self._serve_plainly(request)
 
     def next_request(self) -> Request | None:
@@ -105,11 +110,11 @@ class Worker:
             child = os.fork()
             if child == 0:
                 return self._become_candidate(request, results)
-            self._answer({"event": "forked"})
+            self.tell({"event": "forked"})
             end = watching.watch(child, self._requests, request, alone=self._alone)
             watching.kill_rest(child, alone=self._alone)
-            clean = cleaning.clean(self._user, self._original) if self._alone else True
-            self._answer(
+            clean = cleaning.clean(self.user, self._original) if self._alone else True
+            self.tell(
                 {
                     "event": "done",
                     "status": end.status,
@@ -141,14 +146,18 @@ class Worker:
             candidates.writing(results, line)
 
         try:
-            candidates.confine(request, self._user)
+            candidates.confine(request, self.user)
             if request["cold"]:
                 candidates.start_anew(request, results)
         except BaseException as error:
             candidates.leave(write, error)
         return write
 
-    def _answer(self, message: dict[str, Any]) -> None:
+    def is_empty(self) -> bool:
+        """Do the folders that candidates share hold what they held at the start?"""
+        return not self._alone or cleaning.entries() == self._original
+
+    def tell(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"
         while data:
             data = data[os.write(self._answers, data) :]

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.patches import Patch
 from regrade.evaluators.executions import wall_seconds
 from regrade.evaluators.local import local_task
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards.evidence import End, TestRun
+from regrade.rewards.evidence import TestRun
 
 
 @pytest.fixture
@@ -135,20 +134,14 @@ def test_flaky_tests_are_named_and_count_for_nothing(tmp_path):
     assert "test_it.py::test_stable" in task.pass_to_pass
 
 
-def test_a_patch_that_never_ends_is_given_the_time_of_the_tests_that_it_reaches(tmp_path):
+def test_the_time_of_a_patch_is_that_of_the_tests_that_it_reaches(tmp_path):
     repo = tmp_path / "repo"
     repo.mkdir()
-    (repo / "subject.py").write_text("def quick():\n    return 1\n\n\ndef other():\n    return 2\n")
-    (repo / "test_quick.py").write_text("import subject\ndef test_q(): assert subject.quick() == 1\n")
-    (repo / "test_long.py").write_text("import time\ndef test_long(): time.sleep(4)\n")
+    (repo / "test_quick.py").write_text("def test_quick(): pass\n")
+    for name in ("one", "two"):
+        (repo / f"test_{name}.py").write_text(f"import time\ndef test_{name}(): time.sleep(4)\n")
     task = local_task(repo, runs=1, cache=tmp_path / "cache")
-    assert task.limits.wall_seconds >= 20
-    assert wall_seconds(task, frozenset({"test_quick.py::test_q"})) == 10
-    assert wall_seconds(task, frozenset(task.pass_to_pass)) == pytest.approx(task.limits.wall_seconds, abs=0.1)
-    hangs = Patch.between(
-        {"subject.py": task.base.read("subject.py")},
-        {"subject.py": task.base.read("subject.py").replace("return 1", "while True: pass")},
-    )
-    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        run = scorer.gather([(task, hangs)], [TestRun])[0].records[TestRun]
-    assert (run.end, run.detail) == (End.TIMEOUT, "stopped after 10 s")
+    assert wall_seconds(task, frozenset(task.pass_to_pass)) == task.limits.wall_seconds >= 40
+    # Five times the longest test, as that may have made what others use too, would be less.
+    assert wall_seconds(task, frozenset({"test_quick.py::test_quick"})) == 30
+    assert 40 <= wall_seconds(task, frozenset({"test_one.py::test_one"})) <= task.limits.wall_seconds

@@ -50,6 +50,7 @@ def test_a_comment_reaches_no_test_but_fail_to_pass_always_runs(measured, edit):
         ("product += a", "product -= a"),
         ("def add", "def added"),
         ("return a - b", "return a -"),
+        ("return a - b", "break"),
         ("return a - b", "return a - b\n\n\ndef more():\n    pass"),
     ],
     ids=[
@@ -61,6 +62,7 @@ def test_a_comment_reaches_no_test_but_fail_to_pass_always_runs(measured, edit):
         "imported",
         "name",
         "syntax",
+        "no loop",
         "new function",
     ],
 )
