@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workers import Preparation, Reply, Request, Worker
+from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied
 
 WORTH_IT = 3
 """To collect a whole suite costs as much as some candidates: it is done for the third one."""
@@ -45,7 +45,12 @@ class HeldSuites:
             suite.worker = self._make_worker(task)
         if not suite.worker.is_holding:
             pristine = replace(task.base, replaced={}, known={})
-            suite.problem = suite.worker.hold(pristine, task.suite, task.limits, preparation)
+            try:
+                suite.problem = suite.worker.hold(pristine, task.suite, task.limits, preparation)
+            except WorkerDied as error:
+                if error.killed:
+                    raise
+                suite.problem = str(error)  # a suite that can't be collected whole is none of the patch's doing
             if suite.problem:
                 return None
         return suite.worker.run_held(tree, request, preparation)
