@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,9 @@ IGNORED_DIRECTORIES = frozenset(
         ".eggs",
     }
 )
+EXECUTABLE, QUOTED = "x", "q"
+"""What stands before a digest in the list of a tree's files. No digit of one, so that a file which is neither
+executable nor oddly named has the line that it always had."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Tree:
     removed: frozenset[str] = frozenset()
     """Repository-relative paths of files in `root` that this state lacks."""
     known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Path -> SHA-256 of each file of `root`, filled on first use. Trees made from one another share it, so that
-    thousands of tasks of one package read its files once."""
+    """Path -> SHA-256 of each file of `root`, with EXECUTABLE before it where the file is that; filled on first use.
+    Trees made from one another share it, so that thousands of tasks of one package read its files once."""
 
     def paths(self) -> list[str]:
         """Sorted repository-relative paths of all plain files, less version control and caches."""
@@ -75,14 +79,35 @@ class Tree:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every path and the SHA-256 of its content."""
+        """SHA-256 over every path, the SHA-256 of its content, and whether it is executable."""
         if not self.known:
-            pristine = {path: (self.root / path).read_bytes() for path in Tree(self.root).paths()}
-            # At once, so that another thread never sees half of it.
-            self.known.update({path: hashlib.sha256(content).hexdigest() for path, content in pristine.items()})
-        contents = self.known | {path: _sha256(self.replaced[path]) for path in self.replaced}
-        listing = "".join(f"{contents[path]} {path}\n" for path in sorted(contents.keys() - self.removed))
-        return _sha256(listing)
+            pristine = {path: _mark(self.root / path) for path in Tree(self.root).paths()}
+            self.known.update(pristine)  # at once, so that another thread never sees half of it
+        marks = self.known | {path: self._mark_of_replaced(path) for path in self.replaced}
+        return _sha256("".join(_line(path, marks[path]) for path in sorted(marks.keys() - self.removed)))
+
+    def _mark_of_replaced(self, path: str) -> str:
+        """A file that is written over keeps its mode, as in a workspace."""
+        known = self.known.get(path)
+        is_executable = _is_executable(self.root / path) if known is None else known.startswith(EXECUTABLE)
+        return (EXECUTABLE if is_executable else "") + _sha256(self.replaced[path])
+
+
+def _mark(path: Path) -> str:
+    return (EXECUTABLE if _is_executable(path) else "") + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _line(path: str, mark: str) -> str:
+    """No two lists of files have the same lines: a name that could end one is quoted, after a mark of its own."""
+    return f"{QUOTED}{mark} {json.dumps(path)}\n" if "\n" in path else f"{mark} {path}\n"
+
+
+def _is_executable(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a new file
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
 
 
 def _is_plain_file(path: Path) -> bool:
@@ -146,9 +171,12 @@ class TestSuite:
     runner: str = "pytest"
     """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
-    """`file::qualified.function` -> ids of the tests that execute it, measured once on the base; None: unknown."""
+    """`file::qualified.function` -> ids of the tests that execute it, and file -> those that read it as text; measured
+    once on the base; None: unknown."""
     imported: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """`file::qualified.function` of functions executed while tests were imported or collected: all tests need them."""
+    """Functions executed, and files read as text, while tests were imported or collected: all tests need them."""
+    companions: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Test -> the file without whose other tests it does not pass; empty: it needs the whole suite."""
     seconds: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Test file -> seconds that its tests take at the base, and "" -> those that a run of all takes beside its tests,
     and those of the longest test, which may have made what others use; None: unknown."""
