@@ -7,6 +7,7 @@ import json
 import marshal
 import threading
 from pathlib import Path
+from typing import Any
 
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments
@@ -39,12 +40,12 @@ class Environments:
 
 
 class Digests:
-    """Digests of what is a task's own and, found out once, of what tasks share: pristine folders, measures of reach."""
+    """Digests of what is a task's own and, found out once, of what tasks share: pristine folders, what was measured."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._roots: dict[Path, str] = {}
-        self._reaches: dict[tuple[int, frozenset[str]], tuple[TestSuite, str]] = {}
+        self._reaches: dict[tuple[int, frozenset[str], int], tuple[TestSuite, str]] = {}
 
     def of_task(self, task: Task) -> str:
         """Of the files that its base changes, and of the ids of its tests."""
@@ -65,12 +66,17 @@ class Digests:
             return self._roots[root]
 
     def of_reach(self, suite: TestSuite) -> str:
-        if suite.reach is None:
+        """Of all that was measured of a suite: which tests reach what, and the seconds that limits are made of."""
+        if suite.reach is None and suite.seconds is None and not suite.imported:
             return ""
-        key = (id(suite.reach), suite.imported)
+        key = (id(suite.reach), suite.imported, id(suite.seconds))
         with self._lock:
             if key not in self._reaches:
-                content = json.dumps([sorted(suite.reach.items()), sorted(suite.imported)])
                 # The suite is held, so that no other mapping gets the same id.
-                self._reaches[key] = (suite, key_of([content]).hex())
+                self._reaches[key] = (suite, key_of([json.dumps(_measures(suite))]).hex())
             return self._reaches[key][1]
+
+
+def _measures(suite: TestSuite) -> list[Any]:
+    reach, seconds = (None if found is None else sorted(found.items()) for found in (suite.reach, suite.seconds))
+    return [reach, sorted(suite.imported), seconds]
