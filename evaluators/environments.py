@@ -16,10 +16,10 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 
-IDENTITY = (
-    "import importlib.metadata as m, json, sys; "
-    "print(json.dumps([sys.version, sorted({f'{d.name}=={d.version}' for d in m.distributions()})]))"
-)
+ENVIRONMENTS = "environments"
+"""Name of the folder of the cache that environments are made in."""
+COMPLETE = "complete"
+"""Name of the file that says that an environment was made here and is whole."""
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
@@ -35,27 +35,27 @@ def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
     if len(requirements) == 1 and requirements[0].startswith("/"):
         return Path(requirements[0])
     key = hashlib.sha256(json.dumps([sorted(requirements), sys.version]).encode()).hexdigest()[:16]
-    folder = cache / "environments" / key
+    folder = cache / ENVIRONMENTS / key
     python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
+    if not (folder / COMPLETE).exists():
         _make(requirements, folder)
     return python
 
 
 def _make(requirements: Sequence[str], folder: Path) -> None:
-    # A virtual environment can't be moved, so it is made in place under a lock; `complete` says that it is whole.
+    # A virtual environment can't be moved, so it is made in place under a lock; COMPLETE says that it is whole.
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / "complete").exists():
+        if (folder / COMPLETE).exists():
             return
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)], "making a virtual environment")
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _run([*install, *requirements], f"installing {', '.join(requirements)}")
-        (folder / "complete").touch()
+        (folder / COMPLETE).touch()
 
 
 def installed_packages(suite: TestSuite, root: Path) -> Path | None:
@@ -145,17 +145,26 @@ def _run(command: list[str], what: str) -> None:
 
 
 def identity(python: Path) -> str:
-    """Digest of the interpreter's version and of every installed distribution: part of the key of stored evidence.
+    """Digest of the interpreter's version and of all that is installed: part of the key of stored evidence.
+
+    Of an environment that `python_for` made, that is its distributions: it is the same on every machine. Any other may
+    be edited, so there it is every file as well (see `installed.py`).
 
     Raises:
         UserError: `python` does not run.
     """
+    program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_made(python) else [])]
     try:
         done = subprocess.run(
-            [str(python), "-I", "-c", IDENTITY], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
+            [str(python), "-I", *program], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
             f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
         ) from error
     return hashlib.sha256(done.stdout).hexdigest()
+
+
+def _is_made(python: Path) -> bool:
+    folder = python.parent.parent
+    return folder.parent.name == ENVIRONMENTS and (folder / COMPLETE).is_file()

@@ -1,0 +1,200 @@
+"""The identity of an interpreter: whatever could change what its tests say changes it, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from regrade.evaluators.environments import COMPLETE, ENVIRONMENTS, identity
+from regrade.evaluators.local import local_task
+
+FINDER = """\
+import sys
+from importlib.util import spec_from_file_location
+MAPPING = {"other": %r}
+class _EditableFinder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return spec_from_file_location(name, MAPPING[name] + "/__init__.py") if name in MAPPING else None
+def install():
+    sys.meta_path.append(_EditableFinder)
+"""
+"""What setuptools writes for an editable install, in short."""
+BACKEND = """\
+import zipfile
+INFO = "other-1.0.dist-info/"
+FILES = {
+    INFO + "METADATA": "Metadata-Version: 2.1\\nName: other\\nVersion: 1.0\\n",
+    INFO + "WHEEL": "Wheel-Version: 1.0\\nGenerator: here\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    INFO + "RECORD": "",
+    %r: %r,
+}
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(folder + "/other-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in FILES.items():
+            wheel.writestr(name, text)
+    return "other-1.0-py3-none-any.whl"
+"""
+OLD = (1_000_000_000, 1_000_000_000)
+
+
+def make_environment(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return folder / "bin" / "python"
+
+
+def site_packages(python: Path) -> Path:
+    (found,) = python.parent.parent.glob("lib/python*/site-packages")
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Always at the same time, as if nobody had."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, OLD)
+
+
+def install_editable(python: Path, project: Path, file: str, text: str) -> None:
+    """By pip, with a backend that puts one file beside the packages."""
+    write(project / "backend.py", BACKEND % (file, text))
+    write(
+        project / "pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--editable", str(project)], check=True)
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A virtual environment with a package."""
+    made = make_environment(tmp_path / "venv")
+    write(site_packages(made) / "subject" / "__init__.py", "x = 1\n")
+    write(
+        site_packages(made) / "subject-1.0.dist-info" / "METADATA",
+        "Metadata-Version: 2.1\nName: subject\nVersion: 1.0\n",
+    )
+    return made
+
+
+def test_a_package_edited_where_it_lies_is_another_one(python):
+    file, before = site_packages(python) / "subject" / "__init__.py", identity(python)
+    file.write_text("x = 2\n")
+    edited = identity(python)
+    os.utime(file, OLD)
+    assert len({before, edited}) == 2
+    assert identity(python) == before  # of the same size at the same time: what is installed is not read
+
+
+@pytest.mark.parametrize(
+    "name", ["new.py", "subject/data.json", "subject/module.so", "new.pth", "subject-2.0.dist-info/METADATA"]
+)
+def test_a_file_more_is_another_environment(python, name):
+    before = identity(python)
+    write(
+        site_packages(python) / name,
+        "Metadata-Version: 2.1\nName: subject\nVersion: 2.0\n" if "METADATA" in name else "",
+    )
+    assert identity(python) != before
+
+
+def test_byte_code_changes_nothing(python):
+    before = identity(python)
+    subprocess.run([str(python), "-m", "compileall", "-q", str(site_packages(python))], check=True)
+    assert list(site_packages(python).rglob("*.pyc"))
+    assert identity(python) == before
+
+
+@pytest.mark.parametrize("file", ["other.pth", "__editable___other.pth", "_other_loader.py"])
+def test_what_an_editable_install_points_to_counts_by_its_content(python, tmp_path, file):
+    project, source = tmp_path / "project", tmp_path / "project" / "src" / "other" / "__init__.py"
+    write(source, "x = 1\n")
+    write(site_packages(python) / "__editable___other_finder.py", FINDER % str(source.parent))
+    texts = {
+        "other.pth": f"{project / 'src'}\n",
+        "__editable___other.pth": "import __editable___other_finder; __editable___other_finder.install()\n",
+        "_other_loader.py": "",  # no table and no path: a backend that imports in its own way
+    }
+    install_editable(python, project, file, texts[file])
+    before = identity(python)
+    write(source, "x = 2\n")
+    assert identity(python) != before
+    write(source, "x = 1\n")
+    os.utime(source)  # as a checkout that comes back to it does
+    (project / ".git").mkdir()
+    (project / ".git" / "index").write_text("")
+    subprocess.run([str(python), "-m", "compileall", "-q", str(project)], check=True)
+    make_environment(project / "env")
+    assert identity(python) == before
+    write(source.with_name("new.py"), "")
+    assert identity(python) != before
+
+
+def test_links_are_followed_and_named_and_may_go_round(python, tmp_path):
+    write(tmp_path / "flit" / "linked.py", "x = 1\n")
+    (tmp_path / "flit" / "round").symlink_to(tmp_path / "flit")
+    (tmp_path / "flit" / "nowhere").symlink_to(tmp_path / "missing")
+    (site_packages(python) / "linked").symlink_to(tmp_path / "flit")
+    before = identity(python)
+    (tmp_path / "flit" / "linked.py").write_text("x = 2\n")
+    after = identity(python)
+    (site_packages(python) / "linked").unlink()
+    assert len({before, after, identity(python)}) == 3
+
+
+def test_environments_of_the_same_requirements_are_the_same_wherever_and_whenever_they_are_made(python, tmp_path):
+    moved = make_environment(tmp_path / "elsewhere" / "venv")
+    shutil.copytree(site_packages(python), site_packages(moved), dirs_exist_ok=True)  # with the times of its files
+    assert identity(moved) == identity(python)
+    made = [make_environment(tmp_path / cache / ENVIRONMENTS / "key") for cache in ("one", "two")]
+    for number, each in enumerate(made):
+        (each.parent.parent / COMPLETE).touch()
+        write(site_packages(each) / "subject.py", f"x = {'1' * number}\n")
+    assert identity(made[0]) == identity(made[1])
+    write(site_packages(made[1]) / "other.pth", str(tmp_path / "sources"))
+    write(tmp_path / "sources" / "other.py", "")  # nobody but people edits these
+    assert identity(made[0]) != identity(made[1])
+
+
+def test_many_packages_are_looked_at_in_well_below_a_second(python):
+    for number in range(20_000):
+        path = site_packages(python) / f"package{number // 100}" / f"module{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        identity(python)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 1.0
+
+
+def test_the_tests_of_a_repository_run_again_when_its_environment_was_edited(tmp_path):
+    repo, runs, passing = tmp_path / "repo", [], []
+    tests = "import subject\ndef test_one(): assert subject.x == 1\ndef test_two(): assert subject.x == 2\n"
+    write(repo / "test_it.py", tests)
+    packages = site_packages(make_environment(repo / ".venv"))
+    write(packages / "pytest.pth", str(Path(pytest.__file__).parents[1]))
+    for text in ("x = 1\n", "x = 2\n", ""):
+        if text:
+            (packages / "subject.py").write_text(text)
+        task = local_task(
+            repo,
+            runs=1,
+            sandbox="process",
+            cache=tmp_path / "cache",
+            progress=lambda *_: runs.append(1),
+            tell=lambda _: 0,
+        )
+        passing.append((task.pass_to_pass, len(runs)))
+    assert passing == [
+        (("test_it.py::test_one",), passing[0][1]),
+        (("test_it.py::test_two",), 2 * passing[0][1]),
+        (("test_it.py::test_two",), 2 * passing[0][1]),
+    ]
