@@ -15,13 +15,16 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove
+from regrade.evaluators.store import sealed, unsealed
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""
 MAKING = ".making-"
-VERSION = 2
+VERSION = 3
 """Of what a preparation holds: those of earlier versions are not used."""
+DESCRIPTION = "preparation.json"
+"""Name of the file beside the byte code that holds the rest, and what the byte code was."""
 
 
 def prepare_suite(
@@ -56,11 +59,23 @@ def prepare_suite(
 
 
 def _known(folder: Path) -> Preparation | None:
+    """What an earlier process prepared; None where anything of it is missing or is not as it was written."""
     try:
-        known = json.loads((folder / "preparation.json").read_text())
+        known = json.loads(unsealed((folder / DESCRIPTION).read_text("utf-8")))
+        if known.pop("files") != _digest_of_files(folder):
+            return None
         return Preparation(**{**known, "modules": tuple(known["modules"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _digest_of_files(folder: Path) -> str:
+    """SHA-256 over the paths and contents of all byte code, which is read by every candidate anyway."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.pyc")):
+        content = path.read_bytes()
+        whole.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+    return whole.hexdigest()
 
 
 def _fill(
@@ -79,7 +94,8 @@ def _fill(
         chosen = [str(record[1]) for record in reply.records if record[0] == "configuration"]
         session = key if chosen and late_conftests(tree) else ""
         preparation = Preparation(key, session, chosen[0] if session else "", modules)
-        (making / key / "preparation.json").write_text(json.dumps(asdict(preparation)))
+        content = json.dumps({**asdict(preparation), "files": _digest_of_files(making / key)})
+        (making / key / DESCRIPTION).write_text(sealed(content), "utf-8")
         (making / key).chmod(0o755)
         try:
             (making / key).rename(folder / key)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regrade.evaluators.inside import commands, wheels
+from regrade.evaluators.inside import commands, compiled, wheels
 from regrade.evaluators.inside.reach import ReachRecorder
 from regrade.evaluators.inside.recorder import Recorder
 
@@ -155,6 +155,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
+        if request["write_bytecode"]:
+            compiled.drop_damaged(request["bytecode"])
         finish(write, status)
     except BaseException as error:
         leave(write, error)

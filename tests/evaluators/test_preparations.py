@@ -1,0 +1,116 @@
+"""Byte code that is shared by all candidates of a suite: none that is damaged is believed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.baseline import baseline
+from regrade.evaluators.executions import statuses
+from regrade.evaluators.preparations import prepare_suite
+from regrade.evaluators.sandboxes import choose
+from regrade.evaluators.workers import Preparation, Request, Worker
+from regrade.rewards.evidence import TestStatus
+
+LIMITS = Limits(wall_seconds=60.0)
+FILES = {
+    "large.py": "TEXT = '" + "x" * (1 << 20) + "'\n",
+    "subject.py": "import large\nx = 1\n",
+    "test_it.py": "import subject\ndef test_it(): assert subject.x == 1\n",
+}
+"""The byte code of one module is larger than a megabyte."""
+
+
+@pytest.fixture
+def tree(write_files) -> Tree:
+    return write_files(FILES)
+
+
+@pytest.fixture
+def prepared(tree: Tree, tmp_path: Path) -> Iterator[Callable[..., Preparation]]:
+    """Prepares the tree's suite."""
+    tmp_path.chmod(0o755)
+    for name in ("bytecode", "scratch"):
+        (tmp_path / name).mkdir()
+
+    def make(limits: Limits = LIMITS) -> Preparation:
+        python, folders = Path(sys.executable), (tmp_path / "bytecode", tmp_path / "scratch")
+        return prepare_suite(choose("bubblewrap"), python, tree, TestSuite(), limits, *folders, tree.digest)
+
+    return make
+
+
+def outcome(tree: Tree, preparation: Preparation, folder: Path) -> TestStatus | None:
+    """What a candidate says that uses the byte code."""
+    (folder / "candidate").mkdir(exist_ok=True)
+    with Worker(choose("bubblewrap"), Path(sys.executable), folder / "candidate", folder / "bytecode") as worker:
+        found = statuses(worker.run(tree, Request(TestSuite(), LIMITS), replace(preparation, session="")))
+    return found["test_it.py::test_it"].status if found else None
+
+
+def compiled(folder: Path, preparation: Preparation) -> dict[str, Path]:
+    files = (folder / "bytecode" / preparation.bytecode).rglob("*.pyc")
+    return {path.name.partition(".")[0]: path for path in files}
+
+
+def test_byte_code_that_could_not_be_written_whole_is_not_kept(tree, prepared, tmp_path):
+    # Beyond the limit the kernel writes a part and says so, as it does where the disk is full. Nobody asks.
+    preparation = prepared(replace(LIMITS, file_mb=1))
+    assert outcome(tree, preparation, tmp_path) is TestStatus.PASSED
+    assert compiled(tmp_path, preparation).keys() >= {"subject", "test_it"}
+    assert "large" not in compiled(tmp_path, preparation)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def blank(path: Path) -> None:
+    """As after a power failure: of the right size, at the right time."""
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [cut, lose, blank])
+def test_byte_code_that_was_damaged_since_is_made_anew(tree, prepared, tmp_path, damage):
+    first = prepared()
+    whole = compiled(tmp_path, first)["large"].read_bytes()
+    damage(compiled(tmp_path, first)["large"])
+    again = prepared()
+    assert again == first
+    assert compiled(tmp_path, again)["large"].read_bytes()[16:] == whole[16:]
+    assert outcome(tree, again, tmp_path) is TestStatus.PASSED
+
+
+@pytest.mark.parametrize("change", [("modules", "module"), ('"session": "', '"session": "0'), ("}", "")])
+def test_a_description_that_was_changed_is_not_believed(prepared, tmp_path, change):
+    first = prepared()
+    description = tmp_path / "bytecode" / first.bytecode / "preparation.json"
+    text = description.read_text()
+    assert change[0] in text
+    description.write_text(text.replace(*change))
+    assert prepared() == first
+    assert description.read_text() == text
+
+
+def test_what_is_whole_is_not_made_again(prepared, tmp_path):
+    first = prepared()
+    folder = tmp_path / "bytecode" / first.bytecode
+    before = folder.stat().st_ino
+    assert (prepared(), folder.stat().st_ino) == (first, before)
+
+
+def test_a_baseline_is_not_made_of_byte_code_that_was_cut(tree):
+    found = baseline(tree, TestSuite(), limits=replace(LIMITS, file_mb=1), runs=2, sandbox=choose("bubblewrap"))
+    assert (found.stable, found.flaky) == (("test_it.py::test_it",), ())
