@@ -21,7 +21,7 @@ from regrade.evaluators.executions import SHORTEST_LIMIT, SLACK
 from regrade.evaluators.probes import code_version
 from regrade.evaluators.sandboxes import Sandbox, choose
 from regrade.evaluators.static.languages import is_test
-from regrade.evaluators.store import key_of
+from regrade.evaluators.store import key_of, sealed, unsealed
 from regrade.rewards.evidence import TestStatus
 
 CARGO_DECIDES = (
@@ -235,15 +235,16 @@ def _measured(
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         making = path.with_suffix(f".{os.getpid()}")
-        making.write_text(serialisation.encode(found))
+        making.write_text(sealed(serialisation.encode(found)), "utf-8")
         making.replace(path)
         return candidate, found
     raise AssertionError("unreachable: the last candidate returns or raises")
 
 
 def _kept(path: Path) -> Baseline | None:
+    """What was found out earlier; None where it is missing, or not as it was written."""
     try:
-        return serialisation.decode_plain(Baseline, path.read_bytes())  # type: ignore[no-any-return]
+        return serialisation.decode_plain(Baseline, unsealed(path.read_text("utf-8")))  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -49,6 +49,30 @@ def test_nothing_runs_again_when_nothing_changed(repository, task, tmp_path):
     assert len(seen) == 2 * runs
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda text: text.replace("test_add_nothing", "test_add_anything"),
+        lambda text: text.partition('"content": ')[2][:-1],  # as it was written before it had a digest
+        lambda text: text[:-1],
+    ],
+    ids=["changed", "old", "cut"],
+)
+def test_what_was_kept_and_is_damaged_is_measured_again(repository, task, tmp_path, damaged):
+    seen = []
+    options = {"cache": tmp_path / "cache", "progress": lambda done, total: seen.append((done, total))}
+    first, _ = make(repository, *task.fail_to_pass, **options)
+    runs = len(seen)
+    (kept,) = (tmp_path / "cache" / "baselines").glob("*.json")
+    text = kept.read_text()
+    kept.write_text(damaged(text))
+    assert kept.read_text() != text
+    assert make(repository, *task.fail_to_pass, **options)[0] == first
+    assert len(seen) == 2 * runs
+    make(repository, *task.fail_to_pass, **options)
+    assert len(seen) == 2 * runs
+
+
 def test_a_file_or_class_stands_for_its_failing_tests(repository, task, tmp_path):
     made, _ = make(repository, "tests/test_calculator.py", cache=tmp_path / "cache")
     assert made.fail_to_pass == task.fail_to_pass
