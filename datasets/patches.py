@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 
 import unidiff
 
+from regrade.datasets.errors import UserError
+
 LARGEST_MB = 4
 """A larger patch is no change of code by hand or by a model: reading it alone would take minutes."""
 LONGEST_PATH, LONGEST_NAME = 1000, 255
@@ -30,6 +32,11 @@ class Patch:
     """A unified diff over repository-relative POSIX paths. The empty text is the patch that changes nothing."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            given = " ".join(repr(self.text)[:80].split())
+            raise UserError(f"a patch is the text of a unified diff, not {given}: give what read_text() gives")
 
     @cached_property
     def digest(self) -> str:

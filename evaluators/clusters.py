@@ -26,6 +26,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
+from regrade.evaluators.arguments import checked_amount, checked_count
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scorer import Batch, Scorer, Work
@@ -135,7 +136,7 @@ class RayScorer(Scorer):
         *,
         workers: int | None = None,
         sandbox: str = "auto",
-        cache: Path | None = None,
+        cache: str | Path | None = None,
         node_cache: str | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
         cold: bool = False,
@@ -149,8 +150,11 @@ class RayScorer(Scorer):
             cpus: what Ray sets aside for each actor.
 
         Raises:
-            UserError: ray is not installed, there is no cluster, or no sandbox works here.
+            UserError: ray is not installed, there is no cluster, no sandbox works here, or an argument is not what it
+                should be.
         """
+        workers = checked_count("workers", workers)
+        cpus = checked_amount("cpus", cpus)
         try:
             import ray
         except ImportError as error:

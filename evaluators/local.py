@@ -16,10 +16,11 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators import environments, serialisation
+from regrade.evaluators.arguments import checked_amount, checked_count, checked_names, checked_path, chosen_sandbox
 from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
 from regrade.evaluators.executions import SHORTEST_LIMIT, SLACK
 from regrade.evaluators.probes import code_version
-from regrade.evaluators.sandboxes import Sandbox, choose
+from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.static.languages import is_test
 from regrade.evaluators.store import key_of, sealed, unsealed
 from regrade.rewards.evidence import TestStatus
@@ -55,13 +56,13 @@ NEVER_LOADED = frozenset(
 
 
 def local_task(
-    repo: Path,
+    repo: str | Path,
     fail_to_pass: Sequence[str] = (),
     *,
-    python: Path | None = None,
-    sandbox: str = "auto",
+    python: str | Path | None = None,
+    sandbox: str | Sandbox = "auto",
     runs: int = 3,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     time_limit: float = 600.0,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -71,7 +72,7 @@ def local_task(
     What was found out is kept in the cache, so nothing runs when nothing changed.
 
     Args:
-        fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass.
+        fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass; a text is one id.
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
         this one.
         time_limit: seconds for one run of the tests as they are.
@@ -80,18 +81,24 @@ def local_task(
 
     Raises:
         UserError: no such folder, no test that can be run, none that passes and no FAIL_TO_PASS, or a FAIL_TO_PASS test
-            that passes already.
+            that passes already; or an argument is not what it should be.
     """
+    repo = checked_path("repo", repo)
+    fail_to_pass = checked_names("fail_to_pass", fail_to_pass)
+    runs = checked_count("runs", runs) or 3
+    time_limit = checked_amount("time_limit", time_limit)
     if not repo.is_dir():
         raise UserError(f"the repository {str(repo)!r} is no folder: give the path of a repository with --repo")
     repo = repo.resolve()
     tell = tell or _to_stderr
-    cache = usable(cache or default_cache())
-    requirements = _requirements(repo, python)
+    cache = usable(checked_path("cache", cache) if cache else default_cache())
+    requirements = _requirements(repo, None if python is None else checked_path("python", python))
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
     suite = _suite(repo, tree, interpreter)
-    suite, found = _measured(tree, suite, requirements, interpreter, choose(sandbox), runs, cache, time_limit, progress)
+    suite, found = _measured(
+        tree, suite, requirements, interpreter, chosen_sandbox(sandbox), runs, cache, time_limit, progress
+    )
     for place, why in found.collection_errors.items():
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
     wanted = _fail_to_pass(fail_to_pass, found)

@@ -20,7 +20,17 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, TestSuite
-from regrade.evaluators import sandboxes
+from regrade.evaluators.arguments import (
+    checked_count,
+    checked_job,
+    checked_needs,
+    checked_path,
+    checked_probes,
+    checked_reward,
+    checked_share,
+    chosen_sandbox,
+    each_job,
+)
 from regrade.evaluators.building import Builder
 from regrade.evaluators.environments import installed_packages, runner_identity, toolchain
 from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
@@ -112,7 +122,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         *,
         workers: int | None = None,
         sandbox: str | Sandbox = "auto",
-        cache: Path | None = None,
+        cache: str | Path | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
         audit: float = 0.0,
         cold: bool = False,
@@ -130,17 +140,17 @@ class Scorer(AbstractContextManager["Scorer"]):
                 reference that the warm way is held against.
 
         Raises:
-            UserError: no sandbox works here, the cache can't be used, or `audit` is no share.
+            UserError: no sandbox works here, the cache can't be used, or an argument is not what it should be.
         """
-        if not 0.0 <= audit <= 1.0:
-            raise UserError(f"audit={audit!r}: give the share of patches to audit, from 0 to 1")
-        self.sandbox = sandboxes.choose(sandbox) if isinstance(sandbox, str) else sandbox
+        self._audit = checked_share("audit", audit)
+        workers = checked_count("workers", workers)
+        own = checked_probes(probes)
+        folder = checked_path("cache", cache) if cache else default_cache()
+        self.sandbox = chosen_sandbox(sandbox)
         if not self.sandbox.isolated:
             warnings.warn("the plain process is no security boundary: score only patches that you trust", stacklevel=2)
-        if workers is not None and workers < 1:
-            raise UserError(f"workers={workers}: give 1 or more")
-        self._cache = usable(Path(cache) if cache else default_cache())
-        self._static = {**STATIC, **(probes or {})}
+        self._cache = usable(folder)
+        self._static = {**STATIC, **own}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(self._cache / "evidence.sqlite")
         self._scratch = scratch_folder()
@@ -155,7 +165,6 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._preparing = threading.Lock()
         self._builder = Builder()
         self._stopping = False
-        self._audit = audit
         self._cold = cold
         self._flights: dict[tuple[Any, ...], Future[EvidenceSet]] = {}
         self.stats = Stats()
@@ -185,12 +194,15 @@ class Scorer(AbstractContextManager["Scorer"]):
         self, jobs: Sequence[Job], reward: Reward, *, full: bool = False, progress: Progress | None = None
     ) -> list[Breakdown]:
         """The breakdown of each job, in order."""
+        reward = checked_reward(reward)
         return [reward.evaluate(evidence) for evidence in self.gather(jobs, reward.needs, full=full, progress=progress)]
 
     async def score_async(self, task: Task, patch: Patch, reward: Reward, *, full: bool = False) -> Breakdown:
         """The breakdown of one job, without blocking the event loop. Await as many at once as you like."""
+        reward = checked_reward(reward)
+        job = checked_job((task, patch))
         self._check(reward.needs)
-        future = self._pool.submit(self._one, (task, patch), reward.needs, Batch(deque(), full))
+        future = self._pool.submit(self._one, job, reward.needs, Batch(deque(), full))
         return reward.evaluate(await asyncio.wrap_future(future))
 
     def stream(
@@ -202,13 +214,15 @@ class Scorer(AbstractContextManager["Scorer"]):
             ahead: how many jobs are taken from `jobs` before the first of them is answered, so that a generator of jobs
                 is held back where scoring is slower; None: four a worker.
         """
+        reward = checked_reward(reward)
+        most = checked_count("ahead", ahead) or 4 * self._count
         self._check(reward.needs)
         batch = Batch(deque(), full)
         waiting: deque[Future[EvidenceSet]] = deque()
         try:
-            for job in jobs:
+            for job in each_job(jobs):
                 waiting.append(self._pool.submit(self._one, job, reward.needs, batch))
-                if len(waiting) >= (ahead or 4 * self._count):
+                if len(waiting) >= most:
                     yield reward.evaluate(waiting.popleft().result())
             while waiting:
                 yield reward.evaluate(waiting.popleft().result())
@@ -255,9 +269,10 @@ class Scorer(AbstractContextManager["Scorer"]):
             progress: called in this thread.
 
         Raises:
-            UserError: an environment can't be made, or a type of evidence is unknown.
+            UserError: an environment can't be made, a type of evidence is unknown, or a job is no task with its patch.
         """
-        self._check(needs)
+        self._check(checked_needs(needs))
+        jobs = list(each_job(jobs))
         started = time.monotonic()
         try:
             return self._gather(jobs, tuple(sorted(set(needs), key=lambda kind: kind.__qualname__)), full, progress)
@@ -526,8 +541,9 @@ class Scorer(AbstractContextManager["Scorer"]):
 
 def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:
     """The breakdown of one patch. Options are those of `Scorer`; for many patches, hold a Scorer."""
+    job, reward = checked_job((task, patch)), checked_reward(reward)
     with Scorer(**{"workers": 1, **options}) as scorer:
-        return scorer.score([(task, patch)], reward, full=full)[0]
+        return scorer.score([job], reward, full=full)[0]
 
 
 def _group(work: Work) -> tuple[tuple[str, ...], str]:

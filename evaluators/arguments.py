@@ -1,0 +1,150 @@
+"""What a caller gave to the scorer, checked where it is given: one clear error instead of one from deep within."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import SupportsIndex
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task
+from regrade.evaluators.probes import StaticProbe
+from regrade.evaluators.sandboxes import KINDS, Sandbox, choose
+from regrade.rewards.algebra import Reward
+
+LONGEST_SHOWN = 80
+"""Characters of a wrong value that are shown: it may be the text of a whole patch."""
+
+
+def checked_reward(reward: object) -> Reward:
+    """The reward. Raises UserError for its name, a plain function or anything else."""
+    if isinstance(reward, Reward):
+        return reward
+    if isinstance(reward, str):
+        raise UserError(
+            f"the reward {shown(reward)} is given by its name: give the reward itself, such as regrade.rewards.default "
+            f"or regrade.rewards.load_reward({shown(reward)})"
+        )
+    if callable(reward):
+        raise UserError(
+            f"{getattr(reward, '__name__', shown(reward))!r} is no reward: decorate a function with @reward"
+        )
+    raise UserError(f"{shown(reward)} is no reward: compose one, such as 0.6 * tests + 0.4 * style")
+
+
+def each_job(jobs: object) -> Iterator[tuple[Task, Patch]]:
+    """The jobs, each checked when its turn comes. Raises UserError, which says which is no (task, patch) pair."""
+    if isinstance(jobs, str | Mapping) or not isinstance(jobs, Iterable):
+        raise UserError(f"the jobs are {shown(jobs)}: give a list of pairs, such as [(task, patch)]")
+    for place, job in enumerate(jobs):
+        yield checked_job(job, f"jobs[{place}]: ")
+
+
+def checked_job(job: object, where: str = "") -> tuple[Task, Patch]:
+    """The pair of a task and a patch. Raises UserError, which begins with `where`."""
+    if not isinstance(job, tuple | list) or len(job) != 2:
+        raise UserError(f"{where}{shown(job)} is no pair of a task and a patch: give a list such as [(task, patch)]")
+    task, patch = job
+    if not isinstance(task, Task):
+        raise UserError(
+            f"{where}{shown(task)} is no Task: make one by local_task(folder) or regrade.datasets.recipes.load_tasks"
+        )
+    if not isinstance(patch, Patch):
+        raise UserError(f"{where}{shown(patch)} is no Patch: {_how_to_make_a_patch(patch)}")
+    return task, patch
+
+
+def _how_to_make_a_patch(given: object) -> str:
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and given.strip() and "\n" not in given):
+        return f"give Patch(Path({str(given)[:LONGEST_SHOWN]!r}).read_text())"
+    return "give Patch(text), the text being a unified diff"
+
+
+def checked_needs(needs: object) -> Collection[type]:
+    """The types of evidence. Raises UserError where they are no collection of types."""
+    if isinstance(needs, Reward):
+        raise UserError(f"the needs are the reward {needs.name!r}: give its `needs`, or call `score`")
+    if isinstance(needs, str) or not isinstance(needs, Collection):
+        raise UserError(f"the needs are {shown(needs)}: give a collection of types of evidence, such as {{TestRun}}")
+    for kind in needs:
+        if not isinstance(kind, type):
+            raise UserError(f"{shown(kind)} is no type of evidence: give one of regrade.rewards.evidence, or your own")
+    return needs
+
+
+def checked_count(name: str, count: object) -> int | None:
+    """A number of at least 1, or None. Raises UserError."""
+    if count is None:
+        return None
+    if not isinstance(count, SupportsIndex) or count.__index__() < 1:
+        raise UserError(f"{name}={shown(count)}: give a whole number of 1 or more")
+    return count.__index__()
+
+
+def checked_share(name: str, share: object) -> float:
+    """A number from 0 to 1. Raises UserError."""
+    if not isinstance(share, Real) or not 0.0 <= float(share) <= 1.0:
+        raise UserError(f"{name}={shown(share)}: give a share, from 0 to 1")
+    return float(share)
+
+
+def checked_amount(name: str, amount: object) -> float:
+    """A number above 0. Raises UserError."""
+    if not isinstance(amount, Real) or not float(amount) > 0.0:
+        raise UserError(f"{name}={shown(amount)}: give a number above 0")
+    return float(amount)
+
+
+def checked_path(name: str, path: object) -> Path:
+    """The path, from a path or a text in which `~` is the home folder. Raises UserError."""
+    if isinstance(path, str | os.PathLike) and isinstance(os.fspath(path), str):
+        return Path(path).expanduser()
+    raise UserError(f"{name}={shown(path)}: give a path, such as Path('my/project')")
+
+
+def checked_names(name: str, names: object) -> tuple[str, ...]:
+    """Several names; a text is one name. Raises UserError."""
+    if isinstance(names, str):
+        return (names,)
+    if isinstance(names, Iterable):
+        found = tuple(names)
+        if all(isinstance(each, str) for each in found):
+            return found
+    raise UserError(f"{name}={shown(names)}: give a list of texts")
+
+
+def checked_probes(probes: object) -> Mapping[type, StaticProbe]:
+    """The probes by their types of evidence; None: none. Raises UserError."""
+    if probes is None:
+        return {}
+    if not isinstance(probes, Mapping):
+        raise UserError(f"probes={shown(probes)}: give a mapping of types of evidence to functions, {{Kind: function}}")
+    for kind, probe in probes.items():
+        if not isinstance(kind, type) or not callable(probe):
+            raise UserError(f"probes: {shown(kind)}: {shown(probe)} is no type of evidence with its function")
+    return probes
+
+
+def chosen_sandbox(sandbox: object) -> Sandbox:
+    """The sandbox, or the one of that name.
+
+    None is refused: it might be meant as "without one", and then untrusted code would not run where it is thought to.
+
+    Raises:
+        UserError: it is neither, or that sandbox does not work here.
+    """
+    if isinstance(sandbox, str):
+        return choose(sandbox)
+    if isinstance(sandbox, type) or not all(hasattr(sandbox, name) for name in ("start", "isolated")):
+        names = ", ".join(map(repr, KINDS))
+        raise UserError(f"sandbox={shown(sandbox)}: give 'auto', the name of a kind ({names}) or a sandbox, Process()")
+    return sandbox  # type: ignore[return-value]  # a protocol, of which only the names could be checked
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it, in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
