@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,6 +41,11 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def asides() -> AbstractContextManager[object]:
+    """Meanwhile what is printed goes to stderr: code of the user's own must not write between lines of JSON."""
+    return redirect_stdout(sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -94,28 +100,39 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
 def _lines() -> Iterator[Callable[[str, int, int], None]]:
     """For a log: a line each tenth of long work, and where it stands whenever nothing was said for a while."""
     shown: dict[str, int] = {}
-    latest = [""]
+    latest = ["", ""]  # what is being done, and its line
+    begun: set[str] = set()  # what a line told of: its end is told too, or the log would seem to stop in the middle
+    lock = threading.Lock()
     said = threading.Event()
     done_with = threading.Event()
 
-    def say(line: str) -> None:
+    def say() -> None:
+        description, line = latest
         typer.echo(line, err=True)
+        begun.add(description)
         said.set()
 
     def tell(description: str, done: int, total: int) -> None:
-        latest[0] = f"{description}: {done}/{total}" if total else f"{description} ..."
         tenth = 10 * done // max(total, 1)
-        if tenth > shown.get(description, 0) and total >= MANY:
-            shown[description] = tenth
-            say(latest[0])
+        with lock:
+            latest[:] = description, f"{description}: {done}/{total}" if total else f"{description} ..."
+            is_tenth = tenth > shown.get(description, 0) and total >= MANY
+            is_end = 0 < total <= done and description in begun
+            if is_tenth:
+                shown[description] = tenth
+            if is_tenth or is_end:
+                say()
+            if is_end:
+                begun.discard(description)
 
     def beat() -> None:
         for silence in QUIET_SECONDS:
             said.clear()
             if done_with.wait(silence):
                 return
-            if latest[0] and not said.is_set():
-                typer.echo(latest[0], err=True)
+            with lock:
+                if latest[1] and not said.is_set():
+                    say()
 
     heart = threading.Thread(target=beat, name="progress", daemon=True)
     heart.start()

@@ -1,0 +1,55 @@
+"""Progress off a terminal: what a log is told, and that it never stops in the middle of finished work."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from regrade.cli import console
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """It is told where things stand as soon as nothing was said for 50 ms."""
+    monkeypatch.setattr(console, "QUIET_SECONDS", tuple(itertools.repeat(0.05, 1000)))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_was_begun_in_a_log_is_ended_there(capsys):
+    with console.progress("scoring") as tell:
+        tell(2, 3)
+        time.sleep(0.3)
+        tell(3, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert set(lines[:-1]) <= {"scoring ...", "scoring: 2/3"}
+    assert "scoring: 2/3" in lines
+    assert lines[-1] == "scoring: 3/3"
+    assert lines.count("scoring: 3/3") == 1
+
+
+def test_short_work_says_nothing(capsys):
+    with console.progress("scoring") as tell:
+        for done in range(4):
+            tell(done, 3)
+    assert capsys.readouterr().err == ""
+
+
+def test_long_work_is_told_by_tenths(capsys):
+    with console.progress("scoring") as tell:
+        for done in range(41):
+            tell(done, 40)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"scoring: {done}/40" for done in range(4, 41, 4)]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_repositorys_own_tests_and_the_scoring_end_at_their_totals(regrade, repo, fix, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
+    (tmp_path / "empty.diff").write_text("")
+    err = regrade("score", fix, tmp_path / "empty.diff", fix, "--repo", repo).err
+    for description in ("running the repository's own tests", "scoring"):
+        last = [line for line in err.splitlines() if line.startswith(f"{description}: ")][-1]
+        done, total = last.removeprefix(f"{description}: ").split("/")
+        assert done == total
