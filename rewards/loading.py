@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
@@ -22,12 +23,14 @@ def load_reward(spec: str) -> Reward:
     Raises:
         UserError: there is no such reward or file, the file fails, or the name is no reward.
     """
+    if not isinstance(spec, str):
+        raise UserError(f"{spec!r} is no name of a reward: give one such as 'default', or 'FILE:NAME' for your own")
     known = builtin_rewards()
     if spec in known:
         return known[spec]
     file, _, name = spec.rpartition(":")
     if not file or not name:
-        raise UserError(f"unknown reward {spec!r}: choose one of {', '.join(known)}, or give FILE:NAME for your own")
+        raise UserError(_unknown(spec, known))
     path = Path(file)
     if not path.is_file():
         raise UserError(f"reward {spec!r}: there is no file {file!r}: give FILE:NAME, FILE being a Python file")
@@ -38,6 +41,13 @@ def load_reward(spec: str) -> Reward:
     if isinstance(found, Reward):
         return found
     raise UserError(_not_a_reward(module, spec, name, found))
+
+
+def _unknown(spec: str, known: Collection[str]) -> str:
+    path = Path(spec.removesuffix(":"))
+    if not path.is_file():
+        return f"unknown reward {spec!r}: choose one of {', '.join(known)}, or give FILE:NAME for your own"
+    return f"reward {spec!r} names a file and no reward in it: give {path}:NAME; {_rewards_in(_run(path, spec))}"
 
 
 def _run(path: Path, spec: str) -> ModuleType:
@@ -78,5 +88,9 @@ def _not_a_reward(module: ModuleType, spec: str, name: str, found: object) -> st
         return f"reward {spec!r}: {name} is a plain function: decorate it with @reward"
     if found is not None:
         return f"reward {spec!r}: {name} is {found!r}, no reward: compose one, such as 0.6 * tests + 0.4 * style"
+    return f"reward {spec!r}: {module.__file__!r} has no {name!r}; {_rewards_in(module)}"
+
+
+def _rewards_in(module: ModuleType) -> str:
     names = sorted(key for key, value in vars(module).items() if isinstance(value, Reward))
-    return f"reward {spec!r}: {module.__file__!r} has no {name!r}; the rewards in it: {', '.join(names) or 'none'}"
+    return f"the rewards in it: {', '.join(names) or 'none'}"

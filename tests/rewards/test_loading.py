@@ -85,7 +85,7 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
         ("rewards.py", "FILE:NAME"),
         ("nowhere.py:x", "there is no file 'nowhere.py'"),
         (":x", "FILE:NAME"),
-        ("{file}:", "FILE:NAME"),
+        ("{file}:", "names a file and no reward in it: give .*rewards.py:NAME"),
         ("{file}:nothing", "has no 'nothing'; the rewards in it: .*fix_bug.*small_diff"),
         ("{file}:plain", "plain is a plain function: decorate it with @reward"),
         ("{file}:number", "number is 3, no reward"),
@@ -121,3 +121,16 @@ def test_importing_the_rewards_runs_nothing_heavy() -> None:
     code = f"import sys, regrade.rewards; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_without_a_name_is_told_which_rewards_it_holds(file: Path) -> None:
+    for spec in (str(file), f"{file}:"):
+        with pytest.raises(
+            UserError, match=rf"names a file and no reward in it: give {file}:NAME; .*fix_bug, .*quality"
+        ):
+            load_reward(spec)
+
+
+def test_a_reward_is_no_name() -> None:
+    with pytest.raises(UserError, match="is no name of a reward"):
+        load_reward(style)  # type: ignore[arg-type]
