@@ -1,14 +1,18 @@
-"""What a tree's tests say without any patch: which pass every time, and which functions each of them executes."""
+"""What a tree's tests say without any patch: which pass every time, and what each of them depends on."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
@@ -26,6 +30,9 @@ REACH_FACTOR = 20
 
 SHORT_SECONDS = 2.0
 """Tests that take less than this together are not shared out: starting further workers would take longer."""
+
+SHARES_A_WORKER = 16
+"""Into so many shares a long suite is divided at most, so that the measure of one shows its progress."""
 
 BYTECODE = "bytecode"
 """Name of the scratch folder in which the first run leaves byte code for the others."""
@@ -47,7 +54,11 @@ class Baseline:
     reach: Mapping[str, tuple[str, ...]]
     """`file::qualified.function` -> the stable and failing tests that execute it (see `TestSuite.reach`)."""
     imported: frozenset[str]
-    """Functions executed on import or collection (see `TestSuite.imported`)."""
+    """Functions executed, files read, on import or collection (see `TestSuite.imported`)."""
+    companions: Mapping[str, str]
+    """Stable tests that don't pass by themselves (see `TestSuite.companions`)."""
+    unmeasured: str
+    """Why it is not known what the tests execute; empty: it is."""
     seconds: float
     """Wall time of the slowest run."""
     file_seconds: Mapping[str, float]
@@ -57,7 +68,13 @@ class Baseline:
 
     def applied_to(self, suite: TestSuite) -> TestSuite:
         """The suite with what was measured."""
-        return replace(suite, reach=self.reach, imported=self.imported, seconds=self.file_seconds)
+        return replace(
+            suite,
+            reach=self.reach,
+            imported=self.imported,
+            companions=self.companions,
+            seconds=self.file_seconds,
+        )
 
 
 def baseline(
@@ -77,7 +94,7 @@ def baseline(
     Args:
         workers: among how many the measure is shared out; None: the number of cores. What a test is found to execute
             may depend on which others are collected with it (they may fill a cache), so one is the reproducible choice.
-        progress: called with (runs done, runs in all, the measure included).
+        progress: called with (steps done, steps in all): the runs, and the shares of the measure.
 
     Raises:
         UserError: no test could be run; says why.
@@ -91,8 +108,9 @@ def baseline(
         installed_packages(suite, tree.root),
         toolchain(suite.runner),
     )
-    if progress:
-        progress(0, runs + 1)
+    tell = progress or _silent
+    steps = runs + (suite.runner == "pytest")  # until it is known into how many shares the measure is divided
+    tell(0, steps)
     try:
         (bench.scratch / BYTECODE).mkdir()
         (bench.scratch / BYTECODE).chmod(0o777)
@@ -101,11 +119,13 @@ def baseline(
             for number in range(runs):
                 reply = worker.run(tree, Request(suite, limits), Preparation(BYTECODE))
                 replies.append(_checked(reply, limits, bench.python))
-                if progress:
-                    progress(number + 1, runs + 1)
-        measured = _measured_reach(bench, tree, suite, _shares(tree, replies[-1], workers or os.cpu_count() or 1))
-        if progress:
-            progress(runs + 1, runs + 1)
+                tell(number + 1, steps)
+        workers = workers or os.cpu_count() or 1
+        shares = _shares(tree, replies[-1], workers) if suite.runner == "pytest" else []
+        measured = []
+        for share in _measured(bench, tree, suite, shares, _passing(replies), workers):
+            measured.append(share)
+            tell(runs + len(measured), runs + len(shares))
     except (SandboxError, WorkerDied, OSError) as error:
         raise UserError(
             f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`"
@@ -141,25 +161,50 @@ class _Bench:
         )
 
 
-def _measured_reach(bench: _Bench, tree: Tree, suite: TestSuite, shares: list[tuple[str, ...]]) -> list[Reply]:
-    """What each test executes, measured by a worker for each share of the test files."""
+@dataclass(frozen=True)
+class _Share:
+    """What was found out of some test files."""
+
+    apart: Mapping[str, Reply]
+    """File -> a run of nothing else."""
+    reach: Reply
+
+
+def _measured(
+    bench: _Bench,
+    tree: Tree,
+    suite: TestSuite,
+    shares: list[tuple[str, ...]],
+    passing: Mapping[str, float],
+    workers: int,
+) -> Iterator[_Share]:
+    """What each test executes, and whether it passes without other files, share by share."""
     slow = replace(bench.limits, wall_seconds=bench.limits.wall_seconds * REACH_FACTOR)
+    known = Preparation(BYTECODE)
+    own = threading.local()
+    numbers = itertools.count()
+    with ExitStack() as started:
 
-    def measure(number: int, paths: tuple[str, ...]) -> Reply:
-        with bench.worker(f"reach-{number}") as worker:
-            request = Request(suite, slow, paths=paths, reach=True)
-            return worker.run(tree, request, Preparation(BYTECODE))
+        def measure(paths: tuple[str, ...]) -> _Share:
+            if not hasattr(own, "worker"):
+                own.worker = started.enter_context(bench.worker(f"reach-{next(numbers)}"))
+            files = paths or tuple({_file_of(test): None for test in passing})
+            # First, so that all that is imported is compiled by then, and a source that is opened is one that is read.
+            apart = {path: own.worker.run(tree, Request(suite, bench.limits, paths=(path,)), known) for path in files}
+            request = Request(suite, slow, paths=paths, reach=passing)
+            return _Share(apart, own.worker.run(tree, request, known))
 
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(measure, range(len(shares)), shares))
+        with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:
+            yield from pool.map(measure, shares)
 
 
-def _shares(tree: Tree, reply: Reply, count: int) -> list[tuple[str, ...]]:
-    """The test files in up to `count` shares that take about as long; one, without names, where they take little."""
+def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
+    """The test files in shares that take about as long; one, without names, where they take little."""
     seconds = _file_seconds(reply)
-    if sum(seconds.values()) < SHORT_SECONDS or any(not (tree.root / path).is_file() for path in seconds):
+    count = min(int(sum(seconds.values()) / SHORT_SECONDS), SHARES_A_WORKER * workers, len(seconds))
+    if count < 1 or any(not (tree.root / path).is_file() for path in seconds):
         return [()]
-    shares: list[list[str]] = [[] for _ in range(min(count, len(seconds)))]
+    shares: list[list[str]] = [[] for _ in range(count)]
     loads = [0.0] * len(shares)
     for path, took in sorted(seconds.items(), key=lambda entry: -entry[1]):
         least = loads.index(min(loads))
@@ -179,9 +224,32 @@ def _file_seconds(reply: Reply) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for record in reply.records:
         if record[0] == "test" and len(record) == 5:
-            path = str(record[1]).split("::")[0]
+            path = _file_of(str(record[1]))
             seconds[path] = seconds.get(path, 0.0) + float(record[3])
     return {path: round(took, 3) for path, took in seconds.items()}
+
+
+def _file_of(test: str) -> str:
+    return test.split("::", 1)[0]
+
+
+def _passing(replies: list[Reply]) -> dict[str, float]:
+    """The tests that passed in every run -> their seconds in the slowest."""
+    seconds: dict[str, float] = {}
+    for reply in replies:
+        for record in reply.records:
+            if record[0] == "test" and len(record) == 5:
+                seconds[str(record[1])] = max(seconds.get(str(record[1]), 0.0), float(record[3]))
+    outcomes = [statuses(reply) for reply in replies]
+    return {
+        test: took
+        for test, took in seconds.items()
+        if all(test in run and run[test].status is TestStatus.PASSED for run in outcomes)
+    }
+
+
+def _silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 class UnusableOptions(UserError):
@@ -207,14 +275,18 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     return reply
 
 
-def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> Baseline:
+def _summary(replies: list[Reply], measured: list[_Share], suite: TestSuite) -> Baseline:
     today = date.today()
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
     stable = [test for test in tests if passes[test] == len(replies) and not names_its_moment(test, today)]
     kept = set(stable)
-    reach, imported = _reach(measured, tests, suite)
+    records = [record for share in measured for record in share.reach.records]
+    whole = all(any(record[0] == "imported" for record in share.reach.records) for share in measured)
+    unmeasured = next((str(record[1]) for record in records if record[0] == "unmeasured"), "")
+    unmeasured = unmeasured or ("" if whole else "the measure was cut short")
+    reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(records, tests, suite)
     slowest = max(replies, key=lambda reply: reply.seconds)
     return Baseline(
         stable=tuple(stable),
@@ -223,6 +295,8 @@ def _summary(replies: list[Reply], measured: list[Reply], suite: TestSuite) -> B
         outcomes=outcomes[-1],
         reach=reach,
         imported=imported,
+        companions=_companions(measured, stable) if measured else {},
+        unmeasured=unmeasured,
         seconds=slowest.seconds,
         file_seconds={**_file_seconds(slowest), "": _other_seconds(slowest)},
         collection_errors=collection_errors(replies[-1]),
@@ -235,18 +309,30 @@ def names_its_moment(test_id: str, today: date) -> bool:
     return any(text in test_id for text in dates) or re.search(r" at 0x[0-9a-f]{6,}", test_id) is not None
 
 
+def _companions(measured: list[_Share], stable: list[str]) -> dict[str, str]:
+    """The tests that don't pass alone -> the file with which they do; empty: they need the whole suite."""
+    apart = {path: statuses(reply) for share in measured for path, reply in share.apart.items()}
+    records = [record for share in measured for record in share.reach.records if record[0] == "reach"]
+    in_company = {record[1] for record in records if len(record) == 5 and not record[4]}
+    found = {}
+    for test in stable:
+        outcome = apart.get(_file_of(test), {}).get(test)
+        if outcome is None or outcome.status is not TestStatus.PASSED:
+            found[test] = ""
+        elif test in in_company:
+            found[test] = _file_of(test)
+    return found
+
+
 def _reach(
-    measured: list[Reply], tests: list[str], suite: TestSuite
+    records: list[list[Any]], tests: list[str], suite: TestSuite
 ) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     imported: set[str] = set()
-    records = [record for reply in measured for record in reply.records]
-    if not all(any(record[0] == "imported" for record in reply.records) for reply in measured):
-        return {}, frozenset()  # nothing is known of any function, so every change needs the whole suite
     by_test: dict[str, set[str]] = {}
     for record in records:
         if record[0] == "imported" and len(record) == 2:
             imported.update(record[1])
-        elif record[0] == "reach" and len(record) == 4 and not record[3]:
+        elif record[0] == "reach" and len(record) == 5 and not record[3]:
             by_test.setdefault(record[1], set()).update(record[2])
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from regrade.datasets.tasks import Task
 from regrade.evaluators.held_suites import HeldSuites
 from regrade.evaluators.outlines import Change
-from regrade.evaluators.selection import changes_of_pristine, selected_tests
+from regrade.evaluators.selection import changes_of_pristine, in_company, selected_tests
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
@@ -207,7 +207,9 @@ def _run(way: Way, task: Task, workspace: Workspace, wanted: frozenset[str], *, 
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
     limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
-    request = Request(task.suite, limits, paths=there or files, select=wanted, changes=way.changes, cold=cold)
+    select = in_company(task, wanted)
+    paths = task.suite.paths if select is None else there or files
+    request = Request(task.suite, limits, paths=paths, select=select, changes=way.changes, cold=cold)
     reply = None if way.held is None else way.held.run(task, workspace.after, request, way.preparation)
     return way.worker.run(workspace.after, request, way.preparation) if reply is None else reply
 
@@ -215,7 +217,9 @@ def _run(way: Way, task: Task, workspace: Workspace, wanted: frozenset[str], *, 
 def wall_seconds(task: Task, wanted: frozenset[str]) -> float:
     """The limit for some of the tests: a patch that never ends is not waited for as long as for the whole suite."""
     seconds = task.suite.seconds
-    files = ("", *test_files((*task.fail_to_pass, *task.pass_to_pass), wanted))
+    everything = (*task.fail_to_pass, *task.pass_to_pass)
+    alone = in_company(task, wanted) is not None
+    files = ("", *test_files(everything, wanted if alone else frozenset(everything)))
     if seconds is None or any(path not in seconds for path in files):
         return task.limits.wall_seconds
     return min(task.limits.wall_seconds, max(SHORTEST_LIMIT, SLACK * sum(seconds[path] for path in files)))

@@ -6,9 +6,11 @@ import hashlib
 import json
 import marshal
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments
 from regrade.evaluators.store import key_of
@@ -24,9 +26,12 @@ class Environments:
         self._identities: dict[Path, str] = {}
 
     def python(self, requirements: tuple[str, ...]) -> Path:
+        """The interpreter for them. Raises UserError where it can't be made, does not run or has no pytest."""
         with self._lock:
             if requirements not in self._pythons:
-                self._pythons[requirements] = environments.python_for(requirements, self._cache)
+                python = environments.python_for(requirements, self._cache)
+                _check_pytest(python, requirements)
+                self._pythons[requirements] = python
             return self._pythons[requirements]
 
     def identity_of(self, python: Path) -> str:
@@ -39,13 +44,29 @@ class Environments:
         return self.identity_of(self.python(requirements))
 
 
+def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
+    # What runs in the sandbox imports pytest: said here, before a worker of every task dies of it.
+    if not requirements:
+        return
+    try:
+        environments.pytest_plugins(python)
+    except UserError as error:
+        if python == Path(requirements[0]):
+            raise  # an interpreter of the user's own, which the message names
+        raise UserError(
+            f"a task's requirements ({', '.join(requirements)}) bring no pytest that can be imported, and its tests "
+            f"need it: add it to `requirements` in the task's file, such as pytest=={version('pytest')}; what is wrong "
+            f"says {python} -c 'import pytest'"
+        ) from error
+
+
 class Digests:
     """Digests of what is a task's own and, found out once, of what tasks share: pristine folders, what was measured."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._roots: dict[Path, str] = {}
-        self._reaches: dict[tuple[int, frozenset[str], int], tuple[TestSuite, str]] = {}
+        self._reaches: dict[tuple[int, frozenset[str], int, int], tuple[TestSuite, str]] = {}
 
     def of_task(self, task: Task) -> str:
         """Of the files that its base changes, and of the ids of its tests."""
@@ -69,7 +90,7 @@ class Digests:
         """Of all that was measured of a suite: which tests reach what, and the seconds that limits are made of."""
         if suite.reach is None and suite.seconds is None and not suite.imported:
             return ""
-        key = (id(suite.reach), suite.imported, id(suite.seconds))
+        key = (id(suite.reach), suite.imported, id(suite.companions), id(suite.seconds))
         with self._lock:
             if key not in self._reaches:
                 # The suite is held, so that no other mapping gets the same id.
@@ -78,5 +99,5 @@ class Digests:
 
 
 def _measures(suite: TestSuite) -> list[Any]:
-    reach, seconds = (None if found is None else sorted(found.items()) for found in (suite.reach, suite.seconds))
-    return [reach, sorted(suite.imported), seconds]
+    mappings = (suite.reach, suite.companions, suite.seconds)
+    return [sorted(suite.imported), *(None if found is None else sorted(found.items()) for found in mappings)]

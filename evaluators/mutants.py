@@ -112,7 +112,8 @@ def _measure(
         cache=cache,
         progress=lambda done, total: tell(f"{package.name}: its tests as they are", done, total),
     )
-    tests = tuple(sorted(found.stable))
+    # What passes only behind other tests can't be run by itself.
+    tests = tuple(sorted(test for test in found.stable if test not in found.companions))
     number = {test: index for index, test in enumerate(tests)}
     reach = {key: tuple(sorted(number[test] for test in ids if test in number)) for key, ids in found.reach.items()}
     return PackageRecipes(package, seed, tests, reach, tuple(sorted(found.imported)), ())

@@ -156,7 +156,7 @@ def text_outline(source: str) -> Outline | None:
         first, last = function.body[0].lineno, function.body[-1].end_lineno or 0
         if first <= kept_to:
             return None
-        if not statements or lines[first - 1][: function.body[0].col_offset].strip():
+        if not statements or _shares_a_line(function, statements[0], lines):
             continue  # no lines of its own, as an overload has it: it stays in the frame
         start = statements[0].lineno - 1
         frame += lines[kept_to:start]
@@ -183,6 +183,13 @@ def syntax_outline(source: str) -> Outline | None:
         return Outline(ast.dump(module), bodies)
     except RecursionError:
         return None
+
+
+def _shares_a_line(function: Definition, first: ast.stmt, lines: list[str]) -> bool:
+    """Does the body begin on the line of the signature, or of the docstring?"""
+    head = function.body[0]
+    on_signature = bool(lines[head.lineno - 1][: head.col_offset].strip())
+    return on_signature or (first is not head and first.lineno == head.end_lineno)
 
 
 def documented(function: Definition) -> int:

@@ -8,20 +8,38 @@ from regrade.evaluators.workspaces import Workspace, is_protected
 
 
 def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
-    """FAIL_TO_PASS and the PASS_TO_PASS tests that execute a changed function; None: the whole suite must run.
+    """FAIL_TO_PASS, and the PASS_TO_PASS tests that execute a changed function or read a changed file; None: the whole
+    suite must run.
 
     Safe only where every change lies inside bodies of functions whose reach was measured and that nothing executes on
     import. The measure was taken on the base or on the pristine tree under it, so functions that differ from either
     count.
     """
     changed = changed_functions(task, workspace)
-    reach = task.suite.reach
-    if changed is None or reach is None or not changed.isdisjoint(task.suite.imported):
+    reach, imported = task.suite.reach, task.suite.imported
+    if changed is None or reach is None or any(function not in reach for function in changed):
         return None
-    if any(function not in reach for function in changed):
+    touched = changed | {function.split("::", 1)[0] for function in changed}
+    if not touched.isdisjoint(imported):
         return None
-    reached = {test for function in changed for test in reach[function]}
+    reached = {test for place in touched for test in reach.get(place, ())}
     return frozenset(task.fail_to_pass) | reached.intersection(task.pass_to_pass)
+
+
+def in_company(task: Task, wanted: frozenset[str]) -> frozenset[str] | None:
+    """The tests that must run for the wanted ones to tell anything: themselves, and whole files; None: the whole suite.
+
+    What a FAIL_TO_PASS test needs can't be measured at the base, where it fails: it is taken to need what the others of
+    its file need.
+    """
+    companions = task.suite.companions
+    if not companions:
+        return wanted
+    failing = wanted.intersection(task.fail_to_pass)
+    files = {test.split("::", 1)[0] for test in failing}
+    asked = {test for test in companions if test in wanted or test.split("::", 1)[0] in files}
+    places = {companions[test] for test in asked}
+    return None if "" in places else wanted | places
 
 
 def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None:

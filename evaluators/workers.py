@@ -70,8 +70,9 @@ class Request:
     options: tuple[str, ...] = ()
     """pytest options beyond the suite's own."""
     modules: tuple[str, ...] = ()
-    reach: bool = False
-    """Find out which functions each test executes instead of what becomes of it."""
+    reach: Mapping[str, float] | None = None
+    """Find out which functions each test executes instead of what becomes of it. The tests that pass in the suite, and
+    their seconds there."""
     changes: tuple[Change, ...] | None = None
     """What differs from the pristine tree, where that is nothing but bodies of functions; None: not known."""
     cold: bool = False
@@ -148,7 +149,9 @@ class Worker:
         self._limits = limits or Limits()
         self._writable_bytecode = writable_bytecode
         self._programs = Mount(_programs(scratch / "programs"), "/regrade")
-        self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode) if bytecode and sandbox.isolated else None
+        self._bytecode: Mount | None = None
+        if bytecode and (sandbox.isolated or writable_bytecode):  # no candidate may write what another one reads
+            self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode)
         self._packages = packages
         self._tools = tools
         self._session: Session | None = None
@@ -307,7 +310,7 @@ class Worker:
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
         root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
-        may_be_prepared = request.kind == "tests" and not (request.reach or request.cold)
+        may_be_prepared = request.kind == "tests" and request.reach is None and not request.cold
         bytecode = None
         if self._bytecode and preparation.bytecode:
             bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"

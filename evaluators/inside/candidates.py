@@ -142,16 +142,15 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         if request["kind"] == "check":
             finish(write, commands.check(request["paths"], write))
         if request["runner"] != "pytest":
-            paths = [] if request["reach"] else request["paths"]  # nothing measures what they execute
-            finish(write, commands.run_tests(request["runner"], paths, request["select"], write))
+            finish(write, commands.run_tests(request["runner"], request["paths"], request["select"], write))
         import pytest
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
         recorder.begin(write, request["select"])
         plugins: list[Any] = [recorder]
-        if request["reach"]:
-            plugins.append(ReachRecorder(write, request["root"]))
+        if request["reach"] is not None:
+            plugins.append(ReachRecorder(write, request["root"], request["reach"]))
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))

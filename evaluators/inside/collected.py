@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from regrade.evaluators.inside import candidates
-from regrade.evaluators.inside.recorder import Recorder
+from regrade.evaluators.inside.recorder import Recorder, wanted_of
 
 Request = dict[str, Any]
 Write = Callable[[str], None]
@@ -64,6 +64,7 @@ class CollectedSession:
         self._write: Write | None = None
         self._is_held = False
         self._functions: dict[tuple[str, str], list[FunctionType]] = {}
+        self._spellings: dict[str, set[str]] = {}
         self._before: set[str] = set()
         self._errors: list[str] = []
         self._problem = ""
@@ -105,6 +106,7 @@ class CollectedSession:
             self._problem = str(unfit)
             return True
         self._functions = _functions_of(self._request["root"])
+        self._spellings = _spellings(self._functions)
         by_id = {item.nodeid: item for item in session.items}
         gc.collect()
         gc.freeze()
@@ -146,13 +148,16 @@ class CollectedSession:
         self._recorder.begin(write, request["select"])
         wanted = None if request["select"] is None else frozenset(request["select"])
         if wanted is not None:
-            session.items[:] = [item for item in session.items if item.nodeid in wanted]
+            session.items[:] = wanted_of(session.items, wanted)
 
     def _put(self, file: str, changes: list[Change]) -> None:
         """Give the changed functions of one file their new code, and those below their new lines."""
         path = f"{self._request['root']}/{file}"
-        if not any(getattr(module, "__file__", None) == path for module in list(sys.modules.values())):
+        spellings = self._spellings.get(path)
+        if not spellings:
             return  # it is imported later, as it is on disk, or never
+        if spellings != {path}:
+            raise Unfit(f"{file} is loaded by another path as well")
         lines = Path(path).read_bytes().decode("utf-8").split("\n")
         if any(re.search(r"coding[:=](?!\s*utf-?8)", line) for line in lines[:2]):
             raise Unfit(f"{file} is written in another encoding")
@@ -192,11 +197,27 @@ class CollectedSession:
 
 
 def _functions_of(root: str) -> dict[tuple[str, str], list[FunctionType]]:
-    """(path, qualified name) -> the functions of the tree that live, whoever holds them."""
+    """(path, qualified name) -> the functions of the tree that live, whoever holds them, by whatever path."""
     found: dict[tuple[str, str], list[FunctionType]] = {}
+    own: dict[str, bool] = {}
     for thing in gc.get_objects():
-        if type(thing) is FunctionType and thing.__code__.co_filename.startswith(f"{root}/"):
+        if type(thing) is not FunctionType:
+            continue
+        name = thing.__code__.co_filename
+        if name not in own:
+            own[name] = os.path.realpath(name).startswith(f"{root}/")
+        if own[name]:
             found.setdefault((thing.__code__.co_filename, thing.__code__.co_qualname), []).append(thing)
+    return found
+
+
+def _spellings(functions: dict[tuple[str, str], list[FunctionType]]) -> dict[str, set[str]]:
+    """File -> the paths by which it was loaded, as a module or otherwise."""
+    names = {path for path, _ in functions}
+    names |= {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
+    found: dict[str, set[str]] = {}
+    for name in names:
+        found.setdefault(os.path.realpath(name), set()).add(name)
     return found
 
 

@@ -1,151 +1,194 @@
-"""A pytest plugin that finds out which functions each test executes.
+"""A pytest plugin that finds out what each test depends on: the functions that it executes, the files that it reads.
 
 Each test runs in a fork of its own from the state after collection, so that neither a cache that an earlier test filled
-nor a fixture that an earlier test set up hides what it depends on. A test whose work escapes the profiler (it starts
-another process or replaces the profiler) is opaque: it may reach everything.
+nor a fixture that an earlier test set up hides what it depends on. A test whose work escapes the watch (it starts
+another process, or turns the watch off) is opaque: it may reach everything. One that passes in the suite and not by
+itself is tried behind the other tests of its file, and depends on what they execute, too.
 
-Lines: `["imported", [keys]]` and `["reach", id, [keys], opaque]`; a key is `file::qualified.name`, the name cut at the
-outermost function.
+Lines: `["unmeasured", why]`, where forks would tell nothing; `["reach", id, [keys], opaque, alone]` for each test,
+where `alone` says that it passes without the others of its file; and at the end `["imported", [keys]]`, what ran or was
+read before and between the tests. A key is `file::qualified.name`, the name cut at the outermost function, or a file
+that was opened and not imported.
 """
 
 from __future__ import annotations
 
-import _lsprof
 import gc
 import json
 import os
-import sys
-import threading
-from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import Any
+import select
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
+from regrade.evaluators.inside.profiling import Escapes, has_children, make_watch
+from regrade.evaluators.inside.reading import Readings
+
 CO_OPTIMIZED = 0x1
 """Flag of the code of functions; modules and class bodies lack it."""
-MONITORING: Any = getattr(sys, "monitoring", None)
-"""From Python 3.12 on."""
-ESCAPES = frozenset({"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn"})
+SHORTEST_LIMIT, SLACK = 20.0, 50.0
+"""A test that is watched may take `SLACK` times as long as in the suite, and at least `SHORTEST_LIMIT` seconds."""
 
 
-class _Profiled:
-    """The code that runs, by the interpreter's own C profiler; other threads call a Python function instead."""
+class _Seen(NamedTuple):
+    """What was seen of some tests in one fork."""
 
-    def __init__(self) -> None:
-        self._profiler = _lsprof.Profiler()
-        self._ended: list[_lsprof.Profiler] = []
-        self._threads: dict[int, CodeType] = {}  # by identity: hashing a code object reads all of it
-
-    def start(self) -> None:
-        """Forget what ran before, and watch."""
-        self._profiler.disable()
-        # The last one is kept: to let go of all code that ran on import would copy its pages in every fork.
-        self._ended.append(self._profiler)
-        self._profiler = _lsprof.Profiler()
-        self._threads = {}
-        threading.setprofile(self._note)
-        self._profiler.enable(subcalls=False, builtins=False)
-
-    def stop(self) -> bool:
-        """Watch no more. Was it watched until now?"""
-        current: object = sys.getprofile()
-        unbroken = current is self._profiler
-        self._profiler.disable()
-        threading.setprofile(None)
-        return unbroken
-
-    def codes(self) -> list[CodeType]:
-        own = [entry.code for entry in self._profiler.getstats()]
-        return [*(code for code in own if isinstance(code, CodeType)), *tuple(self._threads.values())]
-
-    def _note(self, frame: FrameType, event: str, _argument: Any) -> None:
-        if event == "call":
-            self._threads[id(frame.f_code)] = frame.f_code
-
-
-class _Monitored:
-    """The code that runs, by `sys.monitoring` (Python 3.12): each function speaks up once, and costs nothing then."""
-
-    TOOL = 4
-    """An id that no profiler, debugger or coverage tool takes by convention."""
-
-    def __init__(self) -> None:
-        self._codes: dict[int, CodeType] = {}
-        self._ended: list[dict[int, CodeType]] = []
-        self._events = MONITORING.events.PY_START | MONITORING.events.PY_RESUME
-        MONITORING.use_tool_id(self.TOOL, __name__)
-        for event in (MONITORING.events.PY_START, MONITORING.events.PY_RESUME):
-            MONITORING.register_callback(self.TOOL, event, self._note)
-
-    def start(self) -> None:
-        self._ended.append(self._codes)  # see `_Profiled.start`
-        self._codes = {}
-        MONITORING.set_events(self.TOOL, self._events)
-        MONITORING.restart_events()
-
-    def stop(self) -> bool:
-        ours = MONITORING.get_tool(self.TOOL) == __name__
-        unbroken = ours and bool(MONITORING.get_events(self.TOOL) == self._events)
-        if unbroken:
-            MONITORING.set_events(self.TOOL, 0)
-        return unbroken
-
-    def codes(self) -> list[CodeType]:
-        return list(self._codes.values())
-
-    def _note(self, code: CodeType, _offset: int) -> Any:
-        self._codes[id(code)] = code
-        return MONITORING.DISABLE
+    keys: Sequence[str] = ()
+    opaque: bool = True
+    passed: frozenset[str] = frozenset()
+    ended: bool = False
 
 
 class ReachRecorder:
     """Install before anything of the repository is imported."""
 
-    def __init__(self, write: Callable[[str], None], root: str) -> None:
+    def __init__(self, write: Callable[[str], None], root: str, passing: Mapping[str, float]) -> None:
+        """`passing`: the tests that pass in the suite, and their seconds there."""
         self._write = write
         self._root = root.rstrip("/") + "/"
-        # Events are raised at every call that is profiled, so what hears them is no Python: each takes its own name
-        # from here, where it is one of them, and stores nothing.
-        self._confined = dict.fromkeys(ESCAPES)
-        sys.addaudithook(self._confined.pop)
-        self._watch: _Monitored | _Profiled = _Monitored() if MONITORING else _Profiled()
+        self._passing = passing
+        self._failed: set[str] = set()
+        self._ran: set[str] = set()
+        self._read: set[str] = set()
+        self._places: dict[str, str] = {}
+        self._together: dict[str, _Seen] = {}
+        self._problem = ""
+        try:
+            self._readings = Readings(root)
+        except OSError as error:
+            self._problem = str(error)
+        self._escapes = Escapes()
+        self._watch = make_watch()
         self._watch.start()
 
     def pytest_collection_finish(self) -> None:
-        self._write(json.dumps(["imported", self._keys()]))
+        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 (quick)
+            self._problem = "a thread is started on import, which a fork would lack"
+        elif has_children():
+            self._problem = "another process is started on import"
         # So that a fork does not touch, and thereby copy, all that lives here.
         gc.collect()
         gc.freeze()
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
-        child = os.fork()
-        if child == 0:
-            self._measure(item)
-        os.waitpid(child, 0)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        files: dict[str, list[pytest.Item]] = {}
+        for item in session.items:
+            files.setdefault(_file_of(item), []).append(item)
+        try:
+            for item in session.items if not self._problem else ():
+                self._measure(item, files[_file_of(item)])
+        except OSError as error:  # of the readings
+            self._problem = str(error)
         return True
 
-    def _measure(self, item: pytest.Item) -> None:
-        """In the child: run one test and leave."""
-        opaque = True
+    def pytest_sessionfinish(self) -> None:
+        if not self._problem:
+            try:
+                self._read |= self._readings.opened()
+            except OSError as error:
+                self._problem = str(error)
+        if self._problem:
+            self._write(json.dumps(["unmeasured", self._problem]))
+        self._write(json.dumps(["imported", self._keys(self._read)]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """In a fork."""
+        self._ran.add(report.nodeid)
+        if not report.passed or hasattr(report, "wasxfail"):
+            self._failed.add(report.nodeid)
+
+    def _measure(self, item: pytest.Item, neighbours: list[pytest.Item]) -> None:
+        test = item.nodeid
+        limit = max(SHORTEST_LIMIT, SLACK * self._passing.get(test, 0.0))
+        seen, alone = self._fork([item], limit), True
+        if test in self._passing and not seen.ended:
+            alone = False
+        elif test in self._passing and test not in seen.passed:
+            # Is it the watch that it can't bear, or does it need others before it?
+            alone = test in self._fork([item], limit, watched=False).passed
+            together = _Seen() if alone else self._behind(neighbours)
+            keys = sorted({*seen.keys, *together.keys})
+            seen = _Seen(keys, together.opaque or test not in together.passed)
+        self._write(json.dumps(["reach", test, seen.keys, seen.opaque, alone]))
+
+    def _behind(self, items: list[pytest.Item]) -> _Seen:
+        """What is seen of all tests of a file in their order."""
+        file = _file_of(items[0])
+        if file not in self._together:
+            limit = sum(max(1.0, SLACK * self._passing.get(item.nodeid, 0.0)) for item in items)
+            self._together[file] = self._fork(items, max(SHORTEST_LIMIT, limit))
+        return self._together[file]
+
+    def _fork(self, items: list[pytest.Item], limit: float, *, watched: bool = True) -> _Seen:
+        self._read |= self._readings.opened()
+        result = os.memfd_create("reach")
         try:
-            self._confined.update(dict.fromkeys(ESCAPES))
-            self._watch.start()
-            item.config.pluginmanager.unregister(self)
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            opaque = len(self._confined) < len(ESCAPES)
-        except BaseException:
-            opaque = True
+            child = os.fork()
+            if child == 0:
+                self._run(items, result, watched=watched)
+            in_time = _waited(child, limit)
+            read = self._readings.opened()
+            text = os.pread(result, os.fstat(result).st_size, 0)
         finally:
-            opaque = not self._watch.stop() or opaque
-            self._write(json.dumps(["reach", item.nodeid, self._keys(), opaque]))
+            os.close(result)
+        if not in_time or not text:
+            return _Seen()
+        keys, opaque, passed = json.loads(text)
+        return _Seen(sorted({*keys, *self._files(read)}), opaque, frozenset(passed), ended=True)
+
+    def _run(self, items: list[pytest.Item], result: int, *, watched: bool) -> NoReturn:
+        """In the child: run tests and leave."""
+        seen: list[Any] = [[], True, []]
+        try:
+            self._escapes.start()
+            if watched:
+                self._watch.start()
+            else:
+                self._watch.stop()
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            unbroken = watched and self._watch.stop()
+            seen = [self._keys(()), not unbroken or self._escapes.heard(), sorted(self._ran - self._failed)]
+        finally:
+            os.write(result, json.dumps(seen).encode())
             os._exit(0)
 
-    def _keys(self) -> list[str]:
+    def _keys(self, read: set[str] | tuple[()]) -> list[str]:
         keys = set()
         for code in self._watch.codes():
-            if code.co_flags & CO_OPTIMIZED and code.co_filename.startswith(self._root):
-                name = code.co_qualname.split(".<locals>")[0]
-                keys.add(f"{code.co_filename[len(self._root) :]}::{name}")
-        return sorted(keys)
+            place = self._place(code.co_filename) if code.co_flags & CO_OPTIMIZED else ""
+            if place:
+                keys.add(f"{place}::{code.co_qualname.split('.<locals>')[0]}")
+        return sorted(keys | self._files(read))
+
+    def _files(self, read: set[str] | tuple[()]) -> set[str]:
+        """Those of which a patch of function bodies may be a patch."""
+        return {path for path in read if path.endswith(".py")}
+
+    def _place(self, name: str) -> str:
+        """The file of some code, relative to the root, whatever the path that it was loaded by; empty: of elsewhere."""
+        if name not in self._places:
+            path = os.path.realpath(os.path.join(self._root, name))  # noqa: PTH118 (quick)
+            is_own = path.startswith(self._root) and path.endswith(".py")
+            self._places[name] = path[len(self._root) :] if is_own else ""
+        return self._places[name]
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.split("::", 1)[0]
+
+
+def _waited(child: int, seconds: float) -> bool:
+    """Wait for a child. False: it was killed, since it took longer."""
+    handle = os.pidfd_open(child)
+    try:
+        in_time = bool(select.select([handle], [], [], seconds)[0])
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(handle)
+    os.waitpid(child, 0)
+    return in_time

@@ -37,7 +37,7 @@ class Recorder:
         self._messages: dict[str, str] = {}
 
     def begin(self, write: Callable[[str], None], wanted: Collection[str] | None) -> None:
-        """Record with `write`, and deselect every test that is not wanted (None: all are)."""
+        """Record with `write`, and deselect every test that is not wanted, by its id or its file (None: all are)."""
         self._write = write
         self._wanted = None if wanted is None else frozenset(wanted)
         _seed("collection")
@@ -49,10 +49,11 @@ class Recorder:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         if self._wanted is None:
             return
-        left_out = [item for item in items if item.nodeid not in self._wanted]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item.nodeid in self._wanted]
+        kept = wanted_of(items, self._wanted)
+        if len(kept) < len(items):
+            known = set(map(id, kept))
+            config.hook.pytest_deselected(items=[item for item in items if id(item) not in known])
+            items[:] = kept
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         _seed(nodeid)
@@ -100,6 +101,11 @@ class Recorder:
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
                 place = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
         return ADDRESS.sub("0x...", place + "\n".join(lines))[:LONGEST_MESSAGE]
+
+
+def wanted_of(items: list[pytest.Item], wanted: Collection[str]) -> list[pytest.Item]:
+    """Those that are named, or whose file is."""
+    return [item for item in items if item.nodeid in wanted or item.nodeid.split("::", 1)[0] in wanted]
 
 
 def _seed(name: str) -> None:

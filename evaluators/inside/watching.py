@@ -17,6 +17,8 @@ PATIENCE = 10
 """A candidate that gets no core is stopped after this many times its wall limit at the latest."""
 LOOK_SECONDS = 0.2
 """How often memory is looked at."""
+STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)
+"""Fields of proc(5)'s stat, counted from the state; the times are ticks of itself and of the children it waited for."""
 
 
 class Ending(NamedTuple):
@@ -48,7 +50,8 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
                 stopped = "abandoned"
             elif left <= 0:
                 # A busy machine is not the candidate's doing: the time that it waited for a core does not count.
-                deadline = min(started + limits["wall_seconds"] + _starved_seconds(child), latest)
+                starved = _starved_seconds(child, time.monotonic() - started, alone=alone)
+                deadline = min(started + limits["wall_seconds"] + starved, latest)
                 stopped = "timeout" if deadline <= time.monotonic() + 0.01 else ""
             elif alone and _memory_used() > limits["memory_mb"] << 20:
                 stopped = "memory"
@@ -63,12 +66,33 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
     return Ending(os.waitstatus_to_exitcode(status), stopped, usage.ru_utime + usage.ru_stime)
 
 
-def _starved_seconds(child: int) -> float:
-    """Seconds for which the child's main thread was ready to run and had no core; 0 where the kernel does not say."""
+def _starved_seconds(child: int, passed: float, *, alone: bool) -> float:
+    """Seconds for which the child's main thread was ready to run and had no core; 0 where the kernel does not say.
+
+    What it waited for its own threads and processes was its own doing: together they had a core for as long as they
+    used one.
+    """
     try:
-        return int(Path("/proc", str(child), "schedstat").read_text().split()[1]) / 1e9
+        waited = int(Path("/proc", str(child), "schedstat").read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
+    return min(waited, max(0.0, passed - _seconds_used(child, alone=alone)))
+
+
+def _seconds_used(child: int, *, alone: bool) -> float:
+    """CPU seconds of the child and of all that it started, as far as they can be told from others."""
+    ticks = 0
+    for process in _processes():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = _fields(process)
+            if process != os.getpid() and (alone or int(fields[SESSION]) == child):
+                ticks += sum(map(int, fields[TIMES]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _fields(process: int) -> list[str]:
+    """Of /proc/PID/stat, from its state on: what stands before it may hold anything."""
+    return Path("/proc", str(process), "stat").read_text().rsplit(")", 1)[1].split()
 
 
 def _memory_used() -> int:
@@ -116,8 +140,8 @@ def _kill_orphans() -> bool:
     killed = False
     for process in _processes():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = Path("/proc", str(process), "stat").read_text().rsplit(")", 1)[1].split()
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            fields = _fields(process)
+            if int(fields[PARENT]) == os.getpid() and fields[STATE] != "Z":
                 os.kill(process, signal.SIGKILL)
                 killed = True
     return killed

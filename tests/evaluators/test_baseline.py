@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.baseline import baseline
-from regrade.evaluators.sandboxes import choose
+from regrade.evaluators.sandboxes import available, choose
 
 REACH = {
     "subject.py": """\
@@ -139,6 +140,154 @@ def test_a_test_that_ends_the_profiling_keeps_nothing_hidden(write_files):
     ending = {"test_code.py::test_profiler", "test_code.py::test_profile_function", "test_code.py::test_monitor"}
     assert set(reach["subject.py::late"]) == ending | {"test_code.py::test_late"}
     assert "test_code.py::test_monitor" in reach["subject.py::early"], "what can't be watched may execute anything"
+
+
+IN_HIDING = {
+    "subject.py": "def one(): return 1\ndef two(): return 2\n",
+    "test_reads.py": """\
+import inspect, pathlib, runpy, traceback, os
+import subject
+
+def test_text(): assert "return 1" in pathlib.Path(subject.__file__).read_text()
+def test_source(): assert "return 1" in inspect.getsource(subject.one)
+def test_executes(): exec(compile(open(subject.__file__).read(), "elsewhere", "exec"), {})
+def test_runpy(): assert runpy.run_path("../repo/./subject.py" if os.path.isdir("../repo") else "./subject.py")["two"]() == 2
+def test_two(): assert subject.two() == 2
+""",
+    "test_threads.py": """\
+import _thread, sys, threading, time
+import subject
+
+def wait_for(start):
+    done = []
+    start(lambda: done.append(subject.two()))
+    while not done:
+        time.sleep(0.01)
+
+def test_low_level(): wait_for(lambda call: _thread.start_new_thread(call, ()))
+def test_unwatched_threads():
+    threading.setprofile(None)
+    wait_for(lambda call: threading.Thread(target=call).start())
+def test_paused():
+    profiler = sys.getprofile()
+    if profiler is not None:
+        profiler.disable()
+        subject.two()
+        profiler.enable()
+    else:
+        subject.two()
+def test_watched(): wait_for(lambda call: threading.Thread(target=call).start())
+def test_one(): assert subject.one() == 1
+""",
+    "test_processes.py": """\
+import multiprocessing
+import subject
+
+def test_spawn():
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=subject.two)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+""",
+}
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+def test_what_is_read_or_runs_out_of_sight_is_not_missed(write_files, kind):
+    sandbox = available_or_skip(kind)
+    found = baseline(write_files(IN_HIDING), TestSuite(), sandbox=sandbox, runs=1)
+    reached = {test.split("::test_")[1] for key in ("subject.py", "subject.py::two") for test in found.reach[key]}
+    reading, hiding = {"text", "source", "executes", "runpy"}, {"low_level", "unwatched_threads", "paused", "spawn"}
+    assert reached >= reading | hiding | {"two", "watched"}
+    assert "test_threads.py::test_one" not in found.reach["subject.py::two"]
+    assert "test_threads.py::test_watched" not in found.reach["subject.py::one"], "a thread is no reason for doubt"
+    assert not found.companions
+
+
+def available_or_skip(kind):
+    if problem := available()[kind]:
+        pytest.skip(problem)
+    return choose(kind)
+
+
+IN_COMPANY = {
+    "subject.py": "STATE = {}\ndef fill(): STATE['a'] = 1\ndef read(): return STATE['a']\ndef other(): return 2\n",
+    "pack/__init__.py": "",
+    "pack/part.py": "def inner(): return 3\n",
+    "test_order.py": "import subject\ndef test_fill(): subject.fill()\ndef test_read(): assert subject.read() == 1\n"
+    "def test_other(): assert subject.other() == 2\n",
+    "test_a_first.py": "import subject, pack.part\ndef test_set(): subject.STATE['b'] = subject.other()\n",
+    "test_b_last.py": "import subject, pack\ndef test_late(): assert subject.STATE['b'] == 2\n"
+    "def test_alone(): assert subject.other() == 2\ndef test_imported_by_another(): assert pack.part.inner() == 3\n",
+}
+
+
+def test_tests_that_do_not_pass_by_themselves_are_told_with_what_they_need(write_files):
+    found = baseline(write_files(IN_COMPANY), TestSuite(), sandbox=choose(), runs=1)
+    assert len(found.stable) == 7
+    assert found.companions == {
+        "test_order.py::test_read": "test_order.py",
+        "test_b_last.py::test_late": "",
+        "test_b_last.py::test_imported_by_another": "",
+    }
+    assert "test_order.py::test_read" in found.reach["subject.py::fill"], "it depends on what the others execute"
+    assert "test_b_last.py::test_alone" not in found.reach["subject.py::fill"]
+
+
+def test_what_runs_between_collection_and_the_tests_counts_as_imported(write_files):
+    hooks = (
+        "import pytest, subject\n"
+        "@pytest.hookimpl(wrapper=True)\ndef pytest_runtestloop(session):\n    subject.around_all()\n    return (yield)\n"
+        "@pytest.hookimpl(wrapper=True)\ndef pytest_runtest_protocol(item):\n    subject.around_each()\n    return (yield)\n"
+        "def pytest_sessionfinish(session):\n    subject.after_all()\n"
+    )
+    names = ("around_all", "around_each", "after_all", "tested")
+    files = {
+        "subject.py": "".join(f"def {name}(): return 1\n" for name in names),
+        "conftest.py": hooks,
+        "test_it.py": "import subject\ndef test_it(): assert subject.tested()\ndef test_other(): pass\n",
+    }
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+    assert found.imported == {"subject.py::around_all", "subject.py::after_all"}
+    assert found.reach["subject.py::around_each"] == ("test_it.py::test_it", "test_it.py::test_other")
+    assert found.reach["subject.py::tested"] == ("test_it.py::test_it",)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "a thread"),
+        ("SERVER = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)", "another process"),
+        ("subprocess.run([sys.executable, '-c', 'import subject'])", "another process"),
+        ("multiprocessing.get_context('spawn').Process(target=int).start()", "another process"),
+    ],
+)
+def test_a_suite_that_forks_tell_nothing_of_is_not_measured(write_files, line, why):
+    files = {
+        "subject.py": "def one(): return 1\n",
+        "test_it.py": f"import multiprocessing, subprocess, sys, threading, time\nimport subject\n{line}\n"
+        "def test_one(): assert subject.one() == 1\n",
+    }
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+    assert why in found.unmeasured
+    assert found.stable == ("test_it.py::test_one",)
+    assert found.reach == {}
+
+
+@pytest.mark.slow
+def test_a_test_that_does_not_end_where_it_is_watched_is_given_up_soon(write_files):
+    """It waits for what happens in the suite alone: for a fork, the other process id is that of nobody who answers."""
+    files = {
+        "subject.py": "def one(): return 1\n",
+        "test_it.py": "import os, sys, time\nimport subject\nPROCESS = os.getpid()\n"
+        "def test_waits():\n    while os.getpid() != PROCESS: time.sleep(1)\n"
+        "def test_one(): assert subject.one() == 1\n",
+    }
+    began = time.monotonic()
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+    assert time.monotonic() - began < 300
+    assert found.reach["subject.py::one"] == ("test_it.py::test_waits", "test_it.py::test_one")
 
 
 def test_a_long_suite_is_measured_in_shares(write_files):

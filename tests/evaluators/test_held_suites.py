@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -194,7 +196,10 @@ def test_a_changed_body_is_put_in_place_wherever_the_function_is(tmp_path, repli
 )
 def test_what_forks_would_share_is_not_held(tmp_path, replies, line, why):
     subject = f"{SUBJECT}\n\n{line}\n"
+    reach = repository(tmp_path).suite.reach  # such a suite may not even be measured
+    shutil.rmtree(tmp_path / "repo")
     task = repository(tmp_path, subject)
+    task = replace(task, suite=replace(task.suite, reach=reach))
     patch = Patch.between({"subject.py": subject}, {"subject.py": subject.replace("a + 1", "a - 1", 1)})
     (run,) = outcomes(task, [patch], tmp_path / "held", full=False)
     assert "test_subject.py::test_plain" in run.broken
@@ -213,3 +218,16 @@ def test_a_suite_is_held_again_after_a_candidate_that_had_to_be_stopped(tmp_path
     assert all("test_subject.py::test_plain" in run.broken for run in runs)
     assert replies["collected"] == 2
     assert replies["held"] == 3
+
+
+def test_code_that_is_loaded_by_another_path_as_well_is_not_replaced_by_halves(tmp_path, replies):
+    tests = TESTS.replace(
+        "import subject", "import importlib.util, os, subject\n"
+        "spec = importlib.util.spec_from_file_location('twin', os.path.join(os.path.dirname(__file__), '.', 'subject.py'))\n"
+        "twin = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(twin)", 1
+    ) + "def test_twin(): assert twin.plain(1) == 2\n"  # fmt: skip
+    task = repository(tmp_path, tests=tests)
+    patch = Patch.between({"subject.py": SUBJECT}, {"subject.py": SUBJECT.replace("a + 1", "a - 1", 1)})
+    (run,) = outcomes(task, [patch], tmp_path / "held", full=False)
+    assert {"test_subject.py::test_plain", "test_subject.py::test_twin"} <= set(run.broken)
+    assert replies["held"] == 0

@@ -84,3 +84,15 @@ def test_a_chain_of_edits_keeps_the_places():
         assert outline is not None
         outline = outline.edited(text)
         assert outline == text_outline(text)
+
+
+def test_a_docstring_that_shares_a_line_with_the_body_stays_out_of_it():
+    text = (
+        "def f(a):\n    'Doc.'; return 1\n\ndef g():\n    '''Long\\n    one.'''; return 2\n\ndef h():\n    return 3\n"
+    )
+    outline = text_outline(text)
+    assert outline is not None
+    assert [place.name for place in outline.places] == ["h"]
+    assert outline.differing(text_outline(text.replace("Doc.", "Another."))) is None
+    assert outline.differing(text_outline(text.replace("return 1", "return 2"))) is None
+    assert outline.differing(text_outline(text.replace("return 3", "return 4"))) == {"h"}

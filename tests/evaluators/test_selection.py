@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.evaluators.selection import changed_functions, selected_tests
+from regrade.evaluators.selection import changed_functions, in_company, selected_tests
 from regrade.evaluators.workspaces import prepare
 
 REACH = {
@@ -117,3 +117,28 @@ def test_both_halves_of_a_property_share_a_name(write_files, measured):
     task = replace(measured, base=base)
     patch = Patch.between({"halves.py": text}, {"halves.py": text.replace("self.v = v", "self.v = -v")})
     assert changed_functions(task, prepare(task, patch)) == {"halves.py::A.x"}
+
+
+def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit):
+    reading = replace(measured, suite=replace(measured.suite, reach={**REACH, "calculator.py": ("t::doubled",)}))
+    assert selected(reading, edit("a - b", "a + b")) == {"t::add", "t::sum", "t::doubled"}
+    everywhere = replace(reading, suite=replace(reading.suite, imported=frozenset({"calculator.py"})))
+    assert selected(everywhere, edit("a - b", "a + b")) is None
+
+
+@pytest.mark.parametrize(
+    ("companions", "wanted", "run"),
+    [
+        ({}, {"a::x"}, {"a::x"}),
+        ({"a::x": "a"}, {"a::x", "b::x"}, {"a::x", "b::x", "a"}),
+        ({"a::x": "a"}, {"a::y"}, {"a::y"}),
+        ({"a::x": "a", "b::x": ""}, {"a::x"}, {"a::x", "a"}),
+        ({"a::x": "a", "b::x": ""}, {"a::x", "b::x"}, None),
+        ({"f::y": "f"}, {"f::new"}, {"f::new", "f"}),
+        ({"f::y": ""}, {"f::new"}, None),
+    ],
+    ids=["alone", "its file", "another of the file", "not asked", "the suite", "as its neighbours", "as one of them"],
+)
+def test_a_test_runs_in_the_company_that_it_needs(task, companions, wanted, run):
+    task = replace(task, fail_to_pass=("f::new",), suite=replace(task.suite, companions=companions))
+    assert in_company(task, frozenset(wanted)) == run

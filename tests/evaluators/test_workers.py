@@ -198,6 +198,20 @@ def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere
     assert time.monotonic() - started < 60
 
 
+def test_a_hang_that_keeps_its_own_processes_busy_is_stopped_in_time(run_anywhere):
+    """They take the cores from its main thread: that it waits for one is its own doing."""
+    started = time.monotonic()
+    reply = run_anywhere("""
+        import os
+        def test_it():
+            for _ in range(5):
+                if os.fork() == 0: break
+            while True: pass
+        """, SHORT)  # fmt: skip
+    assert reply.stopped == "timeout"
+    assert time.monotonic() - started < 8
+
+
 def test_memory_is_limited(run_anywhere):
     reply = run_anywhere("def test_it():\n    data = bytearray(10 ** 9)\ndef test_later(): pass\n")
     assert named(reply) == {"test_it": "failed", "test_later": "passed"}
