@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regrade.cli.console import print_json, progress, stderr, stdout
+from regrade.cli.console import asides, print_json, progress, stderr, stdout
 from regrade.cli.jobs import model_probes
 from regrade.cli.score import RewardModelFolder, RewardName, SandboxName, Workers
 
@@ -64,11 +64,12 @@ def evaluate(
     from regrade.policy_training.policies import load_policy
     from regrade.rewards.loading import load_reward
 
-    wanted = load_reward(reward)
+    with asides():
+        wanted = load_reward(reward)
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     temperatures = sorted(set(temperature or [0.0]))
     samplings = [Sampling(t, samples if t > 0 else 1) for t in temperatures]
-    with Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
+    with asides(), Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
         proposer = load_policy(policy, chosen)
         called = name or proposer.name
         run = Run(out)

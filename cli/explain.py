@@ -31,7 +31,7 @@ def explain(
         str, typer.Argument(metavar="PATCH|RUN", help="A patch file, or a run's folder or a .jsonl file of rows.")
     ],
     task_id: Annotated[
-        str | None, typer.Argument(metavar="TASK_ID", help="Of a run: the task whose attempt to explain.")
+        list[str] | None, typer.Argument(metavar="TASK_ID", help="Of a run: the task whose attempt to explain.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Of a run: the policy; default: the run's candidate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of a run: default is the policy's best.")] = None,
@@ -55,25 +55,38 @@ def explain(
     """
     if json and html:
         raise UserError("--json and --html are two forms of one answer: choose one")
+    attempts = task_id or []
+    notes: tuple[str, ...] = ()
     if Path(source).is_dir() or source.endswith(".jsonl"):
-        title, breakdown = recorded(Path(source), task_id, policy, temperature, sample)
+        if len(attempts) > 1:
+            raise UserError(f"one attempt is explained at a time: name the task {attempts[0]!r} or {attempts[1]!r}")
+        title, breakdown = recorded(Path(source), next(iter(attempts), None), policy, temperature, sample)
     else:
         from regrade.cli.jobs import Question, score_files
 
-        if task_id is not None:
-            raise UserError(
-                f"{source!r} is no run, so it has no attempt at {task_id!r}; for a patch name the task by --task"
-            )
+        if attempts:
+            raise UserError(_one_patch(source, attempts[0]))
         wanted = tuple(fail_to_pass or ())
         question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit)
         (verdict,) = score_files([source], question)
-        title, breakdown = verdict.source, verdict.breakdown
+        assert verdict.breakdown is not None  # the only patch is never put aside
+        title, breakdown, notes = verdict.source, verdict.breakdown, verdict.notes
     if html:
         from regrade.reports.explain import explanation_html
 
         typer.echo(explanation_html(breakdown, title))
     else:
-        show(breakdown, json, of=title)
+        show(breakdown, json, notes, of=title)
+
+
+def _one_patch(source: str, second: str) -> str:
+    """What is wrong with two arguments of which the first is no run."""
+    if Path(second).exists() or second == "-" or second.endswith((".diff", ".patch")):
+        return (
+            f"one patch is explained at a time, and {second!r} is a second one: explain each by itself, or use "
+            f"`regrade score {source} {second}`, which prints the same tree of each"
+        )
+    return f"{source!r} is no run, so it has no attempt at {second!r}; for a patch name the task by --task"
 
 
 def recorded(

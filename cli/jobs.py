@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrade.cli.console import progress
+from regrade.cli.console import asides, one_line, progress
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One scored patch."""
+    """What came of one patch file: a breakdown, or why it was refused."""
 
     source: str
-    patch: Patch
-    breakdown: Breakdown
+    patch: Patch | None
+    """None: it could not be read."""
+    breakdown: Breakdown | None
+    """None: it was refused."""
+    refusal: str
+    """Why it was refused: it can't be read, is no diff or does not apply. Empty for what was scored."""
+    notes: tuple[str, ...]
+    """What a reader of the score should know, about the repository and about the patch."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +50,112 @@ class Question:
     time_limit: float = 600.0
     """Seconds for one run of a repository's tests as they are."""
 
+    @property
+    def is_task(self) -> bool:
+        """Is it about a task that is stored somewhere, instead of a repository?"""
+        return self.tasks is not None or self.task is not None
+
 
 def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     """Score each patch file (`-`: standard input), in order.
 
+    One of several that can't be read, is no diff or does not apply is told of on stderr, and the others are scored.
+
     Raises:
-        UserError: a file, the task, the reward or the sandbox is not to be had, or a patch does not apply.
+        UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
     """
     from regrade.evaluators.scorer import Scorer
     from regrade.rewards.loading import load_reward
 
-    patches = [read_patch(source) for source in sources]
-    reward = load_reward(question.reward)
-    task = find_task(question, dict(zip(sources, patches, strict=True)))
-    probes = model_probes(question.reward_model)
-    with (
-        Scorer(workers=question.workers, sandbox=question.sandbox, probes=probes) as scorer,
-        progress("scoring") as tell,
-    ):
-        jobs = [(task, patch) for patch in patches]
-        breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
-    return [Verdict(*verdict) for verdict in zip(sources, patches, breakdowns, strict=True)]
+    batch = Batch(sources)
+    with asides():
+        reward = load_reward(question.reward)
+        with Scorer(
+            workers=question.workers, sandbox=question.sandbox, probes=model_probes(question.reward_model)
+        ) as scorer:
+            scorer.gather((), reward.needs)  # is there what gathers them? Before a suite runs for minutes
+            base = find_base(question)
+            batch.check(base)
+            task = base if question.is_task or not batch.patches else _measured(question, batch.tell)
+            with progress("scoring") as tell:
+                jobs = [(task, patch) for patch in batch.patches.values()]
+                breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
+    return batch.verdicts(breakdowns)
+
+
+class Batch:
+    """The patch files of one command: those that are good, why the others are refused, and what is noted on the way.
+
+    The only file of a command is not put aside: why it is refused is raised.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        """
+        Raises:
+            UserError: the only patch is refused, or standard input is named twice.
+        """
+        if sources.count("-") > 1:
+            raise UserError("standard input (-) is named twice, and can be read once: name it once")
+        self._sources = sources
+        self._read: dict[int, Patch] = {}
+        self.patches: dict[int, Patch] = {}
+        """Place among the files -> the patch, of those that are not refused."""
+        self._refusals: dict[int, str] = {}
+        self._notes: list[str] = []
+        for place, source in enumerate(sources):
+            with self._putting_aside(place):
+                patch = self._read[place] = read_patch(source)
+                check_diff(source, patch)
+                self.patches[place] = patch
+                if patch.is_empty:
+                    _say("note", self._note_of(place))
+
+    def check(self, task: Task) -> None:
+        """Put aside what does not apply to a task. Raises UserError if that is the only patch."""
+        for place, patch in list(self.patches.items()):
+            with self._putting_aside(place):
+                check_applies(self._sources[place], patch, task)
+
+    def tell(self, note: str) -> None:
+        """Note something about the repository, and print it."""
+        self._notes.append(one_line(note))
+        _say("note", note)
+
+    def verdicts(self, breakdowns: Sequence[Breakdown]) -> list[Verdict]:
+        """What came of each file, in order; the breakdowns are those of `patches`."""
+        found = dict(zip(self.patches, breakdowns, strict=True))
+        return [self._verdict(place, found.get(place)) for place in range(len(self._sources))]
+
+    def _verdict(self, place: int, breakdown: Breakdown | None) -> Verdict:
+        notes = () if breakdown is None else (*self._notes, self._note_of(place))
+        return Verdict(
+            self._sources[place],
+            self._read.get(place),
+            breakdown,
+            self._refusals.get(place, ""),
+            tuple(note for note in notes if note),
+        )
+
+    def _note_of(self, place: int) -> str:
+        """What is to be known of a patch alone; empty where there is nothing."""
+        if not self._read[place].is_empty:
+            return ""
+        return f"{one_line(self._sources[place])} is empty: what follows is the verdict on changing nothing"
+
+    @contextmanager
+    def _putting_aside(self, place: int) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            if len(self._sources) == 1:
+                raise
+            self._refusals[place] = one_line(error)
+            self.patches.pop(place, None)
+            _say("refused", error)
+
+
+def _say(kind: str, text: object) -> None:
+    print(f"{kind}: {one_line(text)}", file=sys.stderr)
 
 
 def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
@@ -82,66 +174,85 @@ def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
 
 
 def read_patch(source: str) -> Patch:
-    """The patch in a file, checked to be a unified diff. Raises UserError."""
+    """The text of a file, whether or not it is a diff. Raises UserError."""
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise UserError(
             f"patch {source!r} cannot be read: {error.strerror}; give a file with a unified diff, or -"
         ) from error
-    patch = Patch(data.decode("utf-8", "surrogateescape"))
+    return Patch(data.decode("utf-8", "surrogateescape"))
+
+
+def check_diff(source: str, patch: Patch) -> None:
+    """Raises UserError where the patch is no unified diff."""
     try:
         _ = patch.files
     except PatchError as error:
         advice = "; `git diff > fix.diff` makes one" if patch.is_short else ""
         raise UserError(f"patch {source!r}: {error}{advice}") from error
-    return patch
 
 
-def find_task(question: Question, patches: Mapping[str, Patch]) -> Task:
-    """The task asked for by id, or one made of the repository by running its tests. The patches apply to it.
+def find_base(question: Question) -> Task:
+    """The task asked for by id, or a bare one of the repository's files, whose tests are not yet known.
 
     Raises:
-        UserError: no such repository or task, or a patch does not apply: said before any test is run.
+        UserError: no such repository or task; or tests are named for a task, which has its own.
     """
-    if question.tasks is None and question.task is None:
-        return _local(question, patches)
+    if not question.is_task:
+        from regrade.datasets.tasks import Task, Tree
+
+        repo = question.repo.resolve()
+        if not repo.is_dir():
+            raise UserError(
+                f"the repository {str(question.repo)!r} is no folder: give the path of a repository with --repo"
+            )
+        return Task(str(repo), str(repo), Tree(repo), "", (), ())
     from regrade.cli.tasks import load, load_one
 
+    if question.fail_to_pass:
+        raise UserError("--fail-to-pass is for a repository, and a task names its own tests: leave it out")
     source = "builtin" if question.tasks is None else str(question.tasks)
-    if question.task is None:
-        task, *others = load(source, None)
-        if others:
-            raise UserError(f"{source} holds {len(others) + 1} tasks, such as {task.id!r}: choose one with --task")
-    else:
-        task = load_one(source, question.task)
-    check_applies(patches, task)
+    if question.task is not None:
+        return load_one(source, question.task)
+    task, *others = load(source, None)
+    if others:
+        raise UserError(f"{source} holds {len(others) + 1} tasks, such as {task.id!r}: choose one with --task")
     return task
 
 
-def _local(question: Question, patches: Mapping[str, Patch]) -> Task:
-    from regrade.datasets.tasks import Task, Tree
+def _measured(question: Question, tell: Callable[[str], None]) -> Task:
+    """The task made of the repository by running its tests."""
     from regrade.evaluators.local import local_task
 
-    repo = question.repo.resolve()
-    if repo.is_dir():
-        check_applies(patches, Task(str(repo), str(repo), Tree(repo), "", (), ()))
-    with progress("running the repository's own tests") as tell:
+    with progress("running the repository's own tests") as advance:
         return local_task(
             question.repo,
             question.fail_to_pass,
             sandbox=question.sandbox,
             time_limit=question.time_limit,
-            progress=tell,
+            progress=advance,
+            tell=tell,
         )
 
 
-def check_applies(patches: Mapping[str, Patch], task: Task) -> None:
+def check_applies(source: str, patch: Patch, task: Task) -> None:
     """A person's patch that does not apply is a mistake, not a low score. Raises UserError naming file and line."""
     from regrade.evaluators.workspaces import prepare
 
-    for source, patch in patches.items():
-        try:
-            prepare(task, patch)
-        except PatchError as error:
-            raise UserError(f"patch {source!r} does not apply to {task.repository}: {error}") from error
+    try:
+        prepare(task, patch)
+    except PatchError as error:
+        why = str(error).removeprefix("the patch does not apply to the task's base: ")
+        raise UserError(
+            f"patch {source!r} does not apply to {task.repository}: {why}{_root_advice(task.base.root, patch)}"
+        ) from error
+
+
+def _root_advice(folder: Path, patch: Patch) -> str:
+    """What to do where the paths of a diff start at the root of a repository of which the folder is a part."""
+    paths = [file.old_path for file in patch.files if file.old_path]
+    root = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
+    if root == folder or not paths or not all((root / path).is_file() for path in paths):
+        return ""
+    return f"; its paths start at {str(root)!r}: give that as --repo, or make the diff by `git diff --relative`"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import print_json, stderr, stdout
+from regrade.cli.console import asides, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +30,10 @@ def rescore(
     from regrade.evaluators.runs import Run
     from regrade.rewards.loading import load_reward
 
-    chosen, source = load_reward(reward), Run.open(run)
-    began = time.perf_counter()
-    found = rescore_run(source, chosen)
+    with asides():
+        chosen, source = load_reward(reward), Run.open(run)
+        began = time.perf_counter()
+        found = rescore_run(source, chosen)
     seconds = time.perf_counter() - began
     if out is not None:
         write_rescored(source, {name: after for name, (_, after) in found.items()}, out)

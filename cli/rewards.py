@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regrade.cli.console import print_json, progress, stdout
+from regrade.cli.console import asides, print_json, progress, stdout
 
 if TYPE_CHECKING:
     from regrade.evaluators.audit import Audit
@@ -50,9 +50,8 @@ def check(
     from regrade.rewards.conformance import RULES, UNTESTED, Finding, examine_reward
     from regrade.rewards.loading import load_reward
 
-    chosen = load_reward(reward)
-    with progress("checking") as tell:
-        results = examine_reward(chosen, examples=examples, progress=tell)
+    with asides(), progress("checking") as tell:
+        results = examine_reward(load_reward(reward), examples=examples, progress=tell)
     for rule, result in results.items():
         lacks = isinstance(result, Finding)
         if json:

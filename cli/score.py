@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import print_json, stderr, stdout
+from regrade.cli.console import print_json, stdout
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
+    from regrade.cli.jobs import Verdict
     from regrade.rewards.breakdown import Breakdown
-
+REFUSED = "refused"
+"""The status, in JSON, of one patch of several that can't be read, is no diff or does not apply."""
 Patches = Annotated[list[str], typer.Argument(metavar="PATCH", help="Files with a unified diff; - is standard input.")]
 Repo = Annotated[Path, typer.Option(help="The repository that the patches are for, as it lies there.")]
 FailToPass = Annotated[
@@ -53,6 +56,8 @@ def score(
 
     Each is applied to a fresh tree and its tests run in a sandbox; nothing in the repository is changed. Prints what it
     is worth and why. What was found out is kept, so the same patch is not run twice.
+
+    One of several that does not apply is told of, the others are scored, and the command exits 2.
     """
     from regrade.cli.jobs import Question, score_files
 
@@ -60,23 +65,51 @@ def score(
     question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model, time_limit)
     verdicts = score_files(patches, question)
     for verdict in verdicts:
-        if verdict.patch.is_empty:
-            note = f"note: {verdict.source} is empty: what follows is the verdict on changing nothing"
-            stderr().print(note, soft_wrap=True)
-        show(verdict.breakdown, json, patch=verdict.source, digest=verdict.patch.digest)
-    lost = [verdict for verdict in verdicts if verdict.breakdown.is_lost]
-    if lost:
-        raise UserError(
-            f"{len(lost)} of {len(verdicts)} patches could not be scored, for no fault of theirs: "
-            f"{lost[0].breakdown.cause}; mend that and run the same command again"
-        )
+        digest = verdict.patch.digest if verdict.patch is not None else None
+        if verdict.breakdown is not None:
+            show(verdict.breakdown, json, verdict.notes, patch=verdict.source, digest=digest)
+        elif json:
+            print_json({"patch": verdict.source, "digest": digest, **refused(verdict)})
+    complaints = [complaint for complaint in (_refusals(verdicts), _losses(verdicts)) if complaint]
+    if complaints:
+        raise UserError("; ".join(complaints))
 
 
-def show(breakdown: Breakdown, json: bool, **names: str) -> None:
+def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | None) -> None:
     """Print a breakdown as a tree under the first of `names`, or as a line of JSON that holds them all."""
     from regrade.reports.explain import print_breakdown
 
     if json:
-        print_json({**names, **breakdown.to_json()})
+        print_json({**names, **breakdown.to_json(), "notes": list(notes)})
     else:
-        print_breakdown(breakdown, title=next(iter(names.values())), console=stdout())
+        print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout())
+
+
+def refused(verdict: Verdict) -> dict[str, Any]:
+    """What JSON says of a patch that was refused, under the keys of those that were scored."""
+    return {
+        "value": None, "status": REFUSED, "cause": verdict.refusal, "assurance": None, "parts": [],
+        "notes": list(verdict.notes),
+    }  # fmt: skip
+
+
+def _refusals(verdicts: Sequence[Verdict]) -> str:
+    """Which patches were refused; empty if none was."""
+    names = [repr(verdict.source) for verdict in verdicts if verdict.refusal]
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of {len(verdicts)} patches refused, for the reasons above: {', '.join(names)}; mend them and "
+        "run the same command again, what was scored is kept"
+    )
+
+
+def _losses(verdicts: Sequence[Verdict]) -> str:
+    """How many patches could not be scored for a reason of this machine; empty if none."""
+    lost = [each.breakdown for each in verdicts if each.breakdown is not None and each.breakdown.is_lost]
+    if not lost:
+        return ""
+    return (
+        f"{len(lost)} of {len(verdicts)} patches could not be scored, for no fault of theirs: {lost[0].cause}; mend "
+        "that and run the same command again"
+    )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 
 import pytest
 
 FAILING = "tests/test_calc.py::test_add"
+STALE = (
+    "--- a/calc/__init__.py\n+++ b/calc/__init__.py\n"
+    "@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a % b\n+    return 1\n"
+)
 PART_KEYS = {"name", "value", "weight", "contribution", "why"}
 
 
@@ -76,10 +81,7 @@ def test_a_reward_of_the_users_own_and_a_patch_from_standard_input(regrade, repo
 
 def test_patches_that_do_not_apply_name_file_and_line(regrade, repo, tmp_path):
     patch = tmp_path / "stale.diff"
-    patch.write_text(
-        "--- a/calc/__init__.py\n+++ b/calc/__init__.py\n"
-        "@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a % b\n+    return 1\n"
-    )
+    patch.write_text(STALE)
     assert regrade("score", patch, "--repo", repo).is_refusal("stale.diff", "does not apply", "calc/__init__.py:1")
 
 
@@ -167,3 +169,124 @@ def test_a_task_of_a_file_is_scored_and_validated(regrade, fix, tmp_path):
     outcome = regrade("tasks", "validate", path)
     assert outcome.code == 2
     assert "FAIL_TO_PASS tests pass at the base: tests/test_calc.py::test_double" in outcome.out
+
+
+def test_what_is_noted_for_people_stands_in_the_json_too(regrade, repo, fix, tmp_path):
+    flaky = "import os\n\n\ndef test_flaky():\n    assert os.urandom(1)[0] < 128\n"
+    (repo / "tests" / "test_flaky.py").write_text(flaky + "".join(flaky.replace("flaky", f"f{n}") for n in range(9)))
+    (repo / "tests" / "test_lost.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "empty.diff").write_text("")
+    outcome = regrade("score", fix, tmp_path / "empty.diff", "--repo", repo, "--json")
+    of_fix, of_empty = [json.loads(line)["notes"] for line in outcome.out.splitlines()]
+    told = ("tests/test_lost.py could not be collected", f"--fail-to-pass: '{FAILING}'", "pass in some runs only")
+    assert len(of_fix) == 3
+    assert all(words in note for words, note in zip(told, of_fix, strict=True))
+    assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: what follows is the verdict on changing nothing"]
+    assert all(outcome.err.count(f"note: {note}\n") == 1 for note in of_empty)
+    explained = regrade("explain", tmp_path / "empty.diff", "--repo", repo, "--json")
+    assert json.loads(explained.out)["notes"] == of_empty
+    assert f"note: {of_empty[-1]}\n" in explained.err
+
+
+def test_without_anything_to_note_there_are_no_notes(regrade, repo, fix):
+    (found,) = score(regrade, fix, "--repo", repo, "--fail-to-pass", FAILING)
+    assert found["notes"] == []
+
+
+def test_of_several_patches_the_bad_ones_are_refused_and_the_others_scored(regrade, repo, fix, tmp_path):
+    stale, prose, nowhere = (tmp_path / name for name in ("stale.diff", "prose.diff", "nowhere.diff"))
+    stale.write_text(STALE)
+    prose.write_text("this is no diff\n")
+    asked = ("score", stale, fix, prose, nowhere, "--repo", repo, "--fail-to-pass", FAILING)
+    outcome = regrade(*asked, "--json")
+    assert outcome.code == 2
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["patch"] for line in lines] == list(map(str, (stale, fix, prose, nowhere)))
+    assert [line["status"] for line in lines] == ["refused", "scored", "refused", "refused"]
+    assert lines[1]["value"] > 0.9
+    assert [line["digest"] is None for line in lines] == [False, False, False, True]
+    told = {stale: "calc/__init__.py:1", prose: "no file header", nowhere: "cannot be read"}
+    for line in lines[:1] + lines[2:]:
+        assert set(line) == set(lines[1])
+        assert (line["value"], line["assurance"], line["parts"], line["notes"]) == (None, None, [], [])
+        assert told[tmp_path / line["patch"]] in line["cause"]
+        assert f"refused: {line['cause']}\n" in outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("error: 3 of 4 patches refused")
+    assert all(name in last for name in ("stale.diff", "prose.diff", "nowhere.diff"))
+    assert outcome.err.count("error: ") == 1
+    people = regrade(*asked)
+    assert people.code == 2
+    assert people.out.startswith(str(fix))
+    assert "stale.diff" not in people.out
+
+
+def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
+    for name in ("one.diff", "other.diff"):
+        (tmp_path / name).write_text(STALE)
+    outcome = regrade("score", tmp_path / "one.diff", tmp_path / "other.diff", "--repo", repo)
+    assert outcome.is_refusal("2 of 2 patches refused", "one.diff", "other.diff")
+    assert not (tmp_path / "own" / "baselines").exists()
+
+
+def test_what_no_patch_can_be_judged_by_is_said_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
+    assert regrade("score", fix, "--repo", repo, "--reward", "learned").is_refusal("--reward-model")
+    assert not (tmp_path / "own" / "baselines").exists()
+
+
+def test_a_second_patch_for_explain_is_told_what_to_do(regrade, repo, fix, diff):
+    other = diff("a * 2", "2 * a")
+    asked = ("explain", fix, other, "--repo", repo)
+    assert regrade(*asked).is_refusal("one patch", f"regrade score {fix} {other}")
+    assert regrade(*asked, fix).is_refusal("one patch", f"regrade score {fix} {other}")
+    assert regrade("explain", fix, "some-task", "--repo", repo).is_refusal("no run", "some-task")
+    assert regrade("explain", repo, "one", "another").is_refusal("one attempt", "'one'", "'another'")
+
+
+def test_standard_input_is_read_once(regrade, repo, fix):
+    assert regrade("score", "-", "-", "--repo", repo, text=fix.read_text()).is_refusal("standard input", "once")
+
+
+def test_a_diff_of_the_whole_repository_for_a_part_of_it(regrade, repo, fix):
+    (repo / ".git").mkdir()
+    told = regrade("score", fix, "--repo", repo / "calc")
+    assert told.is_refusal("does not apply", f"paths start at '{repo}'", "git diff --relative")
+
+
+def test_what_a_reward_prints_does_not_stand_between_the_lines_of_json(regrade, repo, fix, tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "from regrade.rewards import Diff, Score, reward\n\nprint('loaded')\n\n\n"
+        "@reward\ndef loud(diff: Diff) -> Score:\n    print('called')\n    return Score(1.0)\n"
+    )
+    outcome = regrade("score", fix, "--repo", repo, "--reward", f"{tmp_path / 'loud.py'}:loud", "--json")
+    assert json.loads(outcome.out)["value"] == 1.0
+    assert {"loaded", "called"} <= set(outcome.err.splitlines())
+    checked = regrade("rewards", "check", f"{tmp_path / 'loud.py'}:loud", "--json")
+    assert all(json.loads(line)["rule"] for line in checked.out.splitlines())
+
+
+@pytest.mark.usefixtures("repo")
+def test_a_task_names_its_own_tests(regrade, fix, tmp_path):
+    task = {"id": "add", "instruction": "mend add", "repository": "repo", "fail_to_pass": [FAILING]}
+    (tmp_path / "tasks.json").write_text(json.dumps(task))
+    asked = ("score", fix, "--tasks", tmp_path / "tasks.json", "--fail-to-pass", FAILING)
+    assert regrade(*asked).is_refusal("--fail-to-pass", "a task names its own tests")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("repo")
+def test_requirements_without_pytest_are_named(regrade, fix, tmp_path):
+    wheel = tmp_path / "nothing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        about = "nothing-1.0.dist-info"
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    wanted = f"nothing @ {wheel.as_uri()}"
+    task = {"instruction": "x", "repository": "repo", "fail_to_pass": [FAILING], "requirements": [wanted]}
+    (tmp_path / "tasks.json").write_text(json.dumps(task))
+    told = ("bring no pytest", wanted, "`requirements` in the task's file")
+    assert regrade("score", fix, "--tasks", tmp_path / "tasks.json").is_refusal(*told)
+    assert regrade("tasks", "validate", tmp_path / "tasks.json").is_refusal(*told)
