@@ -96,6 +96,9 @@ def local_task(
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
     suite = _suite(repo, tree, interpreter)
+    if suite.runner != "pytest" and python is None:
+        # Its virtual environment is there for something else, and may lack the pytest that the worker imports.
+        requirements, interpreter = (), environments.python_for((), cache)
     suite, found = _measured(
         tree, suite, requirements, interpreter, chosen_sandbox(sandbox), runs, cache, time_limit, progress
     )
@@ -273,7 +276,8 @@ def _fail_to_pass(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
                 f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
             )
         if not below and name.split("::")[0] not in found.collection_errors:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            close = [test for test in known if test.endswith(f"::{name}")]
+            close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             advice = f"did you mean {close[0]!r}?" if close else "give its id as pytest prints it"
             raise UserError(
                 f"the repository has no test {name!r}: {advice} (Tests that a patch brings along are not taken; add "

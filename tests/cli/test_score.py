@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import venv
 import zipfile
 
 import pytest
@@ -106,6 +108,7 @@ def test_text_that_is_no_patch_is_refused(regrade, repo, tmp_path, content, word
         (["FIX", "--repo", "nowhere"], ["nowhere"]),
         (["FIX", "--repo", "REPO", "--fail-to-pass", "tests/test_calc.py::test_subtract"], ["test_subtract"]),
         (["FIX", "--repo", "REPO", "--fail-to-pass", "tests/test_calc.py::test_double"], ["test_double"]),
+        (["FIX", "--repo", "REPO", "--fail-to-pass", "test_add"], [f"did you mean {FAILING!r}?"]),
         (["FIX", "--repo", "REPO", "--reward", "kindness"], ["unknown reward 'kindness'", "default"]),
         (["FIX", "--repo", "REPO", "--reward", "nowhere.py:kindness"], ["nowhere.py"]),
         (["FIX", "--repo", "REPO", "--sandbox", "cellar"], ["unknown sandbox 'cellar'", "bubblewrap"]),
@@ -265,6 +268,22 @@ def test_what_a_reward_prints_does_not_stand_between_the_lines_of_json(regrade, 
     assert {"loaded", "called"} <= set(outcome.err.splitlines())
     checked = regrade("rewards", "check", f"{tmp_path / 'loud.py'}:loud", "--json")
     assert all(json.loads(line)["rule"] for line in checked.out.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_a_virtual_environment_beside_javascript_need_not_hold_pytest(regrade, tmp_path):
+    repo = tmp_path / "cart"
+    (repo / "test").mkdir(parents=True)
+    (repo / "package.json").write_text('{"name": "cart"}')
+    (repo / "cart.js").write_text("exports.add = (a, b) => a + b\n")
+    (repo / "test" / "cart.test.js").write_text(
+        "const { add } = require('../cart.js')\n"
+        "require('node:test')('adds', () => require('node:assert').equal(add(1, 2), 3))\n"
+    )
+    venv.create(repo / ".venv")
+    (tmp_path / "empty.diff").write_text("")
+    (found,) = score(regrade, tmp_path / "empty.diff", "--repo", repo, "--reward", "tests")
+    assert found["value"] == 1.0
 
 
 @pytest.mark.usefixtures("repo")
