@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
+from regrade.evaluators.sandboxes.interpreters import plain_path
 
 ENVIRONMENTS = "environments"
 """Name of the folder of the cache that environments are made in."""
@@ -31,9 +32,9 @@ def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
         UserError: pip could not install them; says which and why.
     """
     if not requirements:
-        return Path(sys.executable)
+        return plain_path(Path(sys.executable))
     if len(requirements) == 1 and requirements[0].startswith("/"):
-        return Path(requirements[0])
+        return plain_path(Path(requirements[0]))
     key = hashlib.sha256(json.dumps([sorted(requirements), sys.version]).encode()).hexdigest()[:16]
     folder = cache / ENVIRONMENTS / key
     python = folder / "bin" / "python"

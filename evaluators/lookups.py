@@ -51,7 +51,7 @@ def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
     try:
         environments.pytest_plugins(python)
     except UserError as error:
-        if python == Path(requirements[0]):
+        if requirements[0].startswith("/"):
             raise  # an interpreter of the user's own, which the message names
         raise UserError(
             f"a task's requirements ({', '.join(requirements)}) bring no pytest that can be imported, and its tests "
