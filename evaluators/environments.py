@@ -15,6 +15,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
+from regrade.evaluators import installed
 from regrade.evaluators.sandboxes.interpreters import plain_path
 
 ENVIRONMENTS = "environments"
@@ -86,16 +87,14 @@ def toolchain(runner: str) -> Path | None:
 
 @lru_cache(maxsize=256)
 def runner_identity(runner: str, packages: Path | None) -> str:
-    """Version of the program that runs the tests, and of the packages that it finds; empty for pytest."""
+    """Version of the program that runs the tests, and a digest of the packages that it finds; empty for pytest."""
     if runner == "pytest":
         return ""
     try:
         done = subprocess.run([runner, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(f"the tests need {runner!r}, which does not run here ({error}): install it") from error
-    lock = packages / ".package-lock.json" if packages is not None else None
-    content = lock.read_bytes() if lock is not None and lock.is_file() else b""
-    return f"{done.stdout.strip()} {hashlib.sha256(content).hexdigest()}"
+    return f"{done.stdout.strip()} {installed.digest_of(packages) if packages is not None else ''}"
 
 
 def pytest_plugins(python: Path) -> dict[str, str]:

@@ -18,6 +18,8 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+CACHES = frozenset({"__pycache__", ".cache", ".vite", ".vitest"})
+"""Folders that Python and the tools of Node write into where packages lie; what is in them follows from the rest."""
 READ_BYTES = 1 << 20
 """Sources up to this size count by their content, larger files by their time."""
 READ_FILES = 10_000
@@ -27,7 +29,7 @@ MOST_FILES = 200_000
 
 
 def identity(*, made: bool) -> list[object]:
-    """The version, the distributions, and a digest of their files, but for what Python writes into `__pycache__`.
+    """The version, the distributions, and a digest of their files.
 
     Installed files count by their sizes and times: reading them all would take seconds. Sources that are used where
     they lie count by their contents, so that a checkout which comes back to a state comes back to its identity.
@@ -44,6 +46,14 @@ def identity(*, made: bool) -> list[object]:
             for line in _lines(folder, read=not _is_installed(folder)):
                 whole.update(os.fsencode(line))
     return [sys.version, names, whole.hexdigest()]
+
+
+def digest_of(folder: Path) -> str:
+    """Of the names, sizes and times of all files of a folder of packages."""
+    whole = hashlib.sha256()
+    for line in _lines(str(folder), read=False):
+        whole.update(os.fsencode(line))
+    return whole.hexdigest()
 
 
 def _imported() -> list[str]:
@@ -116,7 +126,7 @@ def _files(top: str, *, hidden: bool) -> Iterator[tuple[str, str, str]]:
     while waiting:
         parent = waiting.pop()
         for entry in _entries(f"{top}/{parent}", seen):
-            if entry.name == "__pycache__" or (entry.name.startswith(".") and not hidden):
+            if entry.name in CACHES or (entry.name.startswith(".") and not hidden):
                 continue
             path, is_link = f"{parent}{entry.name}", entry.is_symlink()
             is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()  # noqa: PTH112

@@ -91,6 +91,8 @@ def _fill(
         with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
             reply = worker.run(tree, Request(suite, limits, options=(COLLECT_ONLY,)), Preparation(key))
             modules = _early_modules(worker, tree, suite, limits, reply)
+        if not any(record[0] == "done" for record in reply.records):  # and so nobody looked at the byte code
+            _empty(making / key)
         chosen = [str(record[1]) for record in reply.records if record[0] == "configuration"]
         session = key if chosen and late_conftests(tree) else ""
         preparation = Preparation(key, session, chosen[0] if session else "", modules)
@@ -105,6 +107,11 @@ def _fill(
     finally:
         remove(making)
         remove(workplace)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        remove(path)
 
 
 def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:

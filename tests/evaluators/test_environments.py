@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.evaluators.environments import COMPLETE, ENVIRONMENTS, identity
+from regrade.evaluators.environments import COMPLETE, ENVIRONMENTS, identity, runner_identity
 from regrade.evaluators.local import local_task
 
 FINDER = """\
@@ -160,6 +160,19 @@ def test_environments_of_the_same_requirements_are_the_same_wherever_and_wheneve
     write(site_packages(made[1]) / "other.pth", str(tmp_path / "sources"))
     write(tmp_path / "sources" / "other.py", "")  # nobody but people edits these
     assert identity(made[0]) != identity(made[1])
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_packages_of_node_are_looked_at_whoever_installed_them(tmp_path):
+    # Only npm leaves a list of what it installed; and whatever the list says, a file may have been edited since.
+    write(tmp_path / "packages" / "subject" / "index.js", "exports.x = 1\n")
+    before = runner_identity("node", tmp_path / "packages")
+    runner_identity.cache_clear()
+    write(tmp_path / "packages" / ".cache" / "tool" / "data", "")
+    assert runner_identity("node", tmp_path / "packages") == before
+    runner_identity.cache_clear()
+    (tmp_path / "packages" / "subject" / "index.js").write_text("exports.x = 2\n")
+    assert runner_identity("node", tmp_path / "packages") != before
 
 
 def test_many_packages_are_looked_at_in_well_below_a_second(python):

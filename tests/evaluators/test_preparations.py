@@ -39,7 +39,7 @@ def prepared(tree: Tree, tmp_path: Path) -> Iterator[Callable[..., Preparation]]
     for name in ("bytecode", "scratch"):
         (tmp_path / name).mkdir()
 
-    def make(limits: Limits = LIMITS) -> Preparation:
+    def make(limits: Limits = LIMITS, tree: Tree = tree) -> Preparation:
         python, folders = Path(sys.executable), (tmp_path / "bytecode", tmp_path / "scratch")
         return prepare_suite(choose("bubblewrap"), python, tree, TestSuite(), limits, *folders, tree.digest)
 
@@ -65,6 +65,12 @@ def test_byte_code_that_could_not_be_written_whole_is_not_kept(tree, prepared, t
     assert outcome(tree, preparation, tmp_path) is TestStatus.PASSED
     assert compiled(tmp_path, preparation).keys() >= {"subject", "test_it"}
     assert "large" not in compiled(tmp_path, preparation)
+
+
+def test_byte_code_that_nobody_could_look_at_is_not_kept(write_files, prepared, tmp_path):
+    killed = "import os\n\ndef pytest_collection_finish():\n    os._exit(0)\n"
+    preparation = prepared(replace(LIMITS, file_mb=1), write_files({**FILES, "conftest.py": killed}))
+    assert compiled(tmp_path, preparation) == {}
 
 
 def cut(path: Path) -> None:
