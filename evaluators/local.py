@@ -111,6 +111,8 @@ def local_task(
             f"{len(failing)} of its tests fail as the repository stands and count for nothing: name those that the "
             f"patch is to mend with --fail-to-pass: {_named(failing)}"
         )
+    if found.unmeasured:
+        tell(f"every patch runs all tests, since nobody can tell which of them it reaches: {found.unmeasured}")
     if found.flaky:
         tell(
             f"{len(found.flaky)} of its tests pass in some runs only, or are named otherwise in each, and count for "

@@ -5,8 +5,11 @@ from __future__ import annotations
 import _lsprof
 import _thread
 import contextlib
+import multiprocessing.util
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 from types import CodeType, FrameType
@@ -25,6 +28,7 @@ class Escapes:
         # from here, where it is one of them, and stores nothing.
         self._unheard = dict.fromkeys(ESCAPES)
         self._unwatched_thread = False
+        self._processes = _Processes()
         sys.addaudithook(self._unheard.pop)
         if MONITORING is None:
             self._hear_of_threads()
@@ -39,6 +43,11 @@ class Escapes:
 
         _thread.start_new_thread = _thread.start_new = begin_unwatched
 
+    def begun(self) -> bool:
+        """Was a process started so far in which code of the tree may run, or lives one?"""
+        told = ESCAPES - self._unheard.keys() - {"subprocess.Popen"}
+        return bool(told) or self._processes.stop() or has_living_children()
+
     def start(self) -> None:
         """Listen from now on."""
         self._unheard.update(dict.fromkeys(ESCAPES))
@@ -49,12 +58,53 @@ class Escapes:
         return self._unwatched_thread or len(self._unheard) < len(ESCAPES) or has_children()
 
 
-def has_children() -> bool:
-    """Has this process children, or had it some?"""
+class _Processes:
+    """Looks at the programs that are started on import: libraries ask `lscpu` and the like what machine this is."""
+
+    def __init__(self) -> None:
+        self._python = False
+        self._open, self._spawn = subprocess.Popen.__init__, multiprocessing.util.spawnv_passfds
+
+        def opened(popen: Any, args: Any, *others: Any, **options: Any) -> None:
+            self._python |= _may_be_python(args, options)
+            self._open(popen, args, *others, **options)
+
+        def spawned(path: bytes, args: Any, passfds: Any) -> int:
+            self._python = True
+            return self._spawn(path, args, passfds)
+
+        subprocess.Popen.__init__ = opened  # type: ignore[assignment, method-assign]
+        multiprocessing.util.spawnv_passfds = spawned
+
+    def stop(self) -> bool:
+        """Look no more. Was it Python, as far as can be told?"""
+        subprocess.Popen.__init__ = self._open  # type: ignore[method-assign]
+        multiprocessing.util.spawnv_passfds = self._spawn
+        return self._python
+
+
+def _may_be_python(args: Any, options: dict[str, Any]) -> bool:
+    """A shell may start it as well, and a script may be written in it."""
+    if options.get("shell"):
+        return True
+    program = options.get("executable") or (args if isinstance(args, (str, bytes, os.PathLike)) else args[0])
+    path = shutil.which(os.fsdecode(program))
+    if path is None:
+        return False  # then nothing is started
+    with open(path, "rb") as file:  # noqa: PTH123 (quick)
+        return "python" in os.path.realpath(path) or file.read(2) == b"#!"
+
+
+def has_living_children() -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return True
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+    return False
+
+
+def has_children() -> bool:
+    """Has this process children, or had it some?"""
+    return has_living_children() or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 class _Profiler(_lsprof.Profiler):

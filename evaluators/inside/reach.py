@@ -13,17 +13,18 @@ that was opened and not imported.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import json
 import os
-import select
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
-from regrade.evaluators.inside.profiling import Escapes, has_children, make_watch
+from regrade.evaluators.inside.children import Child
+from regrade.evaluators.inside.profiling import Escapes, make_watch
 from regrade.evaluators.inside.reading import Readings
 
 CO_OPTIMIZED = 0x1
@@ -64,9 +65,9 @@ class ReachRecorder:
         self._watch.start()
 
     def pytest_collection_finish(self) -> None:
-        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 (quick)
+        if _thread._count() > 0:  # of Python's: those of libraries run none of its code
             self._problem = "a thread is started on import, which a fork would lack"
-        elif has_children():
+        elif self._escapes.begun():
             self._problem = "another process is started on import"
         # So that a fork does not touch, and thereby copy, all that lives here.
         gc.collect()
@@ -183,12 +184,9 @@ def _file_of(item: pytest.Item) -> str:
 
 def _waited(child: int, seconds: float) -> bool:
     """Wait for a child. False: it was killed, since it took longer."""
-    handle = os.pidfd_open(child)
-    try:
-        in_time = bool(select.select([handle], [], [], seconds)[0])
-        if not in_time:
-            os.kill(child, signal.SIGKILL)
-    finally:
-        os.close(handle)
+    with Child(child) as waiting:
+        in_time, _ = waiting.wait(seconds)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return in_time

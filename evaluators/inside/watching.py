@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import signal
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from regrade.evaluators.inside.children import Child
 
 DISK_MB = 512
 """How much the working tree may hold while a candidate runs."""
@@ -39,14 +40,13 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
     deadline = started + limits["wall_seconds"]
     latest = started + limits["wall_seconds"] * PATIENCE
     stopped = ""
-    handle = os.pidfd_open(child)
-    try:
+    with Child(child) as waiting:
         while not stopped:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([handle, requests], [], [], max(0.0, min(left, LOOK_SECONDS)))
-            if handle in ready:
+            ended, spoken_to = waiting.wait(min(left, LOOK_SECONDS), requests)
+            if ended:
                 break
-            if ready:
+            if spoken_to:
                 stopped = "abandoned"
             elif left <= 0:
                 # A busy machine is not the candidate's doing: the time that it waited for a core does not count.
@@ -61,8 +61,6 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
         if stopped:
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
-    finally:
-        os.close(handle)
     return Ending(os.waitstatus_to_exitcode(status), stopped, usage.ru_utime + usage.ru_stime)
 
 

@@ -263,7 +263,7 @@ def test_what_runs_between_collection_and_the_tests_counts_as_imported(write_fil
         ("multiprocessing.get_context('spawn').Process(target=int).start()", "another process"),
     ],
 )
-def test_a_suite_that_forks_tell_nothing_of_is_not_measured(write_files, line, why):
+def test_a_suite_of_which_forks_tell_nothing_is_not_measured(write_files, line, why):
     files = {
         "subject.py": "def one(): return 1\n",
         "test_it.py": f"import multiprocessing, subprocess, sys, threading, time\nimport subject\n{line}\n"
@@ -273,6 +273,19 @@ def test_a_suite_that_forks_tell_nothing_of_is_not_measured(write_files, line, w
     assert why in found.unmeasured
     assert found.stable == ("test_it.py::test_one",)
     assert found.reach == {}
+
+
+@pytest.mark.parametrize("command", ["['uname', '-m'], check=True", "['no-such-program']"])
+def test_a_suite_that_asks_a_program_what_machine_this_is_is_measured(write_files, command):
+    files = {
+        "subject.py": "def one(): return 1\n",
+        "test_it.py": "import contextlib, subprocess\nimport subject\n"
+        f"with contextlib.suppress(FileNotFoundError): subprocess.run({command})\n"
+        "def test_one(): assert subject.one() == 1\ndef test_other(): pass\n",
+    }
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+    assert found.unmeasured == ""
+    assert found.reach == {"subject.py::one": ("test_it.py::test_one",)}
 
 
 @pytest.mark.slow
