@@ -27,6 +27,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators.arguments import checked_amount, checked_count
+from regrade.evaluators.environments import distributions, python_for
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scorer import Batch, Scorer, Work
@@ -62,6 +63,7 @@ class NodeScorer:
         self._cache = Path(cache) if cache else default_cache()
         self._tasks: dict[str, Task] = {}
         self._suites: dict[str, TestSuite] = {}
+        self._installed: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def start(self) -> NodeFacts:
         """Called first: of what goes wrong while an actor is made, Ray hands on the text alone.
@@ -77,14 +79,25 @@ class NodeScorer:
         node = ray.get_runtime_context().get_node_id()
         return NodeFacts(node, socket.gethostname(), self._scorer.sandbox.name, code_version())
 
-    def learn(self, key: str, task: Task, suite_key: str, suite: list[Any], root_digest: str, root: list[Any]) -> None:
+    def learn(
+        self,
+        key: str,
+        task: Task,
+        suite_key: str,
+        suite: list[Any],
+        root_digest: str,
+        root: list[Any],
+        installed: tuple[str, ...],
+    ) -> None:
         """Take a task. What is in the lists are references, fetched only where they are needed.
 
         Raises:
+            UserError: the tests would run with other packages than those that the driver has.
             RuntimeError: the files that arrived are not those of the digest.
         """
         import ray
 
+        self._check_packages(task.requirements, installed)
         if suite_key not in self._suites:
             self._suites[suite_key] = ray.get(suite[0])
         folder = self._cache / "trees" / root_digest
@@ -96,6 +109,18 @@ class NodeScorer:
                 raise RuntimeError(f"a repository arrived as another one: digest {found}, not {root_digest}")
         base = Tree(folder, task.base.replaced, task.base.removed)
         self._tasks[key] = replace(task, base=base, suite=self._suites[suite_key])
+
+    def _check_packages(self, requirements: tuple[str, ...], installed: tuple[str, ...]) -> None:
+        if requirements not in self._installed:
+            self._installed[requirements] = distributions(python_for(requirements, self._cache))
+        apart = sorted(set(installed).symmetric_difference(self._installed[requirements]))
+        if apart:
+            import socket
+
+            raise UserError(
+                f"on the node {socket.gethostname()} the tests would run with other packages than here (such as "
+                f"{', '.join(apart[:4])}): install the same on every node, or name them as the task's requirements"
+            )
 
     def gather(self, key: str, patch: str, needs: Collection[type], full: bool) -> Answer:
         """What is found out about a patch on a task that was learnt."""
@@ -335,7 +360,7 @@ class RayScorer(Scorer):
                 self._shipped[root_digest] = ray.put(_packed(task.base.root))
             suite, root = self._shipped[suite_key][0], self._shipped[root_digest]
         bare = replace(task, suite=TestSuite(), base=replace(task.base, known={}))
-        return key, bare, suite_key, [suite], root_digest, [root]
+        return key, bare, suite_key, [suite], root_digest, [root], self._environments.distributions(task.requirements)
 
 
 def _packed(root: Path) -> bytes:

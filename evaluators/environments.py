@@ -153,6 +153,21 @@ def identity(python: Path) -> str:
     Raises:
         UserError: `python` does not run.
     """
+    return hashlib.sha256(_installed(python)).hexdigest()
+
+
+def distributions(python: Path) -> tuple[str, ...]:
+    """The interpreter's version, and `name==version` of all that is installed: what two machines can have in common.
+
+    Raises:
+        UserError: `python` does not run.
+    """
+    version, names, _ = json.loads(_installed(python))
+    return (f"Python {version.split()[0]}", *names)
+
+
+def _installed(python: Path) -> bytes:
+    """What `installed.py` prints."""
     program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_made(python) else [])]
     try:
         done = subprocess.run(
@@ -162,7 +177,7 @@ def identity(python: Path) -> str:
         raise UserError(
             f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
         ) from error
-    return hashlib.sha256(done.stdout).hexdigest()
+    return done.stdout
 
 
 def _is_made(python: Path) -> bool:

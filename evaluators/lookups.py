@@ -24,6 +24,7 @@ class Environments:
         self._lock = threading.Lock()
         self._pythons: dict[tuple[str, ...], Path] = {}
         self._identities: dict[Path, str] = {}
+        self._distributions: dict[Path, tuple[str, ...]] = {}
 
     def python(self, requirements: tuple[str, ...]) -> Path:
         """The interpreter for them. Raises UserError where it can't be made, does not run or has no pytest."""
@@ -42,6 +43,14 @@ class Environments:
 
     def identity(self, requirements: tuple[str, ...]) -> str:
         return self.identity_of(self.python(requirements))
+
+    def distributions(self, requirements: tuple[str, ...]) -> tuple[str, ...]:
+        """See `environments.distributions`."""
+        python = self.python(requirements)
+        with self._lock:
+            if python not in self._distributions:
+                self._distributions[python] = environments.distributions(python)
+            return self._distributions[python]
 
 
 def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:

@@ -91,3 +91,14 @@ def test_a_users_mistake_is_one_on_a_node_too(task, fix, tmp_path):
     with pytest.raises(UserError, match="cache folder"):
         scorer.score([(task, fix)], rewards.tests)
     scorer.close()
+
+
+def test_a_node_with_other_packages_is_refused(task, fix, tmp_path, monkeypatch):
+    with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
+        here = scorer._environments.distributions(task.requirements)
+        other = ("only-here==1.0", *here[1:])
+        monkeypatch.setattr(scorer._environments, "distributions", lambda _: other)
+        with pytest.raises(UserError, match=r"with other packages .*only-here==1\.0"):
+            scorer.score([(task, fix)], rewards.tests)
+        monkeypatch.setattr(scorer._environments, "distributions", lambda _: here)
+        assert scorer.score([(task, fix)], rewards.tests)[0].value == 1.0
