@@ -37,8 +37,10 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "120",
-    # Candidates run side by side, and a library that starts threads could not be imported before a fork.
+    # Candidates run side by side, and a library that starts threads could not be imported before a fork: the last one
+    # is of the allocator that pyarrow, and with it pandas, brings along.
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 
 
