@@ -126,6 +126,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         probes: Mapping[type, StaticProbe] | None = None,
         audit: float = 0.0,
         cold: bool = False,
+        hold: bool = True,
     ) -> None:
         """
         Args:
@@ -138,6 +139,8 @@ class Scorer(AbstractContextManager["Scorer"]):
                 to measure what the selection misses: see `Stats`.
             cold: every execution in a sandbox and an interpreter of its own, with the whole suite: slow, and the
                 reference that the warm way is held against.
+            hold: collect suites once and fork candidates from there. What a failing test shows may then hold an address
+                in memory that is the same each time, and so looks as if it meant something.
 
         Raises:
             UserError: no sandbox works here, the cache can't be used, or an argument is not what it should be.
@@ -166,6 +169,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._builder = Builder()
         self._stopping = False
         self._cold = cold
+        self._hold = hold
         self._flights: dict[tuple[Any, ...], Future[EvidenceSet]] = {}
         self.stats = Stats()
 
@@ -446,7 +450,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                 full=full,
                 preparation=preparation,
                 audit=audit,
-                held=self._held_suites(),
+                held=self._held_suites() if self._hold else None,
             )
         self._count_up(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
