@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import secrets
-import select
 import socket
 import struct
 import tarfile
@@ -19,6 +18,7 @@ from regrade.evaluators.owners import is_gone, this_process
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.piped import is_ready
 
 LABEL = "org.regrade.worker"
 OWNER = "org.regrade.owner"
@@ -177,8 +177,7 @@ class ContainerSession:
     def _take(self, size: int, deadline: float) -> bytes:
         """Exactly `size` bytes, or none at the end. What came before a time-out is kept for the next call."""
         while len(self._buffer) < size:
-            ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not is_ready(self._socket.fileno(), deadline - time.monotonic()):
                 raise TimeoutError
             block = self._socket.recv(1 << 18)
             if not block:

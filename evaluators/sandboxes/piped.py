@@ -57,8 +57,7 @@ class PipedSession:
             raise SandboxError(f"the worker is gone: {self.errors or error}") from error
 
     def receive(self, timeout: float) -> bytes:
-        ready, _, _ = select.select([self._output], [], [], max(0.0, timeout))
-        if not ready:
+        if not is_ready(self._output.fileno(), timeout):
             raise TimeoutError
         return os.read(self._output.fileno(), 1 << 18)
 
@@ -72,6 +71,10 @@ class PipedSession:
             return
         self.kill()
         self._process.wait()
+        if self._first is not None:
+            # It is gone when everything in its namespace is.
+            is_ready(self._first, GONE_SECONDS)
+            os.close(self._first)
         for stream in (self._input, self._output, self._errors):
             stream.close()
 
@@ -81,6 +84,13 @@ class PipedSession:
             return ""
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
+
+
+def is_ready(descriptor: int, seconds: float) -> bool:
+    """Can it be read within that time? `select` would refuse descriptors above 1023, which a large program may have."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(max(0.0, seconds) * 1000))
 
 
 def _first_process(information: int) -> int | None:

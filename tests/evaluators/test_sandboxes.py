@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -118,6 +120,31 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
     outcomes = statuses(reply)
     assert len(outcomes) == 23, reply
     assert not [(test, outcome.message) for test, outcome in outcomes.items() if outcome.status != "passed"]
+
+
+@pytest.fixture
+def crowded():
+    """More open descriptors than `select` can name."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("this user may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for descriptor in opened:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_sandboxes_that_come_and_go_leave_no_descriptor_behind(worker, write_files):
+    tree = write_files({"test_it.py": "def test_it(): pass\n"})
+    counts = []
+    for _ in range(4):
+        assert worker.run(tree, Request(TestSuite(), Limits(wall_seconds=20.0))).status == 0
+        worker.close()
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[1:] == counts[1:2] * 3
 
 
 def test_the_kinds_that_work_start_by_trial():
