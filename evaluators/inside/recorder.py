@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 LONGEST_MESSAGE = 500
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))[0-9a-f]+(?=>)")
 """Addresses of objects differ from run to run, and tell nothing; nor do those that pytest or unittest cut short."""
 RANK = ("passed", "xfailed", "skipped", "failed", "error")
 """A later status outweighs an earlier one of the same test (its set-up, call, tear-down and subtests)."""
