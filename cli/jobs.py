@@ -14,9 +14,14 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 
 if TYPE_CHECKING:
-    from regrade.datasets.tasks import Task
+    from regrade.datasets.tasks import Task, Tree
     from regrade.evaluators.probes import StaticProbe
     from regrade.rewards.breakdown import Breakdown
+
+ALREADY_THERE = (
+    "these changes are in the repository already: stash them (git stash) and score what `git stash show -p` prints, or "
+    "give a clean worktree with --repo"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
         ) as scorer:
             scorer.gather((), reward.needs)  # is there what gathers them? Before a suite runs for minutes
             base = find_base(question)
-            batch.check(base)
+            batch.check(base, is_stored=question.is_task)
             task = base if question.is_task or not batch.patches else _measured(question, batch.tell)
             with progress("scoring") as tell:
                 jobs = [(task, patch) for patch in batch.patches.values()]
@@ -110,11 +115,11 @@ class Batch:
                 if patch.is_empty:
                     _say("note", self._note_of(place))
 
-    def check(self, task: Task) -> None:
-        """Put aside what does not apply to a task. Raises UserError if that is the only patch."""
+    def check(self, task: Task, is_stored: bool) -> None:
+        """Put aside what does not apply to a task, stored or of a repository. Raises UserError for the only patch."""
         for place, patch in list(self.patches.items()):
             with self._putting_aside(place):
-                check_applies(self._sources[place], patch, task)
+                check_applies(self._sources[place], patch, task, is_stored)
 
     def tell(self, note: str) -> None:
         """Note something about the repository, and print it."""
@@ -140,7 +145,9 @@ class Batch:
         """What is to be known of a patch alone; empty where there is nothing."""
         if not self._read[place].is_empty:
             return ""
-        return f"{one_line(self._sources[place])} is empty: what follows is the verdict on changing nothing"
+        source = self._sources[place]
+        name = "the patch on standard input" if source == "-" else one_line(source)
+        return f"{name} is empty: what follows is the verdict on changing nothing"
 
     @contextmanager
     def _putting_aside(self, place: int) -> Iterator[None]:
@@ -236,7 +243,7 @@ def _measured(question: Question, tell: Callable[[str], None]) -> Task:
         )
 
 
-def check_applies(source: str, patch: Patch, task: Task) -> None:
+def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> None:
     """A person's patch that does not apply is a mistake, not a low score. Raises UserError naming file and line."""
     from regrade.evaluators.workspaces import prepare
 
@@ -244,9 +251,31 @@ def check_applies(source: str, patch: Patch, task: Task) -> None:
         prepare(task, patch)
     except PatchError as error:
         why = str(error).removeprefix("the patch does not apply to the task's base: ")
+        if _is_in_already(task.base, patch):
+            why = "these changes are in the task's base already" if is_stored else ALREADY_THERE
         raise UserError(
             f"patch {source!r} does not apply to {task.repository}: {why}{_root_advice(task.base.root, patch)}"
         ) from error
+
+
+def _is_in_already(base: Tree, patch: Patch) -> bool:
+    """Do the files look as they do after the patch? So it is where somebody scores a diff of what they just edited."""
+    import unidiff
+
+    seen = False
+    for file, hunks in zip(patch.files, unidiff.PatchSet(patch.text), strict=True):
+        path = base.root / file.path
+        if file.is_deleted != (not path.is_file()):
+            return False
+        seen = seen or file.is_deleted
+        lines = [] if file.is_deleted else base.read(file.path).split("\n")
+        for hunk in hunks:
+            after = [line.value.rstrip("\n") for line in hunk if line.is_added or line.is_context]
+            start = hunk.target_start - 1
+            if after and lines[start : start + len(after)] != after:
+                return False
+            seen = seen or bool(after)  # without a line around it, a removed line leaves nothing to be seen
+    return seen
 
 
 def _root_advice(folder: Path, patch: Patch) -> str:

@@ -106,17 +106,19 @@ def local_task(
         tell(f"{place} could not be collected, its tests count for nothing: {why}")
     wanted = _fail_to_pass(fail_to_pass, found)
     failing = [test for test in found.failing if _fails(test, found)]
-    if failing and not fail_to_pass:
+    others = [test for test in failing if test not in wanted]
+    if others:
+        advice = "" if wanted else "name those that the patch is to mend with --fail-to-pass: "
         tell(
-            f"{len(failing)} of its tests fail as the repository stands and count for nothing: name those that the "
-            f"patch is to mend with --fail-to-pass: {_named(failing)}"
+            f"{_some(others, 'fails', 'fail')} {'as well' if wanted else 'as the repository stands'} and "
+            f"{_one(others, 'counts', 'count')} for nothing: {advice}{_named(others)}"
         )
     if found.unmeasured:
         tell(f"every patch runs all tests, since nobody can tell which of them it reaches: {found.unmeasured}")
     if found.flaky:
         tell(
-            f"{len(found.flaky)} of its tests pass in some runs only, or are named otherwise in each, and count for "
-            f"nothing: {_named(found.flaky)}"
+            f"{_some(found.flaky, 'passes', 'pass')} in some runs only, or {_one(found.flaky, 'is', 'are')} named "
+            f"otherwise in each, and {_one(found.flaky, 'counts', 'count')} for nothing: {_named(found.flaky)}"
         )
     guarded = tuple(test for test in found.stable if test not in wanted)
     if not wanted and not guarded:
@@ -189,6 +191,15 @@ def _named(tests: Sequence[str]) -> str:
     return ", ".join(map(repr, tests[:5])) + (f" and {len(tests) - 5} more" if len(tests) > 5 else "")
 
 
+def _some(tests: Sequence[str], one: str, many: str) -> str:
+    return f"{len(tests)} of its tests {_one(tests, one, many)}"
+
+
+def _one(tests: Sequence[str], one: str, many: str) -> str:
+    """The form of a verb that goes with so many tests."""
+    return one if len(tests) == 1 else many
+
+
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     """Files of `tests/`, and the tests inside the library or program."""
     own = tuple(path for path in ("src/lib.rs", "src/main.rs") if path in paths)
@@ -245,6 +256,8 @@ def _measured(
             if candidate is plain:
                 raise
             continue
+        except UserError as error:
+            raise UserError(f"{tree.root}: {error}") from error
         path.parent.mkdir(parents=True, exist_ok=True)
         making = path.with_suffix(f".{os.getpid()}")
         making.write_text(sealed(serialisation.encode(found)), "utf-8")

@@ -10,6 +10,8 @@ import zipfile
 
 import pytest
 
+from regrade.datasets.patches import Patch
+
 FAILING = "tests/test_calc.py::test_add"
 STALE = (
     "--- a/calc/__init__.py\n+++ b/calc/__init__.py\n"
@@ -87,6 +89,26 @@ def test_patches_that_do_not_apply_name_file_and_line(regrade, repo, tmp_path):
     assert regrade("score", patch, "--repo", repo).is_refusal("stale.diff", "does not apply", "calc/__init__.py:1")
 
 
+def test_a_diff_of_edits_that_are_in_the_repository_already_says_so(regrade, repo, fix, tmp_path):
+    edited, made = repo / "calc" / "__init__.py", repo / "calc" / "more.py"
+    fresh = Patch.between({}, {"calc/more.py": "x = 1\n"}).text
+    edited.write_text(edited.read_text().replace("a - b", "a + b"))
+    made.write_text("x = 1\n")
+    told = ("already", "git stash show -p", "--repo")
+    for text in (fix.read_text(), fresh, fix.read_text() + fresh):
+        assert regrade("score", "-", "--repo", repo, text=text).is_refusal(*told)
+    for text in (STALE, fix.read_text() + STALE.replace("calc/__init__", "calc/more")):
+        assert "already" not in regrade("score", "-", "--repo", repo, text=text).err, "some of it is not there"
+    task = {"id": "add", "instruction": "mend add", "repository": "repo", "fail_to_pass": [FAILING]}
+    (tmp_path / "tasks.json").write_text(json.dumps(task))
+    of_task = regrade("score", fix, "--tasks", tmp_path / "tasks.json")
+    assert of_task.is_refusal("in the task's base already")
+    assert "stash" not in of_task.err
+    made.unlink()
+    gone = Patch.between({"calc/more.py": "x = 1\n"}, {}).text
+    assert regrade("score", "-", "--repo", repo, text=gone).is_refusal(*told)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -128,7 +150,7 @@ def test_a_reward_file_that_fails_is_named_with_its_line(regrade, repo, fix, tmp
 
 def test_a_repository_without_tests_is_refused(regrade, repo, fix):
     (repo / "tests" / "test_calc.py").unlink()
-    assert regrade("score", fix, "--repo", repo).is_refusal("no test")
+    assert regrade("score", fix, "--repo", repo).is_refusal("no test", str(repo))
 
 
 def test_without_bubblewrap_its_name_is_refused_with_what_to_install(regrade, repo, fix, monkeypatch):
@@ -189,6 +211,16 @@ def test_what_is_noted_for_people_stands_in_the_json_too(regrade, repo, fix, tmp
     explained = regrade("explain", tmp_path / "empty.diff", "--repo", repo, "--json")
     assert json.loads(explained.out)["notes"] == of_empty
     assert f"note: {of_empty[-1]}\n" in explained.err
+
+
+def test_other_tests_that_fail_are_noted_beside_those_named(regrade, repo):
+    (repo / "tests" / "test_more.py").write_text("def test_more():\n    assert False\n")
+    asked = ("score", "-", "--repo", repo, "--fail-to-pass", FAILING, "--json")
+    (found,) = [json.loads(line) for line in regrade(*asked, text="").out.splitlines()]
+    assert found["notes"] == [
+        "1 of its tests fails as well and counts for nothing: 'tests/test_more.py::test_more'",
+        "the patch on standard input is empty: what follows is the verdict on changing nothing",
+    ]
 
 
 def test_without_anything_to_note_there_are_no_notes(regrade, repo, fix):
