@@ -26,7 +26,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators.arguments import checked_amount, checked_count
+from regrade.evaluators.arguments import checked_amount, checked_count, checked_share
 from regrade.evaluators.environments import distributions, python_for
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
@@ -58,8 +58,10 @@ class NodeFacts:
 class NodeScorer:
     """The actor: a scorer with one worker on some node. Called by Ray, one call at a time."""
 
-    def __init__(self, sandbox: str, cache: str | None, probes: Mapping[type, StaticProbe], cold: bool) -> None:
-        self._arguments: dict[str, Any] = {"sandbox": sandbox, "probes": probes, "cold": cold}
+    def __init__(
+        self, sandbox: str, cache: str | None, probes: Mapping[type, StaticProbe], cold: bool, audit: float = 0.0
+    ) -> None:
+        self._arguments: dict[str, Any] = {"sandbox": sandbox, "probes": probes, "cold": cold, "audit": audit}
         self._cache = Path(cache) if cache else default_cache()
         self._tasks: dict[str, Task] = {}
         self._suites: dict[str, TestSuite] = {}
@@ -164,6 +166,7 @@ class RayScorer(Scorer):
         cache: str | Path | None = None,
         node_cache: str | None = None,
         probes: Mapping[type, StaticProbe] | None = None,
+        audit: float = 0.0,
         cold: bool = False,
         cpus: float = 1.0,
     ) -> None:
@@ -171,7 +174,9 @@ class RayScorer(Scorer):
         Args:
             workers: actors; None: as many as the cluster's CPUs hold.
             cache: of the driver; all evidence is kept there.
-            node_cache: folder on every node for environments and repositories; None: the user's cache folder there.
+            node_cache: folder on every node for environments, repositories and the node's own evidence; None: the
+                user's cache folder there.
+            audit: as in `Scorer`. What a node has evidence of already is not executed, and so not audited.
             cpus: what Ray sets aside for each actor.
 
         Raises:
@@ -180,6 +185,7 @@ class RayScorer(Scorer):
         """
         workers = checked_count("workers", workers)
         cpus = checked_amount("cpus", cpus)
+        audit = checked_share("audit", audit)
         try:
             import ray
         except ImportError as error:
@@ -192,9 +198,9 @@ class RayScorer(Scorer):
                     "no Ray cluster answers: start one (`ray start --head`), name it by $RAY_ADDRESS or call ray.init()"
                 ) from error
         room = max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
-        super().__init__(workers=workers or room, sandbox=sandbox, cache=cache, probes=probes, cold=cold)
+        super().__init__(workers=workers or room, sandbox=sandbox, cache=cache, probes=probes, audit=audit, cold=cold)
         self._kind = ray.remote(NodeScorer).options(num_cpus=cpus, max_restarts=0, scheduling_strategy="SPREAD")
-        self._arguments = (self.sandbox.name, node_cache, dict(probes or {}), cold)
+        self._arguments = (self.sandbox.name, node_cache, dict(probes or {}), cold, audit)
         self._free: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
         self._seats: set[_Seat] = set()
         self._refusal: UserError | None = None
