@@ -264,15 +264,17 @@ def _is_in_already(base: Tree, patch: Patch) -> bool:
 
     seen = False
     for file, hunks in zip(patch.files, unidiff.PatchSet(patch.text), strict=True):
-        path = base.root / file.path
-        if file.is_deleted != (not path.is_file()):
+        try:
+            lines = base.read(file.path).split("\n")
+        except OSError:
+            lines = None
+        if file.is_deleted != (lines is None):
             return False
-        seen = seen or file.is_deleted
-        lines = [] if file.is_deleted else base.read(file.path).split("\n")
+        seen = seen or lines is None
         for hunk in hunks:
             after = [line.value.rstrip("\n") for line in hunk if line.is_added or line.is_context]
             start = hunk.target_start - 1
-            if after and lines[start : start + len(after)] != after:
+            if after and (lines or [])[start : start + len(after)] != after:
                 return False
             seen = seen or bool(after)  # without a line around it, a removed line leaves nothing to be seen
     return seen
