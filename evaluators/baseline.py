@@ -287,6 +287,8 @@ def _summary(replies: list[Reply], measured: list[_Share], suite: TestSuite) -> 
     unmeasured = next((str(record[1]) for record in records if record[0] == "unmeasured"), "")
     unmeasured = unmeasured or ("" if whole else "the measure was cut short")
     reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(records, tests, suite)
+    if reach and not any(_can_tell(place, imported) for place in reach):
+        unmeasured = "whatever its tests execute is executed, or read as text, on import"
     slowest = max(replies, key=lambda reply: reply.seconds)
     return Baseline(
         stable=tuple(stable),
@@ -307,6 +309,11 @@ def names_its_moment(test_id: str, today: date) -> bool:
     """Does a test id hold the date of the day, or an address in memory?"""
     dates = (today.strftime(form) for form in ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"))
     return any(text in test_id for text in dates) or re.search(r" at 0x[0-9a-f]{6,}", test_id) is not None
+
+
+def _can_tell(place: str, imported: frozenset[str]) -> bool:
+    """Is it a function of which a change reaches some tests alone?"""
+    return "::" in place and imported.isdisjoint((place, _file_of(place)))
 
 
 def _companions(measured: list[_Share], stable: list[str]) -> dict[str, str]:

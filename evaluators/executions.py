@@ -22,6 +22,8 @@ FINISHED = (0, 1, 5)
 PASSED = TestOutcome(TestStatus.PASSED)
 MISSING = TestOutcome(TestStatus.MISSING)
 UNREACHED = TestOutcome(TestStatus.UNREACHED)
+UNDOUBTED = (TestStatus.PASSED, TestStatus.UNREACHED)
+"""What the selected tests say of one that does not fail by what was changed."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,7 @@ def run_tests(
     ended = first.run.end is End.COMPLETED
     if not (rest and ended and (audit or (full and first.run.resolved))):
         return first
-    other = _run_the_rest(way, task, workspace, rest)
-    whole = Executed(_joined(task, first.run, other.run), first.cpu_seconds + other.cpu_seconds)
+    whole = _run_everything(way, task, workspace, first)
     if not audit:
         return whole
     missed = sum(test in rest for test in whole.run.broken)
@@ -99,18 +100,26 @@ def run_tests(
     return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
 
 
-def _run_the_rest(way: Way, task: Task, workspace: Workspace, rest: frozenset[str]) -> Executed:
-    reply = _run(way, task, workspace, rest)
-    run = _evidence(task, reply, rest, "full")
-    doubtful = frozenset(test for test in rest if run.outcomes[test].status is not TestStatus.PASSED)
+def _run_everything(way: Way, task: Task, workspace: Workspace, first: Executed) -> Executed:
+    """All tests in their order, after the selected ones: what one leaves behind may be what another one finds."""
+    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    reply = _run(way, task, workspace, everything)
+    run = _evidence(task, reply, everything, "full")
+    cpu, seconds = first.cpu_seconds + reply.cpu_seconds, first.run.seconds + run.seconds
+    doubtful = {
+        test
+        for test, outcome in run.outcomes.items()
+        if outcome.status is not TestStatus.PASSED and first.run.outcomes[test].status in UNDOUBTED
+    }
     if not doubtful:
-        return Executed(run, reply.cpu_seconds)
-    # No test of the rest executes what changed, so the patch can hardly be why one fails: a clock on a busy machine
-    # can. What fails twice counts.
-    again = _run(way, task, workspace, doubtful)
-    return Executed(
-        _confirmed(task, run, _evidence(task, again, doubtful, "full")), reply.cpu_seconds + again.cpu_seconds
-    )
+        return Executed(replace(run, seconds=seconds), cpu)
+    # These passed before, or execute nothing of what changed, so the patch can hardly be why one fails: a clock on a
+    # busy machine can. What fails twice counts.
+    reply = _run(way, task, workspace, everything)
+    again = _evidence(task, reply, everything, "full")
+    outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
+    confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
+    return Executed(confirmed, cpu + reply.cpu_seconds)
 
 
 def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed:
@@ -257,26 +266,6 @@ def _unreported(test: str, uncollected: Mapping[str, str]) -> TestOutcome:
             return TestOutcome(TestStatus.ERROR, uncollected[node])
         node = node.rpartition("::")[0]
     return MISSING
-
-
-def _joined(task: Task, first: TestRun, second: TestRun) -> TestRun:
-    """Two runs of parts of the suite as one of the whole."""
-    outcomes = {
-        test: second.outcomes[test] if first.outcomes[test].status is TestStatus.UNREACHED else first.outcomes[test]
-        for test in first.outcomes
-    }
-    seconds = first.seconds + second.seconds
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, second.end, second.detail, "full", seconds)
-
-
-def _confirmed(task: Task, run: TestRun, again: TestRun) -> TestRun:
-    """A run whose doubtful tests ran again: each counts by its second outcome, and so does how the run ended."""
-    outcomes = {
-        test: outcome if again.outcomes[test].status is TestStatus.UNREACHED else again.outcomes[test]
-        for test, outcome in run.outcomes.items()
-    }
-    seconds = run.seconds + again.seconds
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, again.end, again.detail, "full", seconds)
 
 
 def _signal_name(number: int) -> str:

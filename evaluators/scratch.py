@@ -19,7 +19,7 @@ def scratch_folder() -> Path:
     """A new folder for temporary trees, in the system's temporary folder; those of dead processes there are removed."""
     for path in Path(tempfile.gettempdir()).glob("regrade-*-*-*"):
         named = NAME.fullmatch(path.name)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # somebody else's rubbish stops nobody
             if named and is_gone(named.group(1)) and path.lstat().st_uid == os.getuid():
                 remove(path)
     folder = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-"))
@@ -29,6 +29,7 @@ def scratch_folder() -> Path:
 
 def remove(folder: Path) -> None:
     """Delete a folder, whatever a candidate left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():  # too deep for Python
         subprocess.run(["rm", "-rf", "--", str(folder)], check=False, timeout=300, stderr=subprocess.DEVNULL)

@@ -163,7 +163,16 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
 def arguments(request: dict[str, Any]) -> list[str]:
     """pytest's arguments without the files; those of the suite first, so that ours hold."""
-    ours = ["-q", "--tb=no", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--rootdir", request["root"]]
+    ours = [
+        "-q",
+        "--tb=no",
+        "--color=no",
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+        "--rootdir",
+        request["root"],
+    ]
     return [*request["options"], *ours]
 
 

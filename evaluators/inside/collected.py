@@ -12,10 +12,12 @@ be no other body for the same function, the session says that it is unfit, and c
 from __future__ import annotations
 import __future__
 
+import ctypes
 import gc
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ Change = dict[str, Any]
 
 KIND = 0x20 | 0x80 | 0x200
 """Flags of the code of generators, coroutines and asynchronous generators: decorators may have looked at them."""
+PR_SET_PDEATHSIG = 1
 FUTURES = 0
 for _name in __future__.all_feature_names:
     FUTURES |= getattr(__future__, _name).compiler_flag
@@ -66,13 +69,14 @@ class CollectedSession:
         self._functions: dict[tuple[str, str], list[FunctionType]] = {}
         self._spellings: dict[str, set[str]] = {}
         self._before: set[str] = set()
+        self._shared: set[str] = set()
         self._errors: list[str] = []
         self._problem = ""
 
     def serve(self) -> None:
         """Collect, and serve requests until there are no more. Says `held` or `unfit` first."""
         request = self._request
-        self._before = _descriptors()
+        self._before, self._shared = _descriptors(), _shared_memory()
         status = -1
         try:
             candidates.settle(request)
@@ -129,6 +133,8 @@ class CollectedSession:
             raise Unfit("a thread was started on import")
         if not self._worker.is_empty():
             raise Unfit("something was written to the temporary folders on import")
+        if _shared_memory() - self._shared:
+            raise Unfit("memory was shared on import")
         opened = _descriptors() - self._before
         if opened:
             raise Unfit(f"something was opened on import: {min(opened)}")
@@ -261,6 +267,8 @@ def _become(user: int) -> None:
         os.setresuid(-1, 0, -1)
         os.setresgid(user, user, 0)
         os.setresuid(user, user, 0)
+        # The kernel forgets it at every change of the user.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _descriptors() -> set[str]:
@@ -274,6 +282,12 @@ def _descriptors() -> set[str]:
         if not target.endswith("(deleted)") and not target.startswith(("/proc/", "/dev/null")):
             found.add(f"{name}: {target}")
     return found
+
+
+def _shared_memory() -> set[str]:
+    """The parts of memory that forks would share, by their addresses."""
+    mappings = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    return {fields[0] for fields in mappings if fields[1].endswith("s")}
 
 
 def _leave_unfit(write: Write, error: BaseException) -> NoReturn:

@@ -17,7 +17,20 @@ from typing import Any
 
 MONITORING: Any = getattr(sys, "monitoring", None)
 """From Python 3.12 on."""
-ESCAPES = frozenset({"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn"})
+ESCAPES = frozenset(
+    {
+        *("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn"),
+        "sys.addaudithook",
+    }
+)
+QUERIES = frozenset(
+    {
+        *("arch", "cat", "cc", "clang", "file", "gcc", "getconf", "git", "hg", "hostname", "id", "ld", "ldconfig"),
+        *("fc-list", "fc-match", "locale", "ls", "lsb_release", "lscpu", "nproc", "nvidia-smi", "objdump", "stty"),
+        *("sysctl", "tput", "uname", "which", "whoami"),
+    }
+)
+"""Programs that libraries ask on import what machine this is. Any other may run code of the tree."""
 
 
 class Escapes:
@@ -27,35 +40,50 @@ class Escapes:
         # Events are raised at every call that is profiled, so what hears them is no Python: each takes its own name
         # from here, where it is one of them, and stores nothing.
         self._unheard = dict.fromkeys(ESCAPES)
-        self._unwatched_thread = False
+        self._unwatched = False
         self._processes = _Processes()
         sys.addaudithook(self._unheard.pop)
+        self._hear_of_tracers()
         if MONITORING is None:
             self._hear_of_threads()
+
+    def _hear_of_tracers(self) -> None:
+        """The interpreter profiles nothing that runs inside of a tracer, or in a thread that lets no profiler be."""
+        trace, profile = sys.settrace, sys.setprofile
+
+        def set_trace(function: Any) -> None:
+            self._unwatched |= function is not None
+            trace(function)
+
+        def set_profile(function: Any) -> None:
+            self._unwatched |= getattr(function, "__module__", "") != __name__
+            profile(function)
+
+        sys.settrace, sys.setprofile = set_trace, set_profile
 
     def _hear_of_threads(self) -> None:
         """`threading`, which has the function for itself by now, tells each of its threads to be watched."""
         begin = _thread.start_new_thread
 
         def begin_unwatched(*arguments: Any) -> int:
-            self._unwatched_thread = True
+            self._unwatched = True
             return begin(*arguments)
 
         _thread.start_new_thread = _thread.start_new = begin_unwatched
 
     def begun(self) -> bool:
         """Was a process started so far in which code of the tree may run, or lives one?"""
-        told = ESCAPES - self._unheard.keys() - {"subprocess.Popen"}
+        told = ESCAPES - self._unheard.keys() - {"subprocess.Popen", "sys.addaudithook"}
         return bool(told) or self._processes.stop() or has_living_children()
 
     def start(self) -> None:
         """Listen from now on."""
         self._unheard.update(dict.fromkeys(ESCAPES))
-        self._unwatched_thread = False
+        self._unwatched = False
 
     def heard(self) -> bool:
         """Not every way to start a process raises an event; but its parent has it as a child, or has had it."""
-        return self._unwatched_thread or len(self._unheard) < len(ESCAPES) or has_children()
+        return self._unwatched or len(self._unheard) < len(ESCAPES) or has_children()
 
 
 class _Processes:
@@ -66,7 +94,7 @@ class _Processes:
         self._open, self._spawn = subprocess.Popen.__init__, multiprocessing.util.spawnv_passfds
 
         def opened(popen: Any, args: Any, *others: Any, **options: Any) -> None:
-            self._python |= _may_be_python(args, options)
+            self._python |= not _is_query(args, options)
             self._open(popen, args, *others, **options)
 
         def spawned(path: bytes, args: Any, passfds: Any) -> int:
@@ -83,16 +111,12 @@ class _Processes:
         return self._python
 
 
-def _may_be_python(args: Any, options: dict[str, Any]) -> bool:
-    """A shell may start it as well, and a script may be written in it."""
+def _is_query(args: Any, options: dict[str, Any]) -> bool:
     if options.get("shell"):
-        return True
+        return False
     program = options.get("executable") or (args if isinstance(args, (str, bytes, os.PathLike)) else args[0])
     path = shutil.which(os.fsdecode(program))
-    if path is None:
-        return False  # then nothing is started
-    with open(path, "rb") as file:  # noqa: PTH123 (quick)
-        return "python" in os.path.realpath(path) or file.read(2) == b"#!"
+    return path is None or path.rpartition("/")[2] in QUERIES  # where there is no such program, nothing is started
 
 
 def has_living_children() -> bool:

@@ -14,11 +14,14 @@ that was opened and not imported.
 from __future__ import annotations
 
 import _thread
+import contextlib
+import doctest
 import gc
 import json
+import linecache
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
@@ -60,9 +63,42 @@ class ReachRecorder:
             self._readings = Readings(root)
         except OSError as error:
             self._problem = str(error)
+        self._process = os.getpid()
+        self._let_doctest_count_lines()
         self._escapes = Escapes()
         self._watch = make_watch()
         self._watch.start()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self) -> Generator[None, None, None]:
+        """Here Hypothesis looks for constants in every file of the tree, whatever its tests use."""
+        with self._unnoticed():
+            return (yield)
+
+    @contextlib.contextmanager
+    def _unnoticed(self) -> Iterator[None]:
+        """What is opened in the meantime tells nothing of any test."""
+        if self._problem or os.getpid() != self._process:
+            yield
+            return
+        self._read |= self._readings.opened()
+        try:
+            yield
+        finally:
+            self._readings.opened()
+
+    def _let_doctest_count_lines(self) -> None:
+        """Where doctests are collected, every file is read for the numbers of their lines."""
+        finder: Any = doctest.DocTestFinder
+        find = finder.find
+
+        def found(*arguments: Any, **options: Any) -> Any:
+            with self._unnoticed():
+                tests = find(*arguments, **options)
+                linecache.clearcache()  # else nobody would be seen to read it later
+                return tests
+
+        finder.find = found
 
     def pytest_collection_finish(self) -> None:
         if _thread._count() > 0:  # of Python's: those of libraries run none of its code

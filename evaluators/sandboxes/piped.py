@@ -62,9 +62,13 @@ class PipedSession:
         return os.read(self._output.fileno(), 1 << 18)
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            # It dies with bubblewrap, unless it has been another user since: that makes the kernel forget the wish.
+            if self._first is not None:
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
 
     def close(self) -> None:
         if self._errors.closed:
@@ -74,7 +78,8 @@ class PipedSession:
         if self._first is not None:
             # It is gone when everything in its namespace is.
             is_ready(self._first, GONE_SECONDS)
-            os.close(self._first)
+            first, self._first = self._first, None
+            os.close(first)
         for stream in (self._input, self._output, self._errors):
             stream.close()
 

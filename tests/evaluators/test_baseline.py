@@ -205,6 +205,75 @@ def test_what_is_read_or_runs_out_of_sight_is_not_missed(write_files, kind):
     assert not found.companions
 
 
+HIDDEN_AGAIN = {
+    "subject.py": "import sys\ndef two(*_): return 2\ndef one(): return 1\n"
+    "def tracer(frame, event, argument):\n    two()\n",
+    "test_it.py": """\
+import sys, threading
+import subject
+
+def test_traced():
+    before = sys.gettrace()
+    sys.settrace(subject.tracer)
+    subject.one()
+    sys.settrace(before)
+def test_audited():
+    sys.addaudithook(lambda *_: subject.two())
+def test_thread_that_lets_no_profiler_be():
+    def work():
+        sys.setprofile(None)
+        subject.two()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+def test_one(): assert subject.one() == 1
+""",
+}
+
+
+def test_what_no_profiler_sees_may_be_anything(write_files):
+    found = baseline(write_files(HIDDEN_AGAIN), TestSuite(), sandbox=choose(), runs=1)
+    assert {test.split("::test_")[1] for test in found.reach["subject.py::one"]} == {
+        "traced", "audited", "thread_that_lets_no_profiler_be", "one"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pytest.ini": "[pytest]\naddopts = --doctest-modules\n"},
+        {
+            "test_given.py": "from hypothesis import given, strategies as st\n@given(st.integers())\ndef test_given(x): pass\n"
+        },
+    ],
+    ids=["doctest", "hypothesis"],
+)
+def test_who_reads_all_files_and_means_none_is_no_reason_to_run_everything(write_files, files):
+    subject = 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\ndef two(): return 2\n'
+    files = {
+        **files,
+        "subject.py": subject,
+        "test_it.py": "import subject\ndef test_two(): assert subject.two() == 2\n",
+    }
+    options = ("-p", "_hypothesis_pytestplugin") if "test_given.py" in files else ()
+    found = baseline(write_files(files), TestSuite(options=options), sandbox=choose(), runs=1)
+    assert found.unmeasured == ""
+    assert found.imported == set()
+    assert "test_it.py::test_two" in found.reach["subject.py::two"]
+    assert len(found.stable) == 2
+
+
+def test_a_suite_that_reads_every_file_on_import_says_so(write_files):
+    files = {
+        "subject.py": "def one(): return 1\n",
+        "test_it.py": "import pathlib, subject\nTEXT = pathlib.Path(subject.__file__).read_text()\n"
+        "def test_one(): assert subject.one() == 1\n",
+    }
+    found = baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+    assert found.imported == {"subject.py"}
+    assert "on import" in found.unmeasured
+
+
 def available_or_skip(kind):
     if problem := available()[kind]:
         pytest.skip(problem)
@@ -260,6 +329,7 @@ def test_what_runs_between_collection_and_the_tests_counts_as_imported(write_fil
         ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "a thread"),
         ("SERVER = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)", "another process"),
         ("subprocess.run([sys.executable, '-c', 'import subject'])", "another process"),
+        ("subprocess.run(['sh', '-c', f'{sys.executable} -c 0'])", "another process"),
         ("multiprocessing.get_context('spawn').Process(target=int).start()", "another process"),
     ],
 )

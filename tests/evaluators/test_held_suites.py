@@ -137,9 +137,10 @@ def replies(monkeypatch):
     counted: Counter[str] = Counter()
     run_held, hold = Worker.run_held, Worker.hold
 
-    def counting(self, *arguments):
-        reply = run_held(self, *arguments)
-        counted["from the start" if reply is None else "held"] += 1
+    def counting(self, tree, request, *others):
+        reply = run_held(self, tree, request, *others)
+        held = "held" if request.changes else "unchanged"
+        counted["from the start" if reply is None else held] += 1
         return reply
 
     def holding(self, *arguments):
@@ -182,7 +183,7 @@ def test_a_changed_body_is_put_in_place_wherever_the_function_is(tmp_path, repli
         assert one.end == other.end, name
     assert replies["collected"] == 1
     # From the start: a body that needs its cell no more, and one that is no generator any more.
-    assert (replies["held"], replies["from the start"]) == (len(edits) - unfit, unfit)
+    assert (replies["held"], replies["from the start"]) == (len(edits) - 1 - unfit, unfit)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,8 @@ def test_a_changed_body_is_put_in_place_wherever_the_function_is(tmp_path, repli
         ("import tempfile\nFOLDER = tempfile.mkdtemp()", "temporary folders"),
         ("import socket\nSOCKET = socket.socket()", "opened on import"),
         ("open('written_on_import', 'w').close()", "files were written"),
+        ("import mmap\nMEMORY = mmap.mmap(-1, 8)", "memory was shared"),
+        ("import multiprocessing\nCOUNT = multiprocessing.Value('i', 0)", "memory was shared"),
     ],
 )
 def test_what_forks_would_share_is_not_held(tmp_path, replies, line, why):
@@ -231,3 +234,33 @@ def test_code_that_is_loaded_by_another_path_as_well_is_not_replaced_by_halves(t
     (run,) = outcomes(task, [patch], tmp_path / "held", full=False)
     assert {"test_subject.py::test_plain", "test_subject.py::test_twin"} <= set(run.broken)
     assert replies["held"] == 0
+
+
+def test_what_fails_in_every_fork_is_told_by_a_process_from_the_start(tmp_path, replies):  # noqa: ARG001 (held at once)
+    tests = TESTS.replace(
+        "import subject",
+        "import os, resource, subject\nPROCESS, LIMIT = os.getpid(), resource.getrlimit(resource.RLIMIT_CPU)",
+        1,
+    )
+    tests += "def test_process(): assert os.getpid() == PROCESS and subject.plain(1)\n"
+    tests += "def test_limit(): assert resource.getrlimit(resource.RLIMIT_CPU) == LIMIT and subject.plain(1)\n"
+    task = repository(tmp_path, tests=tests)
+    patches = [
+        Patch.between({"subject.py": SUBJECT}, {"subject.py": SUBJECT.replace("a + 1", f"a + {n} - {n} + 1", 1)})
+        for n in range(3)
+    ]
+    runs = outcomes(task, patches, tmp_path / "held", full=False)
+    assert not any(run.broken for run in runs)
+
+
+def test_a_suite_is_not_held_for_longer_than_it_may_run(tmp_path, replies, monkeypatch):
+    monkeypatch.setattr(held_suites, "OLDEST_SECONDS", 0.0)
+    task = repository(tmp_path)
+    task = replace(task, suite=replace(task.suite, seconds={"test_subject.py": 0.0, "": 0.0}))
+    patches = [
+        Patch.between({"subject.py": SUBJECT}, {"subject.py": SUBJECT.replace("a + 1", f"a - {n}", 1)})
+        for n in range(3)
+    ]
+    runs = outcomes(task, patches, tmp_path / "held", full=False)
+    assert all("test_subject.py::test_plain" in run.broken for run in runs)
+    assert replies["collected"] == 3
