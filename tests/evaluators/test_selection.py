@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from regrade.datasets.patches import Patch
+from regrade.evaluators.local import local_task
 from regrade.evaluators.selection import changed_functions, in_company, selected_tests
 from regrade.evaluators.workspaces import prepare
+from regrade.rewards.evidence import TestRun
 
 REACH = {
     "calculator.py::add": ("t::add", "t::sum"),
@@ -142,3 +144,24 @@ def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit)
 def test_a_test_runs_in_the_company_that_it_needs(task, companions, wanted, run):
     task = replace(task, fail_to_pass=("f::new",), suite=replace(task.suite, companions=companions))
     assert in_company(task, frozenset(wanted)) == run
+
+
+LEAK = {
+    "leaky.py": "STATE = {}\n\n\ndef put(name):\n    STATE[name] = 1\n\n\ndef reset():\n    STATE.clear()\n\n\n"
+    "def names():\n    return sorted(STATE)\n",
+    "test_leaky.py": "import pytest, leaky\n@pytest.fixture\ndef clean():\n    yield\n    leaky.reset()\n"
+    "def test_put(clean):\n    leaky.put('a')\n    assert leaky.STATE['a'] == 1\n"
+    "def test_names(): assert leaky.names() == []\n",
+}
+
+
+def test_what_one_test_no_longer_cleans_up_for_another_is_seen_by_the_whole_suite(tmp_path, scorer):
+    for name, text in LEAK.items():
+        (tmp_path / name).write_text(text)
+    leaky = local_task(tmp_path, runs=1)
+    patch = Patch.between(
+        {"leaky.py": LEAK["leaky.py"]}, {"leaky.py": LEAK["leaky.py"].replace("STATE.clear()", "STATE.copy()")}
+    )
+    assert selected(leaky, patch) == {"test_leaky.py::test_put"}
+    (found,) = scorer.gather([(leaky, patch)], [TestRun], full=True)
+    assert set(found.records[TestRun].broken) == {"test_leaky.py::test_names"}
