@@ -223,7 +223,7 @@ def test_a_few_steps_make_the_verified_fix_likelier(
         train_ppo(undecided, tasks, scorer, budget=Budget(steps=16), epochs=2, value_learning_rate=1e-2, **common)
     else:
         train_online(
-            undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=3), prompts_per_step=2, **common
+            undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=10), prompts_per_step=2, **common
         )
     assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
