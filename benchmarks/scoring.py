@@ -2,9 +2,9 @@
 
 Patches are real work on real packages: the reference fixes of ready-made tasks, the same fixes with another bug planted
 beside them, and bugs planted in networkx (6,000 tests). Regrade scores all of them, from a cold cache. The others are
-slow, so each scores a sample of the same patches, and the mean over that sample is compared with regrade's mean over
-the same patches. What it does once for each repository is shown by itself. Every test that two of them ran must have
-come out alike.
+slow, so each scores a sample of the same patches, and its mean over that sample is compared with regrade's mean over
+the same patches, taken from its run of them all. What it does once for each repository is shown by itself. Every test
+that two of them ran must have come out alike.
 
     python benchmarks/scoring.py                                         # half an hour
     python benchmarks/scoring.py --patches 60 --sample 6 --networkx 0    # some minutes
@@ -58,8 +58,7 @@ class Measured:
 
     walls: tuple[float, ...]
     """Seconds of each patch."""
-    cpu: float
-    """Seconds a patch."""
+    cpus: tuple[float, ...]
     passed: tuple[frozenset[str], ...]
     """For each patch the tests that passed."""
     ran: tuple[frozenset[str], ...]
@@ -67,7 +66,19 @@ class Measured:
     @property
     def wall(self) -> float:
         """Seconds a patch."""
-        return sum(self.walls) / len(self.walls)
+        return statistics.mean(self.walls)
+
+    @property
+    def cpu(self) -> float:
+        """Seconds a patch."""
+        return statistics.mean(self.cpus)
+
+    def only(self, places: Sequence[int]) -> Measured:
+        """The same, of some of the patches."""
+        walls, cpus, passed, ran = (
+            [each[place] for place in places] for each in (self.walls, self.cpus, self.passed, self.ran)
+        )
+        return Measured(tuple(walls), tuple(cpus), tuple(passed), tuple(ran))
 
 
 def main() -> None:
@@ -91,8 +102,7 @@ def main() -> None:
 def compare(jobs: Sequence[Job], sample: Sequence[int], folder: Path) -> None:
     """Measure all ways, print the table and record the figures."""
     warm, floor, recall, once = by_regrade(jobs, cold_cache(folder, "all"))
-    chosen = [jobs[place] for place in sample]
-    own, *_ = by_regrade(chosen, cold_cache(folder, "sample"))
+    chosen, own = [jobs[place] for place in sample], warm.only(sample)
     problem = Docker().problem()
     ways: dict[str, Measured] = {"subprocess": by_pytest(chosen, in_subprocess, folder, touched=True)}
     if problem:
@@ -202,21 +212,22 @@ def by_regrade(jobs: Sequence[Job], cache: Path) -> tuple[Measured, float, float
         scorer.gather(firsts, [TestRun])
         once = (time.perf_counter() - began) / len(firsts)
         spent = scorer.stats.cpu_seconds
-        before = cpu_seconds()
-        found, walls = [], []
+        found, walls, cpus = [], [], []
         for job in jobs:
-            began = time.perf_counter()
+            before, began = cpu_seconds(), time.perf_counter()
             found += scorer.gather([job], [TestRun])
             walls.append(time.perf_counter() - began)
+            cpus.append(cpu_seconds() - before)
         own = scorer.stats.cpu_seconds - spent
-        cpu = cpu_seconds() - before
     with Scorer(workers=os.cpu_count(), cache=cold_cache(cache.parent, f"{cache.name}-audit"), audit=1.0) as scorer:
         scorer.gather(jobs[::10], [TestRun])
         recall = scorer.stats.selection_recall
+        for missed in scorer.stats.missed:
+            print(f"  not selected, and broken: {missed}")
     runs = [evidence.records[TestRun] for evidence in found]
     passed = tuple(frozenset(test for test, out in run.outcomes.items() if out.status in GOOD) for run in runs)
     ran = tuple(frozenset(run.outcomes) for run in runs)
-    return Measured(tuple(walls), cpu / len(jobs), passed, ran), own / len(jobs), recall, once
+    return Measured(tuple(walls), tuple(cpus), passed, ran), own / len(jobs), recall, once
 
 
 def cold_cache(folder: Path, name: str) -> Path:
@@ -230,11 +241,10 @@ def cold_cache(folder: Path, name: str) -> Path:
 
 def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> Measured:
     """A fresh tree and a fresh interpreter for each patch; its verdict by what pytest prints."""
-    before = cpu_seconds()
-    walls, passed, ran = [], [], []
+    walls, cpus, passed, ran = [], [], [], []
     for number, (task, patch) in enumerate(jobs):
         python = environments.python_for(task.requirements, cold_cache(folder, "others"))
-        began = time.perf_counter()
+        before, began = cpu_seconds(), time.perf_counter()
         place = folder / f"{way.__name__}-{touched}-{number}"
         tree = Folder(place)
         workspace = prepare(task, patch)
@@ -247,6 +257,7 @@ def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> 
         except subprocess.TimeoutExpired:
             printed, wanted = "", frozenset()  # pytest tells what passed at its end only: nothing to compare
         walls.append(time.perf_counter() - began)
+        cpus.append(cpu_seconds() - before)
         lines = set(printed.splitlines())
         # After XPASS the reason of the mark follows; no id of these packages begins with another one and " - ".
         lines |= {line.replace("XPASS", "PASSED", 1).split(" - ")[0] for line in lines if line.startswith("XPASS ")}
@@ -254,7 +265,7 @@ def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> 
         partly = {line.rpartition(") ")[2] for line in lines if line.startswith("SUBFAILED")}
         passed.append(frozenset(test for test in wanted - partly if f"PASSED {test}" in lines))
         ran.append(wanted)
-    return Measured(tuple(walls), (cpu_seconds() - before) / len(jobs), tuple(passed), tuple(ran))
+    return Measured(tuple(walls), tuple(cpus), tuple(passed), tuple(ran))
 
 
 def command(task: Task, files: tuple[str, ...], python: Path) -> list[str]:

@@ -113,7 +113,7 @@ def build(
 
     chosen = [pinned(name) for name in package] if package else PACKAGES
     # Each candidate from the start: what a fork of one process shows in common with another may be chance.
-    with Scorer(sandbox=sandbox, workers=workers, hold=False) as scorer, activities() as tell:
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as tell:
         written = build_recipes(scorer, out, seed, chosen, progress=tell)
     for path in written:
         typer.echo(f"{path}: {_against_shipped(path)}")

@@ -131,8 +131,9 @@ class NodeScorer:
         after = self._scorer.stats
         cost = {
             name: getattr(after, name) - getattr(before, name)
-            for name in ("executions", "cpu_seconds", "retries", "audited", "caught", "missed")
+            for name in ("executions", "cpu_seconds", "retries", "audited", "caught")
         }
+        cost["missed"] = after.missed[len(before.missed) :]
         return found.records, found.infrastructure, cost
 
     def close(self) -> None:

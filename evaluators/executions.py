@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.held_suites import HeldSuites
-from regrade.evaluators.outlines import Change
-from regrade.evaluators.selection import changes_of_pristine, in_company, selected_tests
+from regrade.evaluators.selection import in_company, selected_tests
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
@@ -32,7 +30,7 @@ class Audit:
 
     caught: int
     """PASS_TO_PASS tests that the patch breaks, among the selected ones."""
-    missed: int
+    missed: tuple[str, ...]
     """Those that it breaks among the others."""
 
 
@@ -45,17 +43,6 @@ class Executed:
     audit: Audit | None = None
 
 
-@dataclass(frozen=True)
-class Way:
-    """By what a candidate runs."""
-
-    worker: Worker
-    held: HeldSuites | None = None
-    changes: tuple[Change, ...] | None = None
-    """What differs from the pristine tree (see `Request.changes`)."""
-    preparation: Preparation = UNPREPARED
-
-
 def run_tests(
     worker: Worker,
     task: Task,
@@ -64,7 +51,6 @@ def run_tests(
     full: bool,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
-    held: HeldSuites | None = None,
 ) -> Executed:
     """Run the task's tests on the workspace.
 
@@ -72,7 +58,6 @@ def run_tests(
     `full` once FAIL_TO_PASS all pass and nothing is broken.
 
     Args:
-        held: suites that are held collected, for patches of function bodies.
         audit: run the rest whatever the selected tests say, to see what the selection missed. The evidence is then
             that of everything only if something was missed, so that an audit changes no verdict that was right.
 
@@ -81,29 +66,28 @@ def run_tests(
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     selected = selected_tests(task, workspace)
-    # Where nothing that the patch changes is executed on import, all that is imported is as it was.
-    changes = changes_of_pristine(task, workspace) if held is not None and selected is not None else None
-    way = Way(worker, held, changes, preparation)
     if selected is None:
         selected = everything
     rest = everything - selected
-    reply = _run(way, task, workspace, selected)
+    reply = _run(worker, task, workspace, selected, preparation)
     first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
     if not (rest and ended and (audit or (full and first.run.resolved))):
         return first
-    whole = _run_everything(way, task, workspace, first)
+    whole = _run_everything(worker, task, workspace, first, preparation)
     if not audit:
         return whole
-    missed = sum(test in rest for test in whole.run.broken)
+    missed = tuple(test for test in whole.run.broken if test in rest)
     kept = whole.run if missed or (full and first.run.resolved) else first.run
     return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
 
 
-def _run_everything(way: Way, task: Task, workspace: Workspace, first: Executed) -> Executed:
+def _run_everything(
+    worker: Worker, task: Task, workspace: Workspace, first: Executed, preparation: Preparation
+) -> Executed:
     """All tests in their order, after the selected ones: what one leaves behind may be what another one finds."""
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
-    reply = _run(way, task, workspace, everything)
+    reply = _run(worker, task, workspace, everything, preparation)
     run = _evidence(task, reply, everything, "full")
     cpu, seconds = first.cpu_seconds + reply.cpu_seconds, first.run.seconds + run.seconds
     doubtful = {
@@ -115,7 +99,7 @@ def _run_everything(way: Way, task: Task, workspace: Workspace, first: Executed)
         return Executed(replace(run, seconds=seconds), cpu)
     # These passed before, or execute nothing of what changed, so the patch can hardly be why one fails: a clock on a
     # busy machine can. What fails twice counts.
-    reply = _run(way, task, workspace, everything)
+    reply = _run(worker, task, workspace, everything, preparation)
     again = _evidence(task, reply, everything, "full")
     outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
     confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
@@ -129,7 +113,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed
         SandboxError, OSError, WorkerDied: see `Worker.run`.
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
-    reply = _run(Way(worker), task, workspace, everything, cold=True)
+    reply = _run(worker, task, workspace, everything, cold=True)
     return Executed(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
@@ -211,16 +195,23 @@ def collection_errors(reply: Reply) -> dict[str, str]:
     return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
 
 
-def _run(way: Way, task: Task, workspace: Workspace, wanted: frozenset[str], *, cold: bool = False) -> Reply:
+def _run(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    wanted: frozenset[str],
+    preparation: Preparation = UNPREPARED,
+    *,
+    cold: bool = False,
+) -> Reply:
     files = test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
     # pytest runs nothing at all when one of the files that it is given is gone.
     there = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
     limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
     select = in_company(task, wanted)
     paths = task.suite.paths if select is None else there or files
-    request = Request(task.suite, limits, paths=paths, select=select, changes=way.changes, cold=cold)
-    reply = None if way.held is None else way.held.run(task, workspace.after, request, way.preparation)
-    return way.worker.run(workspace.after, request, way.preparation) if reply is None else reply
+    request = Request(task.suite, limits, paths=paths, select=select, cold=cold)
+    return worker.run(workspace.after, request, preparation)
 
 
 def wall_seconds(task: Task, wanted: frozenset[str]) -> float:

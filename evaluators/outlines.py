@@ -37,19 +37,6 @@ class Place(NamedTuple):
     """The line after its last."""
 
 
-class Change(NamedTuple):
-    """One function before and after; lines count from 0."""
-
-    file: str
-    name: str
-    old_definition: int
-    """The line of its `def`."""
-    old_end: int
-    """The line after its last."""
-    definition: int
-    end: int
-
-
 class Outline(NamedTuple):
     """A file in two pieces."""
 
@@ -66,17 +53,6 @@ class Outline(NamedTuple):
         if self.frame != after.frame or self.bodies.keys() != after.bodies.keys():
             return None
         return {name for name, body in after.bodies.items() if self.bodies[name] != body}
-
-    def changes(self, after: Outline, file: str) -> list[Change] | None:
-        """The functions whose bodies differ, in the order of the file; None: something else differs too."""
-        same = [(each.name, each.number) for each in self.places] == [(each.name, each.number) for each in after.places]
-        if self.frame != after.frame or not same:
-            return None
-        return [
-            Change(file, old.name, old.definition, old.end, new.definition, new.end)
-            for old, new in zip(self.places, after.places, strict=True)
-            if self.bodies[old.name][old.number] != after.bodies[new.name][new.number]
-        ]
 
     def edited(self, source: str) -> Outline | None:
         """The outline of a text that differs from this one in one body; None where it may differ in more."""

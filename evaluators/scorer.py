@@ -34,7 +34,6 @@ from regrade.evaluators.arguments import (
 from regrade.evaluators.building import Builder
 from regrade.evaluators.environments import installed_packages, runner_identity, toolchain
 from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
-from regrade.evaluators.held_suites import HeldSuites
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.probes import (
@@ -78,13 +77,13 @@ class Stats:
     """Executions of a selection of tests that were followed by the others, to see what they find."""
     caught: int = 0
     """Of the tests that audited patches break, those that were selected."""
-    missed: int = 0
-    """Those that were not."""
+    missed: tuple[str, ...] = ()
+    """Those that were not, as `task: test`."""
 
     @property
     def selection_recall(self) -> float | None:
         """The share of the broken tests that the selection caught; None where no audited patch broke one."""
-        broken = self.caught + self.missed
+        broken = self.caught + len(self.missed)
         return self.caught / broken if broken else None
 
 
@@ -126,7 +125,6 @@ class Scorer(AbstractContextManager["Scorer"]):
         probes: Mapping[type, StaticProbe] | None = None,
         audit: float = 0.0,
         cold: bool = False,
-        hold: bool = True,
     ) -> None:
         """
         Args:
@@ -139,8 +137,6 @@ class Scorer(AbstractContextManager["Scorer"]):
                 to measure what the selection misses: see `Stats`.
             cold: every execution in a sandbox and an interpreter of its own, with the whole suite: slow, and the
                 reference that the warm way is held against.
-            hold: collect suites once and fork candidates from there. What a failing test shows may then hold an address
-                in memory that is the same each time, and so looks as if it meant something.
 
         Raises:
             UserError: no sandbox works here, the cache can't be used, or an argument is not what it should be.
@@ -169,7 +165,6 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._builder = Builder()
         self._stopping = False
         self._cold = cold
-        self._hold = hold
         self._flights: dict[tuple[Any, ...], Future[EvidenceSet]] = {}
         self.stats = Stats()
 
@@ -443,18 +438,11 @@ class Scorer(AbstractContextManager["Scorer"]):
         else:
             audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
             preparation = self._preparation(work.task)
-            done = run_tests(
-                worker,
-                work.task,
-                workspace,
-                full=full,
-                preparation=preparation,
-                audit=audit,
-                held=self._held_suites() if self._hold else None,
-            )
+            done = run_tests(worker, work.task, workspace, full=full, preparation=preparation, audit=audit)
         self._count_up(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
-            self._count_up(audited=1, caught=done.audit.caught, missed=done.audit.missed)
+            missed = tuple(f"{work.task.id}: {test}" for test in done.audit.missed)
+            self._count_up(audited=1, caught=done.audit.caught, missed=missed)
         return done.run
 
     def _build(self, work: Work, workspace: Workspace) -> BuildRun:
@@ -479,13 +467,6 @@ class Scorer(AbstractContextManager["Scorer"]):
         worker = self._new_worker(task)
         self._local.held = (wanted, worker)
         return worker
-
-    def _held_suites(self) -> HeldSuites:
-        """This thread's."""
-        if not hasattr(self._local, "suites"):
-            self._local.suites = HeldSuites(self._new_worker)
-        suites: HeldSuites = self._local.suites
-        return suites
 
     def _new_worker(self, task: Task) -> Worker:
         python = self._environments.python(task.requirements)
@@ -535,7 +516,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             for worker in self._workers:
                 worker.kill()
 
-    def _count_up(self, **amounts: float) -> None:
+    def _count_up(self, **amounts: Any) -> None:
         with self._lock:
             self.stats = replace(
                 self.stats,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.outlines import Change, outline_of_edit, syntax_outline, text_outline
-from regrade.evaluators.workspaces import Workspace, is_protected
+from regrade.evaluators.outlines import outline_of_edit, syntax_outline, text_outline
+from regrade.evaluators.workspaces import Workspace
 
 
 def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
@@ -58,27 +58,6 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
                 return None
             changed.update(f"{path}::{function}" for function in functions)
     return frozenset(changed)
-
-
-def changes_of_pristine(task: Task, workspace: Workspace) -> tuple[Change, ...] | None:
-    """The functions whose bodies differ from those of the pristine tree; None: something else differs as well."""
-    root, after = Tree(task.base.root), workspace.after
-    if after.removed != task.base.removed or task.suite.runner != "pytest":
-        return None
-    found: list[Change] = []
-    for path, new in after.replaced.items():
-        if is_protected(path, task.suite.protected):
-            return None
-        pristine = _text(root, path)
-        known = text_outline(pristine) if pristine is not None and path.endswith(".py") else None
-        # By way of the base: what the patch changes and what the task's bug is may be two functions.
-        base = outline_of_edit(_text(workspace.before, path) or "", known)
-        edited = outline_of_edit(new, base)
-        changes = known.changes(edited, path) if known is not None and edited is not None else None
-        if changes is None:
-            return None
-        found += changes
-    return tuple(found)
 
 
 def _text(tree: Tree, path: str) -> str | None:

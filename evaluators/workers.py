@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
-from regrade.evaluators.outlines import Change
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
 from regrade.evaluators.workspaces import Folder, is_protected
 
@@ -75,8 +74,6 @@ class Request:
     reach: Mapping[str, float] | None = None
     """Find out which functions each test executes instead of what becomes of it. The tests that pass in the suite, and
     their seconds there."""
-    changes: tuple[Change, ...] | None = None
-    """What differs from the pristine tree, where that is nothing but bodies of functions; None: not known."""
     cold: bool = False
     """In an interpreter started for it, in a sandbox started for it, instead of a fork of the warm one."""
 
@@ -161,8 +158,6 @@ class Worker:
         self._buffer = b""
         self._killed = False
         self.starts = 0
-        self.is_holding = False
-        """Is a collected suite held?"""
 
     def __enter__(self) -> Self:
         return self
@@ -186,45 +181,10 @@ class Worker:
             self.close()
         self._lay(tree)
         self._ensure_started()
-        return self._exchange(self._message(request, preparation), request.limits)
-
-    def hold(self, tree: Tree, suite: TestSuite, limits: Limits, preparation: Preparation) -> str:
-        """Collect the suite on its pristine tree, for `run_held`. Returns why it can't be held; empty: it is.
-
-        Raises:
-            SandboxError, OSError, WorkerDied: as `run`.
-        """
-        self.close()
-        self._lay(tree)
-        self._ensure_started()
-        self._send(self._message(Request(suite, limits, kind="collect"), preparation))
-        answer = self._receive(START_SECONDS)
-        if answer.get("event") == "held" and self._folder.is_intact():
-            self.is_holding = True
-            return ""
-        self.close()
-        return str(answer.get("reason", "files were written on import"))
-
-    def run_held(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
-        """As `run`, by a fork of the collected suite; None: it is not held any more, or these changes need a session
-        from the start.
-
-        Raises:
-            OSError, WorkerDied: as `run`.
-        """
-        self._lay(tree)
-        if not self.is_holding:  # what the last candidate left could only be undone in a new sandbox
-            return None
-        message = self._message(request, preparation)
-        message["changes"] = [change._asdict() for change in request.changes or ()]
-        reply = self._exchange(message, request.limits)
-        return None if any(record[0] == "unfit" for record in reply.records[-1:]) else reply
-
-    def _exchange(self, message: dict[str, Any], limits: Limits) -> Reply:
-        self._send(message)
+        self._send(self._message(request, preparation))
         answer = self._receive(START_SECONDS)
         if answer.get("event") == "forked":
-            answer = self._receive(limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
+            answer = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
         if answer.get("event") != "done":
             self.close()
             raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
@@ -242,7 +202,6 @@ class Worker:
     def close(self) -> None:
         """Kill the sandbox and everything in it; the next run starts a fresh one."""
         session, self._session, self._buffer = self._session, None, b""
-        self.is_holding = False
         if session is not None:
             session.close()
 
@@ -327,7 +286,6 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
-            "changes": None,
             "cold": request.cold,
             "bytecode": bytecode,
             "early": [] if request.cold else preparation.modules,

@@ -204,11 +204,6 @@ class Folder:
             self._restore()
         self._switch(tree)
 
-    def is_intact(self) -> bool:
-        """Does it hold what was laid, and nothing else?"""
-        found, folders = self._scan()
-        return found == self._laid and folders <= {parent for path in self._laid for parent in _parents(path)}
-
     def _lay_all(self, tree: Tree) -> None:
         self._root = None
         self._empty()

@@ -44,13 +44,12 @@ def import_early(modules: Iterable[str]) -> None:
 
 
 def confine(request: dict[str, Any], user: int) -> None:
-    """Own session, own user, limits, and the tree as the place to work in, unless it is that already."""
+    """Own session, own user, limits, and the tree as the place to work in."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     drop_rights(user)
     _limit(request["limits"], foreign=request["runner"] != "pytest")
-    if request["changes"] is None:
-        settle(request)
+    settle(request)
 
 
 def drop_rights(user: int) -> None:

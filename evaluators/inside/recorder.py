@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 LONGEST_MESSAGE = 500
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))[0-9a-f]+(?=>)")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
 """Addresses of objects differ from run to run, and tell nothing; nor do those that pytest or unittest cut short."""
 RANK = ("passed", "xfailed", "skipped", "failed", "error")
 """A later status outweighs an earlier one of the same test (its set-up, call, tear-down and subtests)."""
@@ -49,7 +49,7 @@ class Recorder:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         if self._wanted is None:
             return
-        kept = wanted_of(items, self._wanted)
+        kept = [item for item in items if item.nodeid in self._wanted or item.nodeid.split("::", 1)[0] in self._wanted]
         if len(kept) < len(items):
             known = set(map(id, kept))
             config.hook.pytest_deselected(items=[item for item in items if id(item) not in known])
@@ -101,11 +101,6 @@ class Recorder:
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
                 place = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
         return ADDRESS.sub("0x...", place + "\n".join(lines))[:LONGEST_MESSAGE]
-
-
-def wanted_of(items: list[pytest.Item], wanted: Collection[str]) -> list[pytest.Item]:
-    """Those that are named, or whose file is."""
-    return [item for item in items if item.nodeid in wanted or item.nodeid.split("::", 1)[0] in wanted]
 
 
 def _seed(name: str) -> None:

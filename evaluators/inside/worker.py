@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside import candidates, cleaning, watching
-from regrade.evaluators.inside.collected import CollectedSession
 from regrade.evaluators.inside.sessions import PreparedSessions
 
 Request = dict[str, Any]
@@ -83,10 +82,6 @@ class Worker:
         request = self.next_request()
         while request is not None:
             candidates.import_early(request["early"])
-            if request["kind"] == "collect":
-                CollectedSession(self, request).serve()
-                request = self.next_request()
-                continue
             request = self._sessions.serve(request) if self._sessions.fits(request) else self._serve_plainly(request)
 
     def next_request(self) -> Request | None:
@@ -152,10 +147,6 @@ class Worker:
         except BaseException as error:
             candidates.leave(write, error)
         return write
-
-    def is_empty(self) -> bool:
-        """Do the folders that candidates share hold what they held at the start?"""
-        return not self._alone or cleaning.entries() == self._original
 
     def tell(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"

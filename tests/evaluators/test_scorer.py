@@ -424,7 +424,7 @@ def test_an_audit_runs_the_others_and_counts_what_was_missed(measured, edit, fix
         audited = run_of(scorer, measured, breaks)
         assert run_of(scorer, measured, fix).scope == "reachable"
         assert scorer.stats.audited == 2
-        assert (scorer.stats.caught, scorer.stats.missed) == (len(audited.broken), 0)
+        assert (scorer.stats.caught, scorer.stats.missed) == (len(audited.broken), ())
         assert scorer.stats.selection_recall == 1.0
     assert audited.scope == "reachable", "an audit that finds nothing leaves the evidence as it is"
     # A measure of reach that knows of no test for `advance`: the selection then misses what the audit finds.
@@ -432,7 +432,7 @@ def test_an_audit_runs_the_others_and_counts_what_was_missed(measured, edit, fix
     unaware = replace(measured, suite=replace(measured.suite, reach=blind))
     with Scorer(workers=1, cache=tmp_path / "cache", audit=1.0) as scorer:
         found = run_of(scorer, unaware, breaks)
-        assert scorer.stats.missed == len(found.broken) > 0
+        assert scorer.stats.missed == tuple(f"{unaware.id}: {test}" for test in found.broken) != ()
         assert scorer.stats.selection_recall == 0.0
     assert found.scope == "full"
 
