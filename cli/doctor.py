@@ -1,4 +1,5 @@
-"""`regrade doctor`: what works on this machine, found out by trying it, and what to install for the rest."""
+"""`regrade doctor`: what works on this machine, found out by trying it, and what to install for the rest; or, given
+tasks, whether they are fit to be trained and judged on."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import one_line, print_json, stdout
+from regrade.cli.score import FailToPass, SandboxName, TimeLimit, Workers
+from regrade.datasets.errors import UserError
 
 NEEDED, USEFUL = "needed", "useful"
 CANNOT_SCORE = 2
@@ -32,11 +35,64 @@ class Check:
     """`needed` for scoring, or `useful` for more."""
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
-    """Show what works here and what to install.
+Tasks = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TASKS]...", help="builtin, task files, folders of recipes, ids of ready-made tasks."),
+]
+Repo = Annotated[
+    Path | None, typer.Option(help="A repository as it lies there; with --fail-to-pass, instead of TASKS.")
+]
+Reference = Annotated[Path | None, typer.Option(help="With --repo: a patch file, the known good fix.")]
+Split = Annotated[
+    str | None, typer.Option(help="Of sets: demonstrations, tests_only, validation or held_out; default: all.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, drawn by --seed.")]
+Seed = Annotated[int, typer.Option(help="Seed of what --limit draws, and of the choice of mutants.")]
+Runs = Annotated[int, typer.Option(min=1, help="Runs of all tests, with and without the reference, to find flakes.")]
+Mutants = Annotated[int, typer.Option(min=0, help="Mutants of what a reference changes that the tests should notice.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one line a task.")]
 
-    Exits 2 if no patch can be scored on this machine.
+
+def doctor(
+    tasks: Tasks = None,
+    repo: Repo = None,
+    fail_to_pass: FailToPass = None,
+    reference: Reference = None,
+    split: Split = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    runs: Runs = 3,
+    mutants: Mutants = 6,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+    time_limit: TimeLimit = 600.0,
+    json: AsJson = False,
+) -> None:
+    """Show what works here and what to install; or find out whether tasks are any good.
+
+    Without TASKS: exits 2 if no patch can be scored on this machine.
+
+    With TASKS, or --repo: does the reference count as a fix and doing nothing as none, do tests pass every time, is a
+    cheat paid for, do tests reach for the network or the git history, do they notice when what the reference changes is
+    stubbed or mutated? Exits 1 if a task is bad. What was found out is kept, so a check-up that was stopped goes on.
     """
+    if tasks or repo is not None:
+        from regrade.cli.checkup import chosen_tasks, examine, task_of_repository
+
+        if tasks and repo is not None:
+            raise UserError(f"a repository and {tasks[0]!r}: examine one with --repo, and the others without")
+        if repo is None and (fail_to_pass or reference):
+            raise UserError("--fail-to-pass and --reference are for --repo, and tasks have their own: leave them out")
+        if repo is not None:
+            chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit)]
+        else:
+            chosen = chosen_tasks(tasks or (), split, limit, seed)
+        examine(chosen, sandbox=sandbox, workers=workers, runs=runs, mutants=mutants, seed=seed, json=json)
+        return
+    _examine_machine(json)
+
+
+def _examine_machine(json: bool) -> None:
     sandboxes = sandbox_checks()
     checks = [*tool_checks(), *sandboxes, *library_checks(), gpu_check(), model_check()]
     can_score = any(check.works for check in sandboxes) and all(c.works for c in checks if c.importance == NEEDED)

@@ -1,7 +1,7 @@
 """The `regrade` command: its verbs, and what an error or a Ctrl-C looks like from outside.
 
-Exit codes: 0 done; 1 `compare` found a regression; 2 a mistake in what was given or a part that is missing here;
-130 stopped by Ctrl-C (143 by SIGTERM). Everything else is a defect and shows its stack trace.
+Exit codes: 0 done; 1 `compare` found a regression, `doctor` a bad task; 2 a mistake in what was given or a part that is
+missing here; 130 stopped by Ctrl-C (143 by SIGTERM). Everything else is a defect and shows its stack trace.
 """
 
 from __future__ import annotations

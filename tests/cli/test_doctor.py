@@ -1,0 +1,86 @@
+"""`regrade doctor TASKS`: a line a task, a summary, and an exit code that a script can go by."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from regrade.cli.checkup import chosen_tasks
+
+
+def lines(outcome):
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_healthy_tasks_of_a_file(regrade, tasks):
+    outcome = regrade("doctor", tasks, "--runs", 2, "--mutants", 2)
+    assert outcome.code == 0
+    *each, summary = outcome.out.splitlines()
+    assert [line.partition(":")[0] for line in each] == [f"good {name}" for name in ("add", "double", "half", "negate")]
+    assert "2 runs agree; 5 of 5 cheats refused; 1 tests execute what it changes" in each[0]
+    assert summary.startswith("4 of 4 tasks are healthy; ")
+
+
+def test_a_bad_task_exits_1_and_says_why(regrade, tasks):
+    entries = [json.loads(line) for line in tasks.read_text().splitlines()]
+    entries[1]["reference"] = entries[1]["reference"].replace("+    return a * 2", "+    return a * 5")
+    tasks.write_text("\n".join(map(json.dumps, entries)))
+    outcome = regrade("doctor", tasks, "--json", "--runs", 1, "--mutants", 1)
+    assert outcome.code == 1
+    found = {line["id"]: line for line in lines(outcome)}
+    assert [name for name, line in found.items() if not line["healthy"]] == ["double"]
+    (problem,) = found["double"]["problems"]
+    assert problem["kind"] == "task"
+    assert "test_double" in problem["why"]
+    assert found["add"]["reference"] > 0.9
+    assert found["add"]["nothing"] == 0.0
+    assert found["add"]["functions"] == ["calc.py::add"]
+    assert found["add"]["network"] == {}
+    assert set(found["add"]["cheats"].values()) <= {"fails", "seen"}
+
+
+def test_a_repository_with_and_without_its_reference(regrade, repo, fix):
+    asked = ("doctor", "--repo", repo, "--fail-to-pass", "tests/test_calc.py::test_add", "--json", "--mutants", 2)
+    (mended,) = lines(regrade(*asked, "--reference", fix))
+    assert (mended["healthy"], mended["resolved"]) == (True, True)
+    assert mended["guards"] == 1
+    assert mended["mutants"] == 2
+    (bare,) = lines(regrade(*asked))
+    assert bare["healthy"]
+    assert bare["reference"] is None
+
+
+def test_a_limit_draws_tasks_by_the_seed(tasks):
+    def drawn(seed):
+        return [task.id for task in chosen_tasks([str(tasks)], None, 2, seed)]
+
+    assert drawn(1) == drawn(1)
+    assert len(drawn(1)) == 2
+    assert len({tuple(drawn(seed)) for seed in range(9)}) > 1
+    assert len(chosen_tasks([str(tasks)], None, 9, 0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no/such:task"], ["no/such:task", "regrade tasks list"]),
+        (["missing.jsonl"], ["no task file", "missing.jsonl"]),
+        (["--repo", ".", "builtin"], ["--repo", "builtin"]),
+        (["builtin", "--reference", "fix.diff"], ["--reference", "--repo"]),
+        (["--repo", "nowhere"], ["nowhere", "no folder"]),
+        (["no/such:task", "--split", "validation"], ["--split"]),
+    ],
+)
+def test_what_can_not_be_examined_is_one_line(regrade, arguments, words):
+    assert regrade("doctor", *arguments).is_refusal(*words)
+
+
+def test_a_folder_without_recipes_is_taken_for_a_repository_that_was_meant(regrade, repo):
+    assert regrade("doctor", repo).is_refusal("holds no recipes", f"--repo {repo}")
+
+
+def test_a_reference_that_does_not_apply_is_a_mistake(regrade, repo, fix):
+    fix.write_text(fix.read_text().replace("a - b", "a ^ b"))
+    asked = ("--fail-to-pass", "tests/test_calc.py::test_add", "--reference", fix)
+    assert regrade("doctor", "--repo", repo, *asked).is_refusal("does not apply")

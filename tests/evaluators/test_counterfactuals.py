@@ -1,0 +1,157 @@
+"""Other bodies in place of a function's own: whatever the function looks like, nothing else changes."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Tree
+from regrade.evaluators.counterfactuals import ALWAYS_EQUAL, RETURNS_NONE, Changed, Mended, cheats
+from regrade.evaluators.workspaces import prepare
+
+ODD = '''\
+"""Functions in odd forms."""
+import functools
+
+
+def one_line(a): return a + 1  # behind it
+
+
+def documented():
+    """Only a docstring."""
+
+
+def both(a):
+    """Säße."""; return a
+
+
+class Thing:
+    @property
+    def size(self):
+        return 1
+
+    @size.setter
+    def size(self, value):
+        self.value = value
+
+    def decorated_first(self):
+        @functools.cache
+        def inner():
+            return 1
+        return inner
+
+    async def waits(self): "no"
+
+    def last(self):
+        if self:
+            return "ä"; x = "ö"'''
+MODULES = (textwrap, ast, functools, dataclasses)
+
+
+def mended(text, names):
+    return Mended({"m.py": text}, {"m.py": text}, tuple(Changed("m.py", name) for name in names), Tree(Path()))
+
+
+def outermost(text):
+    found = {}
+
+    def visit(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.setdefault(prefix + child.name, []).append(child)
+            elif isinstance(child, ast.ClassDef):
+                visit(child, f"{prefix}{child.name}.")
+            else:
+                visit(child, prefix)
+
+    visit(ast.parse(text), "")
+    return found
+
+
+def patched(text, patch, tmp_path, task):
+    root = tmp_path / "tree"
+    root.mkdir(exist_ok=True)
+    (root / "m.py").write_text(text)
+    return prepare(replace(task, base=Tree(root)), patch).after.read("m.py")
+
+
+@pytest.mark.parametrize("lines", [RETURNS_NONE, ALWAYS_EQUAL])
+@pytest.mark.parametrize("text", [ODD, *(Path(module.__file__).read_text() for module in MODULES)])
+def test_each_function_gets_the_body_and_no_other_changes(text, lines, tmp_path, task):
+    before = outermost(text)
+    wanted = ast.dump(ast.parse("def f():\n" + textwrap.indent("\n".join(lines), "    ")).body[0])
+    for name in list(before)[:: max(1, len(before) // 12)]:
+        after = outermost(patched(text, mended(text, [name]).with_bodies(lines), tmp_path, task))
+        assert after.keys() == before.keys()
+        for other, nodes in before.items():
+            if other != name:
+                assert [ast.dump(node) for node in after[other]] == [ast.dump(node) for node in nodes]
+        for node in after[name]:
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            function = ast.parse("def f(): pass").body[0]
+            function.body = body
+            assert ast.dump(function) == wanted
+
+
+@pytest.mark.parametrize("text", [ODD, Path(textwrap.__file__).read_text()])
+def test_a_statement_comes_first_and_the_rest_stays(text):
+    names = list(outermost(text))
+    after = outermost(mended(text, names).beginning_with("told()")["m.py"])
+    for name, nodes in outermost(text).items():
+        for old, new in zip(nodes, after[name], strict=True):
+            documented = bool(ast.get_docstring(old)) and len(old.body) > 1
+            assert ast.unparse(new.body[documented]) == "told()"
+            del new.body[documented]
+            assert [ast.dump(node) for node in new.body] == [ast.dump(node) for node in old.body]
+
+
+def test_functions_that_a_reference_changes_or_adds(task):
+    before = task.base.read("calculator.py")
+    after = before.replace("a - b", "a + b").replace("self.count += self.step", "self.count += 1")
+    after += "\n\ndef negate(a):\n    return -a\n"
+    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    assert [str(each) for each in found.functions] == [
+        "calculator.py::add",
+        "calculator.py::Counter.advance",
+        "calculator.py::negate",
+    ]
+    assert found.after == {"calculator.py": after}
+
+
+def test_what_only_moves_or_stands_at_module_level_is_no_function(task):
+    before = task.base.read("calculator.py")
+    after = "LIMIT = 3\n\n\n" + before.replace("return a - b", "return a - b  # the difference")
+    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    assert found.functions == ()
+    assert found.with_bodies(RETURNS_NONE) is None
+    assert cheats(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
+
+
+def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
+    found = list(Mended.of(replace(task, reference=fix)).mutants(50, seed=1))
+    sources = [mutant.source for mutant, _ in found]
+    assert len(sources) > 1
+    assert len(set(sources)) == len(sources)
+    assert task.base.read("calculator.py") not in sources
+    for mutant, patch in found:
+        assert prepare(task, patch).after.read("calculator.py") == mutant.source
+
+
+def test_every_cheat_applies(task, fix):
+    for name, patch in cheats(task, Mended.of(replace(task, reference=fix))).items():
+        assert prepare(task, patch), name
+
+
+def test_a_conftest_of_the_repository_is_kept_and_cheated_below(task, write_files, fix):
+    files = {path: task.base.read(path) for path in task.base.paths()}
+    task = replace(task, base=write_files({**files, "conftest.py": "import sys\n"}), reference=fix)
+    patch = cheats(task, Mended.of(task))["a conftest.py that passes everything"]
+    assert patch.files[0].old_path == "conftest.py"
+    assert prepare(task, patch).ignored == ("conftest.py",)
