@@ -14,6 +14,7 @@ import os
 import queue
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +31,9 @@ from regrade.evaluators.arguments import checked_amount, checked_count, checked_
 from regrade.evaluators.environments import distributions, python_for
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
-from regrade.evaluators.scorer import Batch, Scorer, Work
+from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.scratch import remove
+from regrade.evaluators.works import Batch, Work
 
 Answer = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, what could not be gathered and why, and what it cost (fields of `Stats`)."""
@@ -200,6 +202,7 @@ class RayScorer(Scorer):
                 ) from error
         room = max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
         super().__init__(workers=workers or room, sandbox=sandbox, cache=cache, probes=probes, audit=audit, cold=cold)
+        self._lock = threading.Lock()
         self._kind = ray.remote(NodeScorer).options(num_cpus=cpus, max_restarts=0, scheduling_strategy="SPREAD")
         self._arguments = (self.sandbox.name, node_cache, dict(probes or {}), cold, audit)
         self._free: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
@@ -328,13 +331,12 @@ class RayScorer(Scorer):
             except (ray.exceptions.RayError, SandboxError) as error:
                 if batch.stopped or self._stopping:
                     raise
-                self._count_up(retries=1)
+                self._tally.add(retries=1)
                 failures = dict.fromkeys(work.missing, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
                 continue
-            self._count_up(**cost)
-            work.records.update(records)
+            self._tally.add(**cost)
             for kind, record in records.items():
-                self._keep(self._evidence_key(work.task_key, work.patch.digest, kind, batch.full), record)
+                self._take(work, kind, record, batch)
             break
         work.infrastructure.update(failures)
 
@@ -349,7 +351,7 @@ class RayScorer(Scorer):
         return answer
 
     def _check_node(self, facts: NodeFacts) -> None:
-        if facts.code != self._version:
+        if facts.code != self._planner.version:
             raise UserError(f"node {facts.host} runs another version of regrade: install the same on every node")
         if facts.sandbox != self.sandbox.name:
             raise UserError(f"node {facts.host} has no {self.sandbox.name} sandbox: see `regrade doctor` there")

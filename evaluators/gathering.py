@@ -1,0 +1,147 @@
+"""Gathering the evidence that is missing of one patch, again where the infrastructure failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from regrade.datasets.patches import PatchError
+from regrade.datasets.tasks import Task
+from regrade.evaluators.building import Builder
+from regrade.evaluators.crew import Crew
+from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
+from regrade.evaluators.probes import EXECUTED, StaticProbe, static_evidence
+from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.stats import Tally
+from regrade.evaluators.store import key_of
+from regrade.evaluators.workers import WorkerDied
+from regrade.evaluators.works import Batch, Work
+from regrade.evaluators.workspaces import Workspace, prepare
+from regrade.rewards.evidence import BuildRun, End, TestRun
+
+BACK_OFF = (0.5, 2.0, 8.0)
+"""Seconds before each further attempt after a failure of the infrastructure."""
+
+
+class Gatherer:
+    """Gathers evidence with the probes and with the worker of the thread that asks."""
+
+    def __init__(
+        self, crew: Crew, probes: Mapping[type, StaticProbe], tally: Tally, *, audit: float, cold: bool
+    ) -> None:
+        """
+        Args:
+            audit, cold: see `Scorer`.
+        """
+        self._crew = crew
+        self._probes = probes
+        self._tally = tally
+        self._audit = audit
+        self._cold = cold
+        self._builder = Builder()
+
+    def missing(self, work: Work, batch: Batch) -> Iterator[tuple[type, Any]]:
+        """Each kind of evidence that the work lacks with its record, as soon as it is there.
+
+        What can't be gathered for no fault of the patch is left out, with the reason in `work.infrastructure`.
+
+        Raises:
+            WorkerDied, SandboxError, OSError: the call was stopped.
+        """
+        reason = ""
+        try:
+            workspace = prepare(work.task, work.patch)
+        except PatchError as error:
+            reason, workspace = str(error), Workspace(work.task.base, work.task.base)
+        except OSError as error:  # the disk is full, say: this job is not known, the others of the call still may be
+            work.infrastructure.update(dict.fromkeys(work.missing, _in_words(error)))
+            return
+        for kind in work.missing:
+            record = self._record(kind, work, workspace, batch, reason)
+            if record is not None:
+                yield kind, record
+
+    def _record(self, kind: type, work: Work, workspace: Workspace, batch: Batch, reason: str) -> Any | None:
+        """One record; None where the infrastructure failed.
+
+        Args:
+            reason: why the patch does not apply; empty where it does.
+        """
+        task, patch = work.task, work.patch
+        if kind not in EXECUTED:
+            return static_evidence(self._probes[kind], kind, workspace.before, workspace.after, patch, task)
+        if reason:
+            return not_applied(task, reason) if kind is TestRun else BuildRun(False, 0, reason)
+        return self._persistently(kind, work, batch, self._execution(kind, work, workspace, batch.full))
+
+    def _execution(self, kind: type, work: Work, workspace: Workspace, full: bool) -> Callable[[], TestRun | BuildRun]:
+        if kind is TestRun:
+            return lambda: self._tests(work, workspace, full)
+        return lambda: self._build(work, workspace)
+
+    def _persistently(
+        self, kind: type, work: Work, batch: Batch, execute: Callable[[], TestRun | BuildRun]
+    ) -> TestRun | BuildRun | None:
+        """What `execute` says, tried again after each failure of the infrastructure.
+
+        A candidate that takes its sandbox down twice is judged by that. None where the infrastructure failed each time,
+        with the reason in `work.infrastructure`.
+        """
+        deaths, failures = 0, 0
+        while True:
+            try:
+                return execute()
+            except (WorkerDied, SandboxError, OSError) as error:
+                if batch.stopped or self._crew.is_stopped:
+                    raise
+                failure = error
+            if isinstance(failure, WorkerDied):
+                if failure.killed:  # for the sake of another call
+                    continue
+                if failure.running:
+                    deaths += 1
+                    if deaths == 2:  # twice, in fresh sandboxes: that is the candidate's doing
+                        return _killer(kind, work.task, str(failure))
+                    continue
+            if failures == len(BACK_OFF):
+                work.infrastructure[kind] = _in_words(failure)
+                return None
+            time.sleep(BACK_OFF[failures])
+            failures += 1
+            self._tally.add(retries=1)
+
+    def _tests(self, work: Work, workspace: Workspace, full: bool) -> TestRun:
+        worker = self._crew.worker(work.task)
+        if self._cold:
+            done = run_tests_cold(worker, work.task, workspace)
+        else:
+            audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
+            preparation = self._crew.preparation(work.task)
+            done = run_tests(worker, work.task, workspace, full=full, preparation=preparation, audit=audit)
+        self._tally.add(executions=1, cpu_seconds=done.cpu_seconds)
+        if done.audit is not None:
+            missed = tuple(f"{work.task.id}: {test}" for test in done.audit.missed)
+            self._tally.add(audited=1, caught=done.audit.caught, missed=missed)
+        return done.run
+
+    def _build(self, work: Work, workspace: Workspace) -> BuildRun:
+        task = work.task
+        build, executions = self._builder.build(
+            self._crew.worker(task), task, work.patch, workspace, self._crew.preparation(task), work.task_key
+        )
+        self._tally.add(executions=executions)
+        return build
+
+
+def _killer(kind: type, task: Task, reason: str) -> TestRun | BuildRun:
+    """The evidence on a candidate that takes its whole sandbox down."""
+    detail = f"it took the whole sandbox down, twice: {reason}"[:500]
+    if kind is BuildRun:
+        return BuildRun(False, 0, detail)
+    return replace(not_applied(task, detail), end=End.CRASHED)
+
+
+def _in_words(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}"

@@ -1,0 +1,89 @@
+"""The baseline of a repository's tests, measured once for each state of it and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators import environments, serialisation
+from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
+from regrade.evaluators.probes import code_version
+from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.store import key_of, sealed, unsealed
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a repository's tests are measured."""
+
+    requirements: tuple[str, ...]
+    """See `Task.requirements`."""
+    python: Path
+    """The interpreter that these come to."""
+    sandbox: Sandbox
+    runs: int
+    """How often they run; what passes every time is relied on."""
+    time_limit: float
+    """Seconds for one run."""
+    cache: Path
+
+    def of(
+        self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None
+    ) -> tuple[TestSuite, Baseline]:
+        """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them.
+
+        Raises:
+            UserError: the tests can't be run, or there are none; says which repository's.
+        """
+        without_options = replace(suite, options=(*suite.options, "-o", "addopts="))
+        try:
+            return suite, self._kept_or_new(tree, suite, progress)
+        except UnusableOptions:
+            return without_options, self._kept_or_new(tree, without_options, progress)
+
+    def _kept_or_new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
+        path = self.cache / "baselines" / f"{self._key(tree, suite)}.json"
+        found = _kept(path)
+        if found is None:
+            found = self._new(tree, suite, progress)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            making = path.with_suffix(f".{os.getpid()}")
+            making.write_text(sealed(serialisation.encode(found)), "utf-8")
+            making.replace(path)
+        return found
+
+    def _key(self, tree: Tree, suite: TestSuite) -> str:
+        identity = environments.identity(self.python) + environments.runner_identity(
+            suite.runner, environments.installed_packages(suite, tree.root)
+        )
+        parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
+        return key_of(parts).hex()
+
+    def _new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
+        try:
+            return baseline(
+                tree,
+                suite,
+                self.requirements,
+                Limits(wall_seconds=self.time_limit),
+                runs=self.runs,
+                sandbox=self.sandbox,
+                cache=self.cache,
+                progress=progress,
+            )
+        except UnusableOptions:
+            raise
+        except UserError as error:
+            raise UserError(f"{tree.root}: {error}") from error
+
+
+def _kept(path: Path) -> Baseline | None:
+    """What was found out earlier; None where it is missing, or not as it was written."""
+    try:
+        return serialisation.decode_plain(Baseline, unsealed(path.read_text("utf-8")))  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,49 @@
+"""What a scorer has done so far, counted by all of its threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a scorer has done so far."""
+
+    executions: int = 0
+    """Candidates that were run."""
+    hits: int = 0
+    """Jobs answered from the store or by an equal job."""
+    cpu_seconds: float = 0.0
+    """CPU time of the candidates."""
+    wall_seconds: float = 0.0
+    """Wall time in `gather`."""
+    retries: int = 0
+    """Attempts that the infrastructure failed."""
+    audited: int = 0
+    """Executions of a selection of tests that were followed by the others, to see what they find."""
+    caught: int = 0
+    """Of the tests that audited patches break, those that were selected."""
+    missed: tuple[str, ...] = ()
+    """Those that were not, as `task: test`."""
+
+    @property
+    def selection_recall(self) -> float | None:
+        """The share of the broken tests that the selection caught; None where no audited patch broke one."""
+        broken = self.caught + len(self.missed)
+        return self.caught / broken if broken else None
+
+
+class Tally:
+    """The `Stats` of a scorer, to which its threads add."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.stats = Stats()
+
+    def add(self, **amounts: Any) -> None:
+        """Add to fields of the stats."""
+        with self._lock:
+            sums = {name: getattr(self.stats, name) + amount for name, amount in amounts.items()}
+            self.stats = replace(self.stats, **sums)

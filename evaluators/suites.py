@@ -1,0 +1,85 @@
+"""How the tests of a repository are run, told from what lies in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.tasks import TestSuite, Tree
+from regrade.evaluators import environments
+from regrade.evaluators.static.languages import is_test
+
+CARGO_DECIDES = (
+    "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
+)  # fmt: skip
+"""Files that decide what cargo runs and how, beside those that decide anywhere."""
+NEVER_LOADED = frozenset(
+    {
+        "xdist",
+        "xdist.looponfail",
+        "pytest_cov",
+        "randomly",
+        "random_order",
+        "reverse",
+        "sugar",
+        "rerunfailures",
+        "html",
+        "metadata",
+        "instafail",
+        "pytest_memray",
+        "profiling",
+        "flaky",
+        "testmon",
+        "watch",
+        "benchmark",
+    }
+)
+"""pytest plugins that spread, reorder, repeat or measure tests: a verdict needs none of them."""
+
+
+def local_suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
+    """By pytest if any tests are Python's, else by what the project's manifest stands for.
+
+    Raises:
+        UserError: there is a manifest and no test that its runner takes.
+    """
+    paths = tree.paths()
+    if not any(_is_test(path, ".py") for path in paths):
+        for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
+            if (repo / manifest).is_file():
+                return find(repo, paths)
+    return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+
+
+def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
+    files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
+    if not files:
+        raise UserError(f"{repo} has a package.json and no test file that Node's runner takes, such as test/a.test.js")
+    return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
+
+
+def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
+    """Files of `tests/`, and the tests inside the library or program."""
+    own = tuple(path for path in ("src/lib.rs", "src/main.rs") if path in paths)
+    files = tuple(path for path in paths if re.fullmatch(r"tests/[^/]+\.rs", path))
+    if not own and not files:
+        raise UserError(f"{repo} has a Cargo.toml and neither src/lib.rs, src/main.rs nor a file in tests/")
+    return TestSuite((), (*own, *files), protected=(*TestSuite().protected, *CARGO_DECIDES), runner="cargo")
+
+
+def _is_test(path: str, *suffixes: str) -> bool:
+    return path.endswith(suffixes) and is_test(path)
+
+
+def _python_path(repo: Path) -> tuple[str, ...]:
+    source = repo / "src"
+    has_code = source.is_dir() and not (source / "__init__.py").exists() and any(source.rglob("*.py"))
+    return ("src", ".") if has_code else (".",)
+
+
+def _plugin_options(interpreter: Path) -> tuple[str, ...]:
+    """Plugins are never loaded by themselves, since a patch could bring one; those of the environment are named."""
+    found = environments.pytest_plugins(interpreter)
+    return tuple(option for name in sorted(found.keys() - NEVER_LOADED) for option in ("-p", found[name]))

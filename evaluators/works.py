@@ -1,0 +1,84 @@
+"""What a scorer is asked for: jobs, the distinct works that they come to, and those of one call together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task
+from regrade.rewards.evidence import EvidenceSet
+
+Job = tuple[Task, Patch]
+Progress = Callable[[int, int], None]
+"""Called with (jobs done, jobs in all)."""
+
+
+@dataclass
+class Work:
+    """One distinct (task, patch), and all jobs that ask for it."""
+
+    task: Task
+    patch: Patch
+    task_key: str
+    records: dict[type, Any]
+    missing: tuple[type, ...]
+    places: list[int] = field(default_factory=list)
+    infrastructure: dict[type, str] = field(default_factory=dict)
+
+    def evidence(self, assurance: str) -> EvidenceSet:
+        """All that is known of it by now."""
+        return EvidenceSet(self.records, self.infrastructure, assurance)
+
+
+@dataclass
+class Batch:
+    """The works of one call, as its threads share them."""
+
+    full: bool
+    waiting: deque[Work] = field(default_factory=deque)
+    finished: deque[Work] = field(default_factory=deque)
+    stopped: bool = False
+
+    def add(self, works: list[Work]) -> None:
+        """Works of one environment and package follow each other, so that a worker rarely changes either."""
+        self.waiting.extend(sorted(works, key=lambda work: (work.task.requirements, str(work.task.base.root))))
+
+    def report(self, done: int, total: int, progress: Progress | None) -> int:
+        """Tell of the works that finished since; returns how many jobs are done by now."""
+        before = done
+        while self.finished:
+            done += len(self.finished.popleft().places)
+        if progress and done != before:
+            progress(done, total)
+        return done
+
+
+class Flights:
+    """Equal jobs that are asked for at the same time are one: the first gathers, the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[Hashable, Future[EvidenceSet]] = {}
+
+    def join(self, key: Hashable, gather: Callable[[], EvidenceSet]) -> tuple[EvidenceSet, bool]:
+        """The evidence, and whether another thread gathered it. Raises what `gather` raises, there and here."""
+        with self._lock:
+            flight = self._futures.get(key)
+            if flight is None:
+                own = self._futures[key] = Future()
+        if flight is not None:
+            return flight.result(), True
+        try:
+            own.set_result(gather())
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._futures[key]
+        return own.result(), False
