@@ -24,6 +24,7 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 from regrade.evaluators.kept_evidence import KeptEvidence
+from regrade.evaluators.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.table import attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -48,6 +49,7 @@ def evaluate(
     reward: Reward,
     out: Path | None = None,
     *,
+    also: Collection[type] = COLLATERAL,
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
@@ -58,6 +60,7 @@ def evaluate(
         out: JSON lines, beside which the evidence is kept (see `regrade.evaluators.rescoring`); rows that it holds
             already, of the same attempt, patch, task and reward, are not scored again unless the infrastructure had
             failed. None: nothing is written.
+        also: evidence to gather beside what the reward needs, for the columns that speak of side effects.
         progress: called with the number of rollouts done so far.
 
     Raises:
@@ -66,12 +69,14 @@ def evaluate(
     by_id = {task.id: task for task in tasks}
     known = {_key(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
     kept = KeptEvidence(evidence_beside(out)) if out else None
+    needs = frozenset({*reward.needs, *also, TestRun, Diff})
+    effects = SideEffects()
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):
         pairs = [(rollout, _task_of(rollout, by_id)) for rollout in group]
         keys = [_wanted(rollout, task, reward) for rollout, task in pairs]
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_known(known.get(key))]
-        scored = _score(fresh, scorer, reward, kept)
+        scored = _score(fresh, scorer, reward, needs, kept, effects)
         if out and scored:
             journal.append(out, scored)
         known.update((_key(row), row) for row in scored)
@@ -120,22 +125,35 @@ def _is_known(row: dict[str, Any] | None) -> bool:
 
 
 def _score(
-    pairs: Sequence[tuple[Rollout, Task]], scorer: Gatherer, reward: Reward, kept: KeptEvidence | None
+    pairs: Sequence[tuple[Rollout, Task]],
+    scorer: Gatherer,
+    reward: Reward,
+    needs: frozenset[type],
+    kept: KeptEvidence | None,
+    effects: SideEffects,
 ) -> list[dict[str, Any]]:
     if not pairs:
         return []
-    needs = frozenset(reward.needs) | {TestRun, Diff}
     evidence = scorer.gather([(task, rollout.patch) for rollout, task in pairs], needs, full=True)
     if kept is not None:  # before the rows: a row without its evidence could not be judged anew
         kept.add((task, rollout.patch.digest, found) for (rollout, task), found in zip(pairs, evidence, strict=True))
     return [
-        _row(rollout, task, found, reward.evaluate(found), reward.name)
+        _row(rollout, task, found, reward.evaluate(found), reward.name, effects)
         for (rollout, task), found in zip(pairs, evidence, strict=True)
     ]
 
 
-def _row(rollout: Rollout, task: Task, evidence: EvidenceSet, breakdown: Breakdown, reward_name: str) -> dict[str, Any]:
+def _row(
+    rollout: Rollout,
+    task: Task,
+    evidence: EvidenceSet,
+    breakdown: Breakdown,
+    reward_name: str,
+    effects: SideEffects,
+) -> dict[str, Any]:
     target = task.target
+    outcome = _outcome(rollout.patch, task, evidence)
+    empty, broken = outcome["empty"], outcome["broken_tests"]
     integrity: Integrity | None = evidence.records.get(Integrity)
     return {
         "policy": rollout.policy,
@@ -160,7 +178,8 @@ def _row(rollout: Rollout, task: Task, evidence: EvidenceSet, breakdown: Breakdo
         "generation_seconds": rollout.seconds,
         "changed_lines": _changed_lines(rollout.patch),
         "parts": breakdown.to_json()["parts"],
-        **_outcome(rollout.patch, task, evidence),
+        **outcome,
+        **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
     }
 
 

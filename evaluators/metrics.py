@@ -2,7 +2,8 @@
 
 Each metric gives every row a number, or NaN where it is not known (the infrastructure failed) or does not apply. Its
 value is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows are those
-of `regrade.evaluators.table`, of one policy at one temperature.
+of `regrade.evaluators.table`, of one policy at one temperature. `regrade.evaluators.side_metrics` has those of side
+effects, and `regrade.evaluators.figures` all of them at once.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from scipy.stats import sem
 from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
-    bootstrap_interval,
     cluster_labels,
     cluster_level,
+    mean_interval,
     rate_interval,
+    ratio_interval,
+    rule_of_three,
     task_means,
 )
 
@@ -49,6 +52,9 @@ class Estimate:
     worst: float | None = None
     best: float | None = None
     """The value if all missing attempts had ended as badly, or as well, as they could; None if none is missing."""
+    at_most: float | None = None
+    """Of a rate of which no attempt showed a case: what it is at most, with 95 % confidence (the rule of three, each
+    cluster one trial)."""
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -72,6 +78,16 @@ class Metric:
     is_rate: bool
     """Between 0 and 1, and shown in per cent."""
     of_rows: Callable[[Rows], Column[Any]]
+    span: tuple[float, float] | None = None
+    """The least and the most that an attempt can get, for bounds; None: those of a rate, else unknown."""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """(worst, best) that an attempt can get; None where no end is better, or they are unknown."""
+        span = self.span or ((0.0, 1.0) if self.is_rate else None)
+        if span is None or self.better == "neither":
+            return None
+        return span if self.better == "higher" else (span[1], span[0])
 
 
 def _severity(rows: Rows) -> Column[Any]:
@@ -92,6 +108,20 @@ BREAKAGE_OF_CHANGES = Metric(
     True,
     lambda rows: rows["broke"].where(~rows["empty"]),
 )
+NEWLY_SKIPPED = Metric(
+    "newly_skipped",
+    "Skipped a guarded test",
+    "lower",
+    True,
+    lambda rows: (rows["newly_skipped"] > 0).astype("float64").where(rows["newly_skipped"].notna()),
+)
+BREAKAGE_BESIDE_SKIPS = Metric(
+    "breakage_beside_skips",
+    "Broke something, skipped tests left out",
+    "lower",
+    True,
+    lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
+)
 SEVERITY = Metric("severity", "Guarded tests broken", "lower", True, _severity)
 REWARD = Metric("reward", "Reward", "higher", False, lambda rows: rows["reward"])
 
@@ -99,7 +129,12 @@ REWARD = Metric("reward", "Reward", "higher", False, lambda rows: rows["reward"]
 def net_value(cost: float) -> Metric:
     """fixed - `cost` x broke: what an attempt is worth to one for whom a breakage costs `cost` fixes."""
     return Metric(
-        "net_value", f"Fixed − {cost:g} × broke", "higher", False, lambda rows: rows["fix"] - cost * rows["broke"]
+        "net_value",
+        f"Fixed − {cost:g} × broke",
+        "higher",
+        False,
+        lambda rows: rows["fix"] - cost * rows["broke"],
+        (-cost, 1.0),
     )
 
 
@@ -115,8 +150,12 @@ METRICS = (
     MALFORMED_RATE,
     NOT_APPLIED_RATE,
     BREAKAGE_OF_CHANGES,
+    NEWLY_SKIPPED,
+    BREAKAGE_BESIDE_SKIPS,
     REWARD,
 )
+BOUNDED = frozenset(metric.name for metric in METRICS if metric.ends is not None)
+"""Metrics that can be bounded where attempts are missing."""
 
 
 def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> Estimate:
@@ -126,18 +165,21 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     tasks = task_means(rows[known], values[known])
     level = level or cluster_level(rows)
     sample = Clusters.of(tasks["value"], cluster_labels(tasks, level))
-    low, high = rate_interval(sample) if metric.is_rate else bootstrap_interval(sample)
+    n = int(known.sum())
+    low, high = rate_interval(sample, attempts=n) if metric.is_rate else mean_interval(sample)
     missing = int((rows["broke"].isna() & ~known).sum())
     worst, best = _bounds(rows, values, metric, missing)
-    return Estimate(sample.mean, low, high, int(known.sum()), len(tasks), level, sample.count, missing, worst, best)
+    none_seen = metric.is_rate and n > 0 and not sample.values.any()
+    at_most = rule_of_three(sample.count) if none_seen else None
+    return Estimate(sample.mean, low, high, n, len(tasks), level, sample.count, missing, worst, best, at_most)
 
 
 def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:
-    if not missing or not metric.is_rate or metric.better == "neither":
+    if not missing or metric.ends is None:
         return None, None
     unknown = rows["broke"].isna() & values.isna()
-    zero, one = (float(task_means(rows, values.mask(unknown, bound))["value"].mean()) for bound in (0.0, 1.0))
-    return (zero, one) if metric.better == "higher" else (one, zero)
+    worst, best = (float(task_means(rows, values.mask(unknown, end))["value"].mean()) for end in metric.ends)
+    return worst, best
 
 
 def fix_rate(rows: Rows) -> Estimate:
@@ -252,12 +294,30 @@ def _close(best: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return len(lag) > 1 and bool(lag.mean() <= sem(lag))
 
 
-def cost_per_clean_fix(rows: Rows, cost: Literal["tokens", "seconds"]) -> float:
+Cost = Literal["tokens", "seconds"]
+
+
+def cost_per_clean_fix(rows: Rows, cost: Cost) -> float:
     """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
     known = rows[rows["clean_fix"].notna()]
-    spent = known["tokens"] if cost == "tokens" else known["generation_seconds"] + known["execution_seconds"]
     fixes = float(known["clean_fix"].sum())
-    return float(spent.sum()) / fixes if fixes else math.inf
+    return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
+
+
+def cost_estimate(rows: Rows, cost: Cost, level: ClusterLevel | None = None) -> Estimate:
+    """`cost_per_clean_fix` with its interval: of the ratio of sums, clusters of tasks resampled."""
+    known = rows[rows["clean_fix"].notna()]
+    level = level or cluster_level(rows)
+    labels = cluster_labels(known, level)
+    top, bottom = Clusters.of(_spent(known, cost), labels), Clusters.of(known["clean_fix"], labels)
+    low, high = ratio_interval(top, bottom)
+    missing = len(rows) - len(known)
+    value = cost_per_clean_fix(rows, cost)
+    return Estimate(value, low, high, len(known), known["task"].nunique(), level, top.count, missing)
+
+
+def _spent(rows: Rows, cost: Cost) -> Column[Any]:
+    return rows["tokens"] if cost == "tokens" else rows["generation_seconds"] + rows["execution_seconds"]
 
 
 def net_value_sweep(rows: Rows, costs: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 5.0)) -> dict[float, Estimate]:

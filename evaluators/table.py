@@ -22,6 +22,17 @@
 | tokens, generation_seconds, execution_seconds, changed_lines | number | cost and size |
 | parts | list | the reward's breakdown: name, value, weight, contribution, why |
 
+Those that follow may be left out on disk, as older rows do:
+
+| column | type | meaning |
+|-|-|-|
+| broken_hops | list | distance of each of `broken_tests` from the patched modules, see `regrade.evaluators.footprint` |
+| touches_file, touches_function | 0, 1 | is a line changed in a file, a function, that the reference changes? |
+| off_file, off_function | number | share of the changed lines outside those files, those functions |
+| lint_added, lint_removed, complexity_change | number | findings; sum of the cyclomatic complexity, after less before |
+| built | 0, 1 | what is patched still compiles and imports |
+| protected_edits | number | files of tests and configuration that the patch tried to change |
+
 What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0.
 """
 
@@ -54,6 +65,17 @@ NUMBERS = (
     "execution_seconds",
     "changed_lines",
 )
+OPTIONAL_NUMBERS = (
+    "touches_file",
+    "touches_function",
+    "off_file",
+    "off_function",
+    "lint_added",
+    "lint_removed",
+    "complexity_change",
+    "built",
+    "protected_edits",
+)
 INTEGERS = ("sample", "seed")
 FLAGS = ("empty", "well_formed", "applied")
 TEXTS = (
@@ -72,7 +94,11 @@ TEXTS = (
     "end",
 )
 LISTS = ("broken_tests", "parts")
+OPTIONAL_LISTS = ("broken_hops",)
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
+"""What every row has."""
+OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
+"""What rows of older versions, and of other programs, may lack."""
 
 ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 """The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
@@ -97,18 +123,24 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(NUMBERS, float | None), "broken_tests": list[str] | None, "parts": list[_Part] | None,
     "policy": str, "task": str, "temperature": Annotated[float, msgspec.Meta(ge=0, le=1e300)],
 }  # fmt: skip
-_Row = msgspec.defstruct("_Row", [(name, _TYPES[name]) for name in COLUMNS])
+_OPTIONAL_TYPES: dict[str, Any] = {
+    **dict.fromkeys(OPTIONAL_NUMBERS, float | None), "broken_hops": list[int | None] | None
+}  # fmt: skip
+_Row = msgspec.defstruct(
+    "_Row",
+    [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)],
+)
 
 
 def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFrame:
-    """Rows as a table with exactly `COLUMNS` and their types; of rows of one attempt the last counts.
+    """Rows as a table with exactly `COLUMNS` and `OPTIONAL` and their types; of rows of one attempt the last counts.
 
     Raises:
         UserError: a row lacks a column or holds something of another type.
     """
     latest = {attempt(row): row for row in checked(rows, source)}
     values = list(latest.values())
-    return pd.DataFrame({name: _column(name, values) for name in COLUMNS})
+    return pd.DataFrame({name: _column(name, values) for name in (*COLUMNS, *OPTIONAL)})
 
 
 def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
@@ -149,8 +181,8 @@ def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
-    values = [row[name] for row in rows]
-    if name in NUMBERS:
+    values = [row.get(name) for row in rows] if name in OPTIONAL else [row[name] for row in rows]
+    if name in (*NUMBERS, *OPTIONAL_NUMBERS):
         return pd.Series(values, dtype="float64")
     if name in INTEGERS:
         return pd.Series(values, dtype="int64")

@@ -293,7 +293,11 @@ class Demo:
         expected = len(tasks) * sum(sampling.samples for sampling in samplings)
         with self.stage(f"judging {ROLES[name][1]}") as tell:
             rollouts = policy.propose(tasks, samplings, self.seed)
-            return evaluate(rollouts, tasks, scorer, reward, out, progress=lambda done: tell(done, expected))
+            return evaluate(
+                rollouts, tasks, scorer, reward, out,
+                also=(),  # a sweep over temperatures on validation tasks need not know of side effects
+                progress=lambda done: tell(done, expected),
+            )  # fmt: skip
 
     # ------------------------------------------------------------ records
 

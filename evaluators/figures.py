@@ -1,0 +1,37 @@
+"""Every figure of one policy's rows as plain JSON: what a summary, a report or another program reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from regrade.evaluators import metrics as m
+from regrade.evaluators import side_metrics as side
+from regrade.evaluators.metrics import Rows
+
+
+def figures(rows: Rows) -> dict[str, Any]:
+    """All metrics of one policy at one temperature.
+
+    Keys: the name of each metric of `metrics.METRICS` and `side_metrics.SIDE_METRICS` (an estimate: `value`, `low`,
+    `high`, `n`, `n_tasks`, `clusters`, `n_clusters`, `missing`, `worst`, `best`, `at_most`); `severity_tail` (`median`,
+    `ninetieth`, `catastrophes`, `pooled`); `net_value_sweep` (cost of a breakage -> estimate); `breakage_by_hops`
+    (distance -> estimate), `broken_tests_by_hops` (distance -> number); `pass_at_k`, `pass_hat_k` (k -> estimate, up to
+    the samples that every task has); `tokens_per_clean_fix`, `seconds_per_clean_fix`. What is not a finite number is
+    null.
+    """
+    severity = m.severity(rows)
+    tail = {key: value for key, value in asdict(severity).items() if key != "mean"}
+    samples = range(1, 1 + (int(rows.groupby("task").size().min()) if len(rows) else 0))
+    return {
+        **{metric.name: m.estimate(rows, metric).to_json() for metric in (*m.METRICS, *side.SIDE_METRICS)},
+        "severity_tail": {key: value if math.isfinite(value) else None for key, value in tail.items()},
+        "net_value_sweep": {f"{cost:g}": found.to_json() for cost, found in m.net_value_sweep(rows).items()},
+        "breakage_by_hops": {name: found.to_json() for name, found in side.breakage_by_hops(rows).items()},
+        "broken_tests_by_hops": side.broken_tests_by_hops(rows),
+        "pass_at_k": {str(k): m.pass_at_k(rows, k).to_json() for k in samples},
+        "pass_hat_k": {str(k): m.pass_hat_k(rows, k).to_json() for k in samples},
+        "tokens_per_clean_fix": m.cost_estimate(rows, "tokens").to_json(),
+        "seconds_per_clean_fix": m.cost_estimate(rows, "seconds").to_json(),
+    }
