@@ -8,19 +8,19 @@ intervals of the paired differences (candidate - baseline) and a margin declared
 - **regressed**: not improved, and worse on one of them, its interval beyond 0 on the wrong side.
 - **no difference shown**: neither. It does not say that there is none: see the smallest difference that would have been
   detected four times in five.
-- **not comparable**: other tasks, other versions of them, too many attempts lost to the infrastructure, or too few
-  tasks.
+- **not comparable**: other tasks, other versions of them, too many attempts missing, or too few tasks.
 
 Fix-and-clean stands for fixing, since fixes that break other tests are no gain; the plain fix rate is reported beside
 it. Each of "improved" and "regressed" has two ways to be wrong with 2.5 % each, so either is said by chance at most
-once in twenty; the p-values, of all metrics together, are also shown adjusted by Holm's method.
+once in twenty; the p-values, of all metrics together, are also shown adjusted by Holm's method. Under
+`uncertainty.MINIMUM_CLUSTERS` clusters the interval is t with C - 1 degrees of freedom, and a difference is only called
+one if the sign-flip test agrees.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,73 +28,18 @@ import pandas as pd
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators import metrics as m
-from regrade.evaluators.uncertainty import (
-    ClusterLevel,
-    Clusters,
-    cluster_labels,
-    cluster_level,
-    detectable_effect,
-    difference_interval,
-    holm,
-    mcnemar_p,
-    sign_flip_p,
-    task_means,
-)
+from regrade.evaluators.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
+from regrade.evaluators.missing import completed, filled
+from regrade.evaluators.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
+
+__all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
 
 Verdict = Literal["improved", "regressed", "no difference shown", "not comparable"]
 
 MARGIN = 0.02
 """How much worse the other measure may truly be before a gain is no gain."""
 TOLERATED_MISSING = 0.05
-"""The share of attempts, of either policy, that the infrastructure may lose before the comparison is void."""
-
-COMPARED = (
-    m.FIX_AND_CLEAN,
-    m.BREAKAGE_INCIDENCE,
-    m.FIX_RATE,
-    m.FIXED_BUT_BROKE,
-    m.SEVERITY,
-    m.NET_VALUE,
-    m.NO_OP_RATE,
-    m.MALFORMED_RATE,
-    m.REWARD,
-)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One metric of both policies and the paired difference, candidate - baseline, over tasks."""
-
-    name: str
-    label: str
-    better: Literal["higher", "lower", "neither"]
-    is_rate: bool
-    baseline: float
-    candidate: float
-    difference: float
-    low: float
-    high: float
-    """95 % interval of the difference: bootstrap over clusters of tasks."""
-    p: float
-    """Sign-flip permutation test by cluster, two-sided."""
-    p_holm: float
-    """Adjusted for all metrics that have a better end."""
-    detectable: float
-    """The smallest true difference found with probability 0.8."""
-    n_tasks: int
-    n_clusters: int
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Of this metric alone, by its interval."""
-        if self.better == "neither" or not (self.low > 0 or self.high < 0):
-            return "no difference shown"
-        return "better" if (self.low > 0) == (self.better == "higher") else "worse"
-
-    def to_json(self) -> dict[str, Any]:
-        """Numbers that are not finite become null."""
-        values = {**asdict(self), "verdict": self.verdict}
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+"""The share of attempts, of either policy, that may be missing before the comparison is void."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +63,13 @@ class Comparison:
     mcnemar: float | None = None
     """Exact McNemar p of fix-and-clean; only with one attempt a task. It takes tasks to be independent."""
     warnings: tuple[str, ...] = ()
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
+    """Fix-and-clean and breakage as 2 x 2 tables; only with one attempt a task."""
+    n_missing: int = 0
+    """Attempts of either that are missing: lost to the infrastructure, or not there."""
+    worst: Verdict | None = None
+    best: Verdict | None = None
+    """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None if none is."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": {name: value.to_json() for name, value in self.metrics.items()}}
@@ -132,17 +84,23 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     if not 0 <= margin < 1:
         raise UserError(f"the margin is a share between 0 and 1 (0.02 is 2 points); found {margin!r}")
     names = (_only_policy(baseline, "baseline"), _only_policy(candidate, "candidate"))
-    obstacle = _obstacle(baseline, candidate)
+    whole = completed(baseline), completed(candidate)
+    obstacle = _obstacle(*whole)
     sizes: dict[str, Any] = {
         "n_baseline": len(baseline),
         "n_candidate": len(candidate),
         "n_tasks": baseline["task"].nunique(),
+        "n_missing": sum(int(rows["broke"].isna().sum()) for rows in whole),
     }
     if obstacle:
         return Comparison(*names, "not comparable", obstacle, margin, **sizes)
     level = cluster_level(baseline)
-    differences = _differences(baseline, candidate, level)
+    differences = differences_of(baseline, candidate, level)
     verdict, reason = _verdict(differences, margin)
+    bounds: dict[str, Verdict] = {}
+    if sizes["n_missing"]:
+        differences, bounds = _bounded(differences, *whole, level, margin)
+    pairs = pairs_of(baseline, candidate)
     return Comparison(
         *names,
         verdict,
@@ -151,29 +109,23 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         differences,
         level,
         n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
-        mcnemar=_mcnemar(baseline, candidate),
-        warnings=_warnings(baseline, candidate, level),
+        mcnemar=pairs[m.FIX_AND_CLEAN.name].p if pairs else None,
+        warnings=tuple(_warnings(*whole, differences, level, verdict, bounds)),
+        pairs=pairs,
+        worst=bounds.get("worst"),
+        best=bounds.get("best"),
         **sizes,
     )
 
 
-def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric = m.FIX_AND_CLEAN) -> pd.DataFrame:
-    """One row a task that both know: task, repository, function, baseline, candidate (means over samples and seeds)."""
-    first, second = (task_means(rows, metric.of_rows(rows)) for rows in (baseline, candidate))
-    both = first.rename(columns={"value": "baseline"})
-    both["candidate"] = both["task"].map(dict(zip(second["task"], second["value"], strict=True))).astype("float64")
-    return both[both["baseline"].notna() & both["candidate"].notna()].reset_index(drop=True)
-
-
 def noise_floor(rows: pd.DataFrame) -> Comparison | None:
-    """A/A control: one policy against itself, its attempts of even against odd rank; None with one attempt a task.
+    """A/A control: one policy against itself, every second sample and seed against the others; None with too few.
 
     The differences are pure chance, so they show what size of difference to think nothing of. Each half has half of the
-    attempts: the floor of the whole comparison is lower by about the square root of two.
+    attempts: the floor of the whole comparison is lower by about the square root of two (see `Difference.noise`).
     """
-    order = rows.sort_values(["task", "seed", "sample"], kind="stable")
-    rank = order.groupby("task").cumcount()
-    halves = order[rank % 2 == 0], order[rank % 2 == 1]
+    number = rows.groupby(["seed", "sample"]).ngroup()
+    halves = rows[number % 2 == 0], rows[number % 2 == 1]
     if not len(rows) or set(halves[0]["task"]) != set(halves[1]["task"]):
         return None
     return compare(*halves)
@@ -196,54 +148,47 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
     only = first.index.symmetric_difference(second.index)
     if len(only):
         counts = f"{len(first)} and {len(second)}, of which {len(only)} are not shared, such as {only[0]!r}"
-        return f"they were not tried on the same tasks: {counts}"
+        return (
+            f"they were not tried on the same tasks: {counts}; evaluate both with the same tasks, --limit and --seed, "
+            "and let an evaluation that was stopped go on"
+        )
     changed = [task for task in first.index if first[task] != second[task] or len(first[task]) > 1]
     if changed:
-        return f"{len(changed)} tasks have other files or tests in one of them, such as {changed[0]!r}"
+        return (
+            f"{len(changed)} tasks have other files or tests in one of them, such as {changed[0]!r}: evaluate both "
+            "with the same version of the tasks"
+        )
     for what, rows in (("baseline", baseline), ("candidate", candidate)):
-        lost = float(rows["broke"].isna().mean())
-        if lost > TOLERATED_MISSING:
+        missing = float(rows["broke"].isna().mean())
+        if missing > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
-            return f"the infrastructure lost {lost:.0%} of the {what}'s attempts ({limit})"
+            return (
+                f"{missing:.0%} of the {what}'s attempts are missing ({limit}), lost to the infrastructure or never "
+                "recorded: run the same evaluation again, which completes it"
+            )
     known = outcomes(baseline, candidate)
     if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
         return f"{len(known)} task(s) of a single cluster cannot show how much figures vary; evaluate more tasks"
     return ""
 
 
-def _differences(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> dict[str, Difference]:
-    samples = {metric.name: _paired(baseline, candidate, metric, level) for metric in COMPARED}
-    p_values = {name: sign_flip_p(sample) for name, (sample, _) in samples.items() if sample.count > 1}
-    adjusted = holm({x.name: p_values[x.name] for x in COMPARED if x.better != "neither" and x.name in p_values})
-    found = {}
-    for metric in COMPARED:
-        sample, both = samples[metric.name]
-        if sample.count < 2:
-            continue  # a metric that was not measured, such as the reward of rows without one
-        p = p_values[metric.name]
-        found[metric.name] = Difference(
-            metric.name,
-            metric.label,
-            metric.better,
-            metric.is_rate,
-            float(both["baseline"].mean()),
-            float(both["candidate"].mean()),
-            sample.mean,
-            *difference_interval(sample),
-            p,
-            adjusted.get(metric.name, p),
-            detectable_effect(sample.standard_error, sample.count),
-            len(both),
-            sample.count,
-        )
-    return found
-
-
-def _paired(
-    baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric, level: ClusterLevel
-) -> tuple[Clusters, pd.DataFrame]:
-    both = outcomes(baseline, candidate, metric)
-    return Clusters.of(both["candidate"] - both["baseline"], cluster_labels(both, level)), both
+def _bounded(
+    differences: Mapping[str, Difference],
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    level: ClusterLevel,
+    margin: float,
+) -> tuple[dict[str, Difference], dict[str, Verdict]]:
+    """The differences with their worst and best case, and the verdicts of those cases."""
+    worst = differences_of(filled(baseline, "best"), filled(candidate, "worst"), level)
+    best = differences_of(filled(baseline, "worst"), filled(candidate, "best"), level)
+    bounded = {
+        name: replace(found, worst=worst[name].difference, best=best[name].difference)
+        if name in m.BOUNDED and name in worst and name in best
+        else found
+        for name, found in differences.items()
+    }
+    return bounded, {"worst": _verdict(worst, margin)[0], "best": _verdict(best, margin)[0]}
 
 
 def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verdict, str]:
@@ -281,27 +226,41 @@ def points(difference: Difference) -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
-def _mcnemar(baseline: pd.DataFrame, candidate: pd.DataFrame) -> float | None:
-    if baseline["task"].duplicated().any() or candidate["task"].duplicated().any():
-        return None
-    both = outcomes(baseline, candidate)
-    lost = int(((both["baseline"] == 1) & (both["candidate"] == 0)).sum())
-    won = int(((both["baseline"] == 0) & (both["candidate"] == 1)).sum())
-    return mcnemar_p(lost, won)
-
-
-def _warnings(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> tuple[str, ...]:
-    found = []
+def _warnings(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    differences: Mapping[str, Difference],
+    level: ClusterLevel,
+    verdict: Verdict,
+    bounds: Mapping[str, Verdict],
+) -> Iterator[str]:
+    fixes = differences[m.FIX_AND_CLEAN.name]
     if level == "function":
         count = baseline["repository"].nunique()
-        found.append(
+        warning = (
             f"intervals resample functions, not repositories, of which there are only {count}: "
             f"they speak of new bugs in {'this repository' if count == 1 else 'these repositories'}, not of other ones"
         )
+        if fixes.over_repositories is not None:
+            low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in fixes.over_repositories)
+            warning += f" (of those, {fixes.label.lower()} could lie anywhere in [{low}, {high}] points)"
+        yield warning
+    if fixes.n_clusters < FEWEST_REPOSITORIES:
+        yield (
+            f"{fixes.n_clusters} clusters of tasks cannot show a difference of any size: at least "
+            f"{FEWEST_REPOSITORIES} are needed"
+        )
     counts = [rows.groupby("task").size() for rows in (baseline, candidate)]
     if not counts[0].equals(counts[1]):
-        found.append("the two have different numbers of attempts for some tasks; each task still counts once")
-    lost = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
-    if lost:
-        found.append(f"{lost} attempt{'s were' if lost > 1 else ' was'} lost to the infrastructure and left out")
-    return tuple(found)
+        yield "the two have different numbers of attempts for some tasks; each task still counts once"
+    if not same_reward(baseline, candidate):
+        yield "the two were given different rewards, so that their rewards are not compared"
+    if bounds:
+        missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
+        text = f"{missing} attempt{'s were' if missing > 1 else ' was'} lost to the infrastructure and left out"
+        if {*bounds.values()} != {verdict}:
+            text += (
+                f", and the verdict depends on them: {bounds['worst']} if they had ended in the candidate's disfavour, "
+                f"{bounds['best']} if in its favour"
+            )
+        yield text

@@ -1,0 +1,204 @@
+"""The paired differences of two policies, metric by metric, with what says how sure they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from regrade.evaluators import metrics as m
+from regrade.evaluators.uncertainty import (
+    MINIMUM_CLUSTERS,
+    ClusterLevel,
+    Clusters,
+    Interval,
+    cluster_labels,
+    detectable_effect,
+    difference_interval,
+    holm,
+    mcnemar_p,
+    newcombe_paired,
+    sign_flip_p,
+    t_interval,
+    task_means,
+)
+
+ALPHA = 0.05
+NOISE = 1.96
+"""Standard errors within which 95 % of the differences of a policy from itself lie."""
+
+COMPARED = (
+    m.FIX_AND_CLEAN,
+    m.BREAKAGE_INCIDENCE,
+    m.FIX_RATE,
+    m.FIXED_BUT_BROKE,
+    m.SEVERITY,
+    m.NET_VALUE,
+    m.NO_OP_RATE,
+    m.MALFORMED_RATE,
+    m.REWARD,
+)
+
+
+VERDICT_METRICS = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of both policies and the paired difference, candidate - baseline, over tasks."""
+
+    name: str
+    label: str
+    better: Literal["higher", "lower", "neither"]
+    is_rate: bool
+    baseline: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+    """95 % interval of the difference, over clusters of tasks (see `uncertainty.difference_interval`)."""
+    p: float
+    """Sign-flip permutation test by cluster, two-sided."""
+    p_holm: float
+    """Adjusted for all metrics that have a better end."""
+    detectable: float
+    """The smallest true difference found with probability 0.8."""
+    n_tasks: int
+    n_clusters: int
+    noise: float | None = None
+    """A/A: the baseline against itself with other seeds differs by less than this 19 times in 20. From how its own
+    attempts at one task differ; None with one attempt a task."""
+    worst: float | None = None
+    best: float | None = None
+    """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None if none is."""
+    over_repositories: Interval | None = None
+    """t interval over the repositories, where there are too few of them to decide by; None where they decide."""
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        """Of this metric alone, by its interval, and with few clusters by the sign-flip test as well."""
+        is_beyond = self.low > 0 or self.high < 0
+        is_agreed = self.n_clusters >= MINIMUM_CLUSTERS or self.p <= ALPHA
+        if self.better == "neither" or not (is_beyond and is_agreed):
+            return "no difference shown"
+        return "better" if (self.low > 0) == (self.better == "higher") else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers that are not finite become null."""
+        values = {**asdict(self), "verdict": self.verdict}
+        if self.over_repositories is not None:
+            values["over_repositories"] = list(self.over_repositories)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The tasks by the outcome of both policies, of one attempt each at every task."""
+
+    both: int
+    only_baseline: int
+    only_candidate: int
+    neither: int
+    p: float
+    """Exact McNemar test."""
+    low: float
+    high: float
+    """Newcombe's paired 95 % interval of the difference, candidate - baseline. Both take tasks to be independent."""
+
+
+def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric = m.FIX_AND_CLEAN) -> pd.DataFrame:
+    """One row a task that both know: task, repository, function, baseline, candidate (means over samples and seeds)."""
+    first, second = (task_means(rows, metric.of_rows(rows)) for rows in (baseline, candidate))
+    both = first.rename(columns={"value": "baseline"})
+    both["candidate"] = both["task"].map(dict(zip(second["task"], second["value"], strict=True))).astype("float64")
+    return both[both["baseline"].notna() & both["candidate"].notna()].reset_index(drop=True)
+
+
+def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> dict[str, Difference]:
+    compared = [metric for metric in COMPARED if metric is not m.REWARD or same_reward(baseline, candidate)]
+    both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
+    samples = {name: _sample(found, level) for name, found in both.items()}
+    p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
+    adjusted = holm({x.name: p_values[x.name] for x in compared if x.better != "neither" and x.name in p_values})
+    found = {}
+    for metric in compared:
+        sample = samples[metric.name]
+        if sample.count < 2:
+            continue  # a metric that was not measured, such as the reward of rows without one
+        p = p_values[metric.name]
+        found[metric.name] = Difference(
+            metric.name,
+            metric.label,
+            metric.better,
+            metric.is_rate,
+            float(both[metric.name]["baseline"].mean()),
+            float(both[metric.name]["candidate"].mean()),
+            sample.mean,
+            *difference_interval(sample),
+            p,
+            adjusted.get(metric.name, p),
+            detectable_effect(sample.standard_error, sample.count),
+            len(both[metric.name]),
+            sample.count,
+            noise_level(baseline, metric, attempts=_attempts(candidate)),
+            over_repositories=_over_repositories(both[metric.name], level),
+        )
+    return found
+
+
+def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
+    return Clusters.of(both["candidate"] - both["baseline"], cluster_labels(both, level))
+
+
+def _over_repositories(both: pd.DataFrame, level: ClusterLevel) -> Interval | None:
+    sample = _sample(both, "repository")
+    return t_interval(sample) if level == "function" and sample.count > 1 else None
+
+
+def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
+    return len({*baseline["reward_name"], *candidate["reward_name"]}) == 1
+
+
+def _attempts(rows: pd.DataFrame) -> float:
+    """Attempts a task: the harmonic mean, as it decides the error."""
+    return float(1 / np.mean(1 / np.unique(np.asarray(rows["task"], dtype=object), return_counts=True)[1]))
+
+
+def noise_level(rows: pd.DataFrame, metric: m.Metric, attempts: float | None = None) -> float | None:
+    """What a policy differs from itself by, less than 19 times in 20, if it is tried again with other seeds.
+
+    `NOISE` x the error of the difference of two means over tasks whose attempts vary as those of these rows do. None
+    where no task has two attempts.
+
+    Args:
+        attempts: a task in the other evaluation; None: as many as here.
+    """
+    values = metric.of_rows(rows).to_numpy(dtype=np.float64)
+    known = ~np.isnan(values)
+    tasks = pd.factorize(np.asarray(rows["task"], dtype=object)[known])[0]
+    counts = np.bincount(tasks)
+    means = np.bincount(tasks, weights=values[known]) / counts
+    squares = np.bincount(tasks, weights=(values[known] - means[tasks]) ** 2)
+    several = counts > 1
+    if not several.any():
+        return None
+    variance = float(np.mean(squares[several] / (counts[several] - 1)))
+    own = float(1 / np.mean(1 / counts))
+    return NOISE * math.sqrt(variance * (1 / own + 1 / (attempts or own)) / len(counts))
+
+
+def pairs_of(baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Pairs]:
+    if baseline["task"].duplicated().any() or candidate["task"].duplicated().any():
+        return {}
+    return {metric.name: _table_of(outcomes(baseline, candidate, metric)) for metric in VERDICT_METRICS}
+
+
+def _table_of(both: pd.DataFrame) -> Pairs:
+    first, second = both["baseline"] == 1, both["candidate"] == 1
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    counts = int((first & second).sum()), lost, won, int((~first & ~second).sum())
+    interval = newcombe_paired(counts[0], won, lost, counts[3])
+    return Pairs(*counts, mcnemar_p(lost, won), *interval)
