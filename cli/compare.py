@@ -36,6 +36,9 @@ def compare(
     margin: Annotated[
         float, typer.Option(help="How much worse one measure may be before a gain in the other is no gain.")
     ] = 0.02,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Name the parts of the reward that moved and the tasks that changed sides.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say which of two policies fixes more and breaks less.
@@ -45,16 +48,21 @@ def compare(
     One run of several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
     """
     from regrade.evaluators import comparison
+    from regrade.evaluators.task_changes import task_changes
 
     first = select(baseline, "baseline", baseline_policy, temperature)
     second = select(candidate or baseline, "candidate", candidate_policy, temperature)
     found = comparison.compare(first, second, margin)
+    changes = task_changes(first, second) if tasks else None
     if json:
-        print_json(found.to_json())
+        print_json(found.to_json() | ({"tasks": changes.to_json()} if changes else {}))
     else:
+        from regrade.reports.task_changes import print_task_changes
         from regrade.reports.terminal import print_comparison
 
         print_comparison(found, stdout())
+        if changes:
+            print_task_changes(changes, stdout())
     if found.verdict in ("regressed", "not comparable"):
         raise typer.Exit(REGRESSED if found.verdict == "regressed" else NOT_COMPARABLE)
 

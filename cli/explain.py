@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regrade.cli.console import print_json, stdout
 from regrade.cli.score import (
     FailToPass,
     Repo,
@@ -23,6 +25,8 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from regrade.cli.jobs import Question
+    from regrade.evaluators.attribution import Attribution
     from regrade.rewards.breakdown import Breakdown
 
 
@@ -44,6 +48,11 @@ def explain(
     task: TaskId = None,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
+    hunks: Annotated[
+        bool, typer.Option("--hunks", help="Share the score out among the hunks of the patch, by scoring parts of it.")
+    ] = False,
+    budget: Annotated[int, typer.Option(min=8, help="With --hunks: score at most so many parts of the patch.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="With --hunks: seed of the parts that are sampled.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, to be put into any page.")] = False,
 ) -> None:
@@ -55,28 +64,79 @@ def explain(
     """
     if json and html:
         raise UserError("--json and --html are two forms of one answer: choose one")
+    from regrade.cli.jobs import Question
+
+    wanted = tuple(fail_to_pass or ())
+    question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit)
+    sharing = Sharing(budget, seed) if hunks else None
     attempts = task_id or []
-    notes: tuple[str, ...] = ()
     if Path(source).is_dir() or source.endswith(".jsonl"):
         if len(attempts) > 1:
             raise UserError(f"one attempt is explained at a time: name the task {attempts[0]!r} or {attempts[1]!r}")
-        title, breakdown = recorded(Path(source), next(iter(attempts), None), policy, temperature, sample)
+        row = recorded(Path(source), next(iter(attempts), None), policy, temperature, sample)
+        explained = _of_attempt(Path(source), row, question, sharing)
+    elif attempts:
+        raise UserError(_one_patch(source, attempts[0]))
     else:
-        from regrade.cli.jobs import Question, score_files
+        explained = _of_patch(source, question, sharing)
+    _show(explained, json, html)
 
-        if attempts:
-            raise UserError(_one_patch(source, attempts[0]))
-        wanted = tuple(fail_to_pass or ())
-        question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit)
-        (verdict,) = score_files([source], question)
-        assert verdict.breakdown is not None  # the only patch is never put aside
-        title, breakdown, notes = verdict.source, verdict.breakdown, verdict.notes
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a score is shared out among hunks."""
+
+    budget: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is known of one score."""
+
+    title: str
+    breakdown: Breakdown
+    notes: tuple[str, ...] = ()
+    attribution: Attribution | None = None
+
+
+def _show(found: Explained, json: bool, html: bool) -> None:
     if html:
         from regrade.reports.explain import explanation_html
 
-        typer.echo(explanation_html(breakdown, title))
+        typer.echo(explanation_html(found.breakdown, found.title, found.attribution))
+    elif found.attribution is None:
+        show(found.breakdown, json, found.notes, of=found.title)
+    elif json:
+        whole = {"of": found.title, **found.breakdown.to_json(), "notes": list(found.notes)}
+        print_json({**whole, "hunks": found.attribution.to_json()})
     else:
-        show(breakdown, json, notes, of=title)
+        from regrade.reports.hunks import print_attribution
+
+        show(found.breakdown, json, found.notes, of=found.title)
+        print_attribution(found.attribution, stdout())
+
+
+def _of_patch(source: str, question: Question, sharing: Sharing | None) -> Explained:
+    from regrade.cli.jobs import attribute_file, score_files
+
+    if sharing is None:
+        (verdict,), attribution = score_files([source], question), None
+    else:
+        verdict, attribution = attribute_file(source, question, sharing.budget, sharing.seed)
+    assert verdict.breakdown is not None  # the only patch is never put aside
+    return Explained(verdict.source, verdict.breakdown, verdict.notes, attribution)
+
+
+def _of_attempt(source: Path, row: pd.Series, question: Question, sharing: Sharing | None) -> Explained:
+    title, breakdown = described(source, row)
+    if sharing is None:
+        return Explained(title, breakdown)
+    from regrade.cli.jobs import attribute_attempt
+
+    of_task = replace(question, task=row["task"], fail_to_pass=())
+    attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing.budget, sharing.seed)
+    return Explained(title, breakdown, (), attribution)
 
 
 def _one_patch(source: str, second: str) -> str:
@@ -91,14 +151,18 @@ def _one_patch(source: str, second: str) -> str:
 
 def recorded(
     source: Path, task_id: str | None, policy: str | None, temperature: float | None, sample: int
-) -> tuple[str, Breakdown]:
-    """What was recorded of one attempt: its name and its breakdown. Raises UserError if there is no such attempt."""
+) -> pd.Series:
+    """The row of one attempt. Raises UserError if there is no such attempt."""
     from regrade.cli.compare import select
+
+    return _attempt(select(source, "candidate", policy, temperature), source, task_id, sample)
+
+
+def described(source: Path, row: pd.Series) -> tuple[str, Breakdown]:
+    """The name of an attempt, and what its score came from as it was recorded."""
     from regrade.evaluators.runs import Run
     from regrade.rewards.breakdown import Breakdown
 
-    rows = select(source, "candidate", policy, temperature)
-    row = _attempt(rows, source, task_id, sample)
     assurance = Run.open(source).manifest.assurance if source.is_dir() else ""
     record = {
         "value": _number(row["reward"]),

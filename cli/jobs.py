@@ -15,7 +15,10 @@ from regrade.datasets.patches import Patch, PatchError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task, Tree
+    from regrade.evaluators.attribution import Attribution
     from regrade.evaluators.probes import StaticProbe
+    from regrade.evaluators.scorer import Scorer
+    from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
 
 ALREADY_THERE = (
@@ -69,6 +72,58 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     Raises:
         UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
     """
+    with scoring(sources, question) as (batch, task, reward, scorer), progress("scoring") as tell:
+        jobs = [(task, patch) for patch in batch.patches.values()]
+        breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
+    return batch.verdicts(breakdowns)
+
+
+def attribute_file(source: str, question: Question, budget: int, seed: int) -> tuple[Verdict, Attribution]:
+    """Score a patch file, and share its reward out among its hunks by scoring subsets of them.
+
+    Raises:
+        UserError: the patch is refused, or the task, the reward or the sandbox is not to be had.
+    """
+    from regrade.evaluators.attributing import attribute
+
+    with scoring([source], question) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
+        (patch,) = batch.patches.values()
+        found = attribute(scorer, task, patch, reward, full=question.full, budget=budget, seed=seed, progress=tell)
+    (verdict,) = batch.verdicts([found.whole.breakdown])
+    return verdict, found
+
+
+def attribute_attempt(text: str, digest: str, question: Question, budget: int, seed: int) -> Attribution:
+    """Share the reward of a recorded attempt at a task out among its hunks.
+
+    Args:
+        text: of its patch.
+        digest: of the task as it was then.
+
+    Raises:
+        UserError: the task is another one now, the patch does not apply, or something is not to be had.
+    """
+    from regrade.evaluators.attributing import attribute
+
+    with scoring([], question) as (_, task, reward, scorer):
+        if task.digest != digest:
+            raise UserError(
+                f"the task {task.id!r} has other files or tests now than when the attempt was recorded: name the file "
+                "of tasks that it was made with by --tasks"
+            )
+        with progress("scoring parts of the patch") as tell:
+            return attribute(
+                scorer, task, Patch(text), reward, full=question.full, budget=budget, seed=seed, progress=tell
+            )
+
+
+@contextmanager
+def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch, Task, Reward, Scorer]]:
+    """The patches that are good, the task and the reward asked for, and a scorer; what is printed goes to stderr.
+
+    Raises:
+        UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
+    """
     from regrade.evaluators.scorer import Scorer
     from regrade.rewards.loading import load_reward
 
@@ -82,10 +137,7 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
             base = find_base(question)
             batch.check(base, is_stored=question.is_task)
             task = base if question.is_task or not batch.patches else _measured(question, batch.tell)
-            with progress("scoring") as tell:
-                jobs = [(task, patch) for patch in batch.patches.values()]
-                breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
-    return batch.verdicts(breakdowns)
+            yield batch, task, reward, scorer
 
 
 class Batch:

@@ -1,6 +1,7 @@
 """All that runs code and all that judges: sandboxes, workers, probes, the scorer, evaluations and their statistics."""
 
+from regrade.evaluators.attributing import attribute
 from regrade.evaluators.local import local_task
 from regrade.evaluators.scorer import Scorer, Stats, score
 
-__all__ = ["Scorer", "Stats", "local_task", "score"]
+__all__ = ["Scorer", "Stats", "attribute", "local_task", "score"]

@@ -86,7 +86,7 @@ def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
         found = f"rewards {', '.join(names)} are mixed" if names else "no attempt was scored"
         raise UserError(f"{found}: give the rows of one reward")
     table = pd.DataFrame({**{key: row[key] for key in (*GROUP, "reward", "clean_fix", "broke")}} for row in scored)
-    top = [{part["name"]: part for part in _leaves(row["parts"])} for row in scored]
+    top = [{part["name"]: part for part in leaves(row["parts"])} for row in scored]
     parts = list(dict.fromkeys(name for found in top for name in found))
     contributions = pd.DataFrame([[found.get(name, _ABSENT)["contribution"] for name in parts] for found in top])
     contributions.columns = pd.Index(parts)
@@ -129,14 +129,14 @@ def read_rows(source: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _leaves(parts: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def leaves(parts: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The parts that contribute by themselves, gates left out."""
     for part in parts:
         if part.get("role") == "gate":
             continue
         inner = [each for each in part.get("parts", ()) if each.get("role") != "gate"]
         if inner:
-            yield from _leaves(inner)
+            yield from leaves(inner)
         else:
             yield part
 

@@ -7,6 +7,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from regrade.datasets.visible_text import visible
+from regrade.evaluators.attribution import Attribution
+from regrade.reports.hunks import attribution_view
 from regrade.reports.templating import render
 from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
 
@@ -23,9 +25,13 @@ def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
     return tree
 
 
-def explanation_html(breakdown: Breakdown, title: str = "") -> str:
-    """The tree as one `<section>` with its own style, to be put into any page; everything in it is escaped."""
-    return render("explanation.html", breakdown=breakdown, title=visible(title))
+def explanation_html(breakdown: Breakdown, title: str = "", attribution: Attribution | None = None) -> str:
+    """The tree as one `<section>` with its own style, to be put into any page; everything in it is escaped.
+
+    With an attribution, the patch follows, each hunk with what it has to do with the score.
+    """
+    hunks = attribution and attribution_view(attribution)
+    return render("explanation.html", breakdown=breakdown, title=visible(title), attribution=hunks)
 
 
 def _head(breakdown: Breakdown, title: str) -> Text:

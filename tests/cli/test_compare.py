@@ -76,6 +76,28 @@ def test_of_a_run_the_candidate_is_held_against_the_baseline(regrade, run):
     assert regrade("compare", run, "--candidate-policy", "bad").code == 1
 
 
+def test_parts_that_moved_and_tasks_that_changed_sides_are_named(regrade, tmp_path):
+    first = write(tmp_path / "a.jsonl", "sft", fixes=30, breaks=0)
+    second = write(tmp_path / "b.jsonl", "rl", fixes=5, breaks=2)
+    plain = json.loads(regrade("compare", first, second, "--json").out)
+    outcome = regrade("compare", first, second, "--json", "--tasks")
+    assert outcome.code == 1
+    found = json.loads(outcome.out)
+    assert {key: found[key] for key in plain} == plain
+    sides = found["tasks"]["sides"]
+    assert [each["task"] for each in sides["no longer fixed"]] == sorted(f"t{number}" for number in range(5, 30))
+    assert [each["task"] for each in sides["newly broken"]] == ["t58", "t59"]
+    assert found["tasks"]["reward"]["difference"] == 0.0
+    assert [part["name"] for part in found["tasks"]["parts"]] == ["tests"]
+    text = regrade("compare", first, second, "--tasks").out
+    assert "no longer fixed: 25 tasks" in text
+    assert "t10  1 of 1 -> 0 of 1" in text
+    assert "and 5 more: --json names them all" in text
+    assert "newly broken: 2 tasks" in text
+    assert "newly fixed: 0 tasks" in text
+    assert "changed sides" not in regrade("compare", first, second).out
+
+
 def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):
     found = json.loads(regrade("explain", run, "t3", "--json").out)
     assert found["value"] == 0.3

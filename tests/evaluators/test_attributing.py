@@ -1,0 +1,241 @@
+"""Rewards shared out among hunks, on a real repository by execution, beside what is worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.tasks import Limits, Task
+from regrade.evaluators import attributing
+from regrade.evaluators.attributing import attribute, needed
+from regrade.evaluators.sandboxes import Process, SandboxError
+from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.shapley import coalitions, exact
+from regrade.rewards import Reward, Score, default, load_reward, reward, small_diff, style
+from regrade.rewards.evidence import Diff
+
+OUTCOME: Reward = load_reward("tests")
+COUNT = 9
+FILLER = "\n".join(f"NOTE_{{0}}_{line} = {line}" for line in range(8))
+
+
+def module(bodies: dict[int, str]) -> str:
+    """Functions f0, f1, ... that should return their numbers, far enough from each other for hunks of their own."""
+    return "".join(
+        f"def f{number}():\n    return {bodies.get(number, str(number))}\n\n\n{FILLER.format(number)}\n\n\n"
+        for number in range(COUNT)
+    )
+
+
+BROKEN = {0: "None", 1: "None"}
+BASE = {
+    "m.py": module(BROKEN),
+    "gone.py": "x = 1\n",
+    "tests/test_m.py": "import m\n\n\n"
+    + "".join(f"def test_f{n}():\n    assert m.f{n}() == {n}\n\n\n" for n in range(COUNT)),
+}
+
+
+def test_id(number: int) -> str:
+    return f"tests/test_m.py::test_f{number}"
+
+
+test_id.__test__ = False
+
+
+@pytest.fixture
+def task(write_files) -> Task:
+    return Task(
+        "m", "m", write_files(BASE), "", tuple(map(test_id, (0, 1))), tuple(map(test_id, range(2, COUNT))),
+        limits=Limits(wall_seconds=20.0, memory_mb=512, processes=32, file_mb=16),
+    )  # fmt: skip
+
+
+def patch_of(bodies: dict[int, str], **files: str | None) -> Patch:
+    """f0 and f1 are broken in the base; the bodies stand in place of what it has."""
+    before = {"m.py": module(BROKEN)} | {path: BASE[path] for path, text in files.items() if path in BASE}
+    after = {"m.py": module(BROKEN | bodies)} | {path: text for path, text in files.items() if text is not None}
+    return Patch.between(before, after)
+
+
+def worth(fixed: int, broken: int) -> float:
+    """What `tests` is worth, by its definition: two are to be fixed, and seven to be kept."""
+    if fixed == 2 and not broken:
+        return 1.0
+    return 0.2 * fixed / 2 if not broken else 0.1 * fixed / 2 * (1 - broken / 7)
+
+
+@pytest.mark.slow
+def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
+    patch = patch_of({0: "0", 1: "1", 2: "-2", 3: "1 + 2"})
+    found = attribute(scorer, task, patch, OUTCOME)
+    by_hand = {each: worth(len(each & {0, 1}), len(each & {2})) for each in coalitions(4)}
+    assert [group.share.value for group in found.groups] == pytest.approx([each.value for each in exact(4, by_hand)])
+    assert math.fsum(group.share.value for group in found.groups) == pytest.approx(
+        found.whole.value - found.nothing.value
+    )
+    assert found.gap == pytest.approx(worth(2, 1))
+    assert found.is_exact
+    mends, _, breaks, harmless = found.groups
+    assert harmless.share.value == pytest.approx(0.0, abs=1e-12)
+    assert breaks.share.value < 0 < mends.share.value
+    assert breaks.without.no_longer_broken == (test_id(2),)
+    assert breaks.without.value == 1.0
+    assert mends.without.no_longer_fixed == (test_id(0),)
+    assert mends.alone == pytest.approx(worth(1, 0))
+    assert mends.parts == pytest.approx({"tests": mends.share.value})
+    assert (found.smallest.groups, found.smallest.proof) == ((0, 1), "smallest")
+    (alone,) = scorer.score([(task, found.smallest.patch)], OUTCOME, full=True)
+    assert alone.value == 1.0
+    assert found.cost.subsets == 16
+    assert found.cost.executions + found.cost.from_store >= 16
+    again = attribute(scorer, task, patch, OUTCOME)
+    assert (again.cost.executions, again.cost.from_store) == (0, 16), "all of it lies in the store"
+    assert again.groups == found.groups
+
+
+@pytest.mark.slow
+def test_parts_of_the_reward_add_up_to_the_shares_and_these_to_the_reward(scorer, task):
+    patch = patch_of({0: "0", 1: "1"}, **{"new.py": "y = 2\n", "gone.py": None})
+    found = attribute(scorer, task, patch, default)
+    (whole,), (nothing,) = (scorer.score([(task, each)], default, full=True) for each in (patch, Patch("")))
+    assert (found.whole.value, found.nothing.value) == (whole.value, nothing.value)
+    assert math.fsum(group.share.value for group in found.groups) == pytest.approx(whole.value - nothing.value)
+    for group in found.groups:
+        assert math.fsum(group.parts.values()) == pytest.approx(group.share.value, abs=1e-9)
+    assert [group.name for group in found.groups] == [
+        "gone.py (deleted file)",
+        "m.py:2",
+        "m.py:16",
+        "new.py (new file)",
+    ]
+    assert {"tests", "quality"} <= set(found.groups[1].parts)
+
+
+def test_a_patch_of_one_hunk_and_an_empty_one(scorer, task):
+    one = attribute(scorer, task, patch_of({0: "0"}), OUTCOME)
+    (group,) = one.groups
+    assert group.share.value == one.gap == pytest.approx(worth(1, 0))
+    assert one.cost.subsets == 2
+    assert one.smallest is None
+    empty = attribute(scorer, task, Patch(""), OUTCOME)
+    assert (empty.groups, empty.gap, empty.smallest) == ((), 0.0, None)
+
+
+def test_hunks_in_protected_files_are_told_with_what_they_do_to_the_reward(scorer, task):
+    patch = patch_of({0: "0", 1: "1"}, **{"tests/test_m.py": "def test_f0():\n    pass\n"})
+    found = attribute(scorer, task, patch, OUTCOME)
+    assert found.groups[2].hunks[0].path == "tests/test_m.py"
+    assert found.groups[2].share.value == 0.0
+
+
+def test_a_group_of_hunks_that_only_compile_together(scorer, task):
+    text = module(BROKEN)
+    hidden = text.replace("NOTE_4_0 = 0", "LATER = '''").replace("NOTE_6_7 = 7", "NOTE_6_7 = 7\n'''")
+    after = hidden.replace("return None", "return 0", 1)
+    found = attribute(scorer, task, Patch.between({"m.py": text}, {"m.py": after}), OUTCOME)
+    assert [len(group.hunks) for group in found.groups] == [1, 2]
+    assert "does not parse" in found.groups[1].why
+    assert found.groups[1].without.newly_broken == ()
+    assert found.groups[1].without.no_longer_broken == tuple(map(test_id, (5, 6)))
+
+
+@pytest.mark.slow
+def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, task, monkeypatch):
+    monkeypatch.setattr(attributing, "LEAST_PAIRS", 2)  # every subset more is an execution
+    patch = patch_of({0: "0", 1: "1", 2: "-2"} | {number: f"{number} + 0" for number in range(3, 7)})
+    found = attribute(scorer, task, patch, OUTCOME, budget=40)
+    assert (len(found.groups), found.is_exact, found.orders) == (7, False, 4)
+    assert found.cost.subsets <= 40
+    assert math.fsum(group.share.value for group in found.groups) == pytest.approx(found.gap, abs=1e-9)
+    assert all(group.share.value == 0.0 for group in found.groups[3:])
+    assert found.groups[2].without.no_longer_broken == (test_id(2),)
+    assert (found.smallest.groups, found.smallest.proof) == ((0, 1), "one-minimal")
+    fewer = attribute(scorer, task, patch, OUTCOME, budget=15)
+    assert [len(group.hunks) for group in fewer.groups] == [2, 2, 3]
+    assert fewer.is_exact
+    assert "7 groups of hunks are taken together as 3" in fewer.notes[0]
+    assert "one of 40 would" in fewer.notes[0]
+
+
+def test_the_budget_is_enough_for_what_is_asked() -> None:
+    assert [needed(n) for n in (0, 1, 2, 6, 7, 8, 9)] == [1, 2, 4, 64, 112, 130, 148]
+
+
+class Failing(Process):
+    """Does not start the first times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def start(self, program):
+        if self.left:
+            self.left -= 1
+            raise SandboxError("no space left on device")
+        return super().start(program)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the plain process")
+def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.scorer.BACK_OFF", (0.01, 0.01))
+    patch = patch_of({0: "0", 1: "1"})
+    with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
+        scorer.score([(task, Patch(""))], OUTCOME, full=True)
+    with Scorer(workers=1, sandbox=Failing(3), cache=tmp_path) as scorer:
+        found = attribute(scorer, task, patch, OUTCOME)
+        assert found.unscored == (((0,), "TestRun: SandboxError: no space left on device"),)
+        assert (found.whole.value, found.nothing.value) == (1.0, 0.0)
+        for group in found.groups:
+            assert group.share.value is None
+            assert group.parts == {}
+            assert group.share.low < 0.5 < group.share.high
+            assert group.share.high - group.share.low == pytest.approx(0.5)
+        assert found.groups[0].alone is None
+        assert found.groups[1].without.value is None
+        assert found.groups[1].without.change is None
+        assert found.smallest.groups == (0, 1)
+        assert found.smallest.proof == ""
+        assert "could not be" in found.smallest.why
+        mended = attribute(scorer, task, patch, OUTCOME)
+        assert [group.share.value for group in mended.groups] == pytest.approx([0.5, 0.5])
+        assert mended.cost.from_store == 3, "only what was lost ran again"
+
+
+def test_a_reward_that_says_nothing_of_no_patch_at_all(scorer, task):
+    found = attribute(scorer, task, patch_of({0: "0", 1: "1"}), style)
+    assert found.nothing.value is None
+    assert found.gap is None
+    assert found.unscored[0][1].startswith("not applicable")
+    assert all(group.share.value is None and group.share.low <= 0 <= group.share.high for group in found.groups)
+    assert [group.without.change for group in found.groups] == pytest.approx([0.0, 0.0])
+
+
+def test_wrong_arguments(scorer, task):
+    patch = patch_of({0: "0"})
+    with pytest.raises(UserError, match="8 or more"):
+        attribute(scorer, task, patch, OUTCOME, budget=7)
+    with pytest.raises(UserError, match="no reward"):
+        attribute(scorer, task, patch, 3)
+    with pytest.raises(UserError, match="no Patch"):
+        attribute(scorer, task, "text", OUTCOME)
+    with pytest.raises(PatchError, match="does not apply"):
+        attribute(scorer, task, Patch.between({"m.py": "a\n"}, {"m.py": "b\n"}), OUTCOME)
+
+
+def test_a_reward_of_ones_own_and_a_task_without_tests(scorer, write_files):
+    @reward
+    def short(diff: Diff) -> Score:
+        return Score(1 / (1 + diff.changed_lines))
+
+    bare = Task("bare", "bare", write_files({"a.txt": "1\n", "b.txt": "1\n"}), "", (), ())
+    patch = Patch.between({"a.txt": "1\n", "b.txt": "1\n"}, {"a.txt": "2\n", "b.txt": "1\n2\n"})
+    found = attribute(scorer, bare, patch, short)
+    assert found.cost.executions == 0
+    assert found.smallest is None
+    assert found.gap == pytest.approx(1 / 4 - 1)
+    assert found.groups[0].share.value < found.groups[1].share.value < 0
+    assert attribute(scorer, bare, patch, small_diff).nothing.value is None

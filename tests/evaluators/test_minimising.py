@@ -1,0 +1,47 @@
+"""Smaller parts that still pass: what is proven of them, and what an answer that is not known does to the proof."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.evaluators.minimising import Part, ddmin
+
+
+@given(st.data())
+def test_what_is_needed_is_found(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 20))
+    needed = frozenset(data.draw(st.sets(st.integers(0, n - 1))))
+    found = ddmin(range(n), lambda part: needed <= part)
+    assert found.kept == needed
+    assert found.is_one_minimal
+    assert not found.unknown
+
+
+@given(st.data())
+def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 7))
+    verdicts: dict[Part, bool | None] = {}
+
+    def passes(part: Part) -> bool | None:
+        if part not in verdicts:
+            verdicts[part] = len(part) == n or data.draw(st.sampled_from([True, False, False, None]))
+        return verdicts[part]
+
+    found = ddmin(range(n), passes)
+    assert passes(found.kept)
+    rests = {piece: passes(found.kept - {piece}) for piece in found.kept}
+    assert not any(rests.values())
+    assert found.unknown == {piece for piece, answer in rests.items() if answer is None}
+    assert found.is_one_minimal == (not found.unknown)
+
+
+def test_it_asks_far_less_than_all_subsets() -> None:
+    asked: set[Part] = set()
+
+    def passes(part: Part) -> bool:
+        asked.add(part)
+        return {3, 100} <= part
+
+    assert ddmin(range(128), passes).kept == {3, 100}
+    assert len(asked) < 100

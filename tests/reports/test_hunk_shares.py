@@ -1,0 +1,140 @@
+"""What is said of hunks and their shares: every number, what happens without each, and nothing taken for markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from dataclasses import replace
+
+from rich.console import Console
+
+from regrade.datasets.hunks import split_patch
+from regrade.datasets.patches import Patch
+from regrade.evaluators.attribution import Attribution, Cost, GroupShare, Smallest, Subset, Without
+from regrade.evaluators.shapley import Share
+from regrade.reports.explain import explanation_html
+from regrade.reports.hunks import CAVEAT, attribution_view, print_attribution
+from regrade.rewards.breakdown import Breakdown, Part
+
+BEFORE = "".join(f"v{number} = {number}\n" for number in range(30))
+PATCH = Patch.between(
+    {"m.py": BEFORE, "<b>.py": "x = '[red]'\n"}, {"m.py": BEFORE.replace("= 5\n", "= 6\n").replace("= 25\n", "= 26\n")}
+)
+HUNKS = split_patch(PATCH).hunks
+
+
+def subset(value: float | None, cause: str = "", passes: bool | None = True) -> Subset:
+    status = "scored" if value is not None else "unscored"
+    return Subset(Breakdown(value, status, cause or None, parts=(Part("tests", value, 1.0, value or 0.0, ""),)), passes)
+
+
+def group(number: int, share: Share, without: Without, why: str = "", alone: float | None = 0.0) -> GroupShare:
+    return GroupShare(
+        (HUNKS[number],),
+        why,
+        share,
+        {"tests": 0.6, "quality": share.value - 0.6} if share.value else {},
+        alone,
+        without,
+    )
+
+
+EXACT = Attribution(
+    "default",
+    subset(0.9),
+    subset(0.0, passes=False),
+    (
+        group(1, Share(0.8, 0.8, 0.8), Without(0.0, "", 0.9, ("t::fails[red]",), (), (), ())),
+        group(2, Share(0.1, 0.1, 0.1), Without(0.5, "builds: m.py: no", 0.4, (), ("t::a", "t::b"), (), ())),
+        group(0, Share(0.0, 0.0, 0.0), Without(0.9, "", 0.0, (), (), (), ()), "apart they leave <nothing>"),
+    ),
+    True,
+    0,
+    Smallest((0, 1), PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
+    (),
+    Cost(8, 3, 6, 12.0),
+)
+
+
+def shown(found: Attribution, width: int = 200) -> str:
+    out = io.StringIO()
+    print_attribution(found, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
+    text = shown(EXACT)
+    assert (
+        "exact Shapley values of 3 groups of hunks; they add up to 0.900 (the patch) less 0.000 (no patch) = +0.900"
+        in text
+    )
+    assert re.search(r"1 +m\.py:6 +\+0\.800 +0\.000 +0\.000 +without it, 1 test is not fixed: t::fails\[red\]", text)
+    assert re.search(
+        r"2 +m\.py:26 +\+0\.100 +0\.000 +0\.500 +without it, 2 tests break: t::a, t::b \(builds: m\.py: no\)", text
+    )
+    assert re.search(r"3 +<b>\.py \(deleted file\) +0\.000 +0\.000 +0\.900 +without it, nothing changes", text)
+    assert "tests +0.600, quality +0.200" in text
+    assert "Group 3: apart they leave <nothing>." in text
+    assert "Smallest part that passes: groups 1 and 2 of 3 (proven smallest: all 4 smaller subsets" in text
+    assert "Cost: 8 subsets, 3 of them from the store; 6 executions for the others; 12 s." in text
+    assert text.endswith(f"{CAVEAT}\n")
+
+
+def test_the_piece_of_html_shows_each_hunk_with_its_lines_and_escapes_all() -> None:
+    page = explanation_html(EXACT.whole.breakdown, "fix.diff", EXACT)
+    for lines in ("-v5 = 5", "+v5 = 6", "-v25 = 25", "+v25 = 26"):
+        assert page.count(lines) == 1
+    assert page.count('<div class="hunk">') == 3
+    assert "<b>.py" not in page
+    assert "&lt;b&gt;.py (deleted file)" in page
+    assert '<b class="good">+0.800</b>' in page
+    assert CAVEAT.replace("'", "&#39;") in page
+    assert "http" not in page
+    assert '<div class="hunk">' not in explanation_html(EXACT.whole.breakdown, "fix.diff")
+
+
+def test_unknown_shares_are_bounded_or_said_to_be_unknown_and_never_zero() -> None:
+    bounded, unbounded = (Share(None, low, high, math.nan) for low, high in ((-0.25, 0.5), (-math.inf, math.inf)))
+    lost = Without(None, "TestRun: the disk is full", None, (), (), (), ())
+    groups = (group(1, bounded, lost, alone=None), group(2, unbounded, lost, alone=None))
+    found = replace(EXACT, groups=groups, unscored=(((1,), "TestRun: the disk is full"),), smallest=None)
+    text = shown(found)
+    assert "not known: −0.250 to +0.500" in text
+    assert re.search(r"m\.py:26 +not known +– +– +without it: unscored \(TestRun: the disk is full\)", text)
+    assert "1 of 8 subsets are unscored (TestRun: the disk is full). That is not 0" in text
+    assert "The same command runs again only what could not be run" in text
+    assert "No part of the patch that was run passes" in text
+    record = json.dumps(found.to_json(), allow_nan=False)
+    assert json.loads(record)["groups"][1]["low"] is None
+    inapplicable = replace(
+        found, nothing=subset(None, "not applicable: none"), unscored=(((), "not applicable: none"),)
+    )
+    text = shown(inapplicable)
+    assert "not known: the reward of no patch at all is unscored (not applicable: none)" in text
+    assert "The same command" not in text
+
+
+def test_estimates_come_with_their_error_and_other_ends() -> None:
+    sampled = replace(
+        EXACT,
+        is_exact=False,
+        orders=8,
+        groups=(group(1, Share(-0.2, -0.2, -0.2, 0.05), Without(0.9, "", 0.2, (), (), ("t::x",), ("t::y",))),),
+        smallest=Smallest((0,), PATCH, "one-minimal", "none passes"),
+        notes=("many are together",),
+    )
+    text = shown(sampled)
+    assert "Shapley values of 1 group of hunks ± standard error, from 8 sampled orders" in text
+    assert "−0.200 ± 0.050" in text
+    assert "without it, 1 test is not broken: t::y; 1 test is fixed: t::x" in text
+    assert (
+        "Smallest part that passes: the whole patch (proven minimal, though perhaps not smallest: none passes)" in text
+    )
+    assert "many are together" in text
+    assert attribution_view(sampled).groups[0].tone == "bad"
+    nothing = replace(EXACT, groups=(), smallest=None, whole=subset(0.0, passes=False))
+    assert "no hunks" in shown(nothing)
+    asked_nothing = replace(EXACT, smallest=Smallest((), Patch(""), "smallest", "nothing is smaller"))
+    assert "Smallest part that passes: nothing." in shown(asked_nothing)
