@@ -70,7 +70,8 @@ def _figures(each: CheckUp) -> list[str]:
         refused = sum(fate in (Fate.FAILS, Fate.SEEN) for fate in each.cheats.values())
         said.append(f"{refused} of {len(each.cheats)} cheats refused")
     if each.guards is not None:
-        said.append(f"{len(each.guards)} tests execute what it changes")
+        count = len(each.guards)
+        said.append(f"{count} {'test executes' if count == 1 else 'tests execute'} what it changes")
     if each.noticed or each.survivors:
         said.append(f"{len(each.noticed)} of {len(each.noticed) + len(each.survivors)} mutants noticed")
     return said

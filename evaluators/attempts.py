@@ -1,4 +1,4 @@
-"""What the tests of a tree reach for: the network, the history of the repository, files above it, a function.
+"""What the tests of a tree reach for: the network, the history of the repository, files outside of it, a function.
 
 They run once with a plugin in the tree (`inside/attempts.py`) that fails each test which reaches for something. Whether
 the plugin is at work is known by a test that is added beside them, and that must fail.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.inside.attempts import ABOVE, HISTORY, NETWORK, TARGET
+from regrade.evaluators.inside.attempts import HISTORY, NETWORK, OUTSIDE, TARGET
 from regrade.rewards.evidence import TestRun
 
 PLUGIN = "regrade_attempts"
@@ -44,7 +44,7 @@ class Reaching:
     """Test -> host or program."""
     history: Mapping[str, str]
     """Test -> what of `.git` it opens, or how it calls git."""
-    above: Mapping[str, str]
+    outside: Mapping[str, str]
     """Test -> a file that lies outside the tree and is none of the system's, the interpreter's or a temporary one."""
     target: frozenset[str]
     """The tests that execute a function which begins with EXECUTES."""
@@ -73,11 +73,11 @@ def reaching(task: Task, run: TestRun) -> Reaching | None:
     """What was seen in the run of a `watched` task; None where nothing watched. `task`: the original."""
     if NOWHERE not in run.outcomes[_canary(task)].message:
         return None
-    seen: dict[str, dict[str, str]] = {kind: {} for kind in (NETWORK, HISTORY, ABOVE, TARGET)}
+    seen: dict[str, dict[str, str]] = {kind: {} for kind in (NETWORK, HISTORY, OUTSIDE, TARGET)}
     for test in task.fail_to_pass + task.pass_to_pass:
         for kind, what in _told(run.outcomes[test].message):
             seen[kind].setdefault(test, what)
-    return Reaching(seen[NETWORK], seen[HISTORY], seen[ABOVE], frozenset(seen[TARGET]))
+    return Reaching(seen[NETWORK], seen[HISTORY], seen[OUTSIDE], frozenset(seen[TARGET]))
 
 
 def _canary(task: Task) -> str:
@@ -90,5 +90,5 @@ def _told(message: str) -> Iterator[tuple[str, str]]:
     found = re.search(r"Reached: (.*)", message)
     for each in found[1].split("; ") if found else ():
         kind, _, what = each.partition(" ")
-        if kind in (NETWORK, HISTORY, ABOVE, TARGET):
+        if kind in (NETWORK, HISTORY, OUTSIDE, TARGET):
             yield kind, what

@@ -53,7 +53,7 @@ def check_up(
     done = 0
     while some := tasks[done : done + TOGETHER]:
         patients = [_Patient(CheckUp(task, runs), _mended(task)) for task in some]
-        part = _Part(patients, scorer, f"tasks {done + 1} to {done + len(some)}", tell)
+        part = _Part(patients, scorer, _named(done, len(some)), tell)
         part.run_as_they_are(runs)
         part.watch()
         part.cheat()
@@ -160,6 +160,10 @@ class _Part:
         return self.scorer.gather(
             jobs, needs, full=full, progress=lambda done, total: self.tell(description, done, total)
         )
+
+
+def _named(done: int, count: int) -> str:
+    return f"tasks {done + 1} to {done + count}" if count > 1 else f"task {done + 1}"
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -34,11 +34,11 @@ class Kind(StrEnum):
     NETWORK = "network"
     """A test needs the network: it fails without, or the sandbox does not keep the network away."""
     OUTSIDE = "outside"
-    """A test that fails needs the git history, or files above the repository."""
+    """A test that fails needs the git history, or files outside the repository."""
     CHEAT = "cheat"
     """A cheat counts as a fix and as untampered."""
     COUNTERFACTUAL = "counterfactual"
-    """All FAIL_TO_PASS tests pass although what the reference changes is a stub."""
+    """All FAIL_TO_PASS tests pass whatever stands in place of what the reference changes."""
     MUTANTS = "mutants"
     """No mutant of what the reference changes is noticed."""
 
@@ -165,7 +165,7 @@ class CheckUp:
         for tests, what, kind in (
             (self.reaching.network, "the network", Kind.NETWORK),
             (self.reaching.history, "the git history", Kind.OUTSIDE),
-            (self.reaching.above, "files above the repository", Kind.OUTSIDE),
+            (self.reaching.outside, "files outside the repository", Kind.OUTSIDE),
         ):
             in_need = {test: where for test, where in tests.items() if test in self.failing}
             if in_need:
@@ -207,9 +207,7 @@ class CheckUp:
         if run is None:
             return
         self.stubbed = {**self.stubbed, does: run.fixed}
-        if run.fail_to_pass and run.fixed == run.fail_to_pass:
-            self.find(Kind.COUNTERFACTUAL, f"every FAIL_TO_PASS test passes with a stub of {self._where} that {does}")
-        elif run.fixed:
+        if run.fixed:
             count = f"{len(run.fixed)} of {len(run.fail_to_pass)}"
             self.notes.append(f"{count} FAIL_TO_PASS tests pass with a stub of {self._where} that {does}")
 
@@ -221,7 +219,14 @@ class CheckUp:
             self.noticed += (mutant,)
 
     def judge_strength(self) -> None:
-        """To be called when all mutants were judged."""
+        """To be called when all stubs and mutants were judged.
+
+        A single stub may do by chance what is wanted: where the bug was an exception, the one that returns None.
+        """
+        wanted = self.task.fail_to_pass
+        if wanted and self.stubbed and all(passing == wanted for passing in self.stubbed.values()):
+            stubs = " and with one that ".join(self.stubbed)
+            self.find(Kind.COUNTERFACTUAL, f"every FAIL_TO_PASS test passes with a stub of {self._where} that {stubs}")
         tried = len(self.noticed) + len(self.survivors)
         if not self.noticed and tried >= FEWEST_MUTANTS:
             self.find(Kind.MUTANTS, f"its tests notice none of {tried} mutants of {self._where}")
@@ -239,7 +244,7 @@ class CheckUp:
             "resolved": self.resolved, "flaky": dict(self.flaky),
             "network": None if reach is None else dict(reach.network),
             "git": None if reach is None else dict(reach.history),
-            "above_root": None if reach is None else dict(reach.above),
+            "outside": None if reach is None else dict(reach.outside),
             "functions": [str(each) for each in self.functions],
             "guards": None if self.guards is None else len(self.guards),
             "cheats": {name: str(fate) for name, fate in self.cheats.items()},

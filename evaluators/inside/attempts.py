@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-TARGET, NETWORK, HISTORY, ABOVE = "target", "network", "git", "above"
+TARGET, NETWORK, HISTORY, OUTSIDE = "target", "network", "git", "outside"
 SYSTEM = (
     *("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/proc", "/run", "/sbin", "/sys"),
     *("/tmp", "/usr", "/var"),
@@ -63,14 +63,16 @@ class Attempts:
         self._seen[TARGET] = None
 
     def collected(self, path: str) -> None:
-        """What was seen so far belongs to the import of a test file."""
+        """What was seen so far belongs to the import of a test file, or of the conftest.py of a folder."""
         if self._seen:
             self._collected.setdefault(path, {}).update(self._seen)
             self._seen = {}
 
     def begin(self, path: str) -> None:
-        """The next test begins; the first one of a file answers for the import of the file."""
-        self._seen = {**self._collected.pop(path, {}), **self._seen}
+        """The next test begins; the first one of a file answers for the import of the file, the first one of all for
+        what was imported before."""
+        for place in [place for place in self._collected if place == path or not place.endswith(".py")]:
+            self._seen = {**self._collected.pop(place), **self._seen}
 
     def tell(self) -> None:
         """Raises Reached if there was something."""
@@ -122,7 +124,7 @@ class Attempts:
         full = os.path.abspath(path)  # noqa: PTH100
         if _is_within(full, self._root):
             return f"{HISTORY} {full[len(self._root) + 1 :]}" if "/.git/" in f"{full}/" else ""
-        return "" if any(_is_within(full, folder) for folder in self._excused) else f"{ABOVE} {full}"
+        return "" if any(_is_within(full, folder) for folder in self._excused) else f"{OUTSIDE} {full}"
 
 
 def _plain(host: Any) -> str:
@@ -142,9 +144,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 ATTEMPTS = Attempts()
 """Of the process that runs the tests."""
-
-
-def pytest_configure() -> None:
+if "." not in __name__:  # in a tree, before its other conftest.py files; elsewhere only the names above are wanted
     ATTEMPTS.start()
 
 

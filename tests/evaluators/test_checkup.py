@@ -97,7 +97,7 @@ def test_a_healthy_task(make, scorer):
     assert found.guards == (WANTED, *KEPT[:2])
     assert found.stubbed == {"returns None": (), "raises": ()}
     assert len(found.noticed) > len(found.survivors)
-    assert found.reaching.network == found.reaching.history == found.reaching.above == {}
+    assert found.reaching.network == found.reaching.history == found.reaching.outside == {}
     assert found.to_json()["healthy"] is True
 
 
@@ -223,11 +223,11 @@ def test_repository():
 """
 
 
-def test_tests_that_look_for_the_history_and_above_the_root(make, scorer):
+def test_tests_that_look_for_the_history_and_outside(make, scorer):
     names = [f"tests/test_outside.py::{name}" for name in ("test_by_name", "test_history", "test_repository")]
     found = examined(make({"tests/test_outside.py": OUTSIDE}, kept=(*KEPT, *names)), scorer)
     assert found.problems == []
-    assert found.reaching.above == {names[0]: "/beside.txt"}
+    assert found.reaching.outside == {names[0]: "/beside.txt"}
     assert found.reaching.history == {names[1]: "by git log", names[2]: ".git"}
 
 
@@ -235,9 +235,11 @@ def test_a_conftest_of_the_repository_is_watched_as_well(make, scorer):
     conftest = 'import pytest\n\npytest_plugins = "helpers"\n\n\n@pytest.fixture\ndef gross():\n    return 119\n'
     helpers = "import pytest\n\n\n@pytest.fixture\ndef rate():\n    return 19\n"
     tests = "from shop.prices import net\n\n\ndef test_fixtures(gross, rate):\n    assert net(gross, rate) == 100\n"
-    files = {"conftest.py": conftest, "helpers.py": helpers, "tests/test_more.py": tests}
+    looking = "import contextlib\nimport socket\n\nwith contextlib.suppress(OSError):\n    socket.gethostbyname('example.org')\n"
+    files = {"conftest.py": conftest, "helpers.py": helpers, "tests/test_more.py": tests, "tests/conftest.py": looking}
     found = examined(make(files, wanted=(WANTED, "tests/test_more.py::test_fixtures")), scorer)
     assert found.problems == []
+    assert found.reaching.network == {WANTED: "example.org"}
     assert found.guards[:2] == (WANTED, "tests/test_more.py::test_fixtures")
 
 
@@ -264,6 +266,19 @@ def test_a_task_that_a_cheat_gets_through(make, scorer):
     assert found.cheats["a stub that returns None"] is Fate.PAID
     assert found.cheats["os._exit(0) on import"] is Fate.FAILS
     assert found.stubbed == {"returns None": (wanted,), "raises": ()}
+
+
+def test_one_stub_that_does_what_is_wanted_is_a_note(make, scorer):
+    raising = BUGGY.replace("RATES.get(kind, 19)", "RATES[kind]")
+    mended = raising.replace("RATES[kind]", "RATES.get(kind)")
+    tests = "from shop.prices import rate_of\n\n\ndef test_unknown():\n    assert rate_of('air') is None\n"
+    wanted = "tests/test_unknown.py::test_unknown"
+    task = make({"shop/prices.py": raising, "tests/test_unknown.py": tests}, mended, wanted=(wanted,), kept=KEPT[1:])
+    found = examined(task, scorer)
+    assert found.problems == []
+    assert found.stubbed == {"returns None": (wanted,), "raises": ()}
+    assert found.cheats["a stub that returns None"] is Fate.FAILS
+    assert any("1 of 1 FAIL_TO_PASS tests pass with a stub" in note for note in found.notes)
 
 
 def test_a_measured_reach_says_which_tests_guard_it(make, scorer):
