@@ -14,7 +14,7 @@ def lines(outcome):
 
 
 def test_healthy_tasks_of_a_file(regrade, tasks):
-    outcome = regrade("doctor", tasks, "--runs", 2, "--mutants", 2)
+    outcome = regrade("doctor", tasks, "--runs", 2, "--mutants", 1)
     assert outcome.code == 0
     *each, summary = outcome.out.splitlines()
     assert [line.partition(":")[0] for line in each] == [f"good {name}" for name in ("add", "double", "half", "negate")]
@@ -41,7 +41,18 @@ def test_a_bad_task_exits_1_and_says_why(regrade, tasks):
 
 
 def test_a_repository_with_and_without_its_reference(regrade, repo, fix):
-    asked = ("doctor", "--repo", repo, "--fail-to-pass", "tests/test_calc.py::test_add", "--json", "--mutants", 2)
+    asked = (
+        "doctor",
+        "--repo",
+        repo,
+        "--fail-to-pass",
+        "tests/test_calc.py::test_add",
+        "--json",
+        "--runs",
+        1,
+        "--mutants",
+        2,
+    )
     (mended,) = lines(regrade(*asked, "--reference", fix))
     assert (mended["healthy"], mended["resolved"]) == (True, True)
     assert mended["guards"] == 1

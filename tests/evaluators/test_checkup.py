@@ -78,7 +78,7 @@ def make(write_files):
 
 
 def examined(task, scorer, **options):
-    (found,) = check_up([task], scorer, **{"runs": 2, **options})
+    (found,) = check_up([task], scorer, **{"runs": 1, "mutants": 3, **options})
     return found
 
 
@@ -87,7 +87,7 @@ def kinds(found):
 
 
 def test_a_healthy_task(make, scorer):
-    found = examined(make(), scorer)
+    found = examined(make(), scorer, runs=2, mutants=6)
     assert found.problems == []
     assert found.is_healthy
     assert (found.nothing, found.resolved) == (0.0, True)
@@ -104,10 +104,10 @@ def test_a_healthy_task(make, scorer):
 def test_a_check_up_that_is_done_runs_nothing(make, tmp_path):
     task = make()
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        first = examined(task, scorer, mutants=1)
+        first = examined(task, scorer, runs=2, mutants=1)
         assert scorer.stats.executions > 10
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        assert examined(task, scorer, mutants=1).to_json() == first.to_json()
+        assert examined(task, scorer, runs=2, mutants=1).to_json() == first.to_json()
         assert scorer.stats.executions == 0
 
 
@@ -192,7 +192,7 @@ def test_a_sandbox_that_keeps_no_network_away(make, tmp_path):
         pytest.warns(UserWarning, match="no security boundary"),
         Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer,
     ):
-        found = examined(task, scorer)
+        found = examined(task, scorer, mutants=0)
     assert kinds(found) == [Kind.NETWORK]
     assert "does not keep away" in found.problems[0].why
 
