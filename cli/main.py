@@ -16,7 +16,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from regrade.cli import cache, compare, demo, doctor, evaluate, explain, report, rescore, rewards, score, tasks, train
+from regrade.cli import (
+    cache,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    plan,
+    report,
+    rescore,
+    rewards,
+    score,
+    tasks,
+    train,
+)
 from regrade.cli.console import one_line
 from regrade.cli.memory import with_large_pages
 
@@ -30,6 +44,12 @@ ENVIRONMENT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.E
 
 class Verbs(TyperGroup):
     """Turns a user's mistake into one line, and an interruption into an exit code, after all clean-up has run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two_words = " ".join(args[:2])
+        if two_words in self.commands:  # `evaluate plan`, beside `evaluate POLICY`
+            return two_words, self.commands[two_words], args[2:]
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -67,6 +87,7 @@ app.command("score")(score.score)
 app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate plan")(plan.plan)
 app.command("compare")(compare.compare)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)

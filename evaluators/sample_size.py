@@ -1,0 +1,166 @@
+"""How many tasks, and attempts at each, it takes to see a difference: from a stored run, or from what one assumes.
+
+The plan is McNemar's, for paired single attempts: with the discordance D (the share of tasks that exactly one of the
+two policies solves) and the true difference d, a two-sided test of level alpha finds it with the wanted power on
+
+    n = (z_{1 - alpha/2} sqrt(D) + z_{power} sqrt(D - d^2))^2 / d^2
+
+tasks (Connor 1987, Biometrics 43; Miettinen 1968). Two things bend it. Several attempts at each task average out what
+is mere chance within a task: with k of them, D falls by (1 - 1/k) of the discordance that the policies have with
+themselves. And tasks of one repository resemble each other: n grows by the design effect, the ratio of the
+cluster-robust variance to the plain one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.optimize import brentq
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.differences import outcomes
+from regrade.evaluators.metrics import Metric
+from regrade.evaluators.uncertainty import Clusters, cluster_labels, cluster_level
+
+POWER, ALPHA = 0.8, 0.05
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How two policies' outcomes at the same tasks differ, for one binary metric."""
+
+    discordance: float
+    """Share of the tasks where, of one attempt by each, exactly one has the outcome."""
+    by_chance: float | None = None
+    """That much of it would be there between a policy and itself: other seeds change it. None: not known, so that
+    several attempts at a task are not credited with anything."""
+    design_effect: float = 1.0
+    """Variance with tasks in clusters / variance of as many independent tasks."""
+
+    def __post_init__(self) -> None:
+        _check("the discordance", self.discordance, 0 < self.discordance <= 1, "a share above 0, at most 1")
+        _check("the design effect", self.design_effect, 0 < self.design_effect < math.inf, "above 0; 1: no clusters")
+        if self.by_chance is not None:
+            is_part = 0 <= self.by_chance <= self.discordance
+            _check("the discordance by chance", self.by_chance, is_part, "a part of the discordance")
+
+    def with_attempts(self, attempts: int) -> float:
+        """Mean square of a task's difference with so many attempts by each policy."""
+        return self.discordance - (self.by_chance or 0.0) * (1 - 1 / attempts)
+
+
+def tasks_needed(
+    spread: Spread, effect: float, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
+) -> int:
+    """Tasks on which a true difference of `effect` is found with probability `power` by a two-sided test.
+
+    Raises:
+        UserError: no such difference can be: it is larger than the discordance, or a share is none.
+    """
+    _check_test(power, alpha)
+    effect = abs(effect)
+    _check("the effect", effect, 0 < effect < 1, "a share above 0 and below 1 (0.05 is 5 points)")
+    if effect > spread.discordance:
+        raise UserError(
+            f"a difference of {effect:g} needs a discordance of at least {effect:g}, found {spread.discordance:g}: the "
+            "share of tasks that exactly one of two policies solves is never smaller than their difference"
+        )
+    return math.ceil(_tasks(spread, effect, attempts, power, alpha) - 1e-9)
+
+
+def _tasks(spread: Spread, effect: float, attempts: int, power: float, alpha: float) -> float:
+    square = max(spread.with_attempts(attempts), effect**2)
+    reach = _z(1 - alpha / 2) * math.sqrt(square) + _z(power) * math.sqrt(square - effect**2)
+    return float(spread.design_effect * (reach / effect) ** 2)
+
+
+def tasks_to_hold(
+    spread: Spread, margin: float, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
+) -> int:
+    """Tasks on which a policy that is just as good is shown, with probability `power`, not to be worse by `margin`.
+
+    Non-inferiority, one-sided at alpha / 2, as the verdict of a comparison asks for it.
+
+    Raises:
+        UserError: a share is none.
+    """
+    _check_test(power, alpha)
+    _check("the margin", margin, 0 < margin < 1, "a share above 0 and below 1 (0.02 is 2 points)")
+    z = _z(1 - alpha / 2) + _z(power)
+    return math.ceil(spread.design_effect * spread.with_attempts(attempts) * (z / margin) ** 2 - 1e-9)
+
+
+def effect_seen(
+    spread: Spread, tasks: int, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
+) -> float | None:
+    """The smallest true difference that is found with probability `power` on so many tasks; None if none can be.
+
+    Raises:
+        UserError: a share is none, or there are no tasks.
+    """
+    _check_test(power, alpha)
+    _check("the number of tasks", tasks, tasks >= 1, "at least 1")
+    largest = spread.discordance
+
+    def surplus(effect: float) -> float:
+        return _tasks(spread, effect, attempts, power, alpha) - tasks
+
+    if surplus(largest) > 0:
+        return None
+    return float(brentq(surplus, 1e-6, largest)) if surplus(1e-6) > 0 else 1e-6
+
+
+def spread_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) -> Spread | None:
+    """The spread of two recorded evaluations of the same tasks; None where they never differ.
+
+    Args:
+        baseline, candidate: rows of one policy at one temperature each (see `regrade.evaluators.table`).
+
+    Raises:
+        UserError: they share no task with a known outcome.
+    """
+    both = outcomes(baseline, candidate, metric)
+    if both.empty:
+        raise UserError("the two evaluations share no task with a known outcome: give two of the same tasks")
+    first, second = both["baseline"], both["candidate"]
+    discordance = float((first + second - 2 * first * second).mean())
+    if discordance <= 0:
+        return None
+    within = [_variance_within(rows, metric) for rows in (baseline, candidate)]
+    by_chance = None if None in within else min(discordance, sum(value for value in within if value is not None))
+    sample = Clusters.of(second - first, cluster_labels(both, cluster_level(both)))
+    plain = float(np.var(sample.values, ddof=1)) / len(both) if len(both) > 1 else 0.0
+    effect = sample.standard_error**2 / plain if plain and sample.count > 1 else 1.0
+    return Spread(discordance, by_chance, max(1.0, effect))
+
+
+def spread_of_itself(rows: pd.DataFrame, metric: Metric) -> Spread | None:
+    """A/A: the spread of a policy from itself, the least that there is from another one. None with one attempt a task,
+    or where attempts never differ."""
+    within = _variance_within(rows, metric)
+    return Spread(2 * within, 2 * within) if within else None
+
+
+def _variance_within(rows: pd.DataFrame, metric: Metric) -> float | None:
+    """Mean over tasks of the variance among the attempts at one; None where no task has two."""
+    values = metric.of_rows(rows)
+    variances = values[values.notna()].groupby(rows["task"][values.notna()]).var(ddof=1).dropna()
+    return None if variances.empty else float(variances.mean())
+
+
+def _z(probability: float) -> float:
+    return float(stats.norm.ppf(probability))
+
+
+def _check_test(power: float, alpha: float) -> None:
+    _check("the power", power, 0.5 <= power < 1, "between 0.5 and 1")
+    _check("alpha", alpha, 0 < alpha < 0.5, "between 0 and 0.5")
+
+
+def _check(what: str, value: float, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{what} must be {expected}; found {value!r}")

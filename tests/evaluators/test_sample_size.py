@@ -1,0 +1,122 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.metrics import FIX_AND_CLEAN
+from regrade.evaluators.sample_size import (
+    Spread,
+    effect_seen,
+    spread_of,
+    spread_of_itself,
+    tasks_needed,
+    tasks_to_hold,
+)
+from regrade.evaluators.uncertainty import Clusters, mcnemar_p
+
+
+@pytest.mark.parametrize(("discordance", "effect", "tasks"), [(0.10, 0.05, 312), (0.20, 0.10, 155)])
+def test_the_reference_figures_of_mcnemar_at_80_per_cent_power(discordance, effect, tasks):
+    assert tasks_needed(Spread(discordance), effect) == tasks
+    assert effect_seen(Spread(discordance), tasks) == pytest.approx(effect, rel=0.002)
+
+
+def test_the_planned_tasks_have_the_power_that_was_asked_for():
+    """By simulation, with the test that an analysis would make. (The exact one is a little less powerful.)"""
+    rng = np.random.default_rng(4)
+    effect, discordance = 0.10, 0.20
+    n = tasks_needed(Spread(discordance), effect)
+    shares = [(discordance - effect) / 2, (discordance + effect) / 2, 1 - discordance]
+    lost, won, _ = rng.multinomial(n, shares, size=2000).T
+    found = np.mean([mcnemar_p(int(a), int(b)) <= 0.05 for a, b in zip(lost, won, strict=True)])
+    assert 0.72 <= found <= 0.84
+    z = (won - lost) / np.sqrt(np.maximum(won + lost, 1))
+    assert np.mean(np.abs(z) >= 1.96) == pytest.approx(0.80, abs=0.03)
+
+
+def test_margins_are_planned_one_sided_for_a_policy_that_is_as_good():
+    """By simulation: 80 of 100 intervals lie above the margin."""
+    rng = np.random.default_rng(5)
+    n = tasks_to_hold(Spread(0.2), 0.08)
+    found = []
+    for _ in range(2000):
+        lost, won, _ = rng.multinomial(n, [0.1, 0.1, 0.8])
+        error = np.sqrt((won + lost) / n - ((won - lost) / n) ** 2) / np.sqrt(n)
+        found.append((won - lost) / n - 1.96 * error > -0.08)
+    assert np.mean(found) == pytest.approx(0.80, abs=0.03)
+
+
+def test_attempts_average_out_chance_and_clusters_cost_tasks():
+    spread = Spread(0.20, by_chance=0.12)
+    by_attempts = [tasks_needed(spread, 0.05, attempts=k) for k in (1, 2, 4, 100)]
+    assert by_attempts == sorted(by_attempts, reverse=True)
+    assert by_attempts[0] == tasks_needed(Spread(0.20), 0.05)
+    assert by_attempts[3] == pytest.approx(tasks_needed(Spread(0.08), 0.05), rel=0.03)
+    assert tasks_needed(Spread(0.2), 0.05, attempts=4) == by_attempts[0], "what is not known is not credited"
+    assert tasks_needed(Spread(0.2, design_effect=2.0), 0.05) == pytest.approx(2 * by_attempts[0], abs=1)
+
+
+@given(st.floats(0.02, 0.9), st.floats(0.05, 0.9), st.integers(1, 8))
+def test_what_is_seen_with_the_planned_tasks_is_what_was_planned_for(discordance, share, attempts):
+    spread = Spread(discordance, by_chance=discordance / 2)
+    effect = share * discordance
+    n = tasks_needed(spread, effect, attempts=attempts)
+    seen = effect_seen(spread, n, attempts=attempts)
+    assert seen is not None
+    assert seen <= effect * 1.001
+    assert tasks_needed(spread, max(seen, 1e-5), attempts=attempts) >= n - 1
+
+
+def rows(policy: str, outcomes: np.ndarray) -> pd.DataFrame:
+    """Outcomes of shape (tasks, attempts); two tasks a function."""
+    tasks, attempts = outcomes.shape
+    each = np.repeat(np.arange(tasks), attempts)
+    return pd.DataFrame({
+        "policy": policy, "task": [f"t{n}" for n in each], "repository": "r", "function": [f"f{n // 2}" for n in each],
+        "clean_fix": outcomes.ravel().astype(float),
+    })  # fmt: skip
+
+
+def test_a_stored_run_gives_its_discordance_its_chance_and_its_design_effect():
+    rng = np.random.default_rng(7)
+    solved = np.repeat(rng.random((1500, 2)), 2, axis=0)  # two tasks of a function are equally hard for each policy
+    first, second = (rng.random((3000, 4)) < solved[:, [place]] for place in (0, 1))
+    found = spread_of(rows("a", first), rows("b", second), FIX_AND_CLEAN)
+    assert found.discordance == pytest.approx(np.mean(first[:, :1] != second[:, :1]), abs=0.03)
+    within = [2 * np.mean(solved[:, place] * (1 - solved[:, place])) / 2 for place in (0, 1)]
+    assert found.by_chance == pytest.approx(sum(within), abs=0.02)
+    difference = Clusters.of((second.mean(1) - first.mean(1)), np.repeat(np.arange(1500), 2))
+    assert found.design_effect == pytest.approx(difference.standard_error**2 * 3000 / difference.values.var(ddof=1))
+    assert 1.3 < found.design_effect < 2
+    itself = spread_of_itself(rows("a", first), FIX_AND_CLEAN)
+    assert itself.discordance == pytest.approx(np.mean(first[:, 0] != first[:, 1]), abs=0.03)
+
+
+def test_single_attempts_say_nothing_of_chance():
+    ones, zeros = np.ones((10, 1)), np.zeros((10, 1))
+    assert spread_of(rows("a", ones), rows("b", zeros), FIX_AND_CLEAN).by_chance is None
+    assert spread_of(rows("a", ones), rows("b", ones), FIX_AND_CLEAN) is None
+    assert spread_of_itself(rows("a", ones), FIX_AND_CLEAN) is None
+    other = rows("b", ones).assign(task="elsewhere")
+    with pytest.raises(UserError, match="share no task"):
+        spread_of(rows("a", ones), other, FIX_AND_CLEAN)
+
+
+@pytest.mark.parametrize(
+    ("spread", "effect", "words"),
+    [
+        ({"discordance": 0.1}, 0.2, "discordance of at least 0.2"),
+        ({"discordance": 0.1}, 0.0, "effect"),
+        ({"discordance": 1.5}, 0.1, "discordance must be"),
+        ({"discordance": 0.1, "by_chance": 0.2}, 0.05, "by chance"),
+        ({"discordance": 0.1, "design_effect": 0.0}, 0.05, "design effect"),
+    ],
+)
+def test_what_cannot_be_planned(spread, effect, words):
+    with pytest.raises(UserError, match=words):
+        tasks_needed(Spread(**spread), effect)
+    with pytest.raises(UserError, match="power"):
+        tasks_needed(Spread(0.1), 0.05, power=1.0)
+    assert effect_seen(Spread(0.01), 20) is None
