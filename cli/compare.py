@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,9 +14,11 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from regrade.evaluators.comparison import Verdict
     from regrade.evaluators.runs import Run
 
-REGRESSED = 1
+FailOn = Literal["regressed", "not-improved", "never"]
+FAILED = 1
 NOT_COMPARABLE = 2
 """A gate must not open because nothing could be said."""
 
@@ -34,8 +37,19 @@ def compare(
         typer.Option(help="Compare at this temperature; default: each policy's own best, found on validation tasks."),
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="How much worse one measure may be before a gain in the other is no gain.")
-    ] = 0.02,
+        float | None,
+        typer.Option(
+            help="How much worse one measure may be before a gain in the other is no gain; default: as was declared "
+            "for the run by `evaluate plan --declare`, else 0.02."
+        ),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Exit with 1 on this verdict: a gate for CI. (Not comparable: 2, unless never.)")
+    ] = "regressed",
+    mixed_versions: Annotated[
+        bool, typer.Option("--mixed-versions", help="Compare runs of different versions, which is refused else.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, as for a job's summary.")] = False,
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Name the parts of the reward that moved and the tasks that changed sides.")
     ] = False,
@@ -47,15 +61,24 @@ def compare(
 
     One run of several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
     """
-    from regrade.evaluators import comparison
+    from regrade.evaluators import comparability, comparison
     from regrade.evaluators.task_changes import task_changes
 
+    sources = (baseline, candidate or baseline)
+    if json and markdown:
+        raise UserError("--json and --markdown are two forms of the same answer: choose one")
     first = select(baseline, "baseline", baseline_policy, temperature)
-    second = select(candidate or baseline, "candidate", candidate_policy, temperature)
-    found = comparison.compare(first, second, margin)
+    second = select(sources[1], "candidate", candidate_policy, temperature)
+    declared, notes = comparability.check(*sources, margin=margin, mixed_versions=mixed_versions)
+    found = comparison.compare(first, second, declared)
+    found = replace(found, warnings=(*found.warnings, *notes))
     changes = task_changes(first, second) if tasks else None
     if json:
         print_json(found.to_json() | ({"tasks": changes.to_json()} if changes else {}))
+    elif markdown:
+        from regrade.reports.markdown import comparison_markdown
+
+        typer.echo(comparison_markdown(found))
     else:
         from regrade.reports.task_changes import print_task_changes
         from regrade.reports.terminal import print_comparison
@@ -63,8 +86,16 @@ def compare(
         print_comparison(found, stdout())
         if changes:
             print_task_changes(changes, stdout())
-    if found.verdict in ("regressed", "not comparable"):
-        raise typer.Exit(REGRESSED if found.verdict == "regressed" else NOT_COMPARABLE)
+    raise typer.Exit(exit_code(found.verdict, fail_on))
+
+
+def exit_code(verdict: Verdict, fail_on: FailOn) -> int:
+    """What `compare` ends with: 0 where the gate is open."""
+    if fail_on == "never":
+        return 0
+    if verdict == "not comparable":
+        return NOT_COMPARABLE
+    return FAILED if verdict == "regressed" or (fail_on == "not-improved" and verdict != "improved") else 0
 
 
 def select(source: Path, role: str, policy: str | None, temperature: float | None) -> pd.DataFrame:

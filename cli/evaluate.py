@@ -73,6 +73,7 @@ def evaluate(
         proposer = load_policy(policy, chosen)
         called = name or proposer.name
         run = Run(out)
+        run.goes_on()
         run.add_policy(called, role, best_temperature=temperatures[0])
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         rows = run.evaluation(called)
@@ -115,18 +116,11 @@ def attempts_of(
 
 
 def _tell(policy: str, temperature: float, rows: pd.DataFrame, json: bool) -> None:
-    from regrade.evaluators import metrics
+    from regrade.evaluators.figures import figures
 
-    found = {metric.name: metrics.estimate(rows, metric) for metric in metrics.METRICS}
     if json:
-        figures = {name: estimate.to_json() for name, estimate in found.items()}
-        print_json({"policy": policy, "temperature": temperature, **figures})
+        print_json({"policy": policy, "temperature": temperature, **figures(rows)})
         return
-    console = stdout()
-    console.print(
-        f"{policy}, temperature {temperature:g}: {rows['task'].nunique()} tasks, {len(rows)} attempts", markup=False
-    )
-    for metric in (metrics.FIX_AND_CLEAN, metrics.FIX_RATE, metrics.BREAKAGE_INCIDENCE, metrics.NO_OP_RATE):
-        estimate = found[metric.name]
-        interval = f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-        console.print(f"  {metric.label:22} {100 * estimate.value:5.1f} %  {interval}", markup=False)
+    from regrade.reports.terminal import print_figures
+
+    print_figures(policy, temperature, rows, stdout())

@@ -128,7 +128,9 @@ def _measured(
         stderr().print("note: a single policy: its differences from itself are the least that there will be")
     spreads = {}
     for metric in VERDICT_METRICS:
-        spread = sample_size.spread_of_itself(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
+        spread = (
+            sample_size.spread_of_itself(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
+        )
         if spread is not None:
             spreads[metric.name] = spread if design_effect is None else replace(spread, design_effect=design_effect)
     if not spreads:

@@ -40,13 +40,18 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def repair(path: Path) -> None:
     """Cut off a last line without its newline: its writer was killed half-way, and its work counts as not done."""
-    if not path.exists() or not path.stat().st_size:
-        return
-    with path.open("rb+") as file:
+    if is_torn(path):
+        with path.open("rb+") as file:
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+
+def is_torn(path: Path) -> bool:
+    """Does the file end in a line that was never finished? `read` leaves it out."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            content = path.read_bytes()
-            file.truncate(content.rfind(b"\n") + 1)
+        return file.read(1) != b"\n"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,9 @@ Role = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
 """What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
 what is judged, what saw more than it was allowed to, and what follows a fixed rule (changes nothing; the reference)."""
 
+DECISIVE: Mapping[str, int] = {"regrade": 3, "python": 2, "pytest": 1}
+"""What decides what a test's outcome means -> how many parts of its version have to agree."""
+
 HEARTBEAT_SECONDS = 5.0
 """How much of a phase's wall time a `kill -9` may cost."""
 
@@ -169,6 +172,13 @@ class Run:
         """Enter a policy into the manifest, or change its entry."""
         self.update(policies={name: PolicyEntry(role, best_temperature, label)})
 
+    def goes_on(self) -> None:
+        """Tell the manifest where attempts are added by other versions than the run began with (see `DECISIVE`)."""
+        before, now = self.manifest.versions, installed_versions()
+        changed = {name: now[name] for name in DECISIVE if significant(before, name) != significant(now, name)}
+        if changed:
+            self.update(configuration={"continued_with": changed})
+
     def note(self, text: str) -> None:
         """Add a note for the reader of the report, once."""
         with self._lock:
@@ -272,6 +282,11 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def significant(versions: Mapping[str, str], name: str) -> list[str]:
+    """The parts of a package's version that have to agree."""
+    return str(versions.get(name, "unknown")).split(".")[: DECISIVE[name]]
 
 
 def _described(task: Task) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison
+from regrade.evaluators.figures import figures
 from regrade.evaluators.journal import write_atomically
 from regrade.reports.results import GREEDY, PolicyResult, Results, load_results
 
@@ -19,8 +21,9 @@ def summary(folder: Path) -> dict[str, Any]:
 
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
-    or null), `comparison` (pair such as `rl_vs_sft` -> `verdict`, `reason`, and each metric with difference, low,
-    high, p and verdict), `share_of_step` (execution, generation, training).
+    or null; `metrics`, all that `regrade.evaluators.figures` computes), `comparison` (pair such as `rl_vs_sft` ->
+    `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high, p, noise and
+    verdict), `share_of_step` (execution, generation, training).
 
     Raises:
         UserError: the folder is no run, or nothing was evaluated.
@@ -50,6 +53,7 @@ def _policy(policy: PolicyResult) -> dict[str, Any]:
         "temperature": policy.temperature,
         **_figures(policy, policy.temperature),
         "greedy": greedy,
+        "metrics": figures(policy.best),
     }
 
 
@@ -68,6 +72,10 @@ def _comparison(found: Comparison) -> dict[str, Any]:
         "margin": found.margin,
         "clusters": found.clusters,
         "mcnemar": found.mcnemar,
+        "pairs": {name: asdict(pairs) for name, pairs in found.pairs.items()},
+        "missing": found.n_missing,
+        "worst": found.worst,
+        "best": found.best,
         "warnings": list(found.warnings),
         **{name: difference.to_json() for name, difference in found.metrics.items()},
     }

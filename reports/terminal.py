@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from regrade.evaluators import metrics as m
+from regrade.evaluators import side_metrics as side
 from regrade.evaluators.comparison import Comparison, Difference
-from regrade.evaluators.metrics import FIX_AND_CLEAN, Estimate
+from regrade.evaluators.differences import VERDICT_METRICS
+from regrade.evaluators.metrics import FIX_AND_CLEAN, Estimate, estimate
 from regrade.reports.results import SHOWN, Results
 from regrade.reports.wording import MINUS, NO_BREAK, duration, interval, p_value, percent, signed, temperature
 
@@ -20,6 +26,20 @@ STYLES = {
     "no difference shown": "",
 }
 MARKS = {"better": "better", "worse": "worse", "no difference shown": ""}
+TOLD = (
+    *SHOWN,
+    m.BREAKAGE_OF_CHANGES,
+    m.FIXED_BUT_BROKE,
+    side.CROSS_MODULE,
+    side.TOUCHES_FILE,
+    side.TOUCHES_FUNCTION,
+    side.OFF_FUNCTION,
+    side.NEW_LINT,
+    side.BUILD_FAILED,
+    side.PROTECTED_EDITS,
+    side.TAMPERED,
+)
+COSTS: tuple[tuple[m.Cost, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
 WIDE = 96
 """Columns of the terminal from which on there is room for the adjusted p-values."""
 
@@ -44,6 +64,35 @@ def _stacked(estimate: Estimate) -> Text:
     """A rate above its interval, neither ever broken."""
     lines = f"{percent(estimate.value)}\n{interval(estimate)}"
     return Text(lines.replace(" ", NO_BREAK))
+
+
+def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) -> None:
+    """One policy's rates with intervals, and what stands beside them: severity, side effects, costs."""
+    tasks, attempts = rows["task"].nunique(), len(rows)
+    console.print(f"{policy}, {temperature(at)}: {tasks} tasks, {attempts} attempts", markup=False)
+    for metric in TOLD:
+        found = estimate(rows, metric)
+        if found.n:
+            console.print(f"  {metric.label:39} {_told(found)}", markup=False)
+    severity = m.severity(rows)
+    shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
+    label = "Guarded tests broken (mean, median, 90th)"
+    console.print(f"  {label:39} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
+    for cost, unit in COSTS:
+        spent = m.cost_per_clean_fix(rows, cost)
+        if 0 < spent < math.inf:
+            console.print(f"  {f'{cost.capitalize()} for each clean fix':39} {spent:,.0f} {unit}", markup=False)
+
+
+def _told(found: Estimate) -> str:
+    text = f"{percent(found.value):>7}  {interval(found)}"
+    if found.at_most is not None:
+        text += f"; none in {found.n}, so at most {percent(found.at_most)} by the rule of three"
+    if found.missing:
+        text += f"; {found.missing} missing"
+    if found.worst is not None and found.best is not None:
+        text += f", with them {percent(found.worst)} at worst and {percent(found.best)} at best"
+    return text
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -120,8 +169,16 @@ def _footnote(comparison: Comparison) -> Text:
         f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} found 4 times in 5: "
         f"{100 * detectable:.1f} points."
     )
-    if comparison.mcnemar is not None:
-        text += f" McNemar, exact: p = {p_value(comparison.mcnemar)}."
+    noise = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
+    known = [f"{100 * each.noise:.1f} in {each.label.lower()}" for each in noise if each.noise is not None]
+    if known:
+        text += f" A/A: with other seeds, {comparison.baseline} differs from itself by up to {', '.join(known)}."
+    for name, pairs in comparison.pairs.items():
+        low, high = signed(100 * pairs.low), signed(100 * pairs.high)
+        label = comparison.metrics[name].label
+        text += f" {label}: McNemar, exact, p = {p_value(pairs.p)}, Newcombe [{low}, {high}]."
+    if comparison.worst is not None:
+        text += f" With what is missing: {comparison.worst} at worst, {comparison.best} at best."
     return Text(text)
 
 
