@@ -37,7 +37,7 @@ class Check:
 
 Tasks = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TASKS]...", help="builtin, task files, folders of recipes, ids of ready-made tasks."),
+    typer.Argument(metavar="TASKS", help="builtin, task files, folders of recipes, ids of ready-made tasks."),
 ]
 Repo = Annotated[
     Path | None, typer.Option(help="A repository as it lies there; with --fail-to-pass, instead of TASKS.")
@@ -76,13 +76,15 @@ def doctor(
     cheat paid for, do tests reach for the network or the git history, do they notice when what the reference changes is
     stubbed or mutated? Exits 1 if a task is bad. What was found out is kept, so a check-up that was stopped goes on.
     """
+    if repo is None and (fail_to_pass or reference):
+        raise UserError(
+            "--fail-to-pass and --reference are for a repository: name it with --repo (tasks have their own)"
+        )
     if tasks or repo is not None:
         from regrade.cli.checkup import chosen_tasks, examine, task_of_repository
 
         if tasks and repo is not None:
             raise UserError(f"a repository and {tasks[0]!r}: examine one with --repo, and the others without")
-        if repo is None and (fail_to_pass or reference):
-            raise UserError("--fail-to-pass and --reference are for --repo, and tasks have their own: leave them out")
         if repo is not None:
             chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit)]
         else:

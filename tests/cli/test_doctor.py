@@ -79,6 +79,7 @@ def test_a_limit_draws_tasks_by_the_seed(tasks):
         (["missing.jsonl"], ["no task file", "missing.jsonl"]),
         (["--repo", ".", "builtin"], ["--repo", "builtin"]),
         (["builtin", "--reference", "fix.diff"], ["--reference", "--repo"]),
+        (["--fail-to-pass", "tests/test_calc.py"], ["--fail-to-pass", "--repo"]),
         (["--repo", "nowhere"], ["nowhere", "no folder"]),
         (["no/such:task", "--split", "validation"], ["--split"]),
     ],
