@@ -23,6 +23,7 @@ from regrade.evaluators.shapley import (
     antithetic_orders,
     coalitions,
     exact,
+    interactions,
     prefixes,
     sampled,
 )
@@ -162,7 +163,9 @@ def _attributed(game: Game, budget: int, seed: int, notes: tuple[str, ...]) -> A
         return exact(n, worths, worth_range) if is_exact else sampled(n, orders, worths, worth_range)
 
     whole, nothing = game.known[game.everything], game.known[frozenset()]
-    totals = shares({chosen: subset.value for chosen, subset in game.known.items()}, Range(*value_range(game.reward)))
+    worths = {chosen: subset.value for chosen, subset in game.known.items()}
+    totals = shares(worths, Range(*value_range(game.reward)))
+    together = interactions(n, worths) if is_exact else {}
     parts = _shares_of_parts(game, shares)
     smallest = _smallest(game, is_exact, budget)  # it may have more subsets scored
     groups = tuple(
@@ -180,7 +183,7 @@ def _attributed(game: Game, budget: int, seed: int, notes: tuple[str, ...]) -> A
         (tuple(sorted(chosen)), subset.cause) for chosen, subset in game.known.items() if subset.value is None
     )
     return Attribution(
-        game.reward.name, whole, nothing, groups, is_exact, len(orders), smallest, unscored, game.cost, notes
+        game.reward.name, whole, nothing, groups, is_exact, len(orders), together, smallest, unscored, game.cost, notes
     )
 
 

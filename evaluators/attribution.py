@@ -127,6 +127,9 @@ class Attribution:
     is_exact: bool
     """Do the shares count every subset? If not, they are estimates from `orders` sampled orders."""
     orders: int
+    interactions: Mapping[tuple[int, int], float]
+    """Places of two groups -> how much more, or less, they earn together than apart (see
+    `regrade.evaluators.shapley.interactions`); only where every subset was scored."""
     smallest: Smallest | None
     """None: no subset that was run passes, or there are no tests."""
     unscored: tuple[tuple[tuple[int, ...], str], ...]
@@ -149,6 +152,9 @@ class Attribution:
             "method": "exact" if self.is_exact else "sampled",
             "orders": self.orders,
             "groups": [_group_json(number, group) for number, group in enumerate(self.groups, 1)],
+            "interactions": [
+                {"groups": [place + 1 for place in pair], "value": value} for pair, value in self.interactions.items()
+            ],
             "smallest_passing": _smallest_json(self.smallest),
             "unscored": [{"groups": [place + 1 for place in places], "cause": why} for places, why in self.unscored],
             "cost": asdict(self.cost),

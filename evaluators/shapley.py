@@ -74,6 +74,34 @@ def exact(n: int, worths: Worths, worth_range: Range = UNBOUNDED) -> list[Share]
     return shares
 
 
+def interactions(n: int, worths: Worths) -> dict[tuple[int, int], float]:
+    """For each pair of n players how much more, or less, they earn together than apart.
+
+    The Shapley interaction index (Grabisch and Roubens 1999), the mean over coalitions S of the others of
+    v(S with both) - v(S with i) - v(S with j) + v(S), sizes of S counting alike. A pair is left out where a worth that
+    counts is not known.
+
+    Raises:
+        KeyError: a coalition is missing.
+    """
+    found = {}
+    for pair in combinations(range(n), 2):
+        one, other = (frozenset({player}) for player in pair)
+        gains = []
+        for rest in coalitions(n):
+            if rest & {*pair}:
+                continue
+            weight = math.factorial(len(rest)) * math.factorial(n - len(rest) - 2) / math.factorial(n - 1)
+            square = [worths[each] for each in (rest | one | other, rest | one, rest | other, rest)]
+            known = [worth for worth in square if worth is not None]
+            if len(known) < len(square):
+                break
+            gains.append(weight * (known[0] - known[1] - known[2] + known[3]))
+        else:
+            found[pair] = math.fsum(gains)
+    return found
+
+
 def antithetic_orders(n: int, pairs: int, seed: int) -> list[tuple[int, ...]]:
     """Random orders of n players, each followed by its reverse."""
     source = random.Random(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -22,6 +22,8 @@ CAVEAT = (
 )
 SHOWN_NAMES = 3
 """Tests and hunks that a sentence names; of more the number is told."""
+NOTABLE = 0.05
+"""An interaction of two groups that is worth a word."""
 DIGITS = 3
 ROUNDED = 0.5 * 10**-DIGITS
 
@@ -79,10 +81,10 @@ def print_attribution(found: Attribution, console: Console) -> None:
 
 
 def consequence(group: GroupShare) -> str:
-    """What happens without the group: `without it, 2 tests break: a, b`."""
+    """What happens without the group: `Without it, 2 tests break: a, b`."""
     rest = group.without
     if rest.value is None:
-        return f"without it: unscored ({rest.cause})"
+        return f"Without it: unscored ({rest.cause})"
     said = [
         _tests(rest.newly_broken, "breaks", "break"),
         _tests(rest.no_longer_fixed, "is not fixed", "are not fixed"),
@@ -92,10 +94,10 @@ def consequence(group: GroupShare) -> str:
     told = "; ".join(each for each in said if each)
     cause = f" ({rest.cause})" if rest.cause else ""
     if told:
-        return f"without it, {told}{cause}"
+        return f"Without it, {told}{cause}"
     if rest.change is not None and abs(rest.change) < ROUNDED:
-        return f"without it, nothing changes{cause}"
-    return f"without it, no test differs{cause}"
+        return f"Without it, nothing changes{cause}"
+    return f"Without it, no test differs{cause}"
 
 
 def _tests(names: Sequence[str], one: str, several: str) -> str:
@@ -125,7 +127,7 @@ def _group(place: int, group: GroupShare) -> GroupView:
         _value(group.alone),
         _value(group.without.value),
         consequence(group),
-        f"these hunks are told together: {group.why}" if group.why else "",
+        f"These hunks are told together: {group.why}" if group.why else "",
         tuple(_hunk(hunk.name, hunk.text) for hunk in group.hunks),
     )
 
@@ -185,6 +187,7 @@ def _remarks(found: Attribution) -> list[str]:
     said += [f"Group {place}: {group.why}." for place, group in enumerate(found.groups, 1) if group.why]
     if found.unscored:
         said.append(_unscored(found))
+    said += _together(found)
     if found.groups:
         said.append(_smallest(found.smallest, len(found.groups), found.whole))
     cost = found.cost
@@ -193,6 +196,15 @@ def _remarks(found: Attribution) -> list[str]:
         f"others; {duration(cost.seconds)}."
     )
     return said
+
+
+def _together(found: Attribution) -> Iterator[str]:
+    """The pairs of groups that matter most to each other."""
+    pairs = sorted(found.interactions.items(), key=lambda pair: (-abs(pair[1]), pair[0]))[:SHOWN_NAMES]
+    for what, sign in (("More together than apart", 1), ("Less together than apart", -1)):
+        told = [f"{_numbers(pair)} ({_signed(value)})" for pair, value in pairs if sign * value >= NOTABLE]
+        if told:
+            yield f"{what}: {'; '.join(told)}."
 
 
 def _unscored(found: Attribution) -> str:

@@ -58,7 +58,7 @@ def test_a_patch_is_told_hunk_by_hunk(regrade, tasks, two_hunks):
     assert (hunks["method"], hunks["smallest_passing"]["groups"]) == ("exact", [1])
     assert hunks["cost"]["subsets"] == 8
     text = regrade("explain", *asked, "--hunks").out
-    assert "without it, 1 test is not fixed: tests/test_calc.py::test_add" in text
+    assert "Without it, 1 test is not fixed: tests/test_calc.py::test_add" in text
     assert "Smallest part that passes: group 1 of 3 (proven smallest" in text
     assert "8 subsets, 8 of them from the store" in text
     assert "not the model's mind" in text

@@ -87,6 +87,9 @@ def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
     assert mends.without.no_longer_fixed == (test_id(0),)
     assert mends.alone == pytest.approx(worth(1, 0))
     assert mends.parts == pytest.approx({"tests": mends.share.value})
+    assert found.interactions[0, 1] > 0.3, "one without the other is worth little"
+    assert found.interactions[0, 2] < -0.1, "one spoils what the other earns"
+    assert found.interactions[0, 3] == pytest.approx(0.0, abs=1e-12)
     assert (found.smallest.groups, found.smallest.proof) == ((0, 1), "smallest")
     (alone,) = scorer.score([(task, found.smallest.patch)], OUTCOME, full=True)
     assert alone.value == 1.0

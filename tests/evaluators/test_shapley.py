@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from regrade.evaluators.shapley import (
     antithetic_orders,
     coalitions,
     exact,
+    interactions,
     prefixes,
     sampled,
 )
@@ -104,6 +105,28 @@ def test_games_with_known_values() -> None:
         [1 / 4, 1 / 4 + 1 / 3, 1 / 4 + 1 / 3 + 1 / 2, 1 / 4 + 1 / 3 + 3 / 2]
     )
     assert exact(0, {frozenset(): 1.0}) == []
+
+
+@given(st.data())
+def test_interactions_are_those_of_the_pairs_that_a_game_is_made_of(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 5))
+    single = [data.draw(numbers) for _ in range(n)]
+    pairs = {pair: data.draw(numbers) for pair in combinations(range(n), 2)}
+    game = game_of(
+        n,
+        lambda each: (
+            sum(single[player] for player in each) + sum(pairs[pair] for pair in combinations(sorted(each), 2))
+        ),
+    )
+    assert interactions(n, game) == pytest.approx(pairs, abs=1e-9)
+
+
+def test_interactions_of_three_that_need_each_other_and_of_unknown_worths() -> None:
+    game = game_of(4, lambda each: float({0, 1, 2} <= each))
+    found = interactions(4, game)
+    assert found == pytest.approx({(0, 1): 0.5, (0, 2): 0.5, (1, 2): 0.5, (0, 3): 0.0, (1, 3): 0.0, (2, 3): 0.0})
+    assert interactions(4, game | {frozenset({3}): None}) == {}, "each worth counts for every pair"
+    assert interactions(1, game_of(1, len)) == {}
 
 
 def test_an_order_and_its_reverse_are_exact_for_pairs_of_players() -> None:

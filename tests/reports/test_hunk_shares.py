@@ -52,6 +52,7 @@ EXACT = Attribution(
     ),
     True,
     0,
+    {(0, 1): 0.7, (0, 2): 0.001, (1, 2): -0.25},
     Smallest((0, 1), PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
     (),
     Cost(8, 3, 6, 12.0),
@@ -70,13 +71,17 @@ def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
         "exact Shapley values of 3 groups of hunks; they add up to 0.900 (the patch) less 0.000 (no patch) = +0.900"
         in text
     )
-    assert re.search(r"1 +m\.py:6 +\+0\.800 +0\.000 +0\.000 +without it, 1 test is not fixed: t::fails\[red\]", text)
+    assert re.search(r"1 +m\.py:6 +\+0\.800 +0\.000 +0\.000 +Without it, 1 test is not fixed: t::fails\[red\]", text)
     assert re.search(
-        r"2 +m\.py:26 +\+0\.100 +0\.000 +0\.500 +without it, 2 tests break: t::a, t::b \(builds: m\.py: no\)", text
+        r"2 +m\.py:26 +\+0\.100 +0\.000 +0\.500 +Without it, 2 tests break: t::a, t::b \(builds: m\.py: no\)", text
     )
-    assert re.search(r"3 +<b>\.py \(deleted file\) +0\.000 +0\.000 +0\.900 +without it, nothing changes", text)
+    assert re.search(r"3 +<b>\.py \(deleted file\) +0\.000 +0\.000 +0\.900 +Without it, nothing changes", text)
     assert "tests +0.600, quality +0.200" in text
     assert "Group 3: apart they leave <nothing>." in text
+    assert (
+        "More together than apart: groups 1 and 2 (+0.700).\nLess together than apart: groups 2 and 3 (−0.250).\n"
+        in text
+    )
     assert "Smallest part that passes: groups 1 and 2 of 3 (proven smallest: all 4 smaller subsets" in text
     assert "Cost: 8 subsets, 3 of them from the store; 6 executions for the others; 12 s." in text
     assert text.endswith(f"{CAVEAT}\n")
@@ -102,7 +107,7 @@ def test_unknown_shares_are_bounded_or_said_to_be_unknown_and_never_zero() -> No
     found = replace(EXACT, groups=groups, unscored=(((1,), "TestRun: the disk is full"),), smallest=None)
     text = shown(found)
     assert "not known: −0.250 to +0.500" in text
-    assert re.search(r"m\.py:26 +not known +– +– +without it: unscored \(TestRun: the disk is full\)", text)
+    assert re.search(r"m\.py:26 +not known +– +– +Without it: unscored \(TestRun: the disk is full\)", text)
     assert "1 of 8 subsets are unscored (TestRun: the disk is full). That is not 0" in text
     assert "The same command runs again only what could not be run" in text
     assert "No part of the patch that was run passes" in text
@@ -128,7 +133,7 @@ def test_estimates_come_with_their_error_and_other_ends() -> None:
     text = shown(sampled)
     assert "Shapley values of 1 group of hunks ± standard error, from 8 sampled orders" in text
     assert "−0.200 ± 0.050" in text
-    assert "without it, 1 test is not broken: t::y; 1 test is fixed: t::x" in text
+    assert "Without it, 1 test is not broken: t::y; 1 test is fixed: t::x" in text
     assert (
         "Smallest part that passes: the whole patch (proven minimal, though perhaps not smallest: none passes)" in text
     )
