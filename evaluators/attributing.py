@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from regrade.datasets.errors import UserError
@@ -12,7 +12,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.arguments import checked_count, checked_job, checked_reward
 from regrade.evaluators.attribution import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
-from regrade.evaluators.hunk_groups import Group, hunk_groups
+from regrade.evaluators.hunk_groups import Group, Places, hunk_groups
 from regrade.evaluators.minimising import ddmin
 from regrade.evaluators.scorer import Progress, Scorer
 from regrade.evaluators.shapley import (
@@ -74,15 +74,15 @@ def attribute(
     if budget < LEAST_BUDGET:
         raise UserError(f"a budget of {budget} subsets is too small to tell hunks apart: give {LEAST_BUDGET} or more")
     split = split_patch(patch)
-    groups, count = hunk_groups(task, split, most=max(n for n in range(1, budget + 1) if needed(n) <= budget))
+    groups, small = hunk_groups(task, split, most=max(n for n in range(1, budget + 1) if needed(n) <= budget))
     notes: tuple[str, ...] = ()
-    if len(groups) < count:
+    if len(groups) < len(small):
         notes = (
-            f"{count} groups of hunks are taken together as {len(groups)}: a budget of {budget} subsets tells no more "
-            f"apart, and one of {needed(count)} would",
+            f"{len(small)} groups of hunks are taken together as {len(groups)}: a budget of {budget} subsets tells no "
+            f"more apart, and one of {needed(len(small))} would",
         )
-    game = Game(scorer, task, split, groups, reward, full, progress)
-    return _attributed(game, budget, seed, notes)
+    game = Game(scorer, task, split, reward, full, progress)
+    return _attributed(game, groups, small, budget, seed, notes)
 
 
 def needed(n: int) -> int:
@@ -92,30 +92,19 @@ def needed(n: int) -> int:
 
 
 class Game:
-    """The patches that can be made of some groups of hunks, and what is known of each."""
+    """The patches that can be made of some hunks, and what is known of each. Hunks are named by their places."""
 
     def __init__(
-        self,
-        scorer: Scorer,
-        task: Task,
-        split: SplitPatch,
-        groups: Sequence[Group],
-        reward: Reward,
-        full: bool,
-        progress: Progress | None,
+        self, scorer: Scorer, task: Task, split: SplitPatch, reward: Reward, full: bool, progress: Progress | None
     ) -> None:
-        self.task, self.split, self.groups, self.reward = task, split, groups, reward
-        self.everything = frozenset(range(len(groups)))
-        self.known: dict[Coalition, Subset] = {}
+        self.split, self.reward = split, reward
+        self.known: dict[Places, Subset] = {}
         self.cost = Cost(0, 0, 0, 0.0)
-        self._scorer, self._full, self._progress = scorer, full, progress
+        self._scorer, self._task, self._full, self._progress = scorer, task, full, progress
         tests = {TestRun} if task.fail_to_pass or task.pass_to_pass else set()
         self._needs = reward.needs | tests
 
-    def patch_of(self, chosen: Coalition) -> Patch:
-        return self.split.subset([place for number in chosen for place in self.groups[number].places])
-
-    def learn(self, wanted: Iterable[Coalition]) -> None:
+    def learn(self, wanted: Iterable[Places]) -> None:
         """Score those that are not known yet."""
         new = [chosen for chosen in dict.fromkeys(wanted) if chosen not in self.known]
         if not new:
@@ -126,7 +115,7 @@ class Game:
             if self._progress:
                 self._progress(done + count, done + total)
 
-        jobs = [(self.task, self.patch_of(chosen)) for chosen in new]
+        jobs = [(self._task, self.split.subset(chosen)) for chosen in new]
         found = self._scorer.gather(jobs, self._needs, full=self._full, progress=tell)
         self.known.update((chosen, self._subset(each)) for chosen, each in zip(new, found, strict=True))
         after = self._scorer.stats
@@ -146,58 +135,73 @@ class Game:
         return Subset(self.reward.evaluate(evidence), **outcome)
 
 
-def _attributed(game: Game, budget: int, seed: int, notes: tuple[str, ...]) -> Attribution:
-    n = len(game.groups)
+def _attributed(
+    game: Game, groups: Sequence[Group], small: Sequence[Group], budget: int, seed: int, notes: tuple[str, ...]
+) -> Attribution:
+    n = len(groups)
+    everyone = frozenset(range(n))
+    lacking_one = [everyone - {number} for number in range(n)]
     is_exact = 2**n <= budget
     orders: list[tuple[int, ...]] = []
-    lacking_one = [game.everything - {number} for number in range(n)]
-    if is_exact:
-        game.learn(coalitions(n))
-    else:
+    wanted = coalitions(n)
+    if not is_exact:
         orders = antithetic_orders(n, (budget - 2 - 2 * n) // (2 * (n - 1)), seed)
-        game.learn(
-            [frozenset(), game.everything, *lacking_one, *(each for order in orders for each in prefixes(order))]
-        )
+        wanted = [frozenset(), everyone, *lacking_one, *(each for order in orders for each in prefixes(order))]
+    hunks = {chosen: _union(groups[number] for number in chosen) for chosen in wanted}
+    game.learn(hunks.values())
+    found = {chosen: game.known[places] for chosen, places in hunks.items()}
 
     def shares(worths: Worths, worth_range: Range) -> list[Share]:
         return exact(n, worths, worth_range) if is_exact else sampled(n, orders, worths, worth_range)
 
-    whole, nothing = game.known[game.everything], game.known[frozenset()]
-    worths = {chosen: subset.value for chosen, subset in game.known.items()}
+    worths = {chosen: subset.value for chosen, subset in found.items()}
     totals = shares(worths, Range(*value_range(game.reward)))
-    together = interactions(n, worths) if is_exact else {}
-    parts = _shares_of_parts(game, shares)
-    smallest = _smallest(game, is_exact, budget)  # it may have more subsets scored
-    groups = tuple(
+    parts = _shares_of_parts(found, shares)
+    smallest = _smallest(game, small, is_all_known=is_exact and len(small) == n, budget=budget)  # may score more
+    told = tuple(
         GroupShare(
             tuple(game.split.hunks[place] for place in sorted(group.places)),
             group.why,
             totals[number],
             {} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
-            alone.value if (alone := game.known.get(frozenset({number}))) else None,
-            _without(whole, game.known[lacking_one[number]]),
+            alone.value if (alone := found.get(frozenset({number}))) else None,
+            _without(found[everyone], found[lacking_one[number]]),
         )
-        for number, group in enumerate(game.groups)
+        for number, group in enumerate(groups)
     )
-    unscored = tuple(
-        (tuple(sorted(chosen)), subset.cause) for chosen, subset in game.known.items() if subset.value is None
-    )
+    unscored = tuple((tuple(sorted(each)), subset.cause) for each, subset in found.items() if subset.value is None)
     return Attribution(
-        game.reward.name, whole, nothing, groups, is_exact, len(orders), together, smallest, unscored, game.cost, notes
+        game.reward.name,
+        found[everyone],
+        found[frozenset()],
+        told,
+        is_exact,
+        len(orders),
+        interactions(n, worths) if is_exact else {},
+        smallest,
+        unscored,
+        game.cost,
+        notes,
     )
 
 
-def _shares_of_parts(game: Game, shares: Callable[[Worths, Range], list[Share]]) -> dict[str, list[float]]:
+def _union(groups: Iterable[Group]) -> Places:
+    return frozenset().union(*(group.places for group in groups))
+
+
+def _shares_of_parts(
+    found: Mapping[Coalition, Subset], shares: Callable[[Worths, Range], list[Share]]
+) -> dict[str, list[float]]:
     """Top part of the reward -> what each group adds to it; what could not be scored is passed over as 0 here, since
     nothing is told of groups that depend on it."""
-    names = dict.fromkeys(name for subset in game.known.values() for name in subset.parts)
-    found = {}
+    names = dict.fromkeys(name for subset in found.values() for name in subset.parts)
+    told = {}
     for name in names:
-        worths = {chosen: subset.parts.get(name, 0.0) for chosen, subset in game.known.items()}
+        worths = {chosen: subset.parts.get(name, 0.0) for chosen, subset in found.items()}
         values = [share.value or 0.0 for share in shares(worths, Range(0.0, 0.0))]
         if any(abs(value) > TINY for value in values):
-            found[name] = values
-    return found
+            told[name] = values
+    return told
 
 
 def _without(whole: Subset, rest: Subset) -> Without:
@@ -214,42 +218,45 @@ def _without(whole: Subset, rest: Subset) -> Without:
     )
 
 
-def _smallest(game: Game, is_exact: bool, budget: int) -> Smallest | None:
-    """The passing subset with the fewest groups, then the fewest changed lines, of those that were scored."""
-    passing = [chosen for chosen, subset in game.known.items() if subset.passes]
+def _smallest(game: Game, groups: Sequence[Group], is_all_known: bool, budget: int) -> Smallest | None:
+    """A passing part of the patch with few groups: of all subsets the smallest, or of those that were scored the
+    smallest, made smaller."""
+    passing = [places for places, subset in game.known.items() if subset.passes]
     if not passing:
         return None
 
-    def size(chosen: Coalition) -> tuple[int, int, list[int]]:
-        return len(chosen), game.patch_of(chosen).changed_lines, sorted(chosen)
+    def size(places: Places) -> tuple[int, int, list[int]]:
+        lines = sum(game.split.hunks[place].changed_lines for place in places)
+        return sum(group.places <= places for group in groups), lines, sorted(places)
 
     best = min(passing, key=size)
-    smaller = [chosen for chosen in game.known if len(chosen) < len(best)]
-    if is_exact:
-        lost = sum(game.known[chosen].passes is None for chosen in smaller)
-        proof = "" if lost else "smallest"
-        why = (
-            f"{lost} smaller subsets could not be scored"
-            if lost
-            else f"all {len(smaller)} smaller subsets were run, and none passes"
-            if smaller
-            else "nothing is smaller"
-        )
-        return Smallest(tuple(sorted(best)), game.patch_of(best), proof, why)
-    found = ddmin(best, lambda chosen: _passes(game, chosen, budget))
-    proof = "one-minimal" if found.is_one_minimal else ""
-    why = (
-        "none passes that lacks one more group; smaller ones made otherwise are not ruled out"
-        if proof
-        else f"of {len(found.unknown)} of its groups it was not found out whether it passes without them"
-    )
-    if not found.kept:
-        proof, why = "smallest", "nothing is smaller"
-    return Smallest(tuple(sorted(found.kept)), game.patch_of(found.kept), proof, why)
+    if not best:
+        return Smallest((), game.split.subset(()), "smallest", "nothing is smaller")
+    if is_all_known:
+        smaller = [subset for places, subset in game.known.items() if size(places)[0] < size(best)[0]]
+        lost = sum(subset.passes is None for subset in smaller)
+        if lost:
+            return _part(game, best, "", f"{lost} of {len(smaller)} smaller subsets could not be scored")
+        return _part(game, best, "smallest", f"all smaller subsets, {len(smaller)}, were run, and none passes")
+
+    def passes(chosen: Coalition) -> bool | None:
+        places = _union(groups[number] for number in chosen)
+        if places not in game.known:
+            if len(game.known) >= budget:
+                return None
+            game.learn([places])
+        return game.known[places].passes
+
+    found = ddmin([number for number, group in enumerate(groups) if group.places <= best], passes)
+    kept = _union(groups[number] for number in found.kept)
+    if not kept:
+        return Smallest((), game.split.subset(()), "smallest", "nothing is smaller")
+    if found.is_one_minimal:
+        why = "none passes that lacks one more; smaller ones made otherwise are not ruled out"
+        return _part(game, kept, "one-minimal", why)
+    return _part(game, kept, "", f"whether {len(found.unknown)} of them can be left out was not found out")
 
 
-def _passes(game: Game, chosen: Coalition, budget: int) -> bool | None:
-    if chosen not in game.known and len(game.known) >= budget:
-        return None
-    game.learn([chosen])
-    return game.known[chosen].passes
+def _part(game: Game, places: Places, proof: str, why: str) -> Smallest:
+    hunks = tuple(game.split.hunks[place] for place in sorted(places))
+    return Smallest(hunks, game.split.subset(places), proof, why)

@@ -92,12 +92,11 @@ class GroupShare:
 class Smallest:
     """A part of the patch that passes: all FAIL_TO_PASS pass, and nothing is broken."""
 
-    groups: tuple[int, ...]
-    """Places of its groups."""
+    hunks: tuple[Hunk, ...]
     patch: Patch
     proof: str
-    """`smallest`: every subset with fewer groups was run, and none passes. `one-minimal`: none passes that lacks one
-    more group. Empty: not proven."""
+    """`smallest`: every subset with fewer groups of hunks was run, and none passes. `one-minimal`: none passes that
+    lacks one more. Empty: not proven."""
     why: str
     """What the proof rests on, or what it lacks, in words."""
 
@@ -186,8 +185,8 @@ def _group_json(number: int, group: GroupShare) -> dict[str, Any]:
 def _smallest_json(found: Smallest | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    groups = [place + 1 for place in found.groups]
-    return {"groups": groups, "patch": found.patch.text, "proof": found.proof, "why": found.why}
+    names = [hunk.name for hunk in found.hunks]
+    return {"hunks": names, "patch": found.patch.text, "proof": found.proof, "why": found.why}
 
 
 def _finite(value: float) -> float | None:

@@ -38,11 +38,11 @@ class Group:
     """Why they are together; empty for a single hunk."""
 
 
-def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple[list[Group], int]:
-    """The groups of a patch's hunks, in its order, and how many there would be without `most`.
+def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple[list[Group], list[Group]]:
+    """The groups of a patch's hunks, in its order, and the smaller ones that they are made of.
 
     Args:
-        most: where there are more groups, neighbours are joined.
+        most: where there are more groups, neighbours are joined. Else the two are the same.
 
     Raises:
         PatchError: the whole patch does not apply.
@@ -65,11 +65,10 @@ def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple
     start = [Group(frozenset({place})) for place in range(len(split.hunks))]
     for entries in split.inseparable:
         start = _joined(start, entries, "they are several entries about one file")
-    groups = sound_groups(start, problem, split.hunks)
-    count = len(groups)
-    if most is not None and count > most:
-        groups = sound_groups(coarser(groups, most, split.hunks), problem, split.hunks)
-    return groups, count
+    small = sound_groups(start, problem, split.hunks)
+    if most is None or len(small) <= most:
+        return small, small
+    return sound_groups(coarser(small, most, split.hunks), problem, split.hunks), small
 
 
 def sound_groups(groups: list[Group], problem: Problem, hunks: Sequence[Hunk]) -> list[Group]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.attribution import Attribution, GroupShare, Smallest, Subset
+from regrade.evaluators.hunk_groups import TOO_MANY
 from regrade.reports.attempts import SHOWN_LINES, diff_lines
 from regrade.reports.wording import duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE
@@ -184,12 +185,17 @@ def _unknown(found: Attribution) -> str:
 
 def _remarks(found: Attribution) -> list[str]:
     said = list(found.notes)
-    said += [f"Group {place}: {group.why}." for place, group in enumerate(found.groups, 1) if group.why]
+    said += [
+        f"Group {place}: {group.why}."
+        for place, group in enumerate(found.groups, 1)
+        if group.why and group.why != TOO_MANY  # a note says that of all of them
+    ]
     if found.unscored:
         said.append(_unscored(found))
     said += _together(found)
     if found.groups:
-        said.append(_smallest(found.smallest, len(found.groups), found.whole))
+        total = sum(len(group.hunks) for group in found.groups)
+        said.append(_smallest(found.smallest, total, found.whole))
     cost = found.cost
     said.append(
         f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; {cost.executions} executions for the "
@@ -218,7 +224,7 @@ def _unscored(found: Attribution) -> str:
     )
 
 
-def _smallest(smallest: Smallest | None, count: int, whole: Subset) -> str:
+def _smallest(smallest: Smallest | None, total: int, whole: Subset) -> str:
     if smallest is None:
         if whole.passes is None:
             return "Which part of the patch passes is not known: no test tells."
@@ -228,9 +234,11 @@ def _smallest(smallest: Smallest | None, count: int, whole: Subset) -> str:
         "one-minimal": "proven minimal, though perhaps not smallest",
         "": "not proven minimal",
     }[smallest.proof]
-    if not smallest.groups:
+    if not smallest.hunks:
         return "Smallest part that passes: nothing. The tests ask for no change."
-    what = "the whole patch" if len(smallest.groups) == count else f"{_numbers(smallest.groups)} of {count}"
+    count = len(smallest.hunks)
+    names = [hunk.name for hunk in smallest.hunks]
+    what = "the whole patch" if count == total else f"{count} of {total} hunks, {_listed(names)}"
     return f"Smallest part that passes: {what} ({proof}: {smallest.why})."
 
 

@@ -55,11 +55,11 @@ def test_a_patch_is_told_hunk_by_hunk(regrade, tasks, two_hunks):
     assert mends["without"]["no_longer_fixed"] == ["tests/test_calc.py::test_add"]
     assert breaks["without"]["no_longer_broken"] == ["tests/test_calc.py::test_negate"]
     assert abs(brings["value"]) < 0.01
-    assert (hunks["method"], hunks["smallest_passing"]["groups"]) == ("exact", [1])
+    assert (hunks["method"], hunks["smallest_passing"]["hunks"]) == ("exact", ["calc.py:2"])
     assert hunks["cost"]["subsets"] == 8
     text = regrade("explain", *asked, "--hunks").out
     assert "Without it, 1 test is not fixed: tests/test_calc.py::test_add" in text
-    assert "Smallest part that passes: group 1 of 3 (proven smallest" in text
+    assert "Smallest part that passes: 1 of 3 hunks, calc.py:2 (proven smallest" in text
     assert "8 subsets, 8 of them from the store" in text
     assert "not the model's mind" in text
     page = regrade("explain", *asked, "--hunks", "--html").out

@@ -11,6 +11,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Task
 from regrade.evaluators import attributing
 from regrade.evaluators.attributing import attribute, needed
+from regrade.evaluators.attribution import Smallest
 from regrade.evaluators.sandboxes import Process, SandboxError
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.shapley import coalitions, exact
@@ -61,6 +62,10 @@ def patch_of(bodies: dict[int, str], **files: str | None) -> Patch:
     return Patch.between(before, after)
 
 
+def names(smallest: Smallest) -> list[str]:
+    return [hunk.name for hunk in smallest.hunks]
+
+
 def worth(fixed: int, broken: int) -> float:
     """What `tests` is worth, by its definition: two are to be fixed, and seven to be kept."""
     if fixed == 2 and not broken:
@@ -90,7 +95,7 @@ def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
     assert found.interactions[0, 1] > 0.3, "one without the other is worth little"
     assert found.interactions[0, 2] < -0.1, "one spoils what the other earns"
     assert found.interactions[0, 3] == pytest.approx(0.0, abs=1e-12)
-    assert (found.smallest.groups, found.smallest.proof) == ((0, 1), "smallest")
+    assert (names(found.smallest), found.smallest.proof) == (["m.py:2", "m.py:16"], "smallest")
     (alone,) = scorer.score([(task, found.smallest.patch)], OUTCOME, full=True)
     assert alone.value == 1.0
     assert found.cost.subsets == 16
@@ -156,10 +161,11 @@ def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, tas
     assert math.fsum(group.share.value for group in found.groups) == pytest.approx(found.gap, abs=1e-9)
     assert all(group.share.value == 0.0 for group in found.groups[3:])
     assert found.groups[2].without.no_longer_broken == (test_id(2),)
-    assert (found.smallest.groups, found.smallest.proof) == ((0, 1), "one-minimal")
+    assert (names(found.smallest), found.smallest.proof) == (["m.py:2", "m.py:16"], "one-minimal")
     fewer = attribute(scorer, task, patch, OUTCOME, budget=15)
     assert [len(group.hunks) for group in fewer.groups] == [2, 2, 3]
     assert fewer.is_exact
+    assert (names(fewer.smallest), fewer.smallest.proof) == (["m.py:2", "m.py:16"], "one-minimal"), "of single hunks"
     assert "7 groups of hunks are taken together as 3" in fewer.notes[0]
     assert "one of 40 would" in fewer.notes[0]
 
@@ -184,7 +190,7 @@ class Failing(Process):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.scorer.BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.01, 0.01))
     patch = patch_of({0: "0", 1: "1"})
     with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
         scorer.score([(task, Patch(""))], OUTCOME, full=True)
@@ -200,7 +206,7 @@ def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
         assert found.groups[0].alone is None
         assert found.groups[1].without.value is None
         assert found.groups[1].without.change is None
-        assert found.smallest.groups == (0, 1)
+        assert names(found.smallest) == ["m.py:2", "m.py:16"]
         assert found.smallest.proof == ""
         assert "could not be" in found.smallest.why
         mended = attribute(scorer, task, patch, OUTCOME)

@@ -29,8 +29,8 @@ def task_of(tmp_path: Path, files: dict[str, str]) -> Task:
 
 def groups_of(tmp_path: Path, before: dict[str, str], after: dict[str, str]) -> tuple[list[list[int]], list[str]]:
     patch = Patch.between(before, after)
-    found, count = hunk_groups(task_of(tmp_path, before), split_patch(patch))
-    assert count == len(found)
+    found, small = hunk_groups(task_of(tmp_path, before), split_patch(patch))
+    assert small == found
     return [sorted(group.places) for group in found], [group.why for group in found]
 
 
@@ -82,7 +82,7 @@ def test_a_patch_that_does_not_apply_is_no_puzzle(tmp_path: Path) -> None:
     task = task_of(tmp_path, {"m.py": "a = 1\n"})
     with pytest.raises(PatchError, match=r"does not apply.*m\.py"):
         hunk_groups(task, split_patch(Patch.between({"m.py": "b = 1\n"}, {"m.py": "b = 2\n"})))
-    assert hunk_groups(task, split_patch(Patch(""))) == ([], 0)
+    assert hunk_groups(task, split_patch(Patch(""))) == ([], [])
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> N
     text = "".join(f"v{number} = {number}\n" for number in range(2000))
     changed = "".join(f"v{number} = {number}{' + 1' * (number % 10 == 5)}\n" for number in range(2000))
     split = split_patch(Patch.between({"m.py": text}, {"m.py": changed}))
-    found, count = hunk_groups(task_of(tmp_path, {"m.py": text}), split, most=21)
-    assert (len(split.hunks), count, len(found)) == (200, 200, 21)
+    found, small = hunk_groups(task_of(tmp_path, {"m.py": text}), split, most=21)
+    assert (len(split.hunks), len(small), len(found)) == (200, 200, 21)
     assert sorted(place for group in found for place in group.places) == list(range(200))
     assert all(max(group.places) - min(group.places) == len(group.places) - 1 for group in found), "neighbours"
     assert max(len(group.places) for group in found) <= 16

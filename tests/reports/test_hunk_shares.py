@@ -53,7 +53,7 @@ EXACT = Attribution(
     True,
     0,
     {(0, 1): 0.7, (0, 2): 0.001, (1, 2): -0.25},
-    Smallest((0, 1), PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
+    Smallest(HUNKS[1:], PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
     (),
     Cost(8, 3, 6, 12.0),
 )
@@ -82,7 +82,7 @@ def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
         "More together than apart: groups 1 and 2 (+0.700).\nLess together than apart: groups 2 and 3 (−0.250).\n"
         in text
     )
-    assert "Smallest part that passes: groups 1 and 2 of 3 (proven smallest: all 4 smaller subsets" in text
+    assert "Smallest part that passes: 2 of 3 hunks, m.py:6, m.py:26 (proven smallest: all 4 smaller subsets" in text
     assert "Cost: 8 subsets, 3 of them from the store; 6 executions for the others; 12 s." in text
     assert text.endswith(f"{CAVEAT}\n")
 
@@ -127,7 +127,7 @@ def test_estimates_come_with_their_error_and_other_ends() -> None:
         is_exact=False,
         orders=8,
         groups=(group(1, Share(-0.2, -0.2, -0.2, 0.05), Without(0.9, "", 0.2, (), (), ("t::x",), ("t::y",))),),
-        smallest=Smallest((0,), PATCH, "one-minimal", "none passes"),
+        smallest=Smallest(HUNKS[1:2], PATCH, "one-minimal", "none passes"),
         notes=("many are together",),
     )
     text = shown(sampled)
