@@ -13,7 +13,7 @@ from regrade.datasets.mutations import Function, Mutant, Mutations, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workspaces import is_protected, prepare
+from regrade.evaluators.workspaces import Workspace, is_protected, prepare
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -90,7 +90,11 @@ class Mended:
         """Raises PatchError where the reference does not apply."""
         if task.reference is None:
             return cls._of_target(task)
-        workspace = prepare(task, task.reference)
+        return cls.in_workspace(task, prepare(task, task.reference))
+
+    @classmethod
+    def in_workspace(cls, task: Task, workspace: Workspace) -> Mended:
+        """The same of any patch."""
         old = {path: _text(workspace.before, path) for path in workspace.after.replaced if _is_subject(path, task)}
         before = {path: text for path, text in old.items() if text is not None}
         after = {path: workspace.after.read(path) for path in old}
@@ -115,9 +119,13 @@ class Mended:
 
     def with_bodies(self, lines: Iterable[str]) -> Patch | None:
         """The patch that makes the tree this one with other bodies in all its functions; None where that can't be."""
+        texts = self.texts_with_bodies(lines)
+        return Patch.between(dict(self.before), {**self.after, **texts}) if texts else None
+
+    def texts_with_bodies(self, lines: Iterable[str]) -> Mapping[str, str]:
+        """The texts of the files in which each function has another body; empty where that can't be."""
         body = tuple(lines)
-        texts = self._edited(lambda text, node: _with_body(text, node, body))
-        return None if texts is None else Patch.between(dict(self.before), {**self.after, **texts})
+        return self._edited(lambda text, node: _with_body(text, node, body)) or {}
 
     def beginning_with(self, statement: str) -> Mapping[str, str]:
         """The texts of the files in which each function begins with a simple statement; empty where that can't be."""

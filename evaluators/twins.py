@@ -1,0 +1,477 @@
+"""Copies of test files in which wanted tests have other names, and some an expectation that can't be met.
+
+Every expectation of a wanted test passes through a function at the end of the copy (`inside/turning.py`), which gives
+it back as it is or turned; literals stand nowhere but there, and not in the clear. So copies that must pass and copies
+that must fail have one form.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from regrade.datasets.syntax_trees import parse_tree
+from regrade.evaluators.inside.turning import perturbed_value
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+Block = ast.For | ast.AsyncFor | ast.While | ast.If | ast.With | ast.AsyncWith | ast.Try
+SECOND_IS_EXPECTED = re.compile(
+    r"(?:assert|assert_|failUnless)_?(?:\w*equals?|is|almost_?equals?|count_?equal|array_equal|allclose)", re.IGNORECASE
+)
+"""Names of methods and functions whose second argument is expected of the first."""
+EXPECTED_NAME = re.compile(r"expect|want|correct|desired|truth|answer", re.IGNORECASE)
+RAISING = frozenset({"raises", "assertRaises", "assertRaisesRegex", "assert_raises", "warns", "assertWarns"})
+TRUE = frozenset({"assertTrue", "assertFalse", "assert_", "assert_true", "assert_false", "ok_"})
+NONE = frozenset({"assertIsNone"})
+INSIDE = Path(__file__).with_name("inside")
+
+
+class TwinError(ValueError):
+    """No copy of a test can be made; says why."""
+
+
+class Form(StrEnum):
+    """What is expected at a site."""
+
+    VALUE = "value"
+    LITERAL = "literal"
+    TRUTH = "truth"
+    ERROR = "error"
+    END = "end"
+    """That the test comes to its end."""
+
+
+HELPERS: Mapping[Form, str] = {
+    Form.VALUE: "passed_value",
+    Form.LITERAL: "passed_literal",
+    Form.TRUTH: "passed_truth",
+    Form.ERROR: "passed_error",
+    Form.END: "passed_truth",
+}
+
+
+class Site(NamedTuple):
+    """An expectation of a test."""
+
+    start: int
+    """Offset in the file's text; of an END, where a statement may be added."""
+    end: int
+    form: Form
+    line: int
+    """Counts from 1."""
+    certain: bool
+    """A test that passes has met it, whatever the code under test is, and must not meet what it is turned into."""
+    value: Any = None
+    """Of a literal."""
+    indent: str = ""
+    """Of an END that is a line of its own; empty: it is added to the last line."""
+
+
+@dataclass(frozen=True)
+class TestFunction:
+    """A function of a test file, or several of one name, of which the last counts."""
+
+    __test__ = False
+
+    owner: str
+    """Qualified name of its class; empty: it has none."""
+    name: str
+    names: tuple[tuple[int, int], ...]
+    """Where its definitions have their name."""
+    sites: tuple[Site, ...]
+    """In the order of the file; the END is the last."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.owner}.{self.name}" if self.owner else self.name
+
+
+class TestFile:
+    """A test file and what may be changed in it."""
+
+    __test__ = False
+
+    def __init__(self, path: str, text: str) -> None:
+        """Raises TwinError: it can't be read as Python that keeps its form."""
+        self.path = path
+        self.text = text.replace("\r\n", "\n")
+        if re.search(r"[\r\f\ud800-\udfff]", self.text):
+            raise TwinError("it holds bytes that are no plain text")
+        try:
+            self._module = parse_tree(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise TwinError(f"it is no Python: {error}") from error
+        self._lines = self.text.split("\n")
+        self._starts = [0]
+        for line in self._lines:
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._definitions: dict[str, dict[str, list[Definition]]] = {}
+        self._bases: dict[str, list[str]] = {}
+        self._collect(self._module.body, "")
+        self._functions: dict[tuple[str, str], TestFunction] = {}
+        self._constants = _constants(self._module)
+        """Names of variables that only literals are assigned to."""
+        self._named: dict[str, list[ast.Name]] = {}
+        self._mentioned: set[str] = set()
+        for each in ast.walk(self._module):
+            if isinstance(each, ast.Name):
+                self._named.setdefault(each.id, []).append(each)
+            elif isinstance(each, ast.Attribute | ast.arg):
+                self._mentioned.add(each.attr if isinstance(each, ast.Attribute) else each.arg)
+        self._mentioned |= self._named.keys()
+
+    def function(self, test: str) -> TestFunction:
+        """The function of a test by its id. Raises TwinError where the file does not define it."""
+        *owners, name = test.partition("::")[2].partition("[")[0].split("::")
+        owner = self._owner_of(".".join(owners), name)
+        key = (owner, name)
+        if key not in self._functions:
+            nodes = self._definitions[owner][name]
+            names = tuple(self._name_of(node) for node in nodes)
+            self._functions[key] = TestFunction(owner, name, names, tuple(self._sites_of(nodes[-1])))
+        return self._functions[key]
+
+    def uses_of(self, function: TestFunction) -> list[tuple[int, int]]:
+        """Where else in the file a function of the module is named."""
+        return [] if function.owner else [self._span(node) for node in self._named.get(function.name, ())]
+
+    def others(self, kept: Iterable[TestFunction]) -> list[tuple[int, int]]:
+        """Where tests stand that nothing in the file needs, but for some."""
+        keys = {(function.owner, function.name) for function in kept}
+        return [span for owner, name, span in self._spare if (owner, name) not in keys and name not in self._mentioned]
+
+    @cached_property
+    def _spare(self) -> list[tuple[str, str, tuple[int, int]]]:
+        return [
+            (owner, name, self._span_of_definition(node))
+            for owner, named in self._definitions.items()
+            for name, nodes in named.items()
+            if name.startswith("test")
+            for node in nodes
+        ]
+
+    def _span_of_definition(self, node: Definition) -> tuple[int, int]:
+        line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+        return self._offset(line, node.col_offset), self._offset(node.end_lineno or line, node.end_col_offset or 0)
+
+    def _collect(self, body: Sequence[ast.stmt], owner: str) -> None:
+        self._definitions.setdefault(owner, {})
+        for node in body:
+            if isinstance(node, Definition):
+                self._definitions[owner].setdefault(node.name, []).append(node)
+            elif isinstance(node, ast.ClassDef):
+                name = f"{owner}.{node.name}" if owner else node.name
+                self._bases[name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                self._collect(node.body, name)
+            elif isinstance(node, Block):
+                for inner in _blocks_of(node):
+                    self._collect(inner, owner)
+
+    def _owner_of(self, owner: str, name: str) -> str:
+        """The class that defines a test, among a class and its bases."""
+        waiting, seen = [owner], set()
+        while waiting:
+            current = waiting.pop(0)
+            if name in self._definitions.get(current, ()):
+                return current
+            seen.add(current)
+            waiting += [base for base in self._bases.get(current, ()) if base not in seen]
+        raise TwinError("its file does not define it as a function of its own")
+
+    def _name_of(self, node: Definition) -> tuple[int, int]:
+        start = self._offset(node.lineno, node.col_offset)
+        found = re.compile(r"(?:async\s+)?def\s+(\w+)").match(self.text, start)
+        if found is None or found[1] != node.name:
+            raise TwinError("the place of its name is not clear")
+        return found.span(1)
+
+    def _sites_of(self, node: Definition) -> Iterator[Site]:
+        yield from self._sites_in(node.body, certain=True)
+        own = list(_own_nodes(node))
+        if not any(isinstance(each, ast.Return | ast.Yield | ast.YieldFrom) for each in own):
+            yield self._end_of(node)
+
+    def _sites_in(self, body: Sequence[ast.stmt], *, certain: bool) -> Iterator[Site]:
+        for statement in body:
+            if isinstance(statement, ast.Assert):
+                yield self._site_of_assert(statement.test, certain=certain)
+            elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+                yield from self._site_of_call(statement.value, certain=certain)
+            elif isinstance(statement, ast.With | ast.AsyncWith):
+                yield from self._sites_of_with(statement, certain=certain)
+            elif isinstance(statement, Block):
+                for inner in _blocks_of(statement):
+                    yield from self._sites_in(inner, certain=False)
+            if isinstance(statement, Block | ast.Return | ast.Raise):
+                certain = False  # what stands behind may not be come to
+
+    def _sites_of_with(self, statement: ast.With | ast.AsyncWith, *, certain: bool) -> Iterator[Site]:
+        for item in statement.items:
+            if isinstance(item.context_expr, ast.Call) and _name_of_call(item.context_expr) in RAISING:
+                yield from self._site_of_call(item.context_expr, certain=certain and len(statement.items) == 1)
+        yield from self._sites_in(statement.body, certain=False)
+
+    def _site_of_assert(self, test: ast.expr, *, certain: bool) -> Site:
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            left, operator, right = test.left, test.ops[0], test.comparators[0]
+            if isinstance(operator, ast.Eq):
+                return self._site(self._expected_of(left, right), Form.VALUE, certain=certain)
+            if isinstance(operator, ast.Is):
+                return self._site(right, Form.VALUE, certain=certain)
+            if isinstance(operator, ast.In) and _is_literal(left):
+                return self._site(left, Form.VALUE, certain=False)
+        return self._site(test, Form.TRUTH, certain=certain)
+
+    def _site_of_call(self, call: ast.Call, *, certain: bool) -> Iterator[Site]:
+        name, given = _name_of_call(call), call.args
+        if not given or any(isinstance(each, ast.Starred) for each in given[:2]):
+            return
+        if name in RAISING:
+            yield self._site(given[0], Form.ERROR, certain=certain)
+        elif name in TRUE:
+            yield self._site(given[0], Form.TRUTH, certain=certain)
+        elif name in NONE:
+            yield self._site(given[0], Form.VALUE, certain=certain, hide=False)
+        elif name == "assertIn":
+            yield self._site(given[0], Form.VALUE, certain=False)
+        elif len(given) > 1 and SECOND_IS_EXPECTED.fullmatch(name):
+            expected = self._expected_of(given[0], given[1])
+            yield self._site(expected, Form.VALUE, certain=certain and name.startswith("assert"))
+
+    def _expected_of(self, first: ast.expr, second: ast.expr) -> ast.expr:
+        """Which of two values that must be equal the code under test has no part in, as far as can be seen."""
+        return first if self._rank(first) > self._rank(second) else second
+
+    def _rank(self, node: ast.expr) -> int:
+        if _is_literal(node):
+            return 3
+        if isinstance(node, ast.Name):
+            if EXPECTED_NAME.search(node.id):
+                return 2
+            return int(node.id in self._constants)
+        return 0
+
+    def _site(self, node: ast.expr, form: Form, *, certain: bool, hide: bool = True) -> Site:
+        start, end = self._span(node)
+        if form is Form.VALUE and hide and _is_literal(node):
+            value = ast.literal_eval(node)
+            if _has_text(value):
+                return Site(start, end, Form.LITERAL, node.lineno, certain, value)
+        # What a value of another kind is turned into may equal what it is compared with by the code under test.
+        return Site(start, end, form, node.lineno, certain and form is not Form.VALUE)
+
+    def _end_of(self, node: Definition) -> Site:
+        last = node.body[-1]
+        line = last.end_lineno or last.lineno
+        end = self._offset(line, last.end_col_offset or 0)
+        if not isinstance(last, Block | Definition | ast.ClassDef | ast.Match):
+            return Site(end, end, Form.END, line, certain=True)
+        column = node.body[0].col_offset
+        return Site(end, end, Form.END, line, certain=True, indent=self._lines[node.body[0].lineno - 1][:column])
+
+    def _span(self, node: ast.expr) -> tuple[int, int]:
+        return (
+            self._offset(node.lineno, node.col_offset),
+            self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0),
+        )
+
+    def _offset(self, line: int, column: int) -> int:
+        """The place in the text; columns of the syntax tree count bytes of UTF-8."""
+        text = self._lines[line - 1]
+        return self._starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a test file."""
+
+    path: str
+    text: str
+    names: Mapping[str, str]
+    """Function by its key -> its name here."""
+
+    def id_of(self, test: str, function: TestFunction) -> str:
+        """The id that a test of the file has in this one."""
+        _, _, rest = test.partition("::")
+        head, bracket, parameters = rest.partition("[")
+        *owners, _ = head.split("::")
+        return "::".join([self.path, *owners, self.names[function.key]]) + bracket + parameters
+
+
+def make_twin(
+    file: TestFile, turned: Mapping[str, Site | None], functions: Sequence[TestFunction], seed: str, *, whole: bool
+) -> Twin:
+    """The copy of a file in which some functions have other names, and each of those a site turned, or none.
+
+    Args:
+        turned: key of a function -> the site that is turned; None: none.
+        seed: decides all names.
+        whole: with the file's other tests, which take time to compile even where they are not run.
+
+    Raises:
+        TwinError: the copy is no Python.
+    """
+    random = Random(seed)
+    helpers = {form: f"_{random.getrandbits(48):012x}" for form in HELPERS}
+    helpers[Form.END] = helpers[Form.TRUTH]
+    key = f"{random.getrandbits(64):016x}"
+    wanted = [function for function in functions if function.key in turned]
+    names = _names(wanted, random)
+    edits: list[tuple[int, int, str]] = []
+    for function in wanted:
+        named = (*function.names, *file.uses_of(function))
+        edits += [(start, end, names[function.key]) for start, end in named]
+        for site in function.sites:
+            edits += _edits(site, helpers[site.form], key, random, is_turned=site is turned[function.key])
+    text = _edited(file.text, edits, [] if whole else file.others(wanted))
+    text = f"{text.rstrip()}\n\n\n{_helpers(helpers, key, random)}"
+    try:
+        compile(text, file.path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise TwinError(f"its copy is no Python: {error}") from error
+    folder = file.path.rpartition("/")[0]
+    name = f"test_{random.getrandbits(48):012x}.py"
+    return Twin(f"{folder}/{name}" if folder else name, text, names)
+
+
+def _edited(text: str, edits: Iterable[tuple[int, int, str]], gone: Iterable[tuple[int, int]]) -> str:
+    """A text with some spans replaced, and others left empty, line by line."""
+    spans = sorted(gone)
+    starts = [start for start, _ in spans]
+    changes = [(start, end, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
+    for start, end, new in set(edits):
+        around = bisect_right(starts, start) - 1
+        if around < 0 or start >= spans[around][1]:
+            changes.append((start, end, new))
+    pieces, done = [], 0
+    # A site may end where the test does: first what closes the one, then what follows on the other.
+    for start, end, new in sorted(changes, key=lambda change: (change[0], change[1], change[2] != ")")):
+        pieces += [text[done:start], new]
+        done = end
+    return "".join((*pieces, text[done:]))
+
+
+def _names(functions: Iterable[TestFunction], random: Random) -> dict[str, str]:
+    """Other names in the order of the old ones, since unittest runs tests in the order of their names."""
+    old = sorted({function.name for function in functions})
+    numbers = sorted(random.sample(range(1 << 40, 1 << 44), len(old)))
+    new = {}
+    for name, number in zip(old, numbers, strict=True):
+        start = re.match(r"test_?|[^\W_]+_?", name)
+        new[name] = f"{start[0] if start else 'test_'}{number:x}"
+    return {function.key: new[function.name] for function in functions}
+
+
+def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[tuple[int, int, str]]:
+    if site.form is Form.LITERAL:
+        value = perturbed_value(site.value, random.getrandbits(8)) if is_turned else site.value
+        return [(site.start, site.end, f'{helper}("{_hidden(repr(value), key, random)}")')]
+    token = _token(key, random, is_turned=is_turned)
+    if site.form is Form.END:
+        lead = f"\n{site.indent}" if site.indent else "; "
+        return [(site.start, site.end, f'{lead}assert {helper}("{token}", True)')]
+    return [(site.start, site.start, f'{helper}("{token}", '), (site.end, site.end, ")")]
+
+
+def _token(key: str, random: Random, *, is_turned: bool) -> str:
+    while True:
+        token = f"{random.getrandbits(64):016x}"
+        if hashlib.sha256(f"{key} {token}".encode()).digest()[0] & 1 == is_turned:
+            return token
+
+
+def _hidden(text: str, key: str, random: Random) -> str:
+    start, plain = f"{random.getrandbits(64):016x}", text.encode("utf-8", "surrogatepass")
+    mask = hashlib.shake_256(f"{key} {start}".encode()).digest(len(plain))
+    return f"{start}.{bytes(one ^ other for one, other in zip(plain, mask, strict=True)).hex()}"
+
+
+def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
+    """`inside/turning.py` under these names, as code alone."""
+    text = _turning().replace("TURNING_KEY = ''", f"TURNING_KEY = '{key}'", 1)
+    names = {name: helpers[form] for form, name in HELPERS.items()}
+    for name in ("TURNING_KEY", "perturbed_value", "turning_digest", "hashlib"):
+        names[name] = f"_{random.getrandbits(48):012x}"
+    text = text.replace("import hashlib", "import hashlib as hashlib_", 1)
+    for name, new in names.items():
+        text = re.sub(rf"\b{name}\b(?! as )", new, text)
+    return text.replace("hashlib_", names["hashlib"], 1)
+
+
+@lru_cache(maxsize=32)
+def read_test_file(path: str, text: str) -> TestFile:
+    """Raises TwinError: see `TestFile`."""
+    return TestFile(path, text)
+
+
+@lru_cache(maxsize=1)
+def _turning() -> str:
+    """Without docstrings, annotations and what they need."""
+    module = ast.parse((INSIDE / "turning.py").read_text("utf-8"))
+    kept: list[ast.stmt] = []
+    for node in module.body:
+        if isinstance(node, Definition):
+            node.returns = None
+            for argument in node.args.args:
+                argument.annotation = None
+            node.body = node.body[1:] if ast.get_docstring(node) else node.body
+        if isinstance(node, ast.Import | ast.Assign | Definition):
+            kept.append(node)
+    return ast.unparse(ast.Module(kept, [])) + "\n"
+
+
+def _constants(module: ast.Module) -> set[str]:
+    literal: dict[str, bool] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    literal[target.id] = literal.get(target.id, True) and _is_literal(node.value)
+    return {name for name, each in literal.items() if each}
+
+
+def _blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for name in ("body", "orelse", "finalbody"):
+        inner = getattr(statement, name, None)
+        if inner:
+            yield inner
+    for handler in getattr(statement, "handlers", ()):
+        yield handler.body
+
+
+def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """What is in a function, and in no other one within it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Definition | ast.Lambda | ast.ClassDef):
+            yield child
+            yield from _own_nodes(child)
+
+
+def _name_of_call(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _has_text(value: Any) -> bool:
+    """Do it and what it is turned into come out of their texts as they are?"""
+    try:
+        return all(repr(ast.literal_eval(repr(each))) == repr(each) for each in (value, perturbed_value(value)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False

@@ -1,0 +1,197 @@
+"""Copies of test files: other names, expectations behind calls, one of them turned, and nothing else changed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regrade.evaluators.inside.turning import perturbed_value
+from regrade.evaluators.twins import TestFile, TwinError, make_twin
+
+HERE = Path(__file__).parent
+TEXT = '''\
+from __future__ import annotations
+
+import asyncio
+import unittest
+
+import pytest
+
+
+def helper():
+    test_first()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_number(number):
+    """Ümläuts count as bytes: ß."""
+    assert "äö" + str(number) == f"äö{number}"; assert number
+
+
+def test_first():
+    assert {"a": [1, (2, 3)]} == dict(a=[1, (2, 3)]), "a reason"
+
+
+def test_raises():
+    with pytest.raises((ValueError, KeyError)):
+        raise KeyError
+
+
+def test_loop():
+    for number in range(3):
+        assert number in (0, 1, 2)
+        if number:
+            assert number is not None
+
+
+def test_without_expectations():
+    for _ in ():
+        pass
+
+
+def test_async():
+    async def inner():
+        return 5
+
+    assert asyncio.run(inner()) == (
+        5
+    )
+
+
+class Base(unittest.TestCase):
+    def test_inherited(self):
+        self.assertEqual([1], [1])
+
+    def test_other(self):
+        self.assertIsNone(None)
+        self.assertIn("a", ["a"])
+        self.assertRaises(ZeroDivisionError, lambda: 1 / 0)
+        self.assertTrue(self)
+
+
+class Derived(Base):
+    pass
+
+
+class TestPlain:
+    def test_last(self):
+        value = 2.5
+        assert value == 2.5'''
+TESTS = (
+    "test_number[1]", "test_number[2]", "test_first", "test_raises", "test_loop", "test_without_expectations",
+    "test_async", "Base::test_inherited", "Base::test_other", "Derived::test_inherited", "Derived::test_other",
+    "TestPlain::test_last",
+)  # fmt: skip
+IDS = tuple(f"test_sample.py::{test}" for test in TESTS)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.just(object),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner) | st.sets(st.integers())
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100)
+@given(values, st.integers(0, 255))
+def test_what_is_perturbed_differs(value, choice):
+    assert perturbed_value(value, choice) != value
+    assert value == value  # and stays as it is
+
+
+def statuses(folder, name):
+    """Test -> outcome, by pytest's own report."""
+    program = (
+        "import json, pytest, sys\n"
+        "class Seen:\n"
+        "    found = {}\n"
+        "    def pytest_runtest_logreport(self, report):\n"
+        "        if report.when == 'call': self.found[report.nodeid] = report.outcome\n"
+        f"pytest.main(['-q', '-p', 'no:cacheprovider', '--rootdir=.', {name!r}], plugins=[Seen()])\n"
+        "print('\\n' + json.dumps(Seen.found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def twin_of(file, turned_place, *, whole=True, seed="seed"):
+    """The copy with each function's site of that number turned, where it has it."""
+    functions = {file.function(test).key: file.function(test) for test in IDS}
+    turned = {
+        key: function.sites[turned_place] if turned_place is not None and turned_place < len(function.sites) else None
+        for key, function in functions.items()
+    }
+    twin = make_twin(file, turned, list(functions.values()), seed, whole=whole)
+    return twin, {twin.id_of(test, file.function(test)): turned[file.function(test).key] for test in IDS}
+
+
+@pytest.mark.parametrize("place", [None, 0, 1, 2, 3])
+def test_a_copy_fails_where_it_is_turned_and_passes_elsewhere(place, tmp_path):
+    twin, expected = twin_of(TestFile("test_sample.py", TEXT), place)
+    (tmp_path / twin.path).write_text(twin.text)
+    found = statuses(tmp_path, twin.path)
+    assert found == {test: "passed" if site is None else "failed" for test, site in expected.items()}
+    assert place is None or "failed" in found.values()
+
+
+def test_copies_have_one_form_and_hide_what_they_expect():
+    file = TestFile("test_sample.py", TEXT)
+    plain, turned = (twin_of(file, place)[0].text for place in (None, 0))
+    for text in (plain, turned):
+        assert "2.5'" not in text
+        assert "== 5" not in text
+        assert "test_first" not in text  # its name is another one, also where it is called
+    digits = str.maketrans("", "", "0123456789abcdef")
+    assert plain.translate(digits) == turned.translate(digits)
+
+
+def test_lines_keep_their_numbers_and_names_their_order():
+    file = TestFile("test_sample.py", TEXT)
+    functions = [file.function(IDS[0]), file.function(IDS[2])]
+    twin = make_twin(file, {functions[0].key: None}, functions, "seed", whole=False)
+    old = {node.lineno for node in ast.parse(TEXT).body if getattr(node, "name", "") == "test_number"}
+    new = {node.lineno for node in ast.parse(twin.text).body if getattr(node, "name", "") == twin.names["test_number"]}
+    assert old == new
+    assert "test_first" in twin.text, "another function needs it"
+    assert "test_loop" not in twin.text
+    whole, _ = twin_of(file, None)
+    assert sorted(whole.names, key=whole.names.__getitem__) == sorted(whole.names, key=lambda key: key.split(".")[-1])
+
+
+def test_the_same_seed_makes_the_same_copy_and_another_one_another():
+    file = TestFile("test_sample.py", TEXT)
+    assert twin_of(file, 0)[0] == twin_of(file, 0)[0]
+    assert twin_of(file, 0)[0].path != twin_of(file, 0, seed="other")[0].path
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("test_*.py")), ids=lambda path: path.name)
+def test_real_test_files_can_be_copied(path):
+    text = path.read_text()
+    file = TestFile(path.name, text)
+    names = [node.name for node in ast.parse(text).body if getattr(node, "name", "").startswith("test_")]
+    functions = [file.function(f"{path.name}::{name}") for name in names]
+    for number in range(3):
+        turned = {each.key: each.sites[number] for each in functions if number < len(each.sites)}
+        make_twin(file, turned, functions, "seed", whole=bool(number % 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "test", "why"),
+    [
+        ("def test_a(:", "t.py::test_a", "no Python"),
+        ("test_a = lambda: None", "t.py::test_a", "does not define"),
+        ("from other import Mixin\nclass TestA(Mixin): pass", "t.py::TestA::test_a", "does not define"),
+        ("def test_a(): pass\f", "t.py::test_a", "no plain text"),
+    ],
+)
+def test_what_can_not_be_copied_says_why(text, test, why):
+    with pytest.raises(TwinError, match=why):
+        TestFile("t.py", text).function(test)
