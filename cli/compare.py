@@ -79,6 +79,10 @@ def compare(
         from regrade.reports.markdown import comparison_markdown
 
         typer.echo(comparison_markdown(found))
+        if changes:
+            from regrade.reports.task_changes import task_changes_markdown
+
+            typer.echo("\n" + task_changes_markdown(changes))
     else:
         from regrade.reports.task_changes import print_task_changes
         from regrade.reports.terminal import print_comparison

@@ -237,7 +237,10 @@ def _smallest(game: Game, groups: Sequence[Group], is_all_known: bool, budget: i
         lost = sum(subset.passes is None for subset in smaller)
         if lost:
             return _part(game, best, "", f"{lost} of {len(smaller)} smaller subsets could not be scored")
-        return _part(game, best, "smallest", f"all smaller subsets, {len(smaller)}, were run, and none passes")
+        none = (
+            "nothing alone passes" if len(smaller) == 1 else f"all {len(smaller)} smaller subsets were run, none passes"
+        )
+        return _part(game, best, "smallest", none)
 
     def passes(chosen: Coalition) -> bool | None:
         places = _union(groups[number] for number in chosen)

@@ -48,7 +48,8 @@ class PartChange:
     difference: float
     low: float
     high: float
-    """95 % interval of the difference, clusters of tasks resampled; NaN where there are fewer than two clusters."""
+    """95 % interval of the difference, clusters of tasks resampled; NaN where there are fewer than two of them, or
+    where no task differs."""
 
     @property
     def moved(self) -> bool:
@@ -179,6 +180,7 @@ def _reward_changes(
 def _change(
     name: str, first: pd.DataFrame, before: pd.Series[Any], second: pd.DataFrame, after: pd.Series[Any]
 ) -> PartChange:
+    """The paired difference; without an interval where no task differs, which says nothing of how much they may."""
     means = task_means(first, before)
     candidate = task_means(second, after)["value"]  # of the same tasks, in the same order
     sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
@@ -187,7 +189,8 @@ def _change(
 
 
 def _interval(sample: Clusters) -> tuple[float, float]:
-    return difference_interval(sample) if sample.count > 1 else (math.nan, math.nan)
+    is_told = sample.count > 1 and bool(sample.values.any())
+    return difference_interval(sample) if is_told else (math.nan, math.nan)
 
 
 def _table(rows: pd.DataFrame, numbers: Callable[[Iterable[Parts]], dict[str, float]]) -> pd.DataFrame:

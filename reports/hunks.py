@@ -160,10 +160,10 @@ def _value(value: float | None) -> str:
 def _head(found: Attribution) -> str:
     if not found.groups:
         return "The patch has no hunks: there is nothing to share the reward out among."
-    count = len(found.groups)
-    groups = f"{count} {'group' if count == 1 else 'groups'} of hunks"
-    how = f"exact Shapley values of {groups}" if found.is_exact else (
-        f"Shapley values of {groups} ± standard error, from {found.orders} sampled orders in antithetic pairs"
+    groups, hunks = len(found.groups), sum(len(group.hunks) for group in found.groups)
+    what = f"{hunks} {'hunk' if hunks == 1 else 'hunks'}{f' in {groups} groups' if groups < hunks else ''}"
+    how = f"exact Shapley values of {what}" if found.is_exact else (
+        f"Shapley values of {what} ± standard error, from {found.orders} sampled orders in antithetic pairs"
     )  # fmt: skip
     if found.gap is None:
         return f"By hunk: {how}. {_unknown(found)}"

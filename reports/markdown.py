@@ -11,9 +11,9 @@ MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "n
 def comparison_markdown(found: Comparison) -> str:
     """The verdict, the reason, a table of all differences, and notes."""
     lines = [
-        f"### {MARKS[found.verdict]} {_plain(found.candidate)} against {_plain(found.baseline)}: **{found.verdict}**",
+        f"### {MARKS[found.verdict]} {plain(found.candidate)} against {plain(found.baseline)}: **{found.verdict}**",
         "",
-        _plain(found.reason),
+        plain(found.reason),
     ]
     if found.metrics:
         what = "repositories" if found.clusters == "repository" else "functions"
@@ -26,7 +26,7 @@ def comparison_markdown(found: Comparison) -> str:
             f"{found.n_tasks} tasks in {found.n_clusters} {what}; {found.n_baseline} and {found.n_candidate} attempts; "
             f"margin {100 * found.margin:g} points. Rates in per cent, changes in points.",
         ]
-    lines += [f"- {_plain(warning)}" for warning in found.warnings]
+    lines += [f"- {plain(warning)}" for warning in found.warnings]
     return "\n".join(lines)
 
 
@@ -34,7 +34,7 @@ def _row(found: Difference) -> str:
     scale, digits = (100.0, 1) if found.is_rate else (1.0, 3)
     is_judged = found.better != "neither"
     cells = (
-        _plain(found.label),
+        plain(found.label),
         *(percent(v) if found.is_rate else f"{v:.3f}".replace("-", MINUS) for v in (found.baseline, found.candidate)),
         signed(scale * found.difference, digits),
         f"{signed(scale * found.low, digits)} to {signed(scale * found.high, digits)}",
@@ -46,7 +46,7 @@ def _row(found: Difference) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text whose own signs mean nothing to Markdown: names of policies and tasks are not ours to trust."""
     one_line = " ".join(text.split())
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in one_line)

@@ -91,11 +91,15 @@ def test_parts_that_moved_and_tasks_that_changed_sides_are_named(regrade, tmp_pa
     assert [part["name"] for part in found["tasks"]["parts"]] == ["tests"]
     text = regrade("compare", first, second, "--tasks").out
     assert "no longer fixed: 25 tasks" in text
-    assert "t10  1 of 1 -> 0 of 1" in text
+    assert "1/1 -> 0/1  t10\n" in text
     assert "and 5 more: --json names them all" in text
     assert "newly broken: 2 tasks" in text
     assert "newly fixed: 0 tasks" in text
-    assert "changed sides" not in regrade("compare", first, second).out
+    assert "no longer fixed" not in regrade("compare", first, second).out
+    markdown = regrade("compare", first, second, "--tasks", "--markdown").out
+    assert "| tests | 0.300 | 0.300 | +0.000 |  |" in markdown
+    assert "**no longer fixed: 25 tasks**\n\n- 1/1 -\\> 0/1 t10\n" in markdown
+    assert "newly fixed" not in markdown
 
 
 def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):

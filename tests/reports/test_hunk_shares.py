@@ -67,10 +67,7 @@ def shown(found: Attribution, width: int = 200) -> str:
 
 def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
     text = shown(EXACT)
-    assert (
-        "exact Shapley values of 3 groups of hunks; they add up to 0.900 (the patch) less 0.000 (no patch) = +0.900"
-        in text
-    )
+    assert "exact Shapley values of 3 hunks; they add up to 0.900 (the patch) less 0.000 (no patch) = +0.900" in text
     assert re.search(r"1 +m\.py:6 +\+0\.800 +0\.000 +0\.000 +Without it, 1 test is not fixed: t::fails\[red\]", text)
     assert re.search(
         r"2 +m\.py:26 +\+0\.100 +0\.000 +0\.500 +Without it, 2 tests break: t::a, t::b \(builds: m\.py: no\)", text
@@ -131,7 +128,7 @@ def test_estimates_come_with_their_error_and_other_ends() -> None:
         notes=("many are together",),
     )
     text = shown(sampled)
-    assert "Shapley values of 1 group of hunks ± standard error, from 8 sampled orders" in text
+    assert "Shapley values of 1 hunk ± standard error, from 8 sampled orders" in text
     assert "−0.200 ± 0.050" in text
     assert "Without it, 1 test is not broken: t::y; 1 test is fixed: t::x" in text
     assert (
