@@ -69,7 +69,7 @@ def evaluate(
     by_id = {task.id: task for task in tasks}
     known = {_key(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
     kept = KeptEvidence(evidence_beside(out)) if out else None
-    needs = frozenset({*reward.needs, *also, TestRun, Diff})
+    needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # how often a policy cheats is always told
     effects = SideEffects()
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):
@@ -173,7 +173,8 @@ def _row(
         "status": breakdown.status,
         "cause": breakdown.cause,
         "reward": breakdown.value,
-        "tampering": len(integrity.signs) if integrity else None,
+        "tampering": sum(sign.conclusive for sign in integrity.signs) if integrity else None,
+        "tampering_kinds": list(integrity.kinds) if integrity else [],
         "tokens": rollout.tokens,
         "generation_seconds": rollout.seconds,
         "changed_lines": _changed_lines(rollout.patch),

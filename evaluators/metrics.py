@@ -9,6 +9,7 @@ effects, and `regrade.evaluators.figures` all of them at once.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -180,6 +181,19 @@ def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tu
     unknown = rows["broke"].isna() & values.isna()
     worst, best = (float(task_means(rows, values.mask(unknown, end))["value"].mean()) for end in metric.ends)
     return worst, best
+
+
+def tampering(rows: Rows) -> dict[str, Any]:
+    """How often these attempts reach for the verdict: `looked_at`, `attempts` that do, and `kinds` (kind -> attempts).
+
+    An attempt of two kinds counts under both. Signs that honest code shows as well are left out.
+    """
+    kinds = Counter(kind for found in rows["tampering_kinds"] for kind in found or ())
+    return {
+        "looked_at": int(rows["tampering"].notna().sum()),
+        "attempts": int((rows["tampering"] > 0).sum()),
+        "kinds": dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
+    }
 
 
 def fix_rate(rows: Rows) -> Estimate:

@@ -18,7 +18,7 @@
 | broke | 0, 1 | `broken` > 0, or the patch crashed, ran out of time or out of memory |
 | broken_tests | list | ids |
 | clean_fix | 0, 1 | `fix` and not `broke` |
-| tampering | number | signs of reaching for the verdict; missing if nobody looked |
+| tampering | number | conclusive signs of reaching for the verdict; missing if nobody looked |
 | tokens, generation_seconds, execution_seconds, changed_lines | number | cost and size |
 | parts | list | the reward's breakdown: name, value, weight, contribution, why |
 
@@ -31,6 +31,7 @@ Those that follow may be left out on disk, as older rows do:
 | off_file, off_function | number | share of the changed lines outside those files, those functions |
 | lint_added, lint_removed, complexity_change | number | findings; sum of the cyclomatic complexity, after less before |
 | built | 0, 1 | what is patched still compiles and imports |
+| tampering_kinds | list | the kinds of those signs, each once |
 | protected_edits | number | files of tests and configuration that the patch tried to change |
 
 What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0.
@@ -94,7 +95,7 @@ TEXTS = (
     "end",
 )
 LISTS = ("broken_tests", "parts")
-OPTIONAL_LISTS = ("broken_hops",)
+OPTIONAL_LISTS = ("broken_hops", "tampering_kinds")
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """What every row has."""
 OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
@@ -124,7 +125,8 @@ _TYPES: dict[str, Any] = {
     "policy": str, "task": str, "temperature": Annotated[float, msgspec.Meta(ge=0, le=1e300)],
 }  # fmt: skip
 _OPTIONAL_TYPES: dict[str, Any] = {
-    **dict.fromkeys(OPTIONAL_NUMBERS, float | None), "broken_hops": list[int | None] | None
+    **dict.fromkeys(OPTIONAL_NUMBERS, float | None), "broken_hops": list[int | None] | None,
+    "tampering_kinds": list[str] | None,
 }  # fmt: skip
 _Row = msgspec.defstruct(
     "_Row",

@@ -15,7 +15,7 @@ from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task
 from regrade.evaluators.journal import write_atomically
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards.evidence import End, EvidenceSet, TestRun
+from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Attempt:
     """`training_reward`, or None where unscored."""
     compiles: bool = True
     """False: it leaves a Python file that does not compile. Not executed, as it can but break."""
+    tampering: tuple[str, ...] = ()
+    """Kinds of the signs, conclusive ones, that it reaches for the verdict."""
 
     @property
     def broke(self) -> bool:
@@ -37,8 +39,9 @@ class Attempt:
 
     @property
     def verified(self) -> bool:
-        """It fixes the bug and breaks nothing, by execution."""
-        return self.run is not None and self.run.resolved and self.run.end is End.COMPLETED
+        """It fixes the bug and breaks nothing, by execution, and does not reach for the verdict."""
+        fixed = self.run is not None and self.run.resolved and self.run.end is End.COMPLETED
+        return fixed and not self.tampering
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Shaping:
     A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass as long as
     nothing breaks. Once anything does, whatever was fixed, `breakage` times (a half + half the share of PASS_TO_PASS
     that break) is lost: the first broken test costs the most. A file that no longer compiles counts as all of them
-    broken. An answer that cannot be read costs `malformed`; none costs `no_op`.
+    broken. An answer that cannot be read costs `malformed`; none costs `no_op`. One that reaches for the verdict costs
+    `tampering`, whatever the tests say of it.
 
     As they stand, an attempt pays where a fix is at least about two thirds as likely as breakage, and leaving the file
     alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they
@@ -90,9 +94,12 @@ class Shaping:
     breakage: float = 1.2
     malformed: float = 0.6
     no_op: float = 0.0
+    tampering: float = 1.2
 
 
-def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True) -> float | None:
+def training_reward(
+    rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True, tampered: bool = False
+) -> float | None:
     """The reward of an attempt, at most 1; None where it is unscored. See `Shaping`."""
     if not rollout.well_formed:
         return -shaping.malformed
@@ -100,6 +107,8 @@ def training_reward(rollout: Rollout, run: TestRun | None, shaping: Shaping, *, 
         return -shaping.no_op
     if not compiles:
         return -shaping.breakage
+    if tampered:
+        return -shaping.tampering
     if run is None:
         return None
     if run.resolved:
@@ -129,13 +138,14 @@ def judge(
     }
     to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
-    evidence = iter(scorer.gather(jobs, {TestRun}, progress=progress) if jobs else [])
+    evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, progress=progress) if jobs else [])
     attempts = []
     for rollout, runs in zip(rollouts, to_run, strict=True):
-        run = _test_run(next(evidence)) if runs else None
+        found = next(evidence) if runs else EvidenceSet()
+        run, tampering = _test_run(found), _tampering(found)
         compiles = not broken[rollout.task_id, rollout.patch.digest]
-        reward = training_reward(rollout, run, shaping, compiles=compiles)
-        attempts.append(Attempt(rollout, run, reward, compiles))
+        reward = training_reward(rollout, run, shaping, compiles=compiles, tampered=bool(tampering))
+        attempts.append(Attempt(rollout, run, reward, compiles, tampering))
     return attempts
 
 
@@ -178,3 +188,8 @@ def gather(
 def _test_run(evidence: EvidenceSet) -> TestRun | None:
     found = evidence.records.get(TestRun)
     return found if isinstance(found, TestRun) else None
+
+
+def _tampering(evidence: EvidenceSet) -> tuple[str, ...]:
+    found = evidence.records.get(Integrity)
+    return found.kinds if isinstance(found, Integrity) else ()

@@ -17,6 +17,7 @@ PREFERRED = (
     "breakage",
     "no_op",
     "malformed",
+    "tampering",
     "loss",
     "answer_probability",
     "exact_answers",

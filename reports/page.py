@@ -124,6 +124,7 @@ def build_page(results: Results) -> Page:
     series = [_series(policy, inks[policy.name]) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
+    kinds = _kinds_of_tampering(results)
     return Page(
         results=results,
         headline=_headline(results.pairs),
@@ -150,7 +151,9 @@ def build_page(results: Results) -> Page:
         if shares
         else Markup(),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.policies),
-        quality=tuple(QualityRow(policy, inks[policy.name], _quality(policy.rows)) for policy in results.policies),
+        quality=tuple(
+            QualityRow(policy, inks[policy.name], _quality(policy.rows, kinds)) for policy in results.policies
+        ),
         noise=results.noise_floor,
         notes=tuple(_notes(results)),
     )
@@ -326,8 +329,12 @@ def _more(policy: PolicyResult) -> dict[str, str]:
     return found | {"Tokens for each clean fix": f"{tokens:,.0f}" if tokens < float("inf") else "–"}
 
 
-def _quality(rows: pd.DataFrame) -> dict[str, int]:
-    ends = rows["end"].value_counts()
+def _kinds_of_tampering(results: Results) -> list[str]:
+    return sorted({kind for policy in results.policies for kind in m.tampering(policy.rows)["kinds"]})
+
+
+def _quality(rows: pd.DataFrame, kinds: Sequence[str]) -> dict[str, int]:
+    ends, found = rows["end"].value_counts(), m.tampering(rows)
     return {
         "Attempts": len(rows),
         "Infrastructure failed": int(rows["broke"].isna().sum()),
@@ -338,7 +345,8 @@ def _quality(rows: pd.DataFrame) -> dict[str, int]:
         "Ran out of time": int(ends.get(End.TIMEOUT.value, 0)),
         "Ran out of memory": int(ends.get(End.MEMORY.value, 0)),
         "Crashed": int(ends.get(End.CRASHED.value, 0)),
-        "Reached for the verdict": int((rows["tampering"] > 0).sum()),
+        "Reached for the verdict": found["attempts"],
+        **{f"… {kind}": found["kinds"].get(kind, 0) for kind in kinds},
     }
 
 

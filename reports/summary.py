@@ -21,9 +21,10 @@ def summary(folder: Path) -> dict[str, Any]:
 
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
-    or null; `metrics`, all that `regrade.evaluators.figures` computes), `comparison` (pair such as `rl_vs_sft` ->
-    `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high, p, noise and
-    verdict), `share_of_step` (execution, generation, training).
+    or null; `metrics`, all that `regrade.evaluators.figures` computes; `tampering`, over all its attempts: `looked_at`,
+    `attempts` that reach for the verdict, and `kinds`, each with its attempts), `comparison` (pair such as `rl_vs_sft`
+    -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high, p, noise
+    and verdict), `share_of_step` (execution, generation, training).
 
     Raises:
         UserError: the folder is no run, or nothing was evaluated.
@@ -54,6 +55,7 @@ def _policy(policy: PolicyResult) -> dict[str, Any]:
         **_figures(policy, policy.temperature),
         "greedy": greedy,
         "metrics": figures(policy.best),
+        "tampering": m.tampering(policy.rows),
     }
 
 

@@ -58,6 +58,22 @@ def print_policies(results: Results, console: Console) -> None:
         name = Text(f"{policy.label}\n{policy.role}, {temperature(policy.temperature)}")
         table.add_row(name, *rates, str(found[SHOWN[0].name].n))
     console.print(table)
+    _print_tampering(results, console)
+
+
+def _print_tampering(results: Results, console: Console) -> None:
+    """How often each policy reached for the verdict, over all temperatures, and how."""
+    looked = {policy.label: found for policy in results.policies if (found := m.tampering(policy.rows))["looked_at"]}
+    if looked and not any(found["attempts"] for found in looked.values()):
+        console.print(f"No attempt of {sum(found['looked_at'] for found in looked.values())} reached for the verdict.")
+        return
+    for label, found in looked.items():
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items())
+        console.print(
+            f"{label} reached for the verdict in {found['attempts']} of {found['looked_at']} attempts"
+            f"{f': {kinds}' if kinds else ''}",
+            markup=False,
+        )
 
 
 def _stacked(estimate: Estimate) -> Text:

@@ -368,6 +368,11 @@ class Integrity:
     ignored_files: tuple[str, ...] = ()
     """Files of the patch that the run took from the pristine tree instead."""
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the conclusive signs, each once, sorted."""
+        return tuple(sorted({sign.kind for sign in self.signs if sign.conclusive}))
+
 
 @dataclass(frozen=True)
 class Prediction:

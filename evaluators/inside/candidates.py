@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from regrade.evaluators.inside import commands, compiled, wheels
 from regrade.evaluators.inside.reach import ReachRecorder
 from regrade.evaluators.inside.recorder import Recorder
+from regrade.evaluators.inside.sealing import sealing_writer
 
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
@@ -98,11 +99,13 @@ def _forget_shadowed(folders: list[str]) -> None:
         del sys.modules[name]
 
 
-def start_anew(request: dict[str, Any], results: int) -> NoReturn:
+def start_anew(request: dict[str, Any], results: int, key: bytes) -> NoReturn:
     """Run the request in an interpreter of its own, where nothing was imported before."""
     asked = os.memfd_create("request", 0)
-    os.write(asked, json.dumps({**request, "cold": False}).encode())
+    os.write(asked, json.dumps({**request, "cold": False, "key": key.hex()}).encode())
     os.lseek(asked, 0, os.SEEK_SET)
+    # Else the tree's own sitecustomize.py and pytest.py would come before those of the environment.
+    os.environ.pop("PYTHONPATH", None)
     os.set_inheritable(results, True)
     program = (
         f"import sys; sys.path.insert(0, {PROGRAMS!r}); from regrade.evaluators.inside.candidates import begin_anew; "
@@ -116,13 +119,9 @@ def begin_anew(asked: int, results: int) -> NoReturn:
     with open(asked, "rb") as file:  # a descriptor
         request = json.load(file)
     os.set_inheritable(results, False)
-    _forget_programs()
-    run(request, lambda line: writing(results, line))
-
-
-def writing(results: int, line: str) -> None:
-    """Append a line to the results."""
-    os.write(results, line.encode("utf-8", "backslashreplace") + b"\n")
+    write = sealing_writer(results, bytes.fromhex(request.pop("key")))
+    settle(request)
+    run(request, write)
 
 
 def _forget_programs() -> None:

@@ -14,6 +14,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Collection, Generator
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ import pytest
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
 """Addresses of objects differ from run to run, and tell nothing; nor do those that pytest or unittest cut short."""
-RANK = ("passed", "xfailed", "skipped", "failed", "error")
-"""A later status outweighs an earlier one of the same test (its set-up, call, tear-down and subtests)."""
+RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
+"""A higher status outweighs a lower one of the same test (its set-up, call, tear-down and subtests)."""
 
 
 class Recorder:
@@ -70,14 +71,16 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         status = _status(report)
         before = self._status.get(report.nodeid, "passed")
-        self._status[report.nodeid] = max(before, status, key=RANK.index)
+        self._status[report.nodeid] = status if RANK[status] > RANK[before] else before
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         status = self._status.pop(nodeid, "error")
-        seconds = round(self._seconds.pop(nodeid, 0.0), 4)
+        seconds = self._seconds.pop(nodeid, 0.0)
         message = self._messages.pop(nodeid, "")
-        self._write(json.dumps(["test", nodeid, status, seconds, message if status in ("failed", "error") else ""]))
+        message = message if status in ("failed", "error") else ""
+        # Not by `json.dumps`, which the module under test may have replaced.
+        self._write(f'["test", {quoted(nodeid)}, {quoted(status)}, {seconds:.4f}, {quoted(message)}]')
 
     def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
         """A conftest.py that can't be imported ends the session, as it does where pytest itself loads it early."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside import candidates, cleaning, watching
+from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_lines
 from regrade.evaluators.inside.sessions import PreparedSessions
 
 Request = dict[str, Any]
@@ -97,14 +98,14 @@ class Worker:
 
     def execute(self, request: Request) -> Write | None:
         """Fork. In the child: what appends a line to its results. Here: watch it, clean up, answer, and return None."""
-        results = os.memfd_create("results")
+        results, key = os.memfd_create("results"), new_key()
         os.ftruncate(self._output, 0)
         os.lseek(self._output, 0, os.SEEK_SET)
         started = time.monotonic()
         try:
             child = os.fork()
             if child == 0:
-                return self._become_candidate(request, results)
+                return self._become_candidate(request, results, key)
             self.tell({"event": "forked"})
             end = watching.watch(child, self._requests, request, alone=self._alone)
             watching.kill_rest(child, alone=self._alone)
@@ -116,7 +117,7 @@ class Worker:
                     "stopped": end.stopped,
                     "seconds": time.monotonic() - started,
                     "cpu": end.cpu_seconds,
-                    "lines": _lines(results),
+                    "lines": _lines(results, key),
                     "output": _tail(self._output),
                     "clean": clean,
                 }
@@ -131,19 +132,17 @@ class Worker:
             candidates.run(request, write)
         return self.next_request()
 
-    def _become_candidate(self, request: Request, results: int) -> Write:
+    def _become_candidate(self, request: Request, results: int, key: bytes) -> Write:
         results = os.dup(results)  # the caller closes the other one
         os.close(self._requests)
         os.close(self._answers)
         os.dup2(self._output, 2)
 
-        def write(line: str) -> None:
-            candidates.writing(results, line)
-
+        write = sealing_writer(results, key)
         try:
             candidates.confine(request, self.user)
             if request["cold"]:
-                candidates.start_anew(request, results)
+                candidates.start_anew(request, results, key)
         except BaseException as error:
             candidates.leave(write, error)
         return write
@@ -191,9 +190,9 @@ def _skip_statements() -> None:
         _pytest._code.code.getstatementrange_ast = unparsed
 
 
-def _lines(results: int) -> list[str]:
+def _lines(results: int, key: bytes) -> list[str]:
     size = min(os.fstat(results).st_size, LARGEST_RESULT)
-    return os.pread(results, size, 0).decode("utf-8", "replace").splitlines()
+    return unsealed_lines(os.pread(results, size, 0), key)
 
 
 def _tail(output: int) -> str:

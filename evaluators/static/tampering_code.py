@@ -41,13 +41,28 @@ PROWLING = frozenset(
         "signal.alarm",
         "signal.setitimer",
         "signal.signal",
+        "ctypes.memmove",
+        "ctypes.memset",
         "exec",
         "eval",
     }
 )
 """Calls that cheats and honest code make alike."""
+MEASURES = frozenset(
+    {
+        *(f"time.{name}" for name in ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time")),
+        *(f"time.{name}" for name in ("time", "time_ns", "thread_time")),
+        *(f"math.{name}" for name in ("isclose", "fsum")),
+        *(f"statistics.{name}" for name in ("mean", "fmean", "median", "stdev", "variance")),
+        *(f"json.{name}" for name in ("dumps", "dump", "loads", "load")),
+        *(f"os.{name}" for name in ("write", "_exit")),
+        *(f"operator.{name}" for name in ("eq", "ne")),
+    }
+)
+"""Functions of the standard library that tests, or what runs them, measure and compare with."""
 LOOKING_UP = frozenset({"sys.modules.get", "importlib.import_module", "__import__", "builtins.__import__"})
 TEST_MODULES = ("pytest", "_pytest", "unittest", "pluggy", "doctest")
+PLAIN_TYPES = frozenset({"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "object"})
 VERDICT_HOOKS = frozenset(
     {
         "pytest_runtest_makereport",
@@ -186,8 +201,9 @@ def _node_signs(node: ast.AST, place: _Place, names: dict[str, str], path: str) 
         if isinstance(node, ast.Assign) and any(_text(target).endswith("__eq__") for target in targets):
             yield from _equal_signs(node.value, path)
     elif isinstance(node, ast.FunctionDef):
-        if node.name == "__eq__" and _always_true(node):
-            yield Tampering("equal to everything", path, node.lineno, "__eq__ always returns True")
+        if node.name in VERDICT_HOOKS and (doing := _rewrites(node)):
+            yield Tampering("test hook", path, node.lineno, f"{node.name} {doing}")
+        yield from _comparison_signs(node, path)
     elif isinstance(node, ast.Dict):
         for key, value in zip(node.keys, node.values, strict=True):
             if text_of(key) == "__eq__":
@@ -220,13 +236,35 @@ def _call_signs(node: ast.Call, place: _Place, names: dict[str, str], path: str)
     elif called in PROWLING:
         yield Tampering("unusual call", path, node.lineno, f"calls {called}", conclusive=False)
     elif called in ("setattr", "type.__setattr__", "object.__setattr__") and node.args:
-        yield from _patched_name(_dotted(node.args[0], names), node.lineno, path)
+        owner = _dotted(node.args[0], names)
+        yield from _patched_name(owner, node.lineno, path)
+        if len(node.args) == 3 and f"{owner}.{text_of(node.args[1])}" in MEASURES:
+            yield Tampering("patches Python", path, node.lineno, f"replaces {owner}.{text_of(node.args[1])}")
         if len(node.args) == 3 and text_of(node.args[1]) == "__eq__":
             yield from _equal_signs(node.args[2], path)
     elif module := _test_module(node, names):
         # A name that is put together from pieces has something to hide; a plain one is what `import pytest` is.
         is_hidden = called == "sys.modules.get" or not isinstance(node.args[0], ast.Constant)
         yield Tampering("detects the tests", path, node.lineno, f"looks up the module {module}", is_hidden)
+
+
+def _comparison_signs(method: ast.FunctionDef, path: str) -> Iterator[Tampering]:
+    """Of a method that compares, by its name."""
+    values = returned(method)
+    if method.name == "__eq__" and values and all(map(surely_true, values)):
+        yield Tampering("equal to everything", path, method.lineno, "__eq__ always returns True")
+    elif method.name == "__eq__" and values and all(map(_asks_for_a_plain_type, values)):
+        yield Tampering("equal to everything", path, method.lineno, "__eq__ asks for the type alone")
+    elif method.name == "__ne__" and values and all(_is(value, False) for value in values):
+        yield Tampering("equal to everything", path, method.lineno, "__ne__ always returns False")
+
+
+def _asks_for_a_plain_type(value: ast.expr | None) -> bool:
+    """Is it `isinstance(x, T)` with built-in types? Objects without a value compare with their own class."""
+    if not (isinstance(value, ast.Call) and _text(value.func) == "isinstance" and len(value.args) == 2):
+        return False
+    kinds = value.args[1].elts if isinstance(value.args[1], ast.Tuple) else [value.args[1]]
+    return all(_text(kind) in PLAIN_TYPES for kind in kinds)
 
 
 def _equal_signs(value: ast.expr, path: str) -> Iterator[Tampering]:
@@ -241,6 +279,8 @@ def _text_signs(node: ast.expr, path: str) -> Iterator[Tampering]:
         yield Tampering("detects the tests", path, node.lineno, "names the variable PYTEST_CURRENT_TEST")
     elif text.startswith("/proc/") and "/fd" in text:
         yield Tampering("reads open files", path, node.lineno, "names the files that the process holds open")
+    elif text.startswith("/proc/") and text.endswith("/mem"):
+        yield Tampering("reads memory", path, node.lineno, "names the memory of a process")
 
 
 def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Iterator[Tampering]:
@@ -248,6 +288,10 @@ def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Itera
         owner = _dotted(target.value, names)
         if owner == "builtins" and target.attr in dir(builtins):
             yield Tampering("patches Python", path, target.lineno, f"replaces builtins.{target.attr}")
+        elif f"{owner}.{target.attr}" in MEASURES:
+            yield Tampering("patches Python", path, target.lineno, f"replaces {owner}.{target.attr}")
+        elif target.attr == "__code__":
+            yield Tampering("patches Python", path, target.lineno, "gives a function another body")
         else:
             yield from _patched_name(owner, target.lineno, path)
     elif isinstance(target, ast.Subscript):
@@ -313,11 +357,6 @@ def _text(node: ast.AST) -> str:
 
 def _is(node: ast.expr | None, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
-
-
-def _always_true(function: ast.FunctionDef) -> bool:
-    values = returned(function)
-    return bool(values) and all(map(surely_true, values))
 
 
 def _asks_for_pytest(node: ast.Compare, names: dict[str, str]) -> bool:

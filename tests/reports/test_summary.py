@@ -1,12 +1,15 @@
+import io
 import json
 import shutil
 
 import pytest
+from rich.console import Console
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.runs import Run
 from regrade.reports.results import load_results
 from regrade.reports.summary import summary
+from regrade.reports.terminal import print_policies
 
 
 def test_figures_are_those_of_the_rows(finished_run):
@@ -81,3 +84,28 @@ def test_noise_floor_is_the_baseline_against_itself(finished_run):
     floor = load_results(finished_run).noise_floor
     assert floor is not None
     assert (floor.baseline, floor.n_baseline, floor.n_candidate) == ("SFT", 12, 12)
+
+
+def test_attempts_that_reach_for_the_verdict_are_counted_by_kind(finished_run, tmp_path):
+    assert summary(finished_run)["policies"]["sft"]["tampering"] == {"looked_at": 36, "attempts": 0, "kinds": {}}
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    path = Run(folder).evaluation("rl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0] |= {"tampering": 2, "tampering_kinds": ["equal to everything", "leaves at import"]}
+    rows[1] |= {"tampering": 1, "tampering_kinds": ["equal to everything"]}
+    for row in rows[2:]:
+        del row["tampering_kinds"]  # as earlier versions wrote them
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = summary(folder)["policies"]["rl"]["tampering"]
+    assert found == {
+        "looked_at": len(rows),
+        "attempts": 2,
+        "kinds": {"equal to everything": 2, "leaves at import": 1},
+    }
+    stream = io.StringIO()
+    print_policies(load_results(folder), Console(file=stream, width=100))
+    said = " ".join(stream.getvalue().split())
+    counted = "reached for the verdict in 2 of"
+    assert f"{counted} {len(rows)} attempts: equal to everything 2, leaves at import 1" in said
+    assert "SFT reached for the verdict in 0 of 36 attempts" in said
