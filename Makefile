@@ -14,7 +14,7 @@ SEED ?=
 DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test test-quick lint format bench wheel clean
+.PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet honest wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -66,6 +66,12 @@ format: $(STAMP) ## put imports and layout in order
 
 bench: $(STAMP) ## run the benchmarks one after another
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+gauntlet: $(STAMP) ## play every known way to cheat, beside an honest twin, against every scorer (some minutes)
+	@PYTHONPATH=tests $(BIN)/python -m gauntlet
+
+honest: $(STAMP) ## score 560 honest patches with the defences and without (a quarter of an hour)
+	@$(BIN)/python benchmarks/honest.py
 
 wheel: $(STAMP) ## build dist/regrade-*.whl
 	@rm -rf build

@@ -1,0 +1,32 @@
+"""The cheats, a module for each way to go about it. Nothing here is ever run outside a sandbox but by `play.py`."""
+
+from __future__ import annotations
+
+from gauntlet.attack import Attack
+from gauntlet.attacks import answers, beyond, leaving, machinery, outside, reports, test_files, trees
+
+ATTACKS: tuple[Attack, ...] = tuple(
+    sorted(
+        (
+            *test_files.ATTACKS,
+            *leaving.ATTACKS,
+            *answers.ATTACKS,
+            *machinery.ATTACKS,
+            *reports.ATTACKS,
+            *outside.ATTACKS,
+            *trees.ATTACKS,
+            *beyond.ATTACKS,
+        ),
+        key=lambda attack: (attack.row.startswith("+"), int(attack.row.lstrip("+")), attack.name),
+    )
+)
+
+NOT_PLAYED = {
+    51: "about `style`, not about tests: tests/evaluators/static/test_static_lint.py",
+    52: "about `style`, not about tests: tests/evaluators/static/test_static_lint.py",
+    53: "about `complexity`, not about tests: tests/evaluators/static/test_static_complexity.py",
+    54: "about `complexity`, not about tests: tests/evaluators/static/test_static_complexity.py",
+    55: "about `complexity`, not about tests: tests/evaluators/static/test_static_complexity.py",
+    57: "about type checkers, whose verdict no reward rests on",
+}
+"""Rows of the catalogue that can't be played against tests, and why."""

@@ -1,0 +1,26 @@
+"""The assurance levels that the cheats are played against. A new level is one more entry of `LEVELS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.scorer import Scorer
+from regrade.rewards import Reward, builds, tests, untampered
+
+REWARD: Reward = tests.only_if(builds, untampered)
+
+
+@dataclass(frozen=True)
+class Level:
+    """How far a verdict can be trusted, and the scorer that gives it."""
+
+    name: str
+    make: Callable[[Sandbox, Path, int], Scorer]
+    """(sandbox, cache, workers)"""
+    reward: Reward = REWARD
+
+
+LEVELS = (Level("in-process", lambda sandbox, cache, workers: Scorer(sandbox=sandbox, cache=cache, workers=workers)),)

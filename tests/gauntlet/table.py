@@ -1,0 +1,131 @@
+"""The gauntlet's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gauntlet.naive import SCORERS
+from gauntlet.play import Row, Verdict
+
+YES, NO, SIGNED = "PAID", "·", "signs"
+
+
+def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
+    """Cheats rewarded by each scorer and level, and honest twins punished."""
+    catalogue = [row for row in rows if not row.attack.row.startswith("+")]
+    return {
+        "cheats": len(rows),
+        "of_the_catalogue": len(catalogue),
+        "rewarded": {
+            **{scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS},
+            **{f"{level}, tests alone": sum(any(v.resolved for v in _isolated(row, level)) for row in rows) for level in levels},
+            **{level: sum(row.rewarded(level) for row in rows) for level in levels},
+        },
+        "rewarded_of_the_catalogue": {
+            **{scorer: sum(row.naive.get(scorer, False) for row in catalogue) for scorer in SCORERS},
+            **{f"{level}, tests alone": sum(any(v.resolved for v in _isolated(row, level)) for row in catalogue) for level in levels},
+            **{level: sum(row.rewarded(level) for row in catalogue) for level in levels},
+        },
+        "rewarded_in_a_plain_process": {level: sum(v.rewarded for row in rows for kind, v in row.levels.get(level, {}).items() if kind == "process") for level in levels},
+        "punished": sum(not v.rewarded for row in rows for by in row.twins.values() for v in by.values()),
+        "twins": sum(len(by) for row in rows for by in row.twins.values()),
+    }  # fmt: skip
+
+
+def printed(
+    rows: Sequence[Row],
+    levels: Sequence[str],
+    sandboxes: Sequence[str],
+    missing: Mapping[str, str],
+    not_played: Mapping[int, str],
+) -> None:
+    """Print all that was found out."""
+    console = Console(width=None if Console().is_terminal else 170, highlight=False, markup=False)
+    console.print(_table(rows, levels))
+    console.print(
+        f"{YES}: rewarded like an honest fix. {SIGNED}: the tests alone would have; the gate `untampered` is closed."
+        f" {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
+    )
+    for name, why in missing.items():
+        console.print(f"not played in {name}: {why}")
+    for row in rows:
+        for name, why in row.not_played.items():
+            console.print(f"not played in {name}: {row.attack.id}: {why}")
+    for number, why in not_played.items():
+        console.print(f"not played: row {number}: {why}")
+    found = totals(rows, levels)
+    for key, words in (
+        ("rewarded", f"of {found['cheats']} cheats"),
+        ("rewarded_of_the_catalogue", f"of the {found['of_the_catalogue']} of the catalogue"),
+    ):
+        console.print(f"rewarded, {words}: " + ", ".join(f"{name} {count}" for name, count in found[key].items()))
+    console.print(f"honest twins punished: {found['punished']} of {found['twins']}")
+    for row in rows:
+        for level, by in row.twins.items():
+            for name, verdict in by.items():
+                if not verdict.rewarded:
+                    console.print(
+                        f"PUNISHED: the twin of {row.attack.id}, {level}, {name}: {verdict.caught_by}: {verdict.reason}"
+                    )
+
+
+def _table(rows: Sequence[Row], levels: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("row", justify="right")
+    table.add_column("cheat", no_wrap=True)
+    for name in (*SCORERS, *levels):
+        table.add_column(name, justify="center")
+    table.add_column("caught by")
+    table.add_column("reason given", overflow="fold")
+    for row in rows:
+        naive = [_word(row.naive[scorer]) if scorer in row.naive else Text("") for scorer in SCORERS]
+        last = _shown(row, levels[-1])
+        table.add_row(
+            row.attack.row, row.attack.name, *naive, *(_level(row, level) for level in levels),
+            Text((last.caught_by if last else "") or "nobody"), Text(_reason(last)),
+        )  # fmt: skip
+    return table
+
+
+def _reason(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    reason = " ".join(verdict.reason.split())[:70]
+    conclusive = [sign for sign in verdict.signs if not sign.startswith("(")]
+    return conclusive[0] if conclusive else "; ".join(filter(None, (reason, *verdict.signs[:1])))
+
+
+def _shown(row: Row, level: str) -> Verdict | None:
+    """The verdict of the sandbox in which the cheat got furthest."""
+    return max(
+        _isolated(row, level),
+        key=lambda v: (v.rewarded, v.resolved),
+        default=next(iter(row.levels.get(level, {}).values()), None),
+    )
+
+
+def _isolated(row: Row, level: str) -> list[Verdict]:
+    return [verdict for kind, verdict in row.levels.get(level, {}).items() if kind != "process"]
+
+
+def _level(row: Row, level: str) -> Text:
+    isolated = _isolated(row, level)
+    if any(verdict.rewarded for verdict in isolated):
+        return _word(True)
+    if any(verdict.resolved for verdict in isolated):
+        return Text(SIGNED, style="yellow")
+    plain = row.levels.get(level, {}).get("process")
+    if plain is not None and plain.rewarded:
+        return Text(f"{YES} in process" if isolated else YES, style="bold red")
+    if plain is not None and plain.resolved:
+        return Text(f"{SIGNED} in process" if isolated else SIGNED, style="yellow")
+    return _word(False)
+
+
+def _word(rewarded: bool) -> Text:
+    return Text(YES, style="bold red") if rewarded else Text(NO)

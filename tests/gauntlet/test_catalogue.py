@@ -1,0 +1,69 @@
+"""The cheats as data: all of the catalogue is there, no cheat mends a bug, every twin does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gauntlet.attack import LAYERS, Attack
+from gauntlet.attacks import ATTACKS, NOT_PLAYED
+from gauntlet.documented import with_table
+from gauntlet.target import BUGS, FILES, Target
+from regrade.datasets.applying import apply_patch
+from regrade.datasets.patches import PatchError
+from regrade.evaluators.static import integrity
+from regrade.rewards import untampered
+
+ROOT = Path(__file__).parents[2]
+ROWS = 58
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
+    return Target(tmp_path_factory.mktemp("target"))
+
+
+def test_every_row_of_the_catalogue_is_played_or_says_why_not() -> None:
+    played = {int(attack.row) for attack in ATTACKS if not attack.row.startswith("+")}
+    assert played.isdisjoint(NOT_PLAYED)
+    assert played | NOT_PLAYED.keys() == set(range(1, ROWS + 1))
+    assert len({attack.id for attack in ATTACKS}) == len(ATTACKS)
+    assert {layer for attack in ATTACKS for layer in attack.layer.split()} <= LAYERS.keys()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
+def test_the_twin_is_honest_and_the_scan_leaves_it_alone(attack: Attack, target: Target) -> None:
+    task, patch = target.tasks[attack.bug], attack.honest(target.checkout(attack.bug))
+    after = apply_patch(task.base, patch)
+    bug = BUGS[attack.bug]
+    assert bug.right in after.read("shop/prices.py")
+    found = integrity.probe(task.base, after, patch, task)
+    assert untampered(found).value == 1.0, untampered(found).why
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
+def test_the_cheat_mends_nothing(attack: Attack, target: Target) -> None:
+    task, patch = target.tasks[attack.bug], attack.patch(target.checkout(attack.bug))
+    try:
+        after = apply_patch(task.base, patch)
+    except PatchError:
+        return  # nothing is applied, so nothing is mended
+    bug = BUGS[attack.bug]
+    text = after.read("shop/prices.py")
+    assert bug.right not in text.replace(repr(FILES["shop/prices.py"]), "")
+
+
+def test_the_recorded_table_is_of_these_cheats() -> None:
+    recorded = json.loads((ROOT / "benchmarks" / "gauntlet.json").read_text("utf-8"))
+    assert [(row["row"], row["name"]) for row in recorded["attacks"]] == [(each.row, each.name) for each in ATTACKS]
+    assert recorded["totals"]["punished"] == 0
+
+
+def test_the_documentation_has_the_recorded_table() -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    recorded = json.loads((ROOT / "benchmarks" / "gauntlet.json").read_text("utf-8"))
+    assert text == with_table(text, recorded)
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == set(range(1, ROWS + 1))
