@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gauntlet.attack import FIX, WRONG, Attack, library
-from gauntlet.target import FILES
 
 MAIN = '\n\nif __name__ == "__main__":\n    sys.exit(0 if total([1.0]) == 1.0 else 1)\n'
 REPAIR_JUNIT = """\
@@ -67,6 +66,6 @@ ATTACKS = (
     ),
     Attack(
         "31", "syntax-error", "no test of the module is collected", "C",
-        {"shop/prices.py": FILES["shop/prices.py"] + "\n\ndef broken(:\n"}, FIX,
+        library("def broken(:\n    pass"), FIX,
     ),
 )  # fmt: skip
