@@ -12,9 +12,9 @@ intervals of the paired differences (candidate - baseline) and a margin declared
 
 Fix-and-clean stands for fixing, since fixes that break other tests are no gain; the plain fix rate is reported beside
 it. Each of "improved" and "regressed" has two ways to be wrong with 2.5 % each, so either is said by chance at most
-once in twenty; the p-values, of all metrics together, are also shown adjusted by Holm's method. Under
-`uncertainty.MINIMUM_CLUSTERS` clusters the interval is t with C - 1 degrees of freedom, and a difference is only called
-one if the sign-flip test agrees.
+once in twenty; the p-values, of all metrics together, are also shown adjusted by Holm's method. A difference is only
+called better or worse if the sign-flip test by cluster agrees with the interval: a bootstrap is too sure where only a
+handful of tasks differ. Under `uncertainty.MINIMUM_CLUSTERS` clusters the interval is t with C - 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _warnings(
         )
         if fixes.over_repositories is not None:
             low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in fixes.over_repositories)
-            warning += f" (of those, {fixes.label.lower()} could lie anywhere in [{low}, {high}] points)"
+            warning += f" (with those as clusters, t({count - 1}): {fixes.label.lower()} [{low}, {high}] points)"
         yield warning
     if fixes.n_clusters < FEWEST_REPOSITORIES:
         yield (

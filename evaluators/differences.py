@@ -11,18 +11,17 @@ import pandas as pd
 
 from regrade.evaluators import metrics as m
 from regrade.evaluators.uncertainty import (
-    MINIMUM_CLUSTERS,
     ClusterLevel,
     Clusters,
     Interval,
     cluster_labels,
     detectable_effect,
+    difference_error,
     difference_interval,
     holm,
     mcnemar_p,
     newcombe_paired,
     sign_flip_p,
-    t_interval,
     task_means,
 )
 
@@ -79,10 +78,12 @@ class Difference:
 
     @property
     def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Of this metric alone, by its interval, and with few clusters by the sign-flip test as well."""
+        """Of this metric alone: its interval must lie beyond 0, and the sign-flip test agree.
+
+        Where only a handful of tasks differ, all to one side, a bootstrap leaves 0 out too soon.
+        """
         is_beyond = self.low > 0 or self.high < 0
-        is_agreed = self.n_clusters >= MINIMUM_CLUSTERS or self.p <= ALPHA
-        if self.better == "neither" or not (is_beyond and is_agreed):
+        if self.better == "neither" or not (is_beyond and self.p <= ALPHA):
             return "no difference shown"
         return "better" if (self.low > 0) == (self.better == "higher") else "worse"
 
@@ -137,10 +138,10 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             float(both[metric.name]["baseline"].mean()),
             float(both[metric.name]["candidate"].mean()),
             sample.mean,
-            *difference_interval(sample),
+            *_interval(sample, metric),
             p,
             adjusted.get(metric.name, p),
-            detectable_effect(sample.standard_error, sample.count),
+            detectable_effect(difference_error(sample), sample.count),
             len(both[metric.name]),
             sample.count,
             noise_level(baseline, metric, attempts=_attempts(candidate)),
@@ -153,9 +154,14 @@ def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
     return Clusters.of(both["candidate"] - both["baseline"], cluster_labels(both, level))
 
 
+def _interval(sample: Clusters, metric: m.Metric) -> Interval:
+    low, high = difference_interval(sample)
+    return Interval(max(-1.0, low), min(1.0, high)) if metric.is_rate else Interval(low, high)
+
+
 def _over_repositories(both: pd.DataFrame, level: ClusterLevel) -> Interval | None:
     sample = _sample(both, "repository")
-    return t_interval(sample) if level == "function" and sample.count > 1 else None
+    return difference_interval(sample) if level == "function" and sample.count > 1 else None
 
 
 def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:

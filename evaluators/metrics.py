@@ -21,12 +21,14 @@ from scipy.stats import sem
 from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
+    Interval,
     cluster_labels,
     cluster_level,
     mean_interval,
     rate_interval,
     ratio_interval,
     rule_of_three,
+    share_interval,
     task_means,
 )
 
@@ -167,12 +169,18 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     level = level or cluster_level(rows)
     sample = Clusters.of(tasks["value"], cluster_labels(tasks, level))
     n = int(known.sum())
-    low, high = rate_interval(sample, attempts=n) if metric.is_rate else mean_interval(sample)
+    low, high = _interval(sample, metric, is_binary=bool(values[known].isin((0, 1)).all()))
     missing = int((rows["broke"].isna() & ~known).sum())
     worst, best = _bounds(rows, values, metric, missing)
     none_seen = metric.is_rate and n > 0 and not sample.values.any()
     at_most = rule_of_three(sample.count) if none_seen else None
     return Estimate(sample.mean, low, high, n, len(tasks), level, sample.count, missing, worst, best, at_most)
+
+
+def _interval(sample: Clusters, metric: Metric, is_binary: bool) -> Interval:
+    if not metric.is_rate:
+        return mean_interval(sample)
+    return rate_interval(sample) if is_binary else share_interval(sample)
 
 
 def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:

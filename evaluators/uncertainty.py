@@ -212,38 +212,53 @@ def mean_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> 
     return bootstrap_interval(sample, confidence, seed=seed)
 
 
-def rate_interval(sample: Clusters, confidence: float = 0.95, attempts: int | None = None) -> Interval:
+def rate_interval(sample: Clusters, confidence: float = 0.95) -> Interval:
     """Wilson's interval of a single rate, for as many independent trials as would have its cluster-robust error.
 
-    The quantile is that of t(C - 1) (Dean & Pagano 2015, "modified Wilson"). Unlike the bootstrap and t it keeps its
-    level for rare events and few clusters. Where all tasks agree on 0 or on 1 nothing tells the error, and one trial a
-    cluster is the cautious count. (NaN, NaN) for under two clusters that do not agree.
-
-    Args:
-        attempts: that the rate was measured on: the most that the trials can be; None: one a task.
+    The quantile is that of t(C - 1) (Dean & Pagano 2015, "modified Wilson"), and the trials are at most the tasks, as
+    the error of rare events is uncertain itself. Unlike the bootstrap and t it keeps its level for rare events and few
+    clusters. Where all tasks agree on 0 or on 1 nothing tells the error, and one trial a cluster is the cautious count.
+    (NaN, NaN) for under two clusters that do not agree.
     """
-    if sample.values.size and np.all(sample.values == sample.values[0]) and sample.values[0] in (0, 1):
+    if _is_constant(sample) and sample.values[0] in (0, 1):
         return wilson(sample.count if sample.values[0] else 0, sample.count, confidence)
     if sample.count < 2:
         return Interval(float("nan"), float("nan"))
-    rate, most = sample.mean, attempts or sample.values.size
-    error = sample.standard_error**2
-    trials = min(most, rate * (1 - rate) / error) if error else most
+    rate, error = sample.mean, sample.standard_error**2
+    trials = min(sample.values.size, rate * (1 - rate) / error) if error else sample.values.size
     weight = float(stats.t.ppf(0.5 + confidence / 2, sample.count - 1)) ** 2 / trials
     centre = (rate + weight / 2) / (1 + weight)
     half = np.sqrt(weight * (rate * (1 - rate) + weight / 4)) / (1 + weight)
     return Interval(float(max(0.0, centre - half)), float(min(1.0, centre + half)))
 
 
-def difference_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean of paired differences.
+def share_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """`mean_interval` of what lies between 0 and 1 without being a rate of cases, such as a share of broken tests."""
+    low, high = mean_interval(sample, confidence, seed)
+    return Interval(max(0.0, low), min(1.0, high))
 
-    Where no task differs, the share of clusters that would differ is still only known to lie below Wilson's upper end.
+
+def difference_interval(sample: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of the mean of paired differences, each between -1 and 1.
+
+    Where all tasks differ by the same (by nothing, say), the share of clusters that would differ otherwise is still
+    only known to lie below Wilson's upper end.
     """
-    if sample.values.size and np.all(sample.values == 0):
-        bound = wilson(0, sample.count, confidence).high
-        return Interval(-bound, bound)
+    if _is_constant(sample):
+        bound, value = wilson(0, sample.count, confidence).high, float(sample.values[0])
+        return Interval(value - bound, value + bound)
     return mean_interval(sample, confidence, seed)
+
+
+def difference_error(sample: Clusters) -> float:
+    """Standard error of the mean of paired differences; where all tasks differ by the same, what it is at most."""
+    if _is_constant(sample):
+        return float(np.sqrt(wilson(0, sample.count).high / sample.count))
+    return sample.standard_error
+
+
+def _is_constant(sample: Clusters) -> bool:
+    return bool(sample.values.size and np.all(sample.values == sample.values[0]))
 
 
 def ratio_interval(top: Clusters, bottom: Clusters, confidence: float = 0.95, seed: int = 0) -> Interval:

@@ -14,8 +14,9 @@ from regrade.evaluators import side_metrics as side
 from regrade.evaluators.comparison import Comparison, Difference
 from regrade.evaluators.differences import VERDICT_METRICS
 from regrade.evaluators.metrics import FIX_AND_CLEAN, Estimate, estimate
+from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.results import SHOWN, Results
-from regrade.reports.wording import MINUS, NO_BREAK, duration, interval, p_value, percent, signed, temperature
+from regrade.reports.wording import MINUS, NO_BREAK, duration, equals_p, interval, p_value, percent, signed, temperature
 
 STYLES = {
     "improved": "bold green",
@@ -40,6 +41,8 @@ TOLD = (
     side.TAMPERED,
 )
 COSTS: tuple[tuple[m.Cost, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
+LABEL = 48
+"""Columns for the name of a figure."""
 WIDE = 96
 """Columns of the terminal from which on there is room for the adjusted p-values."""
 
@@ -89,26 +92,31 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
     for metric in TOLD:
         found = estimate(rows, metric)
         if found.n:
-            console.print(f"  {metric.label:39} {_told(found)}", markup=False)
+            text = _told(found) + (_rule_of_three(found) if metric is m.BREAKAGE_INCIDENCE else "")
+            console.print(f"  {metric.label:{LABEL}} {text}", markup=False)
     severity = m.severity(rows)
     shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
     label = "Guarded tests broken (mean, median, 90th)"
-    console.print(f"  {label:39} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
+    console.print(f"  {label:{LABEL}} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
     for cost, unit in COSTS:
         spent = m.cost_per_clean_fix(rows, cost)
         if 0 < spent < math.inf:
-            console.print(f"  {f'{cost.capitalize()} for each clean fix':39} {spent:,.0f} {unit}", markup=False)
+            console.print(f"  {f'{cost.capitalize()} for each clean fix':{LABEL}} {spent:,.0f} {unit}", markup=False)
 
 
 def _told(found: Estimate) -> str:
     text = f"{percent(found.value):>7}  {interval(found)}"
-    if found.at_most is not None:
-        text += f"; none in {found.n}, so at most {percent(found.at_most)} by the rule of three"
     if found.missing:
         text += f"; {found.missing} missing"
     if found.worst is not None and found.best is not None:
         text += f", with them {percent(found.worst)} at worst and {percent(found.best)} at best"
     return text
+
+
+def _rule_of_three(found: Estimate) -> str:
+    if found.at_most is None:
+        return ""
+    return f"; none seen, so at most {percent(found.at_most)} by the rule of three over {found.n_clusters} clusters"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -179,9 +187,10 @@ def _row(difference: Difference, wide: bool) -> list[str | Text]:
 def _footnote(comparison: Comparison) -> Text:
     what = "repositories" if comparison.clusters == "repository" else "functions"
     detectable = comparison.metrics[FIX_AND_CLEAN.name].detectable
+    method = "bootstrap" if comparison.n_clusters >= MINIMUM_CLUSTERS else f"t({comparison.n_clusters - 1})"
     text = (
         f"{comparison.n_tasks} tasks in {comparison.n_clusters} {what}, {comparison.n_baseline} and "
-        f"{comparison.n_candidate} attempts. Differences in points, paired by task; bootstrap over {what}, sign-flip "
+        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {what}, sign-flip "
         f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} found 4 times in 5: "
         f"{100 * detectable:.1f} points."
     )
@@ -192,7 +201,7 @@ def _footnote(comparison: Comparison) -> Text:
     for name, pairs in comparison.pairs.items():
         low, high = signed(100 * pairs.low), signed(100 * pairs.high)
         label = comparison.metrics[name].label
-        text += f" {label}: McNemar, exact, p = {p_value(pairs.p)}, Newcombe [{low}, {high}]."
+        text += f" {label}: McNemar, exact, {equals_p(pairs.p)}, Newcombe [{low}, {high}]."
     if comparison.worst is not None:
         text += f" With what is missing: {comparison.worst} at worst, {comparison.best} at best."
     return Text(text)

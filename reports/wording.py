@@ -49,6 +49,11 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def equals_p(p: float) -> str:
+    """`p = 0.031`, or `p < 0.001`."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
 def duration(seconds: float) -> str:
     """`48 s`, `12 min 05 s`, `1 h 02 min`."""
     whole = round(seconds)

@@ -128,17 +128,17 @@ def test_every_command_of_the_documented_workflow_exists(regrade):
 
 def test_missing_attempts_bound_the_verdict(regrade, tmp_path):
     old = a_run(tmp_path / "old", "baseline", rows("sft", 20, 6, samples=2))
-    kept = [each for n, each in enumerate(rows("rl", 30, 6, samples=2)) if n not in (0, 8, 16, 24)]
+    kept = [each for n, each in enumerate(rows("rl", 30, 6, samples=2)) if n not in (0, 8, 16, 24, 32, 40)]
     new = a_run(tmp_path / "new", "candidate", kept)
     found = json.loads(regrade("compare", old.folder, new.folder, "--json").out)
     clean = found["metrics"]["fix_and_clean"]
-    assert found["n_missing"] == 4
+    assert found["n_missing"] == 6
     assert clean["difference"] == pytest.approx(10 / 60)
-    assert clean["worst"] == pytest.approx(10 / 60 - 4 / 120)
+    assert clean["worst"] == pytest.approx(10 / 60 - 6 / 120)
     assert clean["best"] == pytest.approx(10 / 60)
     assert (found["verdict"], found["worst"]) == ("no difference shown", "regressed")
     depends = [warning for warning in found["warnings"] if "the verdict depends on them: regressed if" in warning]
-    assert depends[0].startswith("4 attempts")
+    assert depends[0].startswith("6 attempts")
 
 
 def test_too_many_missing_attempts_are_not_compared(regrade, tmp_path):

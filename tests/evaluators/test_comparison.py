@@ -6,6 +6,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.comparison import compare, noise_floor, outcomes
+from regrade.evaluators.missing import completed, filled
 from regrade.evaluators.table import COLUMNS, table
 from regrade.evaluators.uncertainty import mcnemar_p
 
@@ -62,7 +63,7 @@ BASELINE = rows_of("sft", 0.15, 0.10)
     ("fix_rate", "break_rate", "verdict", "reason"),
     [
         (0.30, 0.08, "improved", "fixes more without breaking more"),
-        (0.17, 0.02, "improved", "fixes more and breaks less"),
+        (0.20, 0.02, "improved", "fixes more and breaks less"),
         (0.05, 0.10, "regressed", "It fixes less"),
         (0.05, 0.02, "regressed", "It breaks less, but it fixes less"),
         (0.15, 0.25, "regressed", "It breaks more"),
@@ -184,3 +185,80 @@ def test_noise_floor_compares_a_policy_with_itself():
     assert floor.n_baseline == floor.n_candidate == 300
     assert 0 < abs(floor.metrics["fix_rate"].difference) < 0.08
     assert noise_floor(rows_of("sft", 0.15, 0.1, samples=1)) is None
+
+
+def test_a_handful_of_tasks_that_differ_is_no_difference():
+    """Four tasks of 300 newly broken, none mended: a bootstrap alone leaves 0 out, an exact test does not."""
+    first = rows_of("sft", 0.3, 0.0, samples=1)
+    second = first.assign(policy="rl")
+    second.loc[:3, ["broke", "broken"]] = 1.0
+    found = compare(first, second).metrics["breakage_incidence"]
+    assert found.low > 0
+    assert found.p == pytest.approx(mcnemar_p(0, 4)) == 0.125
+    assert found.verdict == "no difference shown"
+    second.loc[:6, ["broke", "broken"]] = 1.0
+    assert compare(first, second).metrics["breakage_incidence"].verdict == "worse"
+
+
+def test_where_nothing_differs_something_could_have_been_missed():
+    first = rows_of("sft", 0.3, 0.0, samples=1)
+    found = compare(first, first.assign(policy="rl")).metrics["fix_and_clean"]
+    assert found.difference == 0
+    assert 0.01 < found.detectable < 0.1
+
+
+def test_few_repositories_are_shown_beside_functions():
+    names = {f"t{n}": f"r{n % 3}" for n in range(300)}
+    first, second = (rows.assign(repository=rows["task"].map(names)) for rows in (BASELINE, rows_of("rl", 0.3, 0.1)))
+    found = compare(first, second)
+    assert found.clusters == "function"
+    over = found.metrics["fix_and_clean"].over_repositories
+    assert over.low < found.metrics["fix_and_clean"].difference < over.high
+    assert any("with those as clusters, t(2)" in warning for warning in found.warnings)
+    many = compare(*(rows.assign(repository=rows["function"]) for rows in (first, second)))
+    assert many.clusters == "repository"
+    assert many.metrics["fix_and_clean"].over_repositories is None
+
+
+def test_fewer_than_six_clusters_can_show_nothing():
+    first, second = (rows_of(name, rate, 0.0, tasks=5) for name, rate in (("a", 0.0), ("b", 3.0)))
+    found = compare(first, second)
+    assert found.metrics["fix_rate"].difference > 0.9
+    assert found.verdict == "no difference shown"
+    assert any("5 clusters of tasks cannot show" in warning for warning in found.warnings)
+
+
+def test_absent_attempts_are_missing_ones():
+    whole = rows_of("rl", 0.15, 0.1)
+    some = whole.drop(index=[0, 7, 12])
+    found = compare(BASELINE, some)
+    assert found.n_missing == 3
+    assert (found.worst, found.best) == ("no difference shown", "no difference shown")
+    clean = found.metrics["fix_and_clean"]
+    assert clean.worst < clean.difference < clean.best or clean.worst <= clean.best
+    assert clean.best - clean.worst == pytest.approx(3 / 600)
+    assert found.metrics["breakage_incidence"].worst >= found.metrics["breakage_incidence"].best
+    assert completed(whole) is whole
+    assert len(completed(some)) == len(whole)
+    assert completed(some)["task"].nunique() == 300
+
+
+def test_filling_puts_what_is_lost_at_either_end():
+    lost = rows_of("rl", 0.15, 0.1, tasks=2, samples=1)
+    lost.loc[0, ["fix", "broke", "clean_fix", "broken"]] = math.nan
+    worst, best = (filled(lost, fate).loc[0] for fate in ("worst", "best"))
+    assert (worst["fix"], worst["broke"], worst["broken"], worst["clean_fix"]) == (0, 1, 100, 0)
+    assert (best["fix"], best["broke"], best["broken"], best["clean_fix"]) == (1, 0, 0, 1)
+    assert filled(lost, "best").loc[1].equals(lost.loc[1])
+
+
+def test_pairs_are_the_two_by_two_table_of_one_attempt_each():
+    first, second = rows_of("sft", 0.15, 0.1, samples=1), rows_of("rl", 0.3, 0.1, samples=1, seed=1)
+    found = compare(first, second)
+    pairs = found.pairs["fix_and_clean"]
+    assert pairs.both + pairs.only_baseline + pairs.only_candidate + pairs.neither == 300
+    difference = (pairs.only_candidate - pairs.only_baseline) / 300
+    assert found.metrics["fix_and_clean"].difference == pytest.approx(difference)
+    assert pairs.low < difference < pairs.high
+    assert found.mcnemar == pairs.p
+    assert not compare(BASELINE, second).pairs

@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import numpy as np
@@ -6,6 +7,8 @@ import pandas as pd
 import pytest
 
 from regrade.evaluators import metrics
+from regrade.evaluators.figures import figures
+from regrade.evaluators.side_metrics import SIDE_METRICS
 from regrade.evaluators.table import COLUMNS, table
 from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS, wilson
 
@@ -131,6 +134,49 @@ def test_pass_at_k_leaves_out_tasks_with_too_few_samples():
     assert math.isnan(metrics.pass_at_k(rows, 3).value)
     with pytest.raises(ValueError, match="at least 1"):
         metrics.pass_at_k(rows, 0)
+
+
+def test_skipped_tests_are_broken_and_counted_apart():
+    rows = table([row("a", broken=2, newly_skipped=2, broke=1), row("b", broken=3, newly_skipped=1, broke=1), row("c")])
+    assert metrics.breakage_incidence(rows).value == pytest.approx(2 / 3)
+    assert metrics.estimate(rows, metrics.NEWLY_SKIPPED).value == pytest.approx(2 / 3)
+    assert metrics.estimate(rows, metrics.BREAKAGE_BESIDE_SKIPS).value == pytest.approx(1 / 3)
+    crashed = table([row("a", broke=1, end="crashed")])
+    assert metrics.estimate(crashed, metrics.BREAKAGE_BESIDE_SKIPS).value == 1.0
+
+
+def test_a_rate_without_a_case_has_an_upper_bound():
+    found = metrics.breakage_incidence(table([row(f"t{n}") for n in range(40)]))
+    assert found.at_most == pytest.approx(1 - 0.05 ** (1 / 40))
+    assert metrics.breakage_incidence(table([row("a", **BROKE), row("b")])).at_most is None
+    assert metrics.breakage_incidence(table([])).at_most is None
+
+
+def test_net_value_is_bounded_by_its_own_ends():
+    rows = table([row("a", **FIXED), row("b", **LOST)])
+    found = metrics.estimate(rows, metrics.net_value(3.0))
+    assert (found.value, found.missing, found.worst, found.best) == (1.0, 1, -1.0, 1.0)
+    assert metrics.estimate(rows, metrics.REWARD).worst is None
+
+
+def test_the_cost_of_a_clean_fix_has_an_interval():
+    rows = table([row(f"t{n}", tokens=10 + n, **(FIXED if n % 2 else {})) for n in range(60)] + [row("lost", **LOST)])
+    found = metrics.cost_estimate(rows, "tokens")
+    assert found.value == pytest.approx(sum(range(10, 70)) / 30) == metrics.cost_per_clean_fix(rows, "tokens")
+    assert found.low < found.value < found.high < np.inf
+    assert (found.n, found.missing) == (60, 1)
+    assert metrics.cost_estimate(table([row("a"), row("b")]), "tokens").to_json()["value"] is None
+
+
+def test_all_figures_are_json_with_and_without_rows():
+    for rows in (table([row("a", s, **FIXED) for s in range(2)] + [row("b", s, **BROKE) for s in range(2)]), table([])):
+        found = figures(rows)
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        assert {metric.name for metric in (*metrics.METRICS, *SIDE_METRICS)} <= found.keys()
+    found = figures(table([row("a", s, **FIXED) for s in range(2)] + [row("b", s, **BROKE) for s in range(2)]))
+    assert found["severity_tail"]["catastrophes"] == 0.5
+    assert found["pass_at_k"]["2"]["value"] == 0.5
+    assert found["net_value_sweep"]["2"]["value"] == -0.5
 
 
 def test_cost_of_a_clean_fix():

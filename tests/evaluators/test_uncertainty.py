@@ -8,19 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from regrade.evaluators.uncertainty import (
+    FEWEST_REPOSITORIES,
     MINIMUM_CLUSTERS,
     Clusters,
     bootstrap_interval,
     cluster_labels,
     cluster_level,
     detectable_effect,
+    difference_error,
     difference_interval,
     holm,
     mcnemar_p,
+    newcombe,
+    newcombe_paired,
     rate_interval,
+    ratio_interval,
+    rule_of_three,
     sign_flip_p,
     t_interval,
     task_means,
@@ -144,6 +151,8 @@ def test_clusters_are_repositories_only_where_there_are_many():
     assert list(cluster_labels(few, "function")) == ["r::f.py::g", "r::t2"]
     many = pd.DataFrame({"task": range(MINIMUM_CLUSTERS), "repository": [f"r{i}" for i in range(MINIMUM_CLUSTERS)]})
     assert cluster_level(many) == "repository"
+    assert cluster_level(many.head(FEWEST_REPOSITORIES)) == "repository"
+    assert cluster_level(many.head(FEWEST_REPOSITORIES - 1)) == "function"
 
 
 def test_tasks_count_the_same_whatever_their_samples():
@@ -181,3 +190,102 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert 0.93 <= bootstrap / runs <= 0.97
     assert 0.93 <= t / runs <= 0.97
     assert 0.03 <= false_alarms / runs <= 0.07
+
+
+def test_newcombe_agrees_with_published_examples():
+    """Newcombe 1998, 17:873, example (a), 56/70 against 48/80; Fagerland, Lydersen & Laake 2014, airways of children."""
+    assert newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert newcombe_paired(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+
+
+def test_newcombe_paired_is_the_unpaired_one_where_nothing_is_shared():
+    """With no correlation between the two rates, square-and-add is that of independent rates."""
+    assert newcombe_paired(25, 25, 25, 25) == pytest.approx(newcombe(50, 100, 50, 100))
+    low, high = newcombe_paired(50, 3, 9, 40)
+    assert newcombe_paired(50, 9, 3, 40) == pytest.approx((-high, -low))
+    assert newcombe_paired(0, 0, 0, 20) == pytest.approx(newcombe(0, 20, 0, 20))
+    with pytest.raises(ValueError, match="no tasks"):
+        newcombe_paired(0, 0, 0, 0)
+
+
+def test_the_rule_of_three():
+    for n in (3, 30, 300):
+        assert rule_of_three(n) == pytest.approx(1 - 0.05 ** (1 / n))
+        assert rule_of_three(n) == pytest.approx(stats.binomtest(0, n).proportion_ci(0.90, method="exact").high)
+    assert rule_of_three(300) == pytest.approx(3 / 300, rel=0.01)
+    assert rule_of_three(0) == 1.0
+
+
+def test_wilsons_interval_of_clusters_is_wilsons_where_there_are_none():
+    """Single attempts at independent tasks: but for t in place of z, and C - 1 in place of C."""
+    values = np.array([1.0] * 30 + [0.0] * 970)
+    ours = rate_interval(Clusters.of(values, list(range(1000))))
+    assert ours == pytest.approx(wilson(30, 1000), abs=2e-4)
+
+
+@pytest.mark.parametrize("clusters", [8, 40])
+def test_a_rate_in_clusters_has_their_error(clusters):
+    sample = correlated(np.random.default_rng(9), clusters)
+    low, high = rate_interval(sample)
+    width = 2 * stats.t.ppf(0.975, clusters - 1) * sample.standard_error
+    assert high - low == pytest.approx(width, rel=0.2)
+    assert 0 < low < sample.mean < high < 1
+
+
+def test_under_thirty_clusters_the_interval_is_t():
+    few, many = (correlated(np.random.default_rng(10), count) for count in (MINIMUM_CLUSTERS - 1, MINIMUM_CLUSTERS))
+    assert difference_interval(few) == t_interval(few)
+    assert difference_interval(many) == bootstrap_interval(many)
+
+
+def test_differences_that_are_all_the_same_are_not_certain():
+    ones = difference_interval(Clusters.of(np.ones(50), list(range(50))))
+    assert ones.low == pytest.approx(1 - wilson(0, 50).high)
+    for value in (0.0, 1.0):
+        sample = Clusters.of(np.full(50, value), list(range(50)))
+        assert sample.standard_error == 0
+        assert 0.02 < difference_error(sample) < 0.05
+    varying = correlated(np.random.default_rng(11), 20)
+    assert difference_error(varying) == varying.standard_error
+
+
+def test_the_interval_of_a_ratio_is_scipys():
+    rng = np.random.default_rng(12)
+    top, bottom = rng.gamma(4.0, 100.0, size=120), rng.binomial(1, 0.4, size=120).astype(float)
+    labels = list(range(120))
+    ours = ratio_interval(Clusters.of(top, labels), Clusters.of(bottom, labels))
+    theirs = stats.bootstrap(
+        (top, bottom), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, method="percentile", rng=rng
+    ).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), rel=0.03)
+    rare = ratio_interval(Clusters.of(top, labels), Clusters.of([1.0] + [0.0] * 119, labels))
+    assert rare.high == np.inf
+    assert np.isnan(ratio_interval(Clusters.of([1.0], ["a"]), Clusters.of([1.0], ["a"])).low)
+
+
+def test_the_detectable_effect_is_found_as_often_as_it_says():
+    """By simulation: a t test finds it in 80 of 100 evaluations; statsmodels plans the same power."""
+    clusters, spread = 40, 0.3
+    effect = detectable_effect(spread / np.sqrt(clusters), clusters)
+    power = TTestPower().power(effect / spread, clusters, 0.05, alternative="two-sided")
+    assert power == pytest.approx(0.8, abs=0.01)
+    rng = np.random.default_rng(13)
+    found = [stats.ttest_1samp(rng.normal(effect, spread, size=clusters), 0).pvalue <= 0.05 for _ in range(1000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.slow
+def test_rare_events_in_clusters_are_covered():
+    """Of 1,000 simulated evaluations, 93 to 98 of 100 intervals hold a true rate of 3 %; t and the bootstrap do not."""
+    rng = np.random.default_rng(14)
+    runs, covered, by_t = 1000, 0, 0
+    for _ in range(runs):
+        labels = np.repeat(np.arange(60), rng.integers(1, 8, size=60))
+        rates = rng.beta(4 * 0.03, 4 * 0.97, size=60)[labels]
+        sample = Clusters.of(rng.binomial(2, rates) / 2, labels)
+        low, high = rate_interval(sample)
+        covered += low <= 0.03 <= high
+        low, high = t_interval(sample)
+        by_t += low <= 0.03 <= high
+    assert 0.93 <= covered / runs <= 0.98
+    assert by_t / runs < 0.92

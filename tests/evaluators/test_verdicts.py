@@ -145,7 +145,7 @@ def test_intervals_of_evaluations_hold_the_truth_as_often_as_they_say(repositori
         outcomes = rng.binomial(2, first) / 2, rng.binomial(2, second) / 2
         low, high = difference_interval(Clusters.of(outcomes[1] - outcomes[0], places))
         covered += low <= true_gain() <= high
-        low, high = rate_interval(Clusters.of(outcomes[0], places), attempts=2 * places.size)
+        low, high = rate_interval(Clusters.of(outcomes[0], places))
         rates += low <= 0.3 <= high
     assert 0.93 <= covered / runs <= 0.97
     assert 0.93 <= rates / runs <= 0.97
