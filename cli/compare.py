@@ -65,8 +65,8 @@ def compare(
     from regrade.evaluators.task_changes import task_changes
 
     sources = (baseline, candidate or baseline)
-    if markdown and (json or tasks):
-        raise UserError("--markdown is a form of its own: leave out --json, and --tasks, which it does not show")
+    if json and markdown:
+        raise UserError("--json and --markdown are two forms of the same answer: choose one")
     first = select(baseline, "baseline", baseline_policy, temperature)
     second = select(sources[1], "candidate", candidate_policy, temperature)
     declared, notes = comparability.check(*sources, margin=margin, mixed_versions=mixed_versions)
