@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from regrade.evaluators.environments import installed_packages, toolchain
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.split import Pair
 from regrade.evaluators.store import key_of
 from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
 
@@ -52,7 +54,27 @@ class Crew:
         self._local.held = (wanted, worker)
         return worker
 
-    def _new_worker(self, task: Task) -> Worker:
+    @property
+    def isolated(self) -> bool:
+        """Are candidates kept from this machine?"""
+        return self._sandbox.isolated
+
+    def pair(self, task: Task) -> Pair:
+        """This thread's two further workers for the task's environment, whose candidates can speak to each other."""
+        python = self._environments.python(task.requirements)
+        held = getattr(self._local, "pair", None)
+        if held is not None and held[0] == python:
+            pair: Pair = held[1]
+            return pair
+        if held is not None:
+            held[1].close()
+        channel = Path(tempfile.mkdtemp(prefix="channel-", dir=self._scratch))
+        channel.chmod(0o777)  # each candidate is a user of its own
+        pair = Pair(self._new_worker(task, channel), self._new_worker(task, channel), channel)
+        self._local.pair = (python, pair)
+        return pair
+
+    def _new_worker(self, task: Task, channel: Path | None = None) -> Worker:
         python = self._environments.python(task.requirements)
         with self._lock:
             scratch = self._scratch / f"worker-{len(self._workers)}"
@@ -66,6 +88,7 @@ class Crew:
                 limits=task.limits,
                 packages=installed_packages(task.suite, task.base.root),
                 tools=toolchain(task.suite.runner),
+                channel=channel,
             )
             self._workers.append(worker)
         return worker

@@ -16,10 +16,14 @@ from regrade.evaluators.probes import EXECUTED, StaticProbe, static_evidence
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.stats import Tally
 from regrade.evaluators.store import key_of
+from regrade.evaluators.verification import NOTHING_CLAIMED
+from regrade.evaluators.verifying import Verifier
 from regrade.evaluators.workers import WorkerDied
 from regrade.evaluators.works import Batch, Work
 from regrade.evaluators.workspaces import Workspace, prepare
-from regrade.rewards.evidence import BuildRun, End, TestRun
+from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verification
+
+Executed = TestRun | BuildRun | Verification
 
 BACK_OFF = (0.5, 2.0, 8.0)
 """Seconds before each further attempt after a failure of the infrastructure."""
@@ -29,7 +33,14 @@ class Gatherer:
     """Gathers evidence with the probes and with the worker of the thread that asks."""
 
     def __init__(
-        self, crew: Crew, probes: Mapping[type, StaticProbe], tally: Tally, *, audit: float, cold: bool
+        self,
+        crew: Crew,
+        probes: Mapping[type, StaticProbe],
+        tally: Tally,
+        verifier: Verifier,
+        *,
+        audit: float,
+        cold: bool,
     ) -> None:
         """
         Args:
@@ -41,6 +52,7 @@ class Gatherer:
         self._audit = audit
         self._cold = cold
         self._builder = Builder()
+        self._verifier = verifier
 
     def missing(self, work: Work, batch: Batch) -> Iterator[tuple[type, Any]]:
         """Each kind of evidence that the work lacks with its record, as soon as it is there.
@@ -73,17 +85,20 @@ class Gatherer:
         if kind not in EXECUTED:
             return static_evidence(self._probes[kind], kind, workspace.before, workspace.after, patch, task)
         if reason:
-            return not_applied(task, reason) if kind is TestRun else BuildRun(False, 0, reason)
+            return _of_no_patch(kind, task, reason)
+        if kind is Verification and TestRun not in work.records:
+            work.infrastructure[kind] = work.infrastructure.get(TestRun, "there is no TestRun to verify")
+            return None
         return self._persistently(kind, work, batch, self._execution(kind, work, workspace, batch.full))
 
-    def _execution(self, kind: type, work: Work, workspace: Workspace, full: bool) -> Callable[[], TestRun | BuildRun]:
+    def _execution(self, kind: type, work: Work, workspace: Workspace, full: bool) -> Callable[[], Executed]:
         if kind is TestRun:
             return lambda: self._tests(work, workspace, full)
+        if kind is Verification:
+            return lambda: self._verifier.verify(work, workspace)
         return lambda: self._build(work, workspace)
 
-    def _persistently(
-        self, kind: type, work: Work, batch: Batch, execute: Callable[[], TestRun | BuildRun]
-    ) -> TestRun | BuildRun | None:
+    def _persistently(self, kind: type, work: Work, batch: Batch, execute: Callable[[], Executed]) -> Executed | None:
         """What `execute` says, tried again after each failure of the infrastructure.
 
         A candidate that takes its sandbox down twice is judged by that. None where the infrastructure failed each time,
@@ -135,12 +150,19 @@ class Gatherer:
         return build
 
 
-def _killer(kind: type, task: Task, reason: str) -> TestRun | BuildRun:
+def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
+    """The evidence on what does not apply."""
+    if kind is TestRun:
+        return not_applied(task, reason)
+    return BuildRun(False, 0, reason) if kind is BuildRun else Verification(LEVELS[-1], "", why=NOTHING_CLAIMED)
+
+
+def _killer(kind: type, task: Task, reason: str) -> Executed:
     """The evidence on a candidate that takes its whole sandbox down."""
     detail = f"it took the whole sandbox down, twice: {reason}"[:500]
-    if kind is BuildRun:
-        return BuildRun(False, 0, detail)
-    return replace(not_applied(task, detail), end=End.CRASHED)
+    if kind is TestRun:
+        return replace(not_applied(task, detail), end=End.CRASHED)
+    return BuildRun(False, 0, detail) if kind is BuildRun else Verification("in-process", "", why=detail)
 
 
 def _in_words(failure: Exception) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
+from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.environments import installed_packages, runner_identity
 from regrade.evaluators.lookups import Digests, Environments
-from regrade.evaluators.probes import EXECUTED, StaticProbe, code_version
+from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.store import EvidenceStore, key_of
 from regrade.evaluators.works import Job, Work
-from regrade.rewards.evidence import TestRun
+from regrade.rewards.evidence import TestRun, Verification
 
 
 class Planner:
@@ -42,26 +43,37 @@ class Planner:
 
     def plan(self, jobs: Sequence[Job], needs: Collection[type], full: bool) -> list[Work]:
         """The distinct jobs, with what the store knows of them."""
-        works: dict[tuple[str, str], Work] = {}
+        works: dict[tuple[str, str, str], Work] = {}
         keys: dict[int, str] = {}
         for place, (task, patch) in enumerate(jobs):
             if id(task) not in keys:
                 keys[id(task)] = self.task_key(task)
-            distinct = (keys[id(task)], patch.digest)
+            distinct = (keys[id(task)], patch.digest, _reference(task, needs))
             if distinct not in works:
-                records = self._known(task, distinct, needs, full)
+                records = self._known(task, keys[id(task)], patch, needs, full)
                 missing = tuple(kind for kind in needs if kind not in records)
                 works[distinct] = Work(task, patch, distinct[0], records, missing)
             works[distinct].places.append(place)
         return list(works.values())
 
-    def _known(self, task: Task, distinct: tuple[str, str], needs: Collection[type], full: bool) -> dict[type, Any]:
-        found = {kind: self._store.get(self._evidence_key(*distinct, kind, full), kind, task) for kind in needs}
+    def identity(self, job: Job, needs: Collection[type], full: bool) -> Hashable:
+        """Equal for jobs whose evidence is the same."""
+        task, patch = job
+        return self.task_key(task), patch.digest, _reference(task, needs), frozenset(needs), full
+
+    def _known(self, task: Task, task_key: str, patch: Patch, needs: Collection[type], full: bool) -> dict[type, Any]:
+        keys = {kind: self._evidence_key(task, task_key, patch, kind, full) for kind in needs}
+        found = {kind: self._store.get(key, kind, task) for kind, key in keys.items()}
         return {kind: record for kind, record in found.items() if record is not None}
+
+    def kept(self, work: Work, kind: type) -> Any | None:
+        """A record that was kept for the work; None where there is none."""
+        key = self._evidence_key(work.task, work.task_key, work.patch, kind, full=False)
+        return self._store.get(key, kind, work.task)
 
     def keep(self, work: Work, kind: type, record: Any, full: bool) -> None:
         """Keep a record for later calls. Raises sqlite3.Error, see `EvidenceStore.put`."""
-        self._store.put(self._evidence_key(work.task_key, work.patch.digest, kind, full), record)
+        self._store.put(self._evidence_key(work.task, work.task_key, work.patch, kind, full), record)
 
     def task_key(self, task: Task) -> str:
         """Digest of all of a task that could change its evidence, its environment and the measure of reach included."""
@@ -77,9 +89,15 @@ class Planner:
         )
         return key_of([repr(parts)]).hex()
 
-    def _evidence_key(self, task_key: str, patch_digest: str, kind: type, full: bool) -> bytes:
+    def _evidence_key(self, task: Task, task_key: str, patch: Patch, kind: type, full: bool) -> bytes:
         scope = ("cold" if self._cold else "full" if full else "reachable") if kind is TestRun else ""
-        sandbox = self._sandbox if kind in EXECUTED else ""
+        sandbox = "" if kind in self._probes else self._sandbox
         probe = getattr(self._probes.get(kind), "identity", "")
         name = f"{kind.__module__}.{kind.__qualname__}"
-        return key_of([task_key, patch_digest, name, self.version, sandbox, scope, probe])
+        reference = _reference(task, {kind})
+        return key_of([task_key, patch.digest, name, self.version, sandbox, scope, probe, reference])
+
+
+def _reference(task: Task, needs: Collection[type]) -> str:
+    """Digest of the reference patch, where evidence depends on it."""
+    return task.reference.digest if Verification in needs and task.reference is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from regrade.rewards.evidence import (
     LintDelta,
     ReadabilityDelta,
     TestRun,
+    Verification,
 )
 
 StaticProbe = Callable[[Tree, Tree, Patch, Task], Any]
@@ -47,7 +48,7 @@ STATIC: Mapping[type, StaticProbe] = MappingProxyType(
         Integrity: _of("integrity"),
     }
 )
-EXECUTED = frozenset({TestRun, BuildRun})
+EXECUTED = frozenset({TestRun, BuildRun, Verification})
 """Evidence that needs a sandbox."""
 UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
@@ -63,6 +64,12 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
 GRAMMARS = tuple(f"tree-sitter-{name}" for name in ("python", "javascript", "typescript", "go", "rust", "java"))
 NOT_MODULES = frozenset({"setup", "conftest", "conf", "noxfile", "tasks", "fabfile", "__main__"})
 """Names of Python files that do something when they are imported."""
+
+
+def in_order(needs: Collection[type]) -> tuple[type, ...]:
+    """The kinds of evidence with those that they are made from, these first."""
+    kinds = {*needs, TestRun} if Verification in needs else set(needs)
+    return tuple(sorted(kinds, key=lambda kind: (kind is Verification, kind.__qualname__)))
 
 
 def static_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
@@ -121,7 +128,8 @@ def code_version() -> str:
     here = Path(__file__).parent
     files = [*here.glob("static/**/*.py"), *here.glob("inside/*.py")]
     names = (
-        "baseline", "executions", "building", "selection", "outlines", "workspaces", "probes", "serialisation"
+        "baseline", "executions", "building", "selection", "outlines", "workspaces", "probes", "serialisation",
+        "split", "held_out", "verification", "verifying"
     )  # fmt: skip
     files += [here / f"{name}.py" for name in names]
     for path in sorted(files):

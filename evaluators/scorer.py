@@ -37,11 +37,12 @@ from regrade.evaluators.crew import Crew
 from regrade.evaluators.gathering import Gatherer
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.planning import Planner
-from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe
+from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove, scratch_folder
 from regrade.evaluators.stats import Stats, Tally
 from regrade.evaluators.store import EvidenceStore
+from regrade.evaluators.verifying import Verifier
 from regrade.evaluators.works import Batch, Flights, Job, Progress, Work
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -100,7 +101,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         )
         self._crew = Crew(self.sandbox, self._environments, self._digests, cache, self._scratch)
         self._tally = Tally()
-        self._gatherer = Gatherer(self._crew, self._probes, self._tally, audit=audit, cold=cold)
+        verifier = Verifier(self._crew, self._planner)
+        self._gatherer = Gatherer(self._crew, self._probes, self._tally, verifier, audit=audit, cold=cold)
         self._flights = Flights()
         self._stopping = False
 
@@ -175,15 +177,14 @@ class Scorer(AbstractContextManager["Scorer"]):
         """The evidence of one job, in a thread of the pool."""
 
         def gather() -> EvidenceSet:
-            (work,) = self._planner.plan([job], tuple(needs), batch.full)
+            (work,) = self._planner.plan([job], in_order(needs), batch.full)
             if work.missing:
                 self._do(work, batch)
             else:
                 self._tally.add(hits=1)
             return work.evidence(self.assurance)
 
-        key = (self._planner.task_key(job[0]), job[1].digest, frozenset(needs), batch.full)
-        evidence, is_shared = self._flights.join(key, gather)
+        evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.full), gather)
         if is_shared:
             self._tally.add(hits=1)
         return evidence
@@ -206,7 +207,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         jobs = list(each_job(jobs))
         started = time.monotonic()
         try:
-            return self._gather(jobs, tuple(sorted(set(needs), key=lambda kind: kind.__qualname__)), full, progress)
+            return self._gather(jobs, in_order(needs), full, progress)
         except BaseException:
             self._kill_workers()  # what still runs for this call is wanted by nobody
             raise

@@ -63,7 +63,8 @@ class Request:
     limits: Limits
     kind: str = "tests"
     """`tests`; `imports`: import the modules and report those that fail; `wheel`: build the project's wheel;
-    `check`: see whether the files of `paths` compile."""
+    `check`: see whether the files of `paths` compile; `candidate`: serve what crosses from another worker;
+    `inputs`: ask another worker's candidate."""
     paths: tuple[str, ...] = ()
     """Test files given to pytest; empty: the suite's own paths."""
     select: frozenset[str] | None = None
@@ -74,6 +75,8 @@ class Request:
     reach: Mapping[str, float] | None = None
     """Find out which functions each test executes instead of what becomes of it. The tests that pass in the suite, and
     their seconds there."""
+    crossing: Mapping[str, Any] | None = None
+    """How calls cross to another worker's candidate (see `regrade.evaluators.split`)."""
     cold: bool = False
     """In an interpreter started for it, in a sandbox started for it, instead of a fork of the warm one."""
 
@@ -134,6 +137,7 @@ class Worker:
         limits: Limits | None = None,
         packages: Path | None = None,
         tools: Path | None = None,
+        channel: Path | None = None,
     ) -> None:
         """
         Args:
@@ -141,6 +145,7 @@ class Worker:
             bytecode: a folder of byte code that candidates see.
             packages: a folder `node_modules` that candidates see beside their tree.
             tools: a folder whose `bin` comes first on their path.
+            channel: a folder that two workers share, for a socket between their candidates.
         """
         self._sandbox = sandbox
         self._python = python
@@ -153,6 +158,7 @@ class Worker:
             self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode)
         self._packages = packages
         self._tools = tools
+        self._channel = None if channel is None else Mount(channel, "/channel", writable=True)
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
         self._buffer = b""
@@ -236,6 +242,8 @@ class Worker:
                 mounts.append(Mount(self._packages, f"/{self._packages.name}"))
             elif not (self._scratch / self._packages.name).exists():
                 (self._scratch / self._packages.name).symlink_to(self._packages)
+        if self._channel is not None:
+            mounts.append(self._channel)
         environment = dict(ENVIRONMENT)
         if self._tools is not None:
             mount = Mount(self._tools, TOOLS)
@@ -271,7 +279,9 @@ class Worker:
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
         root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
-        may_be_prepared = request.kind == "tests" and request.reach is None and not request.cold
+        may_be_prepared = (
+            request.kind == "tests" and request.reach is None and request.crossing is None and not request.cold
+        )
         bytecode = None
         if self._bytecode and preparation.bytecode:
             bytecode = f"{self._sandbox.seen_at(self._bytecode)}/{preparation.bytecode}"
@@ -286,6 +296,7 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
+            "crossing": self._crossing(request),
             "cold": request.cold,
             "bytecode": bytecode,
             "early": [] if request.cold else preparation.modules,
@@ -293,6 +304,12 @@ class Worker:
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
+
+    def _crossing(self, request: Request) -> dict[str, Any] | None:
+        if request.crossing is None:
+            return None
+        assert self._channel is not None
+        return {**request.crossing, "socket": f"{self._sandbox.seen_at(self._channel)}/{request.crossing['socket']}"}
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._session is not None
@@ -330,7 +347,7 @@ def _records(lines: Sequence[str]) -> list[list[Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, list) and record and isinstance(record[0], str):
             records.append(record)

@@ -11,7 +11,7 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.rewards.evidence import EvidenceSet
+from regrade.rewards.evidence import EvidenceSet, Verification
 
 Job = tuple[Task, Patch]
 Progress = Callable[[int, int], None]
@@ -32,6 +32,9 @@ class Work:
 
     def evidence(self, assurance: str) -> EvidenceSet:
         """All that is known of it by now."""
+        verification = self.records.get(Verification)
+        if verification is not None and verification.confirmed:
+            assurance = verification.level
         return EvidenceSet(self.records, self.infrastructure, assurance)
 
 

@@ -1,6 +1,7 @@
 """Evidence, rewards and their algebra. Pure: nothing here runs code, a subprocess or a model."""
 
 from regrade.rewards.algebra import Reward, minimum, reward
+from regrade.rewards.assurance import assured
 from regrade.rewards.breakdown import Breakdown, Part, Role
 from regrade.rewards.builtin import builtin_rewards, default
 from regrade.rewards.components import (
@@ -36,6 +37,7 @@ from regrade.rewards.evidence import (
     TestOutcome,
     TestRun,
     TestStatus,
+    Verification,
 )
 from regrade.rewards.loading import load_reward
 from regrade.rewards.score import Score
@@ -66,6 +68,8 @@ __all__ = [
     "TestOutcome",
     "TestRun",
     "TestStatus",
+    "Verification",
+    "assured",
     "builds",
     "builtin_rewards",
     "complexity",

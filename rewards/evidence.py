@@ -374,6 +374,32 @@ class Integrity:
         return tuple(sorted({sign.kind for sign in self.signs if sign.conclusive}))
 
 
+LEVELS = ("unconfined", "in-process", "tripwired", "out-of-process", "held-out")
+"""How far a verdict can be trusted, the weakest first."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How sure the verdict of the tests is: what of it was seen where the candidate's code can't reach."""
+
+    level: str
+    """The strongest of `LEVELS` that holds for this patch. Where no FAIL_TO_PASS test passes, nothing has to be
+    verified, and it is the strongest of all."""
+    reachable: str
+    """The strongest that the task's reference patch reaches; empty: it has none."""
+    confirmed: tuple[str, ...] = ()
+    """Tests that pass in a process that holds none of the candidate's code."""
+    refuted: tuple[tuple[str, str], ...] = ()
+    """Tests that pass in the candidate's process only, and what is seen elsewhere."""
+    why: str = ""
+    seconds: float = 0.0
+    inputs: int = 0
+    """Held-out inputs that were compared with the reference."""
+
+    def reaches(self, level: str) -> bool:
+        return LEVELS.index(self.level) >= LEVELS.index(level)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a reward model expects of a patch, without running it."""
@@ -388,7 +414,18 @@ class Prediction:
     """Why there is no probability."""
 
 
-Evidence = TestRun | BuildRun | LintDelta | ComplexityDelta | ReadabilityDelta | Impact | Diff | Integrity | Prediction
+Evidence = (
+    TestRun
+    | BuildRun
+    | LintDelta
+    | ComplexityDelta
+    | ReadabilityDelta
+    | Impact
+    | Diff
+    | Integrity
+    | Verification
+    | Prediction
+)
 
 
 @dataclass(frozen=True)

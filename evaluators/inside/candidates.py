@@ -19,6 +19,7 @@ from regrade.evaluators.inside import commands, compiled, wheels
 from regrade.evaluators.inside.reach import ReachRecorder
 from regrade.evaluators.inside.recorder import Recorder
 from regrade.evaluators.inside.sealing import sealing_writer
+from regrade.evaluators.inside.split import answer_inputs, candidate_side, tests_side
 
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
@@ -139,6 +140,10 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             finish(write, _build_wheel(write))
         if request["kind"] == "check":
             finish(write, commands.check(request["paths"], write))
+        if request["kind"] == "candidate":
+            finish(write, candidate_side(request))
+        if request["kind"] == "inputs":
+            finish(write, answer_inputs(request, write))
         if request["runner"] != "pytest":
             finish(write, commands.run_tests(request["runner"], request["paths"], request["select"], write))
         import pytest
@@ -149,6 +154,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         plugins: list[Any] = [recorder]
         if request["reach"] is not None:
             plugins.append(ReachRecorder(write, request["root"], request["reach"]))
+        if request["crossing"] is not None:
+            plugins.append(tests_side(request, write))
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))

@@ -1,0 +1,358 @@
+"""Held-out inputs: what a patch's functions answer where no test looks, beside what the reference patch's answer.
+
+Inputs are drawn by Hypothesis from calls that the tests were seen to make: containers and scalars like theirs, while
+what else crosses (instances of the repository's classes, functions by name) stays as it was seen, since a state that no
+code ever made says nothing. Only inputs count that the reference answers without an error, and the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from regrade.evaluators.inside.plain import Packed
+
+Call = tuple[list[Packed], list[Packed]]
+"""Arguments (module, key, positional, keywords) and nodes, as they cross (see `regrade.evaluators.inside.plain`)."""
+INPUTS = 40
+"""How many new inputs of a function are tried."""
+FEWEST = 8
+"""With fewer inputs that the reference answers, nothing is said."""
+TOLERANCE = 1e-9
+"""Relative: sums in another order are no other answer."""
+CONTAINERS = ("list", "dict", "set", "deque", "OrderedDict")
+VARIED_TEXT, VARIED_NUMBER = 40, 3
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A value that is not looked into, with the nodes that it needs."""
+
+    packed: Packed
+    nodes: tuple[Packed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A plain container."""
+
+    name: str
+    parts: tuple[Any, ...]
+    """Trees; of a dict pairs of trees."""
+
+
+Tree = Leaf | Inner
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An input to which the patch answers something else than the reference."""
+
+    function: str
+    arguments: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.function}{self.arguments}: {self.found} instead of {self.expected}"
+
+
+def new_inputs(calls: Sequence[Call], number: int) -> list[Call]:
+    """Inputs like those of the calls, and none of them; the same for the same calls and number."""
+    by_function: dict[str, list[Call]] = {}
+    for call in calls:
+        by_function.setdefault(f"{call[0][0]}:{call[0][1]}", []).append(call)
+    found: list[Call] = []
+    for name in sorted(by_function):
+        found += _inputs_of(by_function[name], number)
+    return found
+
+
+def _inputs_of(calls: list[Call], number: int) -> list[Call]:
+    seen = {json.dumps(call) for call in calls}
+    trees = [tuple(_tree(each, nodes) for each in arguments[2:]) for arguments, nodes in calls]
+    pool = _Pool()
+    for pair in trees:
+        for tree in pair:
+            pool.learn(tree)
+    strategy = st.sampled_from(trees).flatmap(lambda pair: st.tuples(*[pool.like(tree, outer=True) for tree in pair]))
+    found: list[Call] = []
+
+    @seed(0)
+    @settings(
+        max_examples=4 * number,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def draw(pair: tuple[Tree, Tree]) -> None:
+        nodes: list[Packed] = []
+        arguments = [*calls[0][0][:2], *[_packed(tree, nodes) for tree in pair]]
+        if json.dumps([arguments, nodes]) not in seen and len(found) < number:
+            seen.add(json.dumps([arguments, nodes]))
+            found.append((arguments, nodes))
+
+    draw()
+    return found
+
+
+class _Pool:
+    """What the calls hold, by kind, so that new inputs are made of the like."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = {""}
+        self._numbers: set[int] = {0, 1, -1}
+
+    def learn(self, tree: Tree) -> None:
+        if isinstance(tree, Inner):
+            for part in tree.parts:
+                for each in part if tree.name in ("dict", "OrderedDict") else (part,):
+                    self.learn(each)
+        elif isinstance(tree.packed, str):
+            self._texts.add(tree.packed)
+        elif type(tree.packed) is int:
+            self._numbers.add(tree.packed)
+
+    def like(self, tree: Tree, *, outer: bool = False) -> st.SearchStrategy[Tree]:
+        """Trees like this one; `outer`: a tuple or dict of arguments, which keeps its length and its names."""
+        if isinstance(tree, Leaf):
+            return self._scalar(tree)
+        if tree.name in ("dict", "OrderedDict"):
+            return self._mapping(tree, outer=outer)
+        alike = [self.like(part) for part in tree.parts]
+        same_length = st.tuples(*alike)
+        if outer or not alike or (tree.name == "tuple" and len({_kind(part) for part in tree.parts}) > 1):
+            return same_length.map(lambda parts: Inner(tree.name, tuple(parts)))
+        lists = st.lists(st.one_of(alike[:8]), max_size=len(alike) + VARIED_NUMBER).map(tuple)
+        return st.one_of(same_length, lists).map(lambda parts: Inner(tree.name, tuple(parts)))
+
+    def _mapping(self, tree: Inner, *, outer: bool) -> st.SearchStrategy[Tree]:
+        pairs = [st.tuples(st.just(key), self.like(value)) for key, value in tree.parts]
+        if outer or not pairs:
+            return st.tuples(*pairs).map(lambda found: Inner(tree.name, tuple(found)))
+        some = st.lists(st.sampled_from(range(len(pairs))), unique=True).flatmap(
+            lambda places: st.tuples(*[pairs[place] for place in places])
+        )
+        return some.map(lambda found: Inner(tree.name, tuple(found)))
+
+    def _scalar(self, leaf: Leaf) -> st.SearchStrategy[Tree]:
+        value = leaf.packed
+        same = st.just(leaf)
+        if isinstance(value, bool):
+            return st.booleans().map(Leaf)
+        if isinstance(value, int):
+            near = st.integers(value - VARIED_NUMBER, value + VARIED_NUMBER)
+            return st.one_of(near, st.sampled_from(sorted(self._numbers)), st.integers(0, 20)).map(Leaf)
+        if isinstance(value, float):
+            near_value = st.floats(value - VARIED_NUMBER, value + VARIED_NUMBER, allow_nan=False, allow_infinity=False)
+            return st.one_of(same, near_value.map(Leaf))
+        if isinstance(value, str):
+            letters = "".join(sorted(set("".join(self._texts)) | set("ab")))
+            made = st.text(letters, max_size=min(VARIED_TEXT, len(value) + VARIED_NUMBER))
+            return st.one_of(st.sampled_from(sorted(self._texts)), made).map(Leaf)
+        return same
+
+
+def _kind(tree: Tree) -> str:
+    return tree.name if isinstance(tree, Inner) else type(tree.packed).__name__
+
+
+# ---------------------------------------------------------------- values as trees, and back
+
+
+def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset()) -> Tree:
+    if isinstance(packed, list) and packed[0] == "tuple":
+        return Inner("tuple", tuple(_tree(each, nodes, above) for each in packed[1]))
+    if isinstance(packed, list) and packed[0] == "node" and packed[1] not in above:
+        name, own, inner, _ = nodes[packed[1]]
+        below = above | {packed[1]}
+        if own is None and name in ("dict", "OrderedDict"):
+            pairs = tuple((_tree(key, nodes, below), _tree(value, nodes, below)) for key, value in inner)
+            return Inner(name, pairs)
+        if own is None and name in ("list", "set"):
+            return Inner(name, tuple(_tree(each, nodes, below) for each in inner))
+    moved: dict[int, int] = {}
+    kept: list[Packed] = []
+    return Leaf(_moved(packed, nodes, moved, kept), tuple(kept))
+
+
+def _packed(tree: Tree, nodes: list[Packed]) -> Packed:
+    if isinstance(tree, Leaf):
+        return _moved(tree.packed, list(tree.nodes), {}, nodes)
+    if tree.name == "tuple":
+        return ["tuple", [_packed(part, nodes) for part in tree.parts]]
+    place = len(nodes)
+    nodes.append(None)
+    if tree.name in ("dict", "OrderedDict"):
+        unique = {json.dumps(_comparable(key)): (key, value) for key, value in tree.parts}
+        inner = [[_packed(key, nodes), _packed(value, nodes)] for key, value in unique.values()]
+    else:
+        parts: Iterable[Tree] = tree.parts
+        if tree.name == "set":
+            parts = {json.dumps(_comparable(part)): part for part in tree.parts}.values()
+        inner = [_packed(part, nodes) for part in parts]
+    nodes[place] = [tree.name, None, inner, None]
+    return ["node", place]
+
+
+def _comparable(tree: Tree) -> Any:
+    if isinstance(tree, Leaf):
+        return [tree.packed, tree.nodes]
+    return [
+        tree.name,
+        [[_comparable(each) for each in part] if isinstance(part, tuple) else _comparable(part) for part in tree.parts],
+    ]
+
+
+def _moved(packed: Packed, nodes: list[Packed], moved: dict[int, int], into: list[Packed]) -> Packed:
+    """The value, with all nodes that it needs added to `into` under their new places."""
+
+    def node(place: int) -> Packed:
+        if place not in moved:
+            moved[place] = len(into)
+            into.append(None)
+            into[moved[place]] = _content(nodes[place], lambda each: _moved(each, nodes, moved, into))
+        return ["node", moved[place]]
+
+    return _rebuilt(packed, node, lambda each: _moved(each, nodes, moved, into))
+
+
+def _rebuilt(packed: Packed, node: Callable[[int], Packed], each: Callable[[Packed], Packed]) -> Packed:
+    """The value with its parts replaced, by its tag."""
+    if not isinstance(packed, list):
+        return packed
+    tag = packed[0]
+    if tag == "node":
+        return node(packed[1])
+    if tag in ("tuple", "frozenset"):
+        return [tag, [each(part) for part in packed[1]]]
+    if tag == "value":
+        return [tag, packed[1], [each(part) for part in packed[2]]]
+    if tag == "partial":
+        return [tag, *[each(part) for part in packed[1:]]]
+    if tag in ("method", "member"):
+        return [tag, each(packed[1]), packed[2]]
+    if tag == "error":
+        kinds, arguments, state, origin = packed[1:]
+        return [tag, [each(part) for part in kinds], [each(part) for part in arguments], each(state), origin]
+    return packed
+
+
+def _content(content: Packed, each: Callable[[Packed], Packed]) -> Packed:
+    name, own, inner, state = content
+    if inner is not None and name in ("dict", "OrderedDict", "Counter"):
+        inner = [[each(key), each(value)] for key, value in inner]
+    elif name == "defaultdict":
+        inner = [each(inner[0]), [[each(key), each(value)] for key, value in inner[1]]]
+    elif name == "deque":
+        inner = [inner[0], [each(part) for part in inner[1]]]
+    elif name in ("list", "set"):
+        inner = [each(part) for part in inner]
+    elif name not in ("bytearray", "object"):
+        inner = each(inner)
+    return [name, None if own is None else each(own), inner, state and [[key, each(value)] for key, value in state]]
+
+
+# ---------------------------------------------------------------- answers
+
+
+def useful(answers: Sequence[Any], again: Sequence[Any]) -> list[int]:
+    """Places of the inputs that the reference answers without an error, and twice the same."""
+    return [
+        place
+        for place, (one, other) in enumerate(zip(answers, again, strict=False))
+        if one.get("raised") is False and same(one, other)
+    ]
+
+
+def differences(
+    inputs: Sequence[Call], expected: Sequence[Any], found: Sequence[Any], places: Iterable[int]
+) -> list[Difference]:
+    """The inputs at these places that are answered otherwise; one that is not answered is."""
+    apart = []
+    for place in places:
+        answer = found[place] if place < len(found) else {"gone": "no answer"}
+        if not same(expected[place], answer):
+            (module, key, *_), _ = inputs[place]
+            name = f"{module}.{key.partition('#')[0]}"
+            apart.append(Difference(name, _shown(inputs[place]), _answer_shown(expected[place]), _answer_shown(answer)))
+    return apart
+
+
+def same(one: Any, other: Any) -> bool:
+    """Are two answers the same, up to the order of sets, the numbers of functions and the last digits of floats?"""
+    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, int | float | list | dict):
+        return type(one) is type(other) and bool(one == other)
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict) and one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+        )
+    if isinstance(one, list):
+        if not isinstance(other, list) or len(one) != len(other):
+            return False
+        if one[:1] == ["number"] == other[:1] and len(one) == 5:
+            return bool(one[1] == other[1] and one[3] == other[3])
+        if one[:1] in (["frozenset"], ["set"]) and one[:1] == other[:1]:
+            key = 1 if one[0] == "frozenset" else 2
+            return sorted(map(json.dumps, one[key])) == sorted(map(json.dumps, other[key]))
+        return all(same(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=TOLERANCE) or one == other
+    return type(one) is type(other) and bool(one == other)
+
+
+def _shown(call: Call) -> str:
+    arguments, nodes = call
+    positional = [_text(each, nodes) for each in arguments[2][1]]
+    named = [f"{json.loads(json.dumps(key))}={_text(value, nodes)}" for key, value in nodes[arguments[3][1]][2]]
+    return f"({', '.join([*positional, *named])})"[:200]
+
+
+def _answer_shown(answer: Any) -> str:
+    try:
+        return _answer_text(answer)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return "what is no value"  # a candidate's process answers as it likes
+
+
+def _answer_text(answer: Any) -> str:
+    if "value" not in answer:
+        return str(answer.get("gone") or answer.get("uncrossable"))
+    if answer.get("values") is not None:
+        return (
+            "an iterator of "
+            + ", ".join(_text(each.get("value"), each.get("nodes", [])) for each in answer["values"])[:100]
+        )
+    text = _text(answer["value"], answer["nodes"])
+    return f"raised {text}" if answer["raised"] else text[:120]
+
+
+def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
+    if not isinstance(packed, list) or depth > 4:
+        return repr(packed) if not isinstance(packed, list) else "..."
+    tag = packed[0]
+    if tag == "node" and isinstance(packed[1], int) and packed[1] < len(nodes):
+        name, own, inner, _ = nodes[packed[1]]
+        if own is not None:
+            return f"<{own[2] if isinstance(own, list) and len(own) > 2 else name}>"
+        if name in ("dict", "OrderedDict"):
+            pairs = [f"{_text(key, nodes, depth + 1)}: {_text(value, nodes, depth + 1)}" for key, value in inner]
+            return f"{{{', '.join(pairs)}}}"
+        parts = ", ".join(_text(each, nodes, depth + 1) for each in inner) if name in ("list", "set") else name
+        return f"{{{parts}}}" if name == "set" else f"[{parts}]"
+    if tag in ("tuple", "frozenset"):
+        return f"({', '.join(_text(each, nodes, depth + 1) for each in packed[1])})"
+    if tag == "error":
+        return str(packed[1][0][-1]) if packed[1] else "an error"
+    if tag == "value":
+        return f"{packed[1].rpartition('.')[2]}({', '.join(_text(each, nodes, depth + 1) for each in packed[2])})"
+    return str(packed[-1] if tag in ("float", "bytes", "constant", "global", "member") else f"<{tag}>")

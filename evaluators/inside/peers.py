@@ -1,0 +1,413 @@
+"""The connection between the tests' process and the candidate's: each asks, and answers while it waits.
+
+A message is a length and JSON, in one of the `FORMS`. Until a request is answered, the other side may ask in turn (a
+callback), as deep as calls nest. The candidate may call what it was given, and do to other objects of the tests what
+operators do and look at their attributes; the tests may call, go through iterators, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Generator
+from types import ModuleType
+from typing import Any
+
+from regrade.evaluators.inside.plain import (
+    CODE,
+    CONTAINERS,
+    FIXED,
+    GIVEN,
+    NOT_NAMED,
+    SPECIAL,
+    Packed,
+    Packer,
+    Uncrossable,
+    Unpacker,
+    changes,
+    special,
+)
+
+PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
+Known = tuple[str, int, str, Packed]
+"""Side, number, kind and looks of a value that does not cross."""
+LARGEST_MESSAGE = 64 << 20
+FORMS: tuple[dict[str, type], ...] = (
+    {"ask": str, "arguments": list, "nodes": list},
+    {"value": object, "raised": bool, "nodes": list, "changes": list},
+    {"uncrossable": str},
+)
+"""What messages hold: a request, an answer, and why there is none."""
+
+
+class Peer:
+    """One side of the connection, and the values that the other side knows by number."""
+
+    def __init__(self, name: str, connection: socket.socket, home: Callable[[str], str]) -> None:
+        """
+        Args:
+            name: `tests` or `candidate`.
+            home: name of a module -> `own` (the repository's), `hidden` (its tests) or `elsewhere`.
+        """
+        self.name = name
+        self._connection = connection
+        self._home = home
+        self._lock = threading.RLock()
+        self._own: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._stand_ins: dict[int, Any] = {}
+        self._indexed = 0
+        self._index: dict[int, tuple[Any, str, str]] = {}
+        self.uncrossable: list[str] = []
+        """Why calls could not cross, since it was last emptied."""
+        self.calls = 0
+        self.observe: Callable[[list[Packed], list[Packed]], None] | None = None
+        """Is shown what functions at the boundary are asked, as (arguments, nodes)."""
+        self.perform: Callable[[str, list[Any]], Any] = self._perform
+        """Does what the other side asks: (operation, arguments) -> value."""
+
+    # ------------------------------------------------------------ what a packer asks
+
+    def _own_module(self, name: str) -> bool:
+        return self._home(name) == "own"
+
+    def _is_hidden(self, name: str) -> bool:
+        return self._home(name) == "hidden"
+
+    def is_own_class(self, kind: type) -> bool:
+        module, name = kind.__module__, kind.__qualname__
+        return isinstance(module, str) and self._own_module(module) and _attribute(module, name) is kind
+
+    def may_name(self, module: str) -> bool:
+        return self.name == "candidate" or not self._is_hidden(module)
+
+    def sentinel(self, value: Any) -> tuple[str, str] | None:
+        modules = [name for name in list(sys.modules) if self._own_module(name)]
+        if len(modules) != self._indexed:
+            self._indexed = len(modules)
+            self._index = _index_of_globals(modules)
+        found = self._index.get(id(value))
+        return found[1:] if found is not None and found[0] is value else None
+
+    def resolve(self, module: str, name: str) -> Any:
+        if self.name == "candidate":
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise Uncrossable(f"{module} can't be imported: {error}") from None
+        value = _attribute(module, name)
+        kind = type(value)
+        is_code = isinstance(value, type) or callable(value)
+        if self.name == "tests":
+            own = self._own_module(module)
+            is_error = isinstance(value, type) and issubclass(value, BaseException)
+            may_be_error = is_error and module.partition(".")[0] not in NOT_NAMED
+            if not (own and kind is not ModuleType) and not (module in GIVEN and is_code) and not may_be_error:
+                raise Uncrossable(f"{module}.{name} may not be named by a candidate")
+        if value is None:
+            raise Uncrossable(f"there is no {module}.{name} on this side")
+        return value
+
+    def number(self, value: Any) -> int:
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._own)
+            self._own.append(value)
+        return self._numbers[id(value)]
+
+    def known_by(self, value: Any) -> Known | None:
+        if isinstance(value, type):
+            found = vars(value).get("_regrade_known") if issubclass(value, BaseException) else None
+            return found if isinstance(found, tuple) else None
+        return value._regrade_known if isinstance(type(value), type) and issubclass(type(value), StandIn) else None
+
+    def stand_in(self, side: str, number: int, kind: str, looks: Packed) -> Any:
+        if side == self.name:
+            return self._own[number]
+        if self.name == "tests" and kind not in ("callable", "iterator"):
+            raise Uncrossable("an object of the candidate's")
+        if number not in self._stand_ins:
+            self._stand_ins[number] = self._new_stand_in((side, number, kind, looks))
+        return self._stand_ins[number]
+
+    def _new_stand_in(self, known: Known) -> Any:
+        _, _, kind, looks = known
+        if kind == "callable":
+            return RemoteCallable(self, known)
+        if kind == "iterator":
+            return RemoteIterator(self, known)
+        if kind == "opaque":
+            return _opaque(tuple(looks))(self, known)
+        bases = [self.resolve(module, name) for module, name in looks]
+        base = next(each for each in bases if isinstance(each, type) and issubclass(each, BaseException))
+        return type("Error", (base,), {"_regrade_known": known})
+
+    # ------------------------------------------------------------ asking
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """What the other side answers; what changed in place there is changed here.
+
+        Raises:
+            Uncrossable: an argument, the answer or a change can't cross, or the other side is gone.
+        """
+        with self._lock:
+            try:
+                self.calls += 1
+                packer = Packer(self)
+                packed = [packer.pack(each) for each in arguments]
+                if self.observe is not None and operation == "function":
+                    self.observe(packed, packer.nodes)
+                send(self._connection, {"ask": operation, "arguments": packed, "nodes": packer.nodes})
+                while True:
+                    message = receive(self._connection)
+                    if "ask" not in message:
+                        return self._answer(message, packer.values)
+                    self._serve(message)
+            except RecursionError:
+                self.uncrossable.append("it is nested too deeply")
+                raise Uncrossable("it is nested too deeply") from None
+            except Uncrossable as problem:
+                self.uncrossable.append(str(problem))
+                raise
+
+    def _answer(self, message: dict[str, Any], known: list[Any]) -> Any:
+        if "uncrossable" in message:
+            raise Uncrossable(str(message["uncrossable"]))
+        unpacker = Unpacker(self, message["nodes"], known)
+        unpacker.change(message["changes"])
+        value = unpacker.unpack(message["value"])
+        if message["raised"]:
+            if not isinstance(value, BaseException):
+                raise Uncrossable("it raised what is no error")
+            raise value
+        return value
+
+    # ------------------------------------------------------------ answering
+
+    def serve(self) -> None:
+        """Answer until the other side is gone."""
+        while True:
+            try:
+                message = receive(self._connection)
+            except Uncrossable:
+                return
+            self._serve(message)
+
+    def _serve(self, message: dict[str, Any]) -> None:
+        unpacker = Unpacker(self, message["nodes"])
+        raised = False
+        try:
+            arguments = [unpacker.unpack(each) for each in message["arguments"]]
+            try:
+                value = self.perform(message["ask"], arguments)
+            except Uncrossable:
+                raise
+            except BaseException as error:
+                value, raised = error, True
+            packer = Packer(self, unpacker.values)
+            packed: Packed = packer.pack_error(value) if raised else packer.pack(value)
+            changed = changes(packer, message["nodes"])
+            answer = {"value": packed, "raised": raised, "nodes": packer.nodes, "changes": changed}
+        except Uncrossable as problem:
+            answer = {"uncrossable": str(problem)}
+        except RecursionError:
+            answer = {"uncrossable": "it is nested too deeply"}
+        send(self._connection, answer)
+
+    def _perform(self, operation: str, arguments: list[Any]) -> Any:
+        if operation == "call":
+            function, positional, keywords = arguments
+            return function(*positional, **keywords)
+        if operation == "next":
+            return next(arguments[0])
+        if operation in ("send", "throw", "close"):
+            return getattr(arguments[0], operation)(*arguments[1:])
+        if operation == "special" and self.name == "tests":
+            value, name, rest = arguments
+            if name in SPECIAL:
+                found = special(value, name)
+                return NotImplemented if found is None else getattr(type(value), name)(value, *rest)
+        if operation in ("attribute", "set", "delete") and self.name == "tests":
+            value, name, *rest = arguments
+            # Of code nothing but what was put there: a function's globals lead everywhere.
+            is_open = not isinstance(value, CODE) or (operation == "attribute" and name in vars(value))
+            if not name.startswith("__") and is_open:
+                act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
+                return act(value, name, *rest)
+        raise Uncrossable(f"{operation} was asked for")
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Raises Uncrossable where the other side is gone."""
+    data = json.dumps(message).encode()
+    try:
+        connection.sendall(struct.pack("!I", len(data)) + data)
+    except OSError as error:
+        raise Uncrossable(f"the other process is gone: {error}") from None
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """The next message. Raises Uncrossable where none comes."""
+    (size,) = struct.unpack("!I", _read(connection, 4))
+    if size > LARGEST_MESSAGE:
+        raise Uncrossable(f"a message of {size} bytes")
+    try:
+        message = json.loads(_read(connection, size))
+    except (ValueError, RecursionError):
+        raise Uncrossable("what came is no message") from None
+    if isinstance(message, dict):
+        for form in FORMS:
+            if message.keys() == form.keys() and all(isinstance(message[name], form[name]) for name in form):
+                return message
+    raise Uncrossable("what came is no message")
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        try:
+            block = connection.recv(min(size - len(data), 1 << 20))
+        except OSError as error:
+            raise Uncrossable(f"the other process is gone: {error}") from None
+        if not block:
+            raise Uncrossable("the other process is gone")
+        data += block
+    return bytes(data)
+
+
+class StandIn:
+    """A value of the other side."""
+
+    __slots__ = ("__signature__", "__weakref__", "_regrade_known", "_regrade_peer")
+    _regrade_known: Known
+    _regrade_peer: Peer
+
+    def __init__(self, peer: Peer, known: Known) -> None:
+        object.__setattr__(self, "_regrade_peer", peer)
+        object.__setattr__(self, "_regrade_known", known)
+
+
+class RemoteCallable(StandIn):
+    """A callable of the other side; equal to itself alone."""
+
+    __slots__ = ("__dict__",)
+
+    def __init__(self, peer: Peer, known: Known) -> None:
+        super().__init__(peer, known)
+        looks = known[3] if isinstance(known[3], dict) else {}
+        if looks.get("parameters") is not None:
+            object.__setattr__(self, "__signature__", _signature(looks["parameters"]))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._regrade_peer.ask("call", self, arguments, keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        looks = self._regrade_known[3]
+        if name in ((looks or {}).get("attributes") or ()):
+            return self._regrade_peer.ask("attribute", self, name)
+        raise AttributeError(name)
+
+
+class RemoteIterator(StandIn):
+    """An iterator of the candidate's, or a generator."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> RemoteIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._regrade_peer.ask("next", self)
+
+    def send(self, value: Any) -> Any:
+        return self._regrade_peer.ask("send", self, value)
+
+    def throw(self, error: Any, *_: Any) -> Any:
+        return self._regrade_peer.ask("throw", self, error)
+
+    def close(self) -> Any:
+        return self._regrade_peer.ask("close", self)
+
+
+class Opaque(StandIn):
+    """Any other object of the tests, in the candidate's process: operators and attributes ask for it there."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._regrade_peer.ask("attribute", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._regrade_peer.ask("set", self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._regrade_peer.ask("delete", self, name)
+
+
+@functools.lru_cache(maxsize=256)
+def _opaque(special: tuple[str, ...]) -> type[Opaque]:
+    """The class of stand-ins for objects that have these operators, so that they are taken for what they are."""
+    members: dict[str, Any] = {name: _operator(name) for name in special}
+    if "__hash__" not in special:
+        members["__hash__"] = None
+    return type("Opaque", (Opaque,), {**members, "__slots__": ()})
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def operate(self: Any, *arguments: Any) -> Any:
+        return self._regrade_peer.ask("special", self, name, arguments)
+
+    return operate
+
+
+def _signature(parameters: list[list[Any]]) -> inspect.Signature:
+    """Raises Uncrossable."""
+    made = []
+    try:
+        for name, kind, has_default in parameters:
+            default = ... if has_default else inspect.Parameter.empty
+            made.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
+        return inspect.Signature(made)
+    except (TypeError, ValueError) as error:
+        raise Uncrossable(f"what came are no parameters: {error}") from None
+
+
+def iterate(values: Any) -> Generator[Any, Any, Any]:
+    """Go through what a generator function of the candidate's gave, as a generator."""
+    return (yield from values)
+
+
+def _index_of_globals(modules: list[str]) -> dict[int, tuple[Any, str, str]]:
+    """Id -> object, module and path of attributes, of the globals that are told by identity: neither code nor plain, or
+    instances of subclasses of plain types, and the like among their attributes.
+    """
+    found: dict[int, tuple[Any, str, str]] = {}
+    for module in modules:
+        waiting = [
+            (name, value) for name, value in list(vars(sys.modules[module]).items()) if not name.startswith("__")
+        ]
+        for path, value in waiting:
+            if isinstance(value, type) and value.__module__ == module:
+                inner = [(f"{path}.{name}", each) for name, each in list(vars(value).items()) if type(each) is object]
+                found |= {id(each): (each, module, name) for name, each in inner}
+            is_plain = value is None or type(value) in PLAIN or isinstance(value, ModuleType | type) or callable(value)
+            if is_plain or id(value) in found:
+                continue
+            found[id(value)] = (value, module, path)
+            if isinstance(value, FIXED):
+                waiting += [(f"{path}.{name}", each) for name, each in list(getattr(value, "__dict__", {}).items())]
+    return found
+
+
+def _attribute(module: str, name: str) -> Any:
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value

@@ -1,0 +1,246 @@
+"""Tests in one sandbox, the candidate's code in another: what a patch does, seen from where it can't reach."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.executions import collection_errors, ending, statuses, test_files, wall_seconds
+from regrade.evaluators.held_out import Call
+from regrade.evaluators.inside.boundary import functions
+from regrade.evaluators.outlines import documented
+from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.selection import in_company
+from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
+from regrade.evaluators.workspaces import Workspace, is_protected
+from regrade.rewards.evidence import End, TestStatus
+
+PARTING_SECONDS = 2.0
+"""For the candidate's process to notice that the tests are done."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The functions of one file at which the candidate's code begins."""
+
+    cut: Mapping[str, bool]
+    """Key (see `regrade.evaluators.inside.boundary.functions`) of each function that the patch changes -> are its
+    parameters as they were?"""
+    added: tuple[str, ...] = ()
+    """Keys of those that it adds."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where the candidate's code begins."""
+
+    files: Mapping[str, Cut]
+    beyond: tuple[str, ...] = ()
+    """What the patch changes that no function at the boundary holds, in words: the tests' side has the base's."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What became of the tests, told by a process that holds none of the candidate's code."""
+
+    passed: frozenset[str]
+    failed: Mapping[str, str]
+    """Test -> its message, where every call crossed."""
+    uncrossed: Mapping[str, str]
+    """Test -> why nothing can be told."""
+    calls: tuple[Call, ...]
+    """What functions at the boundary were asked, where that was observed and crosses by value alone."""
+    cpu_seconds: float
+    seconds: float
+
+
+def boundary_of(task: Task, workspace: Workspace) -> Boundary:
+    """The functions that the patch changes or adds in Python files that are no tests."""
+    files: dict[str, Cut] = {}
+    beyond: list[str] = []
+    changed = {
+        path: text for path, text in workspace.after.replaced.items() if workspace.before.replaced.get(path) != text
+    }
+    for path, text in changed.items():
+        if is_protected(path, task.suite.protected):
+            continue
+        old = _parsed(workspace.before, path) if path.endswith(".py") else None
+        new = _parsed_text(text) if old is not None else None
+        if old is None or new is None:
+            beyond.append(path)
+            continue
+        cut, frame = _cut(old, new)
+        if cut.cut or cut.added:
+            files[path] = cut
+        if frame:
+            beyond.append(f"{path}, outside of functions")
+    beyond += sorted(workspace.after.removed - workspace.before.removed)
+    return Boundary(files, tuple(beyond))
+
+
+def _cut(old: ast.Module, new: ast.Module) -> tuple[Cut, bool]:
+    """And whether anything else differs."""
+    before = {key: function for key, function, _ in functions(old)}
+    after = {key: (function, home) for key, function, home in functions(new)}
+    cut: dict[str, bool] = {}
+    added = []
+    for key, (function, home) in after.items():
+        if key not in before:
+            home.body = [each for each in home.body if each is not function]
+            added.append(key)
+        elif ast.dump(before[key]) != ast.dump(function):
+            cut[key] = ast.dump(before[key].args) == ast.dump(function.args)
+    for function in (*before.values(), *(each for each, _ in after.values())):
+        function.body = function.body[: documented(function)]
+        function.args = ast.arguments([], [], None, [], [], None, [])
+    return Cut(cut, tuple(added)), ast.dump(old) != ast.dump(new)
+
+
+def _parsed(tree: Tree, path: str) -> ast.Module | None:
+    try:
+        return _parsed_text(tree.read(path))
+    except FileNotFoundError:
+        return None
+
+
+def _parsed_text(text: str) -> ast.Module | None:
+    try:
+        return parse_tree(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+class Pair:
+    """Two warm workers that share a folder for sockets. Not for use by several threads at once."""
+
+    def __init__(self, tests: Worker, candidate: Worker, channel: Path) -> None:
+        """`channel`: the folder that both were given, in which every user may write."""
+        self._tests = tests
+        self._candidate = candidate
+        self._channel = channel
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="regrade-candidate")
+
+    def close(self) -> None:
+        self._tests.close()
+        self._candidate.close()
+        self._thread.shutdown()
+
+    def kill(self) -> None:
+        """From another thread: kill both, so that a run in progress raises WorkerDied."""
+        self._tests.kill()
+        self._candidate.kill()
+
+    def run(
+        self,
+        task: Task,
+        workspace: Workspace,
+        boundary: Boundary,
+        wanted: frozenset[str],
+        preparation: Preparation = UNPREPARED,
+        *,
+        observed: bool = False,
+    ) -> Split:
+        """Run some of the task's tests on the base tree, with the candidate's functions from the other sandbox.
+
+        Args:
+            observed: tell what the functions at the boundary are asked.
+
+        Raises:
+            SandboxError, OSError, WorkerDied: see `Worker.run`.
+        """
+        select = in_company(task, wanted)
+        paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
+        limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
+        crossing = _crossing(task, boundary.files) | {"observed": observed}
+        asked = Request(task.suite, limits, paths=paths, select=select, crossing=crossing)
+        reply, cpu_seconds = self._both(workspace, asked, preparation)
+        return _split(reply, wanted, limits.wall_seconds, cpu_seconds)
+
+    def answers(
+        self,
+        task: Task,
+        workspace: Workspace,
+        boundary: Boundary,
+        inputs: Sequence[Call],
+        preparation: Preparation = UNPREPARED,
+    ) -> list[Any]:
+        """What the workspace's functions answer to inputs, as it came; fewer answers where the process did not go on.
+
+        Raises:
+            SandboxError, OSError, WorkerDied: see `Worker.run`.
+        """
+        crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
+        asked = Request(task.suite, task.limits, kind="inputs", crossing=crossing)
+        reply, _ = self._both(workspace, asked, preparation)
+        return [record[2] for record in reply.records if record[0] == "answer" and len(record) == 3]
+
+    def _both(self, workspace: Workspace, asked: Request, preparation: Preparation) -> tuple[Reply, float]:
+        """What the tests' side says, and the CPU seconds of both."""
+        socket = secrets.token_hex(8)
+        assert asked.crossing is not None
+        crossing = {**asked.crossing, "socket": socket}
+        asked = replace(asked, crossing=crossing)
+        served = replace(asked, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
+        tree = workspace.after.without(crossing["hidden"])
+        future = self._thread.submit(self._serve, tree, served, preparation)
+        try:
+            reply = self._tests.run(workspace.before, asked, preparation)
+        except BaseException:
+            self._candidate.kill()
+            raise
+        finally:
+            try:
+                candidate = future.result(PARTING_SECONDS)
+            except TimeoutError:
+                self._candidate.kill()
+                candidate = future.result()
+            with contextlib.suppress(OSError):
+                (self._channel / socket).unlink()
+        return reply, reply.cpu_seconds + (candidate.cpu_seconds if candidate else 0.0)
+
+    def _serve(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
+        """What becomes of the candidate's process does not matter: the tests' side tells what it did not answer."""
+        try:
+            return self._candidate.run(tree, request, preparation)
+        except (WorkerDied, SandboxError, OSError):
+            return None
+
+
+def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
+    return {
+        "files": {path: {"cut": dict(cut.cut), "added": list(cut.added)} for path, cut in files.items()},
+        "hidden": [path for path in task.base.paths() if is_protected(path, task.suite.protected)],
+        "observed": False,
+    }
+
+
+def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> Split:
+    end, detail = ending(reply, limit)
+    found = statuses(reply)
+    crossed = {str(record[1]): (record[2], record[3]) for record in reply.records if record[0] == "crossed"}
+    uncollected = collection_errors(reply)
+    passed: set[str] = set()
+    failed: dict[str, str] = {}
+    uncrossed: dict[str, str] = {}
+    for test in wanted:
+        missing = uncollected.get(test.split("::")[0]) or ("it was not run" if end is End.COMPLETED else detail)
+        calls, problem = crossed.get(test, (0, missing))
+        outcome = found.get(test)
+        if problem:
+            uncrossed[test] = str(problem)
+        elif outcome is not None and outcome.status is TestStatus.PASSED:
+            passed.add(test)
+        elif calls:
+            failed[test] = "" if outcome is None else outcome.message
+        else:
+            uncrossed[test] = "it calls nothing that the patch changes"
+    calls = tuple((record[1], record[2]) for record in reply.records if record[0] == "called" and len(record) == 3)
+    return Split(frozenset(passed), failed, uncrossed, calls, cpu_seconds, reply.seconds)

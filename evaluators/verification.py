@@ -1,0 +1,182 @@
+"""How sure a verdict is: what of it was seen where the candidate's code can't reach.
+
+A verdict that is made in the candidate's own process is the candidate's to forge. So what passes there is tried again,
+by the strongest of these means that the task allows:
+
+- `out-of-process`: the tests pass in a process that holds none of the candidate's code (`split.py`).
+- `held-out`: besides, the changed functions answer inputs that no test holds as the reference patch does.
+
+What can be told of a task is found out with its reference patch: a test that does not pass out of process with the
+reference says nothing there about any patch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from regrade.datasets.tasks import Task
+from regrade.evaluators.held_out import FEWEST, INPUTS, differences, new_inputs, useful
+from regrade.evaluators.split import Boundary, Pair, Split, boundary_of
+from regrade.evaluators.workers import UNPREPARED, Preparation
+from regrade.evaluators.workspaces import Workspace, prepare
+from regrade.rewards.evidence import TestRun, TestStatus, Verification
+
+NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the reference patch shows about a task."""
+
+    confirmed: tuple[str, ...]
+    """Tests that pass out of process."""
+    unconfirmed: tuple[tuple[str, str], ...]
+    """The others, and why."""
+    inputs: str
+    """Held-out inputs that the reference answers without an error, as JSON."""
+    answers: str
+    """Its answers, as JSON."""
+
+    def level(self, task: Task) -> str:
+        """The strongest level that a patch of this task can reach."""
+        if not task.fail_to_pass or not set(task.fail_to_pass) <= set(self.confirmed):
+            return "in-process"
+        return "held-out" if json.loads(self.inputs) else "out-of-process"
+
+    def obstacle(self, task: Task) -> str:
+        """Why a patch of this task can't be verified out of process; empty where it can."""
+        others = dict(self.unconfirmed)
+        missing = next((test for test in task.fail_to_pass if test not in self.confirmed), None)
+        return "" if missing is None else f"{missing}: {others.get(missing) or 'it fails'}"
+
+
+def calibrate(
+    pair: Pair, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation = UNPREPARED
+) -> Calibration:
+    """What the reference, in its workspace, shows about the task and these of its tests.
+
+    Raises:
+        SandboxError, OSError, WorkerDied: see `Worker.run`.
+    """
+    boundary = boundary_of(task, workspace)
+    if not boundary.files:
+        why = "the reference changes no function"
+        return Calibration((), tuple((test, why) for test in sorted(wanted)), "[]", "[]")
+    split = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
+    inputs = new_inputs(split.calls, INPUTS)
+    answers = again = []
+    if inputs:
+        answers = pair.answers(task, workspace, boundary, inputs, preparation)
+        again = pair.answers(task, workspace, boundary, inputs, preparation)
+    places = useful(answers, again)
+    if len(places) < FEWEST:
+        places = []
+    return Calibration(
+        tuple(sorted(split.passed)),
+        tuple(sorted({**split.uncrossed, **split.failed}.items())),
+        json.dumps([inputs[place] for place in places]),
+        json.dumps([answers[place] for place in places]),
+    )
+
+
+def verify(
+    pair: Pair,
+    task: Task,
+    workspace: Workspace,
+    run: TestRun,
+    calibration: Calibration | None,
+    preparation: Preparation = UNPREPARED,
+) -> Verification:
+    """How sure the run's verdict on the patch is.
+
+    Args:
+        run: what the tests said in the candidate's own process.
+        calibration: None: the task has no reference.
+
+    Raises:
+        SandboxError, OSError, WorkerDied: see `Worker.run`.
+    """
+    reachable = "" if calibration is None else calibration.level(task)
+    if not run.fixed:
+        return Verification("held-out", reachable, why=NOTHING_CLAIMED)
+    claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
+    if calibration is not None:
+        if reachable == "in-process":
+            return Verification(
+                reachable,
+                reachable,
+                why=f"no patch of this task can be verified: {calibration.obstacle(task)}",
+            )
+        claimed &= {*task.fail_to_pass, *calibration.confirmed}
+    boundary = boundary_of(task, workspace)
+    if not boundary.files:
+        return Verification("in-process", reachable, why="the patch changes no function")
+    split = pair.run(task, workspace, boundary, claimed, preparation)
+    against = _against(task, run, split, calibration)
+    if against:  # a machine that was busy is no reason to doubt a patch: what is found twice counts
+        split = pair.run(task, workspace, boundary, claimed, preparation)
+        against = _against(task, run, split, calibration)
+    confirmed = tuple(sorted(split.passed))
+    if against:
+        why = _why(against, boundary)
+        return Verification("in-process", reachable, confirmed, tuple(sorted(against.items())), why, split.seconds)
+    inputs = [] if calibration is None else json.loads(calibration.inputs)
+    if not inputs:
+        why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
+        return Verification("out-of-process", reachable, confirmed, (), why, split.seconds)
+    assert calibration is not None
+    return _held_out(pair, task, workspace, calibration, reachable, confirmed, split.seconds, preparation)
+
+
+def _held_out(
+    pair: Pair,
+    task: Task,
+    workspace: Workspace,
+    calibration: Calibration,
+    reachable: str,
+    confirmed: tuple[str, ...],
+    seconds: float,
+    preparation: Preparation,
+) -> Verification:
+    """Whether the patch answers the held-out inputs as the reference does."""
+    assert task.reference is not None
+    inputs: list[Any] = json.loads(calibration.inputs)
+    expected = json.loads(calibration.answers)
+    # The functions that the reference changes are asked, whatever the patch changes.
+    boundary = boundary_of(task, reference_workspace(task))
+    apart: list[Any] = []
+    for _ in range(2):
+        found = pair.answers(task, workspace, boundary, inputs, preparation)
+        apart = differences(inputs, expected, found, range(len(inputs)))
+        if not apart:
+            why = f"and {len(inputs)} held-out inputs are answered as by the reference"
+            return Verification("held-out", reachable, confirmed, (), why, seconds, len(inputs))
+    why = f"{len(apart)} of {len(inputs)} held-out inputs are not answered as by the reference, such as {apart[0]}"
+    return Verification("out-of-process", reachable, confirmed, (), why, seconds, len(inputs))
+
+
+def reference_workspace(task: Task) -> Workspace:
+    """The task's reference, applied. Raises PatchError."""
+    assert task.reference is not None
+    return prepare(task, task.reference)
+
+
+def _against(task: Task, run: TestRun, split: Split, calibration: Calibration | None) -> dict[str, str]:
+    """Test -> why its passing in the candidate's process is not believed.
+
+    All FAIL_TO_PASS tests that pass there must pass out of process; of the others those that do with the reference.
+    """
+    others = {**split.uncrossed, **split.failed}
+    must = set(run.fixed)
+    if calibration is not None:
+        must |= set(calibration.confirmed).intersection(task.pass_to_pass)
+    return {test: why for test, why in others.items() if test in must}
+
+
+def _why(against: dict[str, str], boundary: Boundary) -> str:
+    test, why = next(iter(sorted(against.items())))
+    more = f" and {len(against) - 1} more" if len(against) > 1 else ""
+    beyond = f" (the patch also changes {', '.join(boundary.beyond)})" if boundary.beyond else ""
+    return f"{test}{more} passes in the candidate's process only: {why or 'it fails'}{beyond}"

@@ -1,0 +1,319 @@
+"""Values that cross between two processes as plain data: what arrives is what was sent, and nothing more."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import decimal
+import functools
+import math
+import operator
+import re
+import socket
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regrade.evaluators.inside.peers import Peer, send
+from regrade.evaluators.inside.plain import Uncrossable
+
+
+class Connection:
+    """Both sides in one process, each with a thread: `candidate` performs what `tests` asks."""
+
+    def __init__(self, perform):
+        one, other = socket.socketpair()
+        homes = lambda name: "own" if name == __name__ else "elsewhere"  # noqa: E731
+        self.tests, self.candidate = Peer("tests", one, homes), Peer("candidate", other, homes)
+        self.candidate.perform = lambda operation, arguments: (
+            perform(*arguments) if operation == "try" else self.candidate._perform(operation, arguments)
+        )
+        self._sockets = (one, other)
+        self._thread = threading.Thread(target=self.candidate.serve, daemon=True)
+        self._thread.start()
+
+    def ask(self, *arguments):
+        return self.tests.ask("try", *arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for each in self._sockets:
+            each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with Connection(lambda value: value) as connection:
+        yield connection
+
+
+class Box:
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return type(other) is Box and other.value == self.value
+
+    __hash__ = None
+
+
+class Slotted:
+    __slots__ = ("first", "second")
+
+    def __init__(self, first):
+        self.first = first
+
+    def __eq__(self, other):
+        return type(other) is Slotted and other.first == self.first and not hasattr(other, "second")
+
+    __hash__ = None
+
+
+class Registry(dict):
+    """A subclass of a builtin, with state of its own."""
+
+
+class Point(collections.namedtuple("Point", "x y")):
+    __slots__ = ()
+
+
+class Refused(ValueError):
+    pass
+
+
+SENTINEL = object()
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(), st.decimals(allow_nan=False),
+    st.fractions(), st.dates(), st.datetimes(), st.timedeltas(), st.uuids(), st.complex_numbers(allow_nan=False),
+)  # fmt: skip
+hashable = st.one_of(scalars, st.tuples(scalars, scalars), st.frozensets(st.integers()))
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner), st.dictionaries(hashable, inner), st.tuples(inner, inner), st.sets(hashable), inner.map(Box),
+        inner.map(Slotted), st.lists(inner).map(collections.deque), st.builds(Point, inner, inner),
+        st.dictionaries(st.text(), inner).map(Registry), st.dictionaries(st.text(), inner).map(collections.OrderedDict),
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(values)
+@settings(deadline=None)
+def test_what_comes_back_is_what_was_sent(echo, value):
+    back = echo.ask(value)
+    assert back == value
+    assert type(back) is type(value)
+
+
+def rebuilt(value):
+    """Made anew on the other side, so that nothing is merely handed back."""
+    if type(value) is list:
+        return [rebuilt(each) for each in value]
+    if type(value) is dict:
+        return {key: rebuilt(each) for key, each in value.items()}
+    if type(value) is Box:
+        return Box(rebuilt(value.value))
+    return value
+
+
+@given(values)
+@settings(deadline=None)
+def test_what_the_other_side_makes_arrives(value):
+    with Connection(rebuilt) as connection:
+        assert connection.ask(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.inf, -math.inf, range(3, 9, 2), slice(1, None), ..., NotImplemented, b"\xff", "\ud800", 1 << 4000,
+        re.compile("a(b)", re.I), datetime.UTC, decimal.Decimal("NaN").is_nan(), operator.itemgetter(1)((1, 2)),
+        collections.Counter("aab"), int, len, math.sqrt, functools.reduce, SENTINEL, Box, bytearray(b"ab"),
+    ],
+)  # fmt: skip
+def test_single_values(echo, value):
+    back = echo.ask(value)
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_nan_stays_nan(echo):
+    assert math.isnan(echo.ask(math.nan))
+
+
+def test_a_match_has_its_groups(echo):
+    assert echo.ask(re.search("a(b)", "xxab")).group(1) == "b"
+
+
+def test_identity_and_cycles_survive(echo):
+    inner = []
+    outer = [inner, inner, Box(inner)]
+    outer.append(outer)
+    assert echo.ask(outer) is outer  # what comes back unchanged is what was sent
+    with Connection(lambda: outer) as connection:
+        made = connection.ask()
+    assert made[0] is made[1] is made[2].value
+    assert made[3] is made
+
+
+def test_changes_in_place_arrive():
+    def change(numbers, box, named):
+        numbers.append(3)
+        box.value = numbers
+        del box.other
+        named.clear()
+        named["new"] = {1}
+
+    numbers, box, named = [1], Box(0), {"old": 1}
+    box.other = 1
+    with Connection(change) as connection:
+        connection.ask(numbers, box, named)
+    assert numbers == [1, 3]
+    assert box.value is numbers
+    assert not hasattr(box, "other")
+    assert named == {"new": {1}}
+
+
+def test_functions_call_back_and_forth():
+    with Connection(lambda function, values: [function(each) for each in values]) as connection:
+        assert connection.ask(lambda x: x + 1, [1, 2]) == [2, 3]
+    with Connection(lambda start: lambda x: start + x) as connection:
+        assert connection.ask(2)(3) == 5
+
+
+def test_iterators_are_lazy():
+    taken = []
+
+    def endless():
+        number = 0
+        while True:
+            taken.append(number)
+            yield number
+            number += 1
+
+    with Connection(lambda values: (each * 2 for each in values)) as connection:
+        doubled = connection.ask(endless())
+        assert [next(doubled), next(doubled)] == [0, 2]
+    assert taken == [0, 1]
+
+
+def test_errors_keep_class_arguments_and_identity():
+    def refuse(error):
+        raise error
+
+    with Connection(refuse) as connection:
+        error = Refused("no", 3)
+        with pytest.raises(Refused) as caught:
+            connection.ask(error)
+        assert caught.value is error
+    with Connection(lambda: int("x")) as connection, pytest.raises(ValueError, match="invalid literal"):
+        connection.ask()
+
+
+def test_an_object_of_the_tests_is_used_through_its_operators():
+    class Local:
+        """Of no module's: the other side can't have it."""
+
+        def __init__(self):
+            self.items = [1, 2]
+
+        def __len__(self):
+            return 7
+
+        def __eq__(self, other):
+            return other == 5
+
+        __hash__ = object.__hash__
+
+    def use(thing):
+        return len(thing), thing == 5, thing.items, callable(thing), thing
+
+    local = Local()
+    with Connection(use) as connection:
+        length, equal, items, is_callable, back = connection.ask(local)
+    assert (length, equal, items, is_callable) == (7, True, [1, 2], False)
+    assert back is local
+
+
+class TestWhatACandidateMayNot:
+    def test_send_an_object_that_answers_as_it_likes(self):
+        class Equal:
+            def __eq__(self, other):
+                return True
+
+            __hash__ = None
+
+        with Connection(lambda: Equal()) as connection, pytest.raises(Uncrossable, match="an object of"):
+            connection.ask()
+
+    @pytest.mark.parametrize("name", [("unittest.mock", "ANY"), ("os", "_exit"), ("_pytest.outcomes", "Skipped")])
+    def test_name_what_lies_beyond_the_repository(self, name):
+        with Connection(lambda: None) as connection:
+            connection.candidate.perform = lambda *_: Named(*name)
+            with pytest.raises(Uncrossable, match="may not be named"):
+                connection.ask()
+
+    @pytest.mark.parametrize("attribute", ["__globals__", "__class__", "__dict__", "__code__"])
+    def test_look_behind_what_it_was_given(self, attribute):
+        def look(function):
+            return function._regrade_peer.ask("attribute", function, attribute)
+
+        with Connection(look) as connection, pytest.raises(Uncrossable):
+            connection.ask(lambda: SENTINEL)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {}, [], 3, {"value": 1}, {"value": ["node", 9], "raised": False, "nodes": [], "changes": []},
+            {"value": ["tuple"], "raised": False, "nodes": [], "changes": []},
+            {"value": 1, "raised": False, "nodes": [], "changes": [[-1, ["list", None, [], None]]]},
+            {"value": 1, "raised": False, "nodes": [], "changes": [[0, ["dict", None, [], None]]]},
+            {"value": 1, "raised": True, "nodes": [], "changes": []},
+            {"value": ["number", "candidate", 0, "opaque", []], "raised": False, "nodes": [], "changes": []},
+            {"value": ["number", "tests", 99, "callable", {}], "raised": False, "nodes": [], "changes": []},
+            {"value": ["value", "os.system", ["true"]], "raised": False, "nodes": [], "changes": []},
+            {"value": ["nonsense"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["node", 1], "raised": False, "nodes": [["object", ["global", "builtins", "int"], None, []]], "changes": []},
+            {"ask": "attribute", "arguments": [["number", "tests", 0, "opaque", []], "__class__"], "nodes": []},
+        ],
+    )  # fmt: skip
+    def test_answer_nonsense(self, answer):
+        one, other = socket.socketpair()
+        tests = Peer("tests", one, lambda _: "elsewhere")
+        send(other, answer)
+        other.shutdown(socket.SHUT_WR)
+        with pytest.raises(Uncrossable):
+            tests.ask("try", [1])
+        one.close()
+        other.close()
+
+    def test_name_a_number_so_large_that_nobody_may_read_it(self, echo):
+        with pytest.raises(Uncrossable, match="digits"):
+            echo.ask(1 << 100_000)
+
+
+class Named:
+    """Packs as a global of any name."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+@pytest.fixture(autouse=True)
+def naming(monkeypatch):
+    """`Named` values pack as what they name, as a hostile process would write them."""
+    from regrade.evaluators.inside.plain import Packer
+
+    pack = Packer.pack
+    monkeypatch.setattr(
+        Packer,
+        "pack",
+        lambda self, value: ["global", value.module, value.name] if type(value) is Named else pack(self, value),
+    )
