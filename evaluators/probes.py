@@ -129,7 +129,8 @@ def code_version() -> str:
     files = [*here.glob("static/**/*.py"), *here.glob("inside/*.py")]
     names = (
         "baseline", "executions", "building", "selection", "outlines", "workspaces", "probes", "serialisation",
-        "split", "held_out", "verification", "verifying"
+        "split", "held_out", "verification", "verifying",
+        "tripwires", "twins", "counterfactuals"
     )  # fmt: skip
     files += [here / f"{name}.py" for name in names]
     for path in sorted(files):

@@ -3,6 +3,7 @@
 A verdict that is made in the candidate's own process is the candidate's to forge. So what passes there is tried again,
 by the strongest of these means that the task allows:
 
+- `tripwired`: copies of the tests that the candidate can't foresee come out as they must (`tripwires.py`).
 - `out-of-process`: the tests pass in a process that holds none of the candidate's code (`split.py`).
 - `held-out`: besides, the changed functions answer inputs that no test holds as the reference patch does.
 
@@ -13,15 +14,16 @@ reference says nothing there about any patch.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.held_out import FEWEST, INPUTS, differences, new_inputs, useful
 from regrade.evaluators.split import Boundary, Pair, Split, boundary_of
-from regrade.evaluators.workers import UNPREPARED, Preparation
+from regrade.evaluators.tripwires import spring
+from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
 from regrade.evaluators.workspaces import Workspace, prepare
-from regrade.rewards.evidence import TestRun, TestStatus, Verification
+from regrade.rewards.evidence import LEVELS, TestRun, TestStatus, Verification
 
 NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
@@ -42,7 +44,7 @@ class Calibration:
     def level(self, task: Task) -> str:
         """The strongest level that a patch of this task can reach."""
         if not task.fail_to_pass or not set(task.fail_to_pass) <= set(self.confirmed):
-            return "in-process"
+            return "tripwired"
         return "held-out" if json.loads(self.inputs) else "out-of-process"
 
     def obstacle(self, task: Task) -> str:
@@ -81,13 +83,17 @@ def calibrate(
     )
 
 
+@dataclass(frozen=True)
+class Means:
+    """By what a verdict is verified, for one thread and environment."""
+
+    pair: Pair
+    worker: Worker
+    preparation: Preparation = UNPREPARED
+
+
 def verify(
-    pair: Pair,
-    task: Task,
-    workspace: Workspace,
-    run: TestRun,
-    calibration: Calibration | None,
-    preparation: Preparation = UNPREPARED,
+    means: Means, task: Task, workspace: Workspace, run: TestRun, calibration: Calibration | None
 ) -> Verification:
     """How sure the run's verdict on the patch is.
 
@@ -100,61 +106,82 @@ def verify(
     """
     reachable = "" if calibration is None else calibration.level(task)
     if not run.fixed:
-        return Verification("held-out", reachable, why=NOTHING_CLAIMED)
+        return Verification(LEVELS[-1], reachable, why=NOTHING_CLAIMED)
+    found = _out_of_process(means, task, workspace, run, calibration, reachable)
+    if found.reaches("out-of-process"):
+        return found
+    return _tripwired(means, task, workspace, run, found)
+
+
+def _out_of_process(
+    means: Means,
+    task: Task,
+    workspace: Workspace,
+    run: TestRun,
+    calibration: Calibration | None,
+    reachable: str,
+) -> Verification:
     claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
     if calibration is not None:
-        if reachable == "in-process":
-            return Verification(
-                reachable,
-                reachable,
-                why=f"no patch of this task can be verified: {calibration.obstacle(task)}",
-            )
+        if reachable == "tripwired":
+            return Verification("in-process", reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}")
         claimed &= {*task.fail_to_pass, *calibration.confirmed}
     boundary = boundary_of(task, workspace)
     if not boundary.files:
         return Verification("in-process", reachable, why="the patch changes no function")
-    split = pair.run(task, workspace, boundary, claimed, preparation)
+    split = means.pair.run(task, workspace, boundary, claimed, means.preparation)
     against = _against(task, run, split, calibration)
     if against:  # a machine that was busy is no reason to doubt a patch: what is found twice counts
-        split = pair.run(task, workspace, boundary, claimed, preparation)
+        split = means.pair.run(task, workspace, boundary, claimed, means.preparation)
         against = _against(task, run, split, calibration)
     confirmed = tuple(sorted(split.passed))
     if against:
-        why = _why(against, boundary)
-        return Verification("in-process", reachable, confirmed, tuple(sorted(against.items())), why, split.seconds)
+        refuted = tuple(sorted(against.items()))
+        return Verification("in-process", reachable, confirmed, refuted, why=_why(against, boundary))
     inputs = [] if calibration is None else json.loads(calibration.inputs)
     if not inputs:
-        why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
-        return Verification("out-of-process", reachable, confirmed, (), why, split.seconds)
+        why = f"{len(run.fixed)} FAIL_TO_PASS tests pass where the patch can't reach"
+        return Verification("out-of-process", reachable, confirmed, why=why)
     assert calibration is not None
-    return _held_out(pair, task, workspace, calibration, reachable, confirmed, split.seconds, preparation)
+    return _held_out(means, task, workspace, calibration, Verification("out-of-process", reachable, confirmed))
+
+
+def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, found: Verification) -> Verification:
+    """The next weaker level, where it holds."""
+    claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
+    wires = spring(means.worker, task, workspace, run, claimed, None, means.preparation)
+    if wires.sprung:
+        _, test, why = wires.sprung[0]
+        more = f" (and {len(wires.sprung) - 1} more)" if len(wires.sprung) > 1 else ""
+        return replace(
+            found,
+            why=f"{test}: {why}{more}",
+            sprung=tuple((test, f"{kind}: {why}") for kind, test, why in wires.sprung),
+        )
+    bare = dict(wires.untested).keys() & set(run.fixed)
+    if bare:
+        test = min(bare)
+        return replace(found, why=f"{test}: {dict(wires.untested)[test]}; {found.why}")
+    return replace(found, level="tripwired", why=f"{wires.laid} tripwires hold; {found.why}")
 
 
 def _held_out(
-    pair: Pair,
-    task: Task,
-    workspace: Workspace,
-    calibration: Calibration,
-    reachable: str,
-    confirmed: tuple[str, ...],
-    seconds: float,
-    preparation: Preparation,
+    means: Means, task: Task, workspace: Workspace, calibration: Calibration, found: Verification
 ) -> Verification:
     """Whether the patch answers the held-out inputs as the reference does."""
-    assert task.reference is not None
     inputs: list[Any] = json.loads(calibration.inputs)
     expected = json.loads(calibration.answers)
     # The functions that the reference changes are asked, whatever the patch changes.
     boundary = boundary_of(task, reference_workspace(task))
     apart: list[Any] = []
     for _ in range(2):
-        found = pair.answers(task, workspace, boundary, inputs, preparation)
-        apart = differences(inputs, expected, found, range(len(inputs)))
+        answers = means.pair.answers(task, workspace, boundary, inputs, means.preparation)
+        apart = differences(inputs, expected, answers, range(len(inputs)))
         if not apart:
-            why = f"and {len(inputs)} held-out inputs are answered as by the reference"
-            return Verification("held-out", reachable, confirmed, (), why, seconds, len(inputs))
+            why = f"{len(inputs)} held-out inputs are answered as by the reference"
+            return replace(found, level="held-out", why=why, inputs=len(inputs))
     why = f"{len(apart)} of {len(inputs)} held-out inputs are not answered as by the reference, such as {apart[0]}"
-    return Verification("out-of-process", reachable, confirmed, (), why, seconds, len(inputs))
+    return replace(found, why=why, inputs=len(inputs))
 
 
 def reference_workspace(task: Task) -> Workspace:

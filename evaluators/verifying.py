@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections import defaultdict
+from dataclasses import replace
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.evaluators.crew import Crew
 from regrade.evaluators.planning import Planner
 from regrade.evaluators.selection import selected_tests
-from regrade.evaluators.verification import Calibration, calibrate, verify
+from regrade.evaluators.verification import Calibration, Means, calibrate, verify
 from regrade.evaluators.works import Work
 from regrade.evaluators.workspaces import Workspace, prepare
 from regrade.rewards.evidence import TestRun, Verification
@@ -42,7 +44,10 @@ class Verifier:
         if task.suite.runner != "pytest":
             return Verification("in-process", "in-process", why=OTHER_RUNNER)
         calibration = self._calibration(work) if run.fixed else None
-        return verify(self._crew.pair(task), task, workspace, run, calibration, self._crew.preparation(task))
+        means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
+        started = time.monotonic()
+        found = verify(means, task, workspace, run, calibration)
+        return replace(found, seconds=round(time.monotonic() - started, 4))
 
     def _calibration(self, work: Work) -> Calibration | None:
         if work.task.reference is None:

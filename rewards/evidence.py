@@ -391,6 +391,8 @@ class Verification:
     """Tests that pass in a process that holds none of the candidate's code."""
     refuted: tuple[tuple[str, str], ...] = ()
     """Tests that pass in the candidate's process only, and what is seen elsewhere."""
+    sprung: tuple[tuple[str, str], ...] = ()
+    """Tests of which a tripwire gave the candidate away, and how."""
     why: str = ""
     seconds: float = 0.0
     inputs: int = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scorer import Scorer
-from regrade.rewards import Reward, builds, tests, untampered
+from regrade.rewards import Reward, assured, builds, tests, untampered
 
 REWARD: Reward = tests.only_if(builds, untampered)
 
@@ -23,4 +23,11 @@ class Level:
     reward: Reward = REWARD
 
 
-LEVELS = (Level("in-process", lambda sandbox, cache, workers: Scorer(sandbox=sandbox, cache=cache, workers=workers)),)
+def _scorer(sandbox: Sandbox, cache: Path, workers: int) -> Scorer:
+    return Scorer(sandbox=sandbox, cache=cache, workers=workers)
+
+
+LEVELS = (
+    Level("in-process", _scorer),
+    *(Level(name, _scorer, REWARD.only_if(assured(name))) for name in ("tripwired", "out-of-process", "held-out")),
+)
