@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import unidiff
 
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import Patch, unquoted
 
 NOWHERE = "/dev/null"
 
@@ -77,9 +77,8 @@ def split_patch(patch: Patch) -> SplitPatch:
     hunks: list[Hunk] = []
     blocks = []
     files = unidiff.PatchSet(patch.text)
-    prefixed = all(_is_prefixed(file) for file in files)
     for file in files:
-        block = _block(file, len(hunks), prefixed)
+        block = _block(file, len(hunks), patch.has_prefixes)
         blocks.append(block)
         hunks.extend(block.pieces())
     return SplitPatch(patch, tuple(hunks), tuple(_entangled(blocks)), tuple(blocks))
@@ -107,10 +106,10 @@ class _Block:
 
     @property
     def paths(self) -> set[str]:
-        return {name[2:] for name in (self.source, self.target) if name != NOWHERE}
+        return {unquoted(name)[2:] for name in (self.source, self.target) if name != NOWHERE}
 
     def pieces(self) -> Iterator[Hunk]:
-        path = (self.source if self.target == NOWHERE else self.target)[2:]
+        path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
         if self.is_one:
             added, removed = self.file.added, self.file.removed
             yield Hunk(path, self._what(), 0, added, removed, self.written(frozenset({self.head or 0})))
@@ -132,11 +131,14 @@ class _Block:
             return self._header(self.source, self.target, self.notes, bool(kept)) + "".join(kept)
         if not kept:
             return ""
-        target = self.target if self.head is None else f"b/{self.source[2:]}"
+        target = self.target if self.head is None else _side(self.source, "b", prefixed=True)
         return self._header(self.source, target, (), True) + "".join(kept)
 
     def _header(self, source: str, target: str, notes: Sequence[str], has_hunks: bool) -> str:
-        names = [f"a/{target[2:]}" if source == NOWHERE else source, f"b/{source[2:]}" if target == NOWHERE else target]
+        names = (
+            _side(target, "a", prefixed=True) if source == NOWHERE else source,
+            _side(source, "b", prefixed=True) if target == NOWHERE else target,
+        )
         sides = f"--- {source}\n+++ {target}\n" if has_hunks else ""
         return f"diff --git {' '.join(names)}\n{''.join(notes)}{sides}"
 
@@ -146,23 +148,23 @@ class _Block:
         if self.target == NOWHERE:
             return "deleted file"
         notes = "".join(self.notes)
-        old = self.source[2:]
+        old, new = unquoted(self.source)[2:], unquoted(self.target)[2:]
         if "copy from " in notes:
             return f"copied from {old}"
-        if old != self.target[2:]:
+        if old != new:
             return f"renamed from {old}"
         return "binary file" if "GIT binary patch" in notes or "Binary files" in notes else "mode of the file"
 
 
 def _block(file: unidiff.PatchedFile, first: int, prefixed: bool) -> _Block:
     source, target = (
-        name if prefixed or name == NOWHERE else f"{letter}/{name}"
+        name if name == NOWHERE else _side(name, letter, prefixed=prefixed)
         for letter, name in (("a", file.source_file), ("b", file.target_file))
     )
     notes = tuple(str(line) for line in (file.patch_info or ())[1:])
     if not notes and NOWHERE in (source, target):
         notes = ("new file mode 100644\n" if source == NOWHERE else "deleted file mode 100644\n",)
-    is_edit = NOWHERE not in (source, target) and source[2:] == target[2:]
+    is_edit = NOWHERE not in (source, target) and unquoted(source)[2:] == unquoted(target)[2:]
     has_mode = any(line.startswith(("old mode ", "new mode ")) for line in notes)
     is_renamed = any(line.startswith("rename from ") for line in notes)
     if file and (is_edit or is_renamed):
@@ -175,9 +177,11 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool) -> _Block:
     return _Block(file, source, target, notes, first, (first,) * len(file))
 
 
-def _is_prefixed(file: unidiff.PatchedFile) -> bool:
-    """Do the names begin with git's `a/` and `b/`?"""
-    return bool(file.source_file.startswith(("a/", NOWHERE)) and file.target_file.startswith(("b/", NOWHERE)))
+def _side(name: str, letter: str, *, prefixed: bool) -> str:
+    """The name of a file with another prefix, or with one, in quotes where it stands in some."""
+    mark = '"' if name.startswith('"') else ""
+    bare = name[len(mark) + (2 if prefixed else 0) :]
+    return f"{mark}{letter}/{bare}"
 
 
 def _text(hunk: unidiff.Hunk, target_start: int) -> str:

@@ -22,6 +22,12 @@ _SUBMODULE = re.compile(
     r"^(?:new file mode|new mode|old mode|deleted file mode) 160000$|^index \S+ 160000$", re.MULTILINE
 )
 
+_ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
+_ESCAPES = dict(
+    zip((bytes([sign]) for sign in b'abtnvfr"\\'), (bytes([sign]) for sign in b'\a\b\t\n\v\f\r"\\'), strict=True)
+)
+"""How git writes a name that it puts in quotes (its quote.c)."""
+
 
 class PatchError(ValueError):
     """The text is not a patch that may be applied; the message says what, where and what to do."""
@@ -52,15 +58,28 @@ class Patch:
     def is_empty(self) -> bool:
         return not self.text.strip()
 
-    @cached_property
+    @property
     def files(self) -> tuple[PatchedFile, ...]:
         """The files that the patch touches, parsed.
 
         Raises:
             PatchError: the text is no unified diff, or a path leaves the repository.
         """
+        return self._parsed[0]
+
+    @property
+    def has_prefixes(self) -> bool:
+        """Do the names of files begin with git's `a/` and `b/`? They don't in what a plain `diff -u` prints.
+
+        Raises:
+            PatchError: see `files`.
+        """
+        return self._parsed[1]
+
+    @cached_property
+    def _parsed(self) -> tuple[tuple[PatchedFile, ...], bool]:
         if self.is_empty:
-            return ()
+            return (), True
         if not self.is_short:
             raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB, and {LARGEST_MB} MB are the most")
         if _SUBMODULE.search(self.text):
@@ -71,7 +90,7 @@ class Patch:
             raise PatchError(f"not a unified diff: {error}") from error
         if not parsed:
             raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, as git prints it")
-        return tuple(_patched_file(file) for file in parsed)
+        return tuple(_patched_file(file) for file in parsed), all(map(_is_prefixed, parsed))
 
     @property
     def changed_lines(self) -> int:
@@ -119,8 +138,26 @@ def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
     )
 
 
+def unquoted(name: str) -> str:
+    """A name as it is, from how git writes it: in quotes and with escapes where it has letters beyond ASCII, say."""
+    if len(name) < 2 or not name.startswith('"') or not name.endswith('"'):
+        return name
+    written = name[1:-1].encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(_unescaped, written).decode("utf-8", "surrogateescape")
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    sign = escape[1]
+    return bytes([int(sign, 8)]) if sign.isdigit() else _ESCAPES[sign]
+
+
+def _is_prefixed(file: unidiff.PatchedFile) -> bool:
+    names = ((unquoted(file.source_file), "a/"), (unquoted(file.target_file), "b/"))
+    return all(name.startswith((prefix, "/dev/null")) for name, prefix in names)
+
+
 def _safe(path: str, prefix: str) -> str:
-    name = path.removeprefix(prefix)
+    name = unquoted(path).removeprefix(prefix)
     pure = PurePosixPath(name)
     if name.endswith("\r"):
         raise PatchError(

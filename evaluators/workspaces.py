@@ -147,7 +147,7 @@ def _git_apply(folder: Path, patch: Patch) -> None:
     }
     try:
         done = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", f"-p{_strip(patch)}", "-"],
+            ["git", "apply", "--whitespace=nowarn", f"-p{int(patch.has_prefixes)}", "-"],
             cwd=folder,
             env=environment,
             input=patch.text.encode("utf-8", "surrogateescape"),
@@ -160,12 +160,6 @@ def _git_apply(folder: Path, patch: Patch) -> None:
     if done.returncode:
         reasons = done.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
         raise PatchError(f"the patch does not apply to the task's base: {'; '.join(reasons[:3]) or 'git apply failed'}")
-
-
-def _strip(patch: Patch) -> int:
-    """Leading folders to strip: 1 for git's a/ and b/, 0 for a plain `diff -u`."""
-    names = re.findall(r"^(?:---|\+\+\+) ([^\t\r\n]+)", patch.text, re.MULTILINE)
-    return 1 if all(name.startswith(("a/", "b/", "/dev/null", '"')) for name in names) else 0
 
 
 def _files_in(folder: Path) -> dict[str, bytes]:

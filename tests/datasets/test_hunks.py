@@ -120,6 +120,27 @@ def test_a_plain_diff_and_one_that_lacks_its_last_newline_are_taken_apart_too(re
     assert "gone.txt" not in after(repo, new.subset([1]))
 
 
+def test_names_in_quotes_are_names_like_others(repo: Path) -> None:
+    (repo / "a.txt").rename(repo / "\u00e4.txt")
+    (repo / "moved.txt").rename(repo / "o\u00f6.txt")
+    git("add", "-A", folder=repo)
+    git("commit", "-qm", "names", folder=repo)
+    (repo / "\u00e4.txt").write_text(edited({5, 45}))
+    (repo / "o\u00f6.txt").unlink()
+    (repo / "n\u00fc.txt").write_text(edited({78}))
+    git("add", "-A", folder=repo)
+    patch = Patch(git("diff", "--cached", "-M", folder=repo))
+    git("reset", "-q", "--hard", folder=repo)
+    assert '"a/' in patch.text
+    split = split_patch(patch)
+    names = ["n\u00fc.txt (renamed from o\u00f6.txt)", "n\u00fc.txt:78", "\u00e4.txt:5", "\u00e4.txt:45"]
+    assert [hunk.name for hunk in split.hunks] == names
+    assert after(repo, split.subset([3]))["\u00e4.txt"] == edited({45})
+    assert after(repo, split.subset([1]))["o\u00f6.txt"] == edited({78})
+    assert after(repo, split.subset([0]))["n\u00fc.txt"] == edited(set())
+    assert split.inseparable == ()
+
+
 def test_entries_about_one_file_cannot_be_told_apart() -> None:
     first = Patch.between({"a.txt": edited(set())}, {"a.txt": edited({5})}).text
     second = Patch.between({"a.txt": edited({5})}, {"a.txt": edited({5, 45})}).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,41 @@ def test_files_are_added_and_deleted(task):
 def test_a_plain_diff_without_prefixes_applies(task):
     text = "--- README\n+++ README\n@@ -1 +1 @@\n-A calculator.\n+Calculates.\n"
     assert prepare(task, Patch(text)).after.read("README") == "Calculates.\n"
+
+
+def test_a_line_that_looks_like_a_header_is_none(task, tmp_path):
+    text = "select 1;\n-- a/note\n++ b\nselect 2;\n"
+    (tmp_path / "q.sql").write_text(text)
+    patch = Patch.between({"q.sql": text}, {"q.sql": "select 1;\n-- c\nselect 2;\n"})
+    assert "\n--- a/note\n" in patch.text
+    assert prepare(replace(task, base=Tree(tmp_path)), patch).after.read("q.sql") == "select 1;\n-- c\nselect 2;\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["f\u00f6.py", 'a "b" c.py', "tab\there.py", "back\\slash.py", "\u65e5\u672c/\u8a9e.py", "plain.py"]
+)
+def test_names_that_git_writes_in_quotes_are_read_as_they_are(task, tmp_path, name):
+    git = ("git", "-c", "user.name=n", "-c", "user.email=e")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x = 1\n")
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "add", "-A"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "commit", "-qm", "base"], cwd=tmp_path, check=True)
+    (tmp_path / name).write_text("x = 2\n")
+    text = subprocess.run([*git, "diff"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert (text.count('"a/') > 0) == (name != "plain.py")
+    subprocess.run([*git, "checkout", "-q", "."], cwd=tmp_path, check=True)
+    patch = Patch(text)
+    assert [(file.path, file.old_path) for file in patch.files] == [(name, name)]
+    assert prepare(replace(task, base=Tree(tmp_path)), patch).after.read(name) == "x = 2\n"
+
+
+def test_quotes_hide_no_name(task):
+    hidden = '--- /dev/null\n+++ "b/tests/\\143onftest.py"\n@@ -0,0 +1 @@\n+x = 1\n'
+    assert Patch(hidden).files[0].path == "tests/conftest.py"
+    assert prepare(task, Patch(hidden)).ignored == ("tests/conftest.py",)
+    with pytest.raises(PatchError, match="leaves the repository"):
+        _ = Patch(hidden.replace("tests/", "\\056\\056/")).files
 
 
 def test_tests_and_configuration_stay_pristine(task):
