@@ -257,7 +257,10 @@ def _warnings(
         yield "the two were given different rewards, so that their rewards are not compared"
     if bounds:
         missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
-        text = f"{missing} attempt{'s were' if missing > 1 else ' was'} lost to the infrastructure and left out"
+        text = (
+            f"{missing} attempt{'s are' if missing > 1 else ' is'} missing (lost to the infrastructure, or never "
+            "recorded) and left out"
+        )
         if {*bounds.values()} != {verdict}:
             text += (
                 f", and the verdict depends on them: {bounds['worst']} if they had ended in the candidate's disfavour, "

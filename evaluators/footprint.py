@@ -14,7 +14,7 @@ from tree_sitter import QueryCursor
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.facts import MODULE, Owners, spans, syntax_tree
-from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counted, patched_text, read
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.languages import Language, language_of
 from regrade.evaluators.workspaces import prepare
@@ -58,14 +58,33 @@ class Relevance:
 def footprint(task: Task, patch: Patch) -> Footprint | None:
     """Where the patch changes lines; None where it is no patch, or does not apply."""
     try:
-        workspace = prepare(task, patch)
-        files = changed_files(workspace.before, workspace.after, patch, task)
+        files = _as_written(task, patch)
+        if files is None:
+            workspace = prepare(task, patch)
+            files = changed_files(workspace.before, workspace.after, patch, task)
     except (PatchError, OSError):
         return None
     counts: Counter[Symbol] = Counter()
     for file in files:
         counts.update(_places(file))
     return Footprint(counts, frozenset(file.old_path for file in files if file.before is not None))
+
+
+def _as_written(task: Task, patch: Patch) -> list[ChangedFile] | None:
+    """The changed files by the line numbers of the hunks, without `git apply`, which takes ten times as long.
+
+    None where the numbers may be off, or a file comes, goes or moves: each hunk must remove lines that are there.
+    """
+    files = []
+    for file in counted(patch, task):
+        before = read(task.base, file.path)
+        if before is None or file.is_deleted or file.old_path != file.path or not file.removed:
+            return None
+        lines = before.split("\n")
+        if any(number > len(lines) or lines[number - 1] != text for number, text in file.removed):
+            return None
+        files.append(ChangedFile(file.path, file.path, before, patched_text(before, file)))
+    return files
 
 
 def relevance(own: Footprint, reference: Footprint) -> Relevance:

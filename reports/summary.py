@@ -40,6 +40,7 @@ def write_summary(results: Results) -> dict[str, Any]:
         "phases": {name: round(phase.seconds, 3) for name, phase in results.manifest.phases.items()},
         "policies": {policy.name: _policy(policy) for policy in results.policies},
         "comparison": {pair.key: _comparison(pair.best) for pair in results.pairs},
+        "noise_floor": _comparison(results.noise_floor) if results.noise_floor is not None else None,
         "share_of_step": results.run.share_of_step(),
     }
     write_atomically(results.run.folder / "summary.json", json.dumps(values, indent=2, allow_nan=False) + "\n")

@@ -165,7 +165,7 @@ def test_a_few_lost_attempts_are_left_out_and_said():
     lost.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     found = compare(BASELINE, lost)
     assert found.metrics["fix_rate"].n_tasks == 295
-    assert any("10 attempts were lost" in warning for warning in found.warnings)
+    assert any("10 attempts are missing" in warning for warning in found.warnings)
 
 
 def test_mixed_tables_are_refused():

@@ -40,7 +40,9 @@ def test_comparisons_phases_and_shares_are_there(finished_run):
     clean = pair["fix_and_clean"]
     assert clean["difference"] == pytest.approx(1 / 12)
     assert clean["low"] < clean["difference"] < clean["high"]
-    assert {"p", "verdict", "baseline", "candidate"} <= set(clean)
+    assert {"p", "verdict", "baseline", "candidate", "noise", "detectable"} <= set(clean)
+    assert pair["missing"] == 0
+    assert found["noise_floor"]["verdict"] == "no difference shown"
     assert found["share_of_step"] == {"execution": 0.25, "generation": 0.5, "training": 0.25}
     assert set(found["phases"]) == {f"evaluation of {name}" for name in found["policies"]}
     assert all(seconds > 0 for seconds in found["phases"].values())
@@ -63,6 +65,18 @@ def test_an_unfinished_run_shows_what_it_has(finished_run, tmp_path):
         run.evaluation(name).unlink()
     with pytest.raises(UserError, match="no policy of this run has been evaluated yet"):
         summary(folder)
+
+
+def test_all_figures_of_a_policy_stand_in_the_summary(finished_run):
+    sft = summary(finished_run)["policies"]["sft"]["metrics"]
+    assert sft["fix_rate"]["value"] == pytest.approx(4 / 12)
+    assert sft["severity_tail"]["catastrophes"] == 0.0
+    assert sft["breakage_by_hops"]["1"]["value"] == pytest.approx(3 / 12)
+    assert sft["broken_tests_by_hops"]["1"] == 3
+    assert sft["cross_module_breakage"]["value"] == 0.0
+    assert sft["touches_function"]["value"] == pytest.approx(4 / 6)
+    assert sft["net_value_sweep"]["1"]["value"] == pytest.approx(1 / 12)
+    assert sft["build_failed"]["value"] == 0.0
 
 
 def test_several_candidates_keep_their_own_names(finished_run, tmp_path):
