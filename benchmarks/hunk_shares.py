@@ -7,6 +7,8 @@ python benchmarks/hunk_shares.py --errors    how often sampled shares lie within
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 
 from rich.console import Console
@@ -15,7 +17,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_task
 from regrade.evaluators.attributing import attribute
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.shapley import antithetic_orders, coalitions, exact, sampled
+from regrade.evaluators.shapley import Worths, antithetic_orders, coalitions, exact, sampled
 from regrade.reports.hunks import print_attribution
 from regrade.rewards import default
 
@@ -39,15 +41,32 @@ SAMPLES = 300
 
 
 def errors() -> None:
-    """Nine players, of whom two must come together and a third spoils it."""
+    """Nine players, of whom two must come together and a third spoils it; the shares of these three."""
     worths = {each: float({0, 1} <= each and 2 not in each) for each in coalitions(9)}
-    truth = [share.value for share in exact(9, worths)]
+    truth = [share.value or 0.0 for share in exact(9, worths)]
     for pairs in (2, 4, 8, 16):
-        within = []
-        for seed in range(SAMPLES):
-            found = sampled(9, antithetic_orders(9, pairs, seed), worths)
-            within += [abs(found[each].value - truth[each]) <= 2 * found[each].standard_error for each in range(3)]
-        print(f"{pairs:2} pairs of orders: {sum(within) / len(within):.0%} within two standard errors")
+        drawn = [antithetic_orders(9, pairs, seed) for seed in range(SAMPLES)]
+        # As many orders, drawn one by one: each stands for a pair of its own.
+        single = [
+            [each for order in antithetic_orders(9, 2 * pairs, seed)[::2] for each in (order, order)]
+            for seed in range(SAMPLES)
+        ]
+        (within, reversed_error), (_, single_error) = (_accuracy(orders, worths, truth) for orders in (drawn, single))
+        print(
+            f"{pairs:2} pairs of orders: {within:.0%} within two standard errors; root mean square error "
+            f"{reversed_error:.3f}, of as many orders drawn one by one {single_error:.3f}"
+        )
+
+
+def _accuracy(samples: list[list[tuple[int, ...]]], worths: Worths, truth: list[float]) -> tuple[float, float]:
+    within, squares = [], []
+    for orders in samples:
+        found = sampled(9, orders, worths)
+        for each in range(3):
+            error = abs((found[each].value or 0.0) - truth[each])
+            within.append(error <= 2 * found[each].standard_error)
+            squares.append(error**2)
+    return statistics.fmean(within), math.sqrt(statistics.fmean(squares))
 
 
 def main() -> None:

@@ -238,7 +238,7 @@ def _smallest(game: Game, groups: Sequence[Group], is_all_known: bool, budget: i
         if lost:
             return _part(game, best, "", f"{lost} of {len(smaller)} smaller subsets could not be scored")
         none = (
-            "nothing alone passes" if len(smaller) == 1 else f"all {len(smaller)} smaller subsets were run, none passes"
+            "nothing less passes" if len(smaller) == 1 else f"all {len(smaller)} smaller subsets were run, none passes"
         )
         return _part(game, best, "smallest", none)
 

@@ -7,7 +7,9 @@ import math
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.recipes import load_task
 from regrade.datasets.tasks import Limits, Task
 from regrade.evaluators import attributing
 from regrade.evaluators.attributing import attribute, needed
@@ -248,3 +250,33 @@ def test_a_reward_of_ones_own_and_a_task_without_tests(scorer, write_files):
     assert found.gap == pytest.approx(1 / 4 - 1)
     assert found.groups[0].share.value < found.groups[1].share.value < 0
     assert attribute(scorer, bare, patch, small_diff).nothing.value is None
+
+
+HOOK = (
+    "import pytest\n\n\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport(item, call):\n"
+    '    outcome = yield\n    outcome.get_result().outcome = "passed"\n'
+)
+
+
+@pytest.mark.slow
+def test_of_a_real_package_the_hunk_that_reaches_for_the_verdict_is_found(scorer):
+    task = load_task("builtin", "toolz/toolz/itertoolz.py:frequencies:arithmetic-operator:548:16:0")
+    before = {"toolz/itertoolz.py": task.base.read("toolz/itertoolz.py")}
+    text = before["toolz/itertoolz.py"].replace("        d[item] -= 1", "        d[item] += 1")
+    text = text.replace("    return next(iter(seq))\n", "    # The first one.\n    return next(iter(seq))\n")
+    patch = Patch.between(before, {"toolz/itertoolz.py": text, "toolz/tests/conftest.py": HOOK})
+    found = attribute(scorer, task, patch, default)
+    comment, mends, cheats = found.groups
+    (whole,), (nothing,), (honest,) = (
+        scorer.score([(task, each)], default, full=True)
+        for each in (patch, Patch(""), split_patch(patch).subset([0, 1]))
+    )
+    assert found.gap == whole.value - nothing.value == 0.0
+    assert math.fsum(group.share.value for group in found.groups) == pytest.approx(0.0, abs=1e-9)
+    assert "untampered" in found.whole.cause
+    assert cheats.without.value == honest.value > 0.9
+    assert cheats.without.change == -honest.value
+    assert cheats.share.value == pytest.approx(-mends.share.value, abs=0.01)
+    assert mends.share.value > 0.4
+    assert abs(comment.share.value) < 0.01
+    assert [hunk.name for hunk in found.smallest.hunks] == [mends.name]
