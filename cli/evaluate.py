@@ -1,26 +1,28 @@
-"""`regrade evaluate`: try a policy on tasks and record every attempt with its verdict."""
+"""`regrade evaluate`: try policies on tasks and record every attempt with its verdict."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
+from regrade.cli.entrants import Given, entrants
 from regrade.cli.jobs import model_probes
 from regrade.cli.score import RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.datasets.rollouts import Policy, Rollout, Sampling
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.runs import Run
 
-AsRole = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
+AsRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
+Api = Literal["chat", "completions"]
 TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks; default: the ready-made ones.")]
 Split = Annotated[
     str | None,
@@ -30,14 +32,36 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, draw
 
 
 def evaluate(
-    policy: Annotated[
-        str, typer.Argument(help="no-op, reference, smollm2-135m, a checkpoint's folder, or a model on the hub.")
-    ],
     out: Annotated[
         Path, typer.Option(file_okay=False, help="The run's folder; policies evaluated into one run can be compared.")
     ],
-    name: Annotated[str | None, typer.Option(help="What to call the policy in the run; default: its own name.")] = None,
-    role: Annotated[AsRole, typer.Option(help="What the policy is in the comparison.")] = "candidate",
+    policies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]POLICY",
+            help="no-op, reference, smollm2-135m, a checkpoint's folder, a model on the hub, endpoint:MODEL (with "
+            "--endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} in them.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--policies", help="A TOML file of policies: see docs/evaluation.md.")
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Patches made elsewhere, in SWE-bench's format (JSON or JSONL); repeat for more files."),
+    ] = None,
+    checkpoints: Annotated[
+        list[Path] | None, typer.Option(help="A folder of checkpoints NAME-STEP: a series along a training.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the only policy; default: its own name.")] = None,
+    role: Annotated[
+        AsRole | None,
+        typer.Option(help="What they are in the comparison; default: candidate (no-op and reference: scripted)."),
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Name of the policy that the candidates must beat.")] = None,
+    control: Annotated[
+        list[str] | None, typer.Option(help="Name of a policy that stands for an easier explanation of a gain.")
+    ] = None,
     tasks: TaskSource = None,
     split: Split = None,
     limit: Limit = None,
@@ -45,48 +69,95 @@ def evaluate(
         list[float] | None, typer.Option(min=0.0, help="Repeat for a sweep; default 0, greedy.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts at each task and temperature (greedy: one).")] = 4,
+    samples_elsewhere: Annotated[
+        int | None,
+        typer.Option(min=1, help="The same at temperatures other than a policy's best; default: as many."),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="What chooses each policy's temperature in a sweep: a file of tasks, a split of the ready-made ones, "
+            "or none. Default: the split validation for ready-made tasks, none for others."
+        ),
+    ] = None,
+    validation_limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many validation tasks, drawn by --seed.")
+    ] = None,
+    validation_samples: Annotated[int, typer.Option(min=1, help="Attempts at each of them and temperature.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of sampling, and of what --limit draws.")] = 0,
+    endpoint: Annotated[
+        str, typer.Option(help="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")
+    ] = "",
+    key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds its key; default: OPENAI_API_KEY.")
+    ] = None,
+    api: Annotated[
+        Api, typer.Option(help="chat: any task. completions: the short format, as local models are asked.")
+    ] = "chat",
+    requests: Annotated[int, typer.Option(min=1, help="Requests to the endpoint under way at a time.")] = 8,
+    answer_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that the endpoint may take for one answer.")
+    ] = 300.0,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a temperature on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a policy and temperature on stdout.")] = False,
 ) -> None:
-    """Try a policy on tasks and record every attempt.
+    """Try policies on tasks and record every attempt.
 
-    The whole suite runs on each attempt.
-    An evaluation that was stopped goes on where it was when the same command is run again.
+    The whole suite runs on each attempt. With several temperatures and validation tasks, each policy is judged at its
+    own best one, which the validation tasks choose.
+
+    An evaluation that was stopped goes on where it was when the same command is run again. Attempts that the machine or
+    an endpoint lost are unscored, never 0, and are made again then; the command exits 2 while there are any.
     """
-    from regrade.datasets.rollouts import Sampling
-    from regrade.evaluators import evaluation, table
+    from regrade.evaluators import sweeps
     from regrade.evaluators.runs import Run
     from regrade.evaluators.scorer import Scorer
-    from regrade.policy_training.policies import load_policy
+    from regrade.policy_training.policy_files import EndpointRow
+    from regrade.reports.results import load_results
+    from regrade.reports.summary import write_summary
     from regrade.rewards.loading import load_reward
 
     with asides():
         wanted = load_reward(reward)
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
-    temperatures = sorted(set(temperature or [0.0]))
-    samplings = [Sampling(t, samples if t > 0 else 1) for t in temperatures]
+    behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
+    given = Given(
+        policies or (), file, predictions or (), checkpoints or (), behind, name, role, baseline, control or ()
+    )
+    contest = entrants(given, chosen)
+    sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
+    by = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)
+    run = Run(out)
+    run.goes_on()
+    for entrant in contest:  # said before the first of them is judged, for hours perhaps
+        sweeps.check_entrant(run, entrant)
+    sweeps.check_apart(by, chosen)
+    found: dict[str, pd.DataFrame] = {}
+    lost: list[str] = []
     with asides(), Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
-        proposer = load_policy(policy, chosen)
-        called = name or proposer.name
-        run = Run(out)
-        run.goes_on()
-        run.add_policy(called, role, best_temperature=temperatures[0])
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
-        rows = run.evaluation(called)
-        waiting = unfinished(chosen, called, samplings, seed, evaluation.recorded(rows))
-        if len(waiting) < len(chosen):
-            stderr().print(f"{len(chosen) - len(waiting)} of {len(chosen)} tasks are done already")
-        attempts = len(waiting) * sum(sampling.samples for sampling in samplings)
-        with progress(f"evaluating {called}") as tell:
-            rollouts = attempts_of(proposer, called, waiting, samplings, seed)
-            evaluation.evaluate(rollouts, chosen, scorer, wanted, rows, progress=lambda done: tell(done, attempts))
-    found = table.load(rows)
-    for each in temperatures:
-        _tell(called, each, found[found["temperature"] == each], json)
+        _record_tasks(run, chosen)
+        judge = sweeps.Judge(scorer, wanted, seed, progress, _note)
+        for entrant in contest:
+            try:
+                found[entrant.name] = sweeps.enter(run, entrant, sweep, by, chosen, judge)
+            except sweeps.TooManyLost as error:  # the others are judged all the same
+                lost.append(str(error))
+    for name, rows in found.items():
+        _tell(run, name, rows, json)
+    if not found:
+        raise UserError("; ".join(lost))
+    results = load_results(out)
+    write_summary(results)
+    if not json and len(results.policies) > 1:
+        from regrade.reports.terminal import print_evaluation
+
+        stdout().print()
+        print_evaluation(results, stdout())
+    _complain(found, lost)
 
 
 def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int) -> list[Task]:
@@ -99,27 +170,64 @@ def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: 
     return found
 
 
-def unfinished(
-    tasks: Sequence[Task], policy: str, samplings: Sequence[Sampling], seed: int, done: frozenset[tuple[object, ...]]
+def _validation_tasks(
+    source: str | None, limit: int | None, temperatures: Sequence[float], tasks: Path | None, seed: int
 ) -> list[Task]:
-    """The tasks of which some attempt is not recorded yet. (A task is tried whole: its prompt is run once for all.)"""
-    numbers = [(sampling.temperature, sample) for sampling in samplings for sample in range(sampling.samples)]
-    return [task for task in tasks if any((policy, task.id, t, sample, seed) not in done for t, sample in numbers)]
+    """What chooses temperatures; empty where there is nothing to choose, or nothing to choose by."""
+    from regrade.datasets.splits import SPLITS
+
+    if len(temperatures) < 2 or source == "none":
+        return []
+    if source is None and tasks is not None:
+        _note(
+            f"note: no --validation tasks choose among {len(temperatures)} temperatures, so that each policy's figures "
+            f"are those at the lowest, {temperatures[0]:g}"
+        )
+        return []
+    if source is None or source in SPLITS:
+        return choose_tasks(None, source or "validation", limit, seed)
+    return choose_tasks(Path(source), None, limit, seed)
 
 
-def attempts_of(
-    policy: Policy, name: str, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int
-) -> Iterator[Rollout]:
-    """The policy's rollouts under the name that it has in the run."""
-    for rollout in policy.propose(tasks, samplings, seed):
-        yield replace(rollout, policy=name)
+def _record_tasks(run: Run, tasks: Sequence[Task]) -> None:
+    from regrade.evaluators.slices import traits_of
+
+    with progress("looking at the tasks") as tell:
+        tell(0, 1)
+        run.record_tasks(tasks, traits_of(tasks, run.tasks()))
+        tell(1, 1)
 
 
-def _tell(policy: str, temperature: float, rows: pd.DataFrame, json: bool) -> None:
+def _note(text: str) -> None:
+    stderr().print(text, markup=False, soft_wrap=True)
+
+
+def _complain(found: dict[str, pd.DataFrame], before: Sequence[str]) -> None:
+    """Raises UserError if attempts were lost, here or `before`, at the validation tasks."""
+    complaints = list(before)
+    lost = {name: rows[rows["broke"].isna()] for name, rows in found.items() if rows["broke"].isna().any()}
+    if lost:
+        counts = ", ".join(f"{len(rows)} of {len(found[name])} of {name!r}" for name, rows in lost.items())
+        cause = next(iter(lost.values()))["cause"].iloc[0]
+        complaints.append(
+            f"attempts were lost, for no fault of the policy's, and are unscored: {counts}; the first because {cause}; "
+            "mend that and run the same command again, what was scored is kept"
+        )
+    if complaints:
+        raise UserError("; ".join(complaints))
+
+
+def _tell(run: Run, policy: str, rows: pd.DataFrame, json: bool) -> None:
+    best = run.manifest.policies[policy].best_temperature
+    for temperature in sorted(map(float, rows["temperature"].unique())):
+        _tell_one(policy, temperature, rows[rows["temperature"] == temperature], temperature == best, json)
+
+
+def _tell_one(policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, json: bool) -> None:
     from regrade.evaluators.figures import figures
 
     if json:
-        print_json({"policy": policy, "temperature": temperature, **figures(rows)})
+        print_json({"policy": policy, "temperature": temperature, "is_best": is_best, **figures(rows)})
         return
     from regrade.reports.terminal import print_figures
 

@@ -29,6 +29,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default: the algorithm's own.")] = None,
     samples: Annotated[int, typer.Option(min=2, help="Attempts at each task, where attempts are sampled.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of sampling while training.")] = 1.0,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Also keep a checkpoint every so many steps, for evaluate --checkpoints.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -51,7 +54,7 @@ def train(
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     chosen = choose_tasks(tasks, split, limit, seed)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    plan = TrainingPlan(algorithm, model, budget, seed, learning_rate, samples, temperature)
+    plan = TrainingPlan(algorithm, model, budget, seed, learning_rate, samples, temperature, save_every)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as tell:
         checkpoint = run_training(plan, chosen, scorer, out, progress=tell)
     typer.echo(checkpoint)

@@ -12,6 +12,7 @@ Keys of a task:
     pass_to_pass   ids of the tests that must keep passing; default: none is guarded
     reference      unified diff, the known good patch
     failure        what one failing test shows
+    difficulty     how hard it is, in a word or two: results are sliced by it
     target         {"file", "function", "first_line", "last_line"}: where the bug lies in the base
     python_path, paths, options   how pytest is run (folders put on sys.path; what to collect; further options)
     requirements   pinned requirements of the environment; default: the package's, or the running interpreter
@@ -41,6 +42,7 @@ KEYS = frozenset(
         "pass_to_pass",
         "reference",
         "failure",
+        "difficulty",
         "target",
         "python_path",
         "paths",
@@ -104,6 +106,7 @@ def _task(fields: Fields, default_id: str, folder: Path, cache: Path | None) -> 
         target=_target(fields, base),
         failure=fields.text("failure", ""),
         reference=_patch(fields, "reference"),
+        difficulty=fields.text("difficulty", ""),
     )
 
 

@@ -218,6 +218,8 @@ class Task:
     """What one failing test shows at the base: its line and its error (a policy may see this)."""
     reference: Patch | None = field(default=None, repr=False)
     """The known good patch. Never shown to a policy: see `without_reference`."""
+    difficulty: str = ""
+    """How hard it is, in a word of whoever made it (`15 min - 1 hour`); results are sliced by it. Empty: not said."""
 
     def without_reference(self) -> Task:
         """The task as a policy may see it."""

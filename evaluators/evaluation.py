@@ -6,7 +6,8 @@ What a row says where there is nothing to run, or nothing that ran to its end:
   as it was. So breakage counts every attempt (intention to treat), and `empty`, `well_formed` and `applied` tell them
   apart.
 - A patch whose execution crashes or hits a limit broke something, even if every test reported before had passed.
-- What the infrastructure failed to find out is missing. Such rows are tried again when the evaluation is run again.
+- What the infrastructure failed to find out is missing, and so is an attempt that it lost before there was an answer.
+  Such rows are tried again when the evaluation is run again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.side_effects import COLLATERAL, SideEffects
-from regrade.evaluators.table import attempt, checked, table
+from regrade.evaluators.table import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
@@ -67,7 +68,8 @@ def evaluate(
         UserError: a rollout belongs to none of `tasks`, or `out` holds something else.
     """
     by_id = {task.id: task for task in tasks}
-    known = {_key(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
+    latest = {attempt(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
+    known = {_key(row): row for row in latest.values()}  # an older row of an attempt is no longer what it says
     kept = KeptEvidence(evidence_beside(out)) if out else None
     needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # how often a policy cheats is always told
     effects = SideEffects()
@@ -91,9 +93,18 @@ def evidence_beside(rows: Path) -> Path:
     return rows.with_suffix(".evidence")  # not .jsonl: a folder of rows is read whole
 
 
-def recorded(out: Path) -> frozenset[tuple[Any, ...]]:
-    """(policy, task, temperature, sample, seed) of the attempts that need not be generated again: their tests ran."""
-    return frozenset(attempt(row) for row in checked(journal.read(out), str(out)) if _is_known(row))
+def recorded(out: Path, tasks: Iterable[Task] | None = None) -> frozenset[tuple[Any, ...]]:
+    """(policy, task, temperature, sample, seed) of the attempts that need not be generated again: their tests ran.
+
+    With `tasks`, only those at one of them as it is now: the attempts at a task that was edited since are to be made
+    again.
+    """
+    digests = None if tasks is None else {task.id: task.digest for task in tasks}
+    return frozenset(
+        attempt(row)
+        for row in checked(journal.read(out), str(out))
+        if _is_known(row) and (digests is None or digests.get(row["task"]) == row["task_digest"])
+    )
 
 
 def _groups(rollouts: Iterable[Rollout], size: int) -> Iterator[list[Rollout]]:
@@ -113,7 +124,7 @@ def _task_of(rollout: Rollout, by_id: dict[str, Task]) -> Task:
 
 def _wanted(rollout: Rollout, task: Task, reward: Reward) -> tuple[Any, ...]:
     who = (rollout.policy, rollout.task_id, float(rollout.temperature), rollout.sample, rollout.seed)
-    return (*who, rollout.patch.digest, task.digest, reward.name)
+    return (*who, LOST if rollout.lost else rollout.patch.digest, task.digest, reward.name)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -132,15 +143,27 @@ def _score(
     kept: KeptEvidence | None,
     effects: SideEffects,
 ) -> list[dict[str, Any]]:
-    if not pairs:
-        return []
-    evidence = scorer.gather([(task, rollout.patch) for rollout, task in pairs], needs, full=True)
-    if kept is not None:  # before the rows: a row without its evidence could not be judged anew
-        kept.add((task, rollout.patch.digest, found) for (rollout, task), found in zip(pairs, evidence, strict=True))
+    answered = [(rollout, task) for rollout, task in pairs if not rollout.lost]
+    found = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs, full=True) if answered else []
+    if kept is not None and answered:  # before the rows: a row without its evidence could not be judged anew
+        kept.add((task, rollout.patch.digest, each) for (rollout, task), each in zip(answered, found, strict=True))
+    evidence = iter(found)
     return [
-        _row(rollout, task, found, reward.evaluate(found), reward.name, effects)
-        for (rollout, task), found in zip(pairs, evidence, strict=True)
+        _lost_row(rollout, task, needs, reward, effects)
+        if rollout.lost
+        else _row(rollout, task, each := next(evidence), reward.evaluate(each), reward.name, effects)
+        for rollout, task in pairs
     ]
+
+
+def _lost_row(
+    rollout: Rollout, task: Task, needs: Collection[type], reward: Reward, effects: SideEffects
+) -> dict[str, Any]:
+    """An attempt without an answer: nothing is known of it."""
+    nothing = EvidenceSet({}, dict.fromkeys(needs, rollout.lost))
+    row = _row(rollout, task, nothing, reward.evaluate(nothing), reward.name, effects)
+    told: dict[str, Any] = {"status": "unscored", "cause": rollout.lost, "reward": None, "parts": []}
+    return {**row, **told, **dict.fromkeys(OPTIONAL), "patch_digest": LOST, **_unknown(task)}
 
 
 def _row(
@@ -197,8 +220,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
         nothing = {"fix": 0, "fixed": 0, "broken": 0, "broke": 0, "clean_fix": 0, "newly_skipped": 0}
         return {**counts, **nothing, "end": end, "broken_tests": [], "execution_seconds": seconds}
     if run is None:
-        unknown = dict.fromkeys(("fix", "fixed", "broken", "broke", "clean_fix", "newly_skipped"))
-        return {**counts, **unknown, "end": "", "broken_tests": [], "execution_seconds": seconds}
+        return _unknown(task)
     broken = run.broken
     broke = bool(broken) or run.end is not End.COMPLETED
     fix = len(run.fixed) == len(run.fail_to_pass) if run.fail_to_pass else None  # nothing to fix is nothing fixed
@@ -215,6 +237,14 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
         "broken_tests": list(broken),
         "execution_seconds": seconds,
     }
+
+
+def _unknown(task: Task) -> dict[str, Any]:
+    """The columns that the tests decide, where they decided nothing."""
+    unknown = dict.fromkeys(("fix", "fixed", "broken", "broke", "clean_fix", "newly_skipped"))
+    tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
+    facts = {"empty": False, "applied": True, "end": "", "broken_tests": [], "execution_seconds": 0.0}
+    return {**tests, **facts, **unknown}
 
 
 def _changed_lines(patch: Patch) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import sem
 
+from regrade.evaluators.table import LOST
 from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
@@ -97,13 +98,22 @@ def _severity(rows: Rows) -> Column[Any]:
     return (rows["broken"] / rows["guarded"]).where(rows["guarded"] > 0)
 
 
+def _answered(rows: Rows, flags: pd.Series[bool]) -> Column[Any]:
+    """What an answer is like, where there is one."""
+    return flags.astype("float64").where(rows["patch_digest"] != LOST)
+
+
 FIX_RATE = Metric("fix_rate", "Fixed", "higher", True, lambda rows: rows["fix"])
 BREAKAGE_INCIDENCE = Metric("breakage_incidence", "Broke something", "lower", True, lambda rows: rows["broke"])
 FIX_AND_CLEAN = Metric("fix_and_clean", "Fixed, broke nothing", "higher", True, lambda rows: rows["clean_fix"])
 FIXED_BUT_BROKE = Metric("fixed_but_broke", "Fixed but broke", "lower", True, lambda rows: rows["fix"] * rows["broke"])
-NO_OP_RATE = Metric("no_op_rate", "Changed nothing", "neither", True, lambda rows: rows["empty"].astype("float64"))
-MALFORMED_RATE = Metric("malformed_rate", "Unreadable answer", "lower", True, lambda rows: 1.0 - rows["well_formed"])
-NOT_APPLIED_RATE = Metric("not_applied_rate", "Did not apply", "lower", True, lambda rows: 1.0 - rows["applied"])
+NO_OP_RATE = Metric("no_op_rate", "Changed nothing", "neither", True, lambda rows: _answered(rows, rows["empty"]))
+MALFORMED_RATE = Metric(
+    "malformed_rate", "Unreadable answer", "lower", True, lambda rows: _answered(rows, ~rows["well_formed"])
+)
+NOT_APPLIED_RATE = Metric(
+    "not_applied_rate", "Did not apply", "lower", True, lambda rows: _answered(rows, ~rows["applied"])
+)
 BREAKAGE_OF_CHANGES = Metric(
     "breakage_of_changes",
     "Broke something, of those that changed anything",

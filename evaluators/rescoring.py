@@ -14,7 +14,7 @@ from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evidence_beside
 from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.runs import Run
-from regrade.evaluators.table import checked
+from regrade.evaluators.table import checked, is_lost
 from regrade.rewards.algebra import Reward
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
@@ -29,6 +29,9 @@ def rescore(rows: Iterable[Mapping[str, Any]], kept: KeptEvidence, reward: Rewar
     """
     judged: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
+        if is_lost(row):
+            yield {**row, "reward_name": reward.name}
+            continue
         key = (row["task_digest"], row["patch_digest"])
         if key not in judged:
             judged[key] = _judge(key, row, kept, reward)

@@ -31,9 +31,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 
-Role = Literal["baseline", "control", "candidate", "upper bound", "scripted"]
+Role = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 """What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
-what is judged, what saw more than it was allowed to, and what follows a fixed rule (changes nothing; the reference)."""
+what is judged, a state of it along its training, what saw more than it was allowed to, and what follows a fixed rule
+(changes nothing; the reference)."""
 
 DECISIVE: Mapping[str, int] = {"regrade": 3, "python": 2, "pytest": 1}
 """What decides what a test's outcome means -> how many parts of its version have to agree."""
@@ -60,6 +61,14 @@ class PolicyEntry:
     """Chosen on validation tasks, never on the held-out ones; 0 is greedy."""
     label: str = ""
     """The name that people read; empty: the policy's own name."""
+    chosen: bool = False
+    """Was the temperature chosen on validation tasks? Else it is the only one, or the lowest one tried."""
+    series: str = ""
+    """For a checkpoint: the training that it belongs to."""
+    step: int | None = None
+    """For a checkpoint: after how many steps of it."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made of (a model's name, an endpoint, a command), as plain JSON, without any key."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +177,9 @@ class Run:
             self._write(new)
             return new
 
-    def add_policy(self, name: str, role: Role, *, best_temperature: float = 0.0, label: str = "") -> None:
-        """Enter a policy into the manifest, or change its entry."""
-        self.update(policies={name: PolicyEntry(role, best_temperature, label)})
+    def add_policy(self, name: str, role: Role, *, best_temperature: float = 0.0, label: str = "", **more: Any) -> None:
+        """Enter a policy into the manifest, or change its entry. `more`: other fields of `PolicyEntry`."""
+        self.update(policies={name: PolicyEntry(role, best_temperature, label, **more)})
 
     def goes_on(self) -> None:
         """Tell the manifest where attempts are added by other versions than the run began with (see `DECISIVE`)."""
@@ -229,9 +238,15 @@ class Run:
     def training_log(self, phase: str) -> Path:
         return self.folder / "training" / f"{_file_name(phase)}.jsonl"
 
-    def record_tasks(self, tasks: Iterable[Task]) -> None:
-        """Keep what a reader of the report wants to know of each task: its failing test and its reference patch."""
-        lines = [json.dumps(_described(task)) + "\n" for task in tasks]
+    def record_tasks(self, tasks: Iterable[Task], traits: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Keep what a reader of the report wants to know of each task: its failing test and its reference patch.
+
+        Tasks that were kept before stay, as they are now if they are among these. `traits`: task id -> what else is
+        known of it, as `regrade.evaluators.slices.traits_of` gives.
+        """
+        known = self.tasks()
+        known.update((task.id, {**_described(task), **(traits or {}).get(task.id, {})}) for task in tasks)
+        lines = [json.dumps(described) + "\n" for described in known.values()]
         journal.write_atomically(self.folder / "tasks.jsonl", "".join(lines))
 
     def tasks(self) -> dict[str, dict[str, Any]]:
@@ -297,6 +312,7 @@ def _described(task: Task) -> dict[str, Any]:
         "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass),
         "reference": task.reference.text if task.reference else "",
+        "digest": task.digest,
     }
 
 
@@ -310,4 +326,9 @@ def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
     if not isinstance(entry, dict) or entry.get("role") not in get_args(Role):
         roles = ", ".join(get_args(Role))
         raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {entry!r}")
-    return PolicyEntry(entry["role"], float(entry.get("best_temperature", 0.0)), str(entry.get("label", "")))
+    step = entry.get("step")
+    return PolicyEntry(
+        entry["role"], float(entry.get("best_temperature", 0.0)), str(entry.get("label", "")),
+        bool(entry.get("chosen", False)), str(entry.get("series", "")), None if step is None else int(step),
+        dict(entry.get("spec", {})),
+    )  # fmt: skip

@@ -34,7 +34,8 @@ Those that follow may be left out on disk, as older rows do:
 | tampering_kinds | list | the kinds of those signs, each once |
 | protected_edits | number | files of tests and configuration that the patch tried to change |
 
-What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0.
+What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0. An attempt that
+was lost before there was an answer has the `patch_digest` LOST.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """What every row has."""
 OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
 """What rows of older versions, and of other programs, may lack."""
+
+LOST = "lost"
+"""Stands for the digest of a patch that nobody knows. (That of an answer which changes nothing is the empty text's.)"""
 
 ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 """The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
@@ -180,6 +184,11 @@ def load(path: Path) -> pd.DataFrame:
 def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What names the attempt of a row (see `ATTEMPT`)."""
     return tuple(float(row[name]) if name == "temperature" else row[name] for name in ATTEMPT)
+
+
+def is_lost(row: Mapping[str, Any]) -> bool:
+    """Did the infrastructure lose the attempt before there was an answer? Nothing is then known of the policy's."""
+    return bool(row["patch_digest"] == LOST)
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:

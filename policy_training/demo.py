@@ -15,36 +15,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
-from regrade.datasets.rollouts import Policy, Sampling
+from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.evaluation import evaluate
-from regrade.evaluators.metrics import best_temperature
 from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.policy_training.demo_settings import DemoSettings
 from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks, worth_trying
 from regrade.policy_training.experience import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.expert_iteration import ExpertIteration, shares
 from regrade.policy_training.models import EMBEDDED, LanguageModel, load_model
 from regrade.policy_training.online import rates, train_online
-from regrade.policy_training.policies import ModelPolicy, NoOp, Reference
+from regrade.policy_training.policies import NO_OP, REFERENCE, ModelPolicy, load_policy
 from regrade.policy_training.progress import Budget, StepLog
 from regrade.policy_training.reward_model import train_and_test_reward_model
 from regrade.policy_training.sft import Plateau, answer_quality, demonstrations, train_sft
-from regrade.rewards import Reward, tests
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
-
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a progress display: `with stage("sampling") as tell: tell(done, total)`."""
 
 ROLES: dict[str, tuple[Role, str]] = {
     "sft": ("baseline", "SFT"),
@@ -251,53 +246,55 @@ class Demo:
 
     def validate(self, scorer: Scorer) -> None:
         """Choose each policy's temperature by clean fixes on the validation tasks."""
-        sweep = [Sampling(temperature, self.settings.validation_samples) for temperature in self.settings.temperatures]
-        for name, (role, label) in ROLES.items():
-            phase = f"validate {name}"
-            if role == "upper bound":  # for scale alone: its greedy answers say enough
-                self.run.add_policy(name, role, best_temperature=0.0, label=label)
+        tasks = self.tasks.validation
+        for entrant in self._entrants():
+            phase = f"validate {entrant.name}"
+            if entrant.role == "upper bound":  # for scale alone: its greedy answers say enough
+                self.run.add_policy(entrant.name, entrant.role, best_temperature=GREEDY, label=entrant.label)
             elif not self.run.finished(phase):
                 with self.run.phase(phase):
-                    rows = self._evaluate(name, self.tasks.validation, sweep, scorer, self.run.validation(name), tests)
-                    self.run.add_policy(name, role, best_temperature=best_temperature(rows), label=label)
+                    load = partial(entrant.load, tasks)
+                    choose_temperature(self.run, entrant, load, self._sweep(), tasks, self._by(scorer))
 
     def judge(self, scorer: Scorer) -> None:
         """All policies on the held-out packages: greedy, and over the temperatures, most at its own best."""
-        for name, (role, _) in ROLES.items():
+        tasks = self.tasks.held_out
+        for entrant in self._entrants():
+            name = entrant.name
             best = self.run.manifest.policies[name].best_temperature
-            # One attempt at each other temperature shows how fixing and breaking trade off.
-            sweep = [
-                Sampling(t, self.settings.held_out_samples if t == best else 1) for t in self.settings.temperatures
-            ]
-            samplings = [Sampling(0.0, 1)] if role == "upper bound" else [Sampling(0.0, 1), *sweep]
+            is_bound = entrant.role == "upper bound"
+            samplings = [Sampling(GREEDY, 1)] if is_bound else self._sweep().for_judging(best)
             if not self.run.finished(f"evaluate {name}"):
                 with self.run.phase(f"evaluate {name}"):
-                    self._evaluate(name, self.tasks.held_out, samplings, scorer, self.run.evaluation(name), default)
-        self._scripted(NoOp(), "does nothing", scorer)
-        self._scripted(Reference.of(self.tasks.held_out), "applies the reference", scorer)
+                    load, out = partial(entrant.load, tasks), self.run.evaluation(name)
+                    record(entrant, load, tasks, samplings, self._by(scorer), out)
+        self._scripted(NO_OP[0], "does nothing", scorer)
+        self._scripted(REFERENCE, "applies the reference", scorer)
 
-    def _scripted(self, policy: Policy, label: str, scorer: Scorer) -> None:
-        if self.run.finished(f"evaluate {policy.name}"):
+    def _scripted(self, name: str, label: str, scorer: Scorer) -> None:
+        if self.run.finished(f"evaluate {name}"):
             return
         tasks = self.tasks.held_out[: self.settings.scripted]
-        with self.run.phase(f"evaluate {policy.name}"), self.stage(f"judging: {label}") as tell:
-            rollouts = policy.propose(tasks, [Sampling(0.0, 1)], self.seed)
-            out = self.run.evaluation(policy.name)
-            evaluate(rollouts, tasks, scorer, default, out, progress=lambda done: tell(done, len(tasks)))
-            self.run.add_policy(policy.name, "scripted", best_temperature=0.0, label=label)
+        entrant = Entrant(name, "scripted", partial(load_policy, name), label, is_fixed=True)
+        with self.run.phase(f"evaluate {name}"):
+            enter(self.run, entrant, self._sweep(), (), tasks, self._by(scorer))
 
-    def _evaluate(
-        self, name: str, tasks: Sequence[Task], samplings: Sequence[Sampling], scorer: Scorer, out: Path, reward: Reward
-    ) -> Any:
-        policy = ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
-        expected = len(tasks) * sum(sampling.samples for sampling in samplings)
-        with self.stage(f"judging {ROLES[name][1]}") as tell:
-            rollouts = policy.propose(tasks, samplings, self.seed)
-            return evaluate(
-                rollouts, tasks, scorer, reward, out,
-                also=(),  # a sweep over temperatures on validation tasks need not know of side effects
-                progress=lambda done: tell(done, expected),
-            )  # fmt: skip
+    def _entrants(self) -> list[Entrant]:
+        return [
+            Entrant(name, role, lambda _tasks, name=name: ModelPolicy(self._model(name), name), label)
+            for name, (role, label) in ROLES.items()
+        ]
+
+    def _model(self, name: str) -> LanguageModel:
+        return load_model(str(self.run.checkpoint(name)))
+
+    def _sweep(self) -> Sweep:
+        """One attempt at each temperature that is not the best shows how fixing and breaking trade off."""
+        settings = self.settings
+        return Sweep(settings.temperatures, settings.held_out_samples, 1, settings.validation_samples, with_greedy=True)
+
+    def _by(self, scorer: Scorer) -> Judge:
+        return Judge(scorer, default, self.seed, self.stage)
 
     # ------------------------------------------------------------ records
 

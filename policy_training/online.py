@@ -17,9 +17,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
 from regrade.policy_training.experience import Attempt, Shaping, judge
 from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.policies import MAX_ANSWER_TOKENS
 from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.prompts import Question, ask
+from regrade.policy_training.prompts import MAX_ANSWER_TOKENS, Question, ask
 from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 

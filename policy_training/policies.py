@@ -12,9 +12,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.prompts import Question, ask
+from regrade.policy_training.prompts import MAX_ANSWER_TOKENS, Question, ask
 
-MAX_ANSWER_TOKENS = 40
+NO_OP = ("no-op", "noop")
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def load_policy(name: str, tasks: Sequence[Task] = (), *, device: str | None = N
     Raises:
         UserError: no such model.
     """
-    if name in ("no-op", "noop"):
+    if name in NO_OP:
         return NoOp()
-    if name == "reference":
+    if name == REFERENCE:
         return Reference.of(tasks)
     return ModelPolicy(load_model(name, device=device), name=Path(name).name or name)

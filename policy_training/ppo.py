@@ -30,8 +30,8 @@ from regrade.policy_training.advantages import clipped_value_loss, explained_var
 from regrade.policy_training.experience import Shaping
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import ExecutedTests
-from regrade.policy_training.policies import MAX_ANSWER_TOKENS
 from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.prompts import MAX_ANSWER_TOKENS
 from regrade.policy_training.quiet import quiet_libraries
 from regrade.policy_training.shared_prompt_trainer import SharedPrompts
 

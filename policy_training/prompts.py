@@ -25,6 +25,8 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Target, Task
 
+MAX_ANSWER_TOKENS = 40
+"""An answer is one line; what is longer is none."""
 _ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
 
 

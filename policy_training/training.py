@@ -44,6 +44,8 @@ class TrainingPlan:
     samples: int = 8
     """Attempts per task where attempts are sampled."""
     temperature: float = 1.0
+    save_every: int | None = None
+    """A checkpoint every so many steps, beside the last one, so that breakage can be followed along training."""
 
 
 def train(
@@ -55,6 +57,8 @@ def train(
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
 
+    With `save_every`, checkpoints along the way lie beside it as ALGORITHM-STEP.
+
     Raises:
         UserError: no such algorithm, no tasks, no model, or a task that this policy cannot be shown.
     """
@@ -62,6 +66,8 @@ def train(
         raise UserError(f"no training algorithm {plan.algorithm!r}; choose from: {', '.join(get_args(Algorithm))}")
     if not tasks:
         raise UserError("no tasks to train on: choose others with --tasks or --split (see `regrade tasks list`)")
+    if plan.save_every and plan.algorithm == "reward-model":
+        raise UserError("a reward model proposes nothing that could break: leave out --save-every")
     # Tasks that this policy can't be shown, or learn from, are said before a model is loaded and a folder made.
     examples = demonstrations(tasks) if plan.algorithm == "sft" else []
     for task in tasks:
@@ -71,7 +77,7 @@ def train(
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
-        log = _log(run, plan, progress)
+        log = _log(run, plan, language_model, progress)
         if plan.algorithm == "sft":
             train_sft(
                 language_model, examples, out=run.folder / "trainer", budget=plan.budget, seed=plan.seed,
@@ -130,11 +136,15 @@ def _reward_model(
     run.log("reward-model-test", 1, 0.0, **figures)
 
 
-def _log(run: Run, plan: TrainingPlan, progress: Callable[[int, int], None] | None) -> StepLog:
+def _log(
+    run: Run, plan: TrainingPlan, language_model: LanguageModel, progress: Callable[[int, int], None] | None
+) -> StepLog:
     began = time.monotonic()
 
     def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         run.log(plan.algorithm, step, seconds, **numbers)
+        if plan.save_every and step and step % plan.save_every == 0:
+            language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"))
         if progress is None:
             return
         if plan.budget.steps is not None:

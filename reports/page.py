@@ -25,6 +25,7 @@ ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
     "baseline": ("s1",),
     "control": ("s2",),
     "candidate": ("s3", "s4", "s5"),
+    "checkpoint": ("s4", "s5", "s3"),
     "upper bound": ("s6",),
     "scripted": ("s7", "s8"),
 }
@@ -120,7 +121,7 @@ def build_page(results: Results) -> Page:
     views = _views(results, inks)
     reward_parts = _reward_parts(results)
     reward_inks = _part_inks(reward_parts)
-    swept = [policy for policy in results.policies if policy.role != "scripted"]
+    swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
     series = [_series(policy, inks[policy.name]) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()

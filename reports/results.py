@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,9 +16,10 @@ from regrade.evaluators.comparison import MARGIN, Comparison, compare, noise_flo
 from regrade.evaluators.journal import read
 from regrade.evaluators.metrics import Estimate, Metric, estimate
 from regrade.evaluators.runs import Manifest, PolicyEntry, Role, Run
+from regrade.evaluators.slices import slices, worth_showing
 from regrade.evaluators.table import table
 
-ORDER: tuple[Role, ...] = ("baseline", "control", "candidate", "upper bound", "scripted")
+ORDER: tuple[Role, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
 SHOWN = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
 """The figures that stand in every table of policies."""
 GREEDY = 0.0
@@ -117,6 +119,37 @@ class Results:
 
     def of_role(self, *roles: Role) -> list[PolicyResult]:
         return [policy for policy in self.policies if policy.role in roles]
+
+    @cached_property
+    def series(self) -> dict[str, list[PolicyResult]]:
+        """Training -> its checkpoints that were evaluated, by step."""
+        found: dict[str, list[PolicyResult]] = {}
+        for policy in self.policies:
+            if policy.entry.series and policy.entry.step is not None:
+                found.setdefault(policy.entry.series, []).append(policy)
+        return {name: sorted(found[name], key=lambda policy: policy.entry.step or 0) for name in sorted(found)}
+
+    @cached_property
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Task id -> what the run has of it."""
+        return self.run.tasks()
+
+    @cached_property
+    def slices(self) -> dict[str, dict[str, dict[str, pd.DataFrame]]]:
+        """Trait by which the tasks differ -> its value -> policy -> its rows there, at its own best temperature.
+
+        Checkpoints are left out.
+        """
+        compared = [policy for policy in self.policies if policy.role != "checkpoint"]
+        every = pd.concat([policy.best for policy in compared or self.policies])
+        found: dict[str, dict[str, dict[str, pd.DataFrame]]] = {}
+        for trait in worth_showing(every, self.tasks):
+            parts: dict[str, dict[str, pd.DataFrame]] = {value: {} for value in slices(every, self.tasks, trait)}
+            for policy in compared:
+                for value, rows in slices(policy.best, self.tasks, trait).items():
+                    parts[value][policy.name] = rows
+            found[trait] = parts
+        return found
 
     @cached_property
     def noise_floor(self) -> Comparison | None:

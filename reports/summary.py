@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison
 from regrade.evaluators.figures import figures
@@ -22,9 +24,12 @@ def summary(folder: Path) -> dict[str, Any]:
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
     or null; `metrics`, all that `regrade.evaluators.figures` computes; `tampering`, over all its attempts: `looked_at`,
-    `attempts` that reach for the verdict, and `kinds`, each with its attempts), `comparison` (pair such as `rl_vs_sft`
-    -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high, p, noise
-    and verdict), `share_of_step` (execution, generation, training).
+    `attempts` that reach for the verdict, and `kinds`, each with its attempts; `temperatures`, a list with the same three
+    at each temperature that was tried, and `is_best`; for a checkpoint `series` and `step`), `slices` (trait by which the
+    tasks differ -> its value -> policy -> the same three, at its own best temperature), `series` (training -> its
+    checkpoints by step, each with `step`, `policy`, `temperature` and the same three), `comparison` (pair such as
+    `rl_vs_sft` -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high,
+    p, noise and verdict), `share_of_step` (execution, generation, training).
 
     Raises:
         UserError: the folder is no run, or nothing was evaluated.
@@ -39,6 +44,11 @@ def write_summary(results: Results) -> dict[str, Any]:
         "tasks": results.n_tasks,
         "phases": {name: round(phase.seconds, 3) for name, phase in results.manifest.phases.items()},
         "policies": {policy.name: _policy(policy) for policy in results.policies},
+        "slices": {
+            trait: {value: {name: _three(rows) for name, rows in found.items()} for value, found in values.items()}
+            for trait, values in results.slices.items()
+        },
+        "series": {name: [_checkpoint(policy) for policy in policies] for name, policies in results.series.items()},
         "comparison": {pair.key: _comparison(pair.best) for pair in results.pairs},
         "noise_floor": _comparison(results.noise_floor) if results.noise_floor is not None else None,
         "share_of_step": results.run.share_of_step(),
@@ -57,13 +67,26 @@ def _policy(policy: PolicyResult) -> dict[str, Any]:
         "greedy": greedy,
         "metrics": figures(policy.best),
         "tampering": m.tampering(policy.rows),
+        "temperatures": [
+            {"temperature": t, "is_best": t == policy.temperature, **_figures(policy, t)} for t in policy.temperatures
+        ],
+        **({"series": policy.entry.series, "step": policy.entry.step} if policy.entry.series else {}),
     }
+
+
+def _checkpoint(policy: PolicyResult) -> dict[str, Any]:
+    named = {"step": policy.entry.step, "policy": policy.name, "temperature": policy.temperature}
+    return {**named, **_figures(policy, policy.temperature)}
+
+
+def _three(rows: pd.DataFrame) -> dict[str, Any]:
+    return {metric.name: m.estimate(rows, metric).to_json() for metric in HEADLINE}
 
 
 def _figures(policy: PolicyResult, temperature: float) -> dict[str, Any]:
     found = policy.estimates(temperature, (*HEADLINE, m.NO_OP_RATE))
     figures = {metric.name: found[metric.name].to_json() for metric in HEADLINE}
-    return {**figures, "no_op_rate": found[m.NO_OP_RATE.name].value}
+    return {**figures, "no_op_rate": found[m.NO_OP_RATE.name].to_json()["value"]}
 
 
 def _comparison(found: Comparison) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 from rich.console import Console
@@ -13,10 +14,21 @@ from regrade.evaluators import metrics as m
 from regrade.evaluators import side_metrics as side
 from regrade.evaluators.comparison import Comparison, Difference
 from regrade.evaluators.differences import VERDICT_METRICS
-from regrade.evaluators.metrics import FIX_AND_CLEAN, Estimate, estimate
+from regrade.evaluators.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
 from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.results import SHOWN, Results
-from regrade.reports.wording import MINUS, NO_BREAK, duration, equals_p, interval, p_value, percent, signed, temperature
+from regrade.reports.wording import (
+    MINUS,
+    NO_BREAK,
+    duration,
+    equals_p,
+    interval,
+    p_value,
+    percent,
+    rate,
+    signed,
+    temperature,
+)
 
 STYLES = {
     "improved": "bold green",
@@ -43,6 +55,8 @@ TOLD = (
 COSTS: tuple[tuple[m.Cost, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
 LABEL = 48
 """Columns for the name of a figure."""
+SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)
+"""The figures of tables with many rows: the trade-off that they are looked at for."""
 WIDE = 96
 """Columns of the terminal from which on there is room for the adjusted p-values."""
 
@@ -56,6 +70,8 @@ def print_policies(results: Results, console: Console) -> None:
         table.add_column(metric.label.lower(), justify="right")
     table.add_column("n", justify="right")
     for policy in results.policies:
+        if policy.role == "checkpoint" and policy.entry.series:
+            continue  # they have a table of their own
         found = policy.estimates()
         rates = [_stacked(found[metric.name]) for metric in SHOWN]
         name = Text(f"{policy.label}\n{policy.role}, {temperature(policy.temperature)}")
@@ -77,6 +93,67 @@ def _print_tampering(results: Results, console: Console) -> None:
             f"{f': {kinds}' if kinds else ''}",
             markup=False,
         )
+
+
+def print_sweeps(results: Results, console: Console) -> None:
+    """How fixing and breaking trade off: every policy that was tried at several temperatures, at each of them."""
+    swept = [policy for policy in results.policies if len(policy.temperatures) > 1]
+    if not swept:
+        return
+    table = _rates_table("by temperature", "temperature")
+    for policy in swept:
+        for t in policy.temperatures:
+            name = policy.label if t == policy.temperatures[0] else ""
+            mark = f"{temperature(t)}{' (its best)' if t == policy.temperature else ''}"
+            table.add_row(Text(name), mark, *_rates(policy.estimates(t)))
+    console.print(table)
+
+
+def print_series(results: Results, console: Console) -> None:
+    """Fixing and breaking along each training, a row a checkpoint."""
+    for name, policies in results.series.items():
+        table = _rates_table(f"along {name}", "step")
+        for policy in policies:
+            marked = Text(policy.label if policy.label != f"{name}@{policy.entry.step}" else "")
+            table.add_row(marked, str(policy.entry.step), *_rates(policy.estimates()))
+        console.print(table)
+
+
+def print_slices(results: Results, console: Console) -> None:
+    """Every policy on parts of the tasks: by each trait by which they differ."""
+    labels = {policy.name: policy.label for policy in results.policies}
+    for trait, values in results.slices.items():
+        table = _rates_table(f"by {trait}", "policy")
+        for value, policies in values.items():
+            for number, (name, rows) in enumerate(policies.items()):
+                tasks = rows["task"].nunique()
+                place = f"{value} ({tasks} task{'s' if tasks != 1 else ''})" if number == 0 else ""
+                found = {metric.name: estimate(rows, metric) for metric in SLICED}
+                table.add_row(Text(place), Text(labels[name]), *_rates(found))
+        console.print(table)
+
+
+def print_evaluation(results: Results, console: Console) -> None:
+    """All of an evaluation of several policies: figures, sweeps, series, slices, and who is better than whom."""
+    print_policies(results, console)
+    for show in (print_sweeps, print_series, print_slices):
+        show(results, console)
+    for pair in results.pairs:
+        console.print()
+        print_comparison(pair.best, console)
+
+
+def _rates_table(title: str, second: str) -> Table:
+    table = Table(box=None, pad_edge=False, title=f"\n{title}", title_justify="left", title_style="bold")
+    table.add_column("", overflow="fold")
+    table.add_column(second, overflow="fold")
+    for metric in SLICED:
+        table.add_column(metric.label.lower(), justify="right")
+    return table
+
+
+def _rates(found: Mapping[str, Estimate]) -> list[str]:
+    return [rate(found[metric.name]).replace(" ", NO_BREAK) for metric in SLICED]
 
 
 def _stacked(estimate: Estimate) -> Text:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+
+from tests.cli.conftest import PLANTED
+from tests.endpoint_server import serving
 
 
 def test_policies_are_evaluated_into_one_run_and_compared(regrade, tasks, tmp_path):
@@ -33,7 +38,7 @@ def test_what_is_recorded_is_not_tried_again(regrade, tasks, tmp_path):
     rows = tmp_path / "run" / "evaluations" / "reference.jsonl"
     assert len(rows.read_text().splitlines()) == 2
     outcome = regrade(*arguments)
-    assert "2 of 4 tasks are done already" in outcome.err
+    assert "reference: 2 of 4 attempts are recorded already" in outcome.err
     assert "4 tasks, 4 attempts" in outcome.out
     assert len(rows.read_text().splitlines()) == 4
 
@@ -54,3 +59,210 @@ def test_tasks_are_listed_shown_and_validated(regrade, tasks):
 def test_a_temperature_below_zero_is_wrong_usage(regrade, tasks):
     outcome = regrade("evaluate", "no-op", "--tasks", tasks, "--out", "run", "--temperature", "-1")
     assert outcome.code == 2
+
+
+FIX = {
+    name: f"calc.py\n<<<<<<< SEARCH\n    return {bad}\n=======\n    return {good}\n>>>>>>> REPLACE"
+    for name, (good, bad) in PLANTED.items()
+}
+BREAK = "calc.py\n<<<<<<< SEARCH\ndef double(a):\n=======\ndef double(a, b):\n>>>>>>> REPLACE"
+
+
+def asked_about(request):
+    """The task that a chat is about."""
+    said = request["messages"][1]["content"]
+    return next(name for name in PLANTED if f"mend {name}" in said)
+
+
+def figures(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_many_policies_behind_one_endpoint_each_at_its_own_best_temperature(regrade, tasks, tmp_path, monkeypatch):
+    """`bold` mends at high temperatures only; `plain` never does, and breaks things when it is hot."""
+
+    def answer(request):
+        hot = request["temperature"] > 0.5
+        if request["model"] == "bold":
+            return FIX[asked_about(request)] if hot else "I do not know."
+        return BREAK if hot else "calc.py\n<<<<<<< SEARCH\n=======\n>>>>>>> REPLACE"
+
+    validation, judged = tmp_path / "validation.jsonl", tmp_path / "judged.jsonl"
+    lines = tasks.read_text().splitlines()
+    validation.write_text("\n".join(lines[:2]))
+    judged.write_text("\n".join(lines[2:]))
+    monkeypatch.setenv("THE_KEY", "secret")
+    run = tmp_path / "run"
+    with serving(answer) as server:
+        arguments = (
+            "evaluate", "base=endpoint:plain", "endpoint:bold", "no-op", "reference", "--baseline", "base",
+            "--endpoint", server.url, "--key-env", "THE_KEY", "--tasks", judged, "--validation", validation,
+            "--temperature", "0.2", "--temperature", "1", "--samples", "3", "--samples-elsewhere", "1",
+            "--validation-samples", "2", "--out", run,
+        )  # fmt: skip
+        outcome = regrade(*arguments)
+        assert outcome.code == 0, outcome.err
+        assert len(server.requests) == 2 * (2 * 2 * 2) + 2 * 2 * (3 + 1)
+        again = regrade(*arguments, "--json")
+        assert again.code == 0
+        assert len(server.requests) == 32, "nothing is asked again"
+    assert {request["authorization"] for request in server.requests} == {"Bearer secret"}
+    lines = [json.loads(line) for line in again.out.splitlines()]
+    assert [(line["policy"], line["temperature"], line["is_best"]) for line in lines] == [
+        ("base", 0.2, True), ("base", 1.0, False), ("bold", 0.2, False), ("bold", 1.0, True),
+        ("no-op", 0.0, True), ("reference", 0.0, True),
+    ]  # fmt: skip
+    found = figures(run)["policies"]
+    assert {name: policy["role"] for name, policy in found.items()} == {
+        "base": "baseline", "bold": "candidate", "no-op": "scripted", "reference": "scripted"
+    }  # fmt: skip
+    assert [
+        (t["temperature"], t["fix_rate"]["value"], t["breakage_incidence"]["value"])
+        for t in found["base"]["temperatures"]
+    ] == [(0.2, 0.0, 0.0), (1.0, 0.0, 1.0)]
+    assert [(t["temperature"], t["fix_rate"]["value"]) for t in found["bold"]["temperatures"]] == [
+        (0.2, 0.0),
+        (1.0, 1.0),
+    ]
+    assert "rl_vs_sft" in figures(run)["comparison"]
+    for words in ("by temperature", "T = 1 (its best)", "bold against base"):
+        assert words in outcome.out
+    assert "secret" not in (run / "manifest.json").read_text() + outcome.out + outcome.err
+    assert regrade("report", run).code == 0
+
+
+def test_an_endpoint_that_dies_leaves_nothing_at_zero_and_is_gone_on_with(regrade, tasks, tmp_path):
+    answered = []
+
+    def dying(request):
+        answered.append(request)
+        return FIX[asked_about(request)] if len(answered) <= 2 else (500, {"error": "out of memory"})
+
+    policies = tmp_path / "policies.toml"
+    run = tmp_path / "run"
+    with serving(dying) as server:
+        policies.write_text(
+            f'[[policy]]\nname = "p"\nendpoint = "{server.url}"\nmodel = "m"\ntries = 1\nat_a_time = 1\n'
+        )
+        arguments = ("evaluate", "--policies", policies, "--tasks", tasks, "--out", run, "--json")
+        outcome = regrade(*arguments)
+    assert outcome.code == 2
+    assert "2 of 4 of 'p'; the first because the endpoint gave no answer" in outcome.err.splitlines()[-1]
+    assert "500 out of memory" in outcome.err
+    found = json.loads(outcome.out)
+    assert (found["fix_rate"]["value"], found["fix_rate"]["n"], found["fix_rate"]["missing"]) == (1.0, 2, 2)
+    assert (found["fix_rate"]["worst"], found["fix_rate"]["best"]) == (0.5, 1.0)
+    assert (found["no_op_rate"]["value"], found["no_op_rate"]["n"]) == (0.0, 2)
+    assert regrade("rescore", run, "--reward", "tests", "--json").code == 0
+    with serving(lambda request: FIX[asked_about(request)]) as server:
+        spec = policies.read_text()
+        policies.write_text(re.sub("endpoint = .*", f'endpoint = "{server.url}"', spec).replace('"m"', '"another"'))
+        assert regrade(*arguments).is_refusal("knows 'p'", "another name")
+        policies.write_text(re.sub("endpoint = .*", f'endpoint = "{server.url}"', spec))
+        outcome = regrade(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert len(server.requests) == 2
+    assert json.loads(outcome.out)["fix_rate"]["n"] == 4
+
+
+def test_a_command_is_a_policy(regrade, tasks, tmp_path):
+    agent = tmp_path / "agent.py"
+    agent.write_text(
+        "import os, pathlib, re, sys\n"
+        f"planted = {PLANTED!r}\n"
+        "name = re.search('mend (\\w+)', sys.argv[1])[1]\n"
+        "good, bad = planted[name]\n"
+        "path = pathlib.Path('calc.py')\n"
+        "path.write_text(path.read_text().replace(bad, good))\n"
+        "assert '/library' not in os.getcwd()\n"
+    )
+    outcome = regrade(
+        "evaluate",
+        f"agent=command:{sys.executable} {agent} {{instruction}}",
+        "--tasks",
+        tasks,
+        "--out",
+        tmp_path / "run",
+        "--json",
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["fix_and_clean"]["value"] == 1.0
+
+
+def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_path):
+    references = {task["id"]: task["reference"] for task in map(json.loads, tasks.read_text().splitlines())}
+    lines = [
+        {"instance_id": "add", "model_name_or_path": "agent", "model_patch": references["add"]},
+        {"instance_id": "double", "model_name_or_path": "agent", "model_patch": references["add"]},
+        {"instance_id": "other", "model_name_or_path": "agent", "model_patch": references["add"]},
+        {"instance_id": "half", "model_name_or_path": "agent", "model_patch": ""},
+    ]
+    predictions = tmp_path / "preds.jsonl"
+    predictions.write_text("\n".join(map(json.dumps, lines)))
+    run = tmp_path / "run"
+    arguments = ("evaluate", "--predictions", predictions, "--tasks", tasks, "--out", run, "--json")
+    outcome = regrade(*arguments)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["policy"] == "agent"
+    assert {name: found[name]["value"] for name in ("fix_rate", "no_op_rate", "not_applied_rate")} == {
+        "fix_rate": 0.25, "no_op_rate": 0.75, "not_applied_rate": 0.25
+    }  # fmt: skip
+    assert found["fix_rate"]["n_tasks"] == 4
+    assert [line for line in outcome.err.splitlines() if line.startswith("note: ")] == [
+        "note: agent: 'other' is none of the 4 tasks, and is left out",
+        "note: agent: no prediction for task 'negate', which counts as a patch that changes nothing",
+    ]
+    predictions.write_text("\n".join([*map(json.dumps, lines), "{torn", json.dumps({**lines[0], "model_patch": ""})]))
+    outcome = regrade(*arguments)
+    assert outcome.code == 2
+    assert f"note: {predictions}:5: not JSON" in outcome.err
+    assert "2 of 4 of 'agent'" in outcome.err, "add, doubled, and negate, which may be the torn line"
+    assert json.loads(outcome.out)["fix_rate"]["n"] == 2
+    predictions.write_text(
+        "\n".join(json.dumps({**line, "model_patch": references.get(line["instance_id"])}) for line in lines)
+    )
+    outcome = regrade(*arguments, "--name", "mended")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["fix_rate"]["value"] == 0.75
+
+
+def test_what_is_wrong_with_policies_is_said_before_anything_runs(regrade, tasks, tmp_path, monkeypatch):
+    monkeypatch.delenv("NO_KEY", raising=False)
+    base = ("evaluate", "--tasks", tasks, "--out", tmp_path / "run")
+    for arguments, words in [
+        ((), ("which policy?",)),
+        (("no-op", "no-op"), ("two policies are called 'no-op'",)),
+        (("no-op", "reference", "--name", "x"), ("--name 'x' is for one policy",)),
+        (("no-op", "--baseline", "sft"), ("--baseline 'sft' is none of the policies: no-op",)),
+        (("no-op", "reference", "--role", "baseline"), ("are both the baseline",)),
+        (("endpoint:m",), ("--endpoint",)),
+        (("endpoint:m", "--endpoint", "nonsense"), ("no URL",)),
+        (("endpoint:m", "--endpoint", "http://x/v1", "--key-env", "NO_KEY"), ("'NO_KEY'",)),
+        (("command:no-such-program",), ("'no-such-program' is not installed",)),
+        (("--checkpoints", tmp_path), ("holds no checkpoints", "--save-every")),
+        (
+            ("no-op", "--temperature", "0", "--temperature", "1", "--validation", tasks),
+            ("is among the validation tasks",),
+        ),
+    ]:
+        assert regrade(*base, *arguments).is_refusal(*words), arguments
+    assert not (tmp_path / "run" / "evaluations").exists()
+
+
+def test_slices_by_repository_source_difficulty_and_distance(regrade, tasks, tmp_path):
+    values = [json.loads(line) for line in tasks.read_text().splitlines()]
+    values[0]["difficulty"] = values[1]["difficulty"] = "easy"
+    tasks.write_text("\n".join(map(json.dumps, values)))
+    run = tmp_path / "run"
+    outcome = regrade("evaluate", "no-op", "reference", "--tasks", tasks, "--out", run)
+    assert outcome.code == 0, outcome.err
+    found = figures(run)["slices"]
+    assert list(found) == ["difficulty"], "they differ in nothing else"
+    assert {value: {name: row["fix_rate"]["value"] for name, row in policies.items()} for value, policies in found["difficulty"].items()} == {
+        "easy": {"no-op": 0.0, "reference": 1.0}, "one line of up to 10": {"no-op": 0.0, "reference": 1.0}
+    }  # fmt: skip
+    assert "by difficulty" in outcome.out
+    assert "easy (2 tasks)" in outcome.out
+    described = [json.loads(line) for line in (run / "tasks.jsonl").read_text().splitlines()]
+    assert {(task["source"], task["distance"]) for task in described} == {("local", "1")}

@@ -1,0 +1,101 @@
+"""Which policies `regrade evaluate` is given: words, a TOML file, folders of checkpoints and files of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regrade.cli.console import stderr
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from regrade.datasets.tasks import Task
+    from regrade.evaluators.runs import Role
+    from regrade.evaluators.sweeps import Entrant
+    from regrade.policy_training.policy_files import EndpointRow
+
+MOST_TOLD = 20
+"""Lines about predictions that are printed one by one."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given to name policies by."""
+
+    words: Sequence[str]
+    file: Path | None
+    predictions: Sequence[Path]
+    checkpoints: Sequence[Path]
+    behind: EndpointRow
+    """What all models behind the endpoint of the command line have in common."""
+    name: str | None
+    role: Role | None
+    baseline: str | None
+    controls: Sequence[str]
+
+
+def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+    """All policies, with their roles.
+
+    Raises:
+        UserError: there is none, two have one name, or an option names one that there isn't.
+    """
+    found = _named(_found(given, tasks), given.name)
+    names = [entrant.name for entrant in found]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"two policies are called {double!r}: write NAME=POLICY for one of them")
+    return _with_roles(found, given)
+
+
+def _found(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+    from regrade.datasets.prediction_files import read_predictions
+    from regrade.policy_training import policy_files
+
+    found = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
+    if given.file is not None:
+        found += policy_files.read_policies(given.file, tasks)
+    for folder in given.checkpoints:
+        found += policy_files.entrants_of_checkpoints(folder)
+    if given.predictions:
+        files = read_predictions(given.predictions)
+        _tell(list(files.problems({task.id for task in tasks})))
+        found += policy_files.entrants_of_predictions(files)
+    if not found:
+        raise UserError("which policy? name one, or give --policies, --checkpoints or --predictions")
+    return found
+
+
+def _named(found: Sequence[Entrant], name: str | None) -> list[Entrant]:
+    if name is None:
+        return list(found)
+    if len(found) > 1:
+        raise UserError(f"--name {name!r} is for one policy, and there are {len(found)}: write NAME=POLICY for each")
+    return [replace(found[0], name=name)]
+
+
+def _with_roles(found: Sequence[Entrant], given: Given) -> list[Entrant]:
+    names = {entrant.name for entrant in found}
+    options = [("--baseline", given.baseline), *(("--control", name) for name in given.controls)]
+    for option, name in options:
+        if name is not None and name not in names:
+            raise UserError(f"{option} {name!r} is none of the policies: {', '.join(sorted(names))}")
+    roles: dict[str, Role] = dict.fromkeys(given.controls, "control")
+    if given.baseline:
+        roles[given.baseline] = "baseline"
+    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in found]
+    first = [entrant.name for entrant in cast if entrant.role == "baseline"]
+    if len(first) > 1:
+        raise UserError(f"{' and '.join(map(repr, first))} are both the baseline: a run has one, name it by --baseline")
+    return cast
+
+
+def _tell(problems: Sequence[str]) -> None:
+    """One line for each, as long as there are few enough to read."""
+    console = stderr()
+    for problem in problems[:MOST_TOLD]:
+        console.print(f"note: {problem}", markup=False, soft_wrap=True)
+    if len(problems) > MOST_TOLD:
+        console.print(f"note: and {len(problems) - MOST_TOLD} more like that", markup=False)

@@ -1,0 +1,165 @@
+"""A task in words, as a policy that is no small local model is asked it, and edits read back from its answer.
+
+The policy may answer with edits, each a file's path and blocks that say what to put in place of what,
+
+    src/shop.py
+    <<<<<<< SEARCH
+        return price * rate
+    =======
+        return price / rate
+    >>>>>>> REPLACE
+
+or with a unified diff, bare or in a fence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task
+from regrade.evaluators.static.nearness import seen_by_failing_tests
+from regrade.evaluators.workspaces import is_protected
+from regrade.rewards.evidence import file_of
+
+MOST_TESTS = 20
+"""Names of tests that are told of; one change rarely mends more, and a list of thousands says no more."""
+LARGEST_QUESTION = 60_000
+"""Characters of source that are shown, some 15,000 tokens."""
+
+HOW_TO_ANSWER = """\
+You mend bugs in a code repository. Answer with edits and nothing else. Each edit is the path of a file on a line of its
+own, then a block:
+
+path/to/file.py
+<<<<<<< SEARCH
+lines exactly as they are in the file
+=======
+lines to put in their place
+>>>>>>> REPLACE
+
+Give as few lines as make the place unique, with their indentation. Several blocks are allowed. Tests may not be
+changed: what you do to them is ignored."""
+
+_BLOCK = re.compile(
+    r"^[ \t]*(?:#+[ \t]*|\*\*)?`?(?P<path>[^\s`*][^\n`*]*?)`?(?:\*\*)?:?[ \t]*\n(?:```[^\n]*\n)?"
+    r"<{5,9} SEARCH[ \t]*\n(?P<old>(?:.*\n)*?)={5,9}[ \t]*\n(?P<new>(?:.*\n)*?)>{5,9} REPLACE[ \t]*$",
+    re.MULTILINE,
+)
+_MORE = re.compile(
+    r"<{5,9} SEARCH[ \t]*\n(?P<old>(?:.*\n)*?)={5,9}[ \t]*\n(?P<new>(?:.*\n)*?)>{5,9} REPLACE[ \t]*$", re.MULTILINE
+)
+_FENCE = re.compile(r"^```(?:diff|patch)[ \t]*\n(?P<diff>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+_DIFF = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
+
+
+def brief(task: Task) -> str:
+    """What is asked, in words: the instruction, the tests that must pass, and what one of them shows."""
+    names = [f"- {test}" for test in task.fail_to_pass[:MOST_TESTS]]
+    if (more := len(task.fail_to_pass) - MOST_TESTS) > 0:
+        names.append(f"- and {more} more")
+    parts = [task.instruction.strip()]
+    if names:
+        parts.append("These tests fail now and must pass:\n" + "\n".join(names))
+    if task.failure.strip():
+        parts.append("What one of them shows:\n" + task.failure.strip())
+    parts.append(
+        "All tests that pass now must go on passing. Tests may not be changed: what is done to them is ignored."
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Brief:
+    """A task as the messages of a chat, and the way back from an answer to a patch."""
+
+    task: Task
+    largest: int = LARGEST_QUESTION
+
+    @cached_property
+    def messages(self) -> list[dict[str, str]]:
+        """OpenAI's `messages`: how to answer, then what is asked and the source that it is about."""
+        shown = [f"{path}\n```\n{text}\n```" for path, text in self.sources().items()]
+        return [
+            {"role": "system", "content": HOW_TO_ANSWER},
+            {"role": "user", "content": "\n\n".join([brief(self.task), *shown])},
+        ]
+
+    def sources(self) -> dict[str, str]:
+        """Path -> text of the files shown, as many as fit: where the bug is said to lie, then what the failing tests
+        import, nearest first, then those tests."""
+        tests = sorted({file_of(test) for test in self.task.fail_to_pass})
+        near = [path for path in seen_by_failing_tests(self.task) if path not in tests]
+        named = [self.task.target.file] if self.task.target else []
+        protected = self.task.suite.protected
+        code = [path for path in near if not is_protected(path, protected)]
+        helpers = [path for path in near if is_protected(path, protected)]
+        found: dict[str, str] = {}
+        room = self.largest
+        for path in dict.fromkeys([*named, *code, *tests, *helpers]):
+            try:
+                text = self.task.base.read(path)
+            except OSError:  # an id that names no file
+                continue
+            if len(text) <= room:
+                found[path] = text
+                room -= len(text)
+        return found
+
+    def patch(self, answer: str) -> Patch | None:
+        """The patch that an answer stands for; None when it cannot be read, or edits what is not there."""
+        text = answer.replace("\r\n", "\n")
+        if "<<<<< SEARCH" in text:
+            return self._edited(text)
+        fenced = [match["diff"] for match in _FENCE.finditer(text)]
+        if fenced:
+            return Patch("".join(fenced))
+        bare = _DIFF.search(text)
+        return Patch(text[bare.start() :].rstrip("\n") + "\n") if bare else None
+
+    def _edited(self, text: str) -> Patch | None:
+        before: dict[str, str] = {}
+        after: dict[str, str] = {}
+        for path, old, new in _edits(text):
+            if path not in after:
+                known = self._read(path)
+                if known is not None:
+                    before[path] = known
+                after[path] = known or ""
+            edited = after[path] + new if path not in before and not old.strip() else _replaced(after[path], old, new)
+            if edited is None or not path:
+                return None
+            after[path] = edited
+        return Patch.between(before, after) if after else None
+
+    def _read(self, path: str) -> str | None:
+        """None where the task has no such file."""
+        root = self.task.base.root.resolve()
+        if not path or not (root / path).resolve().is_relative_to(root):
+            return None
+        try:
+            return self.task.base.read(path)
+        except (OSError, ValueError):  # it is a folder, or no path at all
+            return None
+
+
+def _replaced(text: str, old: str, new: str) -> str | None:
+    """None where the old lines are not there."""
+    if old.strip() and old in text:
+        return text.replace(old, new, 1)
+    last = old.removesuffix("\n")  # of a file that does not end in a newline
+    return text.removesuffix(last) + new.removesuffix("\n") if last.strip() and text.endswith(last) else None
+
+
+def _edits(text: str) -> list[tuple[str, str, str]]:
+    """(path, old lines, new lines) of each block; one without a path of its own is about the file of the one before."""
+    paths = {match.start("old"): match["path"].strip() for match in _BLOCK.finditer(text)}
+    found: list[tuple[str, str, str]] = []
+    current = ""
+    for match in _MORE.finditer(text):
+        current = str(PurePosixPath(paths[match.start("old")])) if match.start("old") in paths else current
+        found.append((current, match["old"], match["new"]))
+    return found

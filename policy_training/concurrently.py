@@ -1,0 +1,126 @@
+"""Several attempts at a time: what endpoints and commands have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from regrade.datasets.rollouts import Keep, Rollout, Trial
+
+Attempt = Callable[[Trial], Awaitable[Rollout]]
+
+
+@dataclass
+class Losses:
+    """Attempts lost in a row: enough of them, and whatever loses them counts as dead."""
+
+    most: int
+    in_a_row: int = 0
+    last: str = ""
+
+    @property
+    def are_final(self) -> bool:
+        return self.in_a_row >= self.most
+
+    def add(self, why: str) -> None:
+        self.in_a_row += 1
+        self.last = why
+
+    def clear(self) -> None:
+        self.in_a_row = 0
+
+    def __str__(self) -> str:
+        return f"it failed {self.in_a_row} times in a row, the last time because {self.last}"
+
+
+def concurrently(
+    trials: Sequence[Trial], session: Callable[[], AbstractAsyncContextManager[Attempt]], limit: int, keep: Keep
+) -> Iterator[Rollout]:
+    """Make every attempt, `limit` at a time, and yield rollouts in the order in which they end.
+
+    They go on while the caller does something else with a rollout. When the iterator is closed, those under way are
+    cancelled, and it waits until they have cleaned up.
+
+    Args:
+        session: opened once around all attempts; gives the function that makes one.
+        keep: told of each rollout as soon as it is there.
+
+    Raises:
+        Exception: the first that an attempt raised; the others are cancelled.
+    """
+    work = _Work(trials, session, limit, keep)
+    work.start()
+    try:
+        while (found := work.results.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        work.stop()
+
+
+class _Work(threading.Thread):
+    """An event loop in a thread of its own: the caller's may be at work in a sandbox, or be one of a notebook's."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        session: Callable[[], AbstractAsyncContextManager[Attempt]],
+        limit: int,
+        keep: Keep,
+    ) -> None:
+        super().__init__(name="attempts", daemon=True)
+        self.results: queue.SimpleQueue[Rollout | BaseException | None] = queue.SimpleQueue()
+        self._trials = iter(trials)
+        self._session = session
+        self._limit = max(1, min(limit, len(trials)))
+        self._keep = keep
+        self._began = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        end: BaseException | None = None
+        try:
+            asyncio.run(self._all())
+        except BaseExceptionGroup as group:
+            end = _first(group)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # handed to the thread that reads the results
+            end = error
+        finally:
+            self._began.set()
+            self.results.put(end)
+
+    def stop(self) -> None:
+        self._began.wait()
+        if self._loop is not None and self._task is not None and self.is_alive():
+            with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+                self._loop.call_soon_threadsafe(self._task.cancel)
+        self.join()
+
+    async def _all(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._began.set()
+        async with self._session() as attempt, asyncio.TaskGroup() as group:
+            for _ in range(self._limit):
+                group.create_task(self._some(attempt))
+
+    async def _some(self, attempt: Attempt) -> None:
+        for trial in self._trials:  # shared by all: each takes the next one
+            rollout = await attempt(trial)
+            self._keep(trial, rollout)
+            self.results.put(rollout)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,286 @@
+"""Which policies an evaluation is of: words of the command line, or a TOML file.
+
+    [[policy]]
+    name = "sft"
+    role = "baseline"                        # default: candidate (scripted policies: scripted)
+    model = "runs/sft/checkpoints/sft"       # smollm2-135m, a checkpoint's folder, or a model on the hub
+
+    [[policy]]
+    endpoint = "http://localhost:8000/v1"    # any OpenAI-compatible server
+    model = "Qwen/Qwen3-Coder-30B"
+    key = "VLLM_KEY"                         # the environment variable that holds the key
+
+    [[policy]]
+    name = "mini"
+    command = ["mini", "-y", "--exit-immediately", "-t", "{instruction}"]
+    seconds = 1800
+
+    [[policy]]
+    scripted = "no-op"                       # or "reference"
+
+    [[policy]]
+    checkpoints = "runs/rl/checkpoints"      # every NAME-STEP in it, as a series along training
+
+    [[policy]]
+    predictions = "preds.jsonl"              # SWE-bench's format
+
+Each kind takes the fields of its class here (`ModelRow`, `EndpointRow`, `CommandRow`, ...). Paths are relative to the
+file.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.fields import read_text
+from regrade.datasets.prediction_files import PredictionFiles, Predictions, read_predictions
+from regrade.datasets.rollouts import Policy
+from regrade.datasets.tasks import Task
+from regrade.evaluators.runs import Role
+from regrade.evaluators.sweeps import Entrant
+from regrade.policy_training.commands import Command, CommandPolicy
+from regrade.policy_training.endpoints import Api, Endpoint, EndpointPolicy
+from regrade.policy_training.policies import NO_OP, REFERENCE, load_policy
+from regrade.policy_training.recorded import Recorded
+
+ENDPOINT, COMMAND = "endpoint:", "command:"
+_NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
+_STEP = re.compile(r"(?P<series>.*?)[-_]?(?P<step>[0-9]+)")
+UNTOLD = ("", "checkpoint", "step", "global_step")
+"""Names of checkpoints that do not say of which training they are: its folder does."""
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    name: str = ""
+    role: Role | None = None
+    label: str = ""
+
+
+class ModelRow(_Row):
+    """A local model."""
+
+    model: str
+    series: str = ""
+    step: int | None = None
+
+
+class EndpointRow(_Row):
+    """See `regrade.policy_training.endpoints.Endpoint`."""
+
+    endpoint: str
+    model: str
+    api: Api = "chat"
+    key: str | None = None
+    max_tokens: int | None = None
+    seconds: float = 300.0
+    tries: int = 6
+    at_a_time: int = 8
+    dead_after: int = 8
+    body: dict[str, Any] = {}
+    omit: tuple[str, ...] = ()
+    series: str = ""
+    step: int | None = None
+
+
+class CommandRow(_Row):
+    """See `regrade.policy_training.commands.Command`. A text is split as a shell would, and no shell runs it."""
+
+    command: str | tuple[str, ...]
+    seconds: float = 1800.0
+    at_a_time: int = 2
+    count_failures: bool = False
+    dead_after: int = 8
+    environment: dict[str, str] = {}
+
+
+class ScriptedRow(_Row):
+    """A control that follows a fixed rule."""
+
+    scripted: str
+
+
+class CheckpointsRow(_Row):
+    """Every checkpoint of a folder whose name ends in its step."""
+
+    checkpoints: str
+
+
+class PredictionsRow(_Row):
+    """A policy for each model in the file; `name` and `label` are for a file of one."""
+
+    predictions: str
+
+
+KINDS: Mapping[str, type[_Row]] = {
+    "command": CommandRow, "endpoint": EndpointRow, "predictions": PredictionsRow, "checkpoints": CheckpointsRow,
+    "scripted": ScriptedRow, "model": ModelRow,
+}  # fmt: skip
+"""The key that tells a kind -> what it takes; the first that is there counts."""
+
+
+def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
+    """The policies of a TOML file, in its order.
+
+    Raises:
+        UserError: the file can't be read, or an entry is wrong; names the entry and the key.
+    """
+    try:
+        values = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no TOML: {error}") from error
+    rows = values.pop("policy", None)
+    if not isinstance(rows, list) or not rows or values:
+        odd = f"; unknown: {', '.join(map(repr, values))}" if values else ""
+        raise UserError(f"{path}: expected one or more tables [[policy]]{odd}")
+    return [
+        entrant
+        for number, row in enumerate(rows, 1)
+        for entrant in _entrants(_checked(row, f"{path}, policy {number}"), path.parent, tasks)
+    ]
+
+
+def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -> Entrant:
+    """`[NAME=]SPEC`, where SPEC is no-op, reference, a model, `endpoint:MODEL` or `command:PROGRAM ARGUMENTS`.
+
+    `endpoint` is what all models behind endpoints have in common.
+
+    Raises:
+        UserError: it stands for nothing.
+    """
+    named = None if Path(words).exists() else _NAMED.fullmatch(words)
+    name, spec = (named["name"], named["spec"]) if named else ("", words)
+    row: _Row
+    if spec.startswith(COMMAND):
+        row = CommandRow(name=name, command=spec.removeprefix(COMMAND))
+    elif spec.startswith(ENDPOINT):
+        row = msgspec.structs.replace(endpoint, name=name, model=spec.removeprefix(ENDPOINT))
+        if not endpoint.endpoint:
+            raise UserError(f"{words!r} is behind an endpoint: give its base URL with --endpoint")
+    elif spec in (*NO_OP, REFERENCE):
+        row = ScriptedRow(name=name, scripted=spec)
+    else:
+        row = ModelRow(name=name, model=spec)
+    (entrant,) = _entrants(row, Path(), tasks)
+    return entrant
+
+
+def entrants_of_checkpoints(folder: Path) -> list[Entrant]:
+    """A policy for each checkpoint of a folder, called SERIES@STEP. Raises UserError if it holds none."""
+    return _entrants(CheckpointsRow(checkpoints=str(folder)), Path(), ())
+
+
+def entrants_of_predictions(files: PredictionFiles, row: PredictionsRow | None = None) -> list[Entrant]:
+    """A policy for each model. Raises UserError if there are several, and one name."""
+    row = row or PredictionsRow(predictions="")
+    if row.name and len(files.models) > 1:
+        listed = ", ".join(found.model for found in files.models)
+        raise UserError(
+            f"the predictions are of {len(files.models)} models ({listed}): one name is not enough for them"
+        )
+    return [_of_predictions(found, bool(files.broken), row) for found in files.models]
+
+
+def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
+    """(series, step, folder) of each checkpoint, by series and step. Raises UserError if there is none."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        named = _STEP.fullmatch(path.name)
+        if named and (path / "config.json").is_file():
+            series = folder.resolve().name if named["series"] in UNTOLD else named["series"]
+            found.append((series, int(named["step"]), path))
+    if not found:
+        raise UserError(
+            f"{folder} holds no checkpoints: expected folders such as grpo-20 or checkpoint-100 with a saved model "
+            "(`regrade train --save-every 20` writes them)"
+        )
+    return sorted(found)
+
+
+def _checked(row: object, where: str) -> _Row:
+    kind = next((kind for key, kind in KINDS.items() if isinstance(row, dict) and key in row), None)
+    if kind is None:
+        raise UserError(f"{where}: what is it? give one of {', '.join(KINDS)}")
+    try:
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        known = ", ".join(kind.__struct_fields__)
+        raise UserError(f"{where}: {error}; it takes {known}") from error
+
+
+def _entrants(row: _Row, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
+    if isinstance(row, PredictionsRow):
+        return entrants_of_predictions(read_predictions([folder / row.predictions]), row)
+    if isinstance(row, CheckpointsRow):
+        return [
+            _local(ModelRow(role=row.role or "checkpoint", model=str(path), series=row.name or series, step=step))
+            for series, step, path in checkpoints_in(folder / row.checkpoints)
+        ]
+    if isinstance(row, CommandRow):
+        return [_behind_command(row, folder)]
+    if isinstance(row, EndpointRow):
+        return [_behind_endpoint(row)]
+    if isinstance(row, ScriptedRow):
+        return [_scripted(row, tasks)]
+    assert isinstance(row, ModelRow)
+    lies_here = (folder / row.model).is_dir()
+    return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if lies_here else row)]
+
+
+def _local(row: ModelRow) -> Entrant:
+    name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
+    return Entrant(
+        name, row.role or "candidate", lambda tasks: load_policy(row.model, tasks), row.label, row.series, row.step,
+        {"model": row.model},
+    )  # fmt: skip
+
+
+def _behind_endpoint(row: EndpointRow) -> Entrant:
+    endpoint = Endpoint(
+        row.endpoint, row.model, row.api, row.key, row.max_tokens, row.seconds, row.tries, row.at_a_time,
+        row.dead_after, body=row.body, omit=row.omit,
+    )  # fmt: skip
+    endpoint.key()  # a missing key is said before any policy is asked
+    name = row.name or Path(row.model).name
+    spec: dict[str, Any] = {"endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body}
+    return Entrant(
+        name, row.role or "candidate", lambda _tasks: EndpointPolicy(endpoint, name), row.label, row.series, row.step,
+        {key: value for key, value in spec.items() if value},
+    )  # fmt: skip
+
+
+def _behind_command(row: CommandRow, folder: Path) -> Entrant:
+    words = tuple(shlex.split(row.command)) if isinstance(row.command, str) else row.command
+    if words and "/" in words[0] and (folder / words[0]).is_file():
+        words = (str((folder / words[0]).absolute()), *words[1:])
+    command = Command(words, row.seconds, row.at_a_time, row.count_failures, row.dead_after, row.environment)
+    command.program()
+    name = row.name or Path(words[0]).name
+    spec = {"command": list(words)}
+    return Entrant(name, row.role or "candidate", lambda _tasks: CommandPolicy(command, name), row.label, spec=spec)
+
+
+def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
+    if row.scripted not in (*NO_OP, REFERENCE):
+        raise UserError(f"no scripted policy {row.scripted!r}: choose no-op or reference")
+    policy = load_policy(row.scripted, tasks)
+    spec = {"scripted": policy.name}
+    return Entrant(
+        row.name or policy.name, row.role or "scripted", lambda tasks: load_policy(row.scripted, tasks), row.label,
+        spec=spec, is_fixed=True,
+    )  # fmt: skip
+
+
+def _of_predictions(found: Predictions, unsure: bool, row: PredictionsRow) -> Entrant:
+    def load(_tasks: Sequence[Task]) -> Policy:
+        return Recorded(found, unsure)
+
+    spec = {"predictions": found.model}
+    return Entrant(row.name or found.model, row.role or "candidate", load, row.label, spec=spec, is_fixed=True)

@@ -1,0 +1,34 @@
+"""Predictions that were made elsewhere, as a policy: nothing is asked, and every task has an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.prediction_files import Predictions
+from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.tasks import Task
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a model proposed. A task that it proposed nothing for counts as one that it left as it was."""
+
+    predictions: Predictions
+    unsure: bool = False
+    """Is a missing prediction perhaps one that could not be read? It is then unscored."""
+
+    @property
+    def name(self) -> str:
+        return self.predictions.model
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        for task in tasks:
+            known = self.predictions.patches.get(task.id)
+            lost = self.predictions.doubtful.get(task.id, "")
+            if known is None and not lost and self.unsure:
+                lost = "no prediction was found, and some could not be read"
+            for sampling in samplings:
+                for sample in range(sampling.samples):
+                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, known or Patch(""), lost=lost)
