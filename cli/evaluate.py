@@ -140,23 +140,26 @@ def evaluate(
     with asides(), Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         _record_tasks(run, chosen)
-        judge = sweeps.Judge(scorer, wanted, seed, progress, _note)
+        judge = sweeps.Judge(scorer, wanted, seed, stage=progress, note=_note)
         for entrant in contest:
             try:
                 found[entrant.name] = sweeps.enter(run, entrant, sweep, by, chosen, judge)
             except sweeps.TooManyLost as error:  # the others are judged all the same
                 lost.append(str(error))
-    for name, rows in found.items():
-        _tell(run, name, rows, json)
     if not found:
         raise UserError("; ".join(lost))
     results = load_results(out)
     write_summary(results)
-    if not json and len(results.policies) > 1:
-        from regrade.reports.terminal import print_evaluation
+    if json or len(found) == 1:  # of several, the tables that follow say it shorter
+        for name, rows in found.items():
+            _tell(run, name, rows, json)
+    if not json:
+        from regrade.reports.terminal import print_evaluation, print_slices
 
-        stdout().print()
-        print_evaluation(results, stdout())
+        if len(results.policies) > 1:
+            print_evaluation(results, stdout())
+        else:
+            print_slices(results, stdout())
     _complain(found, lost)
 
 

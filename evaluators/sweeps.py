@@ -10,7 +10,7 @@ stopped: what is recorded is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -28,6 +28,7 @@ from regrade.evaluators.comparison import TOLERATED_MISSING
 from regrade.evaluators.evaluation import Gatherer
 from regrade.evaluators.metrics import best_temperature
 from regrade.evaluators.runs import Role, Run
+from regrade.evaluators.side_effects import COLLATERAL
 from regrade.evaluators.table import table
 from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
@@ -92,6 +93,8 @@ class Judge:
     scorer: Gatherer
     reward: Reward
     seed: int = 0
+    also: Collection[type] = COLLATERAL
+    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
     """Is told what a person wants to know on the way."""
@@ -133,7 +136,8 @@ def choose_temperature(
     temperatures = (GREEDY,) if entrant.is_fixed else sweep.temperatures
     best, is_chosen = min(temperatures), False
     if len(temperatures) > 1 and validation:
-        by_tests = replace(judge, reward=tests)  # a temperature is chosen by what the tests say, whatever is rewarded
+        # A temperature is chosen by what the tests say, whatever is rewarded and whatever else a patch does.
+        by_tests = replace(judge, reward=tests, also=())
         title = f"choosing the temperature of {entrant.label or entrant.name}"
         sampled = sweep.for_validation()
         rows = record(entrant, policy, validation, sampled, by_tests, run.validation(entrant.name), title)
@@ -192,7 +196,7 @@ def record(
             chunk = CHUNK_OF_TRIALS if one_by_one else evaluation.CHUNK
             with closing(_named(rollouts, name)) as source:
                 evaluation.evaluate(
-                    source, tasks, judge.scorer, judge.reward, out, chunk=chunk,
+                    source, tasks, judge.scorer, judge.reward, out, also=judge.also, chunk=chunk,
                     progress=lambda count: tell(count, total),
                 )  # fmt: skip
     asked = {_attempt(name, each, judge.seed) for each in wanted}

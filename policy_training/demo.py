@@ -280,13 +280,10 @@ class Demo:
             enter(self.run, entrant, self._sweep(), (), tasks, self._by(scorer))
 
     def _entrants(self) -> list[Entrant]:
-        return [
-            Entrant(name, role, lambda _tasks, name=name: ModelPolicy(self._model(name), name), label)
-            for name, (role, label) in ROLES.items()
-        ]
+        return [Entrant(name, role, partial(self._policy, name), label) for name, (role, label) in ROLES.items()]
 
-    def _model(self, name: str) -> LanguageModel:
-        return load_model(str(self.run.checkpoint(name)))
+    def _policy(self, name: str, _tasks: Sequence[Task]) -> ModelPolicy:
+        return ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
 
     def _sweep(self) -> Sweep:
         """One attempt at each temperature that is not the best shows how fixing and breaking trade off."""
@@ -294,7 +291,7 @@ class Demo:
         return Sweep(settings.temperatures, settings.held_out_samples, 1, settings.validation_samples, with_greedy=True)
 
     def _by(self, scorer: Scorer) -> Judge:
-        return Judge(scorer, default, self.seed, self.stage)
+        return Judge(scorer, default, self.seed, stage=self.stage)
 
     # ------------------------------------------------------------ records
 
