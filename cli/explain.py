@@ -10,6 +10,7 @@ import typer
 
 from regrade.cli.console import print_json, stdout
 from regrade.cli.score import (
+    Assured,
     FailToPass,
     Repo,
     RewardModelFolder,
@@ -48,6 +49,7 @@ def explain(
     task: TaskId = None,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
+    assured: Assured = None,
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Share the score out among the hunks of the patch, by scoring parts of it.")
     ] = False,
@@ -67,7 +69,7 @@ def explain(
     from regrade.cli.jobs import Question
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit)
+    question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit, assured)
     sharing = Sharing(budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):

@@ -57,6 +57,8 @@ class Question:
     reward_model: Path | None = None
     time_limit: float = 600.0
     """Seconds for one run of a repository's tests as they are."""
+    assured: str | None = None
+    """The level that a verdict must have to be paid for (see `regrade.rewards.assured`)."""
 
     @property
     def is_task(self) -> bool:
@@ -125,11 +127,14 @@ def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch,
         UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
     """
     from regrade.evaluators.scorer import Scorer
+    from regrade.rewards.assurance import assured
     from regrade.rewards.loading import load_reward
 
     batch = Batch(sources)
     with asides():
         reward = load_reward(question.reward)
+        if question.assured is not None:
+            reward = reward.only_if(assured(question.assured)).named(reward.name)
         with Scorer(
             workers=question.workers, sandbox=question.sandbox, probes=model_probes(question.reward_model)
         ) as scorer:

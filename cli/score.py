@@ -41,6 +41,14 @@ Reachable = Annotated[bool, typer.Option("--reachable", help=REACHABLE_HELP)]
 RewardModelFolder = Annotated[
     Path | None, typer.Option("--reward-model", help="A trained reward model, for rewards that ask one (`learned`).")
 ]
+Assured = Annotated[
+    str | None,
+    typer.Option(
+        "--assured",
+        metavar="LEVEL",
+        help="Pay only for verdicts as sure as this: tripwired, out-of-process or held-out.",
+    ),
+]
 TimeLimit = Annotated[
     float, typer.Option(min=1, help="Seconds for one run of the repository's tests as they are, before any patch.")
 ]
@@ -59,6 +67,7 @@ def score(
     reachable: Reachable = False,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
+    assured: Assured = None,
     json: AsJson = False,
 ) -> None:
     """Score patches for any local repository.
@@ -71,7 +80,9 @@ def score(
     from regrade.cli.jobs import Question, score_files
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model, time_limit)
+    question = Question(
+        repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model, time_limit, assured
+    )
     verdicts = score_files(patches, question)
     for verdict in verdicts:
         digest = verdict.patch.digest if verdict.patch is not None else None
