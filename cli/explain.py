@@ -26,7 +26,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.cli.jobs import Question
+    from regrade.cli.jobs import Question, Sharing
     from regrade.evaluators.attribution import Attribution
     from regrade.rewards.breakdown import Breakdown
 
@@ -53,6 +53,9 @@ def explain(
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Share the score out among the hunks of the patch, by scoring parts of it.")
     ] = False,
+    fine: Annotated[
+        bool, typer.Option("--fine", help="With --hunks: take hunks apart too, wherever a line between changes stays.")
+    ] = False,
     budget: Annotated[int, typer.Option(min=8, help="With --hunks: score at most so many parts of the patch.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="With --hunks: seed of the parts that are sampled.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -66,11 +69,13 @@ def explain(
     """
     if json and html:
         raise UserError("--json and --html are two forms of one answer: choose one")
-    from regrade.cli.jobs import Question
+    if fine and not hunks:
+        raise UserError("--fine is about --hunks: give both, or neither")
+    from regrade.cli.jobs import Question, Sharing
 
     wanted = tuple(fail_to_pass or ())
     question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit, assured)
-    sharing = Sharing(budget, seed) if hunks else None
+    sharing = Sharing(fine, budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):
         if len(attempts) > 1:
@@ -82,14 +87,6 @@ def explain(
     else:
         explained = _of_patch(source, question, sharing)
     _show(explained, json, html)
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How a score is shared out among hunks."""
-
-    budget: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def _of_patch(source: str, question: Question, sharing: Sharing | None) -> Expla
     if sharing is None:
         (verdict,), attribution = score_files([source], question), None
     else:
-        verdict, attribution = attribute_file(source, question, sharing.budget, sharing.seed)
+        verdict, attribution = attribute_file(source, question, sharing)
     assert verdict.breakdown is not None  # the only patch is never put aside
     return Explained(verdict.source, verdict.breakdown, verdict.notes, attribution)
 
@@ -137,7 +134,7 @@ def _of_attempt(source: Path, row: pd.Series, question: Question, sharing: Shari
     from regrade.cli.jobs import attribute_attempt
 
     of_task = replace(question, task=row["task"], fail_to_pass=())
-    attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing.budget, sharing.seed)
+    attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing)
     return Explained(title, breakdown, (), attribution)
 
 

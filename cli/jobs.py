@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,15 @@ class Question:
         return self.tasks is not None or self.task is not None
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """How a reward is shared out among hunks: see `regrade.evaluators.attribute`."""
+
+    fine: bool
+    budget: int
+    seed: int
+
+
 def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     """Score each patch file (`-`: standard input), in order.
 
@@ -80,7 +89,7 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     return batch.verdicts(breakdowns)
 
 
-def attribute_file(source: str, question: Question, budget: int, seed: int) -> tuple[Verdict, Attribution]:
+def attribute_file(source: str, question: Question, sharing: Sharing) -> tuple[Verdict, Attribution]:
     """Score a patch file, and share its reward out among its hunks by scoring subsets of them.
 
     Raises:
@@ -90,12 +99,12 @@ def attribute_file(source: str, question: Question, budget: int, seed: int) -> t
 
     with scoring([source], question) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
         (patch,) = batch.patches.values()
-        found = attribute(scorer, task, patch, reward, full=question.full, budget=budget, seed=seed, progress=tell)
+        found = attribute(scorer, task, patch, reward, full=question.full, progress=tell, **asdict(sharing))
     (verdict,) = batch.verdicts([found.whole.breakdown])
     return verdict, found
 
 
-def attribute_attempt(text: str, digest: str, question: Question, budget: int, seed: int) -> Attribution:
+def attribute_attempt(text: str, digest: str, question: Question, sharing: Sharing) -> Attribution:
     """Share the reward of a recorded attempt at a task out among its hunks.
 
     Args:
@@ -114,9 +123,7 @@ def attribute_attempt(text: str, digest: str, question: Question, budget: int, s
                 "of tasks that it was made with by --tasks"
             )
         with progress("scoring parts of the patch") as tell:
-            return attribute(
-                scorer, task, Patch(text), reward, full=question.full, budget=budget, seed=seed, progress=tell
-            )
+            return attribute(scorer, task, Patch(text), reward, full=question.full, progress=tell, **asdict(sharing))
 
 
 @contextmanager

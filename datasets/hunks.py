@@ -11,14 +11,16 @@ import unidiff
 from regrade.datasets.patches import Patch, unquoted
 
 NOWHERE = "/dev/null"
+MARKER = "\\"
+"""Type of the line that says that the one before has no newline."""
 
 
 @dataclass(frozen=True)
 class Hunk:
     """The smallest piece of a patch that can be written down without the others.
 
-    A hunk of an edited file; what happens to a whole file (it is created, deleted, copied or binary); or the renaming,
-    or the change of mode, of a file whose hunks are pieces of their own.
+    A hunk of an edited file, or one of its changes; what happens to a whole file (it is created, deleted, copied or
+    binary); or the renaming, or the change of mode, of a file whose hunks are pieces of their own.
     """
 
     path: str
@@ -66,8 +68,11 @@ class SplitPatch:
         return Patch("".join(block.written(wanted) for block in self._blocks))
 
 
-def split_patch(patch: Patch) -> SplitPatch:
+def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
     """The hunks of a patch; none of the empty one.
+
+    Args:
+        fine: take hunks apart as well, wherever unchanged lines lie between changes.
 
     Raises:
         PatchError: the text is no unified diff.
@@ -78,7 +83,7 @@ def split_patch(patch: Patch) -> SplitPatch:
     blocks = []
     files = unidiff.PatchSet(patch.text)
     for file in files:
-        block = _block(file, len(hunks), patch.has_prefixes)
+        block = _block(file, len(hunks), patch.has_prefixes, fine)
         blocks.append(block)
         hunks.extend(block.pieces())
     return SplitPatch(patch, tuple(hunks), tuple(_entangled(blocks)), tuple(blocks))
@@ -96,13 +101,14 @@ class _Block:
     """Git's lines between `diff --git` and the hunks."""
     head: int | None
     """Place of the piece that is about the file; None where there are only hunks."""
-    places: tuple[int, ...]
-    """Place of each hunk; that of the head where the file is one piece."""
+    parts: tuple[_Part, ...]
+    """Its hunks."""
 
     @property
-    def is_one(self) -> bool:
-        """Is the whole entry one piece?"""
-        return self.head is not None and all(place == self.head for place in self.places)
+    def places(self) -> set[int]:
+        """Of all its pieces."""
+        inside = {place for part in self.parts for place in part.places if place is not None}
+        return inside if self.head is None else inside | {self.head}
 
     @property
     def paths(self) -> set[str]:
@@ -110,29 +116,31 @@ class _Block:
 
     def pieces(self) -> Iterator[Hunk]:
         path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
-        if self.is_one:
-            added, removed = self.file.added, self.file.removed
-            yield Hunk(path, self._what(), 0, added, removed, self.written(frozenset({self.head or 0})))
+        places = sorted(self.places)
+        if places == [self.head]:
+            yield Hunk(path, self._what(), 0, self.file.added, self.file.removed, self.written(frozenset(places)))
             return
         if self.head is not None:
             yield Hunk(path, self._what(), 0, 0, 0, self._header(self.source, self.target, self.notes, bool(self.file)))
-        for hunk in self.file:
-            yield Hunk(path, "", _first_line(hunk), hunk.added, hunk.removed, _text(hunk, hunk.target_start))
+        for part in self.parts:
+            for place in dict.fromkeys(place for place in part.places if place is not None):
+                added, removed = part.count(place)
+                yield Hunk(path, "", part.first_line(place), added, removed, part.written(frozenset({place}), 0)[0])
 
     def written(self, chosen: frozenset[int]) -> str:
-        """The entry with the hunks at these places; empty where there are none."""
+        """The entry with the pieces at these places; empty where there are none."""
         kept, dropped = [], 0
-        for place, hunk in zip(self.places, self.file, strict=True):
-            if place in chosen:
-                kept.append(_text(hunk, hunk.target_start - dropped))
-            else:
-                dropped += hunk.added - hunk.removed
+        for part in self.parts:
+            text, lost = part.written(chosen, dropped)
+            kept.append(text)
+            dropped += lost
+        body = "".join(kept)
         if self.head in chosen:
-            return self._header(self.source, self.target, self.notes, bool(kept)) + "".join(kept)
-        if not kept:
+            return self._header(self.source, self.target, self.notes, bool(body)) + body
+        if not body:
             return ""
         target = self.target if self.head is None else _side(self.source, "b", prefixed=True)
-        return self._header(self.source, target, (), True) + "".join(kept)
+        return self._header(self.source, target, (), True) + body
 
     def _header(self, source: str, target: str, notes: Sequence[str], has_hunks: bool) -> str:
         names = (
@@ -156,7 +164,74 @@ class _Block:
         return "binary file" if "GIT binary patch" in notes or "Binary files" in notes else "mode of the file"
 
 
-def _block(file: unidiff.PatchedFile, first: int, prefixed: bool) -> _Block:
+@dataclass(frozen=True)
+class _Part:
+    """A hunk, and to which piece each of its lines belongs."""
+
+    hunk: unidiff.Hunk
+    places: tuple[int | None, ...]
+    """Place of the piece of each line; None for an unchanged one."""
+
+    def count(self, place: int) -> tuple[int, int]:
+        """Lines that a piece adds, and that it removes."""
+        mine = [line for line, other in zip(self.hunk, self.places, strict=True) if other == place]
+        return sum(line.is_added for line in mine), sum(line.is_removed for line in mine)
+
+    def first_line(self, place: int) -> int:
+        """The first line in the base that a piece removes, or before which it puts its first one."""
+        line = self.hunk.source_start + (0 if self.hunk.source_length else 1)
+        before = self.hunk[: self.places.index(place)]
+        return int(line + sum(each.is_context or each.is_removed for each in before))
+
+    def written(self, chosen: frozenset[int], dropped: int) -> tuple[str, int]:
+        """The hunk with the chosen pieces, and how many lines more all of it adds; empty where there are none.
+
+        Args:
+            dropped: by how many lines what stands before it in the file adds less than in the whole patch.
+        """
+        lines = list(self._lines(chosen))
+        gain = self.hunk.added - self.hunk.removed
+        if not chosen & {*self.places}:
+            return "", gain
+        length = sum(line[0] in " +" for line in lines)
+        section = f" {self.hunk.section_header}" if self.hunk.section_header else ""
+        old = f"-{self.hunk.source_start},{self.hunk.source_length}"
+        head = f"@@ {old} +{self.hunk.target_start - dropped},{length} @@{section}\n"
+        return head + "".join(lines), gain - (length - self.hunk.source_length)
+
+    def _lines(self, chosen: frozenset[int]) -> Iterator[str]:
+        """What a piece that is left out would remove stays, and what it would add is not there."""
+        is_kept = True
+        for line, place in zip(self.hunk, self.places, strict=True):
+            kind = line.line_type
+            if kind == MARKER:  # it is about the line before
+                kept = kind if is_kept else ""
+            elif place is None or place in chosen:
+                kept = kind
+            else:
+                kept = " " if line.is_removed else ""
+            is_kept = bool(kept)
+            if kept:  # none either for the empty line that may stand behind a hunk
+                yield f"{kept}{line.value}" if line.value.endswith("\n") else f"{kept}{line.value}\n"
+
+
+def _part(hunk: unidiff.Hunk, first: int, fine: bool) -> _Part:
+    """A hunk as one piece, or its runs of changed lines as one each; their places begin at `first`."""
+    places: list[int | None] = []
+    place, is_within = first, False
+    for line in hunk:
+        if line.line_type == MARKER:
+            places.append(places[-1] if places else None)
+            continue
+        changed = line.is_added or line.is_removed
+        if fine and is_within and not changed:
+            place += 1
+        is_within = changed
+        places.append(place if changed else None)
+    return _Part(hunk, tuple(places))
+
+
+def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _Block:
     source, target = (
         name if name == NOWHERE else _side(name, letter, prefixed=prefixed)
         for letter, name in (("a", file.source_file), ("b", file.target_file))
@@ -167,14 +242,16 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool) -> _Block:
     is_edit = NOWHERE not in (source, target) and unquoted(source)[2:] == unquoted(target)[2:]
     has_mode = any(line.startswith(("old mode ", "new mode ")) for line in notes)
     is_renamed = any(line.startswith("rename from ") for line in notes)
-    if file and (is_edit or is_renamed):
-        head = first if has_mode or is_renamed else None
-        start = first + (head is not None)
-        places = tuple(range(start, start + len(file)))
-        if head is not None:
-            notes = tuple(line for line in notes if not line.startswith("index "))  # the blobs are other ones now
-        return _Block(file, source, target, notes if head is not None else (), head, places)
-    return _Block(file, source, target, notes, first, (first,) * len(file))
+    if not file or not (is_edit or is_renamed):
+        return _Block(file, source, target, notes, first, tuple(_Part(hunk, (first,) * len(hunk)) for hunk in file))
+    head = first if has_mode or is_renamed else None
+    notes = tuple(line for line in notes if not line.startswith("index "))  # the blobs are other ones in a part
+    parts: list[_Part] = []
+    start = first + (head is not None)
+    for hunk in file:
+        parts.append(_part(hunk, start, fine))
+        start = max((place for place in parts[-1].places if place is not None), default=start - 1) + 1
+    return _Block(file, source, target, notes if head is not None else (), head, tuple(parts))
 
 
 def _side(name: str, letter: str, *, prefixed: bool) -> str:
@@ -182,23 +259,6 @@ def _side(name: str, letter: str, *, prefixed: bool) -> str:
     mark = '"' if name.startswith('"') else ""
     bare = name[len(mark) + (2 if prefixed else 0) :]
     return f"{mark}{letter}/{bare}"
-
-
-def _text(hunk: unidiff.Hunk, target_start: int) -> str:
-    lines = [str(line) for line in hunk if line.line_type]  # without a type: an empty line behind the hunk
-    section = f" {hunk.section_header}" if hunk.section_header else ""
-    head = f"@@ -{hunk.source_start},{hunk.source_length} +{target_start},{hunk.target_length} @@{section}\n"
-    return head + "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
-
-
-def _first_line(hunk: unidiff.Hunk) -> int:
-    """The first removed line, or the line before which the first new one stands."""
-    line = hunk.source_start + (0 if hunk.source_length else 1)
-    for each in hunk:
-        if not each.is_context:
-            break
-        line += 1
-    return int(line)
 
 
 def _entangled(blocks: Iterable[_Block]) -> Iterator[frozenset[int]]:
@@ -214,4 +274,4 @@ def _entangled(blocks: Iterable[_Block]) -> Iterator[frozenset[int]]:
     for numbers in sorted(linked, key=min):
         if len(numbers) > 1:
             mine = [blocks[number] for number in numbers]
-            yield frozenset(place for block in mine for place in (*block.places, block.head) if place is not None)
+            yield frozenset().union(*(block.places for block in mine))

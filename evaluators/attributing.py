@@ -49,6 +49,7 @@ def attribute(
     reward: Reward,
     *,
     full: bool = True,
+    fine: bool = False,
     budget: int = BUDGET,
     seed: int = 0,
     progress: Progress | None = None,
@@ -60,6 +61,7 @@ def attribute(
 
     Args:
         full: as in `Scorer.gather`.
+        fine: take hunks apart as well, wherever unchanged lines lie between changes.
         budget: subsets scored at most. Where it is too small for the groups, neighbours are taken together.
         seed: of the sampled orders.
         progress: called with (subsets scored, subsets wanted so far).
@@ -73,7 +75,7 @@ def attribute(
     budget = checked_count("budget", budget) or BUDGET
     if budget < LEAST_BUDGET:
         raise UserError(f"a budget of {budget} subsets is too small to tell hunks apart: give {LEAST_BUDGET} or more")
-    split = split_patch(patch)
+    split = split_patch(patch, fine=fine)
     groups, small = hunk_groups(task, split, most=max(n for n in range(1, budget + 1) if needed(n) <= budget))
     notes: tuple[str, ...] = ()
     if len(groups) < len(small):
@@ -81,6 +83,9 @@ def attribute(
             f"{len(small)} groups of hunks are taken together as {len(groups)}: a budget of {budget} subsets tells no "
             f"more apart, and one of {needed(len(small))} would",
         )
+    changes = 0 if fine or len(groups) > 1 else len(split_patch(patch, fine=True).hunks)
+    if changes > 1:
+        notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) tells them apart",)
     game = Game(scorer, task, split, reward, full, progress)
     return _attributed(game, groups, small, budget, seed, notes)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regrade.datasets.applying import apply_patch
 from regrade.datasets.hunks import Hunk, split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
@@ -175,3 +176,52 @@ def test_the_hunks_of_any_subset_are_those_that_were_chosen(data: st.DataObject)
         return [hunk.text.splitlines()[1:] for hunk in hunks]
 
     assert bodies(part.hunks) == bodies(split.hunks[place] for place in chosen)
+
+
+@given(st.data())
+def test_a_hunk_is_taken_apart_wherever_a_line_stays(data: st.DataObject) -> None:
+    lines = [f"line {number}" for number in range(data.draw(st.integers(1, 25)))]
+    new = {
+        number: [f"new {number}.{count}" for count in range(data.draw(st.integers(0, 2)))]
+        for number in range(len(lines))
+    }
+    edited = sorted(data.draw(st.sets(st.integers(0, len(lines) - 1), min_size=1)))
+    runs = [[edited[0]]]
+    for number in edited[1:]:
+        if number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    end = data.draw(st.sampled_from(["", "\n"]))
+
+    def text(chosen: set[int]) -> str:
+        kept = [each for number, line in enumerate(lines) for each in (new[number] if number in chosen else [line])]
+        return "\n".join(kept) + (end if kept else "")
+
+    patch = Patch.between({"a": text(set())}, {"a": text(set(edited))})
+    if patch.files[0].is_deleted or not text(set(edited)):
+        return
+    split = split_patch(patch, fine=True)
+    chosen = data.draw(st.sets(st.sampled_from(range(len(runs)))))
+    wanted = text({number for place in chosen for number in runs[place]})
+    tree = Tree(Path("/nowhere"), replaced={"a": text(set())})
+    assert len(split.hunks) == len(runs)
+    assert apply_patch(tree, split.subset(chosen)).read("a") == wanted
+    assert [hunk.removed for hunk in split.hunks] == [len(run) for run in runs]
+
+
+def test_changes_of_one_hunk_are_applied_by_git_one_by_one(repo: Path) -> None:
+    def close(chosen: set[int]) -> str:
+        return edited(set()).replace("line 10\n", "ten\n" if 0 in chosen else "line 10\n").replace(
+            "line 12\n", "line 12\ntwelve\n" if 1 in chosen else "line 12\n"
+        ).replace("line 14\n", "" if 2 in chosen else "line 14\n")  # fmt: skip
+
+    patch = Patch.between({"a.txt": close(set())}, {"a.txt": close({0, 1, 2})})
+    assert len(split_patch(patch).hunks) == 1
+    split = split_patch(patch, fine=True)
+    assert [hunk.name for hunk in split.hunks] == ["a.txt:10", "a.txt:13", "a.txt:14"]
+    for size in range(4):
+        for chosen in combinations(range(3), size):
+            assert after(repo, split.subset(chosen))["a.txt"] == close(set(chosen))
+    assert split.hunks[1].text.count("\n+") == 1
+    assert "-line" not in split.hunks[1].text

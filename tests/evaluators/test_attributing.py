@@ -176,6 +176,23 @@ def test_the_budget_is_enough_for_what_is_asked() -> None:
     assert [needed(n) for n in (0, 1, 2, 6, 7, 8, 9)] == [1, 2, 4, 64, 112, 130, 148]
 
 
+def test_changes_of_one_hunk_are_told_apart_if_that_is_wanted(scorer, write_files):
+    before = "def f():\n    a = 0\n    b = 2\n    c = 3\n    return a, b, c\n"
+    after = before.replace("a = 0", "a = 1").replace("c = 3", "c = 4")
+    tests = "import m\n\n\ndef test_a():\n    assert m.f()[0] == 1\n\n\ndef test_c():\n    assert m.f()[2] == 3\n"
+    base = write_files({"m.py": before, "tests/test_m.py": tests})
+    task = Task("m", "m", base, "", ("tests/test_m.py::test_a",), ("tests/test_m.py::test_c",))
+    patch = Patch.between({"m.py": before}, {"m.py": after})
+    (whole,) = attribute(scorer, task, patch, OUTCOME).groups
+    assert whole.without.no_longer_broken == ("tests/test_m.py::test_c",)
+    assert "2 changes: --fine" in attribute(scorer, task, patch, OUTCOME).notes[0]
+    found = attribute(scorer, task, patch, OUTCOME, fine=True)
+    mends, breaks = found.groups
+    assert (mends.name, breaks.name, found.notes) == ("m.py:2", "m.py:4", ())
+    assert mends.share.value > 0 > breaks.share.value
+    assert names(found.smallest) == ["m.py:2"]
+
+
 class Failing(Process):
     """Does not start the first times."""
 
