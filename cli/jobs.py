@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.scorer import Scorer
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
+    from regrade.rewards.evidence import EvidenceSet, TestRun
 
 ALREADY_THERE = (
     "these changes are in the repository already: stash them (git stash) and score what `git stash show -p` prints, or "
@@ -40,6 +41,8 @@ class Verdict:
     """Why it was refused: it can't be read, is no diff or does not apply. Empty for what was scored."""
     notes: tuple[str, ...]
     """What a reader of the score should know, about the repository and about the patch."""
+    run: TestRun | None = None
+    """What its tests said; None where it was refused, or the reward asked for none."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     """
     with scoring(sources, question) as (batch, task, reward, scorer), progress("scoring") as tell:
         jobs = [(task, patch) for patch in batch.patches.values()]
-        breakdowns = scorer.score(jobs, reward, full=question.full, progress=tell)
-    return batch.verdicts(breakdowns)
+        found = scorer.gather(jobs, reward.needs, full=question.full, progress=tell)
+        breakdowns = [reward.evaluate(evidence) for evidence in found]
+    return batch.verdicts(breakdowns, found)
 
 
 def attribute_file(source: str, question: Question, sharing: Sharing) -> tuple[Verdict, Attribution]:
@@ -150,6 +154,8 @@ def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch,
             batch.check(base, is_stored=question.is_task)
             task = base if question.is_task or not batch.patches else _measured(question, batch.tell)
             yield batch, task, reward, scorer
+            if scorer.stats.damaged:
+                batch.tell(f"damaged records of stored evidence, gathered again: {scorer.stats.damaged}")
 
 
 class Batch:
@@ -190,12 +196,15 @@ class Batch:
         self._notes.append(one_line(note))
         _say("note", note)
 
-    def verdicts(self, breakdowns: Sequence[Breakdown]) -> list[Verdict]:
-        """What came of each file, in order; the breakdowns are those of `patches`."""
-        found = dict(zip(self.patches, breakdowns, strict=True))
-        return [self._verdict(place, found.get(place)) for place in range(len(self._sources))]
+    def verdicts(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[Verdict]:
+        """What came of each file, in order; the breakdowns, and the evidence where it is at hand, are of `patches`."""
+        from regrade.rewards.evidence import TestRun
 
-    def _verdict(self, place: int, breakdown: Breakdown | None) -> Verdict:
+        judged = dict(zip(self.patches, breakdowns, strict=True))
+        runs = {place: found.records.get(TestRun) for place, found in zip(self.patches, evidence, strict=False)}
+        return [self._verdict(place, judged.get(place), runs.get(place)) for place in range(len(self._sources))]
+
+    def _verdict(self, place: int, breakdown: Breakdown | None, run: TestRun | None) -> Verdict:
         notes = () if breakdown is None else (*self._notes, self._note_of(place))
         return Verdict(
             self._sources[place],
@@ -203,6 +212,7 @@ class Batch:
             breakdown,
             self._refusals.get(place, ""),
             tuple(note for note in notes if note),
+            run,
         )
 
     def _note_of(self, place: int) -> str:

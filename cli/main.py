@@ -61,9 +61,11 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno not in ENVIRONMENT_ERRORS:
                 raise
+            from regrade.datasets.caches import full_disk
+
             where = error.filename or "the output or the cache ($REGRADE_CACHE)"
-            room = "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            _fail(f"{error.strerror}: {where}; {room}choose another folder (the cache: $REGRADE_CACHE)", USER_MISTAKE)
+            advice = full_disk(error) or "choose another folder (the cache: $REGRADE_CACHE)"
+            _fail(f"{error.strerror}: {where}; {advice}", USER_MISTAKE)
         except KeyboardInterrupt as stop:
             _fail(
                 "stopped; finished work is kept, run the same command again to go on",

@@ -73,7 +73,7 @@ def score(
     """Score patches for any local repository.
 
     Each is applied to a fresh tree and its tests run in a sandbox; nothing in the repository is changed. Prints what it
-    is worth and why. What was found out is kept, so the same patch is not run twice.
+    is worth and why; of several, a table at the end. What was found out is kept, so the same patch is not run twice.
 
     One of several that does not apply is told of, the others are scored, and the command exits 2.
     """
@@ -90,6 +90,8 @@ def score(
             show(verdict.breakdown, json, verdict.notes, patch=verdict.source, digest=digest)
         elif json:
             print_json({"patch": verdict.source, "digest": digest, **refused(verdict)})
+    if len(verdicts) > 1 and not json and any(verdict.breakdown is not None for verdict in verdicts):
+        _show_table(verdicts)
     complaints = [complaint for complaint in (_refusals(verdicts), _losses(verdicts)) if complaint]
     if complaints:
         raise UserError("; ".join(complaints))
@@ -103,6 +105,14 @@ def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | 
         print_json({**names, **breakdown.to_json(), "notes": list(notes)})
     else:
         print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout())
+
+
+def _show_table(verdicts: Sequence[Verdict]) -> None:
+    from regrade.reports.patch_table import Judged, print_patches
+
+    console = stdout()
+    console.print()
+    print_patches([Judged(each.source, each.breakdown, each.run, each.refusal) for each in verdicts], console)
 
 
 def refused(verdict: Verdict) -> dict[str, Any]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+
+MAKE_ROOM = (
+    "free space on the disk: `regrade cache` shows what is kept and makes room; or name a folder on another one with "
+    "$REGRADE_CACHE (or $TMPDIR, for what is needed only while it runs)"
+)
 
 
 def default_cache() -> Path:
@@ -21,7 +28,14 @@ def usable(cache: Path) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"the cache folder {str(cache)!r} can't be used ({error.strerror}): name another with $REGRADE_CACHE"
-        ) from error
+        advice = full_disk(error) or "name another with $REGRADE_CACHE"
+        raise UserError(f"the cache folder {str(cache)!r} can't be used ({error.strerror}): {advice}") from error
     return cache
+
+
+def full_disk(error: BaseException) -> str:
+    """What to do about a failure where a full disk is its cause, or an exhausted quota; empty: it is another one."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or (isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL):
+        return MAKE_ROOM
+    return ""

@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.caches import default_cache
+from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import installed_packages, python_for, toolchain
@@ -127,9 +127,8 @@ def baseline(
             measured.append(share)
             tell(runs + len(measured), runs + len(shares))
     except (SandboxError, WorkerDied, OSError) as error:
-        raise UserError(
-            f"the tests can't be run, the sandbox fails ({error}): try another one with --sandbox, see `regrade doctor`"
-        ) from error
+        advice = full_disk(error) or "try another one with --sandbox, see `regrade doctor`"
+        raise UserError(f"the tests can't be run, the sandbox fails ({error}): {advice}") from error
     finally:
         remove(bench.scratch)
     return _summary(replies, measured, suite)

@@ -133,7 +133,7 @@ class NodeScorer:
         after = self._scorer.stats
         cost = {
             name: getattr(after, name) - getattr(before, name)
-            for name in ("executions", "cpu_seconds", "retries", "audited", "caught")
+            for name in ("executions", "cpu_seconds", "retries", "damaged", "unkept", "audited", "caught")
         }
         cost["missed"] = after.missed[len(before.missed) :]
         return found.records, found.infrastructure, cost

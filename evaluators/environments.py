@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from regrade.datasets.caches import MAKE_ROOM
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators import installed
@@ -141,7 +143,9 @@ def _run(command: list[str], what: str) -> None:
             reason = next(
                 (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit {code}"
             )
-            raise UserError(f"{what} failed: {reason} (is the network reachable, and does every pinned version exist?)")
+            is_full = os.strerror(errno.ENOSPC) in reason
+            advice = MAKE_ROOM if is_full else "is the network reachable, and does every pinned version exist?"
+            raise UserError(f"{what} failed: {reason} ({advice})")
 
 
 def identity(python: Path) -> str:

@@ -159,7 +159,7 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and why in words."""
     last = reply.records[-1] if reply.records else []
     if reply.stopped == "timeout":
-        return End.TIMEOUT, f"stopped after {wall_seconds:g} s"
+        return End.TIMEOUT, _timeout_in_words(wall_seconds, reply.seconds)
     if reply.stopped == "memory":
         return End.MEMORY, "its processes used more memory than allowed"
     if reply.stopped:
@@ -173,6 +173,14 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     if len(last) == 2 and last[0] == "done":
         return End.CRASHED, _clip(f"pytest stopped with status {last[1]}: {reply.output.strip()}")
     return End.CRASHED, f"the process left with status {reply.status} before it had reported"
+
+
+def _timeout_in_words(limit: float, passed: float) -> str:
+    """Time for which it waited for a core does not count (see `inside/watching.py`), and so more may have passed."""
+    said = f"stopped at the limit of {limit:g} s"
+    if passed < 1.1 * limit + 1.0:
+        return said
+    return f"{said}, {passed:.0f} s after its start: what it waited for a core of a busy machine does not count"
 
 
 def statuses(reply: Reply) -> dict[str, TestOutcome]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from regrade.datasets.caches import full_disk
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.building import Builder
@@ -166,4 +167,5 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
 
 
 def _in_words(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {failure}"
+    said = f"{type(failure).__name__}: {failure}"
+    return "; ".join(filter(None, (said, full_disk(failure))))

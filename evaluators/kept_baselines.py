@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators import environments, serialisation
@@ -50,10 +53,7 @@ class Measure:
         found = _kept(path)
         if found is None:
             found = self._new(tree, suite, progress)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            making = path.with_suffix(f".{os.getpid()}")
-            making.write_text(sealed(serialisation.encode(found)), "utf-8")
-            making.replace(path)
+            _keep(path, found)
         return found
 
     def _key(self, tree: Tree, suite: TestSuite) -> str:
@@ -79,6 +79,19 @@ class Measure:
             raise
         except UserError as error:
             raise UserError(f"{tree.root}: {error}") from error
+
+
+def _keep(path: Path, found: Baseline) -> None:
+    making = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        making.write_text(sealed(serialisation.encode(found)), "utf-8")
+        making.replace(path)
+    except OSError as error:  # it took minutes to find out, and is good for this time
+        with contextlib.suppress(OSError):
+            making.unlink(missing_ok=True)
+        why = f"what was measured of the repository's tests can't be kept, and is measured again next time ({error})"
+        warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
 
 
 def _kept(path: Path) -> Baseline | None:

@@ -62,7 +62,7 @@ def local_task(
     repo = _folder(repo)
     tell = tell or _to_stderr
     cache = usable(checked_path("cache", cache) if cache else default_cache())
-    requirements = _requirements(repo, None if python is None else checked_path("python", python))
+    requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
     suite = local_suite(repo, tree, interpreter)
@@ -128,7 +128,7 @@ def local_tree(repo: Path, tell: Callable[[str], None]) -> Tree:
     return replace(tree, removed=frozenset(skipped))
 
 
-def _requirements(repo: Path, python: Path | None) -> tuple[str, ...]:
+def _requirements(repo: Path, python: Path | None, tell: Callable[[str], None]) -> tuple[str, ...]:
     """The interpreter, as a task names it: none for the one that runs this."""
     if python is not None:
         return (str(python.absolute()),)
@@ -136,6 +136,12 @@ def _requirements(repo: Path, python: Path | None) -> tuple[str, ...]:
         candidate = repo / folder / "bin" / "python"
         if candidate.exists():
             return (str(candidate),)
+        if candidate.is_symlink():
+            tell(
+                f"{candidate.relative_to(repo)} leads to {str(candidate.resolve())!r}, which is not there, so the "
+                f"tests run without that environment: make it anew ({sys.executable} -m venv --clear "
+                f"{repo / folder}) and install there what the tests need"
+            )
     return ()
 
 

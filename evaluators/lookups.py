@@ -13,6 +13,7 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments
+from regrade.evaluators.edits import complaint, edited_files
 from regrade.evaluators.store import key_of
 
 
@@ -74,7 +75,8 @@ class Digests:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._roots: dict[Path, str] = {}
+        self._roots: dict[Path, Tree] = {}
+        self._unedited: dict[int, dict[str, str]] = {}
         self._reaches: dict[tuple[int, frozenset[str], int, int], tuple[TestSuite, str]] = {}
 
     def of_task(self, task: Task) -> str:
@@ -90,10 +92,27 @@ class Digests:
         return hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
 
     def of_root(self, root: Path) -> str:
+        return self._pristine(root).digest
+
+    def _pristine(self, root: Path) -> Tree:
         with self._lock:
             if root not in self._roots:
-                self._roots[root] = Tree(root).digest
+                self._roots[root] = _read(root)
             return self._roots[root]
+
+    def check(self, task: Task) -> None:
+        """Does the task's repository lie there as it did when it was found out which of its tests pass?
+
+        Raises:
+            UserError: files that decide that are others by now; says which, and what to do.
+        """
+        known, root = task.base.known, task.base.root
+        if not known or self._unedited.get(id(known)) is known:
+            return
+        edited = edited_files(task, self._pristine(root).known)
+        if edited:
+            raise UserError(complaint(task, edited, is_newer=not edited_files(task, _read(root).known)))
+        self._unedited[id(known)] = known  # held, so that no other mapping gets the same id
 
     def of_reach(self, suite: TestSuite) -> str:
         """Of all that was measured of a suite: which tests reach what, and the seconds that limits are made of."""
@@ -105,6 +124,13 @@ class Digests:
                 # The suite is held, so that no other mapping gets the same id.
                 self._reaches[key] = (suite, key_of([json.dumps(_measures(suite))]).hex())
             return self._reaches[key][1]
+
+
+def _read(root: Path) -> Tree:
+    """The folder as it lies there, with the digest of each file."""
+    tree = Tree(root)
+    _ = tree.digest
+    return tree
 
 
 def _measures(suite: TestSuite) -> list[Any]:

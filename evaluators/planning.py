@@ -42,11 +42,16 @@ class Planner:
         self.version = code_version()
 
     def plan(self, jobs: Sequence[Job], needs: Collection[type], full: bool) -> list[Work]:
-        """The distinct jobs, with what the store knows of them."""
+        """The distinct jobs, with what the store knows of them.
+
+        Raises:
+            UserError: a task's environment can't be made, or its repository was edited.
+        """
         works: dict[tuple[str, str, str], Work] = {}
         keys: dict[int, str] = {}
         for place, (task, patch) in enumerate(jobs):
             if id(task) not in keys:
+                self._digests.check(task)
                 keys[id(task)] = self.task_key(task)
             distinct = (keys[id(task)], patch.digest, _reference(task, needs))
             if distinct not in works:

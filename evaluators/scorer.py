@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import time
 import warnings
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from regrade.datasets.caches import default_cache, usable
+from regrade.datasets.caches import default_cache, full_disk, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -120,7 +120,8 @@ class Scorer(AbstractContextManager["Scorer"]):
     @property
     def stats(self) -> Stats:
         """What it has done so far."""
-        return self._tally.stats
+        found = self._tally.stats
+        return replace(found, damaged=found.damaged + self._store.damaged)
 
     def close(self) -> None:
         """Kill all sandboxes and delete all scratch folders. May be called twice."""
@@ -184,7 +185,8 @@ class Scorer(AbstractContextManager["Scorer"]):
                 self._tally.add(hits=1)
             return work.evidence(self.assurance)
 
-        evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.full), gather)
+        with self._tally.work():
+            evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.full), gather)
         if is_shared:
             self._tally.add(hits=1)
         return evidence
@@ -205,14 +207,12 @@ class Scorer(AbstractContextManager["Scorer"]):
         """
         self._check(checked_needs(needs))
         jobs = list(each_job(jobs))
-        started = time.monotonic()
         try:
-            return self._gather(jobs, in_order(needs), full, progress)
+            with self._tally.work():
+                return self._gather(jobs, in_order(needs), full, progress)
         except BaseException:
             self._kill_workers()  # what still runs for this call is wanted by nobody
             raise
-        finally:
-            self._tally.add(wall_seconds=time.monotonic() - started)
 
     def _check(self, needs: Collection[type]) -> None:
         if self._stopping:
@@ -278,9 +278,12 @@ class Scorer(AbstractContextManager["Scorer"]):
         work.records[kind] = record
         try:
             self._planner.keep(work, kind, record, batch.full)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             # The evidence is still good for this call; the next one gathers it again.
-            self._tally.add(retries=1)
+            if not self._tally.stats.unkept:
+                why = f"what is found out can't be kept, and is found out again the next time ({error})"
+                warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
+            self._tally.add(unkept=1)
 
     def _kill_workers(self) -> None:
         """End what runs, wherever it does."""

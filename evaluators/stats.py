@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +21,13 @@ class Stats:
     cpu_seconds: float = 0.0
     """CPU time of the candidates."""
     wall_seconds: float = 0.0
-    """Wall time in `gather`."""
+    """Wall time while it worked on at least one job, whichever way it was asked."""
     retries: int = 0
     """Attempts that the infrastructure failed."""
+    damaged: int = 0
+    """Records of the store that were not as they were written, and were gathered again."""
+    unkept: int = 0
+    """Records that the store could not take: they count, and are gathered again the next time."""
     audited: int = 0
     """Executions of a selection of tests that were followed by the others, to see what they find."""
     caught: int = 0
@@ -40,6 +47,8 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._at_work = 0
+        self._since = 0.0
         self.stats = Stats()
 
     def add(self, **amounts: Any) -> None:
@@ -47,3 +56,18 @@ class Tally:
         with self._lock:
             sums = {name: getattr(self.stats, name) + amount for name, amount in amounts.items()}
             self.stats = replace(self.stats, **sums)
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Something is worked on meanwhile. Of what is done at the same time, the wall time counts once."""
+        with self._lock:
+            self._at_work += 1
+            if self._at_work == 1:
+                self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                passed = 0.0 if self._at_work else time.monotonic() - self._since
+            self.add(wall_seconds=passed)

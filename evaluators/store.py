@@ -14,22 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.serialisation import decode, encode
 
 SCHEMA_OF_TABLE = """
 CREATE TABLE IF NOT EXISTS evidence
-(key BLOB PRIMARY KEY, record TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '', used INTEGER NOT NULL DEFAULT 0)
+(key BLOB PRIMARY KEY, record TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '', used INTEGER NOT NULL DEFAULT 0,
+digest BLOB NOT NULL DEFAULT x'')
 WITHOUT ROWID
 """
+ADDED_COLUMNS = (
+    "kind TEXT NOT NULL DEFAULT ''", "used INTEGER NOT NULL DEFAULT 0", "digest BLOB NOT NULL DEFAULT x''"
+)  # fmt: skip
+"""Those that files of earlier versions lack."""
+FIND = "SELECT CAST(record AS BLOB), used, digest FROM evidence WHERE key = ?"
+"""As bytes: a damaged text need not be one any more."""
+KEEP = "INSERT OR REPLACE INTO evidence (key, record, kind, used, digest) VALUES (?, ?, ?, ?, ?)"
 LIMIT_GB = 4.0
 """Size of the store where $REGRADE_EVIDENCE_GB does not say otherwise: some millions of records."""
 CHECKED_EVERY = 256
 """Records written by one process between two looks at the size."""
 KEPT = 0.8
 """Share of the limit that is left after records were dropped, so that this is rare."""
-
+DIGEST_BYTES = 16
+"""Of damage that nobody means, one in 2^128 would be missed."""
 SEAL_LENGTH = len('{"sha256": "", "content": ') + 64
 
 
@@ -49,7 +59,7 @@ class EvidenceStore:
 
     Each record is written in a transaction of its own (SQLite, write-ahead log), so a process killed at any moment
     loses at most the record that it was writing. Above its limit the store drops the records that were not used for
-    the longest time.
+    the longest time. Each record has its digest beside it; one that is not as it was written is not believed.
     """
 
     def __init__(self, path: Path, limit_gb: float | None = None) -> None:
@@ -64,6 +74,8 @@ class EvidenceStore:
         self._path = path
         self._limit = (_chosen_limit() if limit_gb is None else limit_gb) * 1e9
         self._unchecked = 0
+        self.damaged = 0
+        """Records that were asked for here and were not as they were written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
@@ -75,38 +87,44 @@ class EvidenceStore:
             raise _unusable(path, error) from error
 
     def _add_columns(self) -> None:
-        """Bring a file that an earlier version made to the present form; its records stay."""
+        """Bring a file that an earlier version made to the present form. What has no digest is not believed."""
         there = {row[1] for row in self._database.execute("PRAGMA table_info(evidence)")}
-        for column in ("kind TEXT NOT NULL DEFAULT ''", "used INTEGER NOT NULL DEFAULT 0"):
+        for column in ADDED_COLUMNS:
             if column.split()[0] not in there:
                 with contextlib.suppress(sqlite3.OperationalError):  # another process has just added it
                     self._database.execute(f"ALTER TABLE evidence ADD COLUMN {column}")
 
     def get(self, key: bytes, kind: type, task: Task) -> Any | None:
-        """The record under the key, or None. A record of another shape counts as missing.
+        """The record under the key, or None. A record of another shape, or a damaged one, counts as missing.
 
         Raises:
             UserError: the file is damaged.
         """
         try:
             with self._lock:
-                row = self._database.execute("SELECT record, used FROM evidence WHERE key = ?", (key,)).fetchone()
+                row = self._database.execute(FIND, (key,)).fetchone()
         except sqlite3.DatabaseError as error:
             raise _unusable(self._path, error) from error
-        if row is None:
+        if row is None or not row[2]:  # of an earlier version, which kept no digests
             return None
-        if row[1] < _hour():
+        record, used, digest = row
+        if _digest(key, record) != digest:
+            with self._lock:
+                self.damaged += 1
+            return None
+        if used < _hour():
             self._mark_used(key)
         try:
-            return decode(kind, row[0], task)
+            return decode(kind, record, task)
         except (ValueError, KeyError, TypeError, IndexError):
             return None
 
     def put(self, key: bytes, evidence: Any) -> None:
         """Keep a record. Raises sqlite3.Error where the disk is full or the file is gone."""
-        row = (key, encode(evidence), type(evidence).__qualname__, _hour())
+        record = encode(evidence)
+        row = (key, record, type(evidence).__qualname__, _hour(), _digest(key, record.encode()))
         with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO evidence (key, record, kind, used) VALUES (?, ?, ?, ?)", row)
+            self._database.execute(KEEP, row)
             self._unchecked += 1
             is_due = self._unchecked >= CHECKED_EVERY
         if is_due:
@@ -176,6 +194,11 @@ class EvidenceStore:
             self._database.close()
 
 
+def _digest(key: bytes, record: bytes) -> bytes:
+    """Of a record and its place: neither other bytes nor another record may stand there."""
+    return hashlib.sha256(key + record).digest()[:DIGEST_BYTES]
+
+
 def _hour() -> int:
     return int(time.time() // 3600)
 
@@ -192,7 +215,7 @@ def _chosen_limit() -> float:
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
-    advice = "delete it, or name another folder with $REGRADE_CACHE"
+    advice = full_disk(error) or "delete it, or name another folder with $REGRADE_CACHE"
     return UserError(f"the evidence store {str(path)!r} can't be used ({error}): {advice}")
 
 

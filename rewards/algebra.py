@@ -195,6 +195,8 @@ class OnlyIf(Reward):
 
     @cached_property
     def name(self) -> str:
+        if _has_label(self.inner):  # the gates have lines of their own below it
+            return self.inner.name
         return f"{_bracketed(self.inner)}.only_if({', '.join(gate.name for gate in self.gates)})"
 
     @cached_property
@@ -307,6 +309,8 @@ class Named(Reward):
         return self.inner.needs
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
+        if isinstance(self.inner, OnlyIf):  # it says the same whether the name or the gates were given first
+            return OnlyIf(Named(self.inner.inner, self.label), self.inner.gates).judge(evidence)
         return self.inner.judge(evidence)
 
 
@@ -398,6 +402,10 @@ def _renormalised(stretch: float, judged: Iterable[tuple[float, Reward, Judgemen
         return ""
     missing = [term.name for weight, term, found in judged if found.value is None and weight]
     return f"weights x {stretch:.3f}, since {' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not apply"
+
+
+def _has_label(term: Reward) -> bool:
+    return isinstance(term, Named) or (isinstance(term, OnlyIf) and _has_label(term.inner))
 
 
 def _bracketed(term: Reward) -> str:

@@ -196,7 +196,8 @@ def impact(reach: Impact, run: TestRun) -> Score:
     broken = {file for test in run.broken if (file := file_of(test)) not in lost}
     doubts = [(module, _doubt(module, broken, run.verified_files)) for module in reach.modules]
     value = 1.0 - (sum(module.weight * doubt for module, doubt in doubts) + len(lost)) / total
-    return Score(min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles))), _reach_in_words(doubts, broken, reach))
+    value = min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles)))
+    return Score(value, _reach_in_words(doubts, [test for test in run.broken if file_of(test) in broken], reach))
 
 
 @reward
@@ -245,7 +246,8 @@ def _first_failure(run: TestRun) -> str:
     unfixed = [test for test in run.fail_to_pass if run.outcomes[test].status is not TestStatus.PASSED]
     test = [*run.broken, *unfixed][0]
     outcome = run.outcomes[test]
-    message = " ".join(outcome.message[:2000].split())[:200]
+    lines = (" ".join(line.split()) for line in outcome.message[:2000].splitlines())
+    message = " | ".join(filter(None, lines))[:200]
     return f"{test} {outcome.status.value}{f': {message}' if message else ''}"
 
 
@@ -261,7 +263,7 @@ def _cycles_only(reach: Impact) -> Score:
     return Score(max(0.0, 1.0 - 0.1 * len(reach.new_cycles)), _cycles_in_words(reach))
 
 
-def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: set[str], reach: Impact) -> str:
+def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: list[str], reach: Impact) -> str:
     verified = sum(1 for _, doubt in doubts if doubt == 0.0)
     said = [f"{_count(len(doubts), 'module')} reached, {verified} verified by tests"]
     said += [f"{test} uses {name}, which is gone" for test, name in reach.dangling_tests[:1]]
@@ -272,12 +274,24 @@ def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: set[str]
     if module.dangling:
         said.append(f"{module.module} imports {', '.join(module.dangling)}, which is gone ({way})")
     elif doubt == 1.0:
-        said.append(f"{way} -> {sorted(broken.intersection(module.tests))[0]}, which broke")
+        said.append(_breakage_in_words([module for module, doubt in doubts if doubt == 1.0], broken, reach))
     elif doubt:
         said.append(f"unverified: {way}")
     else:
         said.append(f"{way} -> {module.tests[0]}")
     return "; ".join(said + ([_cycles_in_words(reach)] if reach.new_cycles else []))
+
+
+def _breakage_in_words(modules: list[ImpactedModule], broken: list[str], reach: Impact) -> str:
+    """The way from a changed symbol to a test that broke: of several, from the one that is nearest to the test."""
+    causes: dict[str, set[str]] = {}
+    for test in broken:
+        causes.setdefault(file_of(test), set()).add(reach.cause_of(test))
+    heaviest = sorted(modules, key=lambda module: -module.weight)
+    ways = [(module.path, file) for module in heaviest for file in sorted(causes.keys() & set(module.tests))]
+    apt = [(path, file) for path, file in ways if causes[file] & {"", path[0]}]
+    path, file = (apt or ways)[0]
+    return f"{' -> '.join(path) if apt else min(causes[file])} -> {file}, which broke"
 
 
 def _cycles_in_words(reach: Impact) -> str:

@@ -206,6 +206,11 @@ def file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
+def function_of(test: str) -> str:
+    """The id of a test without its parameters."""
+    return test.partition("[")[0]
+
+
 @dataclass(frozen=True)
 class BuildRun:
     """Does the patched tree still byte-compile, import, and make a wheel?"""
@@ -326,6 +331,17 @@ class Impact:
     unparsable: tuple[str, ...] = ()
     dangling_tests: tuple[tuple[str, str], ...] = ()
     """(test file, `file::name` that it uses and that the patch takes away)"""
+    nearest: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(changed symbol, test functions that it is nearest to), by what was measured of the tests and by the graph; empty
+    where one symbol changed, or too many."""
+
+    def cause_of(self, test: str) -> str:
+        """The changed symbol that is nearest to a test, by its id; empty where that is not known."""
+        return self._causes.get(function_of(test), "")
+
+    @cached_property
+    def _causes(self) -> dict[str, str]:
+        return {test: symbol for symbol, tests in self.nearest for test in tests}
 
 
 @dataclass(frozen=True)

@@ -185,10 +185,12 @@ class Monitored:
     def __init__(self) -> None:
         self._codes: dict[int, CodeType] = {}
         self._ended: list[dict[int, CodeType]] = []
-        self._events = MONITORING.events.PY_START | MONITORING.events.PY_RESUME
+        events = MONITORING.events
+        self._events = events.PY_START | events.PY_RESUME | events.PY_THROW
         MONITORING.use_tool_id(self.TOOL, __name__)
-        for event in (MONITORING.events.PY_START, MONITORING.events.PY_RESUME):
+        for event in (events.PY_START, events.PY_RESUME):
             MONITORING.register_callback(self.TOOL, event, self._note)
+        MONITORING.register_callback(self.TOOL, events.PY_THROW, self._note_throw)
 
     def start(self) -> None:
         """Forget what ran before, and watch."""
@@ -211,6 +213,10 @@ class Monitored:
     def _note(self, code: CodeType, _offset: int) -> Any:
         self._codes[id(code)] = code
         return MONITORING.DISABLE
+
+    def _note_throw(self, code: CodeType, _offset: int, _error: BaseException) -> None:
+        """Into a generator that waits, or started elsewhere. This event can't be turned off for one function."""
+        self._codes[id(code)] = code
 
 
 def make_watch() -> Profiled | Monitored:

@@ -19,6 +19,7 @@ from regrade.evaluators.static.facts import MODULE, Facts, facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.languages import is_test, language_of
+from regrade.evaluators.static.nearest import nearest_symbols
 from regrade.evaluators.static.reach import HOPS, Explorer, Reached
 from regrade.rewards.evidence import Impact, ImpactedModule
 
@@ -43,21 +44,27 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
     dangling = _dangling(union, _gone(sound, union), edited)
     changed = {(file.old_path, name): weight for file in sound for name, weight in _changes(file).items()}
     changed.update({symbol: REMOVED for symbols in dangling.values() for symbol in symbols})
+    explorer = Explorer(union)
     return Impact(
         changed_symbols=tuple(f"{path}::{name}" for path, name in sorted(changed)),
-        modules=tuple(_modules(union, changed, dangling, edited, task)),
+        modules=tuple(_modules(union, explorer, changed, dangling, edited, task)),
         new_cycles=tuple(_new_cycles(graph, union, edited)),
         unparsable=unparsable,
         dangling_tests=tuple(
             (path, "::".join(symbols[0])) for path, symbols in sorted(dangling.items()) if _is_test(path, task)
         ),
+        nearest=nearest_symbols(explorer, changed, task.suite.reach, lambda path: _is_test(path, task)),
     )
 
 
 def _modules(
-    union: Graph, changed: Mapping[Symbol, float], dangling: Mapping[str, list[Symbol]], edited: set[str], task: Task
+    union: Graph,
+    explorer: Explorer,
+    changed: Mapping[Symbol, float],
+    dangling: Mapping[str, list[Symbol]],
+    edited: set[str],
+    task: Task,
 ) -> Iterator[ImpactedModule]:
-    explorer = Explorer(union)
     reached = explorer.reach(changed)
     direct = explorer.within(set(changed))
     by_file: dict[str, list[Reached]] = {}

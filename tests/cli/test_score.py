@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 import venv
 import zipfile
 
@@ -253,7 +254,35 @@ def test_of_several_patches_the_bad_ones_are_refused_and_the_others_scored(regra
     people = regrade(*asked)
     assert people.code == 2
     assert people.out.startswith(str(fix))
-    assert "stale.diff" not in people.out
+    assert "stale.diff" not in people.out.partition("\n\n")[0], "its place is in the table alone"
+
+
+def test_several_patches_end_in_a_table_with_totals(regrade, repo, fix, diff, tmp_path):
+    (tmp_path / "bad.diff").write_text("no diff\n")
+    breaks = diff("a * 2", "a * 3")
+    outcome = regrade("score", fix, breaks, tmp_path / "bad.diff", "--repo", repo, "--fail-to-pass", FAILING)
+    assert outcome.code == 2
+    head, *lines, last = outcome.out.splitlines()[-5:]
+    assert head.split() == ["patch", "value", "verdict", "broken", "cause"]
+    assert [line.split()[0] for line in lines] == [str(fix), str(breaks), str(tmp_path / "bad.diff")]
+    assert lines[0].split()[2:] == ["fixed", "0"]
+    assert lines[1].split()[2:] == ["breaks", "1", "tests/test_calc.py::test_double", "failed"]
+    assert "refused" in lines[2]
+    assert last.startswith("3 patches: 1 fixed, 1 breaks, 1 refused; mean value 0.")
+    alone = regrade("score", fix, "--repo", repo, "--fail-to-pass", FAILING)
+    assert "patches:" not in alone.out
+    assert "patches:" not in regrade("score", fix, breaks, "--repo", repo, "--fail-to-pass", FAILING, "--json").out
+
+
+def test_damaged_evidence_is_told(regrade, repo, fix, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
+    (before,) = score(regrade, fix, "--repo", repo, "--reward", "small_diff")
+    database = sqlite3.connect(tmp_path / "cache" / "evidence.sqlite")
+    assert database.execute("UPDATE evidence SET record = replace(record, '1', '7')").rowcount == 1
+    database.commit()
+    database.close()
+    (after,) = score(regrade, fix, "--repo", repo, "--reward", "small_diff")
+    assert after == {**before, "notes": [*before["notes"], "damaged records of stored evidence, gathered again: 1"]}
 
 
 def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, monkeypatch):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.evaluators.baseline import baseline
 from regrade.evaluators.clusters import RayScorer
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards.evidence import Diff, TestRun
@@ -79,6 +81,25 @@ def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, p
         here = scorer.gather(jobs, [TestRun], full=True)
     for one, other in zip(found, here, strict=True):
         assert one.records[TestRun].outcomes == other.records[TestRun].outcomes
+
+
+def test_what_an_audit_finds_on_the_nodes_is_counted_here(task, edit, fix, tmp_path):
+    found = baseline(task.base, task.suite, runs=1)
+    # A measure of reach that knows of no test for `advance`: the selection then misses what the audit finds.
+    blind = {key: () if key.endswith("::Counter.advance") else tests for key, tests in found.reach.items()}
+    aware = replace(task, suite=found.applied_to(task.suite))
+    unaware = replace(aware, id="unaware", suite=replace(aware.suite, reach=blind))
+    breaks = edit("self.count += self.step", "self.count -= self.step")
+    advance = "tests/test_calculator.py::TestCounter::test_advance"
+    with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node"), audit=1.0) as scorer:
+        runs = [each.records[TestRun] for each in scorer.gather([(aware, breaks), (aware, fix)], [TestRun])]
+        assert ([run.scope for run in runs], runs[0].broken) == (["reachable", "reachable"], (advance,))
+        assert (scorer.stats.audited, scorer.stats.caught, scorer.stats.missed) == (2, 1, ())
+        assert scorer.stats.selection_recall == 1.0
+        (run,) = [each.records[TestRun] for each in scorer.gather([(unaware, breaks)], [TestRun])]
+        assert (run.scope, run.broken) == ("full", (advance,))
+        assert (scorer.stats.audited, scorer.stats.missed) == (3, (f"unaware: {advance}",))
+        assert scorer.stats.selection_recall == 0.5
 
 
 def _until(holds):

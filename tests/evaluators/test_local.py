@@ -73,6 +73,24 @@ def test_what_was_kept_and_is_damaged_is_measured_again(repository, task, tmp_pa
     assert len(seen) == 2 * runs
 
 
+def test_an_environment_whose_interpreter_is_gone_is_told(repository, task, tmp_path):
+    (repository / ".venv" / "bin").mkdir(parents=True)
+    (repository / ".venv" / "bin" / "python3").symlink_to("/opt/gone/python3.9")
+    (repository / ".venv" / "bin" / "python").symlink_to("python3")
+    made, (told,) = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert made.requirements == ()
+    assert told.startswith(".venv/bin/python leads to '/opt/gone/python3.9', which is not there")
+    assert f"-m venv --clear {repository / '.venv'})" in told
+
+
+def test_a_baseline_that_can_not_be_kept_is_used_all_the_same(repository, task, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "baselines").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match=r"can't be kept, and is measured again next time"):
+        made, _ = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert made.pass_to_pass == task.pass_to_pass
+
+
 def test_a_file_or_class_stands_for_its_failing_tests(repository, task, tmp_path):
     made, _ = make(repository, "tests/test_calculator.py", cache=tmp_path / "cache")
     assert made.fail_to_pass == task.fail_to_pass
@@ -141,7 +159,7 @@ def test_a_repository_that_is_not_there_is_a_mistake(tmp_path):
 
 def test_tests_that_never_end_are_a_mistake_that_names_the_limit(tmp_path):
     (tmp_path / "test_it.py").write_text("import time\ndef test_it(): time.sleep(60)\n")
-    with pytest.raises(UserError, match=r"stopped after 2 s; give them longer with --time-limit SECONDS"):
+    with pytest.raises(UserError, match=r"stopped at the limit of 2 s.*; give them longer with --time-limit SECONDS"):
         local_task(tmp_path, runs=1, cache=tmp_path / "cache", time_limit=2.0)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -131,7 +134,8 @@ def test_what_the_candidate_caused_is_its_own(scorer, task, edit, code, end):
 def test_a_hang_is_the_candidates(scorer, task, edit):
     short = replace(task, limits=replace(task.limits, wall_seconds=2.0))
     run = run_of(scorer, short, edit("return a - b", "while True: pass"))
-    assert (run.end, run.detail) == (End.TIMEOUT, "stopped after 2 s")
+    assert run.end is End.TIMEOUT
+    assert run.detail.startswith("stopped at the limit of 2 s")
     assert not run.fixed
 
 
@@ -337,6 +341,55 @@ def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path, monk
         assert run_of(scorer, task, fix).resolved
 
 
+FLIP = """UPDATE evidence SET record = replace(record, '"letters":"' || substr(record, 13, 1), '"letters":"f')
+WHERE kind = 'TestRun'"""
+
+
+class Full(OSError):
+    def __init__(self, _):
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.filterwarnings("ignore:the plain process")
+def test_a_full_disk_says_how_to_free_space(task, fix, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", ())
+    with Scorer(workers=1, sandbox=Failing(1, Full), cache=tmp_path) as scorer:
+        evidence = scorer.gather([(task, fix)], [TestRun])[0]
+    assert re.search(r"No space left on device; free space .*`regrade cache`", evidence.infrastructure[TestRun])
+    with pytest.raises(UserError, match=r"No space left on device\): free space"):
+        baseline(task.base, task.suite, sandbox=Failing(1, Full), runs=1)
+
+
+def test_evidence_that_the_store_can_not_take_counts_and_is_told_once(task, tmp_path):
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        pages = scorer._store._database.execute("PRAGMA page_count").fetchone()[0]
+        scorer._store._database.execute(f"PRAGMA max_page_count = {pages}")
+        long = Patch.between({}, {f"notes{number}.py": f"{number}\n" for number in range(3000)})
+        with pytest.warns(
+            UserWarning, match=r"can't be kept.*database or disk is full.*free space .*`regrade cache`"
+        ) as told:
+            (evidence,) = scorer.gather([(task, long)], [Diff, ComplexityDelta])
+        assert len(evidence.records[Diff].files) == 3000
+        assert (scorer.stats.unkept, len(told)) == (2, 1)
+
+
+def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        found = scorer.gather([(task, fix)], [TestRun, Diff])[0].records
+    database = sqlite3.connect(tmp_path / "evidence.sqlite")
+    # One letter is another one: still a record of the right shape, and another verdict.
+    changed = database.execute(FLIP).rowcount
+    database.commit()
+    database.close()
+    assert changed == 1
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        again = scorer.gather([(task, fix)], [TestRun, Diff])[0].records
+        assert (scorer.stats.damaged, scorer.stats.executions) == (1, 1)
+        assert scorer.gather([(task, fix)], [TestRun, Diff])[0].records == again
+        assert (scorer.stats.damaged, scorer.stats.executions) == (1, 1)
+    assert again[TestRun].outcomes == found[TestRun].outcomes
+
+
 def test_a_candidate_that_kills_its_worker_twice_has_crashed(task, edit, tmp_path):
     kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
     with pytest.warns(UserWarning, match="no security boundary"):
@@ -458,6 +511,29 @@ def test_many_are_awaited_at_once_and_equal_ones_run_once(task, fix, edit, tmp_p
         found = asyncio.run(ask(scorer))
         assert scorer.stats.executions == 3
     assert [each.value for each in found[:4]] == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_wall_time_counts_whichever_way_it_is_asked_and_what_runs_side_by_side_once(task, edit, tmp_path):
+    slow = [edit("product = 0\n", f"import time; time.sleep(0.5); product = 0  # {number}\n") for number in range(6)]
+
+    async def ask(scorer):
+        return await asyncio.gather(*(scorer.score_async(task, patch, rewards.tests) for patch in slow[2:4]))
+
+    with Scorer(workers=2, cache=tmp_path / "cache") as scorer:
+        passed = []
+        for work in (
+            lambda: list(scorer.stream([(task, patch) for patch in slow[:2]], rewards.tests)),
+            lambda: asyncio.run(ask(scorer)),
+            lambda: scorer.score([(task, patch) for patch in slow[4:]], rewards.tests),
+        ):
+            before, began = scorer.stats.wall_seconds, time.monotonic()
+            work()
+            passed.append((scorer.stats.wall_seconds - before, time.monotonic() - began))
+        before = scorer.stats.wall_seconds
+        time.sleep(0.2)
+        assert scorer.stats.wall_seconds == before
+    for counted, took in passed:
+        assert 0.5 < counted <= took + 0.01
 
 
 def test_what_another_call_stops_is_not_the_candidates_doing(task, edit, tmp_path):

@@ -178,6 +178,64 @@ def test_a_store_that_is_damaged_inside_is_a_mistake(tmp_path):
     again.close()
 
 
+def damage(path, change):
+    """Change the record of each row behind the store's back."""
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT key, CAST(record AS BLOB) FROM evidence").fetchall()
+    for key, record in rows:
+        database.execute("UPDATE evidence SET record = ? WHERE key = ?", (change(bytearray(record)), key))
+    database.commit()
+    database.close()
+
+
+def flipped(record, place, bit):
+    record[place] ^= 1 << bit
+    return bytes(record)
+
+
+@given(st.integers(0), st.integers(0, 7))
+def test_a_record_with_a_flipped_bit_is_not_believed(tmp_path_factory, place, bit):
+    path = tmp_path_factory.mktemp("store") / "evidence.sqlite"
+    store = EvidenceStore(path)
+    run = TestRun({"t::a": TestOutcome(TestStatus.FAILED)}, ("t::a",), ())
+    store.put(b"key", run)
+    damage(path, lambda record: flipped(record, place % len(record), bit))
+    assert store.get(b"key", TestRun, a_task(pass_to_pass=())) is None
+    assert store.damaged == 1
+    store.put(b"key", run)
+    assert store.get(b"key", TestRun, a_task(pass_to_pass=())) == run
+    assert store.damaged == 1
+    store.close()
+
+
+def test_a_record_in_the_place_of_another_is_not_believed(tmp_path):
+    path = tmp_path / "evidence.sqlite"
+    store = EvidenceStore(path)
+    store.put(b"good", BuildRun(True, 1))
+    store.put(b"bad", BuildRun(False, 1))
+    store.close()
+    database = sqlite3.connect(path)
+    good = database.execute("SELECT record, digest FROM evidence WHERE key = ?", (b"good",)).fetchone()
+    database.execute("UPDATE evidence SET record = ?, digest = ? WHERE key = ?", (*good, b"bad"))
+    database.commit()
+    database.close()
+    again = EvidenceStore(path)
+    assert (again.get(b"bad", BuildRun, a_task()), again.damaged) == (None, 1)
+    assert again.get(b"good", BuildRun, a_task()) == BuildRun(True, 1)
+    again.close()
+
+
+def test_a_store_on_a_full_disk_says_to_free_space(tmp_path, monkeypatch):
+    def is_full(*_, **__):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", is_full)
+    with pytest.raises(UserError, match=r"disk is full\): free space .*`regrade cache`"):
+        EvidenceStore(tmp_path / "evidence.sqlite")
+
+
 def test_a_cache_that_can_not_be_made_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be used"):
@@ -225,15 +283,18 @@ def test_it_stays_within_its_limit_by_itself(tmp_path):
     store.close()
 
 
-def test_a_store_of_an_earlier_version_keeps_its_records(tmp_path):
+def test_records_of_an_earlier_version_have_no_digest_and_are_not_believed(tmp_path):
     database = sqlite3.connect(tmp_path / "e.sqlite")
     database.execute("CREATE TABLE evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID")
     database.execute("INSERT INTO evidence VALUES (?, ?)", (key_of(["a"]), encode(BuildRun(True, 1))))
     database.commit()
     database.close()
     store = EvidenceStore(tmp_path / "e.sqlite")
+    assert store.get(key_of(["a"]), BuildRun, a_task()) is None
+    assert store.damaged == 0
+    store.put(key_of(["a"]), BuildRun(True, 1))
     assert store.get(key_of(["a"]), BuildRun, a_task()) == BuildRun(True, 1)
-    assert [held.kind for held in store.holdings()] == [""]
+    assert [held.kind for held in store.holdings()] == ["BuildRun"]
     store.close()
 
 

@@ -21,7 +21,7 @@ from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.preparations import late_conftests, prepare_suite
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
-from regrade.evaluators.workers import UNPREPARED, Request, Worker
+from regrade.evaluators.workers import UNPREPARED, Reply, Request, Worker
 from regrade.rewards.evidence import End
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -193,9 +193,25 @@ def test_leaving_early_is_no_pass(run_anywhere, name):
 def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere, text):
     started = time.monotonic()
     reply = run_anywhere(f"def test_first(): pass\n{text}\n", SHORT)
-    assert ending(reply, 1.0) == (End.TIMEOUT, "stopped after 1 s")
+    end, why = ending(reply, 1.0)
+    assert end is End.TIMEOUT
+    assert why.startswith("stopped at the limit of 1 s")
     assert named(reply) == {"test_first": "passed"}
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (30.2, "stopped at the limit of 30 s"),
+        (61.4, "stopped at the limit of 30 s, 61 s after its start: what it waited"),
+    ],
+)
+def test_a_hang_is_told_with_its_limit_and_with_what_passed_where_that_is_more(passed, words):
+    end, why = ending(Reply(-9, "timeout", (), "", passed, 1.0), 30.0)
+    assert end is End.TIMEOUT
+    assert why.startswith(words)
+    assert ("busy machine" in why) is (passed > 40)
 
 
 def test_a_hang_that_keeps_its_own_processes_busy_is_stopped_in_time(run_anywhere):

@@ -209,6 +209,21 @@ def test_parentheses_and_names_keep_parts_together() -> None:
     assert flat.parts[0].weight == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("inner", [first, 0.5 * first + 0.5 * second, first.only_if(second)], ids=str)
+def test_a_name_and_gates_say_the_same_whichever_comes_first(inner: Reward) -> None:
+    named_first, gated_first = inner.named("quality").only_if(third), inner.only_if(third).named("quality")
+    assert named_first.name == gated_first.name == "quality"
+    assert inner.named("quality").only_if(second).only_if(third).name == "quality"
+    for gate in (0.0, 1.0):
+        evidence = EvidenceSet({First: First(0.5), Second: Second(1.0), Third: Third(gate)})
+        assert named_first.evaluate(evidence) == gated_first.evaluate(evidence)
+        assert (0.3 * named_first + 0.7 * first).evaluate(evidence) == (0.3 * gated_first + 0.7 * first).evaluate(
+            evidence
+        )
+    (part, *_) = (0.3 * named_first + 0.7 * first).evaluate(evidence).parts
+    assert [(each.name, each.role) for each in part.parts][-1] == ("third", Role.GATE)
+
+
 def test_arithmetic_reads_as_arithmetic() -> None:
     assert ((first + second) / 2).evaluate(of(1.0, 0.0)).value == 0.5
     assert sum([0.5 * first, 0.5 * second]).evaluate(of(1.0, 0.0)).value == 0.5

@@ -100,6 +100,12 @@ def test_the_reason_names_a_broken_test_and_its_message(run: MakeRun) -> None:
     assert why.startswith("fixed 0 of 1, broke 1 of 2; tests/test_x.py::test_y failed: assert 1 == 2")
 
 
+def test_the_line_of_a_failing_test_is_told_apart_from_its_error() -> None:
+    message = "t.py:6: assert add(1, 2) == 3\nassert -1 == 3\n +  where -1 = add(1, 2)"
+    run = TestRun({"t.py::t": TestOutcome(FAILED, message)}, (), ("t.py::t",))
+    assert outcome(run).why.endswith("t.py:6: assert add(1, 2) == 3 | assert -1 == 3 | + where -1 = add(1, 2)")
+
+
 def test_builds() -> None:
     assert builds(BuildRun(True, 3)).value == 1.0
     failed = builds(BuildRun(False, 3, "a.py:2: SyntaxError: invalid syntax"))
@@ -184,6 +190,18 @@ def test_impact_by_definition(run: MakeRun) -> None:
     assert dangling.value == 0.0
     assert "e.py::f, which is gone" in dangling.why
     assert impact(Impact((), (), unparsable=("e.py",)), good).value == 0.0
+
+
+def test_of_several_changes_the_one_that_is_nearest_to_the_broken_test_is_named(run: MakeRun) -> None:
+    def why(*modules: ImpactedModule) -> str:
+        nearest = (("e.py::f", ("tests/test_m.py::good",)), ("e.py::g", ("tests/test_m.py::bad",)))
+        bad = run({}, {"tests/test_m.py::good": PASSED, "tests/test_m.py::bad[1]": FAILED})
+        return impact(Impact(("e.py::f", "e.py::g"), modules, nearest=nearest), bad).why
+
+    heavy = ImpactedModule("m.py", 1, 1.0, ("e.py::f", "m.py"), ("tests/test_m.py",))
+    light = ImpactedModule("n.py", 1, 0.5, ("e.py::g", "n.py"), ("tests/test_m.py",))
+    assert why(heavy).endswith("; e.py::g -> tests/test_m.py, which broke")
+    assert why(heavy, light).endswith("; e.py::g -> n.py -> tests/test_m.py, which broke")
 
 
 def test_impact_weighs_modules_and_charges_cycles(run: MakeRun) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -242,6 +243,39 @@ def test_the_reward_names_symbol_module_and_test(patched: Make) -> None:
     assert score.value < 0.5
     assert "pkg/core.py::helper -> " in score.why
     assert "tests/test_user.py, which broke" in score.why
+
+
+PARTS = {
+    "pkg/__init__.py": "",
+    "pkg/core.py": "def one(a):\n    return a + 1\n\n\ndef two(a):\n    return a + 2\n",
+    "pkg/user.py": "from pkg.core import one, two\n\n\ndef ones(a):\n    return one(a)\n\n\ndef twos(a):\n    return two(a)\n",
+    "tests/test_user.py": (
+        "from pkg.user import ones, twos\n\n\ndef test_ones():\n    assert ones(1) == 2\n\n\n"
+        "class TestTwos:\n    def test_twos(self):\n        assert twos(1) == 3\n"
+    ),
+}
+ONES, TWOS = "tests/test_user.py::test_ones", "tests/test_user.py::TestTwos::test_twos"
+BOTH = {"pkg/core.py": "def one(a):\n    return 1 + a\n\n\ndef two(a):\n    return a - 2\n"}
+
+
+def test_of_two_changed_functions_the_reason_names_the_one_that_the_broken_test_reaches(patched: Make) -> None:
+    found = patched(PARTS, BOTH).probe(impact)
+    assert found.nearest == (("pkg/core.py::one", (ONES,)), ("pkg/core.py::two", (TWOS,)))
+    good = TestRun(dict.fromkeys((ONES, TWOS), TestOutcome(TestStatus.PASSED)), (), (ONES, TWOS))
+    for test, name in ((ONES, "one"), (TWOS, "two")):
+        broken = TestRun({**good.outcomes, test: TestOutcome(TestStatus.FAILED)}, (), (ONES, TWOS))
+        assert f"pkg/core.py::{name} -> " in impact_reward(found, broken).why
+    assert patched(PARTS, {"pkg/core.py": PARTS["pkg/core.py"].replace("a + 1", "a - 1")}).probe(impact).nearest == ()
+
+
+def test_what_a_test_was_seen_to_execute_is_nearer_than_what_the_graph_says(patched: Make) -> None:
+    case = patched(PARTS, BOTH)
+    crossed = {"pkg/core.py::one": (f"{TWOS}[1]", f"{TWOS}[2]"), "pkg/core.py::two": (ONES,)}
+    task = replace(case.task, suite=replace(case.task.suite, reach=crossed))
+    found = replace(case, task=task).probe(impact)
+    assert found.nearest == (("pkg/core.py::one", (TWOS,)), ("pkg/core.py::two", (ONES,)))
+    assert found.cause_of(f"{TWOS}[2]") == "pkg/core.py::one"
+    assert found.cause_of("tests/test_other.py::test_it") == ""
 
 
 def test_the_same_patch_gives_the_same_evidence_in_every_process(patched: Make) -> None:
