@@ -211,6 +211,8 @@ def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verd
         why = f"It fixes more, but it may break more by {margin * 100:g} points or more"
     elif breaks.verdict == "better":
         why = f"It breaks less, but it may fix less by {margin * 100:g} points or more"
+    elif any(each.low > 0 or each.high < 0 for each in (fixes, breaks)):
+        why = "An interval lies beyond 0, but the sign-flip test does not agree: too few tasks differ"
     else:
         why = "Neither interval lies beyond 0"
     return "no difference shown", f"{why}: {figures}."

@@ -192,7 +192,10 @@ def test_a_handful_of_tasks_that_differ_is_no_difference():
     first = rows_of("sft", 0.3, 0.0, samples=1)
     second = first.assign(policy="rl")
     second.loc[:3, ["broke", "broken"]] = 1.0
-    found = compare(first, second).metrics["breakage_incidence"]
+    whole = compare(first, second)
+    assert whole.verdict == "no difference shown"
+    assert "the sign-flip test does not agree" in whole.reason
+    found = whole.metrics["breakage_incidence"]
     assert found.low > 0
     assert found.p == pytest.approx(mcnemar_p(0, 4)) == 0.125
     assert found.verdict == "no difference shown"
