@@ -93,7 +93,8 @@ def attribute(
 def needed(n: int) -> int:
     """The subsets that n groups need: all of them, or those of `LEAST_PAIRS` pairs of orders, those that lack one
     group, and as many again to look for a smaller patch that passes."""
-    return min(int(2**n), 2 + 2 * n + 2 * LEAST_PAIRS * max(n - 1, 1))
+    estimated = 2 + 2 * n + 2 * LEAST_PAIRS * max(n - 1, 1)
+    return min(estimated, int(2 ** min(n, 30)))
 
 
 class Game:

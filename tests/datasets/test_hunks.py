@@ -103,6 +103,19 @@ def test_files_that_come_go_move_and_change_their_mode_are_pieces(repo: Path) ->
         after(repo, split.subset(set(range(len(names))) - {place}))
 
 
+def test_a_binary_file_is_one_piece(repo: Path) -> None:
+    (repo / "a.txt").write_text(edited({5, 45}))
+    (repo / "dot.bin").write_bytes(bytes(range(256)) * 4)
+    git("add", "-A", folder=repo)
+    patch = Patch(git("diff", "--cached", "--binary", folder=repo))
+    git("reset", "-q", "--hard", folder=repo)
+    split = split_patch(patch)
+    assert [hunk.name for hunk in split.hunks] == ["a.txt:5", "a.txt:45", "dot.bin (new file)"]
+    assert after(repo, split.subset([2])).keys() - after(repo, Patch("")).keys() == {"dot.bin"}
+    assert after(repo, split.subset([0, 2]))["a.txt"] == edited({5})
+    assert "dot.bin" not in after(repo, split.subset([1]))
+
+
 def test_a_plain_diff_and_one_that_lacks_its_last_newline_are_taken_apart_too(repo: Path) -> None:
     text = Patch.between({"a.txt": edited(set())}, {"a.txt": edited({5, 45})}).text
     plain = text.replace("diff --git a/a.txt b/a.txt\n", "").replace("--- a/", "--- ").replace("+++ b/", "+++ ")
@@ -193,6 +206,8 @@ def test_a_hunk_is_taken_apart_wherever_a_line_stays(data: st.DataObject) -> Non
         else:
             runs.append([number])
     end = data.draw(st.sampled_from(["", "\n"]))
+    if not end and not new[len(lines) - 1]:
+        new[len(lines) - 1] = ["new end"]  # else the line before it would lose its newline, and change as well
 
     def text(chosen: set[int]) -> str:
         kept = [each for number, line in enumerate(lines) for each in (new[number] if number in chosen else [line])]

@@ -174,6 +174,7 @@ def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, tas
 
 def test_the_budget_is_enough_for_what_is_asked() -> None:
     assert [needed(n) for n in (0, 1, 2, 6, 7, 8, 9)] == [1, 2, 4, 64, 112, 130, 148]
+    assert needed(10_000) == 179_986
 
 
 def test_changes_of_one_hunk_are_told_apart_if_that_is_wanted(scorer, write_files):
