@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from regrade.datasets.patches import PatchError
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.counterfactuals import Definition, Mended
+from regrade.evaluators.counterfactuals import Changed, Definition, Mended
 from regrade.evaluators.executions import ending, statuses, test_files, wall_seconds
-from regrade.evaluators.selection import in_company
+from regrade.evaluators.selection import changed_functions, in_company
 from regrade.evaluators.twins import Form, Site, TestFile, TestFunction, Twin, TwinError, make_twin, read_test_file
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace, is_protected, prepare
@@ -144,14 +144,13 @@ def spring(
         return Wires(0, (), tuple((test, reason) for test in tests), 0.0)
     bench = _Bench(worker, task, workspace, preparation)
     mute = frozenset(calibration.mute if calibration is not None else ())
-    copies = bench.try_copies(tests, mute)
     stubs = bench.try_stubs(tuple(test for test in tests if test in frozenset(task.fail_to_pass)), mute)
-    live = {wire for found in (copies, stubs) for wire in found.live}
-    reasons = {**stubs.untested, **copies.untested}
-    tested = {key.split(" ", 2)[2] for key in live}
-    untested = tuple((test, reasons.get(test, "none of its wires holds")) for test in tests if test not in tested)
-    found_mute = tuple(sorted({*mute, *copies.mute, *stubs.mute}))
-    return Wires(len(live), copies.sprung + stubs.sprung, untested, round(bench.cpu_seconds, 4), found_mute)
+    found = stubs.with_more(bench.try_copies(tests, mute))
+    tested = {key.split(" ", 2)[2] for key in found.live}
+    untested = tuple(
+        (test, found.untested.get(test, "none of its wires holds")) for test in tests if test not in tested
+    )
+    return Wires(len(found.live), found.sprung, untested, round(bench.cpu_seconds, 4), tuple(sorted(mute | found.mute)))
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,10 @@ class _Found:
     sprung: tuple[Sprung, ...] = ()
     mute: frozenset[str] = frozenset()
     untested: Mapping[str, str] = field(default_factory=dict)
+
+    def with_more(self, other: _Found) -> _Found:
+        untested = {**self.untested, **other.untested}
+        return _Found(self.live | other.live, self.sprung + other.sprung, self.mute | other.mute, untested)
 
 
 class _Bench:
@@ -182,22 +185,27 @@ class _Bench:
         found, stopped = self._run_plan(self._workspace.after, plan)
         if stopped:
             return _Found(untested={**plan.untested, **dict.fromkeys(tests, stopped)})
-        wrong = {wire.key: wire for wire in plan.wires if not wire.is_right(found)}
-        live = frozenset(wire.key for wire in plan.wires) - wrong.keys()
-        if not wrong:
-            return _Found(live, untested=plan.untested)
-        holding = self._holding(plan, wrong)
-        bad = frozenset(wrong) - holding
-        if not holding:
-            return _Found(live, (), bad, plan.untested)
-        again = plan_copies(self._task, tests, _digest(self._seed, "again"), mute)
-        found, stopped = self._run_plan(self._workspace.after, again)
+        wrong = frozenset(wire.key for wire in plan.wires if not wire.is_right(found))
+        result = _Found(frozenset(wire.key for wire in plan.wires) - wrong, untested=plan.untested)
+        again = plan_copies(self._task, tests, _digest(self._seed, "again"), mute) if wrong else plan
+        renamed = frozenset(wire.key for wire in plan.wires if wire.kind is Kind.RENAMED)
+        # What a copy leaves behind in the process may honestly disturb the next one, but lets none pass that must fail.
+        for suspected, session in ((wrong - renamed, again), (wrong & renamed, _alone(again, wrong & renamed))):
+            if suspected:
+                result = result.with_more(self._confirmed(session, suspected))
+        return result
+
+    def _confirmed(self, plan: _Plan, suspected: frozenset[str]) -> _Found:
+        """What becomes of wires that did not hold once, in another session."""
+        found, stopped = self._run_plan(self._workspace.after, plan)
+        if stopped:
+            return _Found()
+        wrong = {wire.key: wire for wire in plan.wires if wire.key in suspected and not wire.is_right(found)}
+        holding = self._holding(plan, wrong) if wrong else frozenset()
         sprung = tuple(
-            Sprung(wire.kind, wire.test, wire.why(found))
-            for wire in again.wires
-            if wire.key in holding and not stopped and not wire.is_right(found)
+            Sprung(wrong[key].kind, wrong[key].test, wrong[key].why(found)) for key in wrong if key in holding
         )
-        return _Found(live | holding, sprung, bad, plan.untested)
+        return _Found((suspected - wrong.keys()) | holding, sprung, frozenset(wrong) - holding)
 
     def try_stubs(self, tests: Sequence[str], mute: frozenset[str]) -> _Found:
         """Without the functions that were to be mended, FAIL_TO_PASS must fail."""
@@ -310,6 +318,22 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
     return _Plan(frozenset(tests), files, tuple(order), frozenset(chosen), kept, untested)
 
 
+def _alone(plan: _Plan, keys: frozenset[str]) -> _Plan:
+    """The plan with some of its wires, and without the tests themselves."""
+    wires = tuple(wire for wire in plan.wires if wire.key in keys)
+    twins = {wire.twin.partition("::")[0] for wire in wires}
+    own = {wire.test.partition("::")[0] for wire in wires}
+    needed = {place for place in plan.select if "::" not in place and place not in plan.files and place not in own}
+    select = {wire.twin for wire in wires} | (plan.select & twins) | needed
+    return replace(
+        plan,
+        tests=frozenset(wire.test for wire in wires),
+        paths=tuple(path for path in plan.paths if path in twins or path in needed),
+        select=frozenset(select),
+        wires=wires,
+    )
+
+
 def _functions(file: TestFile, tests: Iterable[str]) -> tuple[dict[str, TestFunction], dict[str, str]]:
     """Test -> its function; test -> why it has none."""
     found: dict[str, TestFunction] = {}
@@ -371,10 +395,10 @@ def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:
     those by which it meddles: they are what the tests may pass by.
     """
     used = _meddling(task, workspace)[1]
-    functions = [each for each in Mended.in_workspace(task, workspace).functions if each.name not in used]
+    functions = [each for each in _functions_of(task, workspace) if each.name not in used]
     if task.reference is not None:
         try:
-            functions += Mended.of(task).functions
+            functions += _functions_of(task, prepare(task, task.reference))
         except PatchError:
             return None
     texts = {}
@@ -388,6 +412,14 @@ def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:
     body = (f'raise type("Stub{_digest(seed)[:12]}", (BaseException,), {{}})("left out")',)
     stubs = Mended({}, texts, known, workspace.after).texts_with_bodies(body)
     return workspace.after.with_files(stubs) if stubs else None
+
+
+def _functions_of(task: Task, workspace: Workspace) -> tuple[Changed, ...]:
+    """The functions that a patch changes or adds."""
+    names = changed_functions(task, workspace)  # quick, where nothing else is changed
+    if names is None:
+        return Mended.in_workspace(task, workspace).functions
+    return tuple(Changed(*name.split("::", 1)) for name in sorted(names))
 
 
 def _may_go_round(task: Task, workspace: Workspace) -> bool:
@@ -417,7 +449,9 @@ def _meddling(task: Task, workspace: Workspace) -> tuple[bool, frozenset[str]]:
 
 
 def _frames(task: Task, workspace: Workspace) -> dict[str, tuple[list[str] | None, list[str] | None]]:
-    """Changed file -> its frame before and after."""
+    """Changed file -> its frame before and after; empty where functions alone differ."""
+    if changed_functions(task, workspace) is not None:
+        return {}
     texts = {path: (_text(workspace.before, path), text) for path, text in workspace.after.replaced.items()}
     return {
         path: (_frame(path, old or ""), _frame(path, new))

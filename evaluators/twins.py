@@ -35,6 +35,9 @@ NONE = frozenset({"assertIsNone"})
 INSIDE = Path(__file__).with_name("inside")
 
 
+UNDEFINED = "its file does not define it as a function of its own"
+
+
 class TwinError(ValueError):
     """No copy of a test can be made; says why."""
 
@@ -76,6 +79,16 @@ class Site(NamedTuple):
     """Of an END that is a line of its own; empty: it is added to the last line."""
 
 
+class Edit(NamedTuple):
+    """A span of a text and what stands there instead."""
+
+    start: int
+    end: int
+    rank: int
+    """Settles which comes first of two at one place: what closes an expression, the end of a test, what follows it."""
+    text: str
+
+
 @dataclass(frozen=True)
 class TestFunction:
     """A function of a test file, or several of one name, of which the last counts."""
@@ -89,6 +102,8 @@ class TestFunction:
     """Where its definitions have their name."""
     sites: tuple[Site, ...]
     """In the order of the file; the END is the last."""
+    added: tuple[int, str] | None = None
+    """Of a method that the class inherits from elsewhere: where one may be added that calls it, and the indent."""
 
     @property
     def key(self) -> str:
@@ -115,6 +130,7 @@ class TestFile:
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._definitions: dict[str, dict[str, list[Definition]]] = {}
+        self._classes: dict[str, ast.ClassDef] = {}
         self._bases: dict[str, list[str]] = {}
         self._collect(self._module.body, "")
         self._functions: dict[tuple[str, str], TestFunction] = {}
@@ -131,8 +147,13 @@ class TestFile:
 
     def function(self, test: str) -> TestFunction:
         """The function of a test by its id. Raises TwinError where the file does not define it."""
-        *owners, name = test.partition("::")[2].partition("[")[0].split("::")
+        head, bracket, _ = test.partition("::")[2].partition("[")
+        *owners, name = head.split("::")
         owner = self._owner_of(".".join(owners), name)
+        if owner is None:
+            if bracket or not name.isidentifier():
+                raise TwinError(UNDEFINED)
+            return self._inherited(".".join(owners), name)
         key = (owner, name)
         if key not in self._functions:
             nodes = self._definitions[owner][name]
@@ -170,22 +191,39 @@ class TestFile:
                 self._definitions[owner].setdefault(node.name, []).append(node)
             elif isinstance(node, ast.ClassDef):
                 name = f"{owner}.{node.name}" if owner else node.name
-                self._bases[name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                self._classes[name] = node
+                self._bases[name] = [
+                    base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases
+                ]
                 self._collect(node.body, name)
             elif isinstance(node, Block):
                 for inner in _blocks_of(node):
                     self._collect(inner, owner)
 
-    def _owner_of(self, owner: str, name: str) -> str:
-        """The class that defines a test, among a class and its bases."""
-        waiting, seen = [owner], set()
-        while waiting:
-            current = waiting.pop(0)
-            if name in self._definitions.get(current, ()):
-                return current
-            seen.add(current)
-            waiting += [base for base in self._bases.get(current, ()) if base not in seen]
-        raise TwinError("its file does not define it as a function of its own")
+    def _inherited(self, owner: str, name: str) -> TestFunction:
+        """A method that a case of unittest has from another file: it takes no arguments."""
+        node = self._classes.get(owner)
+        bases = {base for each in self._lineage(owner) for base in self._bases.get(each, ())}
+        if node is None or not any(base.endswith("TestCase") for base in bases):
+            raise TwinError(UNDEFINED)
+        first, last = node.body[0], node.body[-1]
+        if first.lineno == node.lineno:
+            raise TwinError("its class is a single line")
+        indent = self._lines[first.lineno - 1][: first.col_offset]
+        start = self._offset(last.end_lineno or last.lineno, last.end_col_offset or 0)
+        end = Site(start, start, Form.END, node.lineno, certain=True)
+        return TestFunction(owner, name, (), (end,), (start, indent))
+
+    def _lineage(self, owner: str) -> list[str]:
+        """A class and its bases in this file."""
+        found = [owner]
+        for each in found:
+            found += [base for base in self._bases.get(each, ()) if base in self._bases and base not in found]
+        return found
+
+    def _owner_of(self, owner: str, name: str) -> str | None:
+        """The class that defines a test, among a class and its bases; None: no one here."""
+        return next((each for each in self._lineage(owner) if name in self._definitions.get(each, ())), None)
 
     def _name_of(self, node: Definition) -> tuple[int, int]:
         start = self._offset(node.lineno, node.col_offset)
@@ -326,12 +364,14 @@ def make_twin(
     key = f"{random.getrandbits(64):016x}"
     wanted = [function for function in functions if function.key in turned]
     names = _names(wanted, random)
-    edits: list[tuple[int, int, str]] = []
+    edits: list[Edit] = []
     for function in wanted:
         named = (*function.names, *file.uses_of(function))
-        edits += [(start, end, names[function.key]) for start, end in named]
+        edits += [Edit(start, end, 0, names[function.key]) for start, end in named]
         for site in function.sites:
             edits += _edits(site, helpers[site.form], key, random, is_turned=site is turned[function.key])
+        if function.added is not None:
+            edits.append(_method(function, names[function.key], edits.pop()))
     text = _edited(file.text, edits, [] if whole else file.others(wanted))
     text = f"{text.rstrip()}\n\n\n{_helpers(helpers, key, random)}"
     try:
@@ -343,20 +383,19 @@ def make_twin(
     return Twin(f"{folder}/{name}" if folder else name, text, names)
 
 
-def _edited(text: str, edits: Iterable[tuple[int, int, str]], gone: Iterable[tuple[int, int]]) -> str:
+def _edited(text: str, edits: Iterable[Edit], gone: Iterable[tuple[int, int]]) -> str:
     """A text with some spans replaced, and others left empty, line by line."""
     spans = sorted(gone)
     starts = [start for start, _ in spans]
-    changes = [(start, end, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
-    for start, end, new in set(edits):
-        around = bisect_right(starts, start) - 1
-        if around < 0 or start >= spans[around][1]:
-            changes.append((start, end, new))
+    changes = [Edit(start, end, 0, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
+    for edit in set(edits):
+        around = bisect_right(starts, edit.start) - 1
+        if around < 0 or edit.start >= spans[around][1]:
+            changes.append(edit)
     pieces, done = [], 0
-    # A site may end where the test does: first what closes the one, then what follows on the other.
-    for start, end, new in sorted(changes, key=lambda change: (change[0], change[1], change[2] != ")")):
-        pieces += [text[done:start], new]
-        done = end
+    for edit in sorted(changes):
+        pieces += [text[done : edit.start], edit.text]
+        done = edit.end
     return "".join((*pieces, text[done:]))
 
 
@@ -371,15 +410,23 @@ def _names(functions: Iterable[TestFunction], random: Random) -> dict[str, str]:
     return {function.key: new[function.name] for function in functions}
 
 
-def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[tuple[int, int, str]]:
+def _method(function: TestFunction, name: str, end: Edit) -> Edit:
+    """A method of its own class that does what an inherited one does."""
+    assert function.added is not None
+    start, indent = function.added
+    text = f"\n\n{indent}def {name}(self):\n{indent}    self.{function.name}()\n{indent}    {end.text.lstrip('; ')}"
+    return Edit(start, start, 2, text)
+
+
+def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[Edit]:
     if site.form is Form.LITERAL:
         value = perturbed_value(site.value, random.getrandbits(8)) if is_turned else site.value
-        return [(site.start, site.end, f'{helper}("{_hidden(repr(value), key, random)}")')]
+        return [Edit(site.start, site.end, 0, f'{helper}("{_hidden(repr(value), key, random)}")')]
     token = _token(key, random, is_turned=is_turned)
     if site.form is Form.END:
         lead = f"\n{site.indent}" if site.indent else "; "
-        return [(site.start, site.end, f'{lead}assert {helper}("{token}", True)')]
-    return [(site.start, site.start, f'{helper}("{token}", '), (site.end, site.end, ")")]
+        return [Edit(site.start, site.end, 1, f'{lead}assert {helper}("{token}", True)')]
+    return [Edit(site.start, site.start, 0, f'{helper}("{token}", '), Edit(site.end, site.end, 0, ")")]
 
 
 def _token(key: str, random: Random, *, is_turned: bool) -> str:
