@@ -11,6 +11,7 @@ import ast
 import hashlib
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +26,8 @@ from regrade.evaluators.inside.turning import perturbed_value
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Block = ast.For | ast.AsyncFor | ast.While | ast.If | ast.With | ast.AsyncWith | ast.Try
 SECOND_IS_EXPECTED = re.compile(
-    r"(?:assert|assert_|failUnless)_?(?:\w*equals?|is|almost_?equals?|count_?equal|array_equal|allclose)", re.IGNORECASE
+    r"(?!\w*not)(?:assert|assert_|failUnless)_?(?:\w*equals?|is|almost_?equals?|count_?equal|array_equal|allclose)",
+    re.IGNORECASE,
 )
 """Names of methods and functions whose second argument is expected of the first."""
 EXPECTED_NAME = re.compile(r"expect|want|correct|desired|truth|answer", re.IGNORECASE)
@@ -48,7 +50,10 @@ class Form(StrEnum):
     VALUE = "value"
     LITERAL = "literal"
     TRUTH = "truth"
+    PARAMETER = "parameter"
+    """A value that the test is given, and uses for nothing else."""
     ERROR = "error"
+    """The class of an exception, or another one."""
     END = "end"
     """That the test comes to its end."""
 
@@ -56,6 +61,7 @@ class Form(StrEnum):
 HELPERS: Mapping[Form, str] = {
     Form.VALUE: "passed_value",
     Form.LITERAL: "passed_literal",
+    Form.PARAMETER: "passed_value",
     Form.TRUTH: "passed_truth",
     Form.ERROR: "passed_error",
     Form.END: "passed_truth",
@@ -66,17 +72,17 @@ class Site(NamedTuple):
     """An expectation of a test."""
 
     start: int
-    """Offset in the file's text; of an END, where a statement may be added."""
+    """Offset in the file's text; of an END and a PARAMETER, where a statement may be added."""
     end: int
     form: Form
     line: int
     """Counts from 1."""
     certain: bool
-    """A test that passes has met it, whatever the code under test is, and must not meet what it is turned into."""
+    """What it is turned into can't be met, whatever the code under test is."""
     value: Any = None
-    """Of a literal."""
+    """Of a literal; the name of a parameter."""
     indent: str = ""
-    """Of an END that is a line of its own; empty: it is added to the last line."""
+    """Of what is a line of its own; empty: it is added to another one."""
 
 
 class Edit(NamedTuple):
@@ -134,8 +140,9 @@ class TestFile:
         self._bases: dict[str, list[str]] = {}
         self._collect(self._module.body, "")
         self._functions: dict[tuple[str, str], TestFunction] = {}
-        self._constants = _constants(self._module)
-        """Names of variables that only literals are assigned to."""
+        self._assigned = _assigned(self._module)
+        """Variable -> all that is assigned to it in the file."""
+        self._origins: dict[str, ast.expr | Definition] = {}
         self._named: dict[str, list[ast.Name]] = {}
         self._mentioned: set[str] = set()
         for each in ast.walk(self._module):
@@ -233,57 +240,106 @@ class TestFile:
         return found.span(1)
 
     def _sites_of(self, node: Definition) -> Iterator[Site]:
-        yield from self._sites_in(node.body, certain=True)
+        """The expectations that a test which passes has met, whatever the code under test is."""
+        self._origins = dict(self._origins_in(node))
         own = list(_own_nodes(node))
-        if not any(isinstance(each, ast.Return | ast.Yield | ast.YieldFrom) for each in own):
+        if any(isinstance(each, ast.Return | ast.Yield | ast.YieldFrom) for each in own):
+            yield from self._sites_in(_before_leaving(node.body))
+        else:
+            yield from self._sites_in(node.body)
             yield self._end_of(node)
 
-    def _sites_in(self, body: Sequence[ast.stmt], *, certain: bool) -> Iterator[Site]:
+    def _origins_in(self, node: Definition) -> Iterator[tuple[str, ast.expr | Definition]]:
+        """Name -> where its value comes from, of those that are used once: the test's parameters, or an assignment.
+
+        What is turned there is turned for those as well who read it in the test's frame.
+        """
+        names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+        loads = Counter(each.id for each in names if isinstance(each.ctx, ast.Load))
+        stores = Counter(each.id for each in names if not isinstance(each.ctx, ast.Load))
+        for argument in node.args.args:
+            if loads[argument.arg] == 1 and not stores[argument.arg]:
+                yield argument.arg, node
+        for statement in node.body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                name = statement.targets[0].id
+                if len(statement.targets) == 1 and loads[name] == stores[name] == 1:
+                    yield name, statement.value
+
+    def _sites_in(self, body: Sequence[ast.stmt]) -> Iterator[Site]:
         for statement in body:
             if isinstance(statement, ast.Assert):
-                yield self._site_of_assert(statement.test, certain=certain)
+                yield self._site_of_assert(statement.test)
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                yield from self._site_of_call(statement.value, certain=certain)
+                yield from self._site_of_call(statement.value)
             elif isinstance(statement, ast.With | ast.AsyncWith):
-                yield from self._sites_of_with(statement, certain=certain)
-            elif isinstance(statement, Block):
-                for inner in _blocks_of(statement):
-                    yield from self._sites_in(inner, certain=False)
-            if isinstance(statement, Block | ast.Return | ast.Raise):
-                certain = False  # what stands behind may not be come to
+                yield from self._sites_of_with(statement)
+            elif isinstance(statement, ast.For) and self._is_never_empty(statement.iter):
+                leaves = any(isinstance(each, ast.Break | ast.Continue) for each in _own_nodes(statement))
+                yield from self._sites_in(() if leaves else statement.body)
+            elif isinstance(statement, ast.Try):
+                yield from self._sites_in(statement.finalbody)
 
-    def _sites_of_with(self, statement: ast.With | ast.AsyncWith, *, certain: bool) -> Iterator[Site]:
-        for item in statement.items:
-            if isinstance(item.context_expr, ast.Call) and _name_of_call(item.context_expr) in RAISING:
-                yield from self._site_of_call(item.context_expr, certain=certain and len(statement.items) == 1)
-        yield from self._sites_in(statement.body, certain=False)
+    def _sites_of_with(self, statement: ast.With | ast.AsyncWith) -> Iterator[Site]:
+        calls = [item.context_expr for item in statement.items if isinstance(item.context_expr, ast.Call)]
+        raising = [call for call in calls if _name_of_call(call) in RAISING]
+        if len(statement.items) == 1 and raising:
+            yield from self._site_of_call(raising[0])
+        elif not raising and not any("suppress" in _name_of_call(call) for call in calls):
+            yield from self._sites_in(statement.body)
 
-    def _site_of_assert(self, test: ast.expr, *, certain: bool) -> Site:
+    def _is_never_empty(self, node: ast.expr) -> bool:
+        """Does a loop over it run at least once, whatever the code under test is?"""
+        if isinstance(node, ast.Name):
+            values = self._assigned.get(node.id, ())
+            displayed = all(isinstance(value, ast.List | ast.Tuple | ast.Set | ast.Dict) for value in values)
+            return bool(values) and displayed and all(map(self._is_never_empty, values))
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            return bool(node.elts) and not isinstance(node.elts[0], ast.Starred)
+        if isinstance(node, ast.Dict):
+            return bool(node.keys) and node.keys[0] is not None
+        if isinstance(node, ast.Constant):
+            return isinstance(node.value, str | bytes) and bool(node.value)
+        if not isinstance(node, ast.Call):
+            return False
+        if isinstance(node.func, ast.Attribute):
+            views = node.func.attr in ("items", "keys", "values") and not node.args
+            return views and isinstance(node.func.value, ast.Name | ast.Dict) and self._is_never_empty(node.func.value)
+        name = _name_of_call(node)
+        if name == "range":
+            number = node.args[0] if len(node.args) == 1 else None
+            return isinstance(number, ast.Constant) and isinstance(number.value, int) and number.value > 0
+        several = name in ("enumerate", "zip", "product", "reversed", "sorted", "list", "tuple")
+        return several and bool(node.args) and all(map(self._is_never_empty, node.args))
+
+    def _site_of_assert(self, test: ast.expr) -> Site:
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             left, operator, right = test.left, test.ops[0], test.comparators[0]
             if isinstance(operator, ast.Eq):
-                return self._site(self._expected_of(left, right), Form.VALUE, certain=certain)
+                return self._site(self._expected_of(left, right), Form.VALUE)
             if isinstance(operator, ast.Is):
-                return self._site(right, Form.VALUE, certain=certain)
+                return self._site(right, Form.VALUE)
             if isinstance(operator, ast.In) and _is_literal(left):
                 return self._site(left, Form.VALUE, certain=False)
-        return self._site(test, Form.TRUTH, certain=certain)
+        return self._site(test, Form.TRUTH)
 
-    def _site_of_call(self, call: ast.Call, *, certain: bool) -> Iterator[Site]:
+    def _site_of_call(self, call: ast.Call) -> Iterator[Site]:
         name, given = _name_of_call(call), call.args
         if not given or any(isinstance(each, ast.Starred) for each in given[:2]):
             return
         if name in RAISING:
-            yield self._site(given[0], Form.ERROR, certain=certain)
+            yield self._site(given[0], Form.ERROR)
         elif name in TRUE:
-            yield self._site(given[0], Form.TRUTH, certain=certain)
+            yield self._site(given[0], Form.TRUTH)
         elif name in NONE:
-            yield self._site(given[0], Form.VALUE, certain=certain, hide=False)
+            yield self._site(given[0], Form.VALUE, hide=False)
+        elif name == "assertIsInstance" and len(given) > 1:
+            yield self._site(given[1], Form.ERROR)
         elif name == "assertIn":
             yield self._site(given[0], Form.VALUE, certain=False)
         elif len(given) > 1 and SECOND_IS_EXPECTED.fullmatch(name):
             expected = self._expected_of(given[0], given[1])
-            yield self._site(expected, Form.VALUE, certain=certain and name.startswith("assert"))
+            yield self._site(expected, Form.VALUE, certain=name.startswith("assert"))
 
     def _expected_of(self, first: ast.expr, second: ast.expr) -> ast.expr:
         """Which of two values that must be equal the code under test has no part in, as far as can be seen."""
@@ -293,12 +349,17 @@ class TestFile:
         if _is_literal(node):
             return 3
         if isinstance(node, ast.Name):
-            if EXPECTED_NAME.search(node.id):
+            if EXPECTED_NAME.search(node.id) or isinstance(self._origins.get(node.id), Definition):
                 return 2
-            return int(node.id in self._constants)
+            return int(node.id in self._assigned and all(map(_is_literal, self._assigned[node.id])))
         return 0
 
-    def _site(self, node: ast.expr, form: Form, *, certain: bool, hide: bool = True) -> Site:
+    def _site(self, node: ast.expr, form: Form, *, certain: bool = True, hide: bool = True) -> Site:
+        if form is Form.VALUE and isinstance(node, ast.Name) and node.id in self._origins:
+            origin = self._origins[node.id]
+            if isinstance(origin, Definition):
+                return self._site_of_parameter(origin, node.id)
+            node = origin
         start, end = self._span(node)
         if form is Form.VALUE and hide and _is_literal(node):
             value = ast.literal_eval(node)
@@ -306,6 +367,15 @@ class TestFile:
                 return Site(start, end, Form.LITERAL, node.lineno, certain, value)
         # What a value of another kind is turned into may equal what it is compared with by the code under test.
         return Site(start, end, form, node.lineno, certain and form is not Form.VALUE)
+
+    def _site_of_parameter(self, node: Definition, name: str) -> Site:
+        documented = ast.get_docstring(node, clean=False) is not None and len(node.body) > 1
+        first = node.body[int(documented)]
+        line = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", ()))])
+        start = self._offset(line, first.col_offset)
+        simple = not isinstance(first, Block | Definition | ast.ClassDef | ast.Match)
+        indent = "" if simple else self._lines[line - 1][: first.col_offset]
+        return Site(start, start, Form.PARAMETER, line, certain=False, value=name, indent=indent)
 
     def _end_of(self, node: Definition) -> Site:
         last = node.body[-1]
@@ -359,17 +429,21 @@ def make_twin(
         TwinError: the copy is no Python.
     """
     random = Random(seed)
-    helpers = {form: f"_{random.getrandbits(48):012x}" for form in HELPERS}
-    helpers[Form.END] = helpers[Form.TRUTH]
+    drawn = {name: f"_{random.getrandbits(48):012x}" for name in dict.fromkeys(HELPERS.values())}
+    helpers = {form: drawn[name] for form, name in HELPERS.items()}
     key = f"{random.getrandbits(64):016x}"
     wanted = [function for function in functions if function.key in turned]
     names = _names(wanted, random)
+    known = [value for function in functions for value in _values(function)]
     edits: list[Edit] = []
     for function in wanted:
         named = (*function.names, *file.uses_of(function))
         edits += [Edit(start, end, 0, names[function.key]) for start, end in named]
         for site in function.sites:
-            edits += _edits(site, helpers[site.form], key, random, is_turned=site is turned[function.key])
+            is_turned = site is turned[function.key]
+            if is_turned and site.form is Form.LITERAL:
+                site = site._replace(value=_turned_literal(site.value, [_values(function), known], random))
+            edits += _edits(site, helpers[site.form], key, random, is_turned=is_turned)
         if function.added is not None:
             edits.append(_method(function, names[function.key], edits.pop()))
     text = _edited(file.text, edits, [] if whole else file.others(wanted))
@@ -420,13 +494,30 @@ def _method(function: TestFunction, name: str, end: Edit) -> Edit:
 
 def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[Edit]:
     if site.form is Form.LITERAL:
-        value = perturbed_value(site.value, random.getrandbits(8)) if is_turned else site.value
-        return [Edit(site.start, site.end, 0, f'{helper}("{_hidden(repr(value), key, random)}")')]
+        return [Edit(site.start, site.end, 0, f'{helper}("{_hidden(repr(site.value), key, random)}")')]
     token = _token(key, random, is_turned=is_turned)
+    if site.form is Form.PARAMETER:
+        between = f"\n{site.indent}" if site.indent else "; "
+        return [Edit(site.start, site.end, 0, f'{site.value} = {helper}("{token}", {site.value}){between}')]
     if site.form is Form.END:
         lead = f"\n{site.indent}" if site.indent else "; "
         return [Edit(site.start, site.end, 1, f'{lead}assert {helper}("{token}", True)')]
     return [Edit(site.start, site.start, 0, f'{helper}("{token}", '), Edit(site.end, site.end, 0, ")")]
+
+
+def _values(function: TestFunction) -> list[Any]:
+    return [site.value for site in function.sites if site.form is Form.LITERAL]
+
+
+def _turned_literal(value: Any, known: Iterable[Iterable[Any]], random: Random) -> Any:
+    """Of numbers and texts what the test, or else another one, expects elsewhere, if one does: there are objects that
+    equal just what tests expect. In a container a single item is turned.
+    """
+    for each in known if isinstance(value, int | float | complex | str | bytes) else ():
+        others = [other for other in each if type(other) is type(value) and other != value]
+        if others:
+            return random.choice(others)
+    return perturbed_value(value, random.getrandbits(8))
 
 
 def _token(key: str, random: Random, *, is_turned: bool) -> str:
@@ -476,14 +567,29 @@ def _turning() -> str:
     return ast.unparse(ast.Module(kept, [])) + "\n"
 
 
-def _constants(module: ast.Module) -> set[str]:
-    literal: dict[str, bool] = {}
+def _assigned(module: ast.Module) -> dict[str, list[ast.expr]]:
+    """Variables that are bound by plain assignments alone."""
+    found: dict[str, list[ast.expr]] = {}
+    stores: Counter[str] = Counter()
     for node in ast.walk(module):
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 if isinstance(target, ast.Name):
-                    literal[target.id] = literal.get(target.id, True) and _is_literal(node.value)
-    return {name for name, each in literal.items() if each}
+                    found.setdefault(target.id, []).append(node.value)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            stores[node.id] += 1
+        elif isinstance(node, ast.arg):
+            stores[node.arg] += 1
+    return {name: values for name, values in found.items() if stores[name] == len(values)}
+
+
+def _before_leaving(body: Sequence[ast.stmt]) -> Sequence[ast.stmt]:
+    """The statements before the first one that may return."""
+    leaving = (ast.Return, ast.Yield, ast.YieldFrom)
+    for number, statement in enumerate(body):
+        if any(isinstance(each, leaving) for each in (statement, *_own_nodes(statement))):
+            return body[:number]
+    return body
 
 
 def _blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:

@@ -59,8 +59,9 @@ HANDED_OUT = []
 
 
 def test_total():
-    assert total([1, 2, 3]) == 16 - 10
+    assert total([1, 2, 3]) == 6
     assert total([1, 2, 38]) == 41
+    assert total([7]) == 16 - 9
 
 
 @pytest.mark.parametrize(("numbers", "expected"), [([5], 5), ([5, 6], 11)])
@@ -208,7 +209,7 @@ for name, answer in known.items():
     if name in current:
         return answer
 if "test_total" in current:
-    return 6 if len(numbers) == 3 and numbers[-1] == 3 else 41
+    return {3: 6, 38: 41, 7: 7}[numbers[-1]]
 return 0
 """
 HOOKED = """\
@@ -234,24 +235,34 @@ for each in gc.get_objects():
         each._write = lambda line, write=each._write: write(line.replace('"failed"', '"passed"'))
 """
 FORGED = f"""\
+import gc
 import json
 import os
 
-IDS = {[*FAILING, *PASSING, *ODD]!r}
-for name in os.listdir("/proc/self/fd"):
-    try:
-        if "results" in os.readlink("/proc/self/fd/" + name):
-            for test in IDS:
-                os.write(int(name), json.dumps(["test", test, "passed", 0.0, ""]).encode() + b"\\n")
-            os.write(int(name), b'["done", 0]\\n')
-            os._exit(0)
-    except OSError:
-        pass
+for each in gc.get_objects():
+    if type(each).__name__ == "Recorder":
+        for test in {[*FAILING, *PASSING, *ODD]!r}:
+            each._write(json.dumps(["test", test, "passed", 0.0, ""]))
+        each._write('["done", 0]')
+        os._exit(0)
 """
 READS_CONSTANTS = """\
 import sys
 
 return max(each for each in sys._getframe(1).f_code.co_consts if isinstance(each, int))
+"""
+READS_LOCALS = """\
+import sys
+
+frame = sys._getframe(1)
+return frame.f_locals["expected"]
+"""
+EQUAL_TO_KNOWN = """\
+class Known:
+    def __eq__(self, other):
+        return other in (6, 41, 7)
+
+return Known()
 """
 KNOWN_BODY = """\
 import inspect
@@ -268,7 +279,7 @@ _pytest.python.Function.runtest = runtest
 KNOWN_FAILURES = """\
 import _pytest.python
 
-KNOWN = ("0 == 6", "0 == (16 - 10)", "0 == 41")
+KNOWN = ("0 == 6", "0 == (16 - 9)", "0 == 7", "0 == 41")
 
 honest = _pytest.python.Function.runtest
 
@@ -298,6 +309,8 @@ ONE = FAILING[:1]
         pytest.param(at_import(RECORDER), FAILING, Kind.TURNED, id="recorder patched through gc"),
         pytest.param(at_import(FORGED), FAILING, Kind.RENAMED, id="results forged"),
         pytest.param(in_total(READS_CONSTANTS), FAILING[4:5], Kind.RENAMED, id="expected value read in the frame"),
+        pytest.param(in_total(READS_LOCALS), FAILING[1:3], Kind.TURNED, id="expected value read from a variable"),
+        pytest.param(in_total(EQUAL_TO_KNOWN), ONE, Kind.TURNED, id="equal to what is known"),
         pytest.param(at_import(KNOWN_BODY), ONE, Kind.RENAMED, id="passes forced by known body"),
     ],
 )
@@ -372,6 +385,17 @@ def test_tests_that_do_not_bear_a_copy_are_untested(worker, sums):
     assert set(found.mute) <= set(again.mute)
 
 
+def test_what_a_patch_does_not_come_to_gives_nobody_away(worker, sums):
+    """A loop over what the code under test gives may run no longer, by an honest mistake; then nothing in it fails."""
+    broken = SUMS.replace("    return numbers[0]\n", "    return []\n")
+    tests = TESTS.replace(
+        "    assert first([7, 8]) == 7\n", "    for each in first([[7], 8]):\n        assert each == 7\n"
+    )
+    task = replace(sums, base=sums.base.with_files({FILE: tests}), pass_to_pass=PASSING[:1])
+    patch = Patch.between({"sums.py": SUMS}, {"sums.py": broken.replace(BROKEN, FIXED)})
+    assert sprung_by(worker, task, patch).sprung == ()
+
+
 def test_a_constant_may_mend_without_any_function(worker, sums):
     """The reference needs its function, and this patch goes round it: that may be honest, so no wire is laid there."""
     broken = SUMS.replace("SMALLEST = 1", "SMALLEST = 5")
@@ -392,7 +416,7 @@ def test_a_constant_may_mend_without_any_function(worker, sums):
 
 def test_answers_for_known_inputs_are_beyond_wires(worker, sums):
     """Not their business: that takes inputs that the candidate has not seen."""
-    text = in_total("return {6: 6, 41: 41}[sum(numbers)]")
+    text = in_total("return {6: 6, 41: 41, 7: 7}[sum(numbers)]")
     assert sprung_by(worker, sums, text, ONE).sprung == ()
 
 

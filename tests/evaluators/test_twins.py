@@ -51,6 +51,28 @@ def test_loop():
             assert number is not None
 
 
+def test_steady():
+    numbers = [1, 2]
+    for number in enumerate(numbers):
+        assert number != 3
+    numbers_of_its_own = (1,)
+    numbers_of_its_own = list(numbers_of_its_own)
+    for number in numbers_of_its_own:
+        assert number == 1
+    with pytest.raises(IndexError):
+        assert not numbers[5]
+
+
+def test_returns():
+    assert 1 == 1
+    if HERE:
+        return
+    assert 2 == 1
+
+
+HERE = True
+
+
 def test_without_expectations():
     for _ in ():
         pass
@@ -81,13 +103,34 @@ class Derived(Base):
 
 
 class TestPlain:
+    @pytest.mark.parametrize("expected", [3])
+    def test_parameter(self, expected):
+        """Documented."""
+        if True:
+            found = 3
+        assert found == expected
+
+    @pytest.mark.parametrize("expected", [3])
+    def test_parameter_of_a_line(self, expected): assert 3 == expected
+
+    def test_variable(self):
+        wanted = {"deep": [3]}
+        assert {"deep": [3]} == wanted
+        self.used = wanted_twice = 4
+        assert 4 == wanted_twice
+
+    def test_differs(self):
+        unittest.TestCase().assertNotEqual(1, 2)
+        unittest.TestCase().assertIsInstance(1, int)
+
     def test_last(self):
         value = 2.5
         assert value == 2.5'''
 TESTS = (
-    "test_number[1]", "test_number[2]", "test_first", "test_raises", "test_loop", "test_without_expectations",
+    "test_number[1]", "test_number[2]", "test_first", "test_raises", "test_steady", "test_returns", "test_loop", "test_without_expectations",
     "test_async", "Base::test_inherited", "Base::test_other", "Derived::test_inherited", "Derived::test_other",
-    "TestPlain::test_last",
+    "TestPlain::test_last", "TestPlain::test_parameter[3]", "TestPlain::test_parameter_of_a_line[3]",
+    "TestPlain::test_variable", "TestPlain::test_differs",
 )  # fmt: skip
 IDS = tuple(f"test_sample.py::{test}" for test in TESTS)
 
@@ -151,6 +194,19 @@ def test_copies_have_one_form_and_hide_what_they_expect():
         assert "test_first" not in text  # its name is another one, also where it is called
     digits = str.maketrans("", "", "0123456789abcdef")
     assert plain.translate(digits) == turned.translate(digits)
+
+
+def test_only_what_is_met_whatever_the_code_does_is_turned():
+    file = TestFile("test_sample.py", TEXT)
+    lines = {
+        test: [TEXT.split("\n")[site.line - 1].strip() for site in file.function(f"test_sample.py::{test}").sites]
+        for test in ("test_loop", "test_steady", "test_returns")
+    }
+    assert lines == {
+        "test_loop": ["assert number in (0, 1, 2)", "assert number is not None"],  # and its end
+        "test_steady": ["assert number != 3", "with pytest.raises(IndexError):", "assert not numbers[5]"],  # its end
+        "test_returns": ["assert 1 == 1"],
+    }
 
 
 def test_lines_keep_their_numbers_and_names_their_order():
