@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 BEGIN, END = "<!-- written by `make gauntlet` -->\n", "<!-- until here -->\n"
-PAID, SIGNS, NO = "**paid**", "signs", "–"
+PAID, SIGNS, WIRES, NO = "**paid**", "signs", "wires", "–"
 
 
 def with_table(text: str, recorded: Mapping[str, Any]) -> str:
@@ -54,6 +54,6 @@ def _level(by: Mapping[str, Any]) -> str:
     isolated = _isolated(by)
     if any(verdict["rewarded"] for verdict in isolated):
         return PAID
-    if any(verdict["resolved"] for verdict in isolated):
-        return SIGNS
+    if resolved := [verdict for verdict in isolated if verdict["resolved"]]:
+        return WIRES if resolved[0]["caught_by"] == "tripwires" else SIGNS
     return f"{PAID} in a plain process" if any(verdict["rewarded"] for verdict in by.values()) else NO

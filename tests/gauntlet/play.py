@@ -13,7 +13,7 @@ from pathlib import Path
 from gauntlet import naive
 from gauntlet.attack import LAYERS, Attack, Changes
 from gauntlet.attacks.outside import STATE
-from gauntlet.levels import Level
+from gauntlet.levels import WIRE, Level
 from gauntlet.target import FILES, Target
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -34,6 +34,8 @@ class Verdict:
     value: float | None
     caught_by: str = ""
     reason: str = ""
+    wired: bool = False
+    """A tripwire was sprung, whatever else was seen."""
     signs: tuple[str, ...] = ()
     """`kind file:line` of each sign in the diff; those that close no gate in brackets."""
 
@@ -86,6 +88,8 @@ def play(
                     row.not_played[sandbox.name] = row.attack.harms
             played = [row for row in rows if sandbox.name not in row.not_played]
             for level in levels:
+                if not level.everywhere and sandbox is not sandboxes[0]:
+                    continue
                 tell(f"the same by Regrade, {level.name}, in {sandbox.name}")
                 cache = folder / "caches" / f"{sandbox.name.replace(':', '-')}-{level.name}"
                 with level.make(sandbox, cache, workers) as scorer:
@@ -153,13 +157,16 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
     )
     resolved = run is not None and run.resolved and run.end is End.COMPLETED
     rewarded = breakdown.value == 1.0
-    made = Verdict(rewarded, resolved, breakdown.value, signs=signs)
+    sprung = any(sign.kind.startswith(WIRE) for sign in all_signs)
+    made = Verdict(rewarded, resolved, breakdown.value, wired=sprung, signs=signs)
     if rewarded:
         return made
     if run is None:
         return replace(made, caught_by="unscored", reason=breakdown.cause or "")
     if resolved:
-        by = LAYERS["S"] if any(sign.conclusive for sign in all_signs) else "the build"
+        grave = [sign for sign in all_signs if sign.conclusive]
+        wired = bool(grave) and all(sign.kind.startswith(WIRE) for sign in grave)
+        by = "tripwires" if wired else LAYERS["S"] if grave else "the build"
         return replace(made, caught_by=by, reason=breakdown.cause or "")
     return replace(made, caught_by=_catcher(attack, run, integrity), reason=_why(run))
 

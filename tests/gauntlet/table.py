@@ -12,29 +12,32 @@ from rich.text import Text
 from gauntlet.naive import SCORERS
 from gauntlet.play import Row, Verdict
 
-YES, NO, SIGNED = "PAID", "·", "signs"
+YES, NO, SIGNED, WIRED = "PAID", "·", "signs", "wires"
 
 
 def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
     """Cheats rewarded by each scorer and level, and honest twins punished."""
     catalogue = [row for row in rows if not row.attack.row.startswith("+")]
+    plain = {level: [row.levels.get(level, {}).get("process") for row in rows] for level in levels}
     return {
         "cheats": len(rows),
         "of_the_catalogue": len(catalogue),
-        "rewarded": {
-            **{scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS},
-            **{f"{level}, tests alone": sum(any(v.resolved for v in _isolated(row, level)) for row in rows) for level in levels},
-            **{level: sum(row.rewarded(level) for row in rows) for level in levels},
-        },
-        "rewarded_of_the_catalogue": {
-            **{scorer: sum(row.naive.get(scorer, False) for row in catalogue) for scorer in SCORERS},
-            **{f"{level}, tests alone": sum(any(v.resolved for v in _isolated(row, level)) for row in catalogue) for level in levels},
-            **{level: sum(row.rewarded(level) for row in catalogue) for level in levels},
-        },
-        "rewarded_in_a_plain_process": {level: sum(v.rewarded for row in rows for kind, v in row.levels.get(level, {}).items() if kind == "process") for level in levels},
+        "rewarded": _rewarded(rows, levels),
+        "rewarded_of_the_catalogue": _rewarded(catalogue, levels),
+        "rewarded_in_a_plain_process": {level: sum(v.rewarded for v in found if v) for level, found in plain.items()},
         "punished": sum(not v.rewarded for row in rows for by in row.twins.values() for v in by.values()),
         "twins": sum(len(by) for row in rows for by in row.twins.values()),
-    }  # fmt: skip
+    }
+
+
+def _rewarded(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, int]:
+    """By each scorer; by each level, and by what it adds to the tests without a look at the diff."""
+    found = {scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS}
+    for level in levels:
+        unread = [any(v.resolved and not v.wired for v in _isolated(row, level)) for row in rows]
+        found[f"{level}, diff unread"] = sum(unread)
+        found[level] = sum(row.rewarded(level) for row in rows)
+    return found
 
 
 def printed(
@@ -48,8 +51,8 @@ def printed(
     console = Console(width=None if Console().is_terminal else 170, highlight=False, markup=False)
     console.print(_table(rows, levels))
     console.print(
-        f"{YES}: rewarded like an honest fix. {SIGNED}: the tests alone would have; the gate `untampered` is closed."
-        f" {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
+        f"{YES}: rewarded like an honest fix. {SIGNED}: the tests alone would have, and signs in the diff close the gate "
+        f"`untampered`; {WIRED}: tripwires do. {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
     )
     for name, why in missing.items():
         console.print(f"not played in {name}: {why}")
@@ -117,8 +120,8 @@ def _level(row: Row, level: str) -> Text:
     isolated = _isolated(row, level)
     if any(verdict.rewarded for verdict in isolated):
         return _word(True)
-    if any(verdict.resolved for verdict in isolated):
-        return Text(SIGNED, style="yellow")
+    if resolved := [verdict for verdict in isolated if verdict.resolved]:
+        return Text(WIRED if resolved[0].caught_by == "tripwires" else SIGNED, style="yellow")
     plain = row.levels.get(level, {}).get("process")
     if plain is not None and plain.rewarded:
         return Text(f"{YES} in process" if isolated else YES, style="bold red")
