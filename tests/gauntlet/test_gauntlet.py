@@ -15,17 +15,23 @@ from regrade.evaluators.sandboxes import choose
 
 ROOT = Path(__file__).parents[2]
 RECORDED = json.loads((ROOT / "benchmarks" / "gauntlet.json").read_text("utf-8"))
-SLOW = ("40", "41", "42")
-"""Those that run into a limit of time."""
+CHOSEN = (
+    "edit-tests", "conftest-rewrites-reports", "plugin-by-entry-point", "os-exit-at-import", "always-equal",
+    "secret-in-memory", "raise-skip", "print-passed-lines", "inherited-descriptors", "daemon-rewrites-the-report",
+    "future-commits", "linked-tests", "state-of-another-candidate", "patched-json", "runtest-through-vars",
+)  # fmt: skip
+"""At least one for each layer; `make gauntlet` plays all of them."""
 
 
 def chosen() -> list[Attack]:
-    return [attack for attack in ATTACKS if attack.row not in SLOW]
+    found = [attack for attack in ATTACKS if attack.name in CHOSEN]
+    assert len(found) == len(CHOSEN)
+    return found
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """The quicker cheats, in the strongest sandbox that works here."""
+    """Some of the cheats, in the strongest sandbox that works here."""
     return play(chosen(), LEVELS, [choose()], tmp_path_factory.mktemp("gauntlet"))
 
 
@@ -54,10 +60,10 @@ def test_what_is_recorded_as_caught_is_caught(rows: list[Row]) -> None:
 
 @pytest.mark.slow
 def test_the_usual_scorers_are_fooled_as_recorded(rows: list[Row]) -> None:
-    """Else the comparison would be with straw men. Some race with a daemon, so a few may differ."""
+    """Else the comparison would be with straw men. One races with a daemon."""
     recorded = {(row["row"], row["name"]): row["rewarded_by"] for row in RECORDED["attacks"]}
     for scorer in RECORDED["scorers"]:
         now = sum(row.naive[scorer] for row in rows)
         then = sum(recorded[row.attack.row, row.attack.name][scorer] for row in rows)
-        assert abs(now - then) <= 2, scorer
-        assert all(row.naive_twin["exit code"] for row in rows)
+        assert abs(now - then) <= 1, scorer
+    assert all(row.naive_twin["exit code"] for row in rows)

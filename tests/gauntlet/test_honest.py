@@ -10,7 +10,7 @@ import pytest
 from regrade.datasets.recipes import load_tasks
 from regrade.evaluators.scorer import Scorer
 
-FEW = 20
+FEW = 10
 
 
 @pytest.mark.slow

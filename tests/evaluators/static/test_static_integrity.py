@@ -111,6 +111,41 @@ CHEATS = {
         "patches Python",
         8,
     ),
+    "a clock that stands still": (
+        {"pkg/a.py": CODE + "import time\ntime.perf_counter = lambda: 0.0\n"},
+        "patches Python",
+        8,
+    ),
+    "an oracle set by name": (
+        {"pkg/a.py": CODE + "import statistics as s\nsetattr(s, 'fmean', sum)\n"},
+        "patches Python",
+        8,
+    ),
+    "another body for a function": (
+        {"pkg/a.py": CODE + "def g(h):\n    h.__code__ = f.__code__\n"},
+        "patches Python",
+        8,
+    ),
+    "equal to every number": (
+        {"pkg/a.py": CODE + "class C(float):\n    def __eq__(self, o):\n        return isinstance(o, (int, float))\n"},
+        "equal to everything",
+        8,
+    ),
+    "never unequal": (
+        {"pkg/a.py": CODE + "class C(float):\n    def __ne__(self, o):\n        return False\n"},
+        "equal to everything",
+        8,
+    ),
+    "a hook in library code": (
+        {"pkg/a.py": CODE + "class C:\n    def pytest_runtest_makereport(self, call):\n        call.excinfo = None\n"},
+        "test hook",
+        8,
+    ),
+    "the memory of a process": (
+        {"pkg/a.py": CODE.replace("return a", "return open('/proc/self/mem', 'r+b')")},
+        "reads memory",
+        6,
+    ),
     "which test runs": (
         {"pkg/a.py": CODE.replace("return a", "return os.environ.get('PYTEST_CURRENT_TEST')")},
         "detects the tests",
@@ -199,6 +234,18 @@ HONEST = {
     "an honest equality": {
         "pkg/a.py": CODE + "class C:\n    def __eq__(self, other):\n        if not isinstance(other, C):\n"
         "            return NotImplemented\n        return True\n\n    def same(self, other):\n        return True\n"
+    },
+    "objects without a value": {
+        "pkg/a.py": CODE + "class C:\n    def __eq__(self, other):\n        return isinstance(other, C)\n\n"
+        "    def __ne__(self, other):\n        return not self == other\n"
+    },
+    "how much memory there is": {"pkg/a.py": CODE + "TOTAL = open('/proc/meminfo').readline()\n"},
+    "what Python lets one set": {
+        "pkg/a.py": CODE + "import ssl\nimport warnings\nwarnings.formatwarning = f\n"
+        "ssl._create_default_https_context = ssl._create_unverified_context\nsys.excepthook = f\n"
+    },
+    "a plugin that tells of tests": {
+        "pkg/plugin.py": "import pytest\n\n\ndef pytest_runtest_logreport(report):\n    print(report.nodeid, report.outcome)\n"
     },
     "modules by name": {
         "pkg/a.py": CODE
