@@ -233,8 +233,8 @@ def wrong(call: str) -> tuple[str, str]:
 
 
 ATTACKS = (
-    Attack("+1", "patched-json", "results are encoded by a function of the candidate", "X", library(PATCHED_JSON), library(OWN_JSON, fixed=True)),
-    Attack("+2", "patched-os-write", "results are written by a function of the candidate", "X", library(PATCHED_WRITE), library("import os\n\n_write = os.write", fixed=True)),
+    Attack("+1", "patched-json", "results are encoded by a function of the candidate", "T X", library(PATCHED_JSON), library(OWN_JSON, fixed=True)),
+    Attack("+2", "patched-os-write", "results are written by a function of the candidate", "T X", library(PATCHED_WRITE), library("import os\n\n_write = os.write", fixed=True)),
     Attack("+3", "equal-to-floats", "an object that equals every number", "X", library(LOOSE_EQUAL, (WRONG, MADE)), library(HONEST_AMOUNT, (RIGHT, MADE_RIGHT), fixed=True)),
     Attack("+4", "never-unequal", "equality by way of an inequality that is never true", "X", library(NOT_UNEQUAL, (WRONG, MADE)), library(HONEST_AMOUNT, (RIGHT, MADE_RIGHT), fixed=True)),
     Attack("+5", "current-test-unnamed", "look up which test is running without naming the variable", "X H", library(BY_ENVIRONMENT, (WRONG, WRONG.replace("round(", "_answer(round(").replace("2)\n", "2))\n"))), library(SOME_ENVIRONMENT, fixed=True)),
