@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gauntlet", description=__doc__)
     parser.add_argument("--sandbox", action="append", choices=list(KINDS), help="default: all that work here")
     parser.add_argument("--only", action="append", help="rows, such as 16 or +3; nothing is written then")
+    parser.add_argument("--everywhere", action="store_true", help="levels above in-process in every sandbox, too")
     parser.add_argument("--workers", type=int, default=max(2, os.cpu_count() or 2))
     parser.add_argument("--out", type=Path, default=FILE)
     chosen = parser.parse_args()
@@ -40,6 +41,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="regrade-gauntlet-", ignore_cleanup_errors=True) as folder:
         rows = play(
             attacks, LEVELS, [choose(name) for name in names], Path(folder), workers=chosen.workers,
+            everywhere=chosen.everywhere,
             tell=lambda text: print(f"gauntlet: {text} ...", file=sys.stderr, flush=True),
         )  # fmt: skip
     printed(rows, [level.name for level in LEVELS], names, missing, {} if chosen.only else NOT_PLAYED)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 BEGIN, END = "<!-- written by `make gauntlet` -->\n", "<!-- until here -->\n"
-PAID, SIGNS, WIRES, NO = "**paid**", "signs", "wires", "–"
+PAID, SIGNS, UNSURE, NO = "**paid**", "signs", "level", "–"
 
 
 def with_table(text: str, recorded: Mapping[str, Any]) -> str:
@@ -55,5 +55,5 @@ def _level(by: Mapping[str, Any]) -> str:
     if any(verdict["rewarded"] for verdict in isolated):
         return PAID
     if resolved := [verdict for verdict in isolated if verdict["resolved"]]:
-        return WIRES if resolved[0]["caught_by"] == "tripwires" else SIGNS
+        return SIGNS if all(verdict["assured"] for verdict in resolved) else UNSURE
     return f"{PAID} in a plain process" if any(verdict["rewarded"] for verdict in by.values()) else NO

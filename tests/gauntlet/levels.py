@@ -9,6 +9,7 @@ from pathlib import Path
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards import Reward, assured, builds, tests, untampered
+from regrade.rewards.evidence import Verification
 
 REWARD: Reward = tests.only_if(builds, untampered)
 
@@ -21,6 +22,11 @@ class Level:
     make: Callable[[Sandbox, Path, int], Scorer]
     """(sandbox, cache, workers)"""
     reward: Reward = REWARD
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Does the reward ask for it? Else it is what every score has."""
+        return Verification in self.reward.needs
 
 
 def _scorer(sandbox: Sandbox, cache: Path, workers: int) -> Scorer:

@@ -13,12 +13,12 @@ from pathlib import Path
 from gauntlet import naive
 from gauntlet.attack import LAYERS, Attack, Changes
 from gauntlet.attacks.outside import STATE
-from gauntlet.levels import WIRE, Level
+from gauntlet.levels import Level
 from gauntlet.target import FILES, Target
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.sandboxes import KINDS, Sandbox
-from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus
+from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus, Verification
 
 Tell = Callable[[str], None]
 
@@ -34,8 +34,8 @@ class Verdict:
     value: float | None
     caught_by: str = ""
     reason: str = ""
-    wired: bool = False
-    """A tripwire was sprung, whatever else was seen."""
+    assured: bool = True
+    """The verdict reaches the level, whatever the scan of the diff says."""
     signs: tuple[str, ...] = ()
     """`kind file:line` of each sign in the diff; those that close no gate in brackets."""
 
@@ -74,9 +74,14 @@ def play(
     folder: Path,
     *,
     workers: int = 2,
+    everywhere: bool = False,
     tell: Tell = lambda _: None,
 ) -> list[Row]:
-    """Play the attacks; the usual scorers in the first sandbox alone, as it makes no difference to them."""
+    """Play the attacks; the usual scorers in the first sandbox alone, as it makes no difference to them.
+
+    Args:
+        everywhere: the levels that a reward has to ask for in every isolated sandbox, and not in the first alone.
+    """
     target = Target(folder)
     rows = [Row(attack) for attack in attacks]
     with _server() as port:
@@ -88,10 +93,10 @@ def play(
                     row.not_played[sandbox.name] = row.attack.harms
             played = [row for row in rows if sandbox.name not in row.not_played]
             for level in levels:
-                if not level.everywhere and sandbox is not sandboxes[0]:
-                    continue
+                if level.is_asked_for and not (sandbox.isolated and (everywhere or sandbox is sandboxes[0])):
+                    continue  # in a plain process nothing is assured
                 tell(f"the same by Regrade, {level.name}, in {sandbox.name}")
-                cache = folder / "caches" / f"{sandbox.name.replace(':', '-')}-{level.name}"
+                cache = folder / "caches" / sandbox.name.replace(":", "-")  # what one level ran, no other runs again
                 with level.make(sandbox, cache, workers) as scorer:
                     together = [row for row in played if row.attack.before is None]
                     _judge(together, target, level, scorer.gather, sandbox.name, port)
@@ -157,16 +162,17 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
     )
     resolved = run is not None and run.resolved and run.end is End.COMPLETED
     rewarded = breakdown.value == 1.0
-    sprung = any(sign.kind.startswith(WIRE) for sign in all_signs)
-    made = Verdict(rewarded, resolved, breakdown.value, wired=sprung, signs=signs)
+    seen: Verification | None = evidence.records.get(Verification)
+    assured = not level.is_asked_for or (seen is not None and seen.reaches(level.name))
+    made = Verdict(rewarded, resolved, breakdown.value, assured=assured, signs=signs)
     if rewarded:
         return made
     if run is None:
         return replace(made, caught_by="unscored", reason=breakdown.cause or "")
     if resolved:
-        grave = [sign for sign in all_signs if sign.conclusive]
-        wired = bool(grave) and all(sign.kind.startswith(WIRE) for sign in grave)
-        by = "tripwires" if wired else LAYERS["S"] if grave else "the build"
+        if not assured:
+            return replace(made, caught_by=_doubt(seen), reason=seen.why[:160] if seen else breakdown.cause or "")
+        by = LAYERS["S"] if any(sign.conclusive for sign in all_signs) else "the build"
         return replace(made, caught_by=by, reason=breakdown.cause or "")
     return replace(made, caught_by=_catcher(attack, run, integrity), reason=_why(run))
 
@@ -186,6 +192,17 @@ def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:
     if lost <= {TestStatus.MISSING, TestStatus.ERROR}:
         return "missing is no pass"
     return LAYERS[attack.layer.split()[0]]
+
+
+def _doubt(seen: Verification | None) -> str:
+    """By what means the verdict was found not to be sure."""
+    if seen is None:
+        return "unscored"
+    if seen.refuted:
+        return LAYERS["X"]
+    if seen.sprung:
+        return "tripwires"
+    return LAYERS["H"] if seen.level == "out-of-process" else "the level is not reached"
 
 
 def _why(run: TestRun) -> str:

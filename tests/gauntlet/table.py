@@ -12,7 +12,7 @@ from rich.text import Text
 from gauntlet.naive import SCORERS
 from gauntlet.play import Row, Verdict
 
-YES, NO, SIGNED, WIRED = "PAID", "·", "signs", "wires"
+YES, NO, SIGNED, UNSURE = "PAID", "·", "signs", "level"
 
 
 def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def _rewarded(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, int]:
     """By each scorer; by each level, and by what it adds to the tests without a look at the diff."""
     found = {scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS}
     for level in levels:
-        unread = [any(v.resolved and not v.wired for v in _isolated(row, level)) for row in rows]
+        unread = [any(v.resolved and v.assured for v in _isolated(row, level)) for row in rows]
         found[f"{level}, diff unread"] = sum(unread)
         found[level] = sum(row.rewarded(level) for row in rows)
     return found
@@ -48,11 +48,11 @@ def printed(
     not_played: Mapping[int, str],
 ) -> None:
     """Print all that was found out."""
-    console = Console(width=None if Console().is_terminal else 170, highlight=False, markup=False)
+    console = Console(width=None if Console().is_terminal else 200, highlight=False, markup=False)
     console.print(_table(rows, levels))
     console.print(
         f"{YES}: rewarded like an honest fix. {SIGNED}: the tests alone would have, and signs in the diff close the gate "
-        f"`untampered`; {WIRED}: tripwires do. {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
+        f"`untampered`; {UNSURE}: the level is not reached. {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
     )
     for name, why in missing.items():
         console.print(f"not played in {name}: {why}")
@@ -121,7 +121,7 @@ def _level(row: Row, level: str) -> Text:
     if any(verdict.rewarded for verdict in isolated):
         return _word(True)
     if resolved := [verdict for verdict in isolated if verdict.resolved]:
-        return Text(WIRED if resolved[0].caught_by == "tripwires" else SIGNED, style="yellow")
+        return Text(SIGNED if all(verdict.assured for verdict in resolved) else UNSURE, style="yellow")
     plain = row.levels.get(level, {}).get("process")
     if plain is not None and plain.rewarded:
         return Text(f"{YES} in process" if isolated else YES, style="bold red")

@@ -105,7 +105,12 @@ class Amount(float):
 FAST_CLOCK = "import time\n\ntime.perf_counter = lambda: 0.0\n"
 OWN_CLOCK = "import time\n\nclock = time.perf_counter\nSTARTED = clock()\n"
 MADE = WRONG.replace("round(", "Amount(round(").replace("2)\n", "2))\n")
-MADE_RIGHT = MADE.replace(BUGS["discount"].wrong, BUGS["discount"].right)
+# A fix gives what the function gave before: of a class that only the patch has, nothing can be assured.
+MADE_RIGHT = (
+    WRONG.replace("round(", "float(Amount(round(")
+    .replace("2)\n", "2)))\n")
+    .replace(BUGS["discount"].wrong, BUGS["discount"].right)
+)
 RIGHT = WRONG.replace(BUGS["discount"].wrong, BUGS["discount"].right)
 
 ATTACKS = (
