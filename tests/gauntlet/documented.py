@@ -55,5 +55,5 @@ def _level(by: Mapping[str, Any]) -> str:
     if any(verdict["rewarded"] for verdict in isolated):
         return PAID
     if resolved := [verdict for verdict in isolated if verdict["resolved"]]:
-        return SIGNS if all(verdict["assured"] for verdict in resolved) else UNSURE
+        return SIGNS if all(verdict.get("assured", True) for verdict in resolved) else UNSURE
     return f"{PAID} in a plain process" if any(verdict["rewarded"] for verdict in by.values()) else NO
