@@ -54,7 +54,9 @@ def test_what_is_recorded_as_caught_is_caught(rows: list[Row]) -> None:
     for row in rows:
         known = recorded[row.attack.row, row.attack.name]
         for level, by in row.levels.items():
-            paid = any(verdict["rewarded"] for kind, verdict in known["levels"].get(level, {}).items() if kind != "process")
+            paid = any(
+                verdict["rewarded"] for kind, verdict in known["levels"].get(level, {}).items() if kind != "process"
+            )
             assert paid or not row.rewarded(level), (row.attack.id, level, by)
 
 
