@@ -10,7 +10,7 @@ from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.environments import installed_packages, toolchain
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
-from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.split import Pair
 from regrade.evaluators.store import key_of
 from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
@@ -70,11 +70,13 @@ class Crew:
             held[1].close()
         channel = Path(tempfile.mkdtemp(prefix="channel-", dir=self._scratch))
         channel.chmod(0o777)  # each candidate is a user of its own
-        pair = Pair(self._new_worker(task, channel), self._new_worker(task, channel), channel)
+        # To a socket one can connect where one may not write, so that no candidate fills the disk.
+        tests, candidate = (self._new_worker(task, Mount(channel, "/channel", writable)) for writable in (True, False))
+        pair = Pair(tests, candidate, channel)
         self._local.pair = (python, pair)
         return pair
 
-    def _new_worker(self, task: Task, channel: Path | None = None) -> Worker:
+    def _new_worker(self, task: Task, channel: Mount | None = None) -> Worker:
         python = self._environments.python(task.requirements)
         with self._lock:
             scratch = self._scratch / f"worker-{len(self._workers)}"

@@ -137,7 +137,7 @@ class Worker:
         limits: Limits | None = None,
         packages: Path | None = None,
         tools: Path | None = None,
-        channel: Path | None = None,
+        channel: Mount | None = None,
     ) -> None:
         """
         Args:
@@ -158,7 +158,7 @@ class Worker:
             self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode)
         self._packages = packages
         self._tools = tools
-        self._channel = None if channel is None else Mount(channel, "/channel", writable=True)
+        self._channel = channel
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
         self._buffer = b""

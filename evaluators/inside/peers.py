@@ -62,6 +62,7 @@ class Peer:
         self._own: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._stand_ins: dict[int, Any] = {}
+        self._named: dict[int, Any] = {}
         self._indexed = 0
         self._index: dict[int, tuple[Any, str, str]] = {}
         self.uncrossable: list[str] = []
@@ -87,6 +88,12 @@ class Peer:
     def may_name(self, module: str) -> bool:
         return self.name == "candidate" or not self._is_hidden(module)
 
+    def note_named(self, value: Any) -> None:
+        self._named[id(value)] = value
+
+    def was_named(self, value: Any) -> bool:
+        return id(value) in self._named
+
     def sentinel(self, value: Any) -> tuple[str, str] | None:
         modules = [name for name in list(sys.modules) if self._own_module(name)]
         if len(modules) != self._indexed:
@@ -102,17 +109,23 @@ class Peer:
             except ImportError as error:
                 raise Uncrossable(f"{module} can't be imported: {error}") from None
         value = _attribute(module, name)
-        kind = type(value)
-        is_code = isinstance(value, type) or callable(value)
-        if self.name == "tests":
-            own = self._own_module(module)
-            is_error = isinstance(value, type) and issubclass(value, BaseException)
-            may_be_error = is_error and module.partition(".")[0] not in NOT_NAMED
-            if not (own and kind is not ModuleType) and not (module in GIVEN and is_code) and not may_be_error:
-                raise Uncrossable(f"{module}.{name} may not be named by a candidate")
+        if self.name == "tests" and not self._may_be_named(value):
+            raise Uncrossable(f"{module}.{name} may not be named by a candidate")
         if value is None:
             raise Uncrossable(f"there is no {module}.{name} on this side")
+        self.note_named(value)
         return value
+
+    def _may_be_named(self, value: Any) -> bool:
+        """By a candidate: classes that do nothing but hold values, and objects that are told by identity. No function
+        but those that it was given: a test that calls what it gets would run it, whatever it does.
+        """
+        if not isinstance(value, type):
+            return self.was_named(value) or self.sentinel(value) is not None
+        home = value.__module__
+        is_error = issubclass(value, Exception | SystemExit) and home.partition(".")[0] not in NOT_NAMED
+        is_given = home in GIVEN and _attribute(home, value.__qualname__) is value and not issubclass(value, type)
+        return self.is_own_class(value) or is_error or is_given
 
     def number(self, value: Any) -> int:
         if id(value) not in self._numbers:
@@ -189,6 +202,21 @@ class Peer:
 
     # ------------------------------------------------------------ answering
 
+    def _is_open(self, operation: str, value: Any, name: str) -> bool:
+        """May the candidate do this to an attribute of an object of the tests?
+
+        An instance of a subclass of the repository's own class is as open as the code of that class needs it. Others
+        are looked at only: who could write to them could write to a test case. Of code nothing is to be seen but what
+        was put there, since a function's globals lead everywhere.
+        """
+        if name.startswith("__"):
+            return False
+        if isinstance(value, CODE):
+            return operation == "attribute" and name in vars(value)
+        if any(self.is_own_class(kind) for kind in type(value).__mro__):
+            return True
+        return operation == "attribute" and not name.startswith("_")
+
     def serve(self) -> None:
         """Answer until the other side is gone."""
         while True:
@@ -234,9 +262,7 @@ class Peer:
                 return NotImplemented if found is None else getattr(type(value), name)(value, *rest)
         if operation in ("attribute", "set", "delete") and self.name == "tests":
             value, name, *rest = arguments
-            # Of code nothing but what was put there: a function's globals lead everywhere.
-            is_open = not isinstance(value, CODE) or (operation == "attribute" and name in vars(value))
-            if not name.startswith("__") and is_open:
+            if self._is_open(operation, value, name):
                 act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
                 return act(value, name, *rest)
         raise Uncrossable(f"{operation} was asked for")

@@ -109,6 +109,12 @@ class Side(Protocol):
     def may_name(self, module: str) -> bool:
         """Can the other side have a module of that name?"""
 
+    def note_named(self, value: Any) -> None:
+        """The value crossed by its name."""
+
+    def was_named(self, value: Any) -> bool:
+        """Did it? Then it may come back in the same way."""
+
     def sentinel(self, value: Any) -> tuple[str, str] | None:
         """Module and name of a global of the repository that is this very object."""
 
@@ -187,16 +193,20 @@ class Packer:
         return self._by_number(value)
 
     def _named(self, value: Any) -> Packed | None:
+        is_trusted = self._side.name == "tests"
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-            module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-            is_bound = isinstance(getattr(value, "__self__", None), types.ModuleType | None) is False
-            if module and name and not is_bound and self._side.may_name(module) and _found(module, name) is value:
+            module, name = str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", ""))
+            is_method = isinstance(getattr(value, "__self__", None), types.ModuleType | None) is False
+            is_kept = not (is_trusted or isinstance(value, type) or self._side.was_named(value))
+            may_be_named = not is_method and not is_kept
+            if may_be_named and self._side.may_name(module) and _found(module, name) is value:
+                self._side.note_named(value)
                 return ["global", module, name]
             return None
-        if type(value) is functools.partial:
+        if is_trusted and type(value) is functools.partial:
             parts = [self.pack(each) for each in (value.func, value.args, value.keywords)]
             return ["partial", *parts]
-        if isinstance(value, types.MethodType) and self._side.is_own_class(type(value.__self__)):
+        if is_trusted and isinstance(value, types.MethodType) and self._side.is_own_class(type(value.__self__)):
             return ["method", self.pack(value.__self__), value.__name__]
         is_told_apart = isinstance(value, FIXED) and not isinstance(value, enum.Enum)
         if is_told_apart or not self._side.is_own_class(type(value)) or not _state(value):
@@ -354,13 +364,20 @@ class Unpacker:
         return self._side.resolve(module, name)
 
     def _partial_value(self, function: Packed, arguments: Packed, keywords: Packed) -> Any:
+        self._only_from_the_tests()
         return functools.partial(self._unpack(function), *self._unpack(arguments), **self._unpack(keywords))
 
     def _method_value(self, owner: Packed, name: str) -> Any:
+        self._only_from_the_tests()
         value = self._unpack(owner)
         if not self._side.is_own_class(type(value)):
             raise ValueError("a method of no class of the repository")
         return types.MethodType(getattr(type(value), name), value)
+
+    def _only_from_the_tests(self) -> None:
+        """A candidate's functions stay on its side: here they are called by number."""
+        if self._side.name == "tests":
+            raise ValueError("a function")
 
     def _member_value(self, kind: Packed, name: str) -> Any:
         return self._own_class(kind)[name]

@@ -279,6 +279,13 @@ class TestWhatACandidateMayNot:
             {"value": ["number", "candidate", 0, "opaque", []], "raised": False, "nodes": [], "changes": []},
             {"value": ["number", "tests", 99, "callable", {}], "raised": False, "nodes": [], "changes": []},
             {"value": ["value", "os.system", ["true"]], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", "builtins", "exec"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", "builtins", "type"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", __name__, "mock.ANY"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", __name__, "mock._ANY"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", __name__, "rebuilt.__globals__"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["global", __name__, "rebuilt"], "raised": False, "nodes": [], "changes": []},
+            {"value": ["partial", ["global", "builtins", "int"], ["tuple", []], ["tuple", []]], "raised": False, "nodes": [], "changes": []},
             {"value": ["nonsense"], "raised": False, "nodes": [], "changes": []},
             {"value": ["node", 1], "raised": False, "nodes": [["object", ["global", "builtins", "int"], None, []]], "changes": []},
             {"ask": "attribute", "arguments": [["number", "tests", 0, "opaque", []], "__class__"], "nodes": []},
@@ -286,7 +293,7 @@ class TestWhatACandidateMayNot:
     )  # fmt: skip
     def test_answer_nonsense(self, answer):
         one, other = socket.socketpair()
-        tests = Peer("tests", one, lambda _: "elsewhere")
+        tests = Peer("tests", one, lambda name: "own" if name == __name__ else "elsewhere")
         send(other, answer)
         other.shutdown(socket.SHUT_WR)
         with pytest.raises(Uncrossable):
@@ -297,6 +304,28 @@ class TestWhatACandidateMayNot:
     def test_name_a_number_so_large_that_nobody_may_read_it(self, echo):
         with pytest.raises(Uncrossable, match="digits"):
             echo.ask(1 << 100_000)
+
+    def test_write_to_what_it_was_given(self):
+        class Case:
+            def check(self, condition):
+                assert condition
+
+        def meddle(case):
+            case.check = print
+
+        case = Case()
+        with Connection(meddle) as connection, pytest.raises(Uncrossable, match="set was asked for"):
+            connection.ask(case)
+        assert vars(case) == {}
+
+    def test_run_its_functions_among_the_tests(self):
+        ran_in = []
+
+        def give():
+            return functools.partial(ran_in.append, threading.get_ident())
+
+        with Connection(give) as connection:
+            assert "Remote" in type(connection.ask()).__name__
 
 
 class Named:
