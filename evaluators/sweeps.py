@@ -225,6 +225,9 @@ def check_entrant(run: Run, entrant: Entrant) -> None:
             f"{run.folder} knows {entrant.name!r} as {_told(known.spec)}, and this is {_told(entrant.spec)}: give it "
             "another name, or the run another folder"
         )
+    same = [name for name in policies if name != entrant.name and run.evaluation(name) == run.evaluation(entrant.name)]
+    if same:
+        raise UserError(f"{entrant.name!r} and {same[0]!r} would be written to one file: give one of them another name")
     others = [name for name, entry in policies.items() if entry.role == "baseline" and name != entrant.name]
     if entrant.role == "baseline" and others:
         raise UserError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -127,11 +128,9 @@ class _Running:
     async def _attempt(self, trial: Trial, copy: FreshCopy, place: Path, mark: str) -> Rollout:
         values = await asyncio.to_thread(self._values, trial, place)
         began = time.perf_counter()
-        code = await self._run(copy.folder, values, place / "output", mark)
+        code, output = await self._run(copy.folder, values, mark)
         seconds = time.perf_counter() - began
-        kill_marked(mark)  # what still runs could change files while they are compared
         patch = await asyncio.to_thread(copy.patch)
-        output = _last(place / "output")
         if code and patch.is_empty and not self._command.count_failures:
             words = " ".join(output.split())[-200:]
             why = f"the command ended with code {code} and changed nothing{': ' if words else ''}{words}"
@@ -160,24 +159,31 @@ class _Running:
             "temperature": f"{trial.temperature:g}", "seed": str(1000 * self._seed + trial.sample),
         }  # fmt: skip
 
-    async def _run(self, folder: Path, values: Mapping[str, str], output: Path, mark: str) -> int | None:
-        """Exit code of the command; None at the time limit."""
+    async def _run(self, folder: Path, values: Mapping[str, str], mark: str) -> tuple[int | None, str]:
+        """Exit code of the command, None at the time limit, and the end of what it printed."""
         shown = {f"REGRADE_{name.upper()}": value for name, value in values.items() if name != "instruction"}
         environment = {**os.environ, **self._command.environment, **shown, "PWD": str(folder), MARK: mark}
         arguments = [_filled(argument, values) for argument in self._command.arguments[1:]]
-        with output.open("wb") as file:
-            process = await asyncio.create_subprocess_exec(
-                self._program, *arguments, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
-                stdout=file, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        try:
-            return await asyncio.wait_for(process.wait(), self._command.seconds)
-        except TimeoutError:
-            return None
-        finally:
-            if process.returncode is None:
-                kill_tree(process.pid)
-                await process.wait()
+        async with _printed() as (pipe, printed):
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    self._program, *arguments, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
+                    stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                advice = "use {instruction_file}" if error.errno == errno.E2BIG else "does it run in a terminal?"
+                why = f"the command {self._program!r} cannot be started: {error.strerror}; {advice}"
+                raise UserError(why) from error
+            try:
+                code = await asyncio.wait_for(process.wait(), self._command.seconds)
+            except TimeoutError:
+                code = None
+            finally:
+                if process.returncode is None:
+                    kill_tree(process.pid)
+                    await process.wait()
+                kill_marked(mark)  # what still runs could change files while they are compared
+        return code, printed.text
 
 
 def kill_marked(mark: str) -> None:
@@ -218,7 +224,36 @@ def _how_tests_run(task: Task, python: str) -> str:
     return f"The tests run by: {f'PYTHONPATH={os.pathsep.join(folders)} ' if folders else ''}{python} -m pytest"
 
 
-def _last(output: Path) -> str:
-    with output.open("rb") as file:
-        file.seek(max(0, output.stat().st_size - LONGEST_OUTPUT))
-        return file.read().decode("utf-8", "replace")
+class _End(asyncio.Protocol):
+    """The end of what a program prints; what came before is forgotten, however much it is."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self.closed = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes = (self._bytes + data)[-LONGEST_OUTPUT:]
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.closed.set()
+
+    @property
+    def text(self) -> str:
+        return self._bytes.decode("utf-8", "replace")
+
+
+@asynccontextmanager
+async def _printed() -> AsyncIterator[tuple[int, _End]]:
+    """The end of a pipe that a program may print to, and what it printed there.
+
+    No pipe of asyncio's own: its process would not count as ended while any other process still holds the pipe.
+    """
+    read, write = os.pipe()
+    transport, printed = await asyncio.get_running_loop().connect_read_pipe(_End, os.fdopen(read, "rb", 0))
+    try:
+        yield write, printed
+    finally:
+        os.close(write)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(printed.closed.wait(), KILLING_SECONDS)
+        transport.close()

@@ -165,6 +165,24 @@ def test_an_endpoint_that_dies_leaves_nothing_at_zero_and_is_gone_on_with(regrad
     assert json.loads(outcome.out)["fix_rate"]["n"] == 4
 
 
+def test_a_policy_of_which_nothing_is_known_has_no_figures_and_a_report_all_the_same(regrade, tasks, tmp_path):
+    run = tmp_path / "run"
+    policies = tmp_path / "policies.toml"
+    policies.write_text(
+        f'[[policy]]\nname = "dead"\ncommand = ["{sys.executable}", "-c", "raise SystemExit(9)"]\n'
+        '[[policy]]\nscripted = "no-op"\nrole = "baseline"\n'
+    )
+    outcome = regrade("evaluate", "--policies", policies, "--tasks", tasks, "--out", run)
+    assert outcome.code == 2
+    assert "4 of 4 of 'dead'; the first because the command ended with code 9" in outcome.err
+    assert "NOT COMPARABLE" in outcome.out
+    found = figures(run)["policies"]["dead"]
+    assert (found["fix_rate"]["value"], found["fix_rate"]["n"], found["no_op_rate"]) == (None, 0, None)
+    assert json.loads(regrade("compare", run, "--json").out)["verdict"] == "not comparable"
+    assert regrade("report", run).code == 0
+    assert "code 9" in regrade("explain", run, "add", "--policy", "dead").out
+
+
 def test_a_command_is_a_policy(regrade, tasks, tmp_path):
     agent = tmp_path / "agent.py"
     agent.write_text(

@@ -129,6 +129,9 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
         enter(run, replace(first, spec={"model": "b"}), Sweep(), (), hidden(judged), judge)
     with pytest.raises(UserError, match="has the baseline 'p'"):
         enter(run, replace(first, name="q", role="baseline"), Sweep(), (), hidden(judged), judge)
+    enter(run, replace(first, name="a/b"), Sweep(), (), hidden(judged), judge)
+    with pytest.raises(UserError, match="'a_b' and 'a/b' would be written to one file"):
+        enter(run, replace(first, name="a_b"), Sweep(), (), hidden(judged), judge)
 
 
 def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.workspaces import prepare
-from regrade.policy_training.commands import Command, CommandPolicy
+from regrade.policy_training.commands import LONGEST_OUTPUT, Command, CommandPolicy
 from regrade.rewards import tests as passing
 from regrade.rewards.evidence import TestRun
 
@@ -170,6 +171,22 @@ def test_arguments_are_filled_in_and_nothing_else_in_braces_is(task: Task) -> No
         task, [Sampling(0.5, 1)],
     )  # fmt: skip
     assert rollout.completion.startswith('second:0.5:5000 {"a": {b}} Mend `second`.')
+
+
+def test_however_much_it_prints_only_the_end_is_kept(task: Task) -> None:
+    rollout = one(f"{FIX}; yes 'a line' | head -c 20000000; echo the end", task)
+    assert not rollout.patch.is_empty
+    assert rollout.completion.endswith("the end\n")
+    assert len(rollout.completion) == LONGEST_OUTPUT
+
+
+def test_a_command_that_cannot_be_started_is_a_user_error(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "agent").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "agent").chmod(0o755)
+    with pytest.raises(UserError, match="cannot be started: Exec format error"):
+        attempts(Command((str(tmp_path / "agent"),)), task)
+    with pytest.raises(UserError, match=r"Argument list too long; use \{instruction_file\}"):
+        attempts(Command(("echo", "{instruction}")), replace(task, instruction="x" * 200_000))
 
 
 def test_a_command_that_is_not_there_is_a_user_error(task: Task) -> None:

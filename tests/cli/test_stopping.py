@@ -1,0 +1,91 @@
+"""An evaluation that is stopped or killed in the midst of slow policies: nothing goes on, nothing is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PLANTED
+from tests.endpoint_server import serving
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+REGRADE = (sys.executable, "-c", "from regrade.cli.main import main; main()")
+FIX = {
+    name: f"calc.py\n<<<<<<< SEARCH\n    return {bad}\n=======\n    return {good}\n>>>>>>> REPLACE"
+    for name, (good, bad) in PLANTED.items()
+}
+
+
+def asked_about(request: dict) -> str:
+    said = request["messages"][1]["content"]
+    return next(name for name in PLANTED if f"mend {name}" in said)
+
+
+def start(cache: Path, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*REGRADE, *map(str, arguments)], cwd=ROOT, env={**os.environ, "REGRADE_CACHE": str(cache)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_answers_that_were_given_are_not_asked_for_again(cache, tasks, tmp_path, number):
+    """Two of four tasks are answered at once, the others only once somebody has stopped the evaluation."""
+    wait, told = threading.Event(), threading.Event()
+
+    def answer(request):
+        if asked_about(request) in ("half", "negate") and not wait.is_set():
+            told.set()
+            wait.wait(60)
+        return FIX[asked_about(request)]
+
+    run = tmp_path / "run"
+    with serving(answer) as server:
+        arguments = ("evaluate", "endpoint:m", "--endpoint", server.url, "--tasks", tasks, "--out", run, "--json")
+        first = start(cache, *arguments)
+        answers = run / "evaluations" / "m.answers"
+        deadline = time.monotonic() + 120
+        while not (answers.exists() and len(answers.read_text().splitlines()) == 2) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert told.wait(10)
+        began = time.monotonic()
+        first.send_signal(number)
+        _, errors = first.communicate(timeout=60)
+        assert time.monotonic() - began < 30, "what was under way is not waited for"
+        assert first.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), errors
+        wait.set()
+        server.requests.clear()
+        again = start(cache, *arguments)
+        out, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    assert sorted(map(asked_about, server.requests)) == ["half", "negate"]
+    assert json.loads(out)["fix_and_clean"]["value"] == 1.0
+
+
+def test_ctrl_c_ends_commands_and_what_they_started(cache, tasks, tmp_path):
+    pids = tmp_path / "pids"
+    agent = f"sh -c 'sleep 300 & echo $! >> {pids}; echo $$ >> {pids}; wait'"
+    started = start(cache, "evaluate", f"command:{agent}", "--tasks", tasks, "--out", tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while not (pids.exists() and len(pids.read_text().split()) == 4) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert not [pid for pid in pids.read_text().split() if is_running(int(pid))]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
