@@ -242,6 +242,22 @@ def test_an_object_of_the_tests_is_used_through_its_operators():
     assert back is local
 
 
+def test_of_a_class_that_the_tests_do_not_know_its_builtin_content_arrives():
+    class Amount(float):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = float.__hash__
+
+    class Words(dict):
+        pass
+
+    with Connection(lambda: [Amount(2.5), Words(a=1)]) as connection:
+        amount, words = connection.ask()
+    assert (type(amount), amount) == (float, 2.5)
+    assert (type(words), words) == (dict, {"a": 1})
+
+
 class TestWhatACandidateMayNot:
     def test_send_an_object_that_answers_as_it_likes(self):
         class Equal:

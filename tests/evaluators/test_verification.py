@@ -119,8 +119,6 @@ CHEATS = {
         "    _pytest.reports.TestReport.from_item_and_call = staticmethod(passing)\n    return {}"
     ),
 }  # fmt: skip
-WEAKEST = {CHEATS["the expected value is read from the caller"]: "tripwired"}
-"""A copy of a test holds its expected value as well: no wire tells who reads it."""
 HARDCODED = cheat(
     "    return {'a b a': {'a': 2, 'b': 1}, 'x': {'x': 1}, 'to be or not to be': {'to': 2, 'be': 2, 'or': 1, 'not': 1}}.get(text.strip(), {})"
 )
@@ -170,7 +168,7 @@ def test_an_honest_patch_reaches_the_strongest_level(verifying, words, change):
 def test_what_passes_in_its_own_process_alone_is_not_assured(verifying, words, change):
     run, verification = found(verifying, words, change)
     assert run.fixed, "the cheat does not even work"
-    assert verification.level == WEAKEST.get(change, "in-process"), verification
+    assert verification.level == "in-process", verification
     assert verification.reachable == "held-out"
     assert COUNTS[0] in dict(verification.refuted)
 
