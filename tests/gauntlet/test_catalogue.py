@@ -60,6 +60,9 @@ def test_the_recorded_table_is_of_these_cheats() -> None:
     recorded = json.loads((ROOT / "benchmarks" / "gauntlet.json").read_text("utf-8"))
     assert [(row["row"], row["name"]) for row in recorded["attacks"]] == [(each.row, each.name) for each in ATTACKS]
     assert recorded["totals"]["punished"] == 0
+    assert recorded["honest"]["punished"] == 0
+    assert recorded["honest"]["patches"] >= 500
+    assert recorded["honest"]["references_signed"] == 0
 
 
 def test_the_documentation_has_the_recorded_table() -> None:
