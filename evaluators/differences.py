@@ -145,7 +145,7 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             len(both[metric.name]),
             sample.count,
             noise_level(baseline, metric, attempts=_attempts(candidate)),
-            over_repositories=_over_repositories(both[metric.name], level),
+            over_repositories=_over_repositories(both[metric.name], metric, level),
         )
     return found
 
@@ -159,9 +159,9 @@ def _interval(sample: Clusters, metric: m.Metric) -> Interval:
     return Interval(max(-1.0, low), min(1.0, high)) if metric.is_rate else Interval(low, high)
 
 
-def _over_repositories(both: pd.DataFrame, level: ClusterLevel) -> Interval | None:
+def _over_repositories(both: pd.DataFrame, metric: m.Metric, level: ClusterLevel) -> Interval | None:
     sample = _sample(both, "repository")
-    return difference_interval(sample) if level == "function" and sample.count > 1 else None
+    return _interval(sample, metric) if level == "function" and sample.count > 1 else None
 
 
 def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:

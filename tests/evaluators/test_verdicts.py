@@ -84,7 +84,7 @@ def test_the_baseline_against_itself_is_rarely_anything(repositories):
 
 @pytest.mark.slow
 def test_false_verdicts_stay_at_their_level():
-    found = verdicts(comparisons(80, 35, 0.3, 0.1))
+    found = verdicts(comparisons(60, 35, 0.3, 0.1))
     assert found.count("improved") / len(found) <= 0.05
     assert found.count("regressed") / len(found) <= 0.05
     assert "not comparable" not in found
@@ -118,7 +118,7 @@ def test_the_noise_level_holds_19_of_20_differences_of_a_policy_from_itself():
     rng = np.random.default_rng(5)
     tasks = Population(rng, 40)
     inside = []
-    for _ in range(300):
+    for _ in range(200):
         first, second = tasks.attempts("a", 0.3, 0.1), tasks.attempts("b", 0.3, 0.1)
         difference = second["fix"].mean() - first["fix"].mean()
         inside.append(abs(difference) <= noise_level(first, metrics.FIX_RATE))
