@@ -122,7 +122,7 @@ def test_the_noise_level_holds_19_of_20_differences_of_a_policy_from_itself():
         first, second = tasks.attempts("a", 0.3, 0.1), tasks.attempts("b", 0.3, 0.1)
         difference = second["fix"].mean() - first["fix"].mean()
         inside.append(abs(difference) <= noise_level(first, metrics.FIX_RATE))
-    assert 0.93 <= np.mean(inside) <= 0.97
+    assert 0.91 <= np.mean(inside) <= 0.99  # 3 standard errors of 200 runs
     assert noise_level(tasks.attempts("a", 0.3, 0.1, seeds=1), metrics.FIX_RATE) is None
     few = noise_level(first, metrics.FIX_RATE, attempts=1)
     assert few == pytest.approx(noise_level(first, metrics.FIX_RATE) * np.sqrt(1.5))
