@@ -22,7 +22,17 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.counterfactuals import Changed, Definition, Mended
 from regrade.evaluators.executions import ending, statuses, test_files, wall_seconds
 from regrade.evaluators.selection import changed_functions, in_company
-from regrade.evaluators.twins import Form, Site, TestFile, TestFunction, Twin, TwinError, make_twin, read_test_file
+from regrade.evaluators.twins import (
+    Form,
+    Site,
+    TestFile,
+    TestFunction,
+    Twin,
+    TwinError,
+    make_twin,
+    read_test_file,
+    without_expectations,
+)
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace, is_protected, prepare
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
@@ -61,7 +71,7 @@ class Wires:
     """Wires that hold, sprung ones included."""
     sprung: tuple[Sprung, ...]
     untested: tuple[tuple[str, str], ...]
-    """Tests for which no wire could be laid, each with the reason."""
+    """Tests of which no copy tells anything, with the reason: that they fail without the function is not enough."""
     cpu_seconds: float
     mute: tuple[str, ...] = ()
     """Wires that do not hold under the reference either, by their keys: a later patch need not have them."""
@@ -123,7 +133,7 @@ def spring(
 ) -> Wires:
     """Lay wires for tests that passed under a patch, and see which it springs.
 
-    An honest patch costs two executions. Only where something looks wrong the same is run on the reference, or the
+    An honest patch costs two executions: of the copies, and of FAIL_TO_PASS without the mended functions. Only where something looks wrong the same is run on the reference, or the
     base, and on the patch again: a wire is sprung that holds there, and twice did not hold here.
 
     Args:
@@ -145,11 +155,12 @@ def spring(
     bench = _Bench(worker, task, workspace, preparation)
     mute = frozenset(calibration.mute if calibration is not None else ())
     stubs = bench.try_stubs(tuple(test for test in tests if test in frozenset(task.fail_to_pass)), mute)
-    found = stubs.with_more(bench.try_copies(tests, mute))
-    tested = {key.split(" ", 2)[2] for key in found.live}
+    copies = bench.try_copies(tests, mute)
+    copied = {key.split(" ", 2)[2] for key in copies.live}
     untested = tuple(
-        (test, found.untested.get(test, "none of its wires holds")) for test in tests if test not in tested
+        (test, copies.untested.get(test, "none of its wires holds")) for test in tests if test not in copied
     )
+    found = stubs.with_more(copies)
     return Wires(len(found.live), found.sprung, untested, round(bench.cpu_seconds, 4), tuple(sorted(mute | found.mute)))
 
 
@@ -212,11 +223,11 @@ class _Bench:
         tests = [test for test in tests if _stub_key(test) not in mute]
         stubbed = _stubbed(self._task, self._workspace, self._seed) if tests else None
         if stubbed is None:
-            return _Found(untested=dict.fromkeys(tests, "the patch changes no function that could be left out"))
+            return _Found()
         passing = self._passing(stubbed, tests)
         live = frozenset(_stub_key(test) for test in tests if test not in passing)
         if passing and _may_go_round(self._task, self._workspace):
-            return _Found(live, untested=dict.fromkeys(passing, "the patch may mend it by what is no function"))
+            return _Found(live)
         if passing and self._task.reference is not None:
             reference = self._reference()
             tree = _stubbed(self._task, reference, self._seed) if reference is not None else None
@@ -279,11 +290,14 @@ class _Bench:
 
 
 def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str]) -> _Plan:
-    """The copies of the files of some tests. Where they stand and what is turned comes of the task alone, so that what
-    holds for one patch holds for another; all names come of the seed.
+    """The copies of the files of some tests, and those files without what they expect, for who reads them.
+
+    Where copies stand and what is turned comes of the task alone, so that what holds for one patch holds for another;
+    all names come of the seed.
     """
     untested: dict[str, str] = {}
     files: dict[str, str] = {}
+    hidden: dict[str, str] = {}
     wires: list[_Wire] = []
     chosen: set[str] = set()
     paths: dict[str, str] = {}
@@ -302,28 +316,29 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
         untested.update(lost)
         try:
             laid = _copies_of(task, file, found, seed, whole=path in company)
+            hidden[path] = without_expectations(file, list(found.values()), _digest(seed, path))
         except TwinError as error:
             untested.update(dict.fromkeys(own, f"{path}: {error}"))
             continue
-        chosen |= company
-        paths[path] = path
+        others = {place for place in company if "::" not in place and place != path}
+        chosen |= others
+        paths |= {place: place for place in others}
         for number, (twin, its) in enumerate(laid):
             files[twin.path] = twin.text
             paths[twin.path] = f"{path} {number}"
             wires += its
             chosen |= {twin.path} if path in company else {wire.twin for wire in its}
-        paths |= {place: place for place in company if "::" not in place}
     order = sorted(paths, key=lambda path: _digest(task.digest, paths[path]))
     kept = tuple(wire for wire in wires if wire.key not in mute)
-    return _Plan(frozenset(tests), files, tuple(order), frozenset(chosen), kept, untested)
+    return _Plan(frozenset(tests), {**hidden, **files}, tuple(order), frozenset(chosen), kept, untested)
 
 
 def _alone(plan: _Plan, keys: frozenset[str]) -> _Plan:
-    """The plan with some of its wires, and without the tests themselves."""
+    """The plan with some of its wires alone."""
     wires = tuple(wire for wire in plan.wires if wire.key in keys)
     twins = {wire.twin.partition("::")[0] for wire in wires}
-    own = {wire.test.partition("::")[0] for wire in wires}
-    needed = {place for place in plan.select if "::" not in place and place not in plan.files and place not in own}
+    copies = {wire.twin.partition("::")[0] for wire in plan.wires}
+    needed = {place for place in plan.select if "::" not in place and place not in copies}
     select = {wire.twin for wire in wires} | (plan.select & twins) | needed
     return replace(
         plan,

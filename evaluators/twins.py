@@ -415,8 +415,24 @@ class Twin:
         return "::".join([self.path, *owners, self.names[function.key]]) + bracket + parameters
 
 
+def without_expectations(file: TestFile, functions: Sequence[TestFunction], seed: str) -> str:
+    """The text of a file, under its own names, in which what some tests expect is not to be read.
+
+    Raises:
+        TwinError: it is no Python.
+    """
+    own = list({function.key: function for function in functions if function.added is None}.values())
+    return make_twin(file, {function.key: None for function in own}, own, seed, whole=True, renamed=False).text
+
+
 def make_twin(
-    file: TestFile, turned: Mapping[str, Site | None], functions: Sequence[TestFunction], seed: str, *, whole: bool
+    file: TestFile,
+    turned: Mapping[str, Site | None],
+    functions: Sequence[TestFunction],
+    seed: str,
+    *,
+    whole: bool,
+    renamed: bool = True,
 ) -> Twin:
     """The copy of a file in which some functions have other names, and each of those a site turned, or none.
 
@@ -424,6 +440,7 @@ def make_twin(
         turned: key of a function -> the site that is turned; None: none.
         seed: decides all names.
         whole: with the file's other tests, which take time to compile even where they are not run.
+        renamed: False: the tests keep their names.
 
     Raises:
         TwinError: the copy is no Python.
@@ -433,7 +450,7 @@ def make_twin(
     helpers = {form: drawn[name] for form, name in HELPERS.items()}
     key = f"{random.getrandbits(64):016x}"
     wanted = [function for function in functions if function.key in turned]
-    names = _names(wanted, random)
+    names = _names(wanted, random) if renamed else {function.key: function.name for function in wanted}
     known = [value for function in functions for value in _values(function)]
     edits: list[Edit] = []
     for function in wanted:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.evaluators.inside.turning import perturbed_value
-from regrade.evaluators.twins import TestFile, TwinError, make_twin
+from regrade.evaluators.twins import TestFile, TwinError, make_twin, without_expectations
 
 HERE = Path(__file__).parent
 TEXT = '''\
@@ -251,3 +251,13 @@ def test_real_test_files_can_be_copied(path):
 def test_what_can_not_be_copied_says_why(text, test, why):
     with pytest.raises(TwinError, match=why):
         TestFile("t.py", text).function(test)
+
+
+def test_a_file_can_keep_its_names_and_tell_nothing_of_what_it_expects(tmp_path):
+    file = TestFile("test_sample.py", TEXT)
+    functions = list({file.function(test).key: file.function(test) for test in IDS}.values())
+    text = without_expectations(file, functions, "seed")
+    (tmp_path / "test_sample.py").write_text(text)
+    assert statuses(tmp_path, "test_sample.py") == dict.fromkeys(IDS, "passed")
+    assert "def test_first" in text
+    assert "== 2.5" not in text
