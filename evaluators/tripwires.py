@@ -133,8 +133,9 @@ def spring(
 ) -> Wires:
     """Lay wires for tests that passed under a patch, and see which it springs.
 
-    An honest patch costs two executions: of the copies, and of FAIL_TO_PASS without the mended functions. Only where something looks wrong the same is run on the reference, or the
-    base, and on the patch again: a wire is sprung that holds there, and twice did not hold here.
+    An honest patch costs two executions: one of the copies, one of FAIL_TO_PASS without the mended functions. Only
+    where something looks wrong the same is run on the reference, or the base, and on the patch again: a wire is sprung
+    that holds there, and twice did not hold here.
 
     Args:
         run: of the workspace.
