@@ -134,7 +134,7 @@ def noise_floor(rows: pd.DataFrame) -> Comparison | None:
 def _only_policy(rows: pd.DataFrame, what: str) -> str:
     if not len(rows):
         raise UserError(f"the {what} has no rows; evaluate it first")
-    for column, advice in (("policy", "--policy"), ("temperature", "--temperature")):
+    for column, advice in (("policy", f"--{what}-policy"), ("temperature", "--temperature")):
         found = sorted(rows[column].unique())
         if len(found) > 1:
             listed = ", ".join(map(str, found))
@@ -162,9 +162,11 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
         missing = float(rows["broke"].isna().mean())
         if missing > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
+            first_lost = rows[rows["broke"].isna()].iloc[0]
+            such_as = f"such as sample {first_lost['sample']} of seed {first_lost['seed']} at {first_lost['task']!r}"
             return (
-                f"{missing:.0%} of the {what}'s attempts are missing ({limit}), lost to the infrastructure or never "
-                "recorded: run the same evaluation again, which completes it"
+                f"{missing:.0%} of the {what}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
+                "or never recorded: run the same evaluation again, which completes it"
             )
     known = outcomes(baseline, candidate)
     if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:

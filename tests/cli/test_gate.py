@@ -148,6 +148,7 @@ def test_too_many_missing_attempts_are_not_compared(regrade, tmp_path):
     outcome = regrade("compare", old.folder, new.folder)
     assert outcome.code == 2
     assert "of the candidate's attempts are missing" in outcome.out
+    assert "such as sample 1 of seed 0 at 't3'" in outcome.out
     assert "run the same evaluation again" in outcome.out
 
 
@@ -168,6 +169,20 @@ def test_empty_runs_are_refused(regrade, tmp_path):
     empty = Run(tmp_path / "empty")
     assert regrade("compare", old.folder, empty.folder).is_refusal("no policy is its candidate")
     assert regrade("compare", old.folder, tmp_path / "nowhere").is_refusal("nowhere", "no such file")
+
+
+def test_files_that_hold_too_much_or_something_else_are_one_line(regrade, tmp_path):
+    old, _ = pair(tmp_path)
+    both = tmp_path / "both"
+    for name in ("sft", "rl"):
+        journal.append(both / f"{name}.jsonl", rows(name, 10, 6))
+    outcome = regrade("compare", old.folder, both)
+    assert outcome.is_refusal("the candidate holds several values of policy (rl, sft)", "--candidate-policy")
+    assert regrade("compare", old.folder, both, "--candidate-policy", "rl").code == 0
+    (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\n")
+    assert regrade("compare", old.folder, tmp_path / "picture.jsonl").is_refusal("picture.jsonl, line 1")
+    (tmp_path / "bare").mkdir()
+    assert regrade("compare", old.folder, tmp_path / "bare").is_refusal("bare", "no rows")
 
 
 def test_different_versions_are_refused_unless_they_are_allowed(regrade, tmp_path):
