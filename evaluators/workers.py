@@ -185,7 +185,7 @@ class Worker:
         """
         if request.cold:
             self.close()
-        self._lay(tree)
+        self._lay(tree, request.suite.protected)
         self._ensure_started()
         self._send(self._message(request, preparation))
         answer = self._receive(START_SECONDS)
@@ -218,9 +218,9 @@ class Worker:
             self._killed = True
             session.kill()
 
-    def _lay(self, tree: Tree) -> None:
+    def _lay(self, tree: Tree, protected: tuple[str, ...]) -> None:
         try:
-            self._folder.lay(tree)
+            self._folder.lay(tree, protected)
         except (OSError, RecursionError):
             # The last candidate left something that can't be undone file by file: start from an empty folder.
             self.close()
@@ -228,7 +228,7 @@ class Worker:
             if self._folder.path.exists():
                 self._folder.path.rename(self._scratch / f"abandoned-{time.time_ns()}")
             self._folder = Folder(self._scratch / "tree")
-            self._folder.lay(tree)
+            self._folder.lay(tree, protected)
 
     def _ensure_started(self) -> None:
         if self._session is not None:

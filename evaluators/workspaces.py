@@ -177,22 +177,34 @@ def _files_in(folder: Path) -> dict[str, bytes]:
 class Folder:
     """A folder that holds exactly one tree at a time, laid anew before each candidate.
 
-    A candidate may write anywhere in it. So before the next tree is laid every entry is compared with what was laid, by
-    inode, size, mode, modification and change time (the last can't be set by a program), and what differs is laid
-    again.
+    A candidate may write anywhere in it, but where it is another user than this one it can neither change nor replace
+    protected files: those are this user's, in folders from which nobody else may take what is not his. Before the next
+    tree is laid every entry is compared with what was laid, by inode, size, mode, modification and change time (the
+    last can't be set by a program), and what differs is laid again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root: Path | None = None
+        self._protected: tuple[str, ...] = ()
+        self._guarded: set[str] = set()
+        """Folders above protected files; empty: the root."""
         self._laid: dict[str, tuple[int, ...]] = {}
         self._replaced: dict[str, str] = {}
         self._removed: frozenset[str] = frozenset()
         path.mkdir(parents=True, exist_ok=True)
 
-    def lay(self, tree: Tree) -> None:
-        """Make the folder hold `tree` and nothing else. Raises OSError when the disk is full."""
-        if self._root != tree.root:
+    def lay(self, tree: Tree, protected: tuple[str, ...] = ()) -> None:
+        """Make the folder hold `tree` and nothing else.
+
+        Args:
+            protected: globs of the files that candidates can't change.
+
+        Raises:
+            OSError: the disk is full, say.
+        """
+        if self._root != tree.root or self._protected != protected:
+            self._protected = protected
             self._lay_all(tree)
         else:
             self._restore()
@@ -202,13 +214,14 @@ class Folder:
         self._root = None
         self._empty()
         self._laid, self._replaced, self._removed = {}, {}, tree.removed
+        self._guarded.clear()
         for path in Tree(tree.root, removed=tree.removed).paths():
             self._copy(tree.root, path)
         self._root = tree.root
 
     def _restore(self) -> None:
         """Undo whatever the last candidate did to the folder."""
-        self.path.chmod(0o777)
+        self.path.chmod(self._mode_of(""))
         found, folders = self._scan()
         wanted_folders = {parent for path in self._laid for parent in _parents(path)}
         for path in sorted(folders - wanted_folders):
@@ -249,8 +262,8 @@ class Folder:
                     if entry.is_dir(follow_symlinks=False):
                         folders.add(path)
                         waiting.append(path)
-                        if stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) != 0o777:
-                            Path(entry.path).chmod(0o777)
+                        if stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) != self._mode_of(path):
+                            Path(entry.path).chmod(self._mode_of(path))
                     else:
                         found[path] = _mark(entry.stat(follow_symlinks=False))
         return found, folders
@@ -267,12 +280,15 @@ class Folder:
     def _put(self, path: str, content: bytes, time: int, *, executable: bool) -> None:
         target = self.path / path
         self._make_folders(path)
+        if is_protected(path, self._protected):
+            self._guard(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
         with target.open("xb") as file:
             file.write(content)
-        target.chmod(0o777 if executable else 0o666)
+        mode = 0o777 if executable else 0o666
+        target.chmod(mode & ~0o022 if is_protected(path, self._protected) else mode)
         os.utime(target, (time, time))
         self._laid[path] = _mark(target.lstat())
 
@@ -283,7 +299,17 @@ class Folder:
                 folder.unlink()
             if not folder.exists():
                 folder.mkdir()
-                folder.chmod(0o777)
+                folder.chmod(self._mode_of(parent))
+
+    def _mode_of(self, folder: str) -> int:
+        return 0o1777 if folder in self._guarded else 0o777
+
+    def _guard(self, path: str) -> None:
+        """Let nobody else take the file away, nor a folder that it lies in."""
+        for folder in ("", *_parents(path)):
+            if folder not in self._guarded:
+                self._guarded.add(folder)
+                (self.path / folder).chmod(0o1777)
 
     def _delete(self, path: str) -> None:
         (self.path / path).unlink(missing_ok=True)
