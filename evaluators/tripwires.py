@@ -209,15 +209,13 @@ class _Bench:
 
     def _confirmed(self, plan: _Plan, suspected: frozenset[str]) -> _Found:
         """What becomes of wires that did not hold once, in another session."""
+        holding = self._holding(_alone(plan, suspected))
+        if not holding:
+            return _Found(mute=suspected)
         found, stopped = self._run_plan(self._workspace.after, plan)
-        if stopped:
-            return _Found()
-        wrong = {wire.key: wire for wire in plan.wires if wire.key in suspected and not wire.is_right(found)}
-        holding = self._holding(plan, wrong) if wrong else frozenset()
-        sprung = tuple(
-            Sprung(wrong[key].kind, wrong[key].test, wrong[key].why(found)) for key in wrong if key in holding
-        )
-        return _Found((suspected - wrong.keys()) | holding, sprung, frozenset(wrong) - holding)
+        wires = [wire for wire in plan.wires if wire.key in holding and not stopped]
+        sprung = tuple(Sprung(wire.kind, wire.test, wire.why(found)) for wire in wires if not wire.is_right(found))
+        return _Found(frozenset(wire.key for wire in wires), sprung, suspected - holding)
 
     def try_stubs(self, tests: Sequence[str], mute: frozenset[str]) -> _Found:
         """Without the functions that were to be mended, FAIL_TO_PASS must fail."""
@@ -243,21 +241,19 @@ class _Bench:
             frozenset(map(_stub_key, passing - suspicious)),
         )
 
-    def _holding(self, plan: _Plan, wrong: Mapping[str, _Wire]) -> frozenset[str]:
-        """Which of the wires hold where nothing is wrong."""
+    def _holding(self, plan: _Plan) -> frozenset[str]:
+        """Which of the plan's wires hold where nothing is wrong."""
         reference = self._reference()
         if self._task.reference is not None:
-            if reference is None:
-                return frozenset()
-            found, stopped = self._run_plan(reference.after, plan)
-            return frozenset(key for key, wire in wrong.items() if not stopped and wire.is_right(found))
-        certain = frozenset(key for key, wire in wrong.items() if wire.is_certain)
+            return frozenset() if reference is None else self._right(reference.after, plan)
+        certain = frozenset(wire.key for wire in plan.wires if wire.is_certain)
         guarded = frozenset(self._task.pass_to_pass)
-        asked = {key: wire for key, wire in wrong.items() if key not in certain and wire.test in guarded}
-        if not asked:
-            return certain
-        found, stopped = self._run_plan(self._workspace.before, plan)
-        return certain | {key for key, wire in asked.items() if not stopped and wire.is_right(found)}
+        asked = frozenset(wire.key for wire in plan.wires if wire.key not in certain and wire.test in guarded)
+        return certain | (self._right(self._workspace.before, _alone(plan, asked)) if asked else frozenset())
+
+    def _right(self, tree: Tree, plan: _Plan) -> frozenset[str]:
+        found, stopped = self._run_plan(tree, plan)
+        return frozenset(wire.key for wire in plan.wires if not stopped and wire.is_right(found))
 
     def _reference(self) -> Workspace | None:
         """With the reference; None where there is none, or it does not apply."""

@@ -459,7 +459,9 @@ def make_twin(
         for site in function.sites:
             is_turned = site is turned[function.key]
             if is_turned and site.form is Form.LITERAL:
-                site = site._replace(value=_turned_literal(site.value, [_values(function), known], random))
+                # What is only to be among others must not be turned into another one of them.
+                others = [_values(function), known] if site.certain else []
+                site = site._replace(value=_turned_literal(site.value, others, random))
             edits += _edits(site, helpers[site.form], key, random, is_turned=is_turned)
         if function.added is not None:
             edits.append(_method(function, names[function.key], edits.pop()))

@@ -93,6 +93,8 @@ class Base(unittest.TestCase):
 
     def test_other(self):
         self.assertIsNone(None)
+        assert "a" in "ab"
+        assert "b" in "ab"
         self.assertIn("a", ["a"])
         self.assertRaises(ZeroDivisionError, lambda: 1 / 0)
         self.assertTrue(self)
