@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,28 +33,38 @@ def test_a_patch_changes_what_it_says_and_nothing_else(task, fix):
     assert "return a - b" in (task.base.root / "calculator.py").read_text()
 
 
+FORBIDDEN = (
+    "open('tests/test_calculator.py', 'w')", "os.remove('tests/test_calculator.py')", "os.rename('tests', 'others')",
+    "os.replace('calculator.py', 'tests/test_calculator.py')", "os.chmod('tests/test_calculator.py', 0o777)",
+)  # fmt: skip
+ALLOWED = ("open('calculator.py', 'a')", "open('tests/new.py', 'x')", "os.mkdir('made')")
+AS_ANOTHER = """
+import json, os, sys
+os.setgid(4242)
+os.setuid(4242)
+os.chdir(sys.argv[1])
+works = []
+for statement in sys.argv[2:]:
+    try:
+        exec(statement)
+        works.append(statement)
+    except PermissionError:
+        pass
+print(json.dumps(works))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_nobody_else_changes_or_replaces_protected_files(task, tmp_path):
     """Another user, as a candidate is in a sandbox of root's."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
     folder = Folder(tmp_path / "folder")
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
-    attempts = (
-        "open('tests/test_calculator.py', 'w')", "os.remove('tests/test_calculator.py')", "os.rename('tests', 'others')",
-        "os.replace('calculator.py', 'tests/test_calculator.py')", "os.chmod('tests/test_calculator.py', 0o777)",
-    )  # fmt: skip
-    allowed = ("open('calculator.py', 'a')", "open('tests/new.py', 'x')", "os.mkdir('made')")
-    program = "import os, sys; os.setgid(4242); os.setuid(4242); os.chdir(sys.argv[1]); " + "{}"
     for _ in range(2):  # what was laid again is guarded as well
         folder.lay(task.base, task.suite.protected)
-        for statement, works in [*((each, False) for each in attempts), *((each, True) for each in allowed)]:
-            done = subprocess.run(
-                ["/usr/bin/env", "python3", "-c", program.format(statement), str(folder.path)],
-                capture_output=True,
-                check=False,
-            )
-            assert (done.returncode == 0) is works, (statement, done.stderr)
+        command = [sys.executable, "-c", AS_ANOTHER, str(folder.path), *FORBIDDEN, *ALLOWED]
+        works = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        assert works == list(ALLOWED)
         assert (folder.path / "tests" / "test_calculator.py").read_text() == task.base.read("tests/test_calculator.py")
 
 
