@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,8 @@ def _figures(each: CheckUp) -> list[str]:
         said.append(f"{count} {'test executes' if count == 1 else 'tests execute'} what it changes")
     if each.noticed or each.survivors:
         said.append(f"{len(each.noticed)} of {len(each.noticed) + len(each.survivors)} mutants noticed")
+    if each.assurance is not None:
+        said.append(f"verdicts are {each.assurance.level}")
     return said
 
 
@@ -89,6 +92,8 @@ def summary(found: Sequence[CheckUp]) -> str:
     tried = sum(len(each.noticed) + len(each.survivors) for each in found)
     noticed = sum(len(each.noticed) for each in found)
     said += [f"{noticed} of {tried} mutants noticed ({100 * noticed / tried:.0f} %)"] if tried else []
+    levels = Counter(each.assurance.level for each in found if each.assurance is not None)
+    said += [f"verdicts: {', '.join(f'{count} {level}' for level, count in levels.most_common())}"] if levels else []
     return "; ".join(said)
 
 

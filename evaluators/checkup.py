@@ -18,7 +18,7 @@ from regrade.evaluators.findings import CheckUp, Fate, Kind, Problem, tally
 from regrade.evaluators.scorer import Job, Scorer
 from regrade.evaluators.validation import validate
 from regrade.rewards.builtin import default
-from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun
+from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
 
 __all__ = ["MUTANTS", "CheckUp", "Fate", "Kind", "Problem", "check_up", "histories", "tally"]
 
@@ -58,6 +58,7 @@ def check_up(
         part.watch()
         part.cheat()
         part.weaken(mutants, seed)
+        part.assure()
         done += len(some)
         yield from (each.found for each in patients)
 
@@ -154,6 +155,14 @@ class _Part:
             each.found.judge_mutant(mutant, gathered)
         for each in patients:
             each.found.judge_strength()
+
+    def assure(self) -> None:
+        """How sure can a verdict on a patch of the task be? As sure as that on its reference."""
+        patients = [each for each in self.patients if each.found.resolved and each.task.reference is not None]
+        jobs = [(each.task, each.task.reference) for each in patients if each.task.reference is not None]
+        evidence = self._gather("verified", jobs, frozenset({Verification}), full=False)
+        for each, gathered in zip(patients, evidence, strict=True):
+            each.found.assurance = gathered.records.get(Verification)
 
     def _gather(self, what: str, jobs: Sequence[Job], needs: frozenset[type], *, full: bool) -> list[EvidenceSet]:
         description = f"{self.name}: {what}"

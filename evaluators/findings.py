@@ -16,7 +16,7 @@ from regrade.evaluators.counterfactuals import Changed
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.builtin import default
 from regrade.rewards.components import resolved, untampered
-from regrade.rewards.evidence import EvidenceSet, TestRun, TestStatus
+from regrade.rewards.evidence import EvidenceSet, TestRun, TestStatus, Verification
 
 FEWEST_MUTANTS = 3
 """Tests that notice none of so many are no accident."""
@@ -98,6 +98,8 @@ class CheckUp:
     """Mutants of the functions that some test notices."""
     survivors: tuple[Mutant, ...] = ()
     """Those that none notices: changes without effect, or behaviour that no test looks at."""
+    assurance: Verification | None = None
+    """How sure the verdict on the reference is; None: there is none, or unknown."""
 
     @property
     def is_healthy(self) -> bool:
@@ -251,6 +253,8 @@ class CheckUp:
             "stubbed": {name: list(tests) for name, tests in self.stubbed.items()},
             "mutants": len(self.noticed) + len(self.survivors), "noticed": len(self.noticed),
             "survivors": [_described(mutant) for mutant in self.survivors],
+            "assurance": None if self.assurance is None else self.assurance.level,
+            "assurance_why": None if self.assurance is None else self.assurance.why,
         }  # fmt: skip
 
 

@@ -98,6 +98,7 @@ def test_a_healthy_task(make, scorer):
     assert found.stubbed == {"returns None": (), "raises": ()}
     assert len(found.noticed) > len(found.survivors)
     assert found.reaching.network == found.reaching.history == found.reaching.outside == {}
+    assert found.assurance.reaches("out-of-process")
     assert found.to_json()["healthy"] is True
 
 
