@@ -10,6 +10,7 @@ stopped: what is recorded is not done again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from regrade.rewards.algebra import Reward
 
 GREEDY = 0.0
 CHUNK_OF_TRIALS = 32
-"""Answers of a policy asked one by one that are scored at once: they come slowly, and are to be seen as they come."""
+"""Answers of a policy asked one by one that are scored at once, while others are under way."""
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a progress display: `with stage("judging rl") as tell: tell(done, total)`."""
@@ -189,15 +190,15 @@ def record(
             total = len(missing) if one_by_one else sum(each.task.id in waiting for each in wanted)
             tell(0, total)
             rollouts = (
-                _one_by_one(made, missing, judge.seed, out)
+                _one_by_one(made, missing, judge.seed, out, lambda count: tell(count, total))
                 if isinstance(made, TrialPolicy)
                 else made.propose([task for task in tasks if task.id in waiting], samplings, judge.seed)
             )
-            chunk = CHUNK_OF_TRIALS if one_by_one else evaluation.CHUNK
             with closing(_named(rollouts, name)) as source:
                 evaluation.evaluate(
-                    source, tasks, judge.scorer, judge.reward, out, also=judge.also, chunk=chunk,
-                    progress=lambda count: tell(count, total),
+                    source, tasks, judge.scorer, judge.reward, out, also=judge.also,
+                    chunk=CHUNK_OF_TRIALS if one_by_one else evaluation.CHUNK,
+                    progress=None if one_by_one else lambda count: tell(count, total),
                 )  # fmt: skip
     asked = {_attempt(name, each, judge.seed) for each in wanted}
     rows = table(journal.read(out), str(out))
@@ -263,15 +264,27 @@ def _named(rollouts: Iterator[Rollout], name: str) -> Generator[Rollout, None, N
             rollouts.close()
 
 
-def _one_by_one(policy: TrialPolicy, missing: Sequence[Trial], seed: int, out: Path) -> Iterator[Rollout]:
-    """An answer is kept as soon as it is there, and one that was never scored, since the run was killed, is read."""
+def _one_by_one(
+    policy: TrialPolicy, missing: Sequence[Trial], seed: int, out: Path, progress: Callable[[int], None]
+) -> Iterator[Rollout]:
+    """An answer is kept as soon as it is there, and one that was never scored, since the run was killed, is read.
+
+    Progress is that of the answers: they may take hours, and scoring goes on beside.
+    """
     answers = Answers(out.with_suffix(".answers"))
     asked: list[Trial] = []
+    there = itertools.count(1)
+
+    def keep(trial: Trial, rollout: Rollout) -> None:
+        answers.add(trial, rollout)
+        progress(next(there))
+
     for trial in missing:
         known = answers.get(trial, seed)
         if known is None:
             asked.append(trial)
         else:
+            progress(next(there))
             yield known
     if asked:
-        yield from policy.attempt(asked, seed, answers.add)
+        yield from policy.attempt(asked, seed, keep)

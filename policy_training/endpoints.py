@@ -56,7 +56,7 @@ class Endpoint:
     max_tokens: int | None = None
     """Of an answer; None: 4096 in a chat, as many as a local model gets in the short format."""
     seconds: float = 300.0
-    """How long one answer may take to begin."""
+    """How long one answer may take."""
     tries: int = 6
     at_a_time: int = 8
     """Requests under way at a time."""
@@ -209,8 +209,9 @@ class _Asking:
         path = "/chat/completions" if self._endpoint.api == "chat" else "/completions"
         url = self._endpoint.base_url.rstrip("/") + path
         try:
-            response = await self._client.post(url, json=dict(body))
-        except httpx2.TimeoutException as error:
+            async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit starts anew with each byte
+                response = await self._client.post(url, json=dict(body))
+        except (httpx2.TimeoutException, TimeoutError) as error:
             raise Lost(f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})") from error
         except httpx2.HTTPError as error:
             raise Lost(f"{url}: {str(error) or type(error).__name__}") from error

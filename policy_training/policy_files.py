@@ -250,6 +250,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
     endpoint.key()  # a missing key is said before any policy is asked
     name = row.name or Path(row.model).name
     spec: dict[str, Any] = {"endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body}
+    spec["max_tokens"] = row.max_tokens
     return Entrant(
         name, row.role or "candidate", lambda _tasks: EndpointPolicy(endpoint, name), row.label, row.series, row.step,
         {key: value for key, value in spec.items() if value},

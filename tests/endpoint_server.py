@@ -28,8 +28,8 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Callable[[dict[str, Any]], Answer], seconds: float = 0.0) -> Iterator[Server]:
-    """Serve until the block ends. `seconds`: how long each answer takes."""
+def serving(answer: Callable[[dict[str, Any]], Answer], seconds: float = 0.0, drip: float = 0.0) -> Iterator[Server]:
+    """Serve until the block ends. `seconds`: how long each answer takes; `drip`: how long each byte of it."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,8 +56,11 @@ def serving(answer: Callable[[dict[str, Any]], Answer], seconds: float = 0.0) ->
                 self.send_header(name, text)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            with contextlib.suppress(BrokenPipeError):  # who asked has given up
-                self.wfile.write(content)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked has given up
+                for byte in content if drip else ():
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(drip)
+                self.wfile.write(b"" if drip else content)
 
         def log_message(self, *_: object) -> None:
             pass

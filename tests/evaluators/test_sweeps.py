@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -143,7 +144,10 @@ def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(
         enter(run, entrant(dying), sweep, (), hidden(judged), judge)
     assert not run.evaluation("p").exists(), "too few for a chunk: nothing was scored yet"
     policy = OneByOne(fix, 1.0)
+    told: list[tuple[int, int]] = []
+    judge = replace(judge, stage=lambda _title: nullcontext(lambda *counts: told.append(counts)))
     rows = enter(run, entrant(policy), sweep, (), hidden(judged), judge)
+    assert told == [(count, 8) for count in range(9)], "answers are told of as they come"
     assert len(policy.asked) == 3
     assert len(rows) == 8
     assert rows["clean_fix"].eq(1).all()

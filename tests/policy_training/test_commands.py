@@ -149,9 +149,9 @@ def test_at_the_time_limit_what_is_there_counts_and_everything_is_killed(task: T
 
 
 def test_what_it_leaves_running_does_not_outlive_the_attempt(task: Task, tmp_path: Path) -> None:
-    rollout = one(f"(sleep 2; touch {tmp_path}/late) & {FIX}", task)
+    rollout = one(f"(sleep 1; touch {tmp_path}/late) & {FIX}", task)
     assert not rollout.patch.is_empty
-    time.sleep(2.2)
+    time.sleep(1.2)
     assert not (tmp_path / "late").exists()
 
 

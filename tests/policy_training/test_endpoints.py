@@ -103,6 +103,9 @@ def test_an_answer_that_takes_too_long_is_lost(tasks: list[Task]) -> None:
     with serving(lambda _: FIX, seconds=1.0) as server:
         (rollout,) = asked(quick(server.url, tries=1, seconds=0.1), tasks[:1])
     assert "no answer within 0.1 s" in rollout.lost
+    with serving(lambda _: FIX, drip=0.05) as server:  # each byte comes in time, the answer never
+        (rollout,) = asked(quick(server.url, tries=1, seconds=0.5), tasks[:1])
+    assert "no answer within 0.5 s" in rollout.lost
 
 
 def test_a_dead_endpoint_is_not_asked_for_ever(tasks: list[Task]) -> None:
