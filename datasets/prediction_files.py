@@ -80,7 +80,7 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
                 broken.append(f"{where}: {problem}")
                 continue
             instance, model = value["instance_id"], value["model_name_or_path"]
-            patch = Patch(value["model_patch"] or "")
+            patch = Patch(_whole(value["model_patch"] or ""))
             known = patches.setdefault(model, {}).setdefault(instance, patch)
             before = first.setdefault((model, instance), where)
             if before == where:
@@ -129,6 +129,11 @@ def _is_one_value(path: Path, text: str) -> bool:
         start = text.lstrip()[:1]
         return start == "[" or (path.suffix == ".json" and text.lstrip().split("\n")[0].strip() == "{")
     return True
+
+
+def _whole(text: str) -> str:
+    """With the newline that many writers strip off the end, without which `git apply` takes a diff for corrupt."""
+    return text if not text.strip() or text.endswith("\n") else text + "\n"
 
 
 def _problem(value: object) -> str:

@@ -249,8 +249,9 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
     )  # fmt: skip
     endpoint.key()  # a missing key is said before any policy is asked
     name = row.name or Path(row.model).name
-    spec: dict[str, Any] = {"endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body}
-    spec["max_tokens"] = row.max_tokens
+    spec: dict[str, Any] = {
+        "endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body, "max_tokens": row.max_tokens
+    }  # fmt: skip
     return Entrant(
         name, row.role or "candidate", lambda _tasks: EndpointPolicy(endpoint, name), row.label, row.series, row.step,
         {key: value for key, value in spec.items() if value},

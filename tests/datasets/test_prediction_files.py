@@ -37,6 +37,13 @@ def test_the_layouts_are_told_by_content_not_by_name(tmp_path: Path, layout: str
     assert found == {"agent": {"a": Patch(DIFF), "b": Patch("")}, "other": {"c": Patch("")}}
 
 
+def test_a_newline_that_was_stripped_off_is_put_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "preds.jsonl", entry("a", DIFF.rstrip("\n")), entry("b", " \n"))
+    (found,) = read_predictions([path]).models
+    assert found.patches["a"] == Patch(DIFF)
+    assert found.patches["b"].is_empty
+
+
 def test_each_mistake_is_one_line_and_the_other_entries_are_used(tmp_path: Path) -> None:
     other = DIFF.replace("2", "3")
     path = write(

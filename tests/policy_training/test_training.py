@@ -22,7 +22,8 @@ from regrade.policy_training.training import Algorithm, TrainingPlan, train
 def test_every_algorithm_leaves_a_checkpoint_and_a_log(
     undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Algorithm
 ) -> None:
-    plan = TrainingPlan(algorithm, str(undecided_folder), Budget(steps=2), samples=6)
+    every = None if algorithm == "reward-model" else 1
+    plan = TrainingPlan(algorithm, str(undecided_folder), Budget(steps=2), samples=6, save_every=every)
     seen: list[tuple[int, int]] = []
     checkpoint = train(plan, tasks, scorer, tmp_path / "run", progress=lambda *counts: seen.append(counts))
     if algorithm == "reward-model":
@@ -32,6 +33,8 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
             load_model(str(folder), device="cpu").model.state_dict() for folder in (undecided_folder, checkpoint)
         )
         assert any(not weight.equal(after[name]) for name, weight in before.items())
+        kept = checkpoint.parent.glob(f"{algorithm}-*")
+        assert sorted(path.name for path in kept) == [f"{algorithm}-1", f"{algorithm}-2"]
     lines = (tmp_path / "run" / "training" / f"{algorithm}.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2]
     assert seen[-1] == (2, 2)
