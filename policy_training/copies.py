@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class FreshCopy:
     def patch(self) -> Patch:
         """What differs from the base now. Files that the tree's own `.gitignore` names are left out if they are new."""
         remove(self.folder / ".git")
+        _make_readable(self.folder)
         _forget_repositories(self.folder)
         self._git("add", "--all")
         found = self._git("diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "--no-color", "HEAD")
@@ -76,6 +78,23 @@ class FreshCopy:
             said = error.stderr.decode("utf-8", "replace").strip()
             raise OSError(f"git {arguments[0]} failed in {self.folder}: {said}") from error
         return done.stdout
+
+
+def _make_readable(folder: Path) -> None:
+    """Give back to ourselves what a program took away, and remove pipes, sockets and devices: git reads plain files."""
+    folder.chmod(0o700)
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(0o700)  # before the walk goes into it
+        for name in files:
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                path.chmod(mode | stat.S_IRUSR)
+            elif not stat.S_ISLNK(mode):
+                path.unlink()
 
 
 def _forget_repositories(folder: Path) -> None:

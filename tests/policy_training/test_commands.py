@@ -106,6 +106,21 @@ def test_whatever_it_does_to_git_or_leaves_in_caches(task: Task, script: str) ->
     assert [file.path for file in rollout.patch.files] == ["library.py"]
 
 
+@pytest.mark.parametrize(
+    ("script", "changed"),
+    [
+        ("rm library.py; mkfifo library.py; mkfifo other", ["library.py"]),
+        ("rm library.py; mkdir library.py; echo x > library.py/a", ["library.py", "library.py/a"]),
+        ("rm library.py; ln -s /etc/passwd library.py", ["library.py"]),
+        ("echo x > new.py; chmod 0 new.py; mkdir d; echo y > d/y.py; chmod 0 d; chmod 0 .", ["d/y.py", "new.py"]),
+        ("rm -rf * .git", ["library.py", "test_library.py"]),
+    ],
+)
+def test_whatever_it_puts_in_a_files_place(task: Task, script: str, changed: list[str]) -> None:
+    rollout = one(script, task)
+    assert sorted({file.path for file in rollout.patch.files}) == changed
+
+
 def test_new_deleted_and_odd_files_apply(tmp_path: Path) -> None:
     root = tmp_path / "odd"
     root.mkdir()
