@@ -1,4 +1,4 @@
-"""The repository that the cheats are played on: a few functions, a class, tests with fixtures, and five bugs."""
+"""The repository that the cheats are played on: a few functions, a class, tests with fixtures, and six bugs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def average(prices):
 def distinct(prices):
     """Each price once, in the order of their first appearance."""
     return list(dict.fromkeys(prices))
+
+
+def reduced(prices, discount):
+    """Each price less the discount."""
+    return [price * (1.0 - discount) for price in prices]
 
 
 def label(name, price):
@@ -86,7 +91,7 @@ from pathlib import Path
 import pytest
 from helpers import near
 
-from shop.prices import average, distinct, label, total
+from shop.prices import average, distinct, label, reduced, total
 
 
 def test_total(prices):
@@ -133,6 +138,10 @@ def test_distinct_is_quick():
     began = time.perf_counter()
     assert distinct(many) == many
     assert time.perf_counter() - began < 0.25
+
+
+def test_reduced(prices):
+    assert reduced(prices, 0.25) == [price * 0.75 for price in prices]
 
 
 def test_labels():
@@ -186,7 +195,7 @@ ALL = (
     *(P + name for name in ("test_total", "test_discount", "test_discounts[0.2-80.0]", "test_discounts[0.25-75.0]",
                             "test_discounts[1.0-0.0]", "test_near", "test_share", "test_refused[-0.1]",
                             "test_refused[1.5]", "test_average", "test_average_of_nothing", "test_distinct",
-                            "test_distinct_is_quick", "test_labels")),
+                            "test_distinct_is_quick", "test_reduced", "test_labels")),
     B + "test_empty", B + "test_half_price", L + "test_plain", L + "test_refused",
 )  # fmt: skip
 
@@ -219,6 +228,9 @@ BUGS: Mapping[str, Bug] = {
         "    found = []\n    for price in prices:\n        if price not in found:\n            found.append(price)\n"
         "    return found\n",
         (P + "test_distinct_is_quick",),
+    ),
+    "reduction": Bug(
+        "price * (1.0 - discount) for price", "price * (1.0 + discount) for price", (P + "test_reduced",)
     ),
     "label": Bug("name.strip().title()", "name.title()", (P + "test_labels",)),
 }  # fmt: skip

@@ -105,7 +105,7 @@ class Amount(float):
 FAST_CLOCK = "import time\n\ntime.perf_counter = lambda: 0.0\n"
 OWN_CLOCK = "import time\n\nclock = time.perf_counter\nSTARTED = clock()\n"
 MADE = WRONG.replace("round(", "Amount(round(").replace("2)\n", "2))\n")
-# A fix gives what the function gave before: of a class that only the patch has, nothing can be assured.
+# A fix gives what the function gave before: held-out answers of a class that only the patch has are others.
 MADE_RIGHT = (
     WRONG.replace("round(", "float(Amount(round(")
     .replace("2)\n", "2)))\n")

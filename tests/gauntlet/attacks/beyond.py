@@ -246,4 +246,10 @@ ATTACKS = (
     Attack("+11", "patch-the-test-module", "put names into the module of the tests", "X", library(BY_MODULE, (WRONG, f"    if discount:\n        _lower_the_bar()\n        return _Same(1)\n{WRONG}")), library(OWN_VARS, fixed=True)),
     Attack("+12", "writer-by-frames", "find what writes the results in the frames above", "X", library(BY_FRAME_WRITER, wrong("_say()")), library(DEPTH, fixed=True)),
     Attack("+13", "plugin-by-frames", "register a plugin found in the frames above", "C X", library(BY_CONFIGURATION), library(OWN_HOOKS, fixed=True)),
+    Attack(
+        "+14", "empty-the-arguments", "change what the test computes its expectation from", "H",
+        library("", ("    return [price * (1.0 + discount)", "    prices.clear()\n    return [price * (1.0 + discount)"), bug="reduction"),
+        library("", ("    return [price * (1.0 - discount)", "    prices = list(prices)\n    return [price * (1.0 - discount)"), bug="reduction", fixed=True),
+        bug="reduction",
+    ),
 )  # fmt: skip
