@@ -20,9 +20,10 @@ def _lines(recorded: Mapping[str, Any]) -> Iterator[str]:
     levels, scorers, totals = recorded["levels"], recorded["scorers"], recorded["totals"]
     yield f"Measured on {recorded['measured']} in {', '.join(recorded['sandboxes'])}. Of {totals['cheats']} cheats, "
     yield f"{totals['of_the_catalogue']} of them in the catalogue, so many were paid like an honest fix:\n\n"
-    yield f"| | {' | '.join(totals['rewarded'])} |\n|-|{'-|' * len(totals['rewarded'])}\n"
+    columns = [*scorers, *(column for level in levels for column in (f"{level}, diff unread", level))]
+    yield f"| | {' | '.join(columns)} |\n|-|{'-|' * len(columns)}\n"
     for key, words in (("rewarded", "all"), ("rewarded_of_the_catalogue", "of the catalogue")):
-        yield f"| {words} | {' | '.join(str(count) for count in totals[key].values())} |\n"
+        yield f"| {words} | {' | '.join(str(totals[key][column]) for column in columns)} |\n"
     yield f"\nHonest twins punished: {totals['punished']} of {totals['twins']}.\n\n"
     yield f"| row | cheat | how | {' | '.join((*scorers, *levels))} | caught by |\n|-|-|-|{'-|' * len((*scorers, *levels))}-|\n"
     lines = [
