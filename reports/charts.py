@@ -60,7 +60,7 @@ def forest(
         for row, found in enumerate(differences):
             ink = INKS[EFFECT[found.verdict]]
             _whisker(axes, row, found, ink, drawing.tip(f"{found.label}: {_points(found)}"))
-        _rows(axes, labels)
+        name_rows(axes, labels)
         axes.set_xlabel("points, candidate minus baseline")
     return drawing.svg
 
@@ -72,8 +72,9 @@ def repositories(name: str, differences: Mapping[str, Difference]) -> Markup:
         drawing.axes.axvline(0, color=INKS["axis"], linewidth=1.2)
         for row, (repository, found) in enumerate(differences.items()):
             ink = INKS[EFFECT[found.verdict]]
-            _whisker(drawing.axes, row, found, ink, drawing.tip(f"{repository}: {_points(found)}"))
-        _rows(drawing.axes, labels)
+            tip = drawing.tip(f"{repository}: {_points(found)}, {found.n_tasks} tasks", {"repository": repository})
+            _whisker(drawing.axes, row, found, ink, tip)
+        name_rows(drawing.axes, labels)
         drawing.axes.set_xlabel("points, candidate minus baseline")
     return drawing.svg
 
@@ -190,7 +191,7 @@ def stacked(
                     gid=drawing.tip(f"{bar}, {part}: {shown}"),
                 )
                 right, left = right + max(length, 0.0), left + min(length, 0.0)
-        _rows(axes, list(bars))
+        name_rows(axes, list(bars))
         if limit is not None:
             axes.set_xlim(right=limit)
         if unit == "%":
@@ -206,7 +207,7 @@ def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
             text = duration(value)
             axes.barh([row], [value], height=0.56, color=INKS["neutral"], gid=drawing.tip(f"{label}: {text}"))
             axes.annotate(text, (value, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=10)
-        _rows(axes, list(seconds))
+        name_rows(axes, list(seconds))
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.margins(x=0.24)
@@ -237,7 +238,7 @@ def _whisker(axes: Axes, row: int, found: Difference, ink: str, tip: str) -> Non
     axes.errorbar([100 * found.difference], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip)
 
 
-def _rows(axes: Axes, labels: Sequence[str]) -> None:
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     """Name the rows, the first on top, and leave only what helps to read across."""
     axes.set_yticks(range(len(labels)), [textwrap.fill(label, 20) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)

@@ -17,6 +17,17 @@ from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
 from regrade.reports.results import Pair, PolicyResult, Results
+from regrade.reports.views import (
+    SEVERITY_INKS,
+    Checkpoints,
+    FigureRows,
+    Waterfall,
+    by_trait,
+    checkpoints,
+    hops,
+    severity,
+    waterfalls,
+)
 from regrade.reports.wording import NO_BREAK, percent, points, temperature
 from regrade.rewards.breakdown import Role as PartRole
 from regrade.rewards.evidence import End
@@ -32,7 +43,6 @@ ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
 PART_INKS = tuple(f"k{number}" for number in range(1, 9))
 GATED = "held back by a closed gate"
 FOREST = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIXED_BUT_BROKE, m.NO_OP_RATE)
-SEVERITY_INKS = {"1 test": "k3", "2 to 5": "k5", "6 or more": "k4", "at least half, or no end": "bad"}
 STEP_INKS = {"execution": "k1", "generation": "k2", "training": "k3"}
 
 
@@ -88,8 +98,12 @@ class Page:
     trade_off: Markup
     by_temperature: Markup
     repositories: Markup
-    severity: Markup
+    severity: FigureRows | None
     severity_inks: Mapping[str, str]
+    hops: FigureRows | None
+    traits: Mapping[str, FigureRows]
+    checkpoints: tuple[Checkpoints, ...]
+    waterfalls: tuple[Waterfall, ...]
     views: tuple[TaskView, ...]
     groups: Mapping[str, int]
     rewards: Markup
@@ -105,6 +119,11 @@ class Page:
     quality: tuple[QualityRow, ...]
     noise: Comparison | None
     notes: tuple[str, ...]
+
+    @property
+    def label_inks(self) -> dict[str, str]:
+        """Policy's label -> ink."""
+        return {policy.label: self.inks[policy.name] for policy in self.results.policies}
 
     @property
     def more_names(self) -> list[str]:
@@ -123,6 +142,7 @@ def build_page(results: Results) -> Page:
     reward_inks = _part_inks(reward_parts)
     swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
     series = [_series(policy, inks[policy.name]) for policy in swept]
+    tabled = [policy for policy in results.policies if not policy.entry.series] or list(results.policies)
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
     kinds = _kinds_of_tampering(results)
@@ -132,13 +152,17 @@ def build_page(results: Results) -> Page:
         inks=inks,
         pairs=pairs,
         views=tuple(views),
-        best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.policies),
-        all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.policies for t in policy.temperatures),
+        best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in tabled),
+        all_rows=tuple(_row(policy, inks[policy.name], t) for policy in tabled for t in policy.temperatures),
         trade_off=charts.trade_off(series) if series else Markup(),
         by_temperature=charts.by_temperature(series) if several else Markup(),
         repositories=_repositories(results.pairs[0]) if results.pairs else Markup(),
-        severity=_severity(results),
+        severity=severity(results),
         severity_inks=SEVERITY_INKS,
+        hops=hops(results, inks),
+        traits=by_trait(results, inks),
+        checkpoints=checkpoints(results),
+        waterfalls=waterfalls(results),
         groups={group: sum(view.group == group for view in views) for group in GROUPS},
         rewards=charts.stacked("reward", "Mean contribution of each part of the reward", reward_parts, reward_inks)
         if reward_parts
@@ -258,22 +282,6 @@ def _repositories(pair: Pair) -> Markup:
     return charts.repositories("repositories", found) if len(found) > 1 else Markup()
 
 
-def _severity(results: Results) -> Markup:
-    """Share of the known attempts that broke so many tests, a bar a policy; those without an end count as the worst."""
-    found = {}
-    for policy in results.policies:
-        rows = policy.best[policy.best["broke"].notna()]
-        worst = rows["broken"] >= m.CATASTROPHE * rows["guarded"].clip(lower=1)
-        stopped = ~rows["end"].isin(["", End.COMPLETED.value, End.NOT_APPLIED.value])
-        bins = pd.cut(rows["broken"], [0, 1, 5, float("inf")], labels=list(SEVERITY_INKS)[:3]).astype("object")
-        bins = bins.mask((rows["broke"] == 1) & (worst | stopped), list(SEVERITY_INKS)[3])
-        counts = bins.value_counts()
-        found[policy.label] = {name: int(counts.get(name, 0)) / max(1, len(rows)) for name in SEVERITY_INKS}
-    if not any(sum(parts.values()) for parts in found.values()):
-        return Markup()
-    return charts.stacked("severity", "Share of attempts by the tests that they broke", found, SEVERITY_INKS, unit="%")
-
-
 def _reward_parts(results: Results) -> dict[str, dict[str, float]]:
     """Policy's label -> part -> mean contribution at its own best temperature; none for one without rewards."""
     found = {policy.label: _mean_parts(policy.best) for policy in results.policies}
@@ -314,13 +322,13 @@ def _phases(results: Results) -> Markup:
 
 def _more(policy: PolicyResult) -> dict[str, str]:
     rows = policy.best
-    severity = m.severity(rows)
+    tail = m.severity(rows)
     found = {
         "Fixed but broke": percent(m.fixed_but_broke(rows).value),
         "Broke something, of those that changed anything": percent(m.estimate(rows, m.BREAKAGE_OF_CHANGES).value),
-        "Guarded tests broken, mean": percent(severity.mean.value, 2),
-        "… 90th percentile": percent(severity.ninetieth, 2),
-        "… at least half of them": percent(severity.catastrophes),
+        "Guarded tests broken, mean": percent(tail.mean.value, 2),
+        "… 90th percentile": percent(tail.ninetieth, 2),
+        "… at least half of them": percent(tail.catastrophes),
     }
     samples = int(rows.groupby("task").size().min())
     if samples > 1:

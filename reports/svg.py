@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +70,15 @@ class Canvas:
     def __init__(self, figure: Figure, axes: Axes) -> None:
         self.figure = figure
         self.axes = axes
-        self.tips: list[str] = []
+        self.tips: list[tuple[str, Mapping[str, str]]] = []
         self.svg = Markup()
 
-    def tip(self, text: str) -> str:
-        """A group id for an artist (`gid=`) that shows `text` when it is pointed at."""
-        self.tips.append(text)
+    def tip(self, text: str, pick: Mapping[str, str] | None = None) -> str:
+        """A group id for an artist (`gid=`) that shows `text` when it is pointed at.
+
+        Clicking on it shows the tasks of `pick`: `repository`, `policy`, `outcome` or `task` -> the value to filter by.
+        """
+        self.tips.append((text, pick or {}))
         return f"{TIP}{len(self.tips) - 1}"
 
 
@@ -97,13 +100,20 @@ def canvas(name: str, description: str, width: float = 390, height: float = 250)
     drawing.svg = _themed(written.getvalue(), drawing.tips, description, width)
 
 
-def _themed(svg: str, tips: list[str], description: str, width: float) -> Markup:
+def _group(text: str, pick: Mapping[str, str]) -> str:
+    if not pick:
+        return f"<g><title>{escape(text)}</title>"
+    data = "".join(f' data-{name}="{escape(value)}"' for name, value in pick.items())
+    return f'<g class="pick" tabindex="0" role="button" aria-label="{escape(text)}"{data}><title>{escape(text)}</title>'
+
+
+def _themed(svg: str, tips: list[tuple[str, Mapping[str, str]]], description: str, width: float) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>|<style.*?</style>", "", svg, flags=re.DOTALL)
     for ink, stand_in in INKS.items():
         svg = svg.replace(stand_in, f"var(--{ink})")
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # the page's own font
-    svg = re.sub(rf'<g id="{TIP}(\d+)">', lambda found: f"<g><title>{escape(tips[int(found[1])])}</title>", svg)
+    svg = re.sub(rf'<g id="{TIP}(\d+)">', lambda found: _group(*tips[int(found[1])]), svg)
     svg = re.sub(r'<g id="[^"]*"/>', "", svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # ids such as axes_1 would come again with every figure
     svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
@@ -111,8 +121,9 @@ def _themed(svg: str, tips: list[str], description: str, width: float) -> Markup
     svg = re.sub(r"\s+", " ", svg).replace("xlink:href", "href")
     box = re.search(r'viewBox="([^"]*)"', svg)
     assert box, "matplotlib writes a viewBox"
+    role = "group" if any(pick for _, pick in tips) else "img"  # what is inside an image is hidden from a screen reader
     head = (
-        f'<svg class="chart" role="img" aria-label="{escape(description)}" viewBox="{box[1]}" '
+        f'<svg class="chart" role="{role}" aria-label="{escape(description)}" viewBox="{box[1]}" '
         f'style="max-width:{1.3 * width:g}px">'
     )
     return Markup(head + svg[svg.index(">") + 1 :])  # made by matplotlib; tips are escaped above
