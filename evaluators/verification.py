@@ -72,7 +72,7 @@ def calibrate(
     if inputs:
         answers = pair.answers(task, workspace, boundary, inputs, preparation)
         again = pair.answers(task, workspace, boundary, inputs, preparation)
-    places = useful(answers, again)
+    places = useful(inputs, answers, again)
     if len(places) < FEWEST:
         places = []
     return Calibration(

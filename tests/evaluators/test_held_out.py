@@ -1,0 +1,140 @@
+"""Inputs that no test holds: made of the like of what tests ask, and answers compared as far as a test could tell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regrade.evaluators.held_out import Call, are_same, differences, new_inputs, useful
+from regrade.evaluators.inside.plain import Packer, Unpacker
+
+
+class Side:
+    """Of a repository without classes, whose functions never cross."""
+
+    name = "tests"
+
+    def is_own_class(self, kind):  # noqa: ARG002
+        return False
+
+    def may_name(self, module):  # noqa: ARG002
+        return False
+
+    def sentinel(self, value):  # noqa: ARG002
+        return None
+
+    def known_by(self, value):  # noqa: ARG002
+        return None
+
+    def number(self, value):  # noqa: ARG002
+        return 0
+
+
+def call(*positional, **named) -> Call:
+    packer = Packer(Side())
+    return ["words", "count#1", packer.pack(positional), packer.pack(named)], packer.nodes
+
+
+def arguments(made: Call):
+    unpacker = Unpacker(Side(), made[1])
+    return tuple(unpacker.unpack(each) for each in made[0][2:])
+
+
+def answer(value, *, known=(None,), raised=False, changes=()):
+    """`known`: a value for each node of the call; one without keywords has their empty dict alone."""
+    packer = Packer(Side(), list(known))
+    packed = packer.pack(value)
+    return json.loads(json.dumps({"value": packed, "raised": raised, "nodes": packer.nodes, "changes": list(changes)}))
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.tuples(inner, inner),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(plain, plain), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.nested_given])
+def test_new_inputs_are_values_like_those_seen_and_none_of_them(seen):
+    calls = [call(one, key=other) for one, other in seen]
+    made = new_inputs(calls, 10)
+    assert made == new_inputs(calls, 10)
+    assert len({json.dumps(each) for each in made}) == len(made) <= 10
+    assert not {json.dumps(each) for each in made} & {json.dumps(each) for each in calls}
+    for each in made:
+        positional, named = arguments(each)
+        assert len(positional) == 1
+        assert named.keys() == {"key"}
+
+
+def test_what_varies_is_the_content():
+    made = [arguments(each)[0] for each in new_inputs([call([1, 2], "a b"), call([3], "")], 40)]
+    assert len(made) > 30
+    assert {type(numbers) for numbers, _ in made} == {list}
+    assert {type(text) for _, text in made} == {str}
+    assert len({len(numbers) for numbers, _ in made}) > 2
+
+
+@given(plain, plain)
+@settings(deadline=None)
+def test_answers_are_the_same_if_their_values_are(one, other):
+    asked = call(0)
+    assert are_same(asked, answer(one), answer(one))
+    if one != other:
+        assert not are_same(asked, answer([one]), answer([other]))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (0.1 + 0.2, 0.3, True), (1, True, False), (1, 1.0, False), ({"b", "a"}, {"a", "b"}, True), ([1], (1,), False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True), (frozenset("ab"), frozenset("ba"), True), ("x", "y", False),
+    ],
+)  # fmt: skip
+def test_single_answers(one, other, alike):
+    assert are_same(call(0), answer(one), answer(other)) is alike
+
+
+def test_an_instance_of_a_subclass_of_float_is_a_float():
+    found = answer(0.0)
+    found |= {"value": ["node", 0], "nodes": [["float", ["global", "words", "Amount"], 2.5, []]]}
+    assert are_same(([], []), answer(2.5, known=()), found)
+    assert not are_same(([], []), answer(2.0, known=()), found)
+
+
+def test_what_is_one_object_is_not_two():
+    twice = [1]
+    assert not are_same(call(0), answer([twice, twice]), answer([[1], [1]]))
+
+
+def test_what_is_changed_in_place_counts():
+    asked = call([1, 2])
+    changed = answer(None, known=[0, 0], changes=[[0, ["list", None, [2, 1], None]]])
+    assert not are_same(asked, answer(None, known=[0, 0]), changed)
+    assert are_same(asked, changed, changed)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {}, {"gone": "it left"}, {"value": ["node", 7], "raised": False, "nodes": [], "changes": []},
+        {"value": ["node", 0], "raised": False, "nodes": [3], "changes": []},
+        {"value": ["node", 0], "raised": False, "nodes": [[[], 1, 2, 3]], "changes": [[]]},
+        {"value": 1, "raised": False, "nodes": {}, "changes": 3}, {"value": 1, "raised": 0, "nodes": [], "changes": []},
+    ],
+)  # fmt: skip
+def test_nonsense_is_no_answer(hostile):
+    asked = call(0)
+    (found,) = differences([asked], [answer(1)], [hostile], [0])
+    assert "instead of 1" in str(found)
+
+
+def test_inputs_count_that_are_answered_twice_the_same():
+    calls = [call(number) for number in range(4)]
+    answers = [answer(0), answer(1, raised=True), answer(2), {"gone": "it left"}]
+    again = [answer(0), answer(1, raised=True), answer(3)]
+    assert useful(calls, answers, again) == [0]
