@@ -17,12 +17,15 @@ from regrade.evaluators.executions import collection_errors, ending, statuses, t
 from regrade.evaluators.held_out import Call
 from regrade.evaluators.inside.boundary import functions
 from regrade.evaluators.outlines import documented
-from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.selection import in_company
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
 from regrade.evaluators.workspaces import Workspace, is_protected
 from regrade.rewards.evidence import End, TestStatus
 
+JUDGES = frozenset(
+    f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "bool", "hash", "instancecheck")
+)
+"""Methods that are given what a test expects, and tell it whether that holds."""
 PARTING_SECONDS = 2.0
 """For the candidate's process to notice that the tests are done."""
 
@@ -58,6 +61,10 @@ class Split:
     """Test -> why nothing can be told."""
     calls: tuple[Call, ...]
     """What functions at the boundary were asked, where that was observed and crosses by value alone."""
+    watched: tuple[tuple[Call, Any], ...]
+    """What watched functions were asked and answered."""
+    unwatched: tuple[str, ...]
+    """The keys of those of which not all can be told."""
     cpu_seconds: float
     seconds: float
 
@@ -84,6 +91,55 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
             beyond.append(f"{path}, outside of functions")
     beyond += sorted(workspace.after.removed - workspace.before.removed)
     return Boundary(files, tuple(beyond))
+
+
+def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
+    """The same functions for another workspace of the same task, in which their parameters may be others."""
+    files = {}
+    for path, cut in boundary.files.items():
+        before, after = (_parameters(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
+        kept = {key: keep and after.get(key, before[key]) == before[key] for key, keep in cut.cut.items()}
+        files[path] = replace(cut, cut=kept)
+    return Boundary(files, boundary.beyond)
+
+
+def without_judges(boundary: Boundary) -> Boundary:
+    """Without what tests judge by: there the tests' side keeps the base's."""
+    files = {}
+    for path, cut in boundary.files.items():
+        kept = {key: keep for key, keep in cut.cut.items() if not _judges(key)}
+        added = tuple(key for key in cut.added if not _judges(key))
+        if kept or added:
+            files[path] = Cut(kept, added)
+    return Boundary(files, boundary.beyond)
+
+
+def _judges(key: str) -> bool:
+    name = key.partition("#")[0].rpartition(".")[2]
+    return name in JUDGES or name.lstrip("_").startswith(("assert", "pytest_"))
+
+
+def joined(one: Boundary, other: Boundary) -> Boundary:
+    """All functions of both."""
+    files = dict(one.files)
+    for path, cut in other.files.items():
+        mine = files.get(path, Cut({}))
+        files[path] = Cut({**mine.cut, **cut.cut}, tuple(dict.fromkeys((*mine.added, *cut.added))))
+    return Boundary(files, other.beyond)
+
+
+def keys_beyond(one: Boundary, other: Boundary) -> frozenset[str]:
+    """Of the functions of one those that are not of the other."""
+    return frozenset(
+        key
+        for path, cut in one.files.items()
+        for key in (*cut.cut, *cut.added)
+        if path not in other.files or key not in (*other.files[path].cut, *other.files[path].added)
+    )
+
+
+def _parameters(tree: ast.Module | None) -> dict[str, str]:
+    return {} if tree is None else {key: ast.dump(function.args) for key, function, _ in functions(tree)}
 
 
 def _cut(old: ast.Module, new: ast.Module) -> tuple[Cut, bool]:
@@ -147,11 +203,13 @@ class Pair:
         preparation: Preparation = UNPREPARED,
         *,
         observed: bool = False,
+        watched: frozenset[str] = frozenset(),
     ) -> Split:
         """Run some of the task's tests on the base tree, with the candidate's functions from the other sandbox.
 
         Args:
             observed: tell what the functions at the boundary are asked.
+            watched: keys of functions of which it is told what they are asked and answer.
 
         Raises:
             SandboxError, OSError, WorkerDied: see `Worker.run`.
@@ -159,7 +217,7 @@ class Pair:
         select = in_company(task, wanted)
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
-        crossing = _crossing(task, boundary.files) | {"observed": observed}
+        crossing = _crossing(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
         asked = Request(task.suite, limits, paths=paths, select=select, crossing=crossing)
         reply, cpu_seconds = self._both(workspace, asked, preparation)
         return _split(reply, wanted, limits.wall_seconds, cpu_seconds)
@@ -207,11 +265,17 @@ class Pair:
         return reply, reply.cpu_seconds + (candidate.cpu_seconds if candidate else 0.0)
 
     def _serve(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
-        """What becomes of the candidate's process does not matter: the tests' side tells what it did not answer."""
+        """None where the candidate took its sandbox down, or it was killed: the tests' side tells what is missing.
+
+        Raises:
+            SandboxError, OSError, WorkerDied: it never ran, which is not its fault.
+        """
         try:
             return self._candidate.run(tree, request, preparation)
-        except (WorkerDied, SandboxError, OSError):
-            return None
+        except WorkerDied as death:
+            if death.running or death.killed:
+                return None
+            raise
 
 
 def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
@@ -219,6 +283,7 @@ def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
         "files": {path: {"cut": dict(cut.cut), "added": list(cut.added)} for path, cut in files.items()},
         "hidden": [path for path in task.base.paths() if is_protected(path, task.suite.protected)],
         "observed": False,
+        "watched": [],
     }
 
 
@@ -243,4 +308,8 @@ def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: floa
         else:
             uncrossed[test] = "it calls nothing that the patch changes"
     calls = tuple((record[1], record[2]) for record in reply.records if record[0] == "called" and len(record) == 3)
-    return Split(frozenset(passed), failed, uncrossed, calls, cpu_seconds, reply.seconds)
+    watched = tuple(
+        ((record[1], record[2]), record[3]) for record in reply.records if record[0] == "watched" and len(record) == 4
+    )
+    unwatched = tuple(str(record[1]) for record in reply.records if record[0] == "unwatched")
+    return Split(frozenset(passed), failed, uncrossed, calls, watched, unwatched, cpu_seconds, reply.seconds)

@@ -19,7 +19,16 @@ from typing import Any
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.held_out import FEWEST, INPUTS, differences, new_inputs, useful
-from regrade.evaluators.split import Boundary, Pair, Split, boundary_of
+from regrade.evaluators.split import (
+    Boundary,
+    Pair,
+    Split,
+    boundary_at,
+    boundary_of,
+    joined,
+    keys_beyond,
+    without_judges,
+)
 from regrade.evaluators.tripwires import spring
 from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
 from regrade.evaluators.workspaces import Workspace, prepare
@@ -67,12 +76,15 @@ def calibrate(
         why = "the reference changes no function"
         return Calibration((), tuple((test, why) for test in sorted(wanted)), "[]", "[]")
     split = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
+    if not split.passed.issuperset(task.fail_to_pass):  # nor may it be a busy machine by which a task is judged
+        again = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
+        split = max(split, again, key=lambda each: len(each.passed))
     inputs = new_inputs(split.calls, INPUTS)
-    answers = again = []
+    answers = repeated = []
     if inputs:
         answers = pair.answers(task, workspace, boundary, inputs, preparation)
-        again = pair.answers(task, workspace, boundary, inputs, preparation)
-    places = useful(inputs, answers, again)
+        repeated = pair.answers(task, workspace, boundary, inputs, preparation)
+    places = useful(inputs, answers, repeated)
     if len(places) < FEWEST:
         places = []
     return Calibration(
@@ -126,14 +138,17 @@ def _out_of_process(
         if reachable == "tripwired":
             return Verification("in-process", reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}")
         claimed &= {*task.fail_to_pass, *calibration.confirmed}
-    boundary = boundary_of(task, workspace)
-    if not boundary.files:
+    boundaries = _boundaries(task, workspace, calibration)
+    if not boundaries[0][0].files:
         return Verification("in-process", reachable, why="the patch changes no function")
-    split = means.pair.run(task, workspace, boundary, claimed, means.preparation)
-    against = _against(task, run, split, calibration)
-    if against:  # a machine that was busy is no reason to doubt a patch: what is found twice counts
-        split = means.pair.run(task, workspace, boundary, claimed, means.preparation)
+    # A machine that was busy is no reason to doubt a patch: what is found twice counts.
+    for boundary, watched in 2 * boundaries:
+        split = means.pair.run(task, workspace, boundary, claimed, means.preparation, watched=watched)
         against = _against(task, run, split, calibration)
+        if watched and not against:
+            against = _otherwise(means, task, run, boundary, split)
+        if not against:
+            break
     confirmed = tuple(sorted(split.passed))
     if against:
         refuted = tuple(sorted(against.items()))
@@ -144,6 +159,44 @@ def _out_of_process(
         return Verification("out-of-process", reachable, confirmed, why=why)
     assert calibration is not None
     return _held_out(means, task, workspace, calibration, Verification("out-of-process", reachable, confirmed))
+
+
+def _boundaries(
+    task: Task, workspace: Workspace, calibration: Calibration | None
+) -> list[tuple[Boundary, frozenset[str]]]:
+    """Where the candidate's code may begin, the first choice first, and the functions to be watched there.
+
+    At the functions that the reference changes, whatever the patch changes. Were it asked for others as well, it could
+    answer for an equality or an assertion of the repository's, by which tests judge. Only if the tests do not pass so
+    (the patch mends what calls the reference's functions) it is, and then these are watched. Without a reference there
+    is nothing to watch by, so no equality and no assertion is asked of it.
+    """
+    own = boundary_of(task, workspace)
+    if calibration is None:
+        return [(without_judges(own), frozenset())]
+    reference = boundary_at(workspace, boundary_of(task, reference_workspace(task)))
+    found = [(reference, frozenset[str]())]
+    beyond = keys_beyond(own, reference)
+    if beyond:
+        found.append((joined(reference, own), beyond))
+    return found
+
+
+def _otherwise(means: Means, task: Task, run: TestRun, boundary: Boundary, split: Split) -> dict[str, str]:
+    """What is to be said against a patch whose watched functions answer the tests otherwise than with the reference.
+
+    One that needs the tests' functions, or returns functions, can't be compared.
+    """
+    test = min(run.fixed)
+    if split.unwatched:
+        return {test: f"the reference does not change {split.unwatched[0].partition('#')[0]}, whose answers are open"}
+    calls = [call for call, _ in split.watched]
+    answers = means.pair.answers(task, reference_workspace(task), boundary, calls, means.preparation) if calls else []
+    expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
+    if len(expected) < len(calls):
+        return {test: "the reference does not answer what functions that it does not change are asked"}
+    apart = differences(calls, expected, [answer for _, answer in split.watched], range(len(calls)))
+    return {test: f"with the reference, {apart[0]}"} if apart else {}
 
 
 def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, found: Verification) -> Verification:

@@ -145,8 +145,11 @@ class Noted:
     def function(self, module: str, key: str) -> Any:
         """Raises Uncrossable where importing the module does not define it."""
         if (module, key) not in self._functions:
-            importlib.import_module(module)
-        if (module, key) not in self._functions:
+            value: Any = importlib.import_module(module)
+            for name in () if (module, key) in self._functions else key.partition("#")[0].split("."):
+                value = getattr(value, name, None)  # a patch may have moved or wrapped it
+            self._functions.setdefault((module, key), value)
+        if not callable(self._functions[module, key]):
             raise Uncrossable(f"{module} defines no {key.partition('#')[0]} on import")
         return self._functions[module, key]
 

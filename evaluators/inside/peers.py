@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Generator
-from types import ModuleType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType
 from typing import Any
 
 from regrade.evaluators.inside.plain import (
@@ -38,6 +38,9 @@ PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
 Known = tuple[str, int, str, Packed]
 """Side, number, kind and looks of a value that does not cross."""
 LARGEST_MESSAGE = 64 << 20
+OF_FRAMES = (AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType)
+"""What leads to the frames of the tests, and so to all they hold."""
+OF_GENERATORS = frozenset({"send", "throw", "close"})
 FORMS: tuple[dict[str, type], ...] = (
     {"ask": str, "arguments": list, "nodes": list},
     {"value": object, "raised": bool, "nodes": list, "changes": list},
@@ -68,8 +71,8 @@ class Peer:
         self.uncrossable: list[str] = []
         """Why calls could not cross, since it was last emptied."""
         self.calls = 0
-        self.observe: Callable[[list[Packed], list[Packed]], None] | None = None
-        """Is shown what functions at the boundary are asked, as (arguments, nodes)."""
+        self.observe: Callable[[list[Packed], list[Packed], dict[str, Any]], None] | None = None
+        """Is shown what functions at the boundary are asked and answer, as (arguments, nodes, answer)."""
         self.perform: Callable[[str, list[Any]], Any] = self._perform
         """Does what the other side asks: (operation, arguments) -> value."""
 
@@ -173,12 +176,12 @@ class Peer:
                 self.calls += 1
                 packer = Packer(self)
                 packed = [packer.pack(each) for each in arguments]
-                if self.observe is not None and operation == "function":
-                    self.observe(packed, packer.nodes)
                 send(self._connection, {"ask": operation, "arguments": packed, "nodes": packer.nodes})
                 while True:
                     message = receive(self._connection)
                     if "ask" not in message:
+                        if self.observe is not None and operation == "function":
+                            self.observe(packed, packer.nodes, message)
                         return self._answer(message, packer.values)
                     self._serve(message)
             except RecursionError:
@@ -207,9 +210,15 @@ class Peer:
 
         An instance of a subclass of the repository's own class is as open as the code of that class needs it. Others
         are looked at only: who could write to them could write to a test case. Of code nothing is to be seen but what
-        was put there, since a function's globals lead everywhere.
+        was put there, since a function's globals lead everywhere; of a generator nothing but what drives it, since its
+        frame does; and nothing that pytest or unittest define, be it a test case, a fixture or a mock, by which one
+        could make assertions hold.
         """
         if name.startswith("__"):
+            return False
+        if isinstance(value, OF_FRAMES):
+            return operation == "attribute" and isinstance(value, GeneratorType) and name in OF_GENERATORS
+        if _is_of_test_tools(value, name):
             return False
         if isinstance(value, CODE):
             return operation == "attribute" and name in vars(value)
@@ -248,6 +257,8 @@ class Peer:
         send(self._connection, answer)
 
     def _perform(self, operation: str, arguments: list[Any]) -> Any:
+        if self.name == "tests":
+            return self._perform_for_the_candidate(operation, *arguments)
         if operation == "call":
             function, positional, keywords = arguments
             return function(*positional, **keywords)
@@ -255,17 +266,40 @@ class Peer:
             return next(arguments[0])
         if operation in ("send", "throw", "close"):
             return getattr(arguments[0], operation)(*arguments[1:])
-        if operation == "special" and self.name == "tests":
-            value, name, rest = arguments
+        if operation == "attribute":
+            return getattr(*arguments)
+        raise Uncrossable(f"{operation} was asked for")
+
+    def _perform_for_the_candidate(self, operation: str, value: Any, *arguments: Any) -> Any:
+        """Only to what it was given by number: what else it names, a class or a builtin, it has on its own side."""
+        if id(value) not in self._numbers:
+            raise Uncrossable(f"{operation} was asked for, of what was not given")
+        if operation == "call":
+            positional, keywords = arguments
+            return value(*positional, **keywords)
+        if operation == "special" and not _is_of_test_tools(value, ""):
+            name, rest = arguments
             if name in SPECIAL:
                 found = special(value, name)
                 return NotImplemented if found is None else getattr(type(value), name)(value, *rest)
-        if operation in ("attribute", "set", "delete") and self.name == "tests":
-            value, name, *rest = arguments
-            if self._is_open(operation, value, name):
-                act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
-                return act(value, name, *rest)
+        if operation in ("attribute", "set", "delete") and self._is_open(operation, value, arguments[0]):
+            act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
+            return act(value, *arguments)
         raise Uncrossable(f"{operation} was asked for")
+
+
+def _is_of_test_tools(value: Any, name: str) -> bool:
+    """Is the attribute one that pytest or unittest give to the value? So is all of a list of calls that a mock keeps.
+
+    A mock's children are not: it makes them as they are asked for.
+    """
+    kinds = type(value).__mro__
+    first = next(
+        (place for place, kind in enumerate(kinds) if str(kind.__module__).partition(".")[0] in NOT_NAMED), None
+    )
+    if first is None:
+        return False
+    return isinstance(value, (*CONTAINERS, *FIXED)) or any(name in vars(kind) for kind in kinds[first:])
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:

@@ -456,6 +456,8 @@ class Unpacker:
             raise ValueError(f"no {name}")
         for attribute, packed in (state or ()) if type(value) is not base else ():
             slot = getattr(type(value), attribute, None)
+            if self._side.name == "tests" and callable(slot) and not isinstance(slot, type):
+                raise ValueError(f"{attribute}, in place of a method of {type(value).__qualname__}")
             if isinstance(slot, types.MemberDescriptorType):
                 slot.__set__(value, self._unpack(packed))
             else:

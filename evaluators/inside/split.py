@@ -5,7 +5,8 @@ from the candidate's process (`boundary.py`), which holds the patched tree and n
 wrote runs where a verdict is made, and it sees of the tests the arguments of calls alone.
 
 Lines: `["crossed", test, calls that crossed, why one could not]`; where calls are observed
-`["called", arguments, nodes]`; and of inputs `["answer", place, answer]` (see `answer_inputs`).
+`["called", arguments, nodes]`; of functions that are watched `["watched", arguments, nodes, answer]`, or
+`["unwatched", key]` where a call can't be told; and of inputs `["answer", place, answer]` (see `answer_inputs`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from regrade.evaluators.inside.boundary import Finder, Noted, asking, noting
@@ -27,6 +28,8 @@ CONNECT_SECONDS = 20.0
 INPUT_SECONDS = 2.0
 """How long one input may take."""
 MOST_VALUES = 30
+LONGEST_ANSWER = 200_000
+"""Characters of JSON that the answer to an input may take."""
 MOST_CALLS, LONGEST_CALL = 60, 20_000
 """How many different calls of a function are told, and how many characters of JSON one may take."""
 
@@ -54,19 +57,31 @@ class CrossingRecorder:
     Calls are told that cross by value alone: others can't be repeated without the tests.
     """
 
-    def __init__(self, peer: Peer, write: Write, *, observed: bool) -> None:
+    def __init__(self, peer: Peer, write: Write, *, observed: bool, watched: Collection[str]) -> None:
         self._peer = peer
         self._write = write
+        self._watched = watched
         self._seen: dict[str, set[str]] = {}
-        if observed:
+        if observed or watched:
             peer.observe = self._observe
 
-    def _observe(self, arguments: list[Any], nodes: list[Any]) -> None:
-        line = json.dumps(["called", arguments, nodes])
+    def _observe(self, arguments: list[Any], nodes: list[Any], answer: dict[str, Any]) -> None:
+        is_watched = arguments[1] in self._watched
+        if self._watched and not is_watched:
+            return
+        line = json.dumps(["watched", arguments, nodes, answer] if is_watched else ["called", arguments, nodes])
         seen = self._seen.setdefault(f"{arguments[0]}:{arguments[1]}", set())
-        if len(seen) < MOST_CALLS and len(line) < LONGEST_CALL and '["number", ' not in line and line not in seen:
-            seen.add(line)
+        if line in seen:
+            return
+        can_be_told = len(seen) < MOST_CALLS and len(line) < LONGEST_CALL and '["number", ' not in line
+        if can_be_told:
             self._write(line)
+        elif is_watched:
+            line = json.dumps(["unwatched", arguments[1]])
+            if line not in seen:
+                self._write(line)
+        if can_be_told or is_watched:
+            seen.add(line)
 
     def pytest_runtest_logstart(self) -> None:
         self._peer.uncrossable.clear()
@@ -85,7 +100,7 @@ def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
     peer = Peer("tests", connection, _homes(request["root"], frozenset(crossing["hidden"])))
     transforms = {path: asking(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
     Finder(request["root"], transforms, Asking(peer)).install()
-    return CrossingRecorder(peer, write, observed=crossing["observed"])
+    return CrossingRecorder(peer, write, observed=crossing["observed"], watched=crossing["watched"])
 
 
 def answer_inputs(request: dict[str, Any], write: Write) -> int:
@@ -101,10 +116,11 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
             value = answer.get("value")
             if isinstance(value, list) and value[:1] == ["number"] and value[3:4] == ["iterator"]:
                 answer["values"] = _values(connection, value)
-        except (Uncrossable, OSError) as problem:
+            line = json.dumps(["answer", place, answer])
+        except (Uncrossable, OSError, RecursionError) as problem:
             write(json.dumps(["answer", place, {"gone": str(problem)}]))
             return 0  # whoever does not answer one input is asked no other
-        write(json.dumps(["answer", place, answer]))
+        write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", place, {"gone": "too long an answer"}]))
     return 0
 
 

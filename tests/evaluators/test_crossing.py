@@ -11,6 +11,7 @@ import operator
 import re
 import socket
 import threading
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,9 @@ def echo():
 class Box:
     def __init__(self, value):
         self.value = value
+
+    def is_full(self):
+        return self.value is not None
 
     def __eq__(self, other):
         return type(other) is Box and other.value == self.value
@@ -333,6 +337,51 @@ class TestWhatACandidateMayNot:
         with Connection(meddle) as connection, pytest.raises(Uncrossable, match="set was asked for"):
             connection.ask(case)
         assert vars(case) == {}
+
+    @pytest.mark.parametrize("attribute", ["gi_frame", "gi_code"])
+    def test_look_into_the_frames_of_the_tests(self, attribute):
+        with Connection(lambda numbers: getattr(numbers, attribute)) as connection, pytest.raises(Uncrossable):
+            connection.ask(number for number in [1])
+
+    @pytest.mark.parametrize("name", ["assert_called_once_with", "configure_mock", "method_calls", "return_value"])
+    def test_make_a_mock_say_what_it_likes(self, name):
+        def meddle(callback):
+            value = getattr(callback, name)
+            value.append(1)
+
+        callback = mock.Mock()
+        callback.method(3)
+        with Connection(meddle) as connection, pytest.raises(Uncrossable):
+            connection.ask(callback)
+        assert callback.method_calls == [mock.call.method(3)]
+
+    def test_use_a_mock_in_other_ways(self):
+        def use(callback):
+            callback(3)
+            return callback.read(), callback.name
+
+        callback = mock.Mock()
+        callback.read.return_value = "text"
+        callback.name = "its name"
+        with Connection(use) as connection:
+            assert connection.ask(callback) == ("text", "its name")
+        callback.assert_called_once_with(3)
+
+    def test_call_among_the_tests_what_it_has_itself(self):
+        def call(function, other):
+            return other._regrade_peer.ask("call", function, ([1, 2],), {})
+
+        with Connection(call) as connection, pytest.raises(Uncrossable, match="not given"):
+            connection.ask(len, lambda: None)
+
+    def test_put_a_function_in_place_of_a_method(self):
+        def answer():
+            box = Box(1)
+            box.is_full = lambda: True
+            return box
+
+        with Connection(answer) as connection, pytest.raises(Uncrossable, match="in place of a method"):
+            connection.ask()
 
     def test_run_its_functions_among_the_tests(self):
         ran_in = []

@@ -8,7 +8,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
-from regrade.evaluators.sandboxes import KINDS
+from regrade.evaluators.sandboxes import KINDS, SandboxError
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards import assured, resolved
 from regrade.rewards.evidence import TestRun, Verification
@@ -187,6 +187,192 @@ def test_a_reward_can_ask_for_a_level(verifying, words):
         level: [each.value for each in verifying.score(jobs, resolved.only_if(assured(level)))] for level in levels
     }
     assert values == {"in-process": [1.0, 1.0, 1.0], "out-of-process": [1.0, 1.0, 0.0], "held-out": [1.0, 0.0, 0.0]}
+
+
+LIBRARY = """\
+class Amount:
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return isinstance(other, Amount) and self.value == other.value
+
+    __hash__ = None
+
+    def equals(self, other):
+        return self.value == other.value
+
+
+def double(number):
+    return Amount(number + number + 1)
+
+
+def doubles(numbers):
+    return [double(number).value for number in numbers]
+
+
+def total(numbers):
+    return sum(numbers) + 1
+
+
+def tell(numbers, callback):
+    for number in numbers:
+        callback(number + 1)
+
+
+def tagged(number):
+    return {"set", str(number)}, ["set", str(number + 1)], ["number", "a", "b", "c", str(number)]
+
+
+def assert_same(one, other):
+    assert one == other
+"""
+LIBRARY_TESTS = """\
+from unittest import mock
+from library import *
+
+
+def test_double():
+    assert double(2) == Amount(4)
+    assert double(7) == Amount(14)
+
+
+def test_equals():
+    assert double(5).equals(Amount(10))
+
+
+def test_asserted():
+    assert_same(double(3), Amount(6))
+
+
+def test_doubles():
+    assert doubles([1, 2]) == [2, 4]
+
+
+def test_total():
+    wanted = 14
+    assert total(doubles([each])[0] for each in (1, 2, 4)) == wanted
+
+
+def test_tell():
+    callback = mock.Mock()
+    tell([3], callback)
+    callback.assert_called_once_with(3)
+
+
+def test_tagged():
+    assert tagged(3) == ({"set", "3"}, ["set", "3"], ["number", "a", "b", "c", "3"])
+
+
+def test_unequal():
+    assert not Amount(1) == Amount(2)
+"""
+MENDED = (("number + number + 1", "number + number"), ("sum(numbers) + 1", "sum(numbers)"), ("callback(number + 1)", "callback(number)"), ("str(number + 1)", "str(number)"))  # fmt: skip
+OWN_JUDGE = {
+    "an equality of the repository's that knows better": ("double", (("self.value == other.value\n\n    __hash__", "0 <= self.value - other.value <= 1 and self.value != 2\n\n    __hash__"),)),
+    "an assertion of the repository's that asserts nothing": ("asserted", (("    assert one == other", "    pass"),)),
+    "a method that an instance has as an attribute": ("equals", (("    return Amount(number + number + 1)", "    amount = Amount(number)\n    amount.equals = lambda other: True\n    return amount"),)),
+    "a mock that asserts nothing": ("tell", (("        callback(number + 1)", "        callback.configure_mock(assert_called_once_with=lambda *_: None)"),)),
+    "the expected value in the frames of a generator": ("total", (
+        ("    return sum(numbers) + 1", "    global given\n    given = numbers\n    list(numbers)\n    return found"),
+        ("    return [double(number).value for number in numbers]", "    global found\n    frame = given.gi_frame\n    while frame is not None:\n        found = frame.f_locals.get('wanted', found)\n        frame = frame.f_back\n    return [0]"),
+        ("class Amount", "given, found = None, 0\n\n\nclass Amount"),
+    )),
+}  # fmt: skip
+ELSEWHERE = {
+    "in a constant": ("double", (("number + number + 1", "FACTOR * number"), ("class Amount", "FACTOR = 2\n\n\nclass Amount"))),
+    "under another name": ("double", (("def double(number):\n    return Amount(number + number + 1)", "def _double(number):\n    return Amount(2 * number)\n\n\ndouble = _double"),)),
+    "in what calls the function": ("doubles", (("double(number).value", "double(number).value - 1"),)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def library(write_files, words):
+    def task(*mended):
+        base = write_files({"library.py": LIBRARY, "tests/test_library.py": LIBRARY_TESTS})
+        tests = tuple(f"tests/test_library.py::test_{name}" for name in (*mended, "unequal"))
+        return replace(words, base=base, fail_to_pass=tests[:-1], pass_to_pass=tests[-1:], reference=of_library(MENDED))
+
+    return task
+
+
+def of_library(changes) -> Patch:
+    text = LIBRARY
+    for change in changes:
+        assert change[0] in text
+        text = text.replace(*change, 1)
+    return Patch.between({"library.py": LIBRARY}, {"library.py": text})
+
+
+def found_in(scorer, task, patch):
+    (evidence,) = scorer.gather([(task, patch)], [Verification])
+    return evidence.records[TestRun], evidence.records[Verification]
+
+
+@pytest.mark.parametrize(("test", "changes"), OWN_JUDGE.values(), ids=OWN_JUDGE)
+def test_what_tests_judge_by_is_not_the_candidates_to_answer(verifying, library, test, changes):
+    task = library(test)
+    _, reference = found_in(verifying, task, task.reference)
+    assert reference.level == reference.reachable
+    assert reference.reaches("out-of-process")
+    run, verification = found_in(verifying, task, of_library(changes))
+    assert run.fixed, "the cheat does not even work"
+    assert not verification.reaches("out-of-process"), verification
+    _, alone = found_in(verifying, replace(task, reference=None), of_library(changes))
+    assert not alone.reaches("out-of-process"), alone
+
+
+@pytest.mark.parametrize(("test", "changes"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_fix_may_stand_elsewhere_than_the_references(verifying, library, test, changes):
+    run, verification = found_in(verifying, library(test), of_library(changes))
+    assert run.fixed
+    assert verification.reaches("out-of-process"), verification
+
+
+def test_no_answer_to_a_held_out_input_holds_the_scorer_up(verifying, library):
+    body = (
+        "    if number in (2, 7):\n        return Amount(2 * number)\n    one, other = [], []\n"
+        "    one += [other] * 1000\n    other += [one] * 1000\n    return [one, other]"
+    )
+    task = library("double")
+    run, verification = found_in(verifying, task, of_library([("    return Amount(number + number + 1)", body)]))
+    assert run.fixed
+    assert verification.level == "out-of-process", verification
+    assert "instead of" in verification.why
+
+
+def test_values_that_look_like_tags_are_values(verifying, library):
+    task = library("tagged")
+    _, verification = found_in(verifying, task, task.reference)
+    assert verification.level == "held-out", verification
+    wrong = of_library([*MENDED[:3], ("str(number + 1)", "str(number)"), ('"c", str(number)]', '"c", str(3)]')])
+    run, verification = found_in(verifying, task, wrong)
+    assert run.fixed
+    assert verification.level == "out-of-process", verification
+
+
+def test_a_sandbox_that_does_not_start_is_no_doubt_about_a_patch(verifying, words, monkeypatch):
+    crew = verifying._crew
+    pair_of = crew.pair
+    failures = []
+
+    def failing(task):
+        pair = pair_of(task)
+        candidate_runs = pair._candidate.run
+
+        def run(*arguments):
+            if len(failures) < 1:
+                failures.append("once")
+                raise SandboxError("the machine is busy")
+            return candidate_runs(*arguments)
+
+        monkeypatch.setattr(pair._candidate, "run", run)
+        return pair
+
+    monkeypatch.setattr(crew, "pair", failing)
+    _, verification = found(verifying, words, ("+ 2", "+ 1  # each"))
+    assert failures
+    assert verification.level == "held-out", verification
 
 
 def test_nothing_runs_for_what_fixes_nothing(verifying, words):
