@@ -6,7 +6,7 @@ import ast
 import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,7 @@ class Pair:
         self._tests = tests
         self._candidate = candidate
         self._channel = channel
+        self._is_over = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="regrade-candidate")
 
     def close(self) -> None:
@@ -248,32 +249,44 @@ class Pair:
         asked = replace(asked, crossing=crossing)
         served = replace(asked, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
         tree = workspace.after.without(crossing["hidden"])
+        self._is_over = False
         future = self._thread.submit(self._serve, tree, served, preparation)
+        future.add_done_callback(self._end_in_vain)
         try:
             reply = self._tests.run(workspace.before, asked, preparation)
         except BaseException:
+            self._is_over = True
             self._candidate.kill()
             raise
         finally:
             try:
                 candidate = future.result(PARTING_SECONDS)
             except TimeoutError:
+                self._is_over = True
                 self._candidate.kill()
                 candidate = future.result()
-            with contextlib.suppress(OSError):
-                (self._channel / socket).unlink()
+            finally:
+                if self._is_over:
+                    self._candidate.close()  # else the next run would begin with a sandbox that is dead
+                with contextlib.suppress(OSError):
+                    (self._channel / socket).unlink()
         return reply, reply.cpu_seconds + (candidate.cpu_seconds if candidate else 0.0)
 
+    def _end_in_vain(self, served: Future[Reply | None]) -> None:
+        """The tests would wait for a candidate that never comes."""
+        if served.exception() is not None:
+            self._tests.kill()
+
     def _serve(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
-        """None where the candidate took its sandbox down, or it was killed: the tests' side tells what is missing.
+        """None where the candidate took its sandbox down, or is needed no longer: the tests tell what is missing.
 
         Raises:
-            SandboxError, OSError, WorkerDied: it never ran, which is not its fault.
+            SandboxError, OSError, WorkerDied: it never ran or was killed, which is not its fault.
         """
         try:
             return self._candidate.run(tree, request, preparation)
         except WorkerDied as death:
-            if death.running or death.killed:
+            if death.running or self._is_over:
                 return None
             raise
 
