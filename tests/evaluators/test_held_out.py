@@ -138,3 +138,18 @@ def test_inputs_count_that_are_answered_twice_the_same():
     answers = [answer(0), answer(1, raised=True), answer(2), {"gone": "it left"}]
     again = [answer(0), answer(1, raised=True), answer(3)]
     assert useful(calls, answers, again) == [0]
+
+
+def test_an_answer_that_holds_itself_many_times_over_ends():
+    chain = [["tuple", None, ["tuple", [["node", place + 1]] * 2], None] for place in range(60)]
+    hostile = {
+        "raised": False,
+        "changes": [],
+        "nodes": [*chain, ["set", None, [["node", 0]], None]],
+        "value": ["node", 60],
+    }
+    expected = {"raised": False, "changes": [], "nodes": [["set", None, [1], None]], "value": ["node", 0]}
+    assert not are_same(([], []), expected, hostile)
+    call = ([__name__, "double#1", ["tuple", []], ["node", 0]], [["dict", None, [], None]])
+    hostile["nodes"] = [["list", None, [["node", place] for place in range(1, 4)] * 300, None] for _ in range(4)]
+    assert "[[[" in str(differences([call], [expected], [{**hostile, "value": ["node", 1]}], [0])[0])
