@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.held_out import FEWEST, INPUTS, differences, new_inputs, useful
+from regrade.evaluators.held_out import FEWEST, INPUTS, Call, differences, new_inputs, useful
 from regrade.evaluators.split import (
     Boundary,
     Pair,
@@ -85,7 +85,7 @@ def calibrate(
         answers = pair.answers(task, workspace, boundary, inputs, preparation)
         repeated = pair.answers(task, workspace, boundary, inputs, preparation)
     places = useful(inputs, answers, repeated)
-    if len(places) < FEWEST:
+    if len(places) < FEWEST or not _tell_apart(pair, task, boundary, inputs, answers, places, preparation):
         places = []
     return Calibration(
         tuple(sorted(split.passed)),
@@ -93,6 +93,22 @@ def calibrate(
         json.dumps([inputs[place] for place in places]),
         json.dumps([answers[place] for place in places]),
     )
+
+
+def _tell_apart(
+    pair: Pair,
+    task: Task,
+    boundary: Boundary,
+    inputs: list[Call],
+    answers: list[Any],
+    places: list[int],
+    preparation: Preparation,
+) -> bool:
+    """Does the base answer any of the inputs otherwise? Else they show nothing of what was to be mended."""
+    asked = [inputs[place] for place in places]
+    expected = [answers[place] for place in places]
+    found = pair.answers(task, Workspace(task.base, task.base), boundary, asked, preparation)
+    return bool(differences(asked, expected, found, range(len(asked))))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from regrade.evaluators.inside.plain import (
     Uncrossable,
     Unpacker,
     changes,
+    replaces_method,
     special,
 )
 
@@ -208,7 +209,8 @@ class Peer:
     def _is_open(self, operation: str, value: Any, name: str) -> bool:
         """May the candidate do this to an attribute of an object of the tests?
 
-        An instance of a subclass of the repository's own class is as open as the code of that class needs it. Others
+        An instance of a subclass of the repository's own class is as open as the code of that class needs it, which
+        does not put other functions in the place of its methods. Others
         are looked at only: who could write to them could write to a test case. Of code nothing is to be seen but what
         was put there, since a function's globals lead everywhere; of a generator nothing but what drives it, since its
         frame does; and nothing that pytest or unittest define, be it a test case, a fixture or a mock, by which one
@@ -223,7 +225,7 @@ class Peer:
         if isinstance(value, CODE):
             return operation == "attribute" and name in vars(value)
         if any(self.is_own_class(kind) for kind in type(value).__mro__):
-            return True
+            return operation == "attribute" or not replaces_method(value, name)
         return operation == "attribute" and not name.startswith("_")
 
     def serve(self) -> None:

@@ -456,7 +456,7 @@ class Unpacker:
             raise ValueError(f"no {name}")
         for attribute, packed in (state or ()) if type(value) is not base else ():
             slot = getattr(type(value), attribute, None)
-            if self._side.name == "tests" and callable(slot) and not isinstance(slot, type):
+            if self._side.name == "tests" and replaces_method(value, attribute):
                 raise ValueError(f"{attribute}, in place of a method of {type(value).__qualname__}")
             if isinstance(slot, types.MemberDescriptorType):
                 slot.__set__(value, self._unpack(packed))
@@ -502,6 +502,12 @@ def _canonical(node: Packed) -> str:
     if node[0] == "set":
         return json.dumps([node[0], node[1], sorted(map(json.dumps, node[2])), node[3]])
     return json.dumps(node)
+
+
+def replaces_method(value: Any, name: str) -> bool:
+    """Would an attribute of that name stand in place of a method of the value's class?"""
+    method = getattr(type(value), name, None)
+    return callable(method) and not isinstance(method, type)
 
 
 def _found(module: str, name: str) -> Any:

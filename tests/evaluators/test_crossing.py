@@ -383,6 +383,19 @@ class TestWhatACandidateMayNot:
         with Connection(answer) as connection, pytest.raises(Uncrossable, match="in place of a method"):
             connection.ask()
 
+    def test_replace_a_method_of_what_it_was_given(self):
+        class Special(Box):
+            """Of no module's, so that it is asked for its attributes."""
+
+        def meddle(box):
+            box.value = 2
+            box.is_full = lambda: True
+
+        box = Special(None)
+        with Connection(meddle) as connection, pytest.raises(Uncrossable, match="set was asked for"):
+            connection.ask(box)
+        assert vars(box) == {"value": 2}
+
     def test_run_its_functions_among_the_tests(self):
         ran_in = []
 

@@ -341,6 +341,26 @@ def test_no_answer_to_a_held_out_input_holds_the_scorer_up(verifying, library):
     assert "instead of" in verification.why
 
 
+def test_inputs_that_do_not_show_the_bug_assure_nothing(verifying, words, write_files):
+    text = 'def length(text):\n    if len(text) > 60:\n        return "short"\n    return "short"\n'
+    tests = (
+        'from length import length\n\n\ndef test_long():\n    assert length("q" * 70) == "long"\n\n\n'
+        'def test_short():\n    assert length("q") == length("w") == "short"\n'
+    )
+
+    def patch(condition):
+        after = text.replace("len(text) > 60", condition).replace('"short"', '"long"', 1)
+        return Patch.between({"length.py": text}, {"length.py": after})
+
+    ids = tuple(f"tests/test_length.py::test_{name}" for name in ("long", "short"))
+    base = write_files({"length.py": text, "tests/test_length.py": tests})
+    task = replace(words, base=base, fail_to_pass=ids[:1], pass_to_pass=ids[1:], reference=patch("len(text) > 60"))
+    for condition in ("len(text) > 60", 'text == "q" * 70'):
+        run, verification = found_in(verifying, task, patch(condition))
+        assert run.fixed
+        assert verification.level == verification.reachable == "out-of-process", verification
+
+
 def test_values_that_look_like_tags_are_values(verifying, library):
     task = library("tagged")
     _, verification = found_in(verifying, task, task.reference)
