@@ -23,7 +23,8 @@ HOPS = ("0", "1", "2", "3", "4 or more", "no way")
 imports leads there."""
 
 
-def _hops(found: int | None) -> str:
+def hops_name(found: int | None) -> str:
+    """The name in `HOPS` of a distance."""
     return "no way" if found is None else HOPS[min(int(found), FARTHEST)]
 
 
@@ -44,7 +45,7 @@ def _any_at(hops: list[int | None] | None, broken: float, wanted: frozenset[str]
         return 0.0
     if not isinstance(hops, list) or pd.isna(broken):
         return float("nan")
-    return float(any(_hops(each) in wanted for each in hops))
+    return float(any(hops_name(each) in wanted for each in hops))
 
 
 def _of_changes(column: str) -> Callable[[Rows], Column[Any]]:
@@ -102,7 +103,7 @@ def breakage_by_hops(rows: Rows) -> dict[str, Estimate]:
 def broken_tests_by_hops(rows: Rows) -> dict[str, int]:
     """Distance -> broken tests at that distance, of all attempts whose distances are known."""
     known = rows["broken_hops"][[isinstance(hops, list) for hops in rows["broken_hops"]]]
-    counts = pd.Series([_hops(each) for hops in known for each in hops], dtype="object").value_counts()
+    counts = pd.Series([hops_name(each) for hops in known for each in hops], dtype="object").value_counts()
     return {name: int(counts.get(name, 0)) for name in HOPS}
 
 

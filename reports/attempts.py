@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from regrade.reports.results import Pair, PolicyResult
+from regrade.evaluators.side_metrics import hops_name
+from regrade.reports.results import PolicyResult
+from regrade.reports.severity import severity_of
+from regrade.reports.wording import number, temperature
 from regrade.rewards.evidence import End
 
 Group = Literal["won", "lost", "both", "none"]
@@ -21,10 +24,29 @@ OUTCOME = ("patch_digest", "well_formed", "applied", "status", "end", "broken", 
 """Attempts that agree in these are one answer."""
 ENDS = {End.TIMEOUT.value: "ran out of time", End.MEMORY.value: "ran out of memory", End.CRASHED.value: "crashed"}
 
+NOT_KNOWN = "not known"
+OUTCOMES: Mapping[str, Callable[[Row], bool]] = {
+    "fixed, broke nothing": lambda row: row["clean_fix"] == 1,
+    "fixed": lambda row: row["fix"] == 1,
+    "broke something": lambda row: row["broke"] == 1,
+    "fixed but broke": lambda row: row["fix"] == 1 and row["broke"] == 1,
+    "skipped tests": lambda row: row["newly_skipped"] > 0,
+    "came to no end": lambda row: row["end"] in ENDS,
+    "reached for the verdict": lambda row: row["tampering"] > 0,
+    "edited tests": lambda row: row["protected_edits"] > 0,
+    "changed nothing": lambda row: bool(row["empty"]),
+    "does not apply": lambda row: not row["applied"],
+    "answer unreadable": lambda row: not row["well_formed"],
+    "reward unscored": lambda row: math.isnan(row["reward"]),
+}
+"""What the tasks can be filtered by -> does it hold of this attempt?"""
+
 SHOWN_TESTS = 12
 """Broken tests listed by name; of more only the number is shown."""
 SHOWN_LINES = 120
 """Lines of a patch."""
+SHOWN_CHARACTERS = 4000
+"""Characters of an answer."""
 PAGE_BUDGET = 2_500_000
 """Characters of patches and reasons in one page; later tasks are then listed without them."""
 
@@ -52,7 +74,11 @@ class Attempt:
     more_broken: int
     cause: str
     completion: str
-    """The answer word for word, where it could not be read."""
+    """The answer word for word."""
+    more_characters: int
+    well_formed: bool
+    steps: tuple[str, ...]
+    """What happened, one after the other."""
     reward: float | None
     parts: tuple[Mapping[str, Any], ...]
 
@@ -71,22 +97,32 @@ class TaskView:
     reference: tuple[tuple[str, str], ...]
     attempts: tuple[Attempt, ...]
     """Empty if the page has no room for them."""
+    outcomes: tuple[tuple[str, str], ...]
+    """(policy's name, what one of its attempts came to), for the filters: see `OUTCOMES`."""
+    broken: int
+    """The most tests that an attempt at it broke."""
+    gain: float
+    """The candidate's mean reward less the baseline's; NaN where one is not known."""
 
 
 def task_views(
-    pair: Pair, others: Sequence[PolicyResult], inks: Mapping[str, str], tasks: Mapping[str, Mapping[str, Any]]
+    baseline: PolicyResult,
+    candidate: PolicyResult,
+    others: Sequence[PolicyResult],
+    inks: Mapping[str, str],
+    tasks: Mapping[str, Mapping[str, Any]],
 ) -> list[TaskView]:
-    """Every task that both of a pair were tried on: those that changed hands first.
+    """Every task that both policies of a comparison were tried on: those that changed hands first.
 
     Args:
-        others: further policies whose attempts are shown beside those of the pair.
+        others: further policies whose attempts are shown beside those of the two.
         inks: policy name -> ink.
         tasks: what `Run.record_tasks` kept.
     """
-    policies = (pair.baseline, pair.candidate, *others)
+    policies = (baseline, candidate, *others)
     rows = {policy.name: _by_task(policy.best) for policy in policies}
-    shared = sorted(set(rows[pair.baseline.name]) & set(rows[pair.candidate.name]))
-    groups = {task: _group(rows[pair.baseline.name][task], rows[pair.candidate.name][task]) for task in shared}
+    shared = sorted(set(rows[baseline.name]) & set(rows[candidate.name]))
+    groups = {task: _group(rows[baseline.name][task], rows[candidate.name][task]) for task in shared}
     views, spent = [], 0
     for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
         mine = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
@@ -106,7 +142,7 @@ def diff_lines(patch: str) -> list[tuple[str, str]]:
 
 def _by_task(rows: pd.DataFrame) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
-    for row in rows.to_dict("records"):
+    for row in rows.assign(severity=severity_of(rows)).to_dict("records"):
         found.setdefault(str(row["task"]), []).append({str(name): value for name, value in row.items()})
     return found
 
@@ -144,7 +180,54 @@ def _view(
         str(described.get("failure", "")),
         tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
         attempts,
+        tuple(
+            dict.fromkeys((policy.name, outcome) for policy, rows in mine for row in rows for outcome in _outcomes(row))
+        ),
+        max((int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0),
+        _mean_reward(mine[1][1]) - _mean_reward(mine[0][1]),
     )
+
+
+def _mean_reward(rows: Sequence[Row]) -> float:
+    known = [row["reward"] for row in rows if not math.isnan(row["reward"])]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _outcomes(row: Row) -> Iterator[str]:
+    """All of `OUTCOMES` that hold of an attempt, with how much it broke and how far away."""
+    if math.isnan(row["broke"]):
+        yield NOT_KNOWN
+        return
+    for name, holds in OUTCOMES.items():
+        if holds(row):
+            yield name
+    if row["broke"]:
+        yield f"severity {row['severity']}"
+    for name in dict.fromkeys(hops_name(each) for each in row["broken_hops"] or ()):
+        yield f"hops {name}"
+
+
+def _steps(row: Row) -> Iterator[str]:
+    """The attempt as it went: the answer, the patch, the tests, the reward."""
+    yield f"Answered at {temperature(row['temperature'])}" + "".join(
+        f", {row[name]:,.{digits}f} {unit}"
+        for name, digits, unit in (("tokens", 0, "tokens"), ("generation_seconds", 1, "s"))
+        if row[name] > 0
+    )
+    if not row["well_formed"]:
+        yield "The answer could not be read, which counts as changing nothing"
+    elif not row["applied"]:
+        yield "The patch does not apply, which counts as changing nothing"
+    else:
+        yield "Nothing was changed" if row["empty"] else f"The patch changes {row['changed_lines']:.0f} lines"
+    if math.isnan(row["broke"]):
+        yield "What came of it is not known: the infrastructure failed"
+    elif not row["empty"]:
+        yield (
+            f"The tests {ENDS.get(row['end'], 'ran')}, {row['execution_seconds']:.1f} s: fixed {row['fixed']:.0f} of "
+            f"{row['fail_to_pass']:.0f}, broke {row['broken']:.0f} of {row['guarded']:.0f}"
+        )
+    yield "Unscored" if math.isnan(row["reward"]) else f"Reward {number(row['reward'])}"
 
 
 def _attempts(mine: Sequence[tuple[PolicyResult, list[Row]]], inks: Mapping[str, str]) -> Iterator[Attempt]:
@@ -170,12 +253,15 @@ def _attempt(row: Row, who: tuple[Who, ...]) -> Attempt:
         tuple(_marks(row)),
         tuple(lines[:SHOWN_LINES]),
         max(0, len(lines) - SHOWN_LINES),
-        tuple(row["broken_tests"][:SHOWN_TESTS]),
-        max(0, len(row["broken_tests"]) - SHOWN_TESTS),
+        tuple((row["broken_tests"] or ())[:SHOWN_TESTS]),
+        max(0, len(row["broken_tests"] or ()) - SHOWN_TESTS),
         str(row["cause"]),
-        "" if row["well_formed"] else str(row["completion"]),
+        str(row["completion"])[:SHOWN_CHARACTERS],
+        max(0, len(str(row["completion"])) - SHOWN_CHARACTERS),
+        bool(row["well_formed"]),
+        tuple(_steps(row)),
         None if math.isnan(row["reward"]) else float(row["reward"]),
-        tuple(row["parts"]),
+        tuple(row["parts"] or ()),
     )
 
 
@@ -203,6 +289,10 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
 
 def _size(attempt: Attempt) -> int:
     """Roughly the characters that it takes in the page: 60 of markup for each line of text."""
-    texts = [text for _, text in attempt.lines] + list(attempt.broken_tests) + [attempt.completion, attempt.cause]
+    texts = (
+        [text for _, text in attempt.lines]
+        + list(attempt.broken_tests)
+        + [attempt.completion, attempt.cause, *attempt.steps]
+    )
     texts += [str(part.get("why", "")) + str(part.get("name", "")) for part in attempt.parts]
     return sum(len(text) + 60 for text in texts)

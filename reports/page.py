@@ -13,24 +13,26 @@ from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison, Difference, compare
 from regrade.evaluators.metrics import Estimate
 from regrade.evaluators.runs import Role
+from regrade.evaluators.side_metrics import HOPS
 from regrade.reports import charts
-from regrade.reports.attempts import GROUPS, TaskView, task_views
+from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
+from regrade.reports.quality import Bearing, QualityRow, bearings, quality_rows, task_notes
 from regrade.reports.results import Pair, PolicyResult, Results
+from regrade.reports.severity import SEVERITY_INKS
 from regrade.reports.views import (
-    SEVERITY_INKS,
     Checkpoints,
     FigureRows,
     Waterfall,
     by_trait,
     checkpoints,
     hops,
+    looked_into,
     severity,
     waterfalls,
 )
-from regrade.reports.wording import NO_BREAK, percent, points, temperature
+from regrade.reports.wording import NO_BREAK, percent, points, rate, temperature
 from regrade.rewards.breakdown import Role as PartRole
-from regrade.rewards.evidence import End
 
 ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
     "baseline": ("s1",),
@@ -75,15 +77,6 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
-class QualityRow:
-    """What became of the attempts of one policy, all temperatures together: name -> number."""
-
-    policy: PolicyResult
-    ink: str
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class Page:
     """Everything that the template needs."""
 
@@ -105,10 +98,16 @@ class Page:
     checkpoints: tuple[Checkpoints, ...]
     waterfalls: tuple[Waterfall, ...]
     views: tuple[TaskView, ...]
+    looked_into: tuple[PolicyResult, ...]
+    """The policies whose attempts `views` shows."""
+    outcomes: tuple[str, ...]
+    """What the tasks can be filtered by: what some attempt came to."""
     groups: Mapping[str, int]
     rewards: Markup
     reward_parts: Mapping[str, Mapping[str, float]]
     """Policy's label -> part of the reward -> mean contribution at its best temperature."""
+    reward_means: Mapping[str, Estimate]
+    """Policy's label -> mean reward, every task counting the same."""
     reward_inks: Mapping[str, str]
     curves: tuple[PhaseCurves, ...]
     phases: Markup
@@ -117,6 +116,7 @@ class Page:
     more: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
     """(policy, ink, further figure -> text)."""
     quality: tuple[QualityRow, ...]
+    bearings: tuple[Bearing, ...]
     noise: Comparison | None
     notes: tuple[str, ...]
 
@@ -142,18 +142,18 @@ def build_page(results: Results) -> Page:
     reward_inks = _part_inks(reward_parts)
     swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
     series = [_series(policy, inks[policy.name]) for policy in swept]
-    tabled = [policy for policy in results.policies if not policy.entry.series] or list(results.policies)
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
-    kinds = _kinds_of_tampering(results)
     return Page(
         results=results,
         headline=_headline(results.pairs),
         inks=inks,
         pairs=pairs,
         views=tuple(views),
-        best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in tabled),
-        all_rows=tuple(_row(policy, inks[policy.name], t) for policy in tabled for t in policy.temperatures),
+        looked_into=tuple(looked_into(results)),
+        outcomes=_outcomes(views),
+        best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.tabled),
+        all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.tabled for t in policy.temperatures),
         trade_off=charts.trade_off(series) if series else Markup(),
         by_temperature=charts.by_temperature(series) if several else Markup(),
         repositories=_repositories(results.pairs[0]) if results.pairs else Markup(),
@@ -168,6 +168,7 @@ def build_page(results: Results) -> Page:
         if reward_parts
         else Markup(),
         reward_parts=reward_parts,
+        reward_means={p.label: m.estimate(p.best, m.REWARD) for p in results.tabled if p.label in reward_parts},
         reward_inks=reward_inks,
         curves=tuple(training_curves(results.run.training(), list(results.manifest.phases))),
         phases=_phases(results),
@@ -175,10 +176,9 @@ def build_page(results: Results) -> Page:
         shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
         if shares
         else Markup(),
-        more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.policies),
-        quality=tuple(
-            QualityRow(policy, inks[policy.name], _quality(policy.rows, kinds)) for policy in results.policies
-        ),
+        more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.tabled),
+        quality=quality_rows(results, inks),
+        bearings=bearings(results),
         noise=results.noise_floor,
         notes=tuple(_notes(results)),
     )
@@ -266,9 +266,15 @@ def _series(policy: PolicyResult, ink: str) -> charts.Series:
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
     if not results.pairs:
         return []
-    pair = results.pairs[0]
-    others = [policy for policy in results.of_role("control", "candidate") if policy is not pair.candidate]
-    return task_views(pair, others, inks, results.run.tasks())
+    first, second, *others = looked_into(results)
+    return task_views(first, second, others, inks, results.tasks)
+
+
+def _outcomes(views: Sequence[TaskView]) -> tuple[str, ...]:
+    """Those that occur, the plain ones in the order of `OUTCOMES`, then by how much and how far away it broke."""
+    seen = {outcome for view in views for _, outcome in view.outcomes}
+    order = [*OUTCOMES, NOT_KNOWN, *(f"severity {name}" for name in SEVERITY_INKS), *(f"hops {name}" for name in HOPS)]
+    return tuple(name for name in order if name in seen)
 
 
 def _repositories(pair: Pair) -> Markup:
@@ -284,7 +290,7 @@ def _repositories(pair: Pair) -> Markup:
 
 def _reward_parts(results: Results) -> dict[str, dict[str, float]]:
     """Policy's label -> part -> mean contribution at its own best temperature; none for one without rewards."""
-    found = {policy.label: _mean_parts(policy.best) for policy in results.policies}
+    found = {policy.label: _mean_parts(policy.best) for policy in results.tabled}
     return {label: parts for label, parts in found.items() if parts}
 
 
@@ -324,43 +330,23 @@ def _more(policy: PolicyResult) -> dict[str, str]:
     rows = policy.best
     tail = m.severity(rows)
     found = {
-        "Fixed but broke": percent(m.fixed_but_broke(rows).value),
-        "Broke something, of those that changed anything": percent(m.estimate(rows, m.BREAKAGE_OF_CHANGES).value),
-        "Guarded tests broken, mean": percent(tail.mean.value, 2),
+        "Fixed but broke": rate(m.fixed_but_broke(rows)),
+        "Broke something, of those that changed anything": rate(m.estimate(rows, m.BREAKAGE_OF_CHANGES)),
+        "Guarded tests broken, mean": rate(tail.mean),
         "… 90th percentile": percent(tail.ninetieth, 2),
         "… at least half of them": percent(tail.catastrophes),
     }
     samples = int(rows.groupby("task").size().min())
     if samples > 1:
-        found[f"pass@{samples}"] = percent(m.pass_at_k(rows, samples).value)
-        found[f"pass^{samples}"] = percent(m.pass_hat_k(rows, samples).value)
-    tokens = m.cost_per_clean_fix(rows, "tokens")
-    return found | {"Tokens for each clean fix": f"{tokens:,.0f}" if tokens < float("inf") else "–"}
-
-
-def _kinds_of_tampering(results: Results) -> list[str]:
-    return sorted({kind for policy in results.policies for kind in m.tampering(policy.rows)["kinds"]})
-
-
-def _quality(rows: pd.DataFrame, kinds: Sequence[str]) -> dict[str, int]:
-    ends, found = rows["end"].value_counts(), m.tampering(rows)
-    return {
-        "Attempts": len(rows),
-        "Infrastructure failed": int(rows["broke"].isna().sum()),
-        "Reward unscored": int((rows["status"] != "scored").sum()),
-        "Unreadable answer": int((~rows["well_formed"]).sum()),
-        "Did not apply": int((~rows["applied"]).sum()),
-        "Changed nothing": int(rows["empty"].sum()),
-        "Ran out of time": int(ends.get(End.TIMEOUT.value, 0)),
-        "Ran out of memory": int(ends.get(End.MEMORY.value, 0)),
-        "Crashed": int(ends.get(End.CRASHED.value, 0)),
-        "Reached for the verdict": found["attempts"],
-        **{f"… {kind}": found["kinds"].get(kind, 0) for kind in kinds},
-    }
+        found[f"pass@{samples}"] = rate(m.pass_at_k(rows, samples))
+        found[f"pass^{samples}"] = rate(m.pass_hat_k(rows, samples))
+    tokens = m.cost_estimate(rows, "tokens")
+    ends = f" [{tokens.low:,.0f}, {tokens.high:,.0f}]" if math.isfinite(tokens.low + tokens.high) else ""
+    return found | {"Tokens for each clean fix": f"{tokens.value:,.0f}{ends}" if math.isfinite(tokens.value) else "–"}
 
 
 def _notes(results: Results) -> list[str]:
-    notes = [*results.manifest.notes, *results.remarks]
+    notes = [*results.manifest.notes, *results.remarks, *task_notes(results)]
     for pair in results.pairs:
         notes += [f"{pair.candidate.label} against {pair.baseline.label}: {text}." for text in pair.best.warnings]
     unfinished = [name for name, phase in results.manifest.phases.items() if not phase.done]

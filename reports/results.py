@@ -120,6 +120,11 @@ class Results:
     def of_role(self, *roles: Role) -> list[PolicyResult]:
         return [policy for policy in self.policies if policy.role in roles]
 
+    @property
+    def tabled(self) -> list[PolicyResult]:
+        """The policies that tables and charts show one by one: all but the checkpoints of a series."""
+        return [policy for policy in self.policies if not policy.entry.series] or list(self.policies)
+
     @cached_property
     def series(self) -> dict[str, list[PolicyResult]]:
         """Training -> its checkpoints that were evaluated, by step."""

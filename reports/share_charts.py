@@ -82,6 +82,7 @@ def grouped(
                     gid=tip,
                 )
         name_rows(axes, list(rows))
+        axes.tick_params(axis="y", pad=9)
         axes.set_xlim(left=0)
         axes.set_xlabel(unit)
     return drawing.svg

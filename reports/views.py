@@ -15,9 +15,8 @@ from regrade.evaluators.slices import worth_showing
 from regrade.evaluators.task_changes import PartChange, TaskChanges, task_changes
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
-from regrade.rewards.evidence import End
+from regrade.reports.severity import SEVERITY_INKS, severity_of
 
-SEVERITY_INKS = {"1 test": "k3", "2 to 5": "k5", "6 or more": "k4", "at least half, or no end": "bad"}
 TRAITS = {
     "difficulty": "By difficulty",
     "distance": "By distance of symptom and cause",
@@ -61,18 +60,22 @@ def compared(results: Results) -> list[PolicyResult]:
     return [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
 
 
-def severity_of(rows: pd.DataFrame) -> pd.Series:
-    """The name of `SEVERITY_INKS` for each attempt, empty where it broke nothing, missing where that is not known."""
-    worst = rows["broken"] >= m.CATASTROPHE * rows["guarded"].clip(lower=1)
-    stopped = ~rows["end"].isin(["", End.COMPLETED.value, End.NOT_APPLIED.value])
-    bins = pd.cut(rows["broken"], [0, 1, 5, float("inf")], labels=list(SEVERITY_INKS)[:3]).astype("object")
-    bins = bins.mask((rows["broke"] == 1) & (worst | stopped), list(SEVERITY_INKS)[3])
-    return bins.fillna("").where(rows["broke"].notna())
+def looked_into(results: Results) -> list[PolicyResult]:
+    """The policies whose attempts are shown task by task: those of the first comparison, then those beside them."""
+    if not results.pairs:
+        return []
+    pair = results.pairs[0]
+    others = results.of_role("baseline", "control", "candidate")
+    return [
+        pair.baseline,
+        pair.candidate,
+        *(each for each in others if each is not pair.baseline and each is not pair.candidate),
+    ]
 
 
 def severity(results: Results) -> FigureRows | None:
     """Share of the known attempts that broke so many tests, a bar a policy; those without an end count as the worst."""
-    found = {policy.label: _severity_shares(policy.best) for policy in results.policies}
+    found = {policy.label: _severity_shares(policy.best) for policy in results.tabled}
     if not any(share.value > 0 for shares in found.values() for share in shares.values()):
         return None
     chart = charts.stacked_rates(
@@ -82,7 +85,7 @@ def severity(results: Results) -> FigureRows | None:
         SEVERITY_INKS,
         picks={
             (policy.label, name): {"policy": policy.name, "outcome": f"severity {name}"}
-            for policy in results.policies
+            for policy in looked_into(results)
             for name in SEVERITY_INKS
         },
     )
@@ -124,6 +127,7 @@ def hops(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
             (row, policy.label): {"policy": policy.name, "outcome": f"hops {name}"}
             for row, name in zip(rows, found, strict=True)
             for policy in policies
+            if any(policy is each for each in looked_into(results))
         },
     )
     return FigureRows(chart, rows)

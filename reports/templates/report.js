@@ -1,4 +1,4 @@
-// Sorts tables and filters tasks. Everything can be read without it.
+// Sorts tables, and filters and sorts tasks. Everything can be read without it.
 document.documentElement.classList.add("js");
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -24,26 +24,66 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 const tasks = [...document.querySelectorAll(".task")];
 const cells = [...document.querySelectorAll(".cell")];
-const search = document.querySelector("#search");
-const status = document.querySelector("#found");
+const every = cells.map((cell) => cell.dataset.group);
+const [search, status, repository, policy, outcome, sort] =
+  ["search", "found", "repository", "policy", "outcome", "sort"].map((id) => document.getElementById(id));
+const words = new Map(tasks.map((task) => [task, task.querySelector("summary").textContent.toLowerCase()]));
+const outcomes = new Map(tasks.map((task) => [task, JSON.parse(task.dataset.outcomes)]));
+const title = (task) => task.querySelector(".name").firstChild.textContent;
+const orders = {
+  name: (a, b) => title(a).localeCompare(title(b), "en", { numeric: true }),
+  broken: (a, b) => b.dataset.broken - a.dataset.broken,
+  gain: (a, b) => b.dataset.gain - a.dataset.gain,
+  loss: (a, b) => a.dataset.gain - b.dataset.gain,
+};
 let groups = new Set(["won", "lost"]);
 
+function matches(task) {
+  const came = ([who, what]) =>
+    (!policy.value || who === policy.value) && (!outcome.value || what === outcome.value);
+  return (
+    groups.has(task.dataset.group) &&
+    (!repository.value || task.dataset.repository === repository.value) &&
+    (!(policy.value || outcome.value) || outcomes.get(task).some(came)) &&
+    search.value.toLowerCase().split(/\s+/).every((word) => words.get(task).includes(word))
+  );
+}
+
 function filter() {
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   let found = 0;
   for (const task of tasks) {
-    const name = task.querySelector("summary").textContent.toLowerCase();
-    const shown = groups.has(task.dataset.group) && words.every((word) => name.includes(word));
-    task.hidden = !shown;
-    found += shown;
+    task.hidden = !matches(task);
+    found += !task.hidden;
   }
   for (const cell of cells) cell.setAttribute("aria-pressed", groups.has(cell.dataset.group));
   status.textContent = `${found} of ${tasks.length} tasks`;
 }
 
+function showAll(values = {}) {
+  groups = new Set(every);
+  search.value = "";
+  for (const each of [repository, policy, outcome]) each.value = values[each.id] || "";
+  filter();
+}
+
+function order() {
+  const sorted = sort.value ? [...tasks].sort(orders[sort.value]) : tasks;
+  tasks[0].parentNode.append(...sorted);
+}
+
+// A link to one task, such as report.html#task-3, opens it whatever the filters say.
+function openLinked() {
+  const task = tasks.find((each) => `#${each.id}` === location.hash);
+  if (!task) return;
+  if (task.hidden) showAll();
+  task.open = true;
+  task.scrollIntoView();
+}
+
 if (search) {
   if (!tasks.some((task) => groups.has(task.dataset.group))) groups = new Set(["both", "none"]);
-  search.addEventListener("input", filter);
+  for (const each of [search, repository, policy, outcome]) each.addEventListener("input", filter);
+  sort.addEventListener("input", order);
   for (const cell of cells) {
     cell.addEventListener("click", () => {
       const group = cell.dataset.group;
@@ -51,10 +91,21 @@ if (search) {
       filter();
     });
   }
-  document.querySelector("#all").addEventListener("click", () => {
-    groups = new Set(cells.map((cell) => cell.dataset.group));
-    search.value = "";
-    filter();
-  });
+  document.querySelector("#all").addEventListener("click", () => showAll());
+  for (const pick of document.querySelectorAll(".pick")) {
+    const show = () => {
+      showAll(pick.dataset);
+      document.getElementById("tasks").scrollIntoView();
+      search.focus({ preventScroll: true });
+    };
+    pick.addEventListener("click", show);
+    pick.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      show();
+    });
+  }
   filter();
+  window.addEventListener("hashchange", openLinked);
+  openLinked();
 }

@@ -14,6 +14,7 @@ from regrade.reports.html_report import write_report
 from regrade.reports.page import Page, build_page
 from regrade.reports.results import load_results
 from regrade.reports.svg import INKS, canvas
+from regrade.reports.views import looked_into
 
 VOID = {"meta", "input", "br", "path", "use", "rect", "link"}
 
@@ -133,7 +134,7 @@ def test_tasks_are_grouped_by_who_fixed_them(built):
 def test_a_full_page_leaves_out_details_and_says_so(finished_run, monkeypatch):
     monkeypatch.setattr(attempts, "PAGE_BUDGET", 1500)
     results = load_results(finished_run)
-    views = task_views(results.pairs[0], [], dict.fromkeys(("sft", "rl"), "s1"), {})
+    views = task_views(*looked_into(results)[:2], [], dict.fromkeys(("sft", "rl"), "s1"), {})
     assert views[0].attempts
     assert not views[-1].attempts
     assert len(views) == 12

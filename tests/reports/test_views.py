@@ -8,8 +8,9 @@ from regrade.evaluators.runs import Run
 from regrade.reports.html_report import write_report
 from regrade.reports.page import build_page
 from regrade.reports.results import load_results
+from regrade.reports.severity import SEVERITY_INKS, severity_of
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.views import SEVERITY_INKS, checkpoints, hops, severity, severity_of, waterfalls
+from regrade.reports.views import checkpoints, hops, severity, waterfalls
 
 
 @pytest.fixture(scope="module")
