@@ -17,7 +17,7 @@ from regrade.evaluators.side_metrics import HOPS
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
-from regrade.reports.quality import Bearing, QualityRow, bearings, quality_rows, task_notes
+from regrade.reports.quality import Bearing, QualityRow, bearings, never_seen, quality_rows, task_notes
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS
 from regrade.reports.views import (
@@ -116,6 +116,8 @@ class Page:
     more: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
     """(policy, ink, further figure -> text)."""
     quality: tuple[QualityRow, ...]
+    never_seen: tuple[str, ...]
+    """What `quality` counts of which there was none."""
     bearings: tuple[Bearing, ...]
     noise: Comparison | None
     notes: tuple[str, ...]
@@ -144,6 +146,7 @@ def build_page(results: Results) -> Page:
     series = [_series(policy, inks[policy.name]) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
+    quality = quality_rows(results, inks)
     return Page(
         results=results,
         headline=_headline(results.pairs),
@@ -177,7 +180,8 @@ def build_page(results: Results) -> Page:
         if shares
         else Markup(),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.tabled),
-        quality=quality_rows(results, inks),
+        quality=quality,
+        never_seen=never_seen(quality),
         bearings=bearings(results),
         noise=results.noise_floor,
         notes=tuple(_notes(results)),

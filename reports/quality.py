@@ -39,6 +39,11 @@ def quality_rows(results: Results, inks: Mapping[str, str]) -> tuple[QualityRow,
     return tuple(QualityRow(policy, inks[policy.name], _counts(policy, kinds)) for policy in results.policies)
 
 
+def never_seen(rows: Sequence[QualityRow]) -> tuple[str, ...]:
+    """The columns in which there is nothing to see: 0 for every policy."""
+    return tuple(name for name in rows[0].counts if not any(row.counts[name] for row in rows))
+
+
 def bearings(results: Results) -> tuple[Bearing, ...]:
     """The two measures of the verdict, of every pair that can be compared."""
     return tuple(

@@ -183,6 +183,48 @@ def test_logs_follow_the_phases_and_single_steps_are_figures():
     assert "entropy fell from 2.00 to 0.01" in found[1].alarms[0]
 
 
+def test_the_data_page_counts_what_happened_and_names_what_did_not(built, page):
+    counts = {row.policy.label: row.counts for row in built.quality}
+    assert counts["SFT"]["Attempts"] == 36
+    assert counts["Does nothing"]["Changed nothing"] == 12
+    assert "Crashed" in built.never_seen
+    assert "Changed nothing" not in built.never_seen
+    assert {(row.pair.key, row.found.name) for row in built.bearings} == {
+        (pair, measure)
+        for pair in ("rl_vs_sft", "rl_vs_control")
+        for measure in ("fix_and_clean", "breakage_incidence")
+    }
+    assert "11 guarded tests (median)" in page
+
+
+def test_an_attempt_is_told_step_by_step(built):
+    steps = built.views[0].attempts[0].steps
+    assert steps[0] == "Answered at T = 0.7"
+    assert steps[1] == "The patch changes 2 lines"
+    assert "fixed 1 of 1, broke 0 of 11" in steps[2]
+    assert steps[3].startswith("Reward 0.9")
+    assert any(attempt.completion == "fix" for view in built.views for attempt in view.attempts)
+
+
+@pytest.mark.slow
+def test_two_thousand_attempts_with_long_patches_make_less_than_five_megabytes(finished_run, tmp_path):
+    folder = tmp_path / "large"
+    shutil.copytree(finished_run, folder)
+    run, count = Run(folder), 0
+    for name in ("sft", "control", "rl"):
+        rows = [json.loads(line) for line in run.evaluation(name).read_text().splitlines()]
+        copies = [{**row, "task": f"{row['task']}-{n}", "function": f"f{n}"} for n in range(19) for row in rows]
+        for number, row in enumerate(copies):
+            row["patch"] += "".join(f"+line {line} <of> attempt {number}\n" for line in range(200))
+            row |= {"patch_digest": str(number), "completion": "word " * 2000, "well_formed": bool(number % 2)}
+        run.evaluation(name).write_text("".join(json.dumps(row) + "\n" for row in copies))
+        count += len(copies)
+    assert count > 2000
+    page = write_report(folder)
+    assert page.stat().st_size < 5_000_000
+    assert "Left out to keep this page small" in page.read_text(encoding="utf-8")
+
+
 def test_lines_of_a_diff():
     text = "diff --git a/m b/m\n--- a/m\n+++ b/m\n@@ -1 +1 @@\n same\n-old\n+new\n"
     assert [kind for kind, _ in diff_lines(text)] == ["file", "file", "hunk", "same", "del", "add"]
