@@ -10,7 +10,7 @@ from regrade.reports.page import build_page
 from regrade.reports.results import load_results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.views import checkpoints, hops, severity, waterfalls
+from regrade.reports.views import by_trait, checkpoints, hops, severity, waterfalls
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,22 @@ def test_checkpoints_are_a_series_by_step_and_not_rows_among_the_policies(traine
     page = build_page(results)
     assert "expert-10" not in [row.policy.name for row in page.best_rows]
     assert 'id="checkpoints"' in write_report(trained).read_text(encoding="utf-8")
+
+
+def test_kinds_of_tasks_stand_apart_where_the_tasks_differ_in_them(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    tasks = [json.loads(line) for line in (folder / "tasks.jsonl").read_text().splitlines()]
+    for number, task in enumerate(tasks):
+        task |= {"difficulty": "easy" if number < 3 else "hard", "source": "mutation"}
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    results = load_results(folder)
+    found = by_trait(results, dict.fromkeys(results.manifest.policies, "s1"))
+    assert list(found) == ["By difficulty"]
+    rows = found["By difficulty"].rows
+    assert set(rows) == {"easy (3 tasks)", "hard (9 tasks)"}
+    assert (rows["easy (3 tasks)"]["SFT"].value, rows["hard (9 tasks)"]["SFT"].value) == (1, 0)
+    assert "<h3>By difficulty</h3>" in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_a_point_that_can_be_picked_is_a_button_with_its_name():
