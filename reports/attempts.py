@@ -107,7 +107,7 @@ class TaskView:
 
 def task_views(
     baseline: PolicyResult,
-    candidate: PolicyResult,
+    candidate: PolicyResult | None,
     others: Sequence[PolicyResult],
     inks: Mapping[str, str],
     tasks: Mapping[str, Mapping[str, Any]],
@@ -115,14 +115,16 @@ def task_views(
     """Every task that both policies of a comparison were tried on: those that changed hands first.
 
     Args:
+        candidate: None where nothing is compared: every task is then in `both` or `none`, by what the first did.
         others: further policies whose attempts are shown beside those of the two.
         inks: policy name -> ink.
         tasks: what `Run.record_tasks` kept.
     """
-    policies = (baseline, candidate, *others)
+    policies = (baseline, *((candidate,) if candidate else ()), *others)
     rows = {policy.name: _by_task(policy.best) for policy in policies}
-    shared = sorted(set(rows[baseline.name]) & set(rows[candidate.name]))
-    groups = {task: _group(rows[baseline.name][task], rows[candidate.name][task]) for task in shared}
+    second = (candidate or baseline).name
+    shared = sorted(set(rows[baseline.name]) & set(rows[second]))
+    groups = {task: _group(rows[baseline.name][task], rows[second][task]) for task in shared}
     views, spent = [], 0
     for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
         mine = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
@@ -184,7 +186,7 @@ def _view(
             dict.fromkeys((policy.name, outcome) for policy, rows in mine for row in rows for outcome in _outcomes(row))
         ),
         max((int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0),
-        _mean_reward(mine[1][1]) - _mean_reward(mine[0][1]),
+        _mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
     )
 
 

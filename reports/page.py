@@ -268,9 +268,8 @@ def _series(policy: PolicyResult, ink: str) -> charts.Series:
 
 
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
-    if not results.pairs:
-        return []
-    first, second, *others = looked_into(results)
+    first, *others = looked_into(results)
+    second = others.pop(0) if results.pairs else None
     return task_views(first, second, others, inks, results.tasks)
 
 

@@ -61,9 +61,9 @@ def compared(results: Results) -> list[PolicyResult]:
 
 
 def looked_into(results: Results) -> list[PolicyResult]:
-    """The policies whose attempts are shown task by task: those of the first comparison, then those beside them."""
+    """The policies whose attempts are shown task by task: those of the first comparison first, if there is one."""
     if not results.pairs:
-        return []
+        return [policy for policy in results.tabled if policy.role != "scripted"] or results.tabled
     pair = results.pairs[0]
     others = results.of_role("baseline", "control", "candidate")
     return [

@@ -166,6 +166,10 @@ def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_ru
     text = write_report(folder).read_text(encoding="utf-8")
     Outline(text)
     assert "There is no candidate with a baseline" in text
+    built = build_page(load_results(folder))
+    assert built.groups == {"won": 0, "lost": 0, "both": 3, "none": 9}
+    assert [policy.name for policy in built.looked_into] == ["sft"]
+    assert 'data-repository="repo1"' in text
     assert "1 lost" in text
     with pytest.raises(UserError, match="is no run"):
         write_report(tmp_path)
