@@ -58,6 +58,12 @@ def test_negate():
 """
 
 
+@pytest.fixture(autouse=True)
+def of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where output goes into a pipe: pytest-xdist sets a width of its own."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""
