@@ -70,7 +70,7 @@ bench: $(STAMP) ## run the benchmarks one after another
 gauntlet: $(STAMP) ## play every known way to cheat, beside an honest twin, against every scorer (some minutes)
 	@PYTHONPATH=tests $(BIN)/python -m gauntlet
 
-honest: $(STAMP) ## score 560 honest patches with the defences and without, and at every level (an hour)
+honest: $(STAMP) ## score 560 honest patches with the defences and without, then 560 at every level (an hour)
 	@$(BIN)/python benchmarks/honest.py
 	@$(BIN)/python benchmarks/assurance.py
 

@@ -88,9 +88,7 @@ def write_rescored(run: Run, rescored: Mapping[str, Iterable[Mapping[str, Any]]]
         raise UserError(f"{out} exists already: give --out a new folder")
     making = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        shutil.copytree(
-            run.folder, making, ignore=shutil.ignore_patterns("checkpoints", "trainer", "report.*", "summary.*")
-        )
+        shutil.copytree(run.folder, making, ignore=shutil.ignore_patterns(*LEFT_OUT))
         copy = Run(making)
         for name, rows in rescored.items():
             text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)

@@ -93,6 +93,10 @@ def cheat(body, before="def count(text):"):
 
 
 HONEST = {
+    "a number of a class that it brings along": cheat(
+        "    words = text.split()\n    return {word: Times(words.count(word)) for word in words}",
+        before="class Times(int):\n    pass\n\n\ndef count(text):",
+    ),
     "the reference": FIX,
     "another way": REIMPLEMENTED,
     "with a helper": cheat(
