@@ -6,6 +6,7 @@ import hashlib
 import json
 import marshal
 import threading
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,14 @@ class Digests:
         self._roots: dict[Path, Tree] = {}
         self._unedited: dict[int, dict[str, str]] = {}
         self._reaches: dict[tuple[int, frozenset[str], int, int], tuple[TestSuite, str]] = {}
+        self._tasks: dict[int, tuple[weakref.ref[Task], str]] = {}
 
     def of_task(self, task: Task) -> str:
-        """Of the files that its base changes, and of the ids of its tests."""
+        """Of the files that its base changes, and of the ids of its tests; found out once for each object."""
+        place = id(task)
+        known = self._tasks.get(place)
+        if known is not None and known[0]() is task:
+            return known[1]
         parts = (
             sorted(task.base.replaced.items()),
             sorted(task.base.removed),
@@ -89,7 +95,9 @@ class Digests:
         )
         # It is a lot of text, and marshal is ten times as fast as repr or JSON. Later versions of its format depend on
         # which strings are the same object.
-        return hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
+        digest = hashlib.sha256(marshal.dumps(parts, 2)).hexdigest()
+        self._tasks[place] = (weakref.ref(task, lambda _: self._tasks.pop(place, None)), digest)
+        return digest
 
     def of_root(self, root: Path) -> str:
         return self._pristine(root).digest

@@ -21,20 +21,12 @@ from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.counterfactuals import Changed, Definition, Mended
 from regrade.evaluators.executions import ending, statuses, test_files, wall_seconds
+from regrade.evaluators.expectations import Form, Site
 from regrade.evaluators.selection import changed_functions, in_company
-from regrade.evaluators.twins import (
-    Form,
-    Site,
-    TestFile,
-    TestFunction,
-    Twin,
-    TwinError,
-    make_twin,
-    read_test_file,
-    without_expectations,
-)
+from regrade.evaluators.twins import Twin, make_twin, without_expectations
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.workspaces import Workspace, is_protected, prepare
+from regrade.evaluators.written_tests import TestFile, TestFunction, TwinError, read_test_file
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
 
 MOST_TURNED = 4

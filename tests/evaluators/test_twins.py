@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.evaluators.inside.turning import perturbed_value
-from regrade.evaluators.twins import TestFile, TwinError, make_twin, without_expectations
+from regrade.evaluators.twins import make_twin, without_expectations
+from regrade.evaluators.written_tests import TestFile, TwinError
 
 HERE = Path(__file__).parent
 TEXT = '''\
