@@ -343,10 +343,18 @@ class RayScorer(Scorer):
     def _ask(self, seat: _Seat, work: Work, full: bool) -> Answer:
         import ray
 
-        if work.task_key not in seat.known:
-            ray.get(seat.actor.learn.remote(*self._lesson(work.task, work.task_key)), timeout=ANSWER_SECONDS)
-            seat.known.add(work.task_key)
+        is_known = work.task_key in seat.known
+        # An actor answers in the order in which it is asked, so that both questions travel at once.
+        learnt = None if is_known else seat.actor.learn.remote(*self._lesson(work.task, work.task_key))
         found = seat.actor.gather.remote(work.task_key, work.patch.text, work.missing, full)
+        if learnt is not None:
+            try:
+                ray.get(learnt, timeout=ANSWER_SECONDS)
+            except ray.exceptions.RayTaskError:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.get(found, timeout=ANSWER_SECONDS)  # that it failed, too, is nothing to be told
+                raise
+            seat.known.add(work.task_key)
         answer: Answer = ray.get(found, timeout=ANSWER_SECONDS)
         return answer
 

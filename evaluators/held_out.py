@@ -8,7 +8,6 @@ code ever made says nothing. Only inputs count that the reference answers withou
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.plain import FIXED, Packed
+from regrade.evaluators.inside.plain import Packed
 
 Call = tuple[list[Packed], list[Packed]]
 """Arguments (module, key, positional, keywords) and nodes, as they cross (see `regrade.evaluators.inside.plain`)."""
@@ -24,15 +23,8 @@ INPUTS = 40
 """How many new inputs of a function are tried."""
 FEWEST = 8
 """With fewer inputs that the reference answers, nothing is said."""
-TOLERANCE = 1e-9
-"""Relative: sums in another order are no other answer."""
 CONTAINERS = ("list", "dict", "set", "deque", "OrderedDict")
-FIXED_NAMES = frozenset(base.__name__ for base in FIXED)
-LARGEST_MEMBER = 1000
-"""Values in one member of a set that is compared: a candidate's may hold themselves many times over."""
 VARIED_TEXT, VARIED_NUMBER = 40, 3
-MOST_SHOWN, MOST_LETTERS = 5, 60
-"""Of the parts of a container, and of a text, that an error shows: one that holds itself many times has no end."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +45,6 @@ class Inner:
 
 
 Tree = Leaf | Inner
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An input to which the patch answers something else than the reference."""
-
-    function: str
-    arguments: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.function}{self.arguments}: {self.found} instead of {self.expected}"
 
 
 def new_inputs(calls: Sequence[Call], number: int) -> list[Call]:
@@ -265,232 +244,3 @@ def _content(content: Packed, each: Callable[[Packed], Packed]) -> Packed:
     elif name not in ("bytearray", "object"):
         inner = each(inner)
     return [name, None if own is None else each(own), inner, state and [[key, each(value)] for key, value in state]]
-
-
-# ---------------------------------------------------------------- answers
-
-
-def useful(inputs: Sequence[Call], answers: Sequence[Any], again: Sequence[Any]) -> list[int]:
-    """Places of the inputs that the reference answers without an error, and twice the same."""
-    return [
-        place
-        for place, (call, one, other) in enumerate(zip(inputs, answers, again, strict=False))
-        if one.get("raised") is False and are_same(call, one, other)
-    ]
-
-
-def differences(
-    inputs: Sequence[Call], expected: Sequence[Any], found: Sequence[Any], places: Iterable[int]
-) -> list[Difference]:
-    """The inputs at these places that are answered otherwise; one that is not answered is."""
-    apart = []
-    for place in places:
-        answer = found[place] if place < len(found) else {"gone": "no answer"}
-        if not are_same(inputs[place], expected[place], answer):
-            (module, key, *_), _ = inputs[place]
-            name = f"{module}.{key.partition('#')[0]}"
-            apart.append(
-                Difference(
-                    name,
-                    _shown(inputs[place]),
-                    *(_answer_shown(each, inputs[place][1]) for each in (expected[place], answer)),
-                )
-            )
-    return apart
-
-
-def are_same(call: Call, one: Any, other: Any) -> bool:
-    """Do two answers to a call say the same, as far as a test could tell?
-
-    That is up to the order of sets and dicts, the numbers of functions and the last digits of floats. An instance of a
-    class that a patch adds is to the tests what it derives from.
-
-    Args:
-        one: the reference's.
-        other: whatever a candidate says.
-    """
-    try:
-        return _same(len(call[1]), one, other)
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
-        return False  # one that is not formed as answers are, or nested more deeply than anyone could look into
-
-
-def _same(known: int, one: Any, other: Any) -> bool:
-    if not isinstance(other, dict) or one.keys() != other.keys():
-        return False
-    if "value" not in one:
-        return bool(one == other)
-    comparison = _Comparison(known, one["nodes"], other["nodes"])
-    return (
-        one["raised"] is other["raised"]
-        and comparison.alike(one["value"], other["value"])
-        and comparison.changes(one["changes"], other["changes"])
-        and _each(lambda *pair: _same(0, *pair), one.get("values", []), other.get("values", []))
-    )
-
-
-def _each(alike: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
-    is_list = isinstance(one, list) and isinstance(other, list)
-    return is_list and len(one) == len(other) and all(map(alike, one, other))
-
-
-class _Comparison:
-    """Of two answers to one call, by what their nodes hold and not by where they stand."""
-
-    def __init__(self, known: int, one: list[Packed], other: list[Packed]) -> None:
-        """`known`: how many nodes came with the call."""
-        self._known = known
-        self._nodes = (one, other)
-        self._met: dict[int, int] = {}
-
-    def _plain(self, side: int, packed: Packed) -> Packed:
-        """What is fixed by its content, without its class."""
-        for _ in self._nodes[side]:
-            is_node = isinstance(packed, list) and packed[0] == "node" and packed[1] >= self._known
-            if not is_node or self._nodes[side][packed[1] - self._known][0] not in FIXED_NAMES:
-                break
-            packed = self._nodes[side][packed[1] - self._known][2]
-        return packed
-
-    def _members(self, side: int, values: list[Packed]) -> list[str]:
-        """Of a set, in an order of their own. Raises ValueError where one is too large."""
-        left = 0
-
-        def whole(packed: Packed) -> Packed:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise ValueError("a member of a set that is too large")
-            packed = self._plain(side, packed)
-            return [whole(each) for each in packed] if isinstance(packed, list) else packed
-
-        found = []
-        for value in values:
-            left = LARGEST_MEMBER
-            found.append(json.dumps(whole(value)))
-        return sorted(found)
-
-    def alike(self, one: Packed, other: Packed) -> bool:
-        one, other = self._plain(0, one), self._plain(1, other)
-        if isinstance(one, float) and isinstance(other, float):
-            return math.isclose(one, other, rel_tol=TOLERANCE) or one == other
-        if not isinstance(one, list):
-            return type(one) is type(other) and bool(one == other)
-        if not isinstance(other, list) or len(one) != len(other) or one[0] != other[0]:
-            return False
-        tag = one[0]
-        if tag == "node":
-            return self._node(one[1], other[1])
-        if tag == "number":
-            return bool(one[1] == other[1] and one[3] == other[3])
-        if tag == "frozenset":
-            return self._members(0, one[1]) == self._members(1, other[1])
-        if tag == "tuple":
-            return _each(self.alike, one[1], other[1])
-        if tag == "value":
-            return bool(one[1] == other[1]) and _each(self.alike, one[2], other[2])
-        if tag == "error":
-            lists = all(_each(self.alike, *pair) for pair in zip(one[1:3], other[1:3], strict=True))
-            return lists and self.alike(one[3], other[3])
-        return all(map(self.alike, one[1:], other[1:]))
-
-    def _node(self, one: int, other: int) -> bool:
-        if one < self._known or other < self._known:
-            return one == other
-        if one in self._met:
-            return self._met[one] == other
-        self._met[one] = other
-        return self._content(self._nodes[0][one - self._known], self._nodes[1][other - self._known])
-
-    def changes(self, one: Any, other: Any) -> bool:
-        return _each(lambda mine, its: mine[0] == its[0] and self._content(mine[1], its[1]), one, other)
-
-    def _content(self, one: Packed, other: Packed) -> bool:
-        name, own, inner, state = one
-        its_name, its_own, its_inner, its_state = other
-        same_state = state is its_state is None or _each(self._pair, state, its_state)
-        return name == its_name and self.alike(own, its_own) and self._inner(name, inner, its_inner) and same_state
-
-    def _pair(self, one: Packed, other: Packed) -> bool:
-        return _each(self.alike, one, other)
-
-    def _inner(self, name: str, one: Packed, other: Packed) -> bool:
-        if name == "set":
-            return self._members(0, one) == self._members(1, other)
-        if name == "list":
-            return _each(self.alike, one, other)
-        if name == "OrderedDict":
-            return _each(self._pair, one, other)
-        if name in ("dict", "Counter"):
-            return _each(self._pair, _by_key(one), _by_key(other))
-        if name == "defaultdict":
-            return self.alike(one[0], other[0]) and _each(self._pair, _by_key(one[1]), _by_key(other[1]))
-        if name == "deque":
-            return bool(one[0] == other[0]) and _each(self.alike, one[1], other[1])
-        return self.alike(one, other)
-
-
-def _by_key(pairs: list[Packed]) -> list[Packed]:
-    """In an order that does not depend on that of the insertions, which no equality of dicts looks at."""
-    dumped = [(json.dumps(key), value) for key, value in pairs]
-    if any('["node", ' in key for key, _ in dumped):
-        return pairs
-    return [[key, value] for key, value in sorted(dumped, key=lambda pair: pair[0])]
-
-
-def _shown(call: Call) -> str:
-    arguments, nodes = call
-    positional = [_text(each, nodes) for each in arguments[2][1]]
-    named = [f"{json.loads(json.dumps(key))}={_text(value, nodes)}" for key, value in nodes[arguments[3][1]][2]]
-    return f"({', '.join([*positional, *named])})"[:200]
-
-
-def _answer_shown(answer: Any, known: list[Packed]) -> str:
-    """`known`: the nodes that came with the call."""
-    try:
-        return _answer_text(answer, known)[:120]
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
-        return "what is no value"  # a candidate's process answers as it likes
-
-
-def _answer_text(answer: Any, known: list[Packed]) -> str:
-    if "value" not in answer:
-        return str(answer.get("gone") or answer.get("uncrossable"))
-    if answer.get("values") is not None:
-        parts = [_text(each.get("value"), each.get("nodes", [])) for each in answer["values"][:MOST_SHOWN]]
-        return f"an iterator of {', '.join(parts)}"
-    text = _text(answer["value"], [*known, *answer["nodes"]])
-    return f"raised {text}" if answer["raised"] else text
-
-
-def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
-    if not isinstance(packed, list) or depth > 4:
-        return repr(packed)[:MOST_LETTERS] if not isinstance(packed, list) else "..."
-
-    def several(values: list[Packed]) -> str:
-        return ", ".join(_text(each, nodes, depth + 1) for each in values[:MOST_SHOWN])
-
-    tag = packed[0]
-    if tag == "node" and isinstance(packed[1], int) and packed[1] < len(nodes):
-        name, own, inner, _ = nodes[packed[1]]
-        if own is not None:
-            return f"<{_end_of(own)}>"
-        if name in ("dict", "OrderedDict"):
-            pairs = [
-                f"{_text(key, nodes, depth + 1)}: {_text(value, nodes, depth + 1)}" for key, value in inner[:MOST_SHOWN]
-            ]
-            return f"{{{', '.join(pairs)}}}"
-        parts = several(inner) if name in ("list", "set") else name
-        return f"{{{parts}}}" if name == "set" else f"[{parts}]"
-    if tag in ("tuple", "frozenset"):
-        return f"({several(packed[1])})"
-    if tag == "error":
-        return _end_of(packed[1][0]) if packed[1] else "an error"
-    if tag == "value":
-        return f"{packed[1][-MOST_LETTERS:].rpartition('.')[2]}({several(packed[2])})"
-    return _end_of(packed) if tag in ("float", "bytes", "constant", "global", "member") else f"<{_end_of([tag])}>"
-
-
-def _end_of(packed: list[Packed]) -> str:
-    """The name that stands last in it."""
-    return packed[-1][:MOST_LETTERS] if isinstance(packed[-1], str) else "..."

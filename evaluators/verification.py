@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.held_out import FEWEST, INPUTS, Call, differences, new_inputs, useful
+from regrade.evaluators.agreement import differences, useful
+from regrade.evaluators.held_out import FEWEST, INPUTS, Call, new_inputs
 from regrade.evaluators.split import (
     Boundary,
     Pair,

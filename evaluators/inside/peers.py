@@ -7,18 +7,16 @@ operators do and look at their attributes; the tests may call, go through iterat
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
-import json
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable, Generator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType
 from typing import Any
 
+from regrade.evaluators.inside.messages import receive, send
+from regrade.evaluators.inside.packing import Packer, changes
 from regrade.evaluators.inside.plain import (
     CODE,
     CONTAINERS,
@@ -27,27 +25,17 @@ from regrade.evaluators.inside.plain import (
     NOT_NAMED,
     SPECIAL,
     Packed,
-    Packer,
     Uncrossable,
-    Unpacker,
-    changes,
     replaces_method,
     special,
 )
+from regrade.evaluators.inside.stand_ins import Known, RemoteCallable, RemoteIterator, StandIn, opaque
+from regrade.evaluators.inside.unpacking import Unpacker
 
 PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
-Known = tuple[str, int, str, Packed]
-"""Side, number, kind and looks of a value that does not cross."""
-LARGEST_MESSAGE = 64 << 20
 OF_FRAMES = (AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType)
 """What leads to the frames of the tests, and so to all they hold."""
 OF_GENERATORS = frozenset({"send", "throw", "close"})
-FORMS: tuple[dict[str, type], ...] = (
-    {"ask": str, "arguments": list, "nodes": list},
-    {"value": object, "raised": bool, "nodes": list, "changes": list},
-    {"uncrossable": str},
-)
-"""What messages hold: a request, an answer, and why there is none."""
 
 
 class Peer:
@@ -159,7 +147,7 @@ class Peer:
         if kind == "iterator":
             return RemoteIterator(self, known)
         if kind == "opaque":
-            return _opaque(tuple(looks))(self, known)
+            return opaque(tuple(looks))(self, known)
         bases = [self.resolve(module, name) for module, name in looks]
         base = next(each for each in bases if isinstance(each, type) and issubclass(each, BaseException))
         return type("Error", (base,), {"_regrade_known": known})
@@ -302,143 +290,6 @@ def _is_of_test_tools(value: Any, name: str) -> bool:
     if first is None:
         return False
     return isinstance(value, (*CONTAINERS, *FIXED)) or any(name in vars(kind) for kind in kinds[first:])
-
-
-def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Raises Uncrossable where the other side is gone."""
-    data = json.dumps(message).encode()
-    try:
-        connection.sendall(struct.pack("!I", len(data)) + data)
-    except OSError as error:
-        raise Uncrossable(f"the other process is gone: {error}") from None
-
-
-def receive(connection: socket.socket) -> dict[str, Any]:
-    """The next message. Raises Uncrossable where none comes."""
-    (size,) = struct.unpack("!I", _read(connection, 4))
-    if size > LARGEST_MESSAGE:
-        raise Uncrossable(f"a message of {size} bytes")
-    try:
-        message = json.loads(_read(connection, size))
-    except (ValueError, RecursionError):
-        raise Uncrossable("what came is no message") from None
-    if isinstance(message, dict):
-        for form in FORMS:
-            if message.keys() == form.keys() and all(isinstance(message[name], form[name]) for name in form):
-                return message
-    raise Uncrossable("what came is no message")
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            block = connection.recv(min(size - len(data), 1 << 20))
-        except OSError as error:
-            raise Uncrossable(f"the other process is gone: {error}") from None
-        if not block:
-            raise Uncrossable("the other process is gone")
-        data += block
-    return bytes(data)
-
-
-class StandIn:
-    """A value of the other side."""
-
-    __slots__ = ("__signature__", "__weakref__", "_regrade_known", "_regrade_peer")
-    _regrade_known: Known
-    _regrade_peer: Peer
-
-    def __init__(self, peer: Peer, known: Known) -> None:
-        object.__setattr__(self, "_regrade_peer", peer)
-        object.__setattr__(self, "_regrade_known", known)
-
-
-class RemoteCallable(StandIn):
-    """A callable of the other side; equal to itself alone."""
-
-    __slots__ = ("__dict__",)
-
-    def __init__(self, peer: Peer, known: Known) -> None:
-        super().__init__(peer, known)
-        looks = known[3] if isinstance(known[3], dict) else {}
-        if looks.get("parameters") is not None:
-            object.__setattr__(self, "__signature__", _signature(looks["parameters"]))
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self._regrade_peer.ask("call", self, arguments, keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        looks = self._regrade_known[3]
-        if name in ((looks or {}).get("attributes") or ()):
-            return self._regrade_peer.ask("attribute", self, name)
-        raise AttributeError(name)
-
-
-class RemoteIterator(StandIn):
-    """An iterator of the candidate's, or a generator."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> RemoteIterator:
-        return self
-
-    def __next__(self) -> Any:
-        return self._regrade_peer.ask("next", self)
-
-    def send(self, value: Any) -> Any:
-        return self._regrade_peer.ask("send", self, value)
-
-    def throw(self, error: Any, *_: Any) -> Any:
-        return self._regrade_peer.ask("throw", self, error)
-
-    def close(self) -> Any:
-        return self._regrade_peer.ask("close", self)
-
-
-class Opaque(StandIn):
-    """Any other object of the tests, in the candidate's process: operators and attributes ask for it there."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._regrade_peer.ask("attribute", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._regrade_peer.ask("set", self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self._regrade_peer.ask("delete", self, name)
-
-
-@functools.lru_cache(maxsize=256)
-def _opaque(special: tuple[str, ...]) -> type[Opaque]:
-    """The class of stand-ins for objects that have these operators, so that they are taken for what they are."""
-    members: dict[str, Any] = {name: _operator(name) for name in special}
-    if "__hash__" not in special:
-        members["__hash__"] = None
-    return type("Opaque", (Opaque,), {**members, "__slots__": ()})
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    def operate(self: Any, *arguments: Any) -> Any:
-        return self._regrade_peer.ask("special", self, name, arguments)
-
-    return operate
-
-
-def _signature(parameters: list[list[Any]]) -> inspect.Signature:
-    """Raises Uncrossable."""
-    made = []
-    try:
-        for name, kind, has_default in parameters:
-            default = ... if has_default else inspect.Parameter.empty
-            made.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
-        return inspect.Signature(made)
-    except (TypeError, ValueError) as error:
-        raise Uncrossable(f"what came are no parameters: {error}") from None
 
 
 def iterate(values: Any) -> Generator[Any, Any, Any]:

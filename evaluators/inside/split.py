@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from regrade.evaluators.inside.boundary import Finder, Noted, asking, noting
-from regrade.evaluators.inside.peers import Peer, iterate, receive, send
+from regrade.evaluators.inside.messages import receive, send
+from regrade.evaluators.inside.peers import Peer, iterate
 from regrade.evaluators.inside.plain import Uncrossable
 
 Write = Callable[[str], None]

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.peers import Peer, send
+from regrade.evaluators.inside.messages import send
+from regrade.evaluators.inside.peers import Peer
 from regrade.evaluators.inside.plain import Uncrossable
 
 
@@ -416,7 +417,7 @@ class Named:
 @pytest.fixture(autouse=True)
 def naming(monkeypatch):
     """`Named` values pack as what they name, as a hostile process would write them."""
-    from regrade.evaluators.inside.plain import Packer
+    from regrade.evaluators.inside.packing import Packer
 
     pack = Packer.pack
     monkeypatch.setattr(

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.held_out import Call, are_same, differences, new_inputs, useful
-from regrade.evaluators.inside.plain import Packer, Unpacker
+from regrade.evaluators.agreement import are_same, differences, useful
+from regrade.evaluators.held_out import Call, new_inputs
+from regrade.evaluators.inside.packing import Packer
+from regrade.evaluators.inside.unpacking import Unpacker
 
 
 class Side:
