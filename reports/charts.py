@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -41,6 +41,8 @@ class Series:
     label: str
     ink: str
     points: Sequence[Point]
+    pick: Mapping[str, str] = field(default_factory=dict)
+    """What a click on its best point shows: see `Canvas.tip`; empty: its attempts are not shown task by task."""
 
 
 def forest(
@@ -91,6 +93,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
                     f"{one.label}, {temperature(point.temperature)}: fixed {rate(point.fix)}, "
                     f"broke something {rate(point.broke)}"
                 )
+                pick = one.pick if point.is_best else {}
                 axes.plot(
                     [100 * point.broke.value],
                     [100 * point.fix.value],
@@ -99,7 +102,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
                     markerfacecolor=ink if point.is_best else INKS["surface"],
                     markeredgecolor=ink,
                     markeredgewidth=2,
-                    gid=drawing.tip(text),
+                    gid=drawing.tip(text, pick),
                 )
                 if point in (one.points[0], one.points[-1]):  # more would run into each other
                     axes.annotate(

@@ -143,7 +143,8 @@ def build_page(results: Results) -> Page:
     reward_parts = _reward_parts(results)
     reward_inks = _part_inks(reward_parts)
     swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
-    series = [_series(policy, inks[policy.name]) for policy in swept]
+    shown = looked_into(results)
+    series = [_series(policy, inks[policy.name], is_looked_into=policy in shown) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
     quality = quality_rows(results, inks)
@@ -153,7 +154,7 @@ def build_page(results: Results) -> Page:
         inks=inks,
         pairs=pairs,
         views=tuple(views),
-        looked_into=tuple(looked_into(results)),
+        looked_into=tuple(shown),
         outcomes=_outcomes(views),
         best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.tabled),
         all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.tabled for t in policy.temperatures),
@@ -258,13 +259,14 @@ def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
     return PolicyRow(policy, ink, at, at == policy.temperature, policy.estimates(at))
 
 
-def _series(policy: PolicyResult, ink: str) -> charts.Series:
+def _series(policy: PolicyResult, ink: str, *, is_looked_into: bool) -> charts.Series:
     found = []
+    pick = {"policy": policy.name, "outcome": "broke something"} if is_looked_into else {}
     for at in policy.temperatures:
         figures = policy.estimates(at, (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN))
         fix, broke, clean = figures.values()
         found.append(charts.Point(at, fix, broke, clean, at == policy.temperature))
-    return charts.Series(policy.label, ink, found)
+    return charts.Series(policy.label, ink, found, pick)
 
 
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
