@@ -102,8 +102,13 @@ def exit_code(verdict: Verdict, fail_on: FailOn) -> int:
     return FAILED if verdict == "regressed" or (fail_on == "not-improved" and verdict != "improved") else 0
 
 
-def select(source: Path, role: str, policy: str | None, temperature: float | None) -> pd.DataFrame:
+def select(
+    source: Path, role: str, policy: str | None, temperature: float | None, option: str | None = None
+) -> pd.DataFrame:
     """The rows of one policy at one temperature.
+
+    Args:
+        option: what names the policy on the command line; default: `--ROLE-policy`.
 
     Raises:
         UserError: nothing there, no such policy or temperature, or several of them and no way to choose.
@@ -113,7 +118,7 @@ def select(source: Path, role: str, policy: str | None, temperature: float | Non
 
     if (source / "manifest.json").is_file():
         run = Run.open(source)
-        name = policy or _of_role(run, role)
+        name = policy or _of_role(run, role, option or f"--{role}-policy")
         rows = table.load(run.evaluation(name)) if name in run.manifest.policies else _no_policy(source, name, run)
         chosen = run.manifest.policies[name].best_temperature if temperature is None else temperature
         return _at(rows, chosen, source)
@@ -126,7 +131,7 @@ def select(source: Path, role: str, policy: str | None, temperature: float | Non
     return rows if temperature is None else _at(rows, temperature, source)
 
 
-def _of_role(run: Run, role: str) -> str:
+def _of_role(run: Run, role: str, option: str) -> str:
     policies = run.manifest.policies
     found = [name for name, entry in policies.items() if entry.role == role]
     if len(found) == 1:
@@ -135,7 +140,7 @@ def _of_role(run: Run, role: str) -> str:
         return next(iter(policies))
     listed = ", ".join(f"{name} ({entry.role})" for name, entry in policies.items()) or "none"
     count = f"{len(found)} policies are" if found else "no policy is"
-    raise UserError(f"{run.folder}: {count} its {role}; choose with --{role}-policy from: {listed}")
+    raise UserError(f"{run.folder}: {count} its {role}; choose with {option} from: {listed}")
 
 
 def _no_policy(source: Path, name: str, run: Run) -> pd.DataFrame:

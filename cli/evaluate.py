@@ -44,7 +44,7 @@ def evaluate(
         ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--policies", help="A TOML file of policies: see docs/evaluation.md.")
+        Path | None, typer.Option("--policies", help="A TOML file of policies: see docs/policies.md.")
     ] = None,
     predictions: Annotated[
         list[Path] | None,

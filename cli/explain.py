@@ -154,7 +154,7 @@ def recorded(
     """The row of one attempt. Raises UserError if there is no such attempt."""
     from regrade.cli.compare import select
 
-    return _attempt(select(source, "candidate", policy, temperature), source, task_id, sample)
+    return _attempt(select(source, "candidate", policy, temperature, "--policy"), source, task_id, sample)
 
 
 def described(source: Path, row: pd.Series) -> tuple[str, Breakdown]:

@@ -146,8 +146,8 @@ def _declare(folder: Path, plan: dict[str, Any]) -> None:
     begun = [name for name in run.manifest.policies if run.evaluation(name).exists()]
     if begun:
         raise UserError(
-            f"{folder}: {', '.join(map(repr, begun))} was evaluated already, and a margin is declared before that: "
-            "declare it in a new run"
+            f"{folder}: {', '.join(map(repr, begun))} {'was' if len(begun) == 1 else 'were'} evaluated already, and a "
+            "margin is declared before that: declare it in a new run"
         )
     run.update(configuration={"comparison": {key: plan[key] for key in ("effect", "margin", "power", "alpha")}})
 

@@ -22,6 +22,9 @@ from regrade.datasets.fields import parse_json, read_text, shown
 from regrade.datasets.patches import Patch
 
 KEYS = ("instance_id", "model_name_or_path", "model_patch")
+TOLD_SINGLY = 5
+"""More instances than this without a task, or tasks without a prediction, are told in one line: a file for another set
+of tasks would be hundreds of lines."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,33 @@ class PredictionFiles:
     """One line for each entry of an instance that its model has another entry for."""
 
     def problems(self, tasks: Collection[str]) -> Iterator[str]:
-        """One line for each thing that is wrong, when these tasks are asked for: what a person should be told."""
+        """Lines on what is wrong, when these tasks are asked for: what a person should be told."""
         yield from self.broken
         yield from self.doubled
         for found in self.models:
-            for instance in sorted({*found.patches, *found.doubtful} - set(tasks)):
-                yield f"{found.model}: {instance!r} is none of the {len(tasks)} tasks, and is left out"
-            for task in sorted(set(tasks) - found.patches.keys() - found.doubtful.keys()):
-                counts = (
-                    "is unscored, since an entry that cannot be read may be its prediction"
-                    if self.broken
-                    else "counts as a patch that changes nothing"
+            others = sorted({*found.patches, *found.doubtful} - set(tasks))
+            if len(others) > TOLD_SINGLY:
+                yield (
+                    f"{found.model}: {len(others)} predictions, such as that for {others[0]!r}, are for none of the "
+                    f"{len(tasks)} tasks, and are left out"
                 )
-                yield f"{found.model}: no prediction for task {task!r}, which {counts}"
+            else:
+                for instance in others:
+                    yield f"{found.model}: {instance!r} is none of the {len(tasks)} tasks, and is left out"
+            counts = (
+                "is unscored, since an entry that cannot be read may be its prediction"
+                if self.broken
+                else "counts as a patch that changes nothing"
+            )
+            absent = sorted(set(tasks) - found.patches.keys() - found.doubtful.keys())
+            if len(absent) > TOLD_SINGLY:
+                yield (
+                    f"{found.model}: no prediction for {len(absent)} of the {len(tasks)} tasks, such as "
+                    f"{absent[0]!r}; each of them {counts}"
+                )
+            else:
+                for task in absent:
+                    yield f"{found.model}: no prediction for task {task!r}, which {counts}"
 
 
 def read_predictions(paths: Sequence[Path]) -> PredictionFiles:

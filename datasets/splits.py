@@ -32,4 +32,4 @@ def split_of(package: Package, function: str) -> str:
 def check_split(split: str | None) -> None:
     """Raises UserError if there is no such split (None stands for all)."""
     if split is not None and split not in SPLITS:
-        raise UserError(f"no split called {split!r}; choose from: {', '.join(SPLITS)} (or none, for all tasks)")
+        raise UserError(f"no split called {split!r}; choose from: {', '.join(SPLITS)}")

@@ -89,6 +89,15 @@ def test_a_missing_prediction_of_a_whole_file_counts_as_no_change(tmp_path: Path
     ]
 
 
+def test_a_file_for_another_set_of_tasks_is_told_in_two_lines(tmp_path: Path) -> None:
+    found = read_predictions([write(tmp_path / "a.jsonl", *(entry(f"django-{n:03}") for n in range(500)))])
+    tasks = [f"task-{n:03}" for n in range(200)]
+    assert list(found.problems(tasks)) == [
+        "agent: 500 predictions, such as that for 'django-000', are for none of the 200 tasks, and are left out",
+        "agent: no prediction for 200 of the 200 tasks, such as 'task-000'; each of them counts as a patch that changes nothing",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("", "they are empty"), ("{}", "they are empty"), ("[", "not JSON"), ("nonsense", "not JSON"), ('"a"', "object")],
