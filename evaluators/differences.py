@@ -14,6 +14,7 @@ from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,
     Interval,
+    bounded_difference_interval,
     cluster_labels,
     detectable_effect,
     difference_error,
@@ -22,6 +23,7 @@ from regrade.evaluators.uncertainty import (
     mcnemar_p,
     newcombe_paired,
     sign_flip_p,
+    span,
     task_means,
 )
 
@@ -130,6 +132,7 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
         if sample.count < 2:
             continue  # a metric that was not measured, such as the reward of rows without one
         p = p_values[metric.name]
+        most = _most(metric, baseline, candidate)
         found[metric.name] = Difference(
             metric.name,
             metric.label,
@@ -138,14 +141,14 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             float(both[metric.name]["baseline"].mean()),
             float(both[metric.name]["candidate"].mean()),
             sample.mean,
-            *_interval(sample, metric),
+            *_interval(sample, most),
             p,
             adjusted.get(metric.name, p),
             detectable_effect(difference_error(sample), sample.count),
             len(both[metric.name]),
             sample.count,
             noise_level(baseline, metric, attempts=_attempts(candidate)),
-            over_repositories=_over_repositories(both[metric.name], metric, level),
+            over_repositories=_over_repositories(both[metric.name], most, level),
         )
     return found
 
@@ -154,14 +157,21 @@ def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
     return Clusters.of(both["candidate"] - both["baseline"], cluster_labels(both, level))
 
 
-def _interval(sample: Clusters, metric: m.Metric) -> Interval:
-    low, high = difference_interval(sample)
-    return Interval(max(-1.0, low), min(1.0, high)) if metric.is_rate else Interval(low, high)
+def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> float | None:
+    """The largest difference that there can be: of rates, and of rewards, which lie between 0 and 1 unless they were
+    seen not to. None: not said."""
+    if metric is m.REWARD:
+        return span(pd.concat([baseline["reward"], candidate["reward"]]))
+    return 1.0 if metric.is_rate else None
 
 
-def _over_repositories(both: pd.DataFrame, metric: m.Metric, level: ClusterLevel) -> Interval | None:
+def _interval(sample: Clusters, most: float | None) -> Interval:
+    return difference_interval(sample) if most is None else bounded_difference_interval(sample, most)
+
+
+def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLevel) -> Interval | None:
     sample = _sample(both, "repository")
-    return _interval(sample, metric) if level == "function" and sample.count > 1 else None
+    return _interval(sample, most) if level == "function" and sample.count > 1 else None
 
 
 def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:

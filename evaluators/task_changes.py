@@ -17,10 +17,11 @@ import pandas as pd
 from regrade.evaluators.audit import leaves
 from regrade.evaluators.uncertainty import (
     Clusters,
+    bounded_difference_interval,
     cluster_labels,
     cluster_level,
-    difference_interval,
     mcnemar_p,
+    span,
     task_means,
 )
 from regrade.rewards.breakdown import Role
@@ -164,33 +165,51 @@ def _reward_changes(
         return None, (), ()
     first, second = (rows[rows["task"].isin(both)] for rows in scored)
 
-    def changes(before: pd.DataFrame, after: pd.DataFrame) -> tuple[PartChange, ...]:
+    weights = pd.concat([_table(first, _weights), _table(second, _weights)]).fillna(0.0).max()
+
+    def changes(before: pd.DataFrame, after: pd.DataFrame, tops: Mapping[str, float]) -> tuple[PartChange, ...]:
         names = dict.fromkeys([*before.columns, *after.columns])
         absent = [pd.Series(0.0, index=table.index) for table in (before, after)]
         found = [
-            _change(name, first, before.get(name, absent[0]), second, after.get(name, absent[1])) for name in names
+            _change(
+                name, first, before.get(name, absent[0]), second, after.get(name, absent[1]), tops.get(name, 1.0) or 1.0
+            )
+            for name in names
         ]
         return tuple(sorted(found, key=lambda change: -abs(change.difference)))
 
-    parts = changes(_table(first, _contributions), _table(second, _contributions))
-    gates = changes(_table(first, _closed), _table(second, _closed))
+    parts = changes(
+        _table(first, _contributions),
+        _table(second, _contributions),
+        {str(name): float(weight) for name, weight in weights.items()},
+    )
+    gates = changes(_table(first, _closed), _table(second, _closed), {})
     return _change("reward", first, first["reward"], second, second["reward"]), parts, gates
 
 
 def _change(
-    name: str, first: pd.DataFrame, before: pd.Series[Any], second: pd.DataFrame, after: pd.Series[Any]
+    name: str,
+    first: pd.DataFrame,
+    before: pd.Series[Any],
+    second: pd.DataFrame,
+    after: pd.Series[Any],
+    top: float = 1.0,
 ) -> PartChange:
-    """The paired difference; without an interval where no task differs, which says nothing of how much they may."""
+    """The paired difference of what lies between 0 and `top`, or as far beyond as it was seen to.
+
+    It has no interval where no task differs, which says nothing of how much they may.
+    """
     means = task_means(first, before)
     candidate = task_means(second, after)["value"]  # of the same tasks, in the same order
     sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
+    most = span(pd.concat([before, after]), top)
     baseline_mean, candidate_mean = float(means["value"].mean()), float(candidate.mean())
-    return PartChange(name, baseline_mean, candidate_mean, sample.mean, *_interval(sample))
+    return PartChange(name, baseline_mean, candidate_mean, sample.mean, *_interval(sample, most))
 
 
-def _interval(sample: Clusters) -> tuple[float, float]:
+def _interval(sample: Clusters, most: float) -> tuple[float, float]:
     is_told = sample.count > 1 and bool(sample.values.any())
-    return difference_interval(sample) if is_told else (math.nan, math.nan)
+    return bounded_difference_interval(sample, most) if is_told else (math.nan, math.nan)
 
 
 def _table(rows: pd.DataFrame, numbers: Callable[[Iterable[Parts]], dict[str, float]]) -> pd.DataFrame:
@@ -203,6 +222,14 @@ def _contributions(parts: Iterable[Parts]) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in leaves(parts):
         found[part["name"]] = found.get(part["name"], 0.0) + float(part["contribution"])
+    return found
+
+
+def _weights(parts: Iterable[Parts]) -> dict[str, float]:
+    """Part without parts of its own -> the most that it can add."""
+    found: dict[str, float] = {}
+    for part in leaves(parts):
+        found[part["name"]] = found.get(part["name"], 0.0) + abs(float(part["weight"]))
     return found
 
 

@@ -250,6 +250,19 @@ def difference_interval(sample: Clusters, confidence: float = 0.95, seed: int = 
     return mean_interval(sample, confidence, seed)
 
 
+def span(values: ArrayLike, top: float = 1.0) -> float:
+    """How far apart values may lie that are from 0 to `top`, or beyond that as far as these are."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return max(top, float(known.max(initial=top))) - float(known.min(initial=0.0))
+
+
+def bounded_difference_interval(sample: Clusters, most: float = 1.0) -> Interval:
+    """`difference_interval` of differences that all lie between `-most` and `most`: so does its interval."""
+    scaled = difference_interval(Clusters(sample.values / most, sample.labels))
+    return Interval(max(-most, most * scaled.low), min(most, most * scaled.high))
+
+
 def difference_error(sample: Clusters) -> float:
     """Standard error of the mean of paired differences; where all tasks differ by the same, what it is at most."""
     if _is_constant(sample):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from regrade.evaluators.table import COLUMNS, table
 from regrade.evaluators.task_changes import task_changes
-from regrade.evaluators.uncertainty import mcnemar_p
+from regrade.evaluators.uncertainty import mcnemar_p, wilson
 
 
 def part(name: str, contribution: float, **more: Any) -> dict[str, Any]:
@@ -90,6 +90,21 @@ def test_parts_and_gates_that_moved() -> None:
     assert found.reward.low < found.reward.difference < found.reward.high
     gates = {each.name: (each.baseline, each.candidate) for each in found.gates}
     assert gates == {"builds": (0.0, 0.25), "resolved": (0.0, 0.0)}
+
+
+def test_where_all_tasks_differ_alike_the_interval_is_as_wide_as_the_part_is_large() -> None:
+    def rows(policy: str, share: float) -> list[dict[str, Any]]:
+        gate = part("resolved", 0.0, role="gate", value=share)
+        parts = [part("tests", 0.9 * share, weight=0.9), part("style", 0.1 * share, weight=0.1), gate]
+        return [row(policy, task, fix=int(share), reward=share, parts=parts) for task in "abcdef"]
+
+    found = changes(rows("old", 0.0), rows("new", 1.0))
+    intervals = {each.name: (each.low, each.high) for each in (*found.parts, found.reward, *found.gates)}
+    unknown = wilson(0, 6).high
+    assert intervals["tests"] == pytest.approx((0.9 * (1 - unknown), 0.9))
+    assert intervals["style"] == pytest.approx((0.1 * (1 - unknown), 0.1))
+    assert intervals["reward"] == pytest.approx((1 - unknown, 1.0))
+    assert intervals["resolved"] == pytest.approx((-1.0, unknown - 1))
 
 
 @settings(max_examples=15)  # each draws thousands of resamples
