@@ -102,6 +102,8 @@ def trade_off(series: Sequence[Series]) -> Markup:
                     markerfacecolor=ink if point.is_best else INKS["surface"],
                     markeredgecolor=ink,
                     markeredgewidth=2,
+                    clip_on=False,  # where nothing is broken, a point lies on the axis
+                    zorder=3,
                     gid=drawing.tip(text, pick),
                 )
                 if point in (one.points[0], one.points[-1]):  # more would run into each other
@@ -113,6 +115,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
                         fontsize=9.5,
                         color=INKS["muted"],
                     )
+        axes.tick_params(pad=8)
         axes.set_xlabel("broke something, % of all attempts")
         axes.set_ylabel("fixed, % of all attempts")
         axes.set_xlim(0, max(5.0, 115 * max(p.broke.value for one in series for p in one.points)))
@@ -132,7 +135,9 @@ def by_temperature(series: Sequence[Series]) -> Markup:
             axes.plot(xs, ys, color=INKS[one.ink])
             for point, x, y in zip(one.points, xs, ys, strict=True):
                 text = f"{one.label}, {temperature(x)}: {rate(point.clean)}"
-                axes.plot([x], [y], "o", markersize=6, color=INKS[one.ink], gid=drawing.tip(text))
+                axes.plot(
+                    [x], [y], "o", markersize=6, color=INKS[one.ink], clip_on=False, zorder=3, gid=drawing.tip(text)
+                )
         ticks = sorted({point.temperature for one in series for point in one.points})
         axes.set_xticks(ticks, ["greedy" if tick == 0 else f"{tick:g}" for tick in ticks])
         axes.set_xlabel("temperature")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regrade.evaluators.comparison import Comparison, Difference
-from regrade.reports.wording import MINUS, p_value, percent, signed
+from regrade.reports.wording import MINUS, detectable, p_value, percent, signed
 
 MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "not comparable": "⚠️"}
 
@@ -40,7 +40,7 @@ def _row(found: Difference) -> str:
         f"{signed(scale * found.low, digits)} to {signed(scale * found.high, digits)}",
         p_value(found.p_holm) if is_judged else "",
         "" if found.noise is None else f"±{scale * found.noise:.{digits}f}",
-        f"{scale * found.detectable:.{digits}f}",
+        detectable(found),
         found.verdict if is_judged and found.verdict != "no difference shown" else "",
     )
     return "| " + " | ".join(cells) + " |"

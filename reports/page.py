@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,9 @@ class Page:
 
     results: Results
     headline: str
-    """The verdict on the candidate against every policy that it was compared with; empty without any."""
+    """The verdict on each candidate against every policy that it was compared with; empty without any."""
+    verdicts: tuple[str, ...]
+    """Those that the headline tells of; the first candidate's against its first baseline comes first."""
     inks: Mapping[str, str]
     pairs: tuple[PairView, ...]
     best_rows: tuple[PolicyRow, ...]
@@ -150,7 +153,8 @@ def build_page(results: Results) -> Page:
     quality = quality_rows(results, inks)
     return Page(
         results=results,
-        headline=_headline(results.pairs),
+        headline=headline(results.pairs),
+        verdicts=verdicts(results.pairs),
         inks=inks,
         pairs=pairs,
         views=tuple(views),
@@ -224,17 +228,39 @@ VERDICTS = {
 }
 
 
-def _headline(pairs: Sequence[Pair]) -> str:
-    """`A improves on B and is worse than C`, for the first candidate: no verdict stands without the others."""
-    if not pairs:
-        return ""
-    who = pairs[0].candidate
+NAMED_CANDIDATES = 3
+"""More than these are counted in the headline, not named."""
+
+
+def headline(pairs: Sequence[Pair]) -> str:
+    """`A improves on B and is worse than C; D is worse than B`: no verdict stands without the others.
+
+    Of many candidates it is how many of them fared how against the first baseline.
+    """
+    by_candidate: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_candidate.setdefault(pair.candidate.name, []).append(pair)
+    if len(by_candidate) > NAMED_CANDIDATES:
+        counts: Counter[str] = Counter(found[0].best.verdict for found in by_candidate.values())
+        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        return f"{len(by_candidate)} candidates against {pairs[0].baseline.label}: {told}"
+    return "; ".join(map(_told_of_one, by_candidate.values()))
+
+
+def _told_of_one(pairs: Sequence[Pair]) -> str:
     against: dict[str, list[str]] = {}
     for pair in pairs:
-        if pair.candidate is who:
-            against.setdefault(pair.best.verdict, []).append(pair.baseline.label)
+        against.setdefault(pair.best.verdict, []).append(pair.baseline.label)
     said = [VERDICTS[verdict].format(_listed(labels, "or")) for verdict, labels in against.items()]
-    return f"{who.label} {_listed(said, 'and')}"
+    return f"{pairs[0].candidate.label} {_listed(said, 'and')}"
+
+
+def verdicts(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Each candidate's against its first baseline, each verdict once."""
+    firsts: dict[str, str] = {}
+    for pair in pairs:
+        firsts.setdefault(pair.candidate.name, pair.best.verdict)
+    return tuple(dict.fromkeys(firsts.values()))
 
 
 def _listed(words: Sequence[str], last: str) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.task_changes import SIDES, PartChange, TaskChange, TaskChanges
 from regrade.reports.markdown import plain
-from regrade.reports.wording import number, p_value, percent, signed
+from regrade.reports.wording import counted, number, p_value, percent, signed
 
 SHOWN_TASKS = 20
 """Tasks of one side that are named; of more the number is told."""
@@ -27,7 +27,9 @@ def print_task_changes(found: TaskChanges, console: Console) -> None:
     console.print()
     for side, _, _ in SIDES:
         changes = found.sides[side]
-        console.print(Text(f"{side}: {_tasks(len(changes))}", style=f"bold {STYLES[side]}" if changes else "bold"))
+        console.print(
+            Text(f"{side}: {counted(len(changes), 'task')}", style=f"bold {STYLES[side]}" if changes else "bold")
+        )
         for change in changes[:SHOWN_TASKS]:
             console.print(Text(f"  {_line(change)}"))
         if len(changes) > SHOWN_TASKS:
@@ -91,7 +93,7 @@ def task_changes_markdown(found: TaskChanges) -> str:
     for side, _, _ in SIDES:
         changes = found.sides[side]
         if changes:
-            lines += ["", f"**{side}: {_tasks(len(changes))}**", ""]
+            lines += ["", f"**{side}: {counted(len(changes), 'task')}**", ""]
             lines += [f"- {plain(_line(change))}" for change in changes[:SHOWN_TASKS]]
             lines += [f"- and {len(changes) - SHOWN_TASKS} more"] if len(changes) > SHOWN_TASKS else []
     return "\n".join([*lines, "", plain(_footnote(found))])
@@ -115,18 +117,15 @@ def _line(change: TaskChange) -> str:
 def _footnote(found: TaskChanges) -> str:
     fixed, broke = p_value(found.p["fix"]), p_value(found.p["broke"])
     text = (
-        f"{_tasks(found.n_tasks)} that both were tried on. A task is on a side by at least half of its attempts (k/n); "
-        f"which task changes sides is partly chance. Of as many on either side: p = {fixed} for fixing, {broke} for "
-        "breaking (McNemar, exact; tasks taken as independent)."
+        f"{counted(found.n_tasks, 'task')} that both were tried on. A task is on a side by at least half of its "
+        f"attempts (k/n); which task changes sides is partly chance. Of as many on either side: p = {fixed} for "
+        f"fixing, {broke} for breaking (McNemar, exact; tasks taken as independent)."
     )
     if found.left_out:
         text += (
-            f" {_tasks(found.left_out)} left out: not tried by both on the same files and tests, or of unknown outcome."
+            f" {counted(found.left_out, 'task')} left out: not tried by both on the same files and tests, or of "
+            "unknown outcome."
         )
     if found.reward is not None:
         text += " Parts add up to the reward; a closed gate silences those behind it."
     return text
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"

@@ -29,6 +29,8 @@ def environment() -> jinja2.Environment:
         temperature=wording.temperature,
         number=wording.number,
         points=wording.points,
+        detectable=wording.detectable,
+        counted=wording.counted,
     )
     return found
 

@@ -20,6 +20,8 @@ from regrade.reports.results import SHOWN, Results
 from regrade.reports.wording import (
     MINUS,
     NO_BREAK,
+    counted,
+    detectable,
     duration,
     equals_p,
     interval,
@@ -63,7 +65,7 @@ WIDE = 96
 
 def print_policies(results: Results, console: Console) -> None:
     """Every policy at its own best temperature: rates with 95 % intervals below, and the number of attempts."""
-    console.print(f"{results.n_tasks} tasks", style="bold")
+    console.print(counted(results.n_tasks, "task"), style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("policy", overflow="fold")
     for metric in SHOWN:
@@ -165,7 +167,9 @@ def _stacked(estimate: Estimate) -> Text:
 def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) -> None:
     """One policy's rates with intervals, and what stands beside them: severity, side effects, costs."""
     tasks, attempts = rows["task"].nunique(), len(rows)
-    console.print(f"{policy}, {temperature(at)}: {tasks} tasks, {attempts} attempts", markup=False)
+    console.print(
+        f"{policy}, {temperature(at)}: {counted(tasks, 'task')}, {counted(attempts, 'attempt')}", markup=False
+    )
     for metric in TOLD:
         found = estimate(rows, metric)
         if found.n:
@@ -263,13 +267,14 @@ def _row(difference: Difference, wide: bool) -> list[str | Text]:
 
 def _footnote(comparison: Comparison) -> Text:
     what = "repositories" if comparison.clusters == "repository" else "functions"
-    detectable = comparison.metrics[FIX_AND_CLEAN.name].detectable
+    clean = comparison.metrics[FIX_AND_CLEAN.name]
+    least = "none, of whatever size" if clean.detectable > 1 else f"{detectable(clean)} points"
     method = "bootstrap" if comparison.n_clusters >= MINIMUM_CLUSTERS else f"t({comparison.n_clusters - 1})"
     text = (
         f"{comparison.n_tasks} tasks in {comparison.n_clusters} {what}, {comparison.n_baseline} and "
         f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {what}, sign-flip "
         f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} found 4 times in 5: "
-        f"{100 * detectable:.1f} points."
+        f"{least}."
     )
     noise = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
     known = [f"{100 * each.noise:.1f} in {each.label.lower()}" for each in noise if each.noise is not None]

@@ -16,6 +16,7 @@ from regrade.evaluators.task_changes import PartChange, TaskChanges, task_change
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
+from regrade.reports.wording import counted
 
 TRAITS = {
     "difficulty": "By difficulty",
@@ -141,7 +142,7 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
         if trait not in TRAITS or not policies:
             continue
         rows = {
-            f"{value} ({len({task for rows in parts.values() for task in rows['task']})} tasks)": {
+            f"{value} ({counted(len({task for rows in parts.values() for task in rows['task']}), 'task')})": {
                 policies[name].label: m.estimate(rows, m.FIX_AND_CLEAN)
                 for name, rows in parts.items()
                 if name in policies and len(rows)

@@ -44,6 +44,20 @@ def points(found: Difference) -> str:
     return f"{signed(100 * found.difference)} points (95 % interval {low} to {high})"
 
 
+def detectable(found: Difference) -> str:
+    """`5.3`, or `>100` where no difference of a rate would be found; a dash where nothing is known."""
+    if found.detectable <= 0:
+        return "–"
+    if found.is_rate and found.detectable > 1:
+        return ">100"
+    return number(100 * found.detectable, 1) if found.is_rate else number(found.detectable)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def p_value(p: float) -> str:
     """`0.031`, or `<0.001`."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -280,3 +280,26 @@ def test_what_cannot_be_planned_is_one_line(regrade, tmp_path, arguments, words)
     run = a_run(tmp_path / "run", "baseline", rows("sft", 10, 6))
     outcome = regrade("evaluate", "plan", *(run.folder if each == "RUN" else each for each in arguments))
     assert outcome.is_refusal(*words)
+
+
+def test_explain_names_its_own_option_where_a_run_has_several_candidates(regrade, tmp_path):
+    run = a_run(tmp_path / "run", "candidate", rows("rl", 2, 0, tasks=3))
+    other = rows("dpo", 1, 0, tasks=3)
+    journal.append(run.evaluation("dpo"), other)
+    run.add_policy("dpo", "candidate")
+    assert regrade("explain", run.folder, "t0").is_refusal("2 policies are its candidate", "choose with --policy from")
+
+
+def test_what_a_handful_of_tasks_cannot_show_is_no_number_of_points(regrade, tmp_path):
+    old = a_run(tmp_path / "old", "baseline", rows("sft", 0, 0, tasks=3))
+    new = a_run(tmp_path / "new", "candidate", rows("rl", 3, 0, tasks=3))
+    told = " ".join(regrade("compare", old.folder, new.folder).out.split())
+    assert "found 4 times in 5: none, of whatever size." in told
+    assert "| >100 |" in regrade("compare", old.folder, new.folder, "--markdown").out
+
+
+def test_the_difference_of_rewards_lies_where_rewards_do(regrade, tmp_path):
+    old = a_run(tmp_path / "old", "baseline", [r | {"reward": 0.0} for r in rows("sft", 0, 0, tasks=6)])
+    new = a_run(tmp_path / "new", "candidate", [r | {"reward": 0.75} for r in rows("rl", 6, 0, tasks=6)])
+    found = json.loads(regrade("compare", old.folder, new.folder, "--json").out)["metrics"]["reward"]
+    assert found["low"] < 0.75 <= found["high"] <= 1

@@ -2,6 +2,8 @@ import html.parser
 import json
 import re
 import shutil
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,8 +13,8 @@ from regrade.reports import attempts
 from regrade.reports.attempts import diff_lines, task_views
 from regrade.reports.curves import training_curves
 from regrade.reports.html_report import write_report
-from regrade.reports.page import Page, build_page
-from regrade.reports.results import load_results
+from regrade.reports.page import Page, build_page, headline, verdicts
+from regrade.reports.results import Pair, load_results
 from regrade.reports.svg import INKS, canvas
 from regrade.reports.views import looked_into
 
@@ -86,6 +88,22 @@ def test_the_page_shows_what_was_found(page):
     assert "they speak of new bugs in these repositories" in text
     assert "assert m.f5(1) == 6" in text  # a failing test
     assert "test_m.py::test_f5" in text  # a broken one
+
+
+def verdict_of(candidate: str, baseline: str, verdict: str) -> Pair:
+    names = [SimpleNamespace(name=name, label=name.upper()) for name in (baseline, candidate)]
+    return cast(Pair, SimpleNamespace(baseline=names[0], candidate=names[1], best=SimpleNamespace(verdict=verdict)))
+
+
+def test_the_headline_tells_of_every_candidate():
+    same, worse = verdict_of("a", "x", "no difference shown"), verdict_of("b", "x", "regressed")
+    control = verdict_of("a", "y", "improved")
+    assert headline([]) == ""
+    assert headline([same, control]) == "A shows no difference from X and improves on Y"
+    assert headline([same, control, worse]) == "A shows no difference from X and improves on Y; B is worse than X"
+    assert verdicts([same, control, worse]) == ("no difference shown", "regressed")
+    many = [verdict_of(name, "x", "regressed" if name == "d" else "improved") for name in "abcd"]
+    assert headline(many) == "4 candidates against X: 3 improved, 1 regressed"
 
 
 def test_what_policies_wrote_is_text_and_never_markup(page):

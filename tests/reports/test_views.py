@@ -1,10 +1,12 @@
 import json
+import re
 import shutil
 
 import pytest
 
 from regrade.evaluators import metrics as m
 from regrade.evaluators.runs import Run
+from regrade.reports import charts
 from regrade.reports.html_report import write_report
 from regrade.reports.page import build_page
 from regrade.reports.results import load_results
@@ -102,3 +104,11 @@ def test_a_point_that_can_be_picked_is_a_button_with_its_name():
     assert (
         '<g class="pick" tabindex="0" role="button" aria-label="a &lt; b" data-repository="x&#34;&lt;y">' in drawing.svg
     )
+
+
+def test_points_on_an_axis_are_whole():
+    nothing = m.Estimate(0.0, 0.0, 0.4, 6, 6, "function", 6)
+    point = charts.Point(0.0, nothing, nothing, nothing, is_best=True)
+    svg = str(charts.trade_off([charts.Series("a", "s1", [point])]))
+    assert "a, greedy: fixed 0.0 %" in svg
+    assert not re.search(r"<g clip-path[^>]*>\s*<use", svg)
