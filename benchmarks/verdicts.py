@@ -1,0 +1,147 @@
+"""What the verdict says of policies whose kind is known, beside the baseline of a run of the main job.
+
+    make demo                                                       # or make demo-quick
+    python benchmarks/verdicts.py runs/demo --out runs/verdicts     # some minutes; what else runs does not matter
+
+- *trained*: the run's own candidate, as the run judged it.
+- *itself*: the baseline's checkpoint samples so many answers to each of some tasks that each repetition has two sets of
+  its own, which are compared as if they came of two policies. A verdict is false then; one in twenty is chance.
+- *reckless*: made of references. It fixes far more than the baseline, and half of its fixes hold another bug.
+- *nothing*: changes nothing, and so breaks nothing.
+
+All attempts are executed. The folder that is written is a run: `regrade report` draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from _latest import record
+from scoring import harmful
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.recipes import load_tasks
+from regrade.datasets.rollouts import Policy, Rollout, Sampling
+from regrade.datasets.tasks import Task
+from regrade.evaluators.comparison import Comparison, compare
+from regrade.evaluators.runs import Run
+from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.sweeps import Entrant, Judge, Sweep, enter
+from regrade.policy_training.policies import NoOp, load_policy
+from regrade.reports.html_report import write_report
+from regrade.reports.results import PolicyResult, load_results
+from regrade.reports.summary import write_summary
+from regrade.rewards import default
+
+GREEDY_INSTEAD = 0.6
+"""Temperature of the baseline against itself where its own best is greedy: two greedy answers are one."""
+LEFT_OUT = ("checkpoints", "trainer", "attempts")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run of the main job")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--repetitions", type=int, default=20, help="of the baseline against itself")
+    parser.add_argument("--attempts", type=int, default=2, help="of each side at each task in a repetition")
+    parser.add_argument("--tasks", type=int, default=60, help="tasks of a repetition, drawn from those of the run")
+    chosen = parser.parse_args()
+    shutil.copytree(chosen.run, chosen.out, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    run = Run(chosen.out)
+    before = load_results(chosen.out)
+    (baseline,) = before.of_role("baseline")
+    known = {task.id: task for task in load_tasks()}
+    tasks = [known[name] for name in sorted(set(baseline.best["task"]))]
+    with Scorer() as scorer:
+        judge = Judge(scorer, default)
+        policies: dict[str, Policy] = {"reckless": Reckless.of(tasks), "nothing": NoOp("nothing")}
+        for name, policy in policies.items():
+            enter(run, fixed(name, policy), Sweep(), (), tasks, judge)
+        drawn = random.Random(0).sample(tasks, min(chosen.tasks, len(tasks)))
+        count = 2 * chosen.repetitions * chosen.attempts
+        again = sampled(chosen.run, chosen.out / "itself", baseline, drawn, count, judge)
+    results = load_results(chosen.out)
+    write_summary(results)
+    write_report(chosen.out)
+    found = {pair.candidate.name: pair.best for pair in results.pairs if pair.baseline.name == baseline.name}
+    report(found, list(against_itself(again, chosen.repetitions, chosen.attempts)), len(drawn))
+
+
+def fixed(name: str, policy: Policy) -> Entrant:
+    return Entrant(name, "candidate", lambda _: policy, name, is_fixed=True)
+
+
+@dataclass(frozen=True)
+class Reckless:
+    """Applies references, half of them with another bug in the same function."""
+
+    patches: dict[str, Patch]
+    name: str = "reckless"
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Reckless:
+        patches = {}
+        for place, task in enumerate(tasks):
+            assert task.reference is not None
+            patches[task.id] = (harmful(task) if place % 2 else None) or task.reference
+        return cls(patches)
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        for task in tasks:
+            for sampling in samplings:
+                for sample in range(sampling.samples):
+                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, self.patches[task.id])
+
+
+def sampled(
+    source: Path, out: Path, baseline: PolicyResult, tasks: Sequence[Task], count: int, judge: Judge
+) -> pd.DataFrame:
+    """So many attempts at each task by the baseline's checkpoint."""
+    temperature = baseline.temperature or GREEDY_INSTEAD
+    folder = Run(source).checkpoint(baseline.name)
+    entrant = Entrant(baseline.name, "baseline", lambda _: load_policy(str(folder)), baseline.label)
+    return enter(Run(out), entrant, Sweep((temperature,), count), (), tasks, judge)
+
+
+def against_itself(rows: pd.DataFrame, repetitions: int, attempts: int) -> Iterator[Comparison]:
+    """Compare the baseline with itself by attempts that no other repetition has."""
+    for number in range(repetitions):
+        first = 2 * number * attempts
+        sides = []
+        for start in (first, first + attempts):
+            mine = rows[(rows["sample"] >= start) & (rows["sample"] < start + attempts)]
+            sides.append(mine.assign(sample=mine["sample"] - start))
+        yield compare(sides[0], sides[1].assign(policy="itself"))
+
+
+def report(found: dict[str, Comparison], itself: Sequence[Comparison], tasks: int) -> None:
+    print(f"{'against the baseline':24} {'fixed, broke nothing':>28} {'broke something':>28}  verdict")
+    figures: dict[str, Any] = {"verdicts": {}}
+    for name, comparison in found.items():
+        shown = [told(comparison, metric) for metric in ("fix_and_clean", "breakage_incidence")]
+        print(f"{name:24} {shown[0]:>28} {shown[1]:>28}  {comparison.verdict}")
+        figures["verdicts"][name] = comparison.verdict
+    counts = Counter(comparison.verdict for comparison in itself)
+    figures["itself"] = dict(counts)
+    figures["tasks_of_itself"] = tasks
+    print(f"itself, {len(itself)} times over {tasks} tasks: " + ", ".join(f"{v} {n}" for v, n in counts.most_common()))
+    record("verdicts", figures)
+
+
+def told(comparison: Comparison, metric: str) -> str:
+    """A difference in points, with its interval."""
+    found = comparison.metrics[metric]
+    low, high = 100 * found.low, 100 * found.high
+    return f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+if __name__ == "__main__":
+    main()
