@@ -131,7 +131,7 @@ def memory(count: int, cache: Path) -> dict[str, float]:
         waiting = different_jobs(count)
         for scored in range(AT_A_TIME, count + 1, AT_A_TIME):
             scorer.score(list(islice(waiting, AT_A_TIME)), default)
-            if scored == BEFORE_MEASURING or scored + AT_A_TIME > count:
+            if scored % BEFORE_MEASURING == 0 or scored + AT_A_TIME > count:
                 held[scored] = (_megabytes(psutil.Process()), _largest_child())
                 own, workers = held[scored]
                 print(f"after {scored:6} scorings: {own:.0f} MB, the largest worker {workers:.0f} MB", flush=True)

@@ -83,8 +83,8 @@ def difficulty(task: Task) -> str:
         return "one line"
     shown = task.target.last_line - task.target.first_line + 1
     if shown > LONGER_FUNCTION:
-        return f"one line of more than {LONGER_FUNCTION}"
-    return f"one line of up to {LONG_FUNCTION if shown <= LONG_FUNCTION else LONGER_FUNCTION}"
+        return f"one line, function of more than {LONGER_FUNCTION} lines"
+    return f"one line, function of up to {LONG_FUNCTION if shown <= LONG_FUNCTION else LONGER_FUNCTION} lines"
 
 
 def distance(task: Task) -> str:
@@ -106,9 +106,9 @@ def distance(task: Task) -> str:
 
 
 _SIZES = (
-    "0", "1", "2", f"{FAR} or more", "one line", f"one line of up to {LONG_FUNCTION}",
-    f"one line of up to {LONGER_FUNCTION}", f"one line of more than {LONGER_FUNCTION}", f"up to {MANY_LINES} lines",
-    f"more than {MANY_LINES} lines", "several files", UNKNOWN,
+    "0", "1", "2", f"{FAR} or more", "one line", f"one line, function of up to {LONG_FUNCTION} lines",
+    f"one line, function of up to {LONGER_FUNCTION} lines", f"one line, function of more than {LONGER_FUNCTION} lines",
+    f"up to {MANY_LINES} lines", f"more than {MANY_LINES} lines", "several files", UNKNOWN,
 )  # fmt: skip
 
 

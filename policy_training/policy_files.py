@@ -196,6 +196,8 @@ def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
         if named and (path / "config.json").is_file():
             series = folder.resolve().name if named["series"] in UNTOLD else named["series"]
             found.append((series, int(named["step"]), path))
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {str(folder)!r}: name the one in which a training kept its checkpoints")
     if not found:
         raise UserError(
             f"{folder} holds no checkpoints: expected folders such as grpo-20 or checkpoint-100 with a saved model "

@@ -223,7 +223,7 @@ def _pair_view(pair: Pair, inks: Mapping[str, str], reach: float | None) -> Pair
 VERDICTS = {
     "improved": "improves on {}",
     "regressed": "is worse than {}",
-    "no difference shown": "shows no difference from {}",
+    "no difference shown": "is not shown to differ from {}",
     "not comparable": "cannot be compared with {}",
 }
 

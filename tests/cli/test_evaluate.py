@@ -231,6 +231,9 @@ def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_
         "note: agent: 'other' is none of the 4 tasks, and is left out",
         "note: agent: no prediction for task 'negate', which counts as a patch that changes nothing",
     ]
+    told = regrade(*arguments[:-1]).err  # nothing is scored again
+    assert "note: 1 of 4 patches of 'agent' do not apply, and count as changing nothing" in told
+    assert told.rstrip().endswith(f"next: regrade report {run}")
     predictions.write_text("\n".join([*map(json.dumps, lines), "{torn", json.dumps({**lines[0], "model_patch": ""})]))
     outcome = regrade(*arguments)
     assert outcome.code == 2
@@ -278,7 +281,7 @@ def test_slices_by_repository_source_difficulty_and_distance(regrade, tasks, tmp
     found = figures(run)["slices"]
     assert list(found) == ["difficulty"], "they differ in nothing else"
     assert {value: {name: row["fix_rate"]["value"] for name, row in policies.items()} for value, policies in found["difficulty"].items()} == {
-        "easy": {"no-op": 0.0, "reference": 1.0}, "one line of up to 10": {"no-op": 0.0, "reference": 1.0}
+        "easy": {"no-op": 0.0, "reference": 1.0}, "one line, function of up to 10 lines": {"no-op": 0.0, "reference": 1.0}
     }  # fmt: skip
     assert "by difficulty" in outcome.out
     assert "easy (2 tasks)" in outcome.out

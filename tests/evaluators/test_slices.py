@@ -65,8 +65,9 @@ def test_difficulty_is_what_the_task_says_else_the_size_of_its_reference(task: T
     one = replace(task, reference=changing("shop/deep.py"))
     assert difficulty(replace(one, difficulty="15 min - 1 hour")) == "15 min - 1 hour"
     assert difficulty(one) == "one line"
-    for lines, words in [(5, "one line of up to 10"), (30, "one line of up to 30"), (31, "one line of more than 30")]:
-        assert difficulty(replace(one, target=Target("shop/deep.py", "f", 1, lines))) == words
+    for lines, words in [(5, "up to 10"), (30, "up to 30"), (31, "more than 30")]:
+        sized = replace(one, target=Target("shop/deep.py", "f", 1, lines))
+        assert difficulty(sized) == f"one line, function of {words} lines"
     assert difficulty(replace(task, reference=changing("shop/deep.py", lines=9))) == "up to 10 lines"
     assert difficulty(replace(task, reference=changing("shop/deep.py", lines=10))) == "more than 10 lines"
     assert difficulty(replace(task, reference=changing("shop/deep.py", "shop/rates.py"))) == "several files"
