@@ -5,6 +5,8 @@ intervals of the paired differences (candidate - baseline) and a margin declared
 
 - **improved**: better on one, its interval beyond 0, and not worse on the other by the margin or more. Non-inferiority
   on the other is what keeps a policy that does nothing (it breaks nothing) or one that only grew bolder from winning.
+  With missing attempts, it has to be so even if all of them had ended in the candidate's disfavour: else a policy that
+  loses its bad attempts would win.
 - **regressed**: not improved, and worse on one of them, its interval beyond 0 on the wrong side.
 - **no difference shown**: neither. It does not say that there is none: see the smallest difference that would have been
   detected four times in five.
@@ -100,6 +102,14 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     bounds: dict[str, Verdict] = {}
     if sizes["n_missing"]:
         differences, bounds = _bounded(differences, *whole, level, margin)
+        if verdict == "improved" and bounds["worst"] != "improved":
+            verdict, reason = (
+                "no difference shown",
+                (
+                    f"{reason} But that rests on missing attempts: had they ended in its disfavour, it would be "
+                    f"{bounds['worst']!r}. Run the same evaluation again, which completes it."
+                ),
+            )
     pairs = pairs_of(baseline, candidate)
     return Comparison(
         *names,
@@ -145,6 +155,10 @@ def _only_policy(rows: pd.DataFrame, what: str) -> str:
 def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
     """Why the two cannot be compared; empty if they can."""
     first, second = (rows.groupby("task")["task_digest"].agg(set) for rows in (baseline, candidate))
+    for what, rows in (("baseline", baseline), ("candidate", candidate)):
+        doubled = int(rows.duplicated(["task", "sample", "seed"]).sum())
+        if doubled:
+            return f"{doubled} of the {what}'s rows are of an attempt that another row is of: leave one row an attempt"
     only = first.index.symmetric_difference(second.index)
     if len(only):
         counts = f"{len(first)} and {len(second)}, of which {len(only)} are not shared, such as {only[0]!r}"
@@ -169,6 +183,8 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
                 "or never recorded: run the same evaluation again, which completes it"
             )
     known = outcomes(baseline, candidate)
+    if known.empty:
+        return "no task has a known outcome of FAIL_TO_PASS tests: what was fixed cannot be compared"
     if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
         return f"{len(known)} task(s) of a single cluster cannot show how much figures vary; evaluate more tasks"
     return ""

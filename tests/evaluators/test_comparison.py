@@ -2,6 +2,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from regrade.datasets.errors import UserError
@@ -156,8 +157,28 @@ def test_what_cannot_be_compared():
     lost = rows_of("rl", 0.15, 0.1)
     lost.loc[:39, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     assert "7% of the candidate's attempts are missing" in reason(lost)
+    assert "75 of the candidate's rows are of an attempt" in reason(pd.concat([BASELINE, BASELINE[:75]]))
+    nothing_to_fix = BASELINE.assign(fix=math.nan, clean_fix=math.nan)
+    assert "FAIL_TO_PASS" in compare(nothing_to_fix, nothing_to_fix).reason
     single = compare(*(rows_of(name, 0.2, 0.1, tasks=1) for name in "ab"))
     assert "single cluster" in single.reason
+
+
+@pytest.mark.parametrize("fate", ["lost", "absent"])
+def test_a_policy_that_loses_its_bad_attempts_has_not_improved(fate):
+    same = BASELINE.assign(policy="rl")
+    bad = same[same["broke"] == 1].drop_duplicates("task", keep=False).index[:24]  # no task loses all of its own
+    candidate = same.drop(bad)
+    if fate == "lost":
+        candidate = same.copy()
+        candidate.loc[bad, ["fix", "broke", "clean_fix", "broken"]] = math.nan
+    found = compare(BASELINE, candidate)
+    assert found.metrics["breakage_incidence"].verdict == "better", "what is left looks better"
+    assert (found.verdict, found.best) == ("no difference shown", "improved")
+    assert "rests on missing attempts" in found.reason
+    better = rows_of("rl", 0.5, 0.05, seed=1)
+    better.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
+    assert compare(BASELINE, better).verdict == "improved", "a gain that no missing attempt could undo is one"
 
 
 def test_a_few_lost_attempts_are_left_out_and_said():
