@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrade.cli.console import stderr
+from regrade.cli.console import one_line, stderr
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,15 @@ def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
     """
     found = _named(_found(given, tasks), given.name)
     names = [entrant.name for entrant in found]
+    if not all(name.strip() for name in names):
+        raise UserError("a policy without a name: write NAME=POLICY, with the name of a model or a program in POLICY")
+    odd = next((text for one in found for text in (one.name, one.label) if not text.isprintable()), None)
+    if odd is not None:
+        raise UserError(f"the name {odd!r} cannot be printed as it is: give the policy another one")
+    shown = [entrant.label or entrant.name for entrant in found]
+    same = next((text for text in shown if shown.count(text) > 1), None)
+    if same is not None and len(set(names)) == len(names):
+        raise UserError(f"two policies are shown as {same!r}: give one of them another label")
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UserError(f"two policies are called {double!r}: write NAME=POLICY for one of them")
@@ -96,6 +105,6 @@ def _tell(problems: Sequence[str]) -> None:
     """One line for each, as long as there are few enough to read."""
     console = stderr()
     for problem in problems[:MOST_TOLD]:
-        console.print(f"note: {problem}", markup=False, soft_wrap=True)
+        console.print(f"note: {one_line(problem)}", markup=False, soft_wrap=True)
     if len(problems) > MOST_TOLD:
         console.print(f"note: and {len(problems) - MOST_TOLD} more like that", markup=False)

@@ -66,7 +66,7 @@ def evaluate(
     split: Split = None,
     limit: Limit = None,
     temperature: Annotated[
-        list[float] | None, typer.Option(min=0.0, help="Repeat for a sweep; default 0, greedy.")
+        list[float] | None, typer.Option(min=0.0, max=100.0, help="Repeat for a sweep; default 0, greedy.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Attempts at each task and temperature (greedy: one).")] = 4,
     samples_elsewhere: Annotated[
@@ -84,7 +84,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Only so many validation tasks, drawn by --seed.")
     ] = None,
     validation_samples: Annotated[int, typer.Option(min=1, help="Attempts at each of them and temperature.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of sampling, and of what --limit draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling, and of what --limit draws.")] = 0,
     endpoint: Annotated[
         str, typer.Option(help="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")
     ] = "",
@@ -131,13 +131,14 @@ def evaluate(
     sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     by = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)
     run = Run(out)
-    run.goes_on()
     for entrant in contest:  # said before the first of them is judged, for hours perhaps
         sweeps.check_entrant(run, entrant)
     sweeps.check_apart(by, chosen)
     found: dict[str, pd.DataFrame] = {}
     lost: list[str] = []
-    with asides(), Scorer(sandbox=sandbox, workers=workers, probes=model_probes(reward_model)) as scorer:
+    probes = model_probes(reward_model)
+    with run.writing(), asides(), Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+        run.goes_on()
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         _record_tasks(run, chosen)
         judge = sweeps.Judge(scorer, wanted, seed, stage=progress, note=_note)

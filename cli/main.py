@@ -38,8 +38,13 @@ USER_MISTAKE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 MODEL_VERBS = frozenset({"demo", "train", "evaluate"})
-ENVIRONMENT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-"""Operating system errors that the user can mend: no space left, no permission."""
+ENVIRONMENT_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    }
+)
+"""Operating system errors that the user can mend: no space left, no permission, a file where a folder should be."""
 
 
 class Verbs(TyperGroup):

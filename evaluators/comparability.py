@@ -66,8 +66,9 @@ def _versions(baseline: Manifest | None, candidate: Manifest | None, mixed: bool
     for what, manifest in (("baseline", baseline), ("candidate", candidate)):
         later = _configured(manifest, "continued_with")
         if manifest and later:
+            who = "run" if candidate is None else what
             yield _mixed(
-                f"the {what} was begun by {_listed(manifest.versions, later)} and went on with {_listed(later, later)}",
+                f"the {who} was begun by {_listed(manifest.versions, later)} and went on with {_listed(later, later)}",
                 mixed,
             )
     if baseline is None or candidate is None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+
+LONGEST_INTEGER = 300
+"""Digits: one of more is no number that a float can hold."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -68,7 +72,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_no_number)
+        row = json.loads(line, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and run again") from error
     if not isinstance(row, dict):
@@ -79,3 +83,13 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    """What is too large for a float would be read as infinite, which poisons every mean."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(f"{text[:20]}, too large for a float,")
+
+
+def _whole(text: str) -> float:
+    return int(text) if len(text) < LONGEST_INTEGER else _no_number(f"an integer of {len(text)} digits")

@@ -13,21 +13,27 @@ Every file is appended line by line or replaced at once, so a run killed at any 
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import math
+import os
 import platform
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.fields import shown
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 
@@ -39,10 +45,16 @@ what is judged, a state of it along its training, what saw more than it was allo
 DECISIVE: Mapping[str, int] = {"regrade": 3, "python": 2, "pytest": 1}
 """What decides what a test's outcome means -> how many parts of its version have to agree."""
 
+ADVICE = "restore it or start the run in a new folder"
+"""What to do about a manifest that cannot be read."""
+
 HEARTBEAT_SECONDS = 5.0
 """How much of a phase's wall time a `kill -9` may cost."""
 
 RECORDED_PACKAGES = ("regrade", "numpy", "pandas", "pytest", "scipy", "statsmodels", "torch", "transformers", "trl")
+
+LONGEST_NAME = 150
+"""Bytes of a file's name, less its ending."""
 
 STEP_SECONDS = {
     "execution": "execution_seconds",
@@ -57,7 +69,7 @@ class PolicyEntry:
     """What the report needs to know of one policy; its rows lie in `evaluations/`."""
 
     role: Role
-    best_temperature: float = 0.0
+    best_temperature: Annotated[float, msgspec.Meta(ge=0, le=1e300)] = 0.0
     """Chosen on validation tasks, never on the held-out ones; 0 is greedy."""
     label: str = ""
     """The name that people read; empty: the policy's own name."""
@@ -113,6 +125,11 @@ class Manifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str = "manifest") -> Manifest:
         """Raises UserError naming `source` and the entry that is wrong."""
+        plain = {**values, "policies": {}} if isinstance(values.get("policies", {}), dict) else values
+        try:
+            msgspec.convert(plain, _Written)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            raise UserError(f"{source}: damaged ({error}); {ADVICE}") from error
         known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
         done = set(values.get("phases_done", ()))
         known["policies"] = {name: _policy(name, entry, source) for name, entry in values.get("policies", {}).items()}
@@ -126,7 +143,7 @@ class Run:
     """A run's folder. Making one creates the folder and its manifest, or opens those that are there.
 
     The manifest is read anew for each access and replaced at once by each change, so several `Run`s of one folder in
-    one process agree. Two processes should not change one run at a time.
+    one process agree. Two processes should not change one run at a time: see `writing`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,6 +161,26 @@ class Run:
             raise UserError(f"{folder} is no run: it has no manifest.json; {advice}")
         return cls(folder)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from evaluating into the run meanwhile: each would miss what the other writes.
+
+        Raises:
+            UserError: another process does so. (One that was killed does not.)
+        """
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"another process is evaluating into {self.folder}: wait for it, or give another folder"
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
     @property
     def manifest_path(self) -> Path:
         return self.folder / "manifest.json"
@@ -151,19 +188,14 @@ class Run:
     @property
     def manifest(self) -> Manifest:
         """The manifest as it stands on disk. Raises UserError if it cannot be read."""
-        path, advice = self.manifest_path, "restore it or start the run in a new folder"
+        path, advice = self.manifest_path, ADVICE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
-        try:
-            return Manifest.from_json(values, str(path))
-        except UserError:
-            raise
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged ({error}); {advice}") from error
+        return Manifest.from_json(values, str(path))
 
     def update(self, **changes: Any) -> Manifest:
         """Replace fields of the manifest (see `Manifest`); mappings are merged into what is there, key by key."""
@@ -251,7 +283,8 @@ class Run:
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Task id -> what `record_tasks` kept of it; empty if it was never called."""
-        return {str(row["id"]): row for row in journal.read(self.folder / "tasks.jsonl")}
+        path = self.folder / "tasks.jsonl"
+        return {row["id"]: row for row in _typed(journal.read(path), _KeptTask, path)}
 
     def checkpoint(self, name: str) -> Path:
         """A folder for weights; not created here, so that its presence can mean that it is whole."""
@@ -270,8 +303,8 @@ class Run:
         """Phase -> its steps in order. A step done again after a restart counts once, as it was last."""
         phases: dict[str, dict[int, dict[str, Any]]] = {}
         for path in sorted((self.folder / "training").glob("*.jsonl")):
-            for row in journal.read(path):
-                phases.setdefault(str(row.get("phase", path.stem)), {})[int(row.get("step", 0))] = row
+            for row in _typed(journal.read(path), _Step, path):
+                phases.setdefault(row.get("phase", path.stem), {})[row.get("step", 0)] = row
         return {name: [steps[step] for step in sorted(steps)] for name, steps in phases.items()}
 
     def share_of_step(self) -> dict[str, float]:
@@ -317,7 +350,63 @@ def _described(task: Task) -> dict[str, Any]:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+    """Of a name too long for one, its beginning and what tells it from others."""
+    found = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+    if len(found.encode()) <= LONGEST_NAME:
+        return found
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{found.encode()[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
+
+
+class _Written(msgspec.Struct):
+    """What a manifest holds on disk; each policy's entry is looked at by itself."""
+
+    name: str = ""
+    started: str = ""
+    model: str = ""
+    sandbox: str = ""
+    assurance: str = ""
+    seeds: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    configuration: Any = {}
+    inputs: dict[str, str] = {}
+    policies: dict[str, Any] = {}
+    phases: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e300)]] = {}
+    phases_done: list[str] = []
+    share_of_step: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
+    notes: list[str] = []
+
+
+class _KeptTask(msgspec.Struct):
+    """What the report reads of a task."""
+
+    id: str
+    repository: str = ""
+    instruction: str = ""
+    failure: str = ""
+    fail_to_pass: list[str] = []
+    reference: str = ""
+
+
+class _Step(msgspec.Struct):
+    """What is read of every training step; its other numbers are free."""
+
+    phase: str = ""
+    step: int = 0
+    seconds: float | None = None
+    execution_seconds: float | None = None
+    generation_seconds: float | None = None
+    training_seconds: float | None = None
+
+
+def _typed(rows: Iterable[dict[str, Any]], kind: type[msgspec.Struct], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows as they are. Raises UserError naming the first that is none of its kind."""
+    for number, row in enumerate(rows, 1):
+        try:
+            msgspec.convert(row, kind)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            raise UserError(f"{path}, row {number}: damaged ({error}); delete that row") from error
+        yield row
 
 
 def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
@@ -325,10 +414,8 @@ def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
         return entry
     if not isinstance(entry, dict) or entry.get("role") not in get_args(Role):
         roles = ", ".join(get_args(Role))
-        raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {entry!r}")
-    step = entry.get("step")
-    return PolicyEntry(
-        entry["role"], float(entry.get("best_temperature", 0.0)), str(entry.get("label", "")),
-        bool(entry.get("chosen", False)), str(entry.get("series", "")), None if step is None else int(step),
-        dict(entry.get("spec", {})),
-    )  # fmt: skip
+        raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {shown(entry)}")
+    try:
+        return msgspec.convert(entry, PolicyEntry)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise UserError(f"{source}, policies, {name!r}: damaged ({error}); {ADVICE}") from error

@@ -40,6 +40,7 @@ was lost before there was an answer has the `patch_digest` LOST.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -112,24 +113,34 @@ ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 
 
+Outcome = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
+"""Of tests, lines, tokens, findings or seconds."""
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Part(msgspec.Struct):
     """A part of a reward's breakdown."""
 
     name: str
-    value: float | None
-    weight: float
-    contribution: float
+    value: Finite | None
+    weight: Finite
+    contribution: Finite
     why: str
     parts: list[_Part] = []
 
 
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLAGS, bool),
-    **dict.fromkeys(NUMBERS, float | None), "broken_tests": list[str] | None, "parts": list[_Part] | None,
-    "policy": str, "task": str, "temperature": Annotated[float, msgspec.Meta(ge=0, le=1e300)],
+    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool),
+    **dict.fromkeys(NUMBERS, Count | None), **dict.fromkeys(("fix", "broke", "clean_fix"), Outcome | None),
+    "reward": Finite | None, "broken_tests": list[str] | None, "parts": list[_Part] | None,
+    "policy": str, "task": str, "temperature": Count,
 }  # fmt: skip
 _OPTIONAL_TYPES: dict[str, Any] = {
-    **dict.fromkeys(OPTIONAL_NUMBERS, float | None), "broken_hops": list[int | None] | None,
+    **dict.fromkeys(OPTIONAL_NUMBERS, Count | None), "complexity_change": Finite | None,
+    **dict.fromkeys(("touches_file", "touches_function", "off_file", "off_function", "built"), Outcome | None),
+    "broken_hops": list[Integer | None] | None,
     "tampering_kinds": list[str] | None,
 }  # fmt: skip
 _Row = msgspec.defstruct(
@@ -157,13 +168,18 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
     """
     for number, row in enumerate(rows, 1):
         try:
-            msgspec.convert(row, _Row)
-        except msgspec.ValidationError as error:
+            msgspec.convert({name: None if _is_nan(value) else value for name, value in row.items()}, _Row)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half a surrogate pair in a number's place
             raise UserError(
                 f"{source}, row {number}: not a row of an evaluation ({error}): "
                 "give a file that `regrade evaluate` wrote"
             ) from error
         yield row
+
+
+def _is_nan(value: object) -> bool:
+    """NaN stands for null in memory."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -67,6 +67,11 @@ class Command:
     def __post_init__(self) -> None:
         if not self.arguments or not self.arguments[0]:
             raise UserError("the command of a policy is empty: give a program and its arguments")
+        if any("\0" in text for text in (*self.arguments, *self.environment, *self.environment.values())):
+            raise UserError(f"the command {self.arguments[0]!r}: no program can be given a NUL character")
+        odd = next((name for name in self.environment if not name or "=" in name), None)
+        if odd is not None:
+            raise UserError(f"the command {self.arguments[0]!r}: no environment variable can be called {odd!r}")
 
     def program(self) -> str:
         """Where the program lies. Raises UserError if it is nowhere."""

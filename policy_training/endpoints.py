@@ -11,7 +11,9 @@ What goes wrong on the way is told apart:
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -35,6 +37,8 @@ Api = Literal["chat", "completions"]
 MAX_CHAT_TOKENS = 4096
 USUAL_KEY = "OPENAI_API_KEY"
 TRANSIENT = frozenset({408, 409, 425, 429})
+LARGEST_ANSWER = 64 << 20
+"""Bytes; no answer of a model comes near."""
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, at most; a server that asks for more is taken to be down."""
 TOO_LONG = ("context_length", "context length", "maximum context", "too many tokens", "too long", "max_model_len")
@@ -71,7 +75,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         url = httpx2.URL(self.base_url)
-        if url.scheme not in ("http", "https") or not url.host:
+        is_place = re.fullmatch(r"[\w.:-]+", url.host) and (url.port or 80) < 65536
+        if url.scheme not in ("http", "https") or not is_place:
             raise UserError(f"the endpoint {self.base_url!r} is no URL: give one such as http://localhost:8000/v1")
         if url.userinfo:
             raise UserError(
@@ -80,12 +85,21 @@ class Endpoint:
             )
         if self.api not in get_args(Api):
             raise UserError(f"no api {self.api!r}: choose from {', '.join(get_args(Api))}")
+        try:
+            json.dumps(dict(self.body), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the endpoint {self.base_url!r}: `body` is no JSON: {error}") from error
 
     def key(self) -> str | None:
         """The key; None where the endpoint takes none. Raises UserError if the variable that is named is not set."""
         found = os.environ.get(self.key_variable or USUAL_KEY)
         if self.key_variable and not found:
             raise UserError(f"the environment variable {self.key_variable!r}, for the endpoint's key, is not set")
+        if found and not (found.isascii() and found.isprintable()):
+            raise UserError(
+                f"the environment variable {self.key_variable or USUAL_KEY!r} holds no key: it has a line break or a "
+                "letter beyond ASCII, which no header can hold"
+            )
         return found
 
 
@@ -210,14 +224,15 @@ class _Asking:
         url = self._endpoint.base_url.rstrip("/") + path
         try:
             async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit starts anew with each byte
-                response = await self._client.post(url, json=dict(body))
+                async with self._client.stream("POST", url, json=dict(body)) as response:
+                    content = await _whole(response, url)
         except (httpx2.TimeoutException, TimeoutError) as error:
             raise Lost(f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})") from error
         except httpx2.HTTPError as error:
             raise Lost(f"{url}: {str(error) or type(error).__name__}") from error
         if response.is_success:
-            return _read(response, url)
-        said = _said(response)
+            return _read(content, url)
+        said = _said(content)
         if response.status_code in TRANSIENT or response.is_server_error:
             raise Lost(f"{url}: {response.status_code} {said}", _retry_after(response))
         if any(words in said.lower() for words in TOO_LONG):
@@ -243,9 +258,19 @@ class _Completion(msgspec.Struct):
     usage: _Usage | None = None
 
 
-def _read(response: httpx2.Response, url: str) -> tuple[str, int]:
+async def _whole(response: httpx2.Response, url: str) -> bytes:
+    """What a server answers, unpacked. One that never ends would fill the memory before its time is up."""
+    found = bytearray()
+    async for part in response.aiter_bytes():
+        found += part
+        if len(found) > LARGEST_ANSWER:
+            raise Lost(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
+    return bytes(found)
+
+
+def _read(content: bytes, url: str) -> tuple[str, int]:
     try:
-        found = msgspec.json.decode(response.content, type=_Completion)
+        found = msgspec.json.decode(content, type=_Completion)
         choice = found.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
         raise Lost(f"{url}: what it answers is no completion ({error})") from error
@@ -253,14 +278,14 @@ def _read(response: httpx2.Response, url: str) -> tuple[str, int]:
     return text or "", (found.usage.completion_tokens or 0) if found.usage is not None else 0
 
 
-def _said(response: httpx2.Response) -> str:
+def _said(content: bytes) -> str:
     """The server's own words, short."""
     try:
-        value = response.json()
+        value = json.loads(content)
         error = value.get("error", value) if isinstance(value, dict) else value
         text = error.get("message", error) if isinstance(error, dict) else error
-    except ValueError:
-        text = response.text
+    except (ValueError, RecursionError):
+        text = content.decode("utf-8", "replace")
     return " ".join(str(text).split())[:300]
 
 

@@ -35,7 +35,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -56,6 +56,10 @@ _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
 _STEP = re.compile(r"(?P<series>.*?)[-_]?(?P<step>[0-9]+)")
 UNTOLD = ("", "checkpoint", "step", "global_step")
 """Names of checkpoints that do not say of which training they are: its folder does."""
+
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -79,11 +83,11 @@ class EndpointRow(_Row):
     model: str
     api: Api = "chat"
     key: str | None = None
-    max_tokens: int | None = None
-    seconds: float = 300.0
-    tries: int = 6
-    at_a_time: int = 8
-    dead_after: int = 8
+    max_tokens: Count | None = None
+    seconds: Seconds = 300.0
+    tries: Count = 6
+    at_a_time: Count = 8
+    dead_after: Count = 8
     body: dict[str, Any] = {}
     omit: tuple[str, ...] = ()
     series: str = ""
@@ -94,10 +98,10 @@ class CommandRow(_Row):
     """See `regrade.policy_training.commands.Command`. A text is split as a shell would, and no shell runs it."""
 
     command: str | tuple[str, ...]
-    seconds: float = 1800.0
-    at_a_time: int = 2
+    seconds: Seconds = 1800.0
+    at_a_time: Count = 2
     count_failures: bool = False
-    dead_after: int = 8
+    dead_after: Count = 8
     environment: dict[str, str] = {}
 
 
@@ -261,7 +265,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
 
 
 def _behind_command(row: CommandRow, folder: Path) -> Entrant:
-    words = tuple(shlex.split(row.command)) if isinstance(row.command, str) else row.command
+    words = _split(row.command) if isinstance(row.command, str) else row.command
     if words and "/" in words[0] and (folder / words[0]).is_file():
         words = (str((folder / words[0]).absolute()), *words[1:])
     command = Command(words, row.seconds, row.at_a_time, row.count_failures, row.dead_after, row.environment)
@@ -269,6 +273,13 @@ def _behind_command(row: CommandRow, folder: Path) -> Entrant:
     name = row.name or Path(words[0]).name
     spec = {"command": list(words)}
     return Entrant(name, row.role or "candidate", lambda _tasks: CommandPolicy(command, name), row.label, spec=spec)
+
+
+def _split(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise UserError(f"the command {command!r} cannot be split into words: {error}") from error
 
 
 def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from regrade.datasets.errors import UserError
+from regrade.evaluators import comparability
 from regrade.evaluators import metrics as m
-from regrade.evaluators.comparison import MARGIN, Comparison, compare, noise_floor
+from regrade.evaluators.comparison import Comparison, compare, noise_floor
 from regrade.evaluators.journal import read
 from regrade.evaluators.metrics import Estimate, Metric, estimate
 from regrade.evaluators.runs import Manifest, PolicyEntry, Role, Run
@@ -167,15 +168,16 @@ class Results:
         return None
 
 
-def load_results(folder: Path, margin: float = MARGIN) -> Results:
-    """Read a run.
+def load_results(folder: Path) -> Results:
+    """Read a run, its comparisons with the margin that was declared for it.
 
     Raises:
         UserError: it is no run, or none of its policies was evaluated.
     """
     run = Run.open(folder)
     manifest = run.manifest
-    policies, remarks = [], []
+    margin, notes = comparability.check(folder, folder, mixed_versions=True)
+    policies, remarks = [], [*notes]
     for name, entry in manifest.policies.items():
         rows = table(read(run.evaluation(name)), str(run.evaluation(name)))
         if not len(rows):

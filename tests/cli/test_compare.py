@@ -147,6 +147,10 @@ DAMAGED = {
     "parts": {"parts": "abc"},
     "an object": {"task": {}},
     "half a sample": {"sample": 1.5},
+    "a sample beyond all": {"sample": 10**30},
+    "fixed a hundred times": {"clean_fix": 100},
+    "broke less than nothing": {"broke": -1, "broken": -1},
+    "half a pair": {"fix": "\ud800"},
 }
 
 
@@ -165,8 +169,17 @@ def test_a_damaged_row_is_one_line_for_every_verb(regrade, run, verb, change):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"policies": [1]}', '{"policies": {"a": {"role": "baseline", "best_temperature": null}}}', "[" * 200_000, "{"],
-    ids=["a list", "null", "deep", "torn"],
+    [
+        '{"policies": [1]}',
+        '{"policies": {"a": {"role": "baseline", "best_temperature": null}}}',
+        '{"policies": {"a": {"role": "baseline", "best_temperature": NaN}}}',
+        '{"versions": [null]}',
+        '{"name": 5}',
+        '{"phases": {"sft": "long"}}',
+        "[" * 200_000,
+        "{",
+    ],
+    ids=["a list", "null", "no number", "versions", "name", "phases", "deep", "torn"],
 )
 def test_a_damaged_manifest_is_one_line(regrade, run, text):
     (run / "manifest.json").write_text(text)
@@ -175,6 +188,30 @@ def test_a_damaged_manifest_is_one_line(regrade, run, text):
     assert regrade("compare", run / "evaluations" / "rl.jsonl", run / "evaluations" / "sft.jsonl").is_refusal(
         "rl.jsonl"
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("training/rl.jsonl", '{"phase": "rl", "step": "first"}'),
+        ("training/rl.jsonl", '{"phase": "rl", "step": 1, "execution_seconds": {}}'),
+        ("training/rl.jsonl", f'{{"phase": "rl", "step": 1, "loss": {"9" * 400}}}'),
+        ("training/rl.jsonl", '{"phase": "rl", "step": 1, "loss": 1e999}'),
+        ("tasks.jsonl", '{"repository": "r"}'),
+        ("tasks.jsonl", '{"id": "t0", "reference": 5}'),
+    ],
+)
+def test_a_damaged_step_or_task_is_one_line(regrade, run, file, line):
+    path = run / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{line}\n")
+    assert regrade("report", run).is_refusal(file, "1")
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_line(regrade, run):
+    (run / "manifest.json").unlink()
+    (run / "manifest.json").mkdir()
+    assert regrade("report", run).is_refusal("manifest.json", "directory")
 
 
 def test_of_a_single_task_no_choice_is_asked(regrade, tmp_path):

@@ -57,8 +57,10 @@ def test_tasks_are_listed_shown_and_validated(regrade, tasks):
 
 
 def test_a_temperature_below_zero_is_wrong_usage(regrade, tasks):
-    outcome = regrade("evaluate", "no-op", "--tasks", tasks, "--out", "run", "--temperature", "-1")
-    assert outcome.code == 2
+    for option, value in [("--temperature", "-1"), ("--temperature", "inf"), ("--seed", "99999999999999999999")]:
+        outcome = regrade("evaluate", "no-op", "--tasks", tasks, "--out", "run", option, value)
+        assert outcome.code == 2
+        assert option in outcome.err
 
 
 FIX = {
@@ -260,6 +262,9 @@ def test_what_is_wrong_with_policies_is_said_before_anything_runs(regrade, tasks
         (("endpoint:m",), ("--endpoint",)),
         (("endpoint:m", "--endpoint", "nonsense"), ("no URL",)),
         (("endpoint:m", "--endpoint", "http://x/v1", "--key-env", "NO_KEY"), ("'NO_KEY'",)),
+        (("endpoint:", "--endpoint", "http://x/v1"), ("a policy without a name",)),
+        (("no-op", "--name", "\x1b[31mred"), ("cannot be printed",)),
+        (("command:say 'no",), ("cannot be split into words",)),
         (("command:no-such-program",), ("'no-such-program' is not installed",)),
         (("--checkpoints", tmp_path), ("holds no checkpoints", "--save-every")),
         (

@@ -80,6 +80,30 @@ def test_names_of_policies_cannot_leave_the_run(tmp_path):
     assert run.evaluation("org/model").name == "org_model.jsonl"
 
 
+def test_names_too_long_for_a_file_stay_apart(tmp_path):
+    run = Run(tmp_path)
+    first, second = (run.evaluation("é" * 300 + end) for end in "ab")
+    assert first != second
+    journal.append(first, [{}])
+    assert run.evaluation("a" * 100).name == "a" * 100 + ".jsonl"
+
+
+def test_one_process_at_a_time_evaluates_into_a_run_and_a_killed_one_does_not(tmp_path):
+    program = (
+        "import sys, time, pathlib; from regrade.evaluators.runs import Run\n"
+        "with Run(pathlib.Path(sys.argv[1])).writing():\n    print('in', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"in\n"
+    with pytest.raises(UserError, match="another process is evaluating into"), Run(tmp_path).writing():
+        pass
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with Run(tmp_path).writing():
+        pass
+
+
 def test_wrong_manifests_are_named(tmp_path):
     with pytest.raises(UserError, match="is no run"):
         Run.open(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
+from regrade.policy_training import endpoints
 from regrade.policy_training.endpoints import Endpoint, EndpointPolicy
 from regrade.policy_training.prompts import ask
 from tests.endpoint_server import serving
@@ -108,6 +110,17 @@ def test_an_answer_that_takes_too_long_is_lost(tasks: list[Task]) -> None:
     assert "no answer within 0.5 s" in rollout.lost
 
 
+def test_an_answer_without_end_is_lost_before_it_fills_the_memory(
+    tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "LARGEST_ANSWER", 1 << 20)
+    huge = gzip.compress(bytes(64 << 20))
+    for answer in [(200, b" " * (2 << 20)), (500, b"x" * (2 << 20)), (200, huge, {"Content-Encoding": "gzip"})]:
+        with serving(lambda _, answer=answer: answer) as server:
+            (rollout,) = asked(quick(server.url, tries=1), tasks[:1])
+        assert "its answer has more than 1 MB" in rollout.lost
+
+
 def test_a_dead_endpoint_is_not_asked_for_ever(tasks: list[Task]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -134,6 +147,10 @@ def test_what_the_user_got_wrong_stops_the_evaluation(tasks: list[Task], monkeyp
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(UserError, match=r"'NO_KEY'.*not set"):
         asked(Endpoint("http://localhost/v1", "m", key_variable="NO_KEY"), tasks)
+    monkeypatch.setenv("TORN_KEY", "secret\n")
+    with pytest.raises(UserError, match=r"'TORN_KEY' holds no key") as torn:
+        asked(Endpoint("http://localhost/v1", "m", key_variable="TORN_KEY"), tasks)
+    assert "secret" not in str(torn.value)
     for url, words in [("localhost:8000", "no URL"), ("https://me:pass@host/v1", "password")]:
         with pytest.raises(UserError, match=words) as caught:
             Endpoint(url, "m")

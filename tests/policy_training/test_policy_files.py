@@ -101,6 +101,15 @@ def test_each_kind_of_policy(tmp_path: Path, tasks, monkeypatch: pytest.MonkeyPa
         ("[[policy]]\ncheckpoints = 'nowhere'", "holds no checkpoints"),
         ("[[policy]]\npredictions = 'nowhere'", "cannot read"),
         ("[[policy]]\nendpoint = 'x'\nmodel = 'm'", "no URL"),
+        ("[[policy]]\nendpoint = 'http://x:99999'\nmodel = 'm'", "no URL"),
+        ("[[policy]]\nendpoint = 'http://['\nmodel = 'm'", "no URL"),
+        ("[[policy]]\nendpoint = 'http://x'\nmodel = 'm'\nat_a_time = 0", "policy 1: .*at_a_time"),
+        ("[[policy]]\nendpoint = 'http://x'\nmodel = 'm'\nseconds = nan", "policy 1: .*seconds"),
+        ("[[policy]]\nendpoint = 'http://x'\nmodel = 'm'\nbody = {a = inf}", "`body` is no JSON"),
+        ("[[policy]]\ncommand = 'true'\nseconds = -1", "policy 1: .*seconds"),
+        ('[[policy]]\ncommand = "say \'no"', "cannot be split into words"),
+        ("[[policy]]\ncommand = ['true', \"\\u0000\"]", "NUL"),
+        ("[[policy]]\ncommand = 'true'\nenvironment = {'A=B' = 'x'}", "no environment variable"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:

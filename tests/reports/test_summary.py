@@ -67,6 +67,19 @@ def test_an_unfinished_run_shows_what_it_has(finished_run, tmp_path):
         summary(folder)
 
 
+def test_comparisons_have_the_margin_that_was_declared(finished_run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    Run(folder).update(configuration={"comparison": {"margin": 0.3}, "continued_with": {"pytest": "8.0"}})
+    with Run(folder).evaluation("rl").open("a") as file:
+        file.write('{"policy": "rl"')
+    found = load_results(folder)
+    assert {pair.best.margin for pair in found.pairs} == {0.3}
+    assert summary(folder)["comparison"]["rl_vs_sft"]["margin"] == 0.3
+    assert any("the run was begun by pytest" in remark for remark in found.remarks)
+    assert any("rl.jsonl ends in a half-written line" in remark for remark in found.remarks)
+
+
 def test_all_figures_of_a_policy_stand_in_the_summary(finished_run):
     sft = summary(finished_run)["policies"]["sft"]["metrics"]
     assert sft["fix_rate"]["value"] == pytest.approx(4 / 12)
