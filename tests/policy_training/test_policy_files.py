@@ -98,7 +98,7 @@ def test_each_kind_of_policy(tmp_path: Path, tasks, monkeypatch: pytest.MonkeyPa
         ("[[policy]]\nmodel = 'a'\nrole = 'boss'", "boss"),
         ("[[policy]]\nscripted = 'yes'", "no scripted policy 'yes'"),
         ("[[policy]]\ncommand = []", "empty"),
-        ("[[policy]]\ncheckpoints = 'nowhere'", "holds no checkpoints"),
+        ("[[policy]]\ncheckpoints = 'nowhere'", "there is no folder"),
         ("[[policy]]\npredictions = 'nowhere'", "cannot read"),
         ("[[policy]]\nendpoint = 'x'\nmodel = 'm'", "no URL"),
         ("[[policy]]\nendpoint = 'http://x:99999'\nmodel = 'm'", "no URL"),
