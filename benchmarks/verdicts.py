@@ -1,7 +1,7 @@
 """What the verdict says of policies whose kind is known, beside the baseline of a run of the main job.
 
     make demo                                                       # or make demo-quick
-    python benchmarks/verdicts.py runs/demo --out runs/verdicts     # some minutes; what else runs does not matter
+    python benchmarks/verdicts.py runs/demo --out runs/verdicts     # a quarter of an hour
 
 - *trained*: the run's own candidate, as the run judged it.
 - *itself*: the baseline's checkpoint samples so many answers to each of some tasks that each repetition has two sets of
@@ -48,12 +48,19 @@ LEFT_OUT = ("checkpoints", "trainer", "attempts")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a finished run of the main job")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"), help="a finished run of the main job")
+    parser.add_argument("--out", type=Path, default=Path("runs/verdicts"), help="a new folder")
     parser.add_argument("--repetitions", type=int, default=20, help="of the baseline against itself")
     parser.add_argument("--attempts", type=int, default=2, help="of each side at each task in a repetition")
     parser.add_argument("--tasks", type=int, default=60, help="tasks of a repetition, drawn from those of the run")
     chosen = parser.parse_args()
+    for folder, wrong, advice in (
+        (chosen.run, not chosen.run.is_dir(), "is not there: `make demo` makes it"),
+        (chosen.out, chosen.out.exists(), "is there already: remove it, or name another one with --out"),
+    ):
+        if wrong:
+            print(f"nothing measured: {folder} {advice}")
+            return
     shutil.copytree(chosen.run, chosen.out, ignore=shutil.ignore_patterns(*LEFT_OUT))
     run = Run(chosen.out)
     before = load_results(chosen.out)
