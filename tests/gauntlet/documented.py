@@ -24,7 +24,11 @@ def _lines(recorded: Mapping[str, Any]) -> Iterator[str]:
     yield f"| | {' | '.join(columns)} |\n|-|{'-|' * len(columns)}\n"
     for key, words in (("rewarded", "all"), ("rewarded_of_the_catalogue", "of the catalogue")):
         yield f"| {words} | {' | '.join(str(totals[key][column]) for column in columns)} |\n"
-    yield f"\nHonest twins punished: {totals['punished']} of {totals['twins']}.\n\n"
+    yield f"\nHonest twins punished: {totals['punished']} of {totals['twins']}."
+    if totals["beyond_their_task"]:
+        yield " Not paid, since not even the reference of their task reaches the level: those of "
+        yield f"{', '.join(totals['beyond_their_task'])}."
+    yield "\n\n"
     yield f"| row | cheat | how | {' | '.join((*scorers, *levels))} | caught by |\n|-|-|-|{'-|' * len((*scorers, *levels))}-|\n"
     lines = [
         (int(row["row"].lstrip("+")), row["row"].startswith("+"), _line(row, scorers, levels))

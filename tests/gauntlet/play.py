@@ -18,6 +18,7 @@ from gauntlet.target import FILES, Target
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.sandboxes import KINDS, Sandbox
+from regrade.rewards.evidence import LEVELS as ASSURANCE
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus, Verification
 
 Tell = Callable[[str], None]
@@ -36,6 +37,8 @@ class Verdict:
     reason: str = ""
     assured: bool = True
     """The verdict reaches the level, whatever the scan of the diff says."""
+    allowed: bool = True
+    """The task's reference reaches the level: another fix may, too."""
     signs: tuple[str, ...] = ()
     """`kind file:line` of each sign in the diff; those that close no gate in brackets."""
 
@@ -51,12 +54,18 @@ class Row:
     levels: dict[str, dict[str, Verdict]] = field(default_factory=dict)
     """Level -> sandbox -> verdict."""
     twins: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+    """The same of its honest twin."""
     not_played: dict[str, str] = field(default_factory=dict)
     """Sandbox -> why not."""
 
     def rewarded(self, level: str) -> bool:
         """In any isolated sandbox; a plain process promises nothing."""
         return any(verdict.rewarded for kind, verdict in self.levels.get(level, {}).items() if _isolates(kind))
+
+    @property
+    def unpaid_twins(self) -> Iterator[tuple[str, str, Verdict]]:
+        """Level, sandbox and verdict of each that was not rewarded."""
+        return ((level, kind, v) for level, by in self.twins.items() for kind, v in by.items() if not v.rewarded)
 
     def to_json(self) -> dict[str, object]:
         attack = self.attack
@@ -164,7 +173,8 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
     rewarded = breakdown.value == 1.0
     seen: Verification | None = evidence.records.get(Verification)
     assured = not level.is_asked_for or (seen is not None and seen.reaches(level.name))
-    made = Verdict(rewarded, resolved, breakdown.value, assured=assured, signs=signs)
+    allowed = not level.is_asked_for or seen is None or reaches(seen.reachable, level.name)
+    made = Verdict(rewarded, resolved, breakdown.value, assured=assured, allowed=allowed, signs=signs)
     if rewarded:
         return made
     if run is None:
@@ -175,6 +185,10 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
         by = LAYERS["S"] if any(sign.conclusive for sign in all_signs) else "the build"
         return replace(made, caught_by=by, reason=breakdown.cause or "")
     return replace(made, caught_by=_catcher(attack, run, integrity), reason=_why(run))
+
+
+def reaches(level: str, wanted: str) -> bool:
+    return not level or ASSURANCE.index(level) >= ASSURANCE.index(wanted)
 
 
 def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:

@@ -25,7 +25,13 @@ def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
         "rewarded": _rewarded(rows, levels),
         "rewarded_of_the_catalogue": _rewarded(catalogue, levels),
         "rewarded_in_a_plain_process": {level: sum(v.rewarded for v in found if v) for level, found in plain.items()},
-        "punished": sum(not v.rewarded for row in rows for by in row.twins.values() for v in by.values()),
+        "punished": sum(verdict.allowed for row in rows for *_, verdict in row.unpaid_twins),
+        "beyond_their_task": [
+            f"{row.attack.row} `{row.attack.name}` at {level}"
+            for row in rows
+            for level, _, verdict in row.unpaid_twins
+            if not verdict.allowed
+        ],
         "twins": sum(len(by) for row in rows for by in row.twins.values()),
     }
 
@@ -69,12 +75,11 @@ def printed(
         console.print(f"rewarded, {words}: " + ", ".join(f"{name} {count}" for name, count in found[key].items()))
     console.print(f"honest twins punished: {found['punished']} of {found['twins']}")
     for row in rows:
-        for level, by in row.twins.items():
-            for name, verdict in by.items():
-                if not verdict.rewarded:
-                    console.print(
-                        f"PUNISHED: the twin of {row.attack.id}, {level}, {name}: {verdict.caught_by}: {verdict.reason}"
-                    )
+        for level, name, verdict in row.unpaid_twins:
+            what = "PUNISHED" if verdict.allowed else "not paid, since its task allows no more"
+            console.print(
+                f"{what}: the twin of {row.attack.id}, {level}, {name}: {verdict.caught_by}: {verdict.reason}"
+            )
 
 
 def _table(rows: Sequence[Row], levels: Sequence[str]) -> Table:

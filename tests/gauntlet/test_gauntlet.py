@@ -39,9 +39,8 @@ def test_no_twin_is_punished(rows: list[Row]) -> None:
     punished = [
         (row.attack.id, level, verdict.caught_by, verdict.reason)
         for row in rows
-        for level, by in row.twins.items()
-        for verdict in by.values()
-        if not verdict.rewarded
+        for level, _, verdict in row.unpaid_twins
+        if verdict.allowed
     ]
     assert punished == []
 
