@@ -49,6 +49,9 @@ class FreshCopy:
 
     def patch(self) -> Patch:
         """What differs from the base now. Files that the tree's own `.gitignore` names are left out if they are new."""
+        if self.folder.is_symlink() or not self.folder.is_dir():  # the program took away the folder itself: all is gone
+            self.folder.unlink(missing_ok=True)
+            self.folder.mkdir()
         remove(self.folder / ".git")
         _make_readable(self.folder)
         _forget_repositories(self.folder)

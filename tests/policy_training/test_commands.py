@@ -55,6 +55,18 @@ def test_what_it_changed_is_the_prediction_and_is_scored(task: Task, scorer: Sco
     assert passing.evaluate(found).value == 1.0
 
 
+@pytest.mark.parametrize("put", ["", 'ln -s "$ELSEWHERE" "$PWD"', 'touch "$PWD"'], ids=["nothing", "a link", "a file"])
+def test_it_may_take_away_the_folder_itself_and_nothing_elsewhere_is_touched(
+    task: Task, tmp_path: Path, put: str
+) -> None:
+    (tmp_path / ".git").mkdir()
+    script = f'cd ..; rm -rf "$PWD/tree"; PWD="$PWD/tree"; {put or "true"}'
+    rollout = one(script, task, environment={"ELSEWHERE": str(tmp_path)})
+    assert not rollout.lost
+    assert {file.path for file in rollout.patch.files} == set(task.base.paths())
+    assert (tmp_path / ".git").is_dir()
+
+
 def test_it_sees_the_base_as_its_only_commit_and_no_reference(task: Task, library: Path) -> None:
     rollout = one(
         "git log --all --format=%s%d; git status --short; ls -A; cat library.py; env; cat $REGRADE_INSTRUCTION_FILE",
