@@ -147,11 +147,15 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Raises UserError if the folder can't be made."""
         self.folder = folder
         self._lock = threading.RLock()  # the heartbeat of a phase writes beside the program
         if not self.manifest_path.exists():
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
+            try:
+                self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
+            except OSError as error:
+                raise UserError(f"the run's folder {str(folder)!r} can't be written: {error.strerror or error}") from error
 
     @classmethod
     def open(cls, folder: Path) -> Run:

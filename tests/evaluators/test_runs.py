@@ -127,3 +127,10 @@ def test_journal_drops_a_torn_line_and_never_glues_to_it(tmp_path):
     path.write_text('{"a": 1}\nnonsense\n')
     with pytest.raises(UserError, match="line 2: not JSON"):
         journal.read(path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match=r"the run's folder '.*file/run' can't be written: Not a directory"):
+        Run(file / "run")
