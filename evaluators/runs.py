@@ -155,7 +155,8 @@ class Run:
             try:
                 self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
             except OSError as error:
-                raise UserError(f"the run's folder {str(folder)!r} can't be written: {error.strerror or error}") from error
+                why = error.strerror or error
+                raise UserError(f"the run's folder {str(folder)!r} can't be written: {why}") from error
 
     @classmethod
     def open(cls, folder: Path) -> Run:
