@@ -34,12 +34,22 @@ class Difference:
 
 
 def useful(inputs: Sequence[Call], answers: Sequence[Any], again: Sequence[Any]) -> list[int]:
-    """Places of the inputs that the reference answers without an error, and twice the same."""
-    return [
-        place
+    """Places of the inputs that the reference answers without an error, and twice the same.
+
+    Of a function that answered one input in two ways none counts: it draws by chance, which may fall twice alike.
+    """
+    answered = [
+        (place, _function(call), are_same(call, one, other))
         for place, (call, one, other) in enumerate(zip(inputs, answers, again, strict=False))
-        if one.get("raised") is False and are_same(call, one, other)
+        if one.get("raised") is False and other.get("raised") is False
     ]
+    by_chance = {function for _, function, is_same in answered if not is_same}
+    return [place for place, function, _ in answered if function not in by_chance]
+
+
+def _function(call: Call) -> str:
+    (module, key, *_), _ = call
+    return f"{module}.{key.partition('#')[0]}"
 
 
 def differences(
@@ -50,11 +60,9 @@ def differences(
     for place in places:
         answer = found[place] if place < len(found) else {"gone": "no answer"}
         if not are_same(inputs[place], expected[place], answer):
-            (module, key, *_), _ = inputs[place]
-            name = f"{module}.{key.partition('#')[0]}"
             apart.append(
                 Difference(
-                    name,
+                    _function(inputs[place]),
                     _shown(inputs[place]),
                     *(_answer_shown(each, inputs[place][1]) for each in (expected[place], answer)),
                 )

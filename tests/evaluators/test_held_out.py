@@ -136,10 +136,18 @@ def test_nonsense_is_no_answer(hostile):
 
 
 def test_inputs_count_that_are_answered_twice_the_same():
-    calls = [call(number) for number in range(4)]
-    answers = [answer(0), answer(1, raised=True), answer(2), {"gone": "it left"}]
+    calls = [call(number) for number in range(3)]
+    answers = [answer(0), answer(1, raised=True), {"gone": "it left"}]
     again = [answer(0), answer(1, raised=True), answer(3)]
     assert useful(calls, answers, again) == [0]
+
+
+def test_no_input_counts_of_a_function_that_draws_by_chance():
+    """Three items are shuffled alike twice one time in six."""
+    shuffled = [call(number) for number in range(2)]
+    steady = [([each[0][0], "steady", *each[0][2:]], each[1]) for each in shuffled]
+    answers, again = [answer(0), answer(1), answer(2), answer(3)], [answer(0), answer(5), answer(2), answer(3)]
+    assert useful([*shuffled, *steady], answers, again) == [2, 3]
 
 
 def test_an_answer_that_holds_itself_many_times_over_ends():
