@@ -19,7 +19,6 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,15 @@ import pandas as pd
 from _latest import record
 from scoring import harmful
 
-from regrade.datasets.patches import Patch
+from regrade.cli.console import progress
 from regrade.datasets.recipes import load_tasks
-from regrade.datasets.rollouts import Policy, Rollout, Sampling
+from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.runs import Run
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.sweeps import Entrant, Judge, Sweep, enter
-from regrade.policy_training.policies import NoOp, load_policy
+from regrade.policy_training.policies import NoOp, Reference, load_policy
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results
 from regrade.reports.summary import write_summary
@@ -68,8 +67,8 @@ def main() -> None:
     known = {task.id: task for task in load_tasks()}
     tasks = [known[name] for name in sorted(set(baseline.best["task"]))]
     with Scorer() as scorer:
-        judge = Judge(scorer, default)
-        policies: dict[str, Policy] = {"reckless": Reckless.of(tasks), "nothing": NoOp("nothing")}
+        judge = Judge(scorer, default, stage=progress)
+        policies: dict[str, Policy] = {"reckless": reckless(tasks), "nothing": NoOp("nothing")}
         for name, policy in policies.items():
             enter(run, fixed(name, policy), Sweep(), (), tasks, judge)
         drawn = random.Random(0).sample(tasks, min(chosen.tasks, len(tasks)))
@@ -86,26 +85,13 @@ def fixed(name: str, policy: Policy) -> Entrant:
     return Entrant(name, "candidate", lambda _: policy, name, is_fixed=True)
 
 
-@dataclass(frozen=True)
-class Reckless:
+def reckless(tasks: Sequence[Task]) -> Reference:
     """Applies references, half of them with another bug in the same function."""
-
-    patches: dict[str, Patch]
-    name: str = "reckless"
-
-    @classmethod
-    def of(cls, tasks: Sequence[Task]) -> Reckless:
-        patches = {}
-        for place, task in enumerate(tasks):
-            assert task.reference is not None
-            patches[task.id] = (harmful(task) if place % 2 else None) or task.reference
-        return cls(patches)
-
-    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, self.patches[task.id])
+    patches = {}
+    for place, task in enumerate(tasks):
+        assert task.reference is not None
+        patches[task.id] = (harmful(task) if place % 2 else None) or task.reference
+    return Reference(patches, "reckless")
 
 
 def sampled(

@@ -161,18 +161,18 @@ def evaluate(
             print_evaluation(results, stdout())
         else:
             print_slices(results, stdout())
-        _tell_more(out, found, len(results.policies))
+        _tell_more(out, found, can_compare=bool(results.pairs))
     _complain(found, lost)
 
 
-def _tell_more(out: Path, found: dict[str, pd.DataFrame], policies: int) -> None:
+def _tell_more(out: Path, found: dict[str, pd.DataFrame], *, can_compare: bool) -> None:
     """What the figures don't say, and where to go from here."""
     for name, rows in found.items():
         known = rows[rows["broke"].notna()]
         stale = int((known["well_formed"].astype(bool) & ~known["applied"].astype(bool)).sum())
         if stale:
             _note(f"note: {stale} of {len(rows)} patches of {name!r} do not apply, and count as changing nothing")
-    step = f"regrade compare {out}; " if policies > 1 else ""
+    step = f"regrade compare {out}; " if can_compare else ""
     _note(f"next: {step}regrade report {out}")
 
 

@@ -7,10 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from regrade.evaluators.inside.plain import (
-    Packed,
-    Uncrossable,
-)
+from regrade.evaluators.inside.plain import Packed, Uncrossable
 
 if TYPE_CHECKING:
     from regrade.evaluators.inside.peers import Peer
