@@ -104,6 +104,15 @@ def parse_json(text: str, where: str, first_line: int = 1) -> object:
         raise UserError(f"{where}:{first_line}: JSON with a number that is too long to be read") from error
 
 
+def is_text(value: object) -> bool:
+    """Can all texts in a JSON value be written? A lone surrogate, unless it stands for a byte of a name, cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(value: object) -> str:
     """The value as JSON, cut to what an error can hold."""
     try:

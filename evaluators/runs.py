@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import shown
+from regrade.datasets.fields import is_text, shown
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 
@@ -168,7 +168,7 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from evaluating into the run meanwhile: each would miss what the other writes.
+        """Keep other processes from adding to the run meanwhile: each would miss what the other writes.
 
         Raises:
             UserError: another process does so. (One that was killed does not.)
@@ -180,7 +180,7 @@ class Run:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
                     raise UserError(
-                        f"another process is evaluating into {self.folder}: wait for it, or give another folder"
+                        f"another process is writing into {self.folder}: wait for it, or give another folder"
                     ) from error
             yield
         finally:
@@ -200,6 +200,8 @@ class Run:
             raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
+        if not is_text(values):
+            raise UserError(f"{path}: damaged (half a surrogate pair, which is no text); {ADVICE}")
         return Manifest.from_json(values, str(path))
 
     def update(self, **changes: Any) -> Manifest:

@@ -49,6 +49,7 @@ import msgspec
 import pandas as pd
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.fields import is_text
 from regrade.evaluators import journal
 
 NUMBERS = (
@@ -96,6 +97,8 @@ TEXTS = (
     "cause",
     "end",
 )
+NAMES = ("policy", "task", "repository", "function", "file", "reward_name")
+"""Those of the texts that regrade wrote itself. What a policy wrote, or a test printed, may be no text at all."""
 LISTS = ("broken_tests", "parts")
 OPTIONAL_LISTS = ("broken_hops", "tampering_kinds")
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
@@ -174,7 +177,21 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
                 f"{source}, row {number}: not a row of an evaluation ({error}): "
                 "give a file that `regrade evaluate` wrote"
             ) from error
+        for name in NAMES:
+            if not is_text(row[name]):
+                raise UserError(
+                    f"{source}, row {number}: {name!r} holds half a surrogate pair, which is no text: delete that row"
+                )
+        if (row["clean_fix"] or 0) > min(row["fix"] or 0, 1 - (row["broke"] or 0)):
+            raise UserError(
+                f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_said(row['fix'])} and "
+                f"'broke' {_said(row['broke'])}: give a file that `regrade evaluate` wrote"
+            )
         yield row
+
+
+def _said(value: float | None) -> str:
+    return "null" if value is None or _is_nan(value) else f"{value:g}"
 
 
 def _is_nan(value: object) -> bool:

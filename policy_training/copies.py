@@ -32,9 +32,15 @@ class FreshCopy:
 
     def __init__(self, base: Tree, place: Path) -> None:
         """Raises UserError where git can't be run; OSError when the disk is full."""
+        self._base = base
+        self._place = place
         self._repository = place / "base.git"
         self.folder = place / "tree"
-        Folder(self.folder).lay(base)
+        self._begin()
+        shutil.copytree(self._repository, self.folder / ".git")
+
+    def _begin(self) -> None:
+        Folder(self.folder).lay(self._base)
         _forget_repositories(self.folder)
         self._git("init", "--quiet", "--initial-branch=main")
         for name, value in (("core.fileMode", "false"), ("core.quotePath", "false"), ("core.bare", "false")):
@@ -45,19 +51,27 @@ class FreshCopy:
             (self._repository / "info" / name).write_text(text)
         self._git("add", "--all", "--force")
         self._git("commit", "--quiet", "--allow-empty", "--no-verify", "--message=base")
-        shutil.copytree(self._repository, self.folder / ".git")
 
     def patch(self) -> Patch:
         """What differs from the base now. Files that the tree's own `.gitignore` names are left out if they are new."""
         if self.folder.is_symlink() or not self.folder.is_dir():  # the program took away the folder itself: all is gone
             self.folder.unlink(missing_ok=True)
-            self.folder.mkdir()
+            self.folder.mkdir(parents=True)
+        if not self._repository.is_dir():  # or what lies around it
+            self._begin_again()
         remove(self.folder / ".git")
         _make_readable(self.folder)
         _forget_repositories(self.folder)
         self._git("add", "--all")
         found = self._git("diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "--no-color", "HEAD")
         return Patch(found.decode("utf-8", "surrogateescape"))
+
+    def _begin_again(self) -> None:
+        aside = self._place / "aside"
+        self.folder.rename(aside)
+        self._begin()
+        remove(self.folder)
+        aside.rename(self.folder)
 
     def _git(self, *arguments: str) -> bytes:
         environment = {

@@ -62,7 +62,7 @@ def run_demo(
     run = Run(out)
     demo = Demo(run, settings, seed, stage, model)
     demo.check_same()
-    with Scorer(sandbox=sandbox) as scorer:
+    with run.writing(), Scorer(sandbox=sandbox) as scorer:
         demo.prepare(scorer)
         demo.sft()
         demo.expert_iteration(scorer)

@@ -22,7 +22,7 @@ from regrade.policy_training.ppo import train_ppo
 from regrade.policy_training.progress import Budget, StepLog
 from regrade.policy_training.prompts import ask
 from regrade.policy_training.reward_model import train_and_test_reward_model
-from regrade.policy_training.sft import demonstrations, train_sft
+from regrade.policy_training.sft import Example, demonstrations, train_sft
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 
@@ -73,6 +73,18 @@ def train(
     for task in tasks:
         ask(task)
     run = Run(out)
+    with run.writing():
+        return _train_into(run, plan, examples, tasks, scorer, progress)
+
+
+def _train_into(
+    run: Run,
+    plan: TrainingPlan,
+    examples: Sequence[Example],
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration={**asdict(plan), "tasks": len(tasks)})
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)

@@ -151,6 +151,9 @@ DAMAGED = {
     "fixed a hundred times": {"clean_fix": 100},
     "broke less than nothing": {"broke": -1, "broken": -1},
     "half a pair": {"fix": "\ud800"},
+    "half a pair in a name": {"function": "\ud800"},
+    "a clean fix that fixed nothing": {"clean_fix": 1, "fix": 0},
+    "a clean fix that broke": {"clean_fix": 1, "fix": 1, "broke": 1},
 }
 
 
@@ -176,10 +179,11 @@ def test_a_damaged_row_is_one_line_for_every_verb(regrade, run, verb, change):
         '{"versions": [null]}',
         '{"name": 5}',
         '{"phases": {"sft": "long"}}',
+        '{"policies": {"a": {"role": "baseline", "label": "\\ud800"}}}',
         "[" * 200_000,
         "{",
     ],
-    ids=["a list", "null", "no number", "versions", "name", "phases", "deep", "torn"],
+    ids=["a list", "null", "no number", "versions", "name", "phases", "half a pair", "deep", "torn"],
 )
 def test_a_damaged_manifest_is_one_line(regrade, run, text):
     (run / "manifest.json").write_text(text)

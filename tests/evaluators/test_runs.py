@@ -88,7 +88,7 @@ def test_names_too_long_for_a_file_stay_apart(tmp_path):
     assert run.evaluation("a" * 100).name == "a" * 100 + ".jsonl"
 
 
-def test_one_process_at_a_time_evaluates_into_a_run_and_a_killed_one_does_not(tmp_path):
+def test_one_process_at_a_time_writes_into_a_run_and_a_killed_one_does_not(tmp_path):
     program = (
         "import sys, time, pathlib; from regrade.evaluators.runs import Run\n"
         "with Run(pathlib.Path(sys.argv[1])).writing():\n    print('in', flush=True); time.sleep(60)\n"
@@ -96,7 +96,7 @@ def test_one_process_at_a_time_evaluates_into_a_run_and_a_killed_one_does_not(tm
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=tmp_path)
     assert child.stdout is not None
     assert child.stdout.readline() == b"in\n"
-    with pytest.raises(UserError, match="another process is evaluating into"), Run(tmp_path).writing():
+    with pytest.raises(UserError, match="another process is writing into"), Run(tmp_path).writing():
         pass
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

@@ -126,6 +126,9 @@ def test_whatever_it_does_to_git_or_leaves_in_caches(task: Task, script: str) ->
         ("rm library.py; ln -s /etc/passwd library.py", ["library.py"]),
         ("echo x > new.py; chmod 0 new.py; mkdir d; echo y > d/y.py; chmod 0 d; chmod 0 .", ["d/y.py", "new.py"]),
         ("rm -rf * .git", ["library.py", "test_library.py"]),
+        ('rm -rf "$PWD/.."/*', ["library.py", "test_library.py"]),
+        ('rm -rf "$(dirname "$PWD")"', ["library.py", "test_library.py"]),
+        ("rm -rf ../base.git; echo x > new.py", ["new.py"]),
     ],
 )
 def test_whatever_it_puts_in_a_files_place(task: Task, script: str, changed: list[str]) -> None:
