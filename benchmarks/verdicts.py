@@ -6,7 +6,8 @@
 - *trained*: the run's own candidate, as the run judged it.
 - *itself*: the baseline's checkpoint samples so many answers to each of some tasks that each repetition has two sets of
   its own, which are compared as if they came of two policies. A verdict is false then; one in twenty is chance.
-- *reckless*: made of references. It fixes far more than the baseline, and half of its fixes hold another bug.
+- *reckless*: made of references. It fixes far more than the baseline, and half of the time plants a bug in another
+  function of the file that it mends.
 - *nothing*: changes nothing, and so breaks nothing.
 
 All attempts are executed. The folder that is written is a run: `regrade report` draws it.
@@ -24,9 +25,10 @@ from typing import Any
 
 import pandas as pd
 from _latest import record
-from scoring import harmful
 
 from regrade.cli.console import progress
+from regrade.datasets.mutations import mutants
+from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
@@ -34,6 +36,7 @@ from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.runs import Run
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.sweeps import Entrant, Judge, Sweep, enter
+from regrade.evaluators.workspaces import prepare
 from regrade.policy_training.policies import NoOp, Reference, load_policy
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results
@@ -86,12 +89,24 @@ def fixed(name: str, policy: Policy) -> Entrant:
 
 
 def reckless(tasks: Sequence[Task]) -> Reference:
-    """Applies references, half of them with another bug in the same function."""
+    """Applies references, half of them with a bug in another function of the same file."""
     patches = {}
     for place, task in enumerate(tasks):
         assert task.reference is not None
-        patches[task.id] = (harmful(task) if place % 2 else None) or task.reference
+        patches[task.id] = (careless(task, place) if place % 2 else None) or task.reference
     return Reference(patches, "reckless")
+
+
+def careless(task: Task, seed: int) -> Patch | None:
+    """The fix, with a bug elsewhere in its file; whether any test notices is not looked at."""
+    assert task.target is not None
+    assert task.reference is not None
+    file = task.target.file
+    fixed = prepare(task, task.reference).after.read(file)
+    for mutant in mutants(fixed, file, seed):
+        if mutant.function != task.target.function:
+            return Patch.between({file: task.base.read(file)}, {file: mutant.source})
+    return None
 
 
 def sampled(
