@@ -10,6 +10,8 @@
   function of the file that it mends.
 - *nothing*: changes nothing, and so breaks nothing.
 
+The candidate's checkpoints along its training are tried too, greedily: the report draws them as a curve.
+
 All attempts are executed. The folder that is written is a run: `regrade report` draws it.
 """
 
@@ -74,6 +76,8 @@ def main() -> None:
         policies: dict[str, Policy] = {"reckless": reckless(tasks), "nothing": NoOp("nothing")}
         for name, policy in policies.items():
             enter(run, fixed(name, policy), Sweep(), (), tasks, judge)
+        for entrant in checkpoints(chosen.run):
+            enter(run, entrant, Sweep(), (), tasks, judge)
         drawn = random.Random(0).sample(tasks, min(chosen.tasks, len(tasks)))
         count = 2 * chosen.repetitions * chosen.attempts
         again = sampled(chosen.run, chosen.out / "itself", baseline, drawn, count, judge)
@@ -86,6 +90,16 @@ def main() -> None:
 
 def fixed(name: str, policy: Policy) -> Entrant:
     return Entrant(name, "candidate", lambda _: policy, name, is_fixed=True)
+
+
+def checkpoints(folder: Path) -> Iterator[Entrant]:
+    """The candidate along its training: before it, after expert iteration, and at its end."""
+    run = Run(folder)
+    settings = run.manifest.configuration["settings"]
+    iterated = settings["rounds"] * settings["round_steps"]
+    for name, step in (("sft", 0), ("expert-iteration", iterated), ("rl", iterated + settings["grpo_steps"])):
+        path = str(run.checkpoint(name))
+        yield Entrant(f"rl@{step}", "checkpoint", lambda _, path=path: load_policy(path), series="rl", step=step)
 
 
 def reckless(tasks: Sequence[Task]) -> Reference:

@@ -251,7 +251,11 @@ def _told_of_one(pairs: Sequence[Pair]) -> str:
     against: dict[str, list[str]] = {}
     for pair in pairs:
         against.setdefault(pair.best.verdict, []).append(pair.baseline.label)
-    said = [VERDICTS[verdict].format(_listed(labels, "or")) for verdict, labels in against.items()]
+    shown = ("improved", "regressed")
+    said = [
+        VERDICTS[verdict].format(_listed(labels, "and" if verdict in shown else "or"))
+        for verdict, labels in against.items()
+    ]
     return f"{pairs[0].candidate.label} {_listed(said, 'and')}"
 
 
