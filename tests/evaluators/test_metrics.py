@@ -118,7 +118,11 @@ def test_severity_has_its_tail():
 def test_pass_at_k_is_the_mean_over_all_draws(k):
     outcomes = {"a": [1, 0, 0, 1, 0], "b": [0, 0, 0, 0, 1], "c": [0] * 5}
     rows = table(
-        [row(task, sample, fix=value, clean_fix=value) for task, values in outcomes.items() for sample, value in enumerate(values)]
+        [
+            row(task, sample, fix=value, clean_fix=value)
+            for task, values in outcomes.items()
+            for sample, value in enumerate(values)
+        ]
     )
     draws = [list(itertools.combinations(values, k)) for values in outcomes.values()]
     any_of = np.mean([np.mean([any(draw) for draw in of_task]) for of_task in draws])
