@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -135,7 +136,18 @@ def _of_attempt(source: Path, row: pd.Series, question: Question, sharing: Shari
 
     of_task = replace(question, task=row["task"], fail_to_pass=())
     attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing)
+    if source.is_dir():
+        _keep(source, row, attribution)
     return Explained(title, breakdown, (), attribution)
+
+
+def _keep(run: Path, row: pd.Series, attribution: Attribution) -> None:
+    """For the run's report, where it can be written: what was asked for is shown in any case."""
+    from regrade.reports.hunks import attribution_view
+    from regrade.reports.kept_hunks import keep
+
+    with suppress(OSError):
+        keep(run, row["task"], row["patch_digest"], attribution_view(attribution))
 
 
 def _one_patch(source: str, second: str) -> str:

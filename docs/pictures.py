@@ -2,7 +2,8 @@
 
     python docs/pictures.py RUN FOLDER [PART ...]       # needs Chromium; without parts: all that the report has
 
-A picture is one part of the page without the others, in a window as high as that part.
+A picture is one part of the page without the others, in a window as high as that part; `hunks` is the first attempt
+whose hunks `regrade explain --hunks` told apart.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ SCHEMES = {"": 1, "-dark": 0}
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=3000")
 
 ALONE = """
-const part = document.getElementById("PART");
+const part = document.getElementById("PART") ?? document.querySelector("main");
 const hide = (what) => document.querySelectorAll(what).forEach((each) => { each.hidden = each !== part; });
 hide(part.id === "result" ? "main > section, footer" : "main > section, footer, header, nav");
+if ("PART" === "hunks") {  // the first attempt whose hunks were told apart
+  const fold = document.querySelector(".hunks");
+  fold.open = true;
+  part.replaceChildren(fold.closest(".attempt"));
+}
 if (part.id === "tasks") {  // as somebody finds them who asks which fixes broke something, and opens one
   showAll();
   outcome.value = "fixed but broke"; outcome.dispatchEvent(new Event("input"));

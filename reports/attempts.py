@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -15,6 +15,9 @@ from regrade.reports.results import PolicyResult
 from regrade.reports.severity import severity_of
 from regrade.reports.wording import number, temperature
 from regrade.rewards.evidence import End
+
+if TYPE_CHECKING:
+    from regrade.reports.hunks import AttributionView  # it shows patches as they are shown here
 
 Group = Literal["won", "lost", "both", "none"]
 GROUPS: tuple[Group, ...] = ("won", "lost", "both", "none")
@@ -81,6 +84,8 @@ class Attempt:
     """What happened, one after the other."""
     reward: float | None
     parts: tuple[Mapping[str, Any], ...]
+    hunks: AttributionView | None
+    """What each hunk is worth, where that was found out."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ def task_views(
     others: Sequence[PolicyResult],
     inks: Mapping[str, str],
     tasks: Mapping[str, Mapping[str, Any]],
+    hunks: Mapping[tuple[str, str], AttributionView],
 ) -> list[TaskView]:
     """Every task that both policies of a comparison were tried on: those that changed hands first.
 
@@ -119,6 +125,7 @@ def task_views(
         others: further policies whose attempts are shown beside those of the two.
         inks: policy name -> ink.
         tasks: what `Run.record_tasks` kept.
+        hunks: (task, digest of a patch) -> what its hunks are worth.
     """
     policies = (baseline, *((candidate,) if candidate else ()), *others)
     rows = {policy.name: _by_task(policy.best) for policy in policies}
@@ -128,7 +135,7 @@ def task_views(
     views, spent = [], 0
     for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
         mine = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
-        attempts = tuple(_attempts(mine, inks)) if spent < PAGE_BUDGET else ()
+        attempts = tuple(_attempts(mine, inks, hunks)) if spent < PAGE_BUDGET else ()
         view = _view(task, groups[task], mine, attempts, inks, tasks.get(task, {}))
         spent += sum(map(_size, attempts)) + sum(len(text) for _, text in view.reference)
         views.append(view)
@@ -232,7 +239,11 @@ def _steps(row: Row) -> Iterator[str]:
     yield "Unscored" if math.isnan(row["reward"]) else f"Reward {number(row['reward'])}"
 
 
-def _attempts(mine: Sequence[tuple[PolicyResult, list[Row]]], inks: Mapping[str, str]) -> Iterator[Attempt]:
+def _attempts(
+    mine: Sequence[tuple[PolicyResult, list[Row]]],
+    inks: Mapping[str, str],
+    hunks: Mapping[tuple[str, str], AttributionView],
+) -> Iterator[Attempt]:
     """The distinct answers of all policies to one task; good ones first."""
     same: dict[tuple[str, ...], list[Row]] = {}
     for _, rows in mine:
@@ -241,14 +252,14 @@ def _attempts(mine: Sequence[tuple[PolicyResult, list[Row]]], inks: Mapping[str,
     for found in sorted(same.values(), key=lambda rows: _rank(rows[0])):
         counts = Counter(row["policy"] for row in found)
         who = tuple(Who(p.label, inks[p.name], counts[p.name]) for p, _ in mine if p.name in counts)
-        yield _attempt(found[0], who)
+        yield _attempt(found[0], who, hunks.get((found[0]["task"], found[0]["patch_digest"])))
 
 
 def _rank(row: Row) -> tuple[bool, bool, float]:
     return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
 
 
-def _attempt(row: Row, who: tuple[Who, ...]) -> Attempt:
+def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> Attempt:
     lines = diff_lines(row["patch"])
     return Attempt(
         who,
@@ -264,6 +275,7 @@ def _attempt(row: Row, who: tuple[Who, ...]) -> Attempt:
         tuple(_steps(row)),
         None if math.isnan(row["reward"]) else float(row["reward"]),
         tuple(row["parts"] or ()),
+        hunks,
     )
 
 
@@ -296,5 +308,8 @@ def _size(attempt: Attempt) -> int:
         + list(attempt.broken_tests)
         + [attempt.completion, attempt.cause, *attempt.steps]
     )
+    if attempt.hunks:
+        texts += [text for group in attempt.hunks.groups for hunk in group.hunks for _, text in hunk.lines]
+        texts += [attempt.hunks.head, *attempt.hunks.remarks]
     texts += [str(part.get("why", "")) + str(part.get("name", "")) for part in attempt.parts]
     return sum(len(text) + 60 for text in texts)

@@ -14,7 +14,7 @@ from regrade.datasets.visible_text import visible
 from regrade.evaluators.attribution import Attribution, GroupShare, Smallest, Subset
 from regrade.evaluators.hunk_groups import TOO_MANY
 from regrade.reports.attempts import SHOWN_LINES, diff_lines
-from regrade.reports.wording import duration, number, signed
+from regrade.reports.wording import counted, duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE
 
 CAVEAT = (
@@ -198,8 +198,8 @@ def _remarks(found: Attribution) -> list[str]:
         said.append(_smallest(found.smallest, total, found.whole))
     cost = found.cost
     said.append(
-        f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; {cost.executions} executions for the "
-        f"others; {duration(cost.seconds)}."
+        f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; {counted(cost.executions, 'execution')} for "
+        f"the others; {duration(cost.seconds)}."
     )
     return said
 

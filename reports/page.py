@@ -18,6 +18,7 @@ from regrade.evaluators.side_metrics import HOPS
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
+from regrade.reports.kept_hunks import kept
 from regrade.reports.quality import Bearing, QualityRow, bearings, never_seen, quality_rows, task_notes
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS
@@ -302,7 +303,7 @@ def _series(policy: PolicyResult, ink: str, *, is_looked_into: bool) -> charts.S
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
     first, *others = looked_into(results)
     second = others.pop(0) if results.pairs else None
-    return task_views(first, second, others, inks, results.tasks)
+    return task_views(first, second, others, inks, results.tasks, kept(results.run.folder))
 
 
 def _outcomes(views: Sequence[TaskView]) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.recipes import load_task
 from regrade.datasets.tasks import Task
+from regrade.evaluators import journal
+from regrade.evaluators.runs import Run
 from regrade.evaluators.table import COLUMNS
 
 MENDED = ("a - b", "a + b")
@@ -89,6 +91,24 @@ def test_a_recorded_attempt_is_told_hunk_by_hunk(regrade, tasks, task, two_hunks
     assert regrade("explain", rows, "--tasks", tasks, "--hunks").is_refusal("does not apply", "calc.py")
     rows.write_text(json.dumps(row_of(task, "")) + "\n")
     assert explained(regrade, rows, "--tasks", tasks)["hunks"]["groups"] == []
+
+
+@pytest.mark.slow
+def test_the_report_shows_what_the_hunks_of_a_runs_attempt_are_worth(regrade, tasks, task, two_hunks, tmp_path):
+    folder = tmp_path / "run"
+    run = Run(folder)
+    run.add_policy("p", "candidate")
+    patch = Patch(two_hunks.read_text())
+    journal.append(run.evaluation("p"), [row_of(task, patch.text) | {"patch_digest": patch.digest}])
+    assert regrade("report", folder).code == 0
+    assert "What each hunk is worth" not in (folder / "report.html").read_text()
+    explained(regrade, folder, "add", "--tasks", tasks)
+    assert regrade("report", folder).code == 0
+    page = (folder / "report.html").read_text()
+    assert page.count("What each hunk is worth") == 1
+    assert "Without it, 1 test is not broken: tests/test_calc.py::test_negate" in page
+    (folder / "hunks.jsonl").write_text('{"task": "add"}\n')
+    assert regrade("report", folder).is_refusal("hunks.jsonl, row 1: damaged", "delete that row")
 
 
 def test_what_cannot_be_shared_out(regrade, tasks, tmp_path):

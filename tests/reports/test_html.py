@@ -154,7 +154,7 @@ def test_tasks_are_grouped_by_who_fixed_them(built):
 def test_a_full_page_leaves_out_details_and_says_so(finished_run, monkeypatch):
     monkeypatch.setattr(attempts, "PAGE_BUDGET", 1500)
     results = load_results(finished_run)
-    views = task_views(*looked_into(results)[:2], [], dict.fromkeys(("sft", "rl"), "s1"), {})
+    views = task_views(*looked_into(results)[:2], [], dict.fromkeys(("sft", "rl"), "s1"), {}, {})
     assert views[0].attempts
     assert not views[-1].attempts
     assert len(views) == 12
