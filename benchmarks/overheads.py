@@ -32,7 +32,7 @@ from regrade.rewards import default
 from regrade.rewards.evidence import TestRun
 
 AT_A_TIME = 500
-BEFORE_MEASURING = 1000
+BEFORE_MEASURING = 2000
 """Scorings until the caches in memory have filled."""
 PASSES = 7
 """Over all patches, for the figure of a hit."""
@@ -125,13 +125,13 @@ def sizing(jobs: list[Job], folder: Path) -> dict[str, float]:
 
 
 def memory(count: int, cache: Path) -> dict[str, float]:
-    """Megabytes held after the first thousand scorings and after the last."""
+    """Megabytes held once the caches in memory have filled, and after the last scoring."""
     held = {}
     with Scorer(cache=cache) as scorer:
         waiting = different_jobs(count)
         for scored in range(AT_A_TIME, count + 1, AT_A_TIME):
             scorer.score(list(islice(waiting, AT_A_TIME)), default)
-            if scored % BEFORE_MEASURING == 0 or scored + AT_A_TIME > count:
+            if (scored >= BEFORE_MEASURING and scored % 1000 == 0) or scored + AT_A_TIME > count:
                 held[scored] = (_megabytes(psutil.Process()), _largest_child())
                 own, workers = held[scored]
                 print(f"after {scored:6} scorings: {own:.0f} MB, the largest worker {workers:.0f} MB", flush=True)

@@ -41,7 +41,7 @@ def syntax_tree(text: str, language: Language) -> Tree:
     return Parser(language.grammar_of).parse(text.encode("utf-8", "surrogateescape"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # each patched file is a new text, and what is kept of one is several times as long
 def facts(text: str, language: Language) -> Facts:
     """The facts of one file; they depend on its text and language alone."""
     root = syntax_tree(text, language).root_node

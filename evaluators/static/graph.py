@@ -228,7 +228,7 @@ def _language(path: str) -> Language:
     return language
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _links(path: str, text: str, modules: Modules) -> Links:
     known = facts(text, _language(path))
     uses: dict[tuple[str, Symbol], None] = {}
