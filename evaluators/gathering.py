@@ -27,7 +27,11 @@ from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verificatio
 Executed = TestRun | BuildRun | Verification
 
 BACK_OFF = (0.5, 2.0, 8.0)
-"""Seconds before each further attempt after a failure of the infrastructure."""
+"""Seconds before each further attempt after a failure of the infrastructure, or after a sandbox that died.
+
+A sandbox that died under a candidate may have been killed from outside, and the next one with it: by a machine that ran
+out of memory, by somebody who cleans up. That passes; what a candidate does to its sandbox does not.
+"""
 
 
 class Gatherer:
@@ -102,8 +106,8 @@ class Gatherer:
     def _persistently(self, kind: type, work: Work, batch: Batch, execute: Callable[[], Executed]) -> Executed | None:
         """What `execute` says, tried again after each failure of the infrastructure.
 
-        A candidate that takes its sandbox down twice is judged by that. None where the infrastructure failed each time,
-        with the reason in `work.infrastructure`.
+        A candidate that takes its sandbox down each time is judged by that. None where the infrastructure failed each
+        time, with the reason in `work.infrastructure`.
         """
         deaths, failures = 0, 0
         while True:
@@ -113,19 +117,17 @@ class Gatherer:
                 if batch.stopped or self._crew.is_stopped:
                     raise
                 failure = error
-            if isinstance(failure, WorkerDied):
-                if failure.killed:  # for the sake of another call
-                    continue
-                if failure.running:
-                    deaths += 1
-                    if deaths == 2:  # twice, in fresh sandboxes: that is the candidate's doing
-                        return _killer(kind, work.task, str(failure))
-                    continue
-            if failures == len(BACK_OFF):
+            if isinstance(failure, WorkerDied) and failure.killed:  # for the sake of another call
+                continue
+            is_death = isinstance(failure, WorkerDied) and failure.running
+            before = deaths if is_death else failures
+            if before == len(BACK_OFF):
+                if is_death:  # in fresh sandboxes, over some seconds: that is the candidate's doing
+                    return _killer(kind, work.task, str(failure))
                 work.infrastructure[kind] = _in_words(failure)
                 return None
-            time.sleep(BACK_OFF[failures])
-            failures += 1
+            time.sleep(BACK_OFF[before])
+            deaths, failures = deaths + is_death, failures + (not is_death)
             self._tally.add(retries=1)
 
     def _tests(self, work: Work, workspace: Workspace, full: bool) -> TestRun:
@@ -160,7 +162,7 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
 
 def _killer(kind: type, task: Task, reason: str) -> Executed:
     """The evidence on a candidate that takes its whole sandbox down."""
-    detail = f"it took the whole sandbox down, twice: {reason}"[:500]
+    detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
     return BuildRun(False, 0, detail) if kind is BuildRun else Verification("in-process", "", why=detail)

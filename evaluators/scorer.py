@@ -279,9 +279,11 @@ class Scorer(AbstractContextManager["Scorer"]):
         try:
             self._planner.keep(work, kind, record, batch.full)
         except sqlite3.Error as error:
-            # The evidence is still good for this call; the next one gathers it again.
+            # The evidence is still good for this call, and the store tries again with what comes next.
             if not self._tally.stats.unkept:
-                why = f"what is found out can't be kept, and is found out again the next time ({error})"
+                why = (
+                    f"what is found out can't be kept; where that lasts, it is found out again the next time ({error})"
+                )
                 warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
             self._tally.add(unkept=1)
 

@@ -27,7 +27,7 @@ class Stats:
     damaged: int = 0
     """Records of the store that were not as they were written, and were gathered again."""
     unkept: int = 0
-    """Records that the store could not take: they count, and are gathered again the next time."""
+    """Records that the store could not take at once: they count, and it tries again with the next ones."""
     audited: int = 0
     """Executions of a selection of tests that were followed by the others, to see what they find."""
     caught: int = 0

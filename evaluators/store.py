@@ -9,6 +9,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ LIMIT_GB = 4.0
 """Size of the store where $REGRADE_EVIDENCE_GB does not say otherwise: some millions of records."""
 CHECKED_EVERY = 256
 """Records written by one process between two looks at the size."""
+MOST_WAITING = 10_000
+"""Records held in memory while the disk is full; beyond that the oldest are found out again another time."""
 KEPT = 0.8
 """Share of the limit that is left after records were dropped, so that this is rare."""
 DIGEST_BYTES = 16
@@ -74,6 +77,7 @@ class EvidenceStore:
         self._path = path
         self._limit = (_chosen_limit() if limit_gb is None else limit_gb) * 1e9
         self._unchecked = 0
+        self._waiting: deque[tuple[Any, ...]] = deque(maxlen=MOST_WAITING)
         self.damaged = 0
         """Records that were asked for here and were not as they were written."""
         try:
@@ -120,15 +124,34 @@ class EvidenceStore:
             return None
 
     def put(self, key: bytes, evidence: Any) -> None:
-        """Keep a record. Raises sqlite3.Error where the disk is full or the file is gone."""
+        """Keep a record, and those that could not be kept before.
+
+        Raises:
+            sqlite3.Error: the disk is full or the file is gone. It is tried again with the next record, and at the end.
+        """
         record = encode(evidence)
         row = (key, record, type(evidence).__qualname__, _hour(), _digest(key, record.encode()))
         with self._lock:
-            self._database.execute(KEEP, row)
+            try:
+                self._database.execute(KEEP, row)
+            except sqlite3.Error:
+                self._waiting.append(row)
+                raise
+            self._keep_waiting()
             self._unchecked += 1
             is_due = self._unchecked >= CHECKED_EVERY
         if is_due:
             self.shrink()
+
+    def _keep_waiting(self) -> None:
+        """As many as can be kept now; one that fails waits behind the others."""
+        while self._waiting:
+            row = self._waiting.popleft()
+            try:
+                self._database.execute(KEEP, row)
+            except sqlite3.Error:
+                self._waiting.append(row)
+                return
 
     def shrink(self, limit_gb: float | None = None) -> int:
         """Drop the records that were not used for the longest time, down to the limit.
@@ -191,6 +214,7 @@ class EvidenceStore:
 
     def close(self) -> None:
         with self._lock:
+            self._keep_waiting()
             self._database.close()
 
 

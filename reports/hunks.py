@@ -198,8 +198,8 @@ def _remarks(found: Attribution) -> list[str]:
         said.append(_smallest(found.smallest, total, found.whole))
     cost = found.cost
     said.append(
-        f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; {counted(cost.executions, 'execution')} for "
-        f"the others; {duration(cost.seconds)}."
+        f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; "
+        f"{counted(cost.executions, 'execution')} for the others; {duration(cost.seconds)}."
     )
     return said
 

@@ -11,11 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from regrade import rewards
@@ -360,7 +363,7 @@ def test_a_full_disk_says_how_to_free_space(task, fix, tmp_path, monkeypatch):
         baseline(task.base, task.suite, sandbox=Failing(1, Full), runs=1)
 
 
-def test_evidence_that_the_store_can_not_take_counts_and_is_told_once(task, tmp_path):
+def test_evidence_that_the_store_can_not_take_counts_is_told_once_and_kept_later(task, tmp_path):
     with Scorer(workers=1, cache=tmp_path) as scorer:
         pages = scorer._store._database.execute("PRAGMA page_count").fetchone()[0]
         scorer._store._database.execute(f"PRAGMA max_page_count = {pages}")
@@ -371,6 +374,11 @@ def test_evidence_that_the_store_can_not_take_counts_and_is_told_once(task, tmp_
             (evidence,) = scorer.gather([(task, long)], [Diff, ComplexityDelta])
         assert len(evidence.records[Diff].files) == 3000
         assert (scorer.stats.unkept, len(told)) == (2, 1)
+        scorer._store._database.execute(f"PRAGMA max_page_count = {100 * pages}")
+        scorer.gather([(task, Patch(""))], [Diff])  # there is room again
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        scorer.gather([(task, long)], [Diff, ComplexityDelta])
+        assert scorer.stats.hits == 1
 
 
 def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):
@@ -390,16 +398,45 @@ def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):
     assert again[TestRun].outcomes == found[TestRun].outcomes
 
 
-def test_a_candidate_that_kills_its_worker_twice_has_crashed(task, edit, tmp_path):
+def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.1, 0.1, 0.1))
     kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
     with pytest.warns(UserWarning, match="no security boundary"):
         scorer = Scorer(workers=1, sandbox="process", cache=tmp_path)
     with scorer:
         evidence = scorer.gather([(task, kill)], [TestRun])[0]
         assert evidence.records[TestRun].end is End.CRASHED
-        assert "twice" in evidence.records[TestRun].detail
+        assert "4 times" in evidence.records[TestRun].detail
         assert evidence.assurance == "unconfined"
         assert run_of(scorer, task, Patch("")).end is End.COMPLETED
+
+
+def test_sandboxes_that_are_killed_from_outside_three_times_are_not_the_candidates_doing(
+    task, edit, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.1, 0.1, 0.1))
+    slow = edit("return a - b", "import time; time.sleep(2); return a + b")
+    others = psutil.Process().children()
+    killed: list[psutil.Process] = []
+
+    def storm() -> None:
+        while len(killed) < 3:
+            for child in psutil.Process().children():
+                with suppress(psutil.NoSuchProcess):
+                    if child not in (*others, *killed) and time.time() - child.create_time() > 1.5:
+                        child.kill()
+                        killed.append(child)
+            time.sleep(0.05)
+
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        assert run_of(scorer, task, Patch("")).end is End.COMPLETED  # what is found out once is found out now
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        killer = threading.Thread(target=storm)
+        killer.start()
+        run = run_of(scorer, task, slow)
+        killer.join()
+        assert scorer.stats.retries == 3
+    assert run.resolved
 
 
 def test_an_environment_that_can_not_be_used_is_a_mistake(task, fix, tmp_path):
