@@ -69,16 +69,29 @@ class Gatherer:
         """
         reason = ""
         try:
-            workspace = prepare(work.task, work.patch)
+            workspace = self._prepared(work, batch)
         except PatchError as error:
             reason, workspace = str(error), Workspace(work.task.base, work.task.base)
         except OSError as error:  # the disk is full, say: this job is not known, the others of the call still may be
+            if batch.stopped or self._crew.is_stopped:
+                raise
             work.infrastructure.update(dict.fromkeys(work.missing, _in_words(error)))
             return
         for kind in work.missing:
             record = self._record(kind, work, workspace, batch, reason)
             if record is not None:
                 yield kind, record
+
+    def _prepared(self, work: Work, batch: Batch) -> Workspace:
+        for seconds in BACK_OFF:
+            try:
+                return prepare(work.task, work.patch)
+            except OSError:
+                if batch.stopped or self._crew.is_stopped:
+                    raise
+                time.sleep(seconds)
+                self._tally.add(retries=1)
+        return prepare(work.task, work.patch)
 
     def _record(self, kind: type, work: Work, workspace: Workspace, batch: Batch, reason: str) -> Any | None:
         """One record; None where the infrastructure failed.

@@ -28,6 +28,7 @@ from regrade.evaluators.baseline import baseline
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.scorer import Scorer, score
 from regrade.evaluators.scratch import scratch_folder
+from regrade.evaluators.workspaces import prepare
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,
@@ -342,6 +343,21 @@ def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path, monk
         assert rewards.tests.evaluate(evidence).status == "unscored"
         assert rewards.tests.evaluate(evidence).value is None
         assert run_of(scorer, task, fix).resolved
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_no_job(task, fix, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.01, 0.01))
+    failures = iter([Full(0), Full(0)])
+
+    def prepare_later(*job):
+        for failure in failures:
+            raise failure
+        return prepare(*job)
+
+    monkeypatch.setattr("regrade.evaluators.gathering.prepare", prepare_later)
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        assert run_of(scorer, task, fix).resolved
+        assert scorer.stats.retries == 2
 
 
 FLIP = """UPDATE evidence SET record = replace(record, '"letters":"' || substr(record, 13, 1), '"letters":"f')
