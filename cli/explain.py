@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,18 +135,22 @@ def _of_attempt(source: Path, row: pd.Series, question: Question, sharing: Shari
 
     of_task = replace(question, task=row["task"], fail_to_pass=())
     attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing)
-    if source.is_dir():
-        _keep(source, row, attribution)
-    return Explained(title, breakdown, (), attribution)
+    notes = _keep(source, row, attribution, question.reward) if source.is_dir() else ()
+    return Explained(title, breakdown, notes, attribution)
 
 
-def _keep(run: Path, row: pd.Series, attribution: Attribution) -> None:
-    """For the run's report, where it can be written: what was asked for is shown in any case."""
+def _keep(run: Path, row: pd.Series, attribution: Attribution, reward: str) -> tuple[str, ...]:
+    """Keep it for the run's report. Returns a note where the run can't be written: the answer is shown in any case."""
     from regrade.reports.hunks import attribution_view
     from regrade.reports.kept_hunks import keep
 
-    with suppress(OSError):
-        keep(run, row["task"], row["patch_digest"], attribution_view(attribution))
+    view = attribution_view(attribution)
+    told = replace(view, remarks=(*view.remarks, f"The reward is {reward!r}."))
+    try:
+        keep(run, row["task"], row["patch_digest"], told)
+    except OSError as error:
+        return (f"not kept for the run's report: {error.strerror or error}: {run}; make it writable and ask again",)
+    return ()
 
 
 def _one_patch(source: str, second: str) -> str:

@@ -106,6 +106,7 @@ def test_the_report_shows_what_the_hunks_of_a_runs_attempt_are_worth(regrade, ta
     assert regrade("report", folder).code == 0
     page = (folder / "report.html").read_text()
     assert page.count("What each hunk is worth") == 1
+    assert "The reward is &#39;default&#39;." in page
     assert "Without it, 1 test is not broken: tests/test_calc.py::test_negate" in page
     (folder / "hunks.jsonl").write_text('{"task": "add"}\n')
     assert regrade("report", folder).is_refusal("hunks.jsonl, row 1: damaged", "delete that row")

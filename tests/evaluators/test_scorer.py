@@ -434,9 +434,10 @@ def test_sandboxes_that_are_killed_from_outside_three_times_are_not_the_candidat
     slow = edit("return a - b", "import time; time.sleep(2); return a + b")
     others = psutil.Process().children()
     killed: list[psutil.Process] = []
+    is_over = threading.Event()
 
     def storm() -> None:
-        while len(killed) < 3:
+        while len(killed) < 3 and not is_over.is_set():
             for child in psutil.Process().children():
                 with suppress(psutil.NoSuchProcess):
                     if child not in (*others, *killed) and time.time() - child.create_time() > 1.5:
@@ -449,8 +450,11 @@ def test_sandboxes_that_are_killed_from_outside_three_times_are_not_the_candidat
     with Scorer(workers=1, cache=tmp_path) as scorer:
         killer = threading.Thread(target=storm)
         killer.start()
-        run = run_of(scorer, task, slow)
-        killer.join()
+        try:
+            run = run_of(scorer, task, slow)
+        finally:
+            is_over.set()
+            killer.join()
         assert scorer.stats.retries == 3
     assert run.resolved
 
