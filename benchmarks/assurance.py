@@ -20,7 +20,7 @@ from pathlib import Path
 from honest import PATCHES, Honest, honest_patches, record, spread
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards.evidence import LEVELS, TestRun, Verification

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.static import integrity

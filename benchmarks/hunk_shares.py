@@ -14,7 +14,7 @@ import sys
 from rich.console import Console
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_task
+from regrade.datasets.sources import load_task
 from regrade.evaluators.attributing import attribute
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.shapley import Worths, antithetic_orders, coalitions, exact, sampled

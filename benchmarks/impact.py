@@ -30,7 +30,7 @@ from scipy.stats import mannwhitneyu
 
 from regrade.datasets.packages import PACKAGES, fetch
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static import facts as facts_module
 from regrade.evaluators.static import graph as graph_module

@@ -25,7 +25,7 @@ from _latest import record
 from scoring import Job, cpu_seconds, package_jobs
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.evaluators.scorer import Scorer
 from regrade.evaluators.workspaces import prepare
 from regrade.rewards import default

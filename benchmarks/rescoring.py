@@ -16,8 +16,8 @@ from pathlib import Path
 from _latest import record
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Rollout
+from regrade.datasets.sources import load_tasks
 from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evaluate, evidence_beside
 from regrade.evaluators.kept_evidence import KeptEvidence

@@ -33,7 +33,7 @@ from _networkx import networkx
 
 from regrade.datasets.mutations import Mutations, mutants, shuffled
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators import environments
 from regrade.evaluators.executions import test_files

@@ -19,7 +19,7 @@ from pathlib import Path
 from _latest import record
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards import default, tests

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards import (

@@ -31,8 +31,8 @@ from _latest import record
 from regrade.cli.console import progress
 from regrade.datasets.mutations import mutants
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Policy
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.runs import Run

@@ -121,7 +121,7 @@ def build(
 
 def _against_shipped(path: Path) -> str:
     from regrade.datasets.recipe_format import read_recipes
-    from regrade.datasets.recipes import BUILTIN
+    from regrade.datasets.sources import BUILTIN
 
     shipped = BUILTIN / path.name
     same = "none such ships" if not shipped.is_file() else "other than the one that ships"
@@ -132,7 +132,7 @@ def _against_shipped(path: Path) -> str:
 
 def load(source: str, split: str | None) -> list[Task]:
     """The tasks of a source, with progress while packages are fetched. Raises UserError."""
-    from regrade.datasets.recipes import load_tasks
+    from regrade.datasets.sources import load_tasks
 
     with progress("fetching packages") as tell:
         return load_tasks(source, split=split, progress=tell)
@@ -140,7 +140,7 @@ def load(source: str, split: str | None) -> list[Task]:
 
 def load_one(source: str, task_id: str) -> Task:
     """The task of that id. Raises UserError."""
-    from regrade.datasets.recipes import load_task
+    from regrade.datasets.sources import load_task
 
     with progress("fetching its package") as tell:
         return load_task(source, task_id, progress=tell)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import parse_json, read_text, shown
+from regrade.datasets.json_fields import parse_json, read_text, shown
 from regrade.datasets.patches import Patch
 
 KEYS = ("instance_id", "model_name_or_path", "model_patch")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import Fields, parse_json, read_text
+from regrade.datasets.json_fields import Fields, parse_json, read_text
 from regrade.datasets.packages import Package, package
 
 FORMAT = 1

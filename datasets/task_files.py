@@ -26,7 +26,7 @@ from pathlib import Path
 
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import Fields, parse_json, read_text, shown
+from regrade.datasets.json_fields import Fields, parse_json, read_text, shown
 from regrade.datasets.packages import Package, fetch, package
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree

@@ -50,7 +50,7 @@ def checked_job(job: object, where: str = "") -> tuple[Task, Patch]:
     task, patch = job
     if not isinstance(task, Task):
         raise UserError(
-            f"{where}{shown(task)} is no Task: make one by local_task(folder) or regrade.datasets.recipes.load_tasks"
+            f"{where}{shown(task)} is no Task: make one by local_task(folder) or regrade.datasets.sources.load_tasks"
         )
     if not isinstance(patch, Patch):
         raise UserError(f"{where}{shown(patch)} is no Patch: {_how_to_make_a_patch(patch)}")

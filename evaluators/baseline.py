@@ -16,13 +16,13 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
+from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.scratch import remove, scratch_folder
 from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied
-from regrade.evaluators.workspaces import is_protected
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20

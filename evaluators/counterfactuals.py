@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.mutations import Function, Mutant, Mutations, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workspaces import Workspace, is_protected, prepare
+from regrade.evaluators.workspaces import Workspace, prepare
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.languages import language_of
-from regrade.evaluators.workspaces import is_protected
 
 SHOWN = 3
 """Names of files in a complaint."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.counterfactuals import Definition
 from regrade.evaluators.selection import changed_functions
-from regrade.evaluators.workspaces import Workspace, is_protected
+from regrade.evaluators.workspaces import Workspace
 
 MEDDLING = frozenset({"setattr", "delattr", "exec", "eval", "__import__"})
 

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workspaces import is_protected
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,

@@ -34,7 +34,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import is_text, shown
+from regrade.datasets.json_fields import is_text, shown
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 

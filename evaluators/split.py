@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.executions import collection_errors, ending, statuses, test_files, wall_seconds
@@ -19,7 +20,7 @@ from regrade.evaluators.inside.boundary import functions
 from regrade.evaluators.outlines import documented
 from regrade.evaluators.selection import in_company
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
-from regrade.evaluators.workspaces import Workspace, is_protected
+from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import End, TestStatus
 
 JUDGES = frozenset(

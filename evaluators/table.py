@@ -49,7 +49,7 @@ import msgspec
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import is_text
+from regrade.datasets.json_fields import is_text
 from regrade.evaluators import journal
 
 NUMBERS = (

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
-from regrade.evaluators.workspaces import Folder, is_protected
+from regrade.evaluators.workspaces import Folder
 
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 300.0

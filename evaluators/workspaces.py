@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.inline_tests import with_pristine_tests
@@ -49,21 +48,6 @@ def prepare(task: Task, patch: Patch) -> Workspace:
     after = task.base.with_files({path: text for path, text in kept.items() if text is not None})
     after = after.without(path for path, text in kept.items() if text is None)
     return Workspace(task.base, after, ignored)
-
-
-def is_protected(path: str, patterns: Iterable[str]) -> bool:
-    """Does one of the globs match the root-relative path? `**/` stands for any number of folders, none included."""
-    return _compiled(tuple(patterns)).fullmatch(path) is not None
-
-
-@lru_cache(maxsize=256)
-def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    alternatives = []
-    for pattern in patterns:
-        tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-        alternatives.append("".join(pieces.get(token, re.escape(token)) for token in tokens))
-    return re.compile("|".join(alternatives) or r"(?!)")
 
 
 def _applied(base: Tree, patch: Patch) -> dict[str, str | None]:

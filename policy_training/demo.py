@@ -22,8 +22,8 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
 from regrade.datasets.rollouts import Sampling
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.scorer import Scorer

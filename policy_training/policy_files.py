@@ -40,7 +40,7 @@ from typing import Annotated, Any
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import read_text
+from regrade.datasets.json_fields import read_text
 from regrade.datasets.prediction_files import PredictionFiles, Predictions, read_predictions
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.languages import Language, language_of
-from regrade.evaluators.workspaces import is_protected
 
 LARGEST = 2_000_000
 """Characters of a file that a static probe still reads; a larger one counts as unparsable."""

@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.static.files import read
 from regrade.evaluators.static.lint_settings import DEFAULT_RULES, LintSettings, as_options, first_party
 from regrade.evaluators.static.ruff import RuffRefused, check_folder
 from regrade.evaluators.static.syntax import parse
-from regrade.evaluators.workspaces import is_protected
 
 FILES = 60
 """Files that are looked at; of a larger project as many, evenly spread over its sorted paths."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_task
+from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Task
 from regrade.evaluators import journal
 from regrade.evaluators.runs import Run

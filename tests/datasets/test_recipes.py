@@ -29,7 +29,7 @@ from regrade.datasets.recipe_format import (
     to_ranges,
     write_recipes,
 )
-from regrade.datasets.recipes import BUILTIN, load_task, load_tasks
+from regrade.datasets.sources import BUILTIN, load_task, load_tasks
 from regrade.datasets.splits import SPLITS, split_of
 from regrade.datasets.tasks import Tree
 

@@ -12,7 +12,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Limits, Target
 
 GOOD = "def add(a, b):\n    return a + b\n"

@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch, PatchError
-from regrade.datasets.recipes import load_task
+from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Limits, Task
 from regrade.evaluators import attributing
 from regrade.evaluators.attributing import attribute, needed

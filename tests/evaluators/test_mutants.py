@@ -9,7 +9,7 @@ import pytest
 
 from regrade.datasets.packages import Package, package
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.evaluators.failures import failures, parse
 from regrade.evaluators.mutants import Amounts, build
 from regrade.evaluators.scorer import Scorer

@@ -11,7 +11,7 @@ import pytest
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipes import load_task
+from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Limits, Task
 from regrade.evaluators.counterfactuals import ALWAYS_EQUAL, Changed, Mended
 from regrade.evaluators.environments import python_for

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import TestSuite, Tree
-from regrade.evaluators.workspaces import Folder, is_protected, prepare
+from regrade.evaluators.workspaces import Folder, prepare
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import honest
 import pytest
 
-from regrade.datasets.recipes import load_tasks
+from regrade.datasets.sources import load_tasks
 from regrade.evaluators.scorer import Scorer
 
 FEW = 10

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.fields import Fields, parse_json, read_text
+from regrade.datasets.json_fields import Fields, parse_json, read_text
 from regrade.datasets.packages import fetch_all
 from regrade.datasets.rebuilding import rebuild, task_id
 from regrade.datasets.recipe_format import PackageRecipes, TaskRecipe, read_recipes, recipe_files, write_recipes

@@ -1,0 +1,22 @@
+"""Globs over root-relative paths: which files of a tree a candidate may not decide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+
+def is_protected(path: str, patterns: Iterable[str]) -> bool:
+    """Does one of the globs match the root-relative path? `**/` stands for any number of folders, none included."""
+    return _compiled(tuple(patterns)).fullmatch(path) is not None
+
+
+@lru_cache(maxsize=256)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    alternatives = []
+    for pattern in patterns:
+        tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+        alternatives.append("".join(pieces.get(token, re.escape(token)) for token in tokens))
+    return re.compile("|".join(alternatives) or r"(?!)")
