@@ -19,7 +19,7 @@ import pandas as pd
 from _latest import record
 
 from regrade.evaluators.comparison import compare
-from regrade.evaluators.table import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
+from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.evaluators.uncertainty import Clusters, difference_interval, rate_interval
 
 REPOSITORIES = (6, 12, 29, 30, 60, 120)

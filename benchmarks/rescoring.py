@@ -18,11 +18,11 @@ from _latest import record
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.sources import load_tasks
-from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evaluate, evidence_beside
-from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.rescoring import rescore
 from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.evidence_file import KeptEvidence
 from regrade.rewards import default
 
 

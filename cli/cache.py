@@ -37,7 +37,7 @@ def _show(json: bool) -> None:
     from rich.table import Table
 
     from regrade.datasets.caches import default_cache
-    from regrade.evaluators.store import EvidenceStore
+    from regrade.evaluators.storage.evidence_store import EvidenceStore
 
     folder = default_cache()
     sizes = {name: round(sum(map(_megabytes, _paths(folder, {name}))), 3) for name in CONTENTS}
@@ -80,7 +80,7 @@ def prune(
     """
     from regrade.datasets.caches import default_cache
     from regrade.datasets.errors import UserError
-    from regrade.evaluators.store import EvidenceStore
+    from regrade.evaluators.storage.evidence_store import EvidenceStore
 
     path = default_cache() / DATABASE
     if not path.exists():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from regrade.evaluators.comparison import Verdict
-    from regrade.evaluators.runs import Run
+    from regrade.evaluators.storage.run import Run
 
 FailOn = Literal["regressed", "not-improved", "never"]
 FAILED = 1
@@ -113,16 +113,16 @@ def select(
     Raises:
         UserError: nothing there, no such policy or temperature, or several of them and no way to choose.
     """
-    from regrade.evaluators import table
-    from regrade.evaluators.runs import Run
+    from regrade.evaluators.storage.rows import load_rows
+    from regrade.evaluators.storage.run import Run
 
     if (source / "manifest.json").is_file():
         run = Run.open(source)
         name = policy or _of_role(run, role, option or f"--{role}-policy")
-        rows = table.load(run.evaluation(name)) if name in run.manifest.policies else _no_policy(source, name, run)
+        rows = load_rows(run.evaluation(name)) if name in run.manifest.policies else _no_policy(source, name, run)
         chosen = run.manifest.policies[name].best_temperature if temperature is None else temperature
         return _at(rows, chosen, source)
-    rows = table.load(source)
+    rows = load_rows(source)
     if policy is not None:
         known = sorted(rows["policy"].unique())
         rows = rows[rows["policy"] == policy]

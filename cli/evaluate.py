@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from regrade.datasets.tasks import Task
-    from regrade.evaluators.runs import Run
+    from regrade.evaluators.storage.run import Run
 
 AsRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 Api = Literal["chat", "completions"]
@@ -113,8 +113,8 @@ def evaluate(
     an endpoint lost are unscored, never 0, and are made again then; the command exits 2 while there are any.
     """
     from regrade.evaluators import sweeps
-    from regrade.evaluators.runs import Run
     from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policy_files import EndpointRow
     from regrade.reports.results import load_results
     from regrade.reports.summary import write_summary

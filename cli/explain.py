@@ -174,7 +174,7 @@ def recorded(
 
 def described(source: Path, row: pd.Series) -> tuple[str, Breakdown]:
     """The name of an attempt, and what its score came from as it was recorded."""
-    from regrade.evaluators.runs import Run
+    from regrade.evaluators.storage.run import Run
     from regrade.rewards.breakdown import Breakdown
 
     assurance = Run.open(source).manifest.assurance if source.is_dir() else ""

@@ -140,7 +140,7 @@ def _measured(
 
 
 def _declare(folder: Path, plan: dict[str, Any]) -> None:
-    from regrade.evaluators.runs import Run
+    from regrade.evaluators.storage.run import Run
 
     run = Run(folder)
     begun = [name for name in run.manifest.policies if run.evaluation(name).exists()]

@@ -15,7 +15,7 @@ import msgspec
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Trial
-from regrade.evaluators import journal
+from regrade.evaluators.storage import journal
 
 Key = tuple[str, str, float, int, int]
 """Task, its digest, temperature, sample, seed."""

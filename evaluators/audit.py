@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import journal
-from regrade.evaluators.runs import Run
-from regrade.evaluators.table import checked
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.rows import checked
+from regrade.evaluators.storage.run import Run
 
 GROUP = ["policy", "task", "temperature"]
 SWAMPED = 0.5
@@ -73,8 +73,8 @@ class Audit:
 
 
 def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
-    """Audit the reward of evaluation rows (see `regrade.evaluators.table`); a row alone in its group, such as a greedy
-    one, counts for the means only.
+    """Audit the reward of evaluation rows (see `regrade.evaluators.storage.rows`); a row alone in its group, such as a
+    greedy one, counts for the means only.
 
     Raises:
         UserError: no row is scored, or several rewards are mixed.

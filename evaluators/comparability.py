@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import journal
 from regrade.evaluators.comparison import MARGIN
-from regrade.evaluators.runs import DECISIVE, Manifest, Run, significant
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
 
 
 def check(

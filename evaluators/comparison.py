@@ -78,7 +78,7 @@ class Comparison:
 
 
 def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MARGIN) -> Comparison:
-    """Compare two tables of one policy at one temperature each (see `regrade.evaluators.table`), paired by task.
+    """Compare two tables of one policy at one temperature each (see `regrade.evaluators.storage.rows`), paired by task.
 
     Raises:
         UserError: a table is empty or holds several policies or temperatures, or the margin is no share.

@@ -12,7 +12,7 @@ from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.split import Pair
-from regrade.evaluators.store import key_of
+from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
 
 

@@ -23,10 +23,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
-from regrade.evaluators import journal
-from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.side_effects import COLLATERAL, SideEffects
-from regrade.evaluators.table import LOST, OPTIONAL, attempt, checked, table
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
@@ -54,7 +54,8 @@ def evaluate(
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
-    """Score each rollout on the whole suite and return one row for each, in order (see `regrade.evaluators.table`).
+    """Score each rollout on the whole suite and return one row for each, in order (see
+    `regrade.evaluators.storage.rows`).
 
     Args:
         rollouts: read lazily, `chunk` at a time, so generation and scoring can alternate.

@@ -16,7 +16,7 @@ from regrade.evaluators.executions import not_applied, run_tests, run_tests_cold
 from regrade.evaluators.probes import EXECUTED, StaticProbe, static_evidence
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.stats import Tally
-from regrade.evaluators.store import key_of
+from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification import NOTHING_CLAIMED
 from regrade.evaluators.verifying import Verifier
 from regrade.evaluators.workers import WorkerDied

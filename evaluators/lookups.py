@@ -15,7 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators import environments
 from regrade.evaluators.edits import complaint, edited_files
-from regrade.evaluators.store import key_of
+from regrade.evaluators.storage.digests import key_of
 
 
 class Environments:

@@ -2,8 +2,8 @@
 
 Each metric gives every row a number, or NaN where it is not known (the infrastructure failed) or does not apply. Its
 value is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows are those
-of `regrade.evaluators.table`, of one policy at one temperature. `regrade.evaluators.side_metrics` has those of side
-effects, and `regrade.evaluators.figures` all of them at once.
+of `regrade.evaluators.storage.rows`, of one policy at one temperature. `regrade.evaluators.side_metrics` has those of
+side effects, and `regrade.evaluators.figures` all of them at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import sem
 
-from regrade.evaluators.table import LOST
+from regrade.evaluators.storage.rows import LOST
 from regrade.evaluators.uncertainty import (
     ClusterLevel,
     Clusters,

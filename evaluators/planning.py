@@ -10,7 +10,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.environments import installed_packages, runner_identity
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.probes import StaticProbe, code_version
-from regrade.evaluators.store import EvidenceStore, key_of
+from regrade.evaluators.storage.digests import key_of
+from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.evaluators.works import Job, Work
 from regrade.rewards.evidence import TestRun, Verification
 

@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove
-from regrade.evaluators.store import sealed, unsealed
+from regrade.evaluators.storage.digests import sealed, unsealed
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})

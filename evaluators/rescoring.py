@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evidence_beside
-from regrade.evaluators.kept_evidence import KeptEvidence
-from regrade.evaluators.runs import Run
-from regrade.evaluators.table import checked, is_lost
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.rows import checked, is_lost
+from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")

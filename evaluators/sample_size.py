@@ -118,7 +118,7 @@ def spread_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) -
     """The spread of two recorded evaluations of the same tasks; None where they never differ.
 
     Args:
-        baseline, candidate: rows of one policy at one temperature each (see `regrade.evaluators.table`).
+        baseline, candidate: rows of one policy at one temperature each (see `regrade.evaluators.storage.rows`).
 
     Raises:
         UserError: they share no task with a known outcome.

@@ -41,7 +41,7 @@ from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scratch import remove, scratch_folder
 from regrade.evaluators.stats import Stats, Tally
-from regrade.evaluators.store import EvidenceStore
+from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.evaluators.verifying import Verifier
 from regrade.evaluators.works import Batch, Flights, Job, Progress, Work
 from regrade.rewards.algebra import Reward

@@ -15,7 +15,7 @@ COLLATERAL = frozenset({LintDelta, ComplexityDelta, BuildRun, Integrity})
 
 
 class SideEffects:
-    """Makes the optional columns of rows (see `regrade.evaluators.table`); equal patches are looked at once."""
+    """Makes the optional columns of rows (see `regrade.evaluators.storage.rows`); equal patches are looked at once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Footprint | None] = {}

@@ -1,7 +1,7 @@
 """Side effects of a policy's patches: breakage far from what was patched, relevance, and what is left behind.
 
-Each is a `Metric` over the rows of `regrade.evaluators.table`; rows that lack a column, as older ones do, are left out
-of its metrics and never count as 0.
+Each is a `Metric` over the rows of `regrade.evaluators.storage.rows`; rows that lack a column, as older ones do, are
+left out of its metrics and never count as 0.
 """
 
 from __future__ import annotations

@@ -23,14 +23,15 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling, Trial, TrialPolicy, trials
 from regrade.datasets.tasks import Task
-from regrade.evaluators import evaluation, journal
+from regrade.evaluators import evaluation
 from regrade.evaluators.answers import Answers
 from regrade.evaluators.comparison import TOLERATED_MISSING
 from regrade.evaluators.evaluation import Gatherer
 from regrade.evaluators.metrics import best_temperature
-from regrade.evaluators.runs import Role, Run
 from regrade.evaluators.side_effects import COLLATERAL
-from regrade.evaluators.table import table
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.rows import table
+from regrade.evaluators.storage.run import Role, Run
 from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
 
@@ -57,7 +58,7 @@ class Entrant:
     label: str = ""
     series: str = ""
     step: int | None = None
-    """For a checkpoint: see `regrade.evaluators.runs.PolicyEntry`."""
+    """For a checkpoint: see `regrade.evaluators.storage.run.PolicyEntry`."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     is_fixed: bool = False
     """Is what it proposes known beforehand (scripted, recorded predictions)? It is then tried once, as if greedily."""

@@ -1,7 +1,7 @@
 """What differs between two checkpoints, told by name: the parts of the reward that moved, the tasks that changed sides.
 
-Pure over the tidy table (`regrade.evaluators.table`). Only tasks that both were tried on, with the same files and
-tests, count; each counts once, by the mean over its attempts whose outcome is known.
+Pure over the tidy table (`regrade.evaluators.storage.rows`). Only tasks that both were tried on, with the same files
+and tests, count; each counts once, by the mean over its attempts whose outcome is known.
 """
 
 from __future__ import annotations

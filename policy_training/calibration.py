@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.journal import write_atomically
+from regrade.evaluators.storage.journal import write_atomically
 
 FILE = "calibration.json"
 

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.runs import Run
 from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.storage.run import Run
 from regrade.policy_training.experience import Shaping, gather, scored_answers, write_attempts
 from regrade.policy_training.expert_iteration import ExpertIteration
 from regrade.policy_training.models import LanguageModel, load_model

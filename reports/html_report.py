@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regrade.evaluators.journal import write_atomically
+from regrade.evaluators.storage.journal import write_atomically
 from regrade.reports.page import build_page
 from regrade.reports.results import SHOWN, load_results
 from regrade.reports.summary import write_summary

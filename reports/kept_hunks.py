@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import journal
+from regrade.evaluators.storage import journal
 from regrade.reports.hunks import AttributionView
 
 FILE = "hunks.jsonl"

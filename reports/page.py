@@ -13,8 +13,8 @@ from markupsafe import Markup
 from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison, Difference, compare
 from regrade.evaluators.metrics import Estimate
-from regrade.evaluators.runs import Role
 from regrade.evaluators.side_metrics import HOPS
+from regrade.evaluators.storage.run import Role
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves

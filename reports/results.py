@@ -14,11 +14,11 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators import comparability
 from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison, compare, noise_floor
-from regrade.evaluators.journal import read
 from regrade.evaluators.metrics import Estimate, Metric, estimate
-from regrade.evaluators.runs import Manifest, PolicyEntry, Role, Run
 from regrade.evaluators.slices import slices, worth_showing
-from regrade.evaluators.table import table
+from regrade.evaluators.storage.journal import read
+from regrade.evaluators.storage.rows import table
+from regrade.evaluators.storage.run import Manifest, PolicyEntry, Role, Run
 
 ORDER: tuple[Role, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
 SHOWN = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
@@ -33,7 +33,7 @@ class PolicyResult:
     name: str
     entry: PolicyEntry
     rows: pd.DataFrame
-    """All temperatures (see `regrade.evaluators.table`)."""
+    """All temperatures (see `regrade.evaluators.storage.rows`)."""
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from regrade.evaluators import metrics as m
 from regrade.evaluators.comparison import Comparison
 from regrade.evaluators.figures import figures
-from regrade.evaluators.journal import write_atomically
+from regrade.evaluators.storage.journal import write_atomically
 from regrade.reports.results import GREEDY, PolicyResult, Results, load_results
 
 HEADLINE = (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN)

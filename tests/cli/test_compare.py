@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from regrade.evaluators.runs import Run
-from regrade.evaluators.table import COLUMNS
+from regrade.evaluators.storage.rows import COLUMNS
+from regrade.evaluators.storage.run import Run
 
 PARTS = [{"name": "tests", "value": 0.5, "weight": 0.6, "contribution": 0.3, "why": "1 of 2 fixed"}]
 

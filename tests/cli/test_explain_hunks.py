@@ -13,9 +13,9 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Task
-from regrade.evaluators import journal
-from regrade.evaluators.runs import Run
-from regrade.evaluators.table import COLUMNS
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.rows import COLUMNS
+from regrade.evaluators.storage.run import Run
 
 MENDED = ("a - b", "a + b")
 BREAKS = ("-a", "a")

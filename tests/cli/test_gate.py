@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from regrade.evaluators import journal
-from regrade.evaluators.runs import Run
-from regrade.evaluators.table import COLUMNS
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.rows import COLUMNS
+from regrade.evaluators.storage.run import Run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

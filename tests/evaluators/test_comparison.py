@@ -8,7 +8,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.comparison import compare, noise_floor, outcomes
 from regrade.evaluators.missing import completed, filled
-from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.storage.rows import COLUMNS, table
 from regrade.evaluators.uncertainty import mcnemar_p
 
 

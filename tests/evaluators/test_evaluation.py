@@ -8,10 +8,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
-from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evaluate, recorded
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.table import COLUMNS, load
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.rows import COLUMNS, load_rows
 from regrade.rewards import Score, reward
 from regrade.rewards.evidence import EvidenceSet, TestRun
 
@@ -165,7 +165,7 @@ def test_rows_on_disk_are_not_scored_again(task, scorer, tmp_path):
     again = evaluate(attempts("fixes", "breaks", "changes nothing"), [task], counting, resolved, out)
     assert counting.jobs == 3
     assert again.iloc[:2].equals(first)
-    assert load(out).equals(again)
+    assert load_rows(out).equals(again)
     assert recorded(out) == {("p", "shop/total", 0.5, sample, 7) for sample in range(3)}
     assert len(out.read_text().splitlines()) == 3
 
@@ -175,9 +175,9 @@ def test_another_patch_reward_or_task_is_another_row(task, scorer, tmp_path):
     evaluate(attempts("fixes"), [task], counting, resolved, out)
     evaluate(attempts("breaks"), [task], counting, resolved, out)
     assert counting.jobs == 2
-    assert load(out)["fix"].tolist() == [0]  # the latest patch of the same attempt
+    assert load_rows(out)["fix"].tolist() == [0]  # the latest patch of the same attempt
     evaluate(attempts("breaks"), [task], counting, gentle, out)
-    assert load(out)["reward"].tolist() == [0.5]
+    assert load_rows(out)["reward"].tolist() == [0.5]
     evaluate(attempts("breaks"), [replace(task, limits=Limits(wall_seconds=6))], counting, gentle, out)
     assert counting.jobs == 4
 
@@ -194,7 +194,7 @@ def test_what_the_infrastructure_lost_is_null_and_tried_again(task, scorer, tmp_
     again = evaluate(attempts("fixes", "breaks"), [task], counting, resolved, out)
     assert counting.jobs == 1
     assert again["fix"].tolist() == [1, 0]
-    assert load(out)["fix"].tolist() == [1, 0]
+    assert load_rows(out)["fix"].tolist() == [1, 0]
 
 
 def test_rollouts_are_read_as_they_are_needed(task, scorer):
@@ -215,8 +215,8 @@ def test_mistakes_are_named(task, scorer, tmp_path):
     with pytest.raises(UserError, match="'shop/total', which is not among the 0 tasks"):
         evaluate(attempts("fixes"), [], scorer, resolved)
     with pytest.raises(UserError, match="no such file"):
-        load(tmp_path / "none.jsonl")
+        load_rows(tmp_path / "none.jsonl")
     journal.append(tmp_path / "other.jsonl", [{"a": 1}])
     with pytest.raises(UserError, match=r"other.jsonl, row 1: not a row of an evaluation .*field `policy`"):
-        load(tmp_path / "other.jsonl")
+        load_rows(tmp_path / "other.jsonl")
     assert evaluate([], [task], scorer, resolved).empty

@@ -9,7 +9,7 @@ import pytest
 from regrade.evaluators import metrics
 from regrade.evaluators.figures import figures
 from regrade.evaluators.side_metrics import SIDE_METRICS
-from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.storage.rows import COLUMNS, table
 from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS, wilson
 
 

@@ -18,13 +18,13 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators import journal
 from regrade.evaluators.evaluation import evaluate, evidence_beside
-from regrade.evaluators.kept_evidence import KeptEvidence
 from regrade.evaluators.rescoring import rescore, rescore_run, write_rescored
-from regrade.evaluators.runs import Run
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.serialisation import decode, encode
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.run import Run
+from regrade.evaluators.storage.serialisation import decode, encode
 from regrade.rewards import Score, default, reward, tests
 from regrade.rewards.evidence import Diff, EvidenceSet, LintDelta, TestOutcome, TestRun, TestStatus
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import journal
-from regrade.evaluators.runs import Run
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.run import Run
 
 
 def test_manifest_survives_reopening_and_merges_mappings(tmp_path):
@@ -45,7 +45,7 @@ def test_phases_add_up_over_attempts_and_only_a_good_end_finishes(tmp_path):
 
 def test_a_killed_phase_keeps_its_time(tmp_path):
     program = (
-        "import sys, time, pathlib; from regrade.evaluators import runs; runs.HEARTBEAT_SECONDS = 0.05\n"
+        "import sys, time, pathlib; from regrade.evaluators.storage import run as runs; runs.HEARTBEAT_SECONDS = 0.05\n"
         "run = runs.Run(pathlib.Path(sys.argv[1]))\n"
         "with run.phase('rl'):\n    print('in', flush=True); time.sleep(60)\n"
     )
@@ -90,7 +90,7 @@ def test_names_too_long_for_a_file_stay_apart(tmp_path):
 
 def test_one_process_at_a_time_writes_into_a_run_and_a_killed_one_does_not(tmp_path):
     program = (
-        "import sys, time, pathlib; from regrade.evaluators.runs import Run\n"
+        "import sys, time, pathlib; from regrade.evaluators.storage.run import Run\n"
         "with Run(pathlib.Path(sys.argv[1])).writing():\n    print('in', flush=True); time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=tmp_path)

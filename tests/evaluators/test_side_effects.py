@@ -6,7 +6,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators import side_metrics as side
 from regrade.evaluators.footprint import footprint, hops_of, relevance
-from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.storage.rows import COLUMNS, table
 
 FILES = {
     "shop/__init__.py": "",

@@ -10,8 +10,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task
-from regrade.evaluators.runs import Run
 from regrade.evaluators.slices import difficulty, distance, slices, traits_of, worth_showing
+from regrade.evaluators.storage.run import Run
 
 FILES = {
     "shop/__init__.py": "",

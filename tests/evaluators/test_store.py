@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.serialisation import decode, encode
-from regrade.evaluators.store import EvidenceStore, key_of
+from regrade.evaluators.storage.digests import key_of
+from regrade.evaluators.storage.evidence_store import EvidenceStore
+from regrade.evaluators.storage.serialisation import decode, encode
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,
@@ -120,7 +121,7 @@ def test_keys_of_different_parts_differ():
 WRITER = """
 import sys
 from pathlib import Path
-from regrade.evaluators.store import EvidenceStore
+from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.evidence import Diff
 store = EvidenceStore(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):

@@ -15,10 +15,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial
 from regrade.datasets.tasks import Task
 from regrade.evaluators.answers import Answers
-from regrade.evaluators.runs import Run
 from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.storage.rows import load_rows
+from regrade.evaluators.storage.run import Run
 from regrade.evaluators.sweeps import Entrant, Judge, Sweep, TooManyLost, enter
-from regrade.evaluators.table import load
 from regrade.rewards import tests as passing
 
 SWEEP = Sweep((0.2, 1.0), samples=3, samples_elsewhere=1, validation_samples=2)
@@ -165,7 +165,7 @@ def test_lost_attempts_are_unscored_then_made_again(judged, fix: Patch, scorer: 
     rows = enter(run, entrant(well), sweep, (), hidden(judged), judge)
     assert rows["clean_fix"].eq(1).all()
     assert {task for task, _ in well.asked} == {"second"}
-    assert len(load(run.evaluation("p"))) == 4
+    assert len(load_rows(run.evaluation("p"))) == 4
 
 
 def test_no_temperature_is_chosen_by_what_was_lost(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.table import COLUMNS, table
+from regrade.evaluators.storage.rows import COLUMNS, table
 from regrade.evaluators.task_changes import task_changes
 from regrade.evaluators.uncertainty import mcnemar_p, wilson
 

@@ -18,7 +18,7 @@ from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.differences import noise_level
 from regrade.evaluators.evaluation import evaluate
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.table import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
+from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.evaluators.uncertainty import (
     Clusters,
     cluster_labels,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.evaluators.runs import Run
+from regrade.evaluators.storage.run import Run
 from regrade.policy_training.demo_settings import DemoSettings
 
 SETTINGS = DemoSettings(

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.runs import Run
+from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import diff_lines, task_views
 from regrade.reports.curves import training_curves

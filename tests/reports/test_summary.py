@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.runs import Run
+from regrade.evaluators.storage.run import Run
 from regrade.reports.results import load_results
 from regrade.reports.summary import summary
 from regrade.reports.terminal import print_policies

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from regrade.evaluators import metrics as m
-from regrade.evaluators.runs import Run
+from regrade.evaluators.storage.run import Run
 from regrade.reports import charts
 from regrade.reports.html_report import write_report
 from regrade.reports.page import build_page

@@ -19,9 +19,9 @@ import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators import journal
-from regrade.evaluators.serialisation import SCHEMA, decode_all, encode
-from regrade.evaluators.store import key_of
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.digests import key_of
+from regrade.evaluators.storage.serialisation import SCHEMA, decode_all, encode
 from regrade.rewards.evidence import EvidenceSet, TestList
 
 Key = tuple[str, str]

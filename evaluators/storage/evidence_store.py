@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.serialisation import decode, encode
+from regrade.evaluators.storage.serialisation import decode, encode
 
 SCHEMA_OF_TABLE = """
 CREATE TABLE IF NOT EXISTS evidence
@@ -43,7 +41,6 @@ KEPT = 0.8
 """Share of the limit that is left after records were dropped, so that this is rare."""
 DIGEST_BYTES = 16
 """Of damage that nobody means, one in 2^128 would be missed."""
-SEAL_LENGTH = len('{"sha256": "", "content": ') + 64
 
 
 @dataclass(frozen=True)
@@ -241,21 +238,3 @@ def _chosen_limit() -> float:
 def _unusable(path: Path, error: Exception) -> UserError:
     advice = full_disk(error) or "delete it, or name another folder with $REGRADE_CACHE"
     return UserError(f"the evidence store {str(path)!r} can't be used ({error}): {advice}")
-
-
-def key_of(parts: Sequence[str]) -> bytes:
-    """SHA-256 of a list of texts; no two lists share one."""
-    return hashlib.sha256(json.dumps(list(parts)).encode("utf-8", "surrogatepass")).digest()
-
-
-def sealed(content: str) -> str:
-    """JSON together with its digest, as JSON, for `unsealed`."""
-    return f'{{"sha256": "{hashlib.sha256(content.encode()).hexdigest()}", "content": {content}}}'
-
-
-def unsealed(text: str) -> str:
-    """The JSON that `sealed` was given. Raises ValueError where not every byte is as it was written."""
-    content = text[SEAL_LENGTH:-1]
-    if sealed(content) != text:
-        raise ValueError("its digest is that of another content")
-    return content

@@ -36,7 +36,7 @@ import msgspec
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import is_text, shown
 from regrade.datasets.tasks import Task
-from regrade.evaluators import journal
+from regrade.evaluators.storage import journal
 
 Role = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 """What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),

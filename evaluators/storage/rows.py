@@ -50,7 +50,7 @@ import pandas as pd
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import is_text
-from regrade.evaluators import journal
+from regrade.evaluators.storage import journal
 
 NUMBERS = (
     "temperature",
@@ -199,7 +199,7 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def load(path: Path) -> pd.DataFrame:
+def load_rows(path: Path) -> pd.DataFrame:
     """The table of a file, or of all `.jsonl` files of a folder.
 
     Raises:

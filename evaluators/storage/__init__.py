@@ -1,0 +1,1 @@
+"""What Regrade writes to disk: the evidence store, run folders, rows, journals."""
