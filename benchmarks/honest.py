@@ -28,7 +28,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.static import integrity
+from regrade.evaluators.static.tampering import integrity
 from regrade.rewards import tests, untampered
 from regrade.rewards.evidence import EvidenceSet, TestRun
 

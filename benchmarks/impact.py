@@ -32,13 +32,13 @@ from regrade.datasets.packages import PACKAGES, fetch
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static import facts as facts_module
-from regrade.evaluators.static import graph as graph_module
-from regrade.evaluators.static import impact
-from regrade.evaluators.static.changes import changed_symbols
-from regrade.evaluators.static.graph import Graph, Symbol, graph_of
+from regrade.evaluators.static.dependencies import facts as facts_module
+from regrade.evaluators.static.dependencies import graph as graph_module
+from regrade.evaluators.static.dependencies import impact
+from regrade.evaluators.static.dependencies.changes import changed_symbols
+from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
+from regrade.evaluators.static.dependencies.reach import HOPS, Explorer
 from regrade.evaluators.static.languages import language_of
-from regrade.evaluators.static.reach import HOPS, Explorer
 from regrade.rewards.evidence import file_of
 
 Predictor = Callable[[Graph, Mapping[Symbol, float]], Mapping[str, float]]

@@ -21,7 +21,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.executions import collection_errors, ending, statuses
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
-from regrade.evaluators.scratch import remove, scratch_folder
+from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 

@@ -31,8 +31,8 @@ from regrade.evaluators.arguments import checked_amount, checked_count, checked_
 from regrade.evaluators.environments import distributions, python_for
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.scratch import remove
 from regrade.evaluators.works import Batch, Work
 
 Answer = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 from regrade.datasets.hunks import Hunk, SplitPatch
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.static.facts import facts
+from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.files import LARGEST, read
 from regrade.evaluators.static.languages import language_of
 from regrade.evaluators.static.syntax import compile_error

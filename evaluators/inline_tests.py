@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tree_sitter import Node
 
-from regrade.evaluators.static.facts import syntax_tree
+from regrade.evaluators.static.dependencies.facts import syntax_tree
 from regrade.evaluators.static.languages.rust import RUST
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
-from regrade.evaluators.scratch import remove
+from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.storage.digests import sealed, unsealed
 from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 

@@ -43,9 +43,9 @@ STATIC: Mapping[type, StaticProbe] = MappingProxyType(
         LintDelta: _of("lint"),
         ComplexityDelta: _of("complexity"),
         ReadabilityDelta: _of("readability"),
-        Impact: _of("impact"),
+        Impact: _of("dependencies.impact"),
         Diff: _of("diff"),
-        Integrity: _of("integrity"),
+        Integrity: _of("tampering.integrity"),
     }
 )
 EXECUTED = frozenset({TestRun, BuildRun, Verification})

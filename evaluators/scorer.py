@@ -39,7 +39,7 @@ from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.planning import Planner
 from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.sandboxes import Sandbox
-from regrade.evaluators.scratch import remove, scratch_folder
+from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.stats import Stats, Tally
 from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.evaluators.verifying import Verifier

@@ -20,7 +20,7 @@ import pandas as pd
 
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.static.nearness import seen_by_failing_tests
+from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
 
 TRAITS = ("repository", "source", "difficulty", "distance")
 UNKNOWN = "unknown"

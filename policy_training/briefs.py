@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.static.nearness import seen_by_failing_tests
+from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
 from regrade.rewards.evidence import file_of
 
 MOST_TESTS = 20

@@ -32,8 +32,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
-from regrade.evaluators import scratch
 from regrade.evaluators.environments import python_for
+from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
 from regrade.policy_training.briefs import brief
 from regrade.policy_training.concurrently import Attempt, Losses, concurrently

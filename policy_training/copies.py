@@ -15,7 +15,7 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import IGNORED_DIRECTORIES, Tree
-from regrade.evaluators.scratch import remove
+from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.workspaces import Folder
 
 AS_THEY_ARE = "* -text !eol !filter !ident !working-tree-encoding !diff\n"

@@ -19,7 +19,7 @@ from radon.visitors import ComplexityVisitor
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.facts import facts
+from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.languages import Language, language_of
 from regrade.evaluators.static.syntax import parse

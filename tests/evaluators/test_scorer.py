@@ -26,8 +26,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators.baseline import baseline
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
+from regrade.evaluators.sandboxes.scratch import scratch_folder
 from regrade.evaluators.scorer import Scorer, score
-from regrade.evaluators.scratch import scratch_folder
 from regrade.evaluators.workspaces import prepare
 from regrade.rewards.evidence import (
     BuildRun,

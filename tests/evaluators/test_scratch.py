@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from regrade.evaluators.scratch import remove, scratch_folder
+from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from gauntlet.documented import with_table
 from gauntlet.target import BUGS, FILES, Target
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import PatchError
-from regrade.evaluators.static import integrity
+from regrade.evaluators.static.tampering import integrity
 from regrade.rewards import untampered
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import pytest
 
 from regrade.datasets.packages import fetch, package
 from regrade.datasets.tasks import Tree
-from regrade.evaluators.static.graph import Graph, Layer, graph_of
-from regrade.evaluators.static.reach import Explorer
+from regrade.evaluators.static.dependencies.graph import Graph, Layer, graph_of
+from regrade.evaluators.static.dependencies.reach import Explorer
 
 
 def read_whole(graph: Graph) -> Graph:

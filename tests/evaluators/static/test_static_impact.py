@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.evaluators.static import impact
-from regrade.evaluators.static.changes import BODY, REMOVED, SIGNATURE, changed_symbols
+from regrade.evaluators.static.dependencies import impact
+from regrade.evaluators.static.dependencies.changes import BODY, REMOVED, SIGNATURE, changed_symbols
 from regrade.evaluators.static.languages.python import PYTHON
 from regrade.rewards import Impact, ImpactedModule, TestOutcome, TestRun, TestStatus
 from regrade.rewards import impact as impact_reward

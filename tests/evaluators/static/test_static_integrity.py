@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.evaluators.static import integrity
+from regrade.evaluators.static.tampering import integrity
 from regrade.rewards import Integrity, untampered
 
 Make = Callable[..., Any]

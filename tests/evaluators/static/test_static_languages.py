@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.static import impact
-from regrade.evaluators.static.changes import BODY, REMOVED, SIGNATURE, changed_symbols
-from regrade.evaluators.static.facts import facts
+from regrade.evaluators.static.dependencies import impact
+from regrade.evaluators.static.dependencies.changes import BODY, REMOVED, SIGNATURE, changed_symbols
+from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.languages import LANGUAGES, Language, language_of
 from regrade.rewards import Impact, ImpactedModule
 

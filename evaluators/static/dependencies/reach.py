@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from regrade.evaluators.static.facts import MODULE
-from regrade.evaluators.static.graph import Graph, Symbol
+from regrade.evaluators.static.dependencies.facts import MODULE
+from regrade.evaluators.static.dependencies.graph import Graph, Symbol
 from regrade.evaluators.static.languages import is_test
 
 HOPS = 3

@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import counts, patched_text, read
-from regrade.evaluators.static.tampering_code import code_signs, conftest_signs
-from regrade.evaluators.static.tampering_configuration import configuration_signs
-from regrade.evaluators.static.tampering_patterns import pattern_signs
+from regrade.evaluators.static.tampering.patterns import pattern_signs
+from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
+from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
 from regrade.rewards.evidence import Integrity, Tampering
 
 MACHINERY = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "unittest", "doctest"})

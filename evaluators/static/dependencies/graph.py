@@ -16,10 +16,10 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from regrade.datasets.tasks import Tree
-from regrade.evaluators.static.facts import MODULE, Facts, facts
+from regrade.evaluators.static.dependencies.facts import MODULE, Facts, facts
+from regrade.evaluators.static.dependencies.modules import WHOLE, Modules
 from regrade.evaluators.static.files import LARGEST, read
 from regrade.evaluators.static.languages import MANIFESTS, Language, language_of
-from regrade.evaluators.static.modules import WHOLE, Modules
 
 STAR_IMPORT = re.compile(r"import\s*\*|export\s*\*|::\s*\*|\.\s*\*\s*;|\*\s*}|^\s*\.\s+\"", re.MULTILINE)
 """Finds every file that imports all the names of another, in any language, and some that do not."""

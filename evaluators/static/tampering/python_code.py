@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from regrade.datasets.patches import PatchedFile
-from regrade.evaluators.static.constants import returned, surely_true, text_of
 from regrade.evaluators.static.syntax import parse
+from regrade.evaluators.static.tampering.constants import returned, surely_true, text_of
 from regrade.rewards.evidence import Tampering
 
 LEAVING = frozenset({"sys.exit", "exit", "quit", "os._exit", "os.abort", "builtins.exit", "builtins.quit"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.static.graph import Graph, graph_of
+from regrade.evaluators.static.dependencies.graph import Graph, graph_of
 from regrade.rewards.evidence import file_of
 
 

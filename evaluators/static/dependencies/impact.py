@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.changes import REMOVED, changed_symbols
-from regrade.evaluators.static.facts import MODULE, Facts, facts
+from regrade.evaluators.static.dependencies.changes import REMOVED, changed_symbols
+from regrade.evaluators.static.dependencies.facts import MODULE, Facts, facts
+from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
+from regrade.evaluators.static.dependencies.nearest_symbol import nearest_symbols
+from regrade.evaluators.static.dependencies.reach import HOPS, Explorer, Reached
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
-from regrade.evaluators.static.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.languages import is_test, language_of
-from regrade.evaluators.static.nearest import nearest_symbols
-from regrade.evaluators.static.reach import HOPS, Explorer, Reached
 from regrade.rewards.evidence import Impact, ImpactedModule
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from regrade.evaluators.static.facts import MODULE
-from regrade.evaluators.static.graph import Symbol
-from regrade.evaluators.static.reach import HOPS, Explorer
+from regrade.evaluators.static.dependencies.facts import MODULE
+from regrade.evaluators.static.dependencies.graph import Symbol
+from regrade.evaluators.static.dependencies.reach import HOPS, Explorer
 from regrade.rewards.evidence import function_of
 
 MOST = 50

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from tree_sitter import Node, QueryCursor
 
-from regrade.evaluators.static.facts import MODULE, Owners, facts, spans, syntax_tree
+from regrade.evaluators.static.dependencies.facts import MODULE, Owners, facts, spans, syntax_tree
 from regrade.evaluators.static.languages import Language
 
 REMOVED = 1.0

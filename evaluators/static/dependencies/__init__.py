@@ -1,0 +1,1 @@
+"""The import graph of a tree, and which modules a change can affect."""

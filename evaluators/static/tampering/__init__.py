@@ -1,0 +1,1 @@
+"""Does a patch tamper with the evaluation? What its code and configuration show."""
