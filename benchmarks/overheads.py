@@ -26,8 +26,8 @@ from scoring import Job, cpu_seconds, package_jobs
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.workspaces import prepare
 from regrade.rewards import default
 from regrade.rewards.evidence import TestRun
 

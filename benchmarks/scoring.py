@@ -35,14 +35,15 @@ from regrade.datasets.mutations import Mutations, mutants, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators import environments
-from regrade.evaluators.executions import test_files
+from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.folders import Folder
+from regrade.evaluators.execution.run_tests import test_files
+from regrade.evaluators.execution.selection import selected_tests
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes.docker import Docker, _host_image
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.selection import selected_tests
-from regrade.evaluators.workspaces import Folder, prepare
 from regrade.rewards.evidence import GOOD, TestRun
 
 STOPPED = 124

@@ -319,7 +319,7 @@ def _measured(question: Question, tell: Callable[[str], None]) -> Task:
 
 def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> None:
     """A person's patch that does not apply is a mistake, not a low score. Raises UserError naming file and line."""
-    from regrade.evaluators.workspaces import prepare
+    from regrade.evaluators.execution.workspaces import prepare
 
     try:
         prepare(task, patch)

@@ -18,11 +18,11 @@ from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators.environments import installed_packages, python_for, toolchain
-from regrade.evaluators.executions import collection_errors, ending, statuses
+from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
+from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
+from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDied
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
-from regrade.evaluators.workers import Preparation, Reply, Request, Worker, WorkerDied
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20

@@ -28,7 +28,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators.arguments import checked_amount, checked_count, checked_share
-from regrade.evaluators.environments import distributions, python_for
+from regrade.evaluators.execution.environments import distributions, python_for
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.scratch import remove

@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 
 from regrade.datasets.tasks import Task, TestSuite
-from regrade.evaluators.environments import installed_packages, toolchain
+from regrade.evaluators.execution.environments import installed_packages, toolchain
+from regrade.evaluators.execution.warm_start import prepare_suite
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
 from regrade.evaluators.lookups import Digests, Environments
-from regrade.evaluators.preparations import prepare_suite
 from regrade.evaluators.sandboxes import Mount, Sandbox
-from regrade.evaluators.split import Pair
 from regrade.evaluators.storage.digests import key_of
-from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
+from regrade.evaluators.verification.two_process import Pair
 
 
 class Crew:

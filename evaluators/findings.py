@@ -12,7 +12,7 @@ from regrade.datasets.mutations import Mutant
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.attempts import Reaching
-from regrade.evaluators.counterfactuals import Changed
+from regrade.evaluators.verification.counterfactuals import Changed
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.builtin import default
 from regrade.rewards.components import resolved, untampered

@@ -13,11 +13,11 @@ from tree_sitter import QueryCursor
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.static.dependencies.facts import MODULE, Owners, spans, syntax_tree
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counted, patched_text, read
 from regrade.evaluators.static.languages import Language, language_of
-from regrade.evaluators.workspaces import prepare
 from regrade.rewards.evidence import file_of
 
 LONGEST = 20_000

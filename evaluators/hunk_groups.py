@@ -10,11 +10,11 @@ from itertools import combinations, pairwise
 from regrade.datasets.hunks import Hunk, SplitPatch
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.files import LARGEST, read
 from regrade.evaluators.static.languages import language_of
 from regrade.evaluators.static.syntax import compile_error
-from regrade.evaluators.workspaces import prepare
 
 EVERY_SUBSET = 6
 """Up to this many groups each subset of them is tried; of more, single ones, neighbours, and all but one."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators import environments
 from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
+from regrade.evaluators.execution import environments
 from regrade.evaluators.probes import code_version
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.storage import serialisation

@@ -13,8 +13,8 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators import environments
 from regrade.evaluators.edits import complaint, edited_files
+from regrade.evaluators.execution import environments
 from regrade.evaluators.storage.digests import key_of
 
 

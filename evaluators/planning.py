@@ -7,7 +7,7 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.environments import installed_packages, runner_identity
+from regrade.evaluators.execution.environments import installed_packages, runner_identity
 from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.storage.digests import key_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite, Tree
-from regrade.evaluators import environments
+from regrade.evaluators.execution import environments
 from regrade.evaluators.static.languages import is_test
 
 CARGO_DECIDES = (

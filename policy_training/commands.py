@@ -32,7 +32,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
-from regrade.evaluators.environments import python_for
+from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
 from regrade.policy_training.briefs import brief

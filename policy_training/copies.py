@@ -15,8 +15,8 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import IGNORED_DIRECTORIES, Tree
+from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.sandboxes.scratch import remove
-from regrade.evaluators.workspaces import Folder
 
 AS_THEY_ARE = "* -text !eol !filter !ident !working-tree-encoding !diff\n"
 """Attributes that come before a tree's own: contents are compared byte by byte, and no line ending is converted."""

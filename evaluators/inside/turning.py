@@ -1,4 +1,5 @@
-"""What the expectations of a twin pass through (see `regrade.evaluators.twins`): each as it is, or turned.
+"""What the expectations of a twin pass through (see `regrade.evaluators.verification.copied_tests`): each as it is, or
+turned.
 
 It stands alone: its text is appended to every twin, under names that nobody can foresee.
 """

@@ -16,7 +16,7 @@ from functools import lru_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
-from regrade.evaluators.static.habits import kept_settings
+from regrade.evaluators.static.inferred_style import kept_settings
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
 from regrade.evaluators.static.ruff import RuffRefused, check_text
 from regrade.evaluators.static.syntax import parses

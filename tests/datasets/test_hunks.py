@@ -15,7 +15,7 @@ from regrade.datasets.applying import apply_patch
 from regrade.datasets.hunks import Hunk, split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workspaces import prepare
+from regrade.evaluators.execution.workspaces import prepare
 
 BEFORE = [f"line {number}" for number in range(1, 81)]
 EDITS = {5: ["five", "and a half"], 25: [], 45: ["forty-five"], 78: ["seventy-eight", "", "the end"]}

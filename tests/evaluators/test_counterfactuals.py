@@ -13,8 +13,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Tree
-from regrade.evaluators.counterfactuals import ALWAYS_EQUAL, RETURNS_NONE, Changed, Mended, cheats
-from regrade.evaluators.workspaces import prepare
+from regrade.evaluators.execution.workspaces import prepare
+from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, RETURNS_NONE, Changed, Mended, cheats
 
 ODD = '''\
 """Functions in odd forms."""

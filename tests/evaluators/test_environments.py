@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.evaluators.environments import COMPLETE, ENVIRONMENTS, identity, runner_identity
+from regrade.evaluators.execution.environments import COMPLETE, ENVIRONMENTS, identity, runner_identity
 from regrade.evaluators.local import local_task
 
 FINDER = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.inline_tests import test_items, with_pristine_tests
+from regrade.evaluators.execution.inline_tests import test_items, with_pristine_tests
 
 CODE = "pub fn add(a: i32, b: i32) -> i32 {\n    a + b\n}\n"
 TESTS = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn adds() {\n        assert_eq!(super::add(1, 2), 3);\n    }\n}\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.evaluators.environments import python_for
+from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import Program, Sandbox, choose
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.executions import wall_seconds
+from regrade.evaluators.execution.run_tests import wall_seconds
 from regrade.evaluators.local import local_task
 from regrade.evaluators.scorer import Scorer
 from regrade.rewards.evidence import TestRun

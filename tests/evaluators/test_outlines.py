@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.mutations import mutants
-from regrade.evaluators import outlines
-from regrade.evaluators.outlines import text_outline
+from regrade.evaluators.execution import function_bodies
+from regrade.evaluators.execution.function_bodies import text_outline
 
-FOLDER = Path(outlines.__file__).parent
+FOLDER = Path(function_bodies.__file__).parent
 SOURCES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
 LINES = [
     "    return 1", "return 1", "        pass", "    '''A docstring.'''", '    """', "    (", "    )", "    x = [", "  y = 1",

@@ -13,10 +13,10 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
-from regrade.evaluators.executions import statuses
+from regrade.evaluators.execution.run_tests import statuses
+from regrade.evaluators.execution.worker import Request, Worker
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, available, choose
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
-from regrade.evaluators.workers import Request, Worker
 
 KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),

@@ -25,10 +25,10 @@ from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators.baseline import baseline
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import scratch_folder
 from regrade.evaluators.scorer import Scorer, score
-from regrade.evaluators.workspaces import prepare
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,

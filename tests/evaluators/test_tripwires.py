@@ -13,14 +13,14 @@ from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Limits, Task
-from regrade.evaluators.counterfactuals import ALWAYS_EQUAL, Changed, Mended
-from regrade.evaluators.environments import python_for
-from regrade.evaluators.executions import run_tests
+from regrade.evaluators.execution.environments import python_for
+from regrade.evaluators.execution.run_tests import run_tests
+from regrade.evaluators.execution.selection import selected_tests
+from regrade.evaluators.execution.worker import Worker
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import choose
-from regrade.evaluators.selection import selected_tests
-from regrade.evaluators.tripwires import Kind, plan_copies, spring
-from regrade.evaluators.workers import Worker
-from regrade.evaluators.workspaces import prepare
+from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, Changed, Mended
+from regrade.evaluators.verification.tripwires import Kind, plan_copies, spring
 
 SUMS = '''\
 """Sums."""

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.evaluators.inside.turning import perturbed_value
-from regrade.evaluators.twins import make_twin, without_expectations
-from regrade.evaluators.written_tests import TestFile, TwinError
+from regrade.evaluators.verification.copied_tests import make_twin, without_expectations
+from regrade.evaluators.verification.parsed_tests import TestFile, TwinError
 
 HERE = Path(__file__).parent
 TEXT = '''\

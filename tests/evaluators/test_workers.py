@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
-from regrade.evaluators.executions import collection_errors, ending, statuses
-from regrade.evaluators.preparations import late_conftests, prepare_suite
+from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
+from regrade.evaluators.execution.warm_start import late_conftests, prepare_suite
+from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
-from regrade.evaluators.workers import UNPREPARED, Reply, Request, Worker
 from regrade.rewards.evidence import End
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -519,7 +519,7 @@ import sys, time
 from pathlib import Path
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.sandboxes import choose
-from regrade.evaluators.workers import Request, Worker
+from regrade.evaluators.execution.worker import Request, Worker
 
 worker = Worker(choose(sys.argv[1]), Path(sys.executable), Path(sys.argv[2]), limits=Limits(wall_seconds=60))
 worker.run(Tree(Path(sys.argv[3])), Request(TestSuite(), Limits(wall_seconds=60)))

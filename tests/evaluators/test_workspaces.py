@@ -14,7 +14,8 @@ import pytest
 from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import TestSuite, Tree
-from regrade.evaluators.workspaces import Folder, prepare
+from regrade.evaluators.execution.folders import Folder
+from regrade.evaluators.execution.workspaces import prepare
 
 
 def contents(folder: Path) -> dict[str, bytes]:

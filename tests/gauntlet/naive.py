@@ -19,8 +19,8 @@ from gauntlet.attack import Attack
 from gauntlet.target import FILES, Target, base
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.worker import ENVIRONMENT
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError
-from regrade.evaluators.workers import ENVIRONMENT
 
 SCORERS = ("exit code", "log", "junit")
 SECONDS = 60.0

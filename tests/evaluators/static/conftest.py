@@ -11,7 +11,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators.workspaces import prepare
+from regrade.evaluators.execution.workspaces import prepare
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.executions import check_errors, failing_imports, wheel_error
+from regrade.evaluators.execution.module_names import compiled, importable_modules, module_names
+from regrade.evaluators.execution.run_tests import check_errors, failing_imports, wheel_error
+from regrade.evaluators.execution.selection import selected_tests
+from regrade.evaluators.execution.worker import Preparation, Worker
+from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.commands import CHECKS
-from regrade.evaluators.probes import compiled, importable_modules, module_names
-from regrade.evaluators.selection import selected_tests
-from regrade.evaluators.workers import Preparation, Worker
-from regrade.evaluators.workspaces import Workspace
 from regrade.rewards.evidence import BuildRun
 
 PACKAGING = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in")

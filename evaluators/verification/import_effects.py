@@ -8,9 +8,9 @@ from typing import Any
 from regrade.datasets.globs import is_protected
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.counterfactuals import Definition
-from regrade.evaluators.selection import changed_functions
-from regrade.evaluators.workspaces import Workspace
+from regrade.evaluators.execution.selection import changed_functions
+from regrade.evaluators.execution.workspaces import Workspace
+from regrade.evaluators.verification.counterfactuals import Definition
 
 MEDDLING = frozenset({"setattr", "delattr", "exec", "eval", "__import__"})
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from regrade.evaluators.expectations import Definition, Form, Site
+from regrade.evaluators import inside
 from regrade.evaluators.inside.turning import perturbed_value
-from regrade.evaluators.written_tests import TestFile, TestFunction, TwinError
+from regrade.evaluators.verification.expectations import Definition, Form, Site
+from regrade.evaluators.verification.parsed_tests import TestFile, TestFunction, TwinError
 
-INSIDE = Path(__file__).with_name("inside")
+INSIDE = Path(inside.__file__).parent
 HELPERS: Mapping[Form, str] = {
     Form.VALUE: "passed_value",
     Form.LITERAL: "passed_literal",

@@ -17,15 +17,15 @@ from typing import NamedTuple
 
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.counterfactuals import Changed, Mended
-from regrade.evaluators.executions import ending, statuses, test_files, wall_seconds
-from regrade.evaluators.expectations import Form, Site
-from regrade.evaluators.meddling import may_go_round, meddling
-from regrade.evaluators.selection import changed_functions, in_company
-from regrade.evaluators.twins import Twin, make_twin, without_expectations
-from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
-from regrade.evaluators.workspaces import Workspace, prepare
-from regrade.evaluators.written_tests import TestFile, TestFunction, TwinError, read_test_file
+from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
+from regrade.evaluators.execution.selection import changed_functions, in_company
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
+from regrade.evaluators.execution.workspaces import Workspace, prepare
+from regrade.evaluators.verification.copied_tests import Twin, make_twin, without_expectations
+from regrade.evaluators.verification.counterfactuals import Changed, Mended
+from regrade.evaluators.verification.expectations import Form, Site
+from regrade.evaluators.verification.import_effects import may_go_round, meddling
+from regrade.evaluators.verification.parsed_tests import TestFile, TestFunction, TwinError, read_test_file
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
 
 MOST_TURNED = 4

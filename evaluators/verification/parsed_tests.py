@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from regrade.datasets.syntax_trees import parse_tree
-from regrade.evaluators.expectations import (
+from regrade.evaluators.verification.expectations import (
     Block,
     Definition,
     Expectations,

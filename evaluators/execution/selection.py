@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.outlines import outline_of_edit, syntax_outline, text_outline
-from regrade.evaluators.workspaces import Workspace
+from regrade.evaluators.execution.function_bodies import outline_of_edit, syntax_outline, text_outline
+from regrade.evaluators.execution.workspaces import Workspace
 
 
 def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.storage.digests import sealed, unsealed
-from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""

@@ -18,9 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.agreement import differences, useful
-from regrade.evaluators.held_out import FEWEST, INPUTS, Call, new_inputs
-from regrade.evaluators.split import (
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
+from regrade.evaluators.execution.workspaces import Workspace, prepare
+from regrade.evaluators.verification.answer_equality import differences, useful
+from regrade.evaluators.verification.held_out_inputs import FEWEST, INPUTS, Call, new_inputs
+from regrade.evaluators.verification.tripwires import spring
+from regrade.evaluators.verification.two_process import (
     Boundary,
     Pair,
     Split,
@@ -30,9 +33,6 @@ from regrade.evaluators.split import (
     keys_beyond,
     without_judges,
 )
-from regrade.evaluators.tripwires import spring
-from regrade.evaluators.workers import UNPREPARED, Preparation, Worker
-from regrade.evaluators.workspaces import Workspace, prepare
 from regrade.rewards.evidence import LEVELS, TestRun, TestStatus, Verification
 
 NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regrade.evaluators.held_out import Call
 from regrade.evaluators.inside.plain import FIXED, Packed
+from regrade.evaluators.verification.held_out_inputs import Call
 
 TOLERANCE = 1e-9
 """Relative: sums in another order are no other answer."""

@@ -14,13 +14,13 @@ from typing import Any
 from regrade.datasets.globs import is_protected
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.executions import collection_errors, ending, statuses, test_files, wall_seconds
-from regrade.evaluators.held_out import Call
+from regrade.evaluators.execution.function_bodies import documented
+from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
+from regrade.evaluators.execution.selection import in_company
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
+from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.boundary import functions
-from regrade.evaluators.outlines import documented
-from regrade.evaluators.selection import in_company
-from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
-from regrade.evaluators.workspaces import Workspace
+from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.rewards.evidence import End, TestStatus
 
 JUDGES = frozenset(

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.tasks import Task
-from regrade.evaluators.selection import in_company, selected_tests
-from regrade.evaluators.workers import UNPREPARED, Preparation, Reply, Request, Worker
-from regrade.evaluators.workspaces import Workspace
+from regrade.evaluators.execution.selection import in_company, selected_tests
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
+from regrade.evaluators.execution.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
 LONGEST_DETAIL = 500

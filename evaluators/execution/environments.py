@@ -17,7 +17,7 @@ from pathlib import Path
 from regrade.datasets.caches import MAKE_ROOM
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
-from regrade.evaluators import installed
+from regrade.evaluators.execution import installed
 from regrade.evaluators.sandboxes.interpreters import plain_path
 
 ENVIRONMENTS = "environments"

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
+from regrade.evaluators import inside
+from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
-from regrade.evaluators.workspaces import Folder
 
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 300.0
@@ -77,7 +78,7 @@ class Request:
     """Find out which functions each test executes instead of what becomes of it. The tests that pass in the suite, and
     their seconds there."""
     crossing: Mapping[str, Any] | None = None
-    """How calls cross to another worker's candidate (see `regrade.evaluators.split`)."""
+    """How calls cross to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
     cold: bool = False
     """In an interpreter started for it, in a sandbox started for it, instead of a fork of the warm one."""
 
@@ -357,10 +358,11 @@ def _records(lines: Sequence[str]) -> list[list[Any]]:
 
 def _programs(folder: Path) -> Path:
     """A copy of the programs that run inside, importable by their own names without the rest of the package."""
-    inside = folder / "regrade" / "evaluators" / "inside"
-    inside.mkdir(parents=True)
-    for path in Path(__file__).with_name("inside").glob("*.py"):
-        (inside / path.name).write_bytes(path.read_bytes())
+    source = Path(inside.__file__).parent
+    for path in source.rglob("*.py"):
+        copy = folder / "regrade" / "evaluators" / "inside" / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     folder.chmod(0o755)

@@ -14,7 +14,7 @@ from regrade.datasets.mutations import Function, Mutant, Mutations, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.workspaces import Workspace, prepare
+from regrade.evaluators.execution.workspaces import Workspace, prepare
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,0 +1,1 @@
+"""One patch on one task in one worker: workspaces, environments, test runs, builds, test selection."""
