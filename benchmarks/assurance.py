@@ -22,7 +22,7 @@ from honest import PATCHES, Honest, honest_patches, record, spread
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import LEVELS, TestRun, Verification
 
 Found = tuple[Honest, TestRun, Verification]

@@ -29,7 +29,7 @@ from _latest import record
 from scoring import package_jobs
 
 from regrade.evaluators.sandboxes import available
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun
 
 Break = Callable[[psutil.Process, Path], None]

@@ -27,7 +27,7 @@ from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.static.tampering import integrity
 from regrade.rewards import tests, untampered
 from regrade.rewards.evidence import EvidenceSet, TestRun

@@ -27,7 +27,7 @@ from scoring import Job, cpu_seconds, package_jobs
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import default
 from regrade.rewards.evidence import TestRun
 
@@ -85,7 +85,7 @@ def by_ray(jobs: list[Job], folder: Path) -> float:
     """Seconds a patch that a node answers from its store, less those of a hit here."""
     import ray
 
-    from regrade.evaluators.clusters import RayScorer
+    from regrade.evaluators.scoring.ray_scorer import RayScorer
 
     ray.init(num_cpus=1, log_to_driver=False)
     try:

@@ -43,7 +43,7 @@ from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes.docker import Docker, _host_image
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import GOOD, TestRun
 
 STOPPED = 124

@@ -21,7 +21,7 @@ from _latest import record
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import default, tests
 
 Job = tuple[Task, Patch]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import (
     Reward,
     builds,

@@ -36,7 +36,7 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.evaluators.sweeps import Entrant, Judge, Sweep, enter
 from regrade.policy_training.policies import NoOp, Reference, load_policy

@@ -22,7 +22,7 @@ from scoring import Job, package_jobs
 
 from regrade.datasets.patches import Patch
 from regrade.evaluators.sandboxes import available
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun
 
 

@@ -27,7 +27,7 @@ def examine(
 ) -> None:
     """Print one line a task and a summary. Exits 1 if one is bad. Raises UserError if one could not be examined."""
     from regrade.evaluators.checkup import check_up
-    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.scoring.scorer import Scorer
 
     found: list[CheckUp] = []
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as tell:

@@ -113,7 +113,7 @@ def evaluate(
     an endpoint lost are unscored, never 0, and are made again then; the command exits 2 while there are any.
     """
     from regrade.evaluators import sweeps
-    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policy_files import EndpointRow
     from regrade.reports.results import load_results

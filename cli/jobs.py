@@ -16,8 +16,8 @@ from regrade.datasets.patches import Patch, PatchError
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task, Tree
     from regrade.evaluators.attribution import Attribution
-    from regrade.evaluators.probes import StaticProbe
-    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.scoring.probes import StaticProbe
+    from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
     from regrade.rewards.evidence import EvidenceSet, TestRun
@@ -137,7 +137,7 @@ def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch,
     Raises:
         UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
     """
-    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.assurance import assured
     from regrade.rewards.loading import load_reward
 

@@ -45,7 +45,7 @@ def train(
     """
     if steps is None and minutes is None:
         raise UserError("for how long? give --steps, --minutes or both")
-    from regrade.evaluators.scorer import Scorer
+    from regrade.evaluators.scoring.scorer import Scorer
     from regrade.policy_training.progress import Budget
     from regrade.policy_training.training import TrainingPlan
     from regrade.policy_training.training import train as run_training

@@ -2,6 +2,6 @@
 
 from regrade.evaluators.attributing import attribute
 from regrade.evaluators.local import local_task
-from regrade.evaluators.scorer import Scorer, Stats, score
+from regrade.evaluators.scoring.scorer import Scorer, Stats, score
 
 __all__ = ["Scorer", "Stats", "attribute", "local_task", "score"]

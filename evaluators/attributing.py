@@ -10,11 +10,11 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.arguments import checked_count, checked_job, checked_reward
 from regrade.evaluators.attribution import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
 from regrade.evaluators.hunk_groups import Group, Places, hunk_groups
 from regrade.evaluators.minimising import ddmin
-from regrade.evaluators.scorer import Progress, Scorer
+from regrade.evaluators.scoring.arguments import checked_count, checked_job, checked_reward
+from regrade.evaluators.scoring.scorer import Progress, Scorer
 from regrade.evaluators.shapley import (
     Coalition,
     Range,

@@ -14,7 +14,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.attempts import EXECUTES, reaching, watched
 from regrade.evaluators.findings import CheckUp, Fate, Kind, Problem, tally
-from regrade.evaluators.scorer import Job, Scorer
+from regrade.evaluators.scoring.scorer import Job, Scorer
 from regrade.evaluators.validation import validate
 from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, Mended, cheats
 from regrade.rewards.builtin import default

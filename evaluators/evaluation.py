@@ -36,7 +36,7 @@ CHUNK = 192
 
 
 class Gatherer(Protocol):
-    """The part of `regrade.evaluators.scorer.Scorer` that an evaluation needs."""
+    """The part of `regrade.evaluators.scoring.scorer.Scorer` that an evaluation needs."""
 
     def gather(
         self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type], *, full: bool = False

@@ -13,7 +13,6 @@ from pathlib import Path
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
-from regrade.evaluators.arguments import checked_amount, checked_count, checked_names, checked_path, chosen_sandbox
 from regrade.evaluators.baseline import Baseline
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.run_tests import SHORTEST_LIMIT, SLACK
@@ -21,6 +20,13 @@ from regrade.evaluators.fail_to_pass import meant_tests
 from regrade.evaluators.kept_baselines import Measure
 from regrade.evaluators.remarks import remarks, uncollected
 from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.scoring.arguments import (
+    checked_amount,
+    checked_count,
+    checked_names,
+    checked_path,
+    chosen_sandbox,
+)
 from regrade.evaluators.suites import local_suite
 
 LARGEST_FILE_MB = 50

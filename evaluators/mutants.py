@@ -20,7 +20,7 @@ from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe, 
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.baseline import baseline
 from regrade.evaluators.failures import failures
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 NOTICED = frozenset({TestStatus.FAILED, TestStatus.ERROR})

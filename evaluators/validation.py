@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 

@@ -13,7 +13,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.experience import Attempt, Shaping, Spent, gather
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.policies import ModelPolicy

@@ -14,7 +14,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.experience import Attempt, Shaping, judge
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom

@@ -25,7 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.advantages import clipped_value_loss, explained_variance, generalized_advantages, whiten
 from regrade.policy_training.experience import Shaping
 from regrade.policy_training.models import LanguageModel

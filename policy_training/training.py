@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.experience import Shaping, gather, scored_answers, write_attempts
 from regrade.policy_training.expert_iteration import ExpertIteration

@@ -70,7 +70,7 @@ def test_a_module_imports_only_leftwards_and_nothing_heavy(path: Path) -> None:
     ("layer", "source"),
     [
         ("datasets", "from regrade.rewards import tests"),
-        ("rewards", "def f():\n    import regrade.evaluators.scorer"),
+        ("rewards", "def f():\n    import regrade.evaluators.scoring.scorer"),
         ("rewards", "from regrade import evaluators"),
         ("evaluators", "from . import probes"),
         ("reports", "import torch"),
@@ -89,7 +89,7 @@ def test_the_check_sees_each_kind_of_violation(layer: str, source: str) -> None:
     ("layer", "source"),
     [
         ("cli", "def f():\n    import torch\n    from regrade.reports import html_report"),
-        ("policy_training", "import torch\nimport datasets\nfrom regrade.evaluators.scorer import Scorer"),
+        ("policy_training", "import torch\nimport datasets\nfrom regrade.evaluators.scoring.scorer import Scorer"),
         ("reports", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ],
 )

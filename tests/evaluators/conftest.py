@@ -10,7 +10,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 
 CALCULATOR = """\
 import functools

@@ -12,7 +12,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators import local_task
 from regrade.evaluators.sandboxes import Process
-from regrade.evaluators.scorer import Scorer, score
+from regrade.evaluators.scoring.scorer import Scorer, score
 from regrade.rewards.evidence import Diff
 
 
@@ -153,7 +153,7 @@ def test_a_patch_is_made_of_text():
 
 def test_a_cluster_names_wrong_options_before_it_looks_for_one():
     pytest.importorskip("ray")
-    from regrade.evaluators.clusters import RayScorer
+    from regrade.evaluators.scoring.ray_scorer import RayScorer
 
     for options, words in (({"workers": "2"}, "workers='2'"), ({"workers": 0}, "workers=0"), ({"cpus": 0}, "cpus=0")):
         with pytest.raises(UserError, match=words):

@@ -15,7 +15,7 @@ from regrade.evaluators import attributing
 from regrade.evaluators.attributing import attribute, needed
 from regrade.evaluators.attribution import Smallest
 from regrade.evaluators.sandboxes import Process, SandboxError
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.shapley import coalitions, exact
 from regrade.rewards import Reward, Score, default, load_reward, reward, small_diff, style
 from regrade.rewards.evidence import Diff
@@ -210,7 +210,7 @@ class Failing(Process):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     patch = patch_of({0: "0", 1: "1"})
     with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
         scorer.score([(task, Patch(""))], OUTCOME, full=True)

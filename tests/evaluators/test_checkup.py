@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.checkup import Fate, Kind, check_up, histories, tally
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 
 BUGGY = '''\
 RATES = {"books": 7}

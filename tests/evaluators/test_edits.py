@@ -9,9 +9,9 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Tree
-from regrade.evaluators.edits import edited_files
-from regrade.evaluators.lookups import Digests
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.repository_edits import edited_files
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.scoring.task_digests import Digests
 from regrade.rewards.evidence import Diff
 
 TEST = "tests/test_calculator.py"

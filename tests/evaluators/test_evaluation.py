@@ -9,7 +9,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 from regrade.evaluators.evaluation import evaluate, recorded
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import COLUMNS, load_rows
 from regrade.rewards import Score, reward

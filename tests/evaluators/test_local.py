@@ -12,7 +12,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.execution.run_tests import wall_seconds
 from regrade.evaluators.local import local_task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun
 
 

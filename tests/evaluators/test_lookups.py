@@ -9,8 +9,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import TestSuite
-from regrade.evaluators.lookups import Digests
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.scoring.task_digests import Digests
 from regrade.rewards.evidence import TestRun
 
 REACH = {"calculator.py::add": ("tests/test_calculator.py::test_add",)}

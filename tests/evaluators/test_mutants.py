@@ -12,7 +12,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.evaluators.failures import failures, parse
 from regrade.evaluators.mutants import Amounts, build
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
 
 LIBRARY = """

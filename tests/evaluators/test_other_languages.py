@@ -12,7 +12,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes import Bubblewrap
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import BuildRun, ComplexityDelta, Impact, Integrity, TestRun, default
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

@@ -20,7 +20,7 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.evaluation import evaluate, evidence_beside
 from regrade.evaluators.rescoring import rescore, rescore_run, write_rescored
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence
 from regrade.evaluators.storage.run import Run

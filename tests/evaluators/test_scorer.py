@@ -28,7 +28,7 @@ from regrade.evaluators.baseline import baseline
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import scratch_folder
-from regrade.evaluators.scorer import Scorer, score
+from regrade.evaluators.scoring.scorer import Scorer, score
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,
@@ -334,7 +334,7 @@ def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, err
 
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     sandbox = Failing(3)
     with Scorer(workers=1, sandbox=sandbox, cache=tmp_path) as scorer:
         evidence = scorer.gather([(task, fix)], [TestRun, Diff])[0]
@@ -346,7 +346,7 @@ def test_then_it_is_unscored_and_not_zero_and_not_kept(task, fix, tmp_path, monk
 
 
 def test_a_disk_that_is_full_for_a_moment_costs_no_job(task, fix, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     failures = iter([Full(0), Full(0)])
 
     def prepare_later(*job):
@@ -354,7 +354,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_no_job(task, fix, tmp_path, monk
             raise failure
         return prepare(*job)
 
-    monkeypatch.setattr("regrade.evaluators.gathering.prepare", prepare_later)
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.prepare", prepare_later)
     with Scorer(workers=1, cache=tmp_path) as scorer:
         assert run_of(scorer, task, fix).resolved
         assert scorer.stats.retries == 2
@@ -371,7 +371,7 @@ class Full(OSError):
 
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_a_full_disk_says_how_to_free_space(task, fix, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", ())
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", ())
     with Scorer(workers=1, sandbox=Failing(1, Full), cache=tmp_path) as scorer:
         evidence = scorer.gather([(task, fix)], [TestRun])[0]
     assert re.search(r"No space left on device; free space .*`regrade cache`", evidence.infrastructure[TestRun])
@@ -415,7 +415,7 @@ def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):
 
 
 def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp_path, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
     kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
     with pytest.warns(UserWarning, match="no security boundary"):
         scorer = Scorer(workers=1, sandbox="process", cache=tmp_path)
@@ -430,7 +430,7 @@ def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp
 def test_sandboxes_that_are_killed_from_outside_three_times_are_not_the_candidates_doing(
     task, edit, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("regrade.evaluators.gathering.BACK_OFF", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
     slow = edit("return a - b", "import time; time.sleep(2); return a + b")
     others = psutil.Process().children()
     killed: list[psutil.Process] = []
@@ -620,7 +620,7 @@ import sys, time
 from pathlib import Path
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, Tree
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun
 
 root = Path(sys.argv[1])

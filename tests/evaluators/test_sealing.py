@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from regrade.datasets.patches import Patch
 from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_lines
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun as RunOfTests
 
 FORGED = '["test", "tests/test_calculator.py::test_add", "passed", 0.0, ""]'

@@ -15,7 +15,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial
 from regrade.datasets.tasks import Task
 from regrade.evaluators.answers import Answers
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import load_rows
 from regrade.evaluators.storage.run import Run
 from regrade.evaluators.sweeps import Entrant, Judge, Sweep, TooManyLost, enter

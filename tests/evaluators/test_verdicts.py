@@ -17,7 +17,7 @@ from regrade.evaluators import metrics
 from regrade.evaluators.comparison import Comparison, compare
 from regrade.evaluators.differences import noise_level
 from regrade.evaluators.evaluation import evaluate
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.evaluators.uncertainty import (
     Clusters,

@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.sandboxes import KINDS, SandboxError
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import assured, resolved
 from regrade.rewards.evidence import TestRun, Verification
 

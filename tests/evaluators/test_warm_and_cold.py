@@ -16,7 +16,7 @@ from regrade.datasets.mutations import mutants
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits
 from regrade.evaluators.local import local_task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun, TestStatus
 
 SUBJECT = '''\

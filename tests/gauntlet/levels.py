@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regrade.evaluators.sandboxes import Sandbox
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import Reward, assured, builds, tests, untampered
 from regrade.rewards.evidence import Verification
 

@@ -8,7 +8,7 @@ import honest
 import pytest
 
 from regrade.datasets.sources import load_tasks
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 
 FEW = 10
 

@@ -16,7 +16,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.commands import LONGEST_OUTPUT, Command, CommandPolicy
 from regrade.rewards import tests as passing
 from regrade.rewards.evidence import TestRun

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.experience import (
     Attempt,
     Shaping,

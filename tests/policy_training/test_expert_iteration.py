@@ -11,7 +11,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.experience import Attempt
 from regrade.policy_training.expert_iteration import ExpertIteration, shares, verified_examples
 from regrade.policy_training.models import LanguageModel

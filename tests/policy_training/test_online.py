@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.online import SharedPromptGRPOTrainer, train_online
 from regrade.policy_training.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo

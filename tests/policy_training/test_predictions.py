@@ -12,7 +12,7 @@ from regrade.cli.main import app
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.experience import ScoredAnswer
 from regrade.policy_training.models import LanguageModel
 from regrade.policy_training.predictions import RewardModelProbe

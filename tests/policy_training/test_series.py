@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from regrade.cli.main import app
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.evaluators.sweeps import Judge, Sweep, enter
 from regrade.policy_training.models import load_model

@@ -10,7 +10,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.models import load_model
 from regrade.policy_training.progress import Budget
 from regrade.policy_training.reward_model import RewardModel

@@ -11,7 +11,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.evaluators.evaluation import evaluate
-from regrade.evaluators.scorer import Scorer
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.rewards import Score, reward, small_diff
 from regrade.rewards.evidence import TestRun

@@ -8,11 +8,13 @@ from typing import Any
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.environments import installed_packages, runner_identity
-from regrade.evaluators.lookups import Digests, Environments
-from regrade.evaluators.probes import StaticProbe, code_version
+from regrade.evaluators.scoring.code_version import code_version
+from regrade.evaluators.scoring.environment_cache import Environments
+from regrade.evaluators.scoring.jobs import Job, Work
+from regrade.evaluators.scoring.probes import StaticProbe
+from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.evidence_store import EvidenceStore
-from regrade.evaluators.works import Job, Work
 from regrade.rewards.evidence import TestRun, Verification
 
 

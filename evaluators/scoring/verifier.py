@@ -10,12 +10,12 @@ from collections import defaultdict
 from dataclasses import replace
 
 from regrade.datasets.patches import Patch, PatchError
-from regrade.evaluators.crew import Crew
 from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.evaluators.planning import Planner
+from regrade.evaluators.scoring.jobs import Work
+from regrade.evaluators.scoring.planner import Planner
+from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.verification.assurance_levels import Calibration, Means, calibrate, verify
-from regrade.evaluators.works import Work
 from regrade.rewards.evidence import TestRun, Verification
 
 NOT_CONFINED = "the plain process keeps a candidate from nothing"

@@ -10,18 +10,18 @@ from typing import Any
 from regrade.datasets.caches import full_disk
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
-from regrade.evaluators.crew import Crew
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
 from regrade.evaluators.execution.worker import WorkerDied
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.evaluators.probes import EXECUTED, StaticProbe, static_evidence
 from regrade.evaluators.sandboxes import SandboxError
-from regrade.evaluators.stats import Tally
+from regrade.evaluators.scoring.jobs import Batch, Work
+from regrade.evaluators.scoring.probes import EXECUTED, StaticProbe, static_evidence
+from regrade.evaluators.scoring.stats import Tally
+from regrade.evaluators.scoring.verifier import Verifier
+from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.assurance_levels import NOTHING_CLAIMED
-from regrade.evaluators.verifying import Verifier
-from regrade.evaluators.works import Batch, Work
 from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verification
 
 Executed = TestRun | BuildRun | Verification

@@ -22,7 +22,9 @@ from regrade.datasets.caches import default_cache, full_disk, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.arguments import (
+from regrade.evaluators.sandboxes import Sandbox
+from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
+from regrade.evaluators.scoring.arguments import (
     checked_count,
     checked_job,
     checked_needs,
@@ -33,17 +35,16 @@ from regrade.evaluators.arguments import (
     chosen_sandbox,
     each_job,
 )
-from regrade.evaluators.crew import Crew
-from regrade.evaluators.gathering import Gatherer
-from regrade.evaluators.lookups import Digests, Environments
-from regrade.evaluators.planning import Planner
-from regrade.evaluators.probes import EXECUTED, STATIC, StaticProbe, in_order
-from regrade.evaluators.sandboxes import Sandbox
-from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
-from regrade.evaluators.stats import Stats, Tally
+from regrade.evaluators.scoring.environment_cache import Environments
+from regrade.evaluators.scoring.gatherer import Gatherer
+from regrade.evaluators.scoring.jobs import Batch, Flights, Job, Progress, Work
+from regrade.evaluators.scoring.planner import Planner
+from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
+from regrade.evaluators.scoring.stats import Stats, Tally
+from regrade.evaluators.scoring.task_digests import Digests
+from regrade.evaluators.scoring.verifier import Verifier
+from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.evidence_store import EvidenceStore
-from regrade.evaluators.verifying import Verifier
-from regrade.evaluators.works import Batch, Flights, Job, Progress, Work
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import EvidenceSet, Prediction

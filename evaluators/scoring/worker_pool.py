@@ -10,8 +10,9 @@ from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.execution.environments import installed_packages, toolchain
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
-from regrade.evaluators.lookups import Digests, Environments
 from regrade.evaluators.sandboxes import Mount, Sandbox
+from regrade.evaluators.scoring.environment_cache import Environments
+from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.two_process import Pair
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -60,7 +57,6 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
     }
 )
 """What is known of a text that is no patch: it changes nothing."""
-GRAMMARS = tuple(f"tree-sitter-{name}" for name in ("python", "javascript", "typescript", "go", "rust", "java"))
 
 
 def in_order(needs: Collection[type]) -> tuple[type, ...]:
@@ -77,20 +73,3 @@ def static_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, p
         if kind in UNREADABLE:
             return UNREADABLE[kind]
         raise
-
-
-def code_version() -> str:
-    """Digest of the code that gathers evidence and of the tools that it uses: a part of every key in the store."""
-    whole = hashlib.sha256()
-    here = Path(__file__).parent
-    packages = ("static", "inside", "sandboxes", "execution", "verification")
-    files = [path for package in packages for path in here.glob(f"{package}/**/*.py")]
-    files += [here / f"{name}.py" for name in ("baseline", "probes", "storage/serialisation", "verifying")]
-    for path in sorted(files):
-        whole.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
-    for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):
-        try:
-            whole.update(f"{tool}=={version(tool)}".encode())
-        except PackageNotFoundError:
-            whole.update(f"no {tool}".encode())
-    return whole.hexdigest()

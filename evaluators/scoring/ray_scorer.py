@@ -27,13 +27,14 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators.arguments import checked_amount, checked_count, checked_share
 from regrade.evaluators.execution.environments import distributions, python_for
-from regrade.evaluators.probes import StaticProbe, code_version
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.scratch import remove
-from regrade.evaluators.scorer import Scorer
-from regrade.evaluators.works import Batch, Work
+from regrade.evaluators.scoring.arguments import checked_amount, checked_count, checked_share
+from regrade.evaluators.scoring.code_version import code_version
+from regrade.evaluators.scoring.jobs import Batch, Work
+from regrade.evaluators.scoring.probes import StaticProbe
+from regrade.evaluators.scoring.scorer import Scorer
 
 Answer = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, what could not be gathered and why, and what it cost (fields of `Stats`)."""

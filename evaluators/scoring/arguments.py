@@ -11,8 +11,8 @@ from typing import SupportsIndex
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.probes import StaticProbe
 from regrade.evaluators.sandboxes import KINDS, Sandbox, choose
+from regrade.evaluators.scoring.probes import StaticProbe
 from regrade.rewards.algebra import Reward
 
 LONGEST_SHOWN = 80

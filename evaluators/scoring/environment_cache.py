@@ -1,0 +1,63 @@
+"""Cache of environments: an interpreter for each list of requirements, and what identifies it."""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+from regrade.datasets.errors import UserError
+from regrade.evaluators.execution import environments
+
+
+class Environments:
+    """Interpreters and their identities, found out once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._pythons: dict[tuple[str, ...], Path] = {}
+        self._identities: dict[Path, str] = {}
+        self._distributions: dict[Path, tuple[str, ...]] = {}
+
+    def python(self, requirements: tuple[str, ...]) -> Path:
+        """The interpreter for them. Raises UserError where it can't be made, does not run or has no pytest."""
+        with self._lock:
+            if requirements not in self._pythons:
+                python = environments.python_for(requirements, self._cache)
+                _check_pytest(python, requirements)
+                self._pythons[requirements] = python
+            return self._pythons[requirements]
+
+    def identity_of(self, python: Path) -> str:
+        with self._lock:
+            if python not in self._identities:
+                self._identities[python] = environments.identity(python)
+            return self._identities[python]
+
+    def identity(self, requirements: tuple[str, ...]) -> str:
+        return self.identity_of(self.python(requirements))
+
+    def distributions(self, requirements: tuple[str, ...]) -> tuple[str, ...]:
+        """See `environments.distributions`."""
+        python = self.python(requirements)
+        with self._lock:
+            if python not in self._distributions:
+                self._distributions[python] = environments.distributions(python)
+            return self._distributions[python]
+
+
+def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
+    # What runs in the sandbox imports pytest: said here, before a worker of every task dies of it.
+    if not requirements:
+        return
+    try:
+        environments.pytest_plugins(python)
+    except UserError as error:
+        if requirements[0].startswith("/"):
+            raise  # an interpreter of the user's own, which the message names
+        raise UserError(
+            f"a task's requirements ({', '.join(requirements)}) bring no pytest that can be imported, and its tests "
+            f"need it: add it to `requirements` in the task's file, such as pytest=={version('pytest')}; what is wrong "
+            f"says {python} -c 'import pytest'"
+        ) from error
