@@ -15,9 +15,9 @@ from rich.console import Console
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_task
-from regrade.evaluators.attributing import attribute
+from regrade.evaluators.attribution.attribute import attribute
+from regrade.evaluators.attribution.shapley import Worths, antithetic_orders, coalitions, exact, sampled
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.shapley import Worths, antithetic_orders, coalitions, exact, sampled
 from regrade.reports.hunks import print_attribution
 from regrade.rewards import default
 

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from _latest import record
 
-from regrade.evaluators.comparison import compare
+from regrade.evaluators.analysis.comparison import compare
+from regrade.evaluators.analysis.uncertainty import Clusters, difference_interval, rate_interval
 from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
-from regrade.evaluators.uncertainty import Clusters, difference_interval, rate_interval
 
 REPOSITORIES = (6, 12, 29, 30, 60, 120)
 RATES = (0.03, 0.1, 0.3)

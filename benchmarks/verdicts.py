@@ -34,11 +34,11 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
-from regrade.evaluators.comparison import Comparison, compare
+from regrade.evaluators.analysis.comparison import Comparison, compare
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.evaluators.sweeps import Entrant, Judge, Sweep, enter
 from regrade.policy_training.policies import NoOp, Reference, load_policy
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results

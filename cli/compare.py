@@ -14,7 +14,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.evaluators.comparison import Verdict
+    from regrade.evaluators.analysis.comparison import Verdict
     from regrade.evaluators.storage.run import Run
 
 FailOn = Literal["regressed", "not-improved", "never"]
@@ -61,8 +61,8 @@ def compare(
 
     One run of several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
     """
-    from regrade.evaluators import comparability, comparison
-    from regrade.evaluators.task_changes import task_changes
+    from regrade.evaluators.analysis import comparability, comparison
+    from regrade.evaluators.analysis.checkpoint_changes import task_changes
 
     sources = (baseline, candidate or baseline)
     if json and markdown:

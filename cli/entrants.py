@@ -12,8 +12,8 @@ from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.evaluation.sweeps import Entrant
     from regrade.evaluators.storage.run import Role
-    from regrade.evaluators.sweeps import Entrant
     from regrade.policy_training.policy_files import EndpointRow
 
 MOST_TOLD = 20

@@ -112,7 +112,7 @@ def evaluate(
     An evaluation that was stopped goes on where it was when the same command is run again. Attempts that the machine or
     an endpoint lost are unscored, never 0, and are made again then; the command exits 2 while there are any.
     """
-    from regrade.evaluators import sweeps
+    from regrade.evaluators.evaluation import sweeps
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policy_files import EndpointRow
@@ -206,7 +206,7 @@ def _validation_tasks(
 
 
 def _record_tasks(run: Run, tasks: Sequence[Task]) -> None:
-    from regrade.evaluators.slices import traits_of
+    from regrade.evaluators.analysis.slices import traits_of
 
     with progress("looking at the tasks") as tell:
         tell(0, 1)
@@ -240,7 +240,7 @@ def _tell(run: Run, policy: str, rows: pd.DataFrame, json: bool) -> None:
 
 
 def _tell_one(policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, json: bool) -> None:
-    from regrade.evaluators.figures import figures
+    from regrade.evaluators.analysis.figures import figures
 
     if json:
         print_json({"policy": policy, "temperature": temperature, "is_best": is_best, **figures(rows)})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from regrade.cli.jobs import Question, Sharing
-    from regrade.evaluators.attribution import Attribution
+    from regrade.evaluators.attribution.results import Attribution
     from regrade.rewards.breakdown import Breakdown
 
 

@@ -15,7 +15,7 @@ from regrade.datasets.patches import Patch, PatchError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task, Tree
-    from regrade.evaluators.attribution import Attribution
+    from regrade.evaluators.attribution.results import Attribution
     from regrade.evaluators.scoring.probes import StaticProbe
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.algebra import Reward
@@ -99,7 +99,7 @@ def attribute_file(source: str, question: Question, sharing: Sharing) -> tuple[V
     Raises:
         UserError: the patch is refused, or the task, the reward or the sandbox is not to be had.
     """
-    from regrade.evaluators.attributing import attribute
+    from regrade.evaluators.attribution.attribute import attribute
 
     with scoring([source], question) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
         (patch,) = batch.patches.values()
@@ -118,7 +118,7 @@ def attribute_attempt(text: str, digest: str, question: Question, sharing: Shari
     Raises:
         UserError: the task is another one now, the patch does not apply, or something is not to be had.
     """
-    from regrade.evaluators.attributing import attribute
+    from regrade.evaluators.attribution.attribute import attribute
 
     with scoring([], question) as (_, task, reward, scorer):
         if task.digest != digest:

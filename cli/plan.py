@@ -11,7 +11,7 @@ from regrade.cli.console import print_json, stderr, stdout
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
-    from regrade.evaluators.sample_size import Spread
+    from regrade.evaluators.analysis.sample_size import Spread
 
 ATTEMPTS = (1, 2, 4, 8)
 
@@ -57,7 +57,7 @@ def plan(
 
     From the discordance of a stored run, `regrade evaluate plan RUN`, or an assumed one, `--discordance 0.1`.
     """
-    from regrade.evaluators import sample_size
+    from regrade.evaluators.analysis import sample_size
 
     if run is None:
         spreads = {"assumed": _assumed(discordance, by_chance, design_effect)}
@@ -96,7 +96,7 @@ def plan(
 
 
 def _assumed(discordance: float | None, by_chance: float | None, design_effect: float | None) -> Spread:
-    from regrade.evaluators.sample_size import Spread
+    from regrade.evaluators.analysis.sample_size import Spread
 
     if discordance is None:
         raise UserError(
@@ -118,8 +118,8 @@ def _measured(
     from dataclasses import replace
 
     from regrade.cli.compare import select
-    from regrade.evaluators import sample_size
-    from regrade.evaluators.differences import VERDICT_METRICS
+    from regrade.evaluators.analysis import sample_size
+    from regrade.evaluators.analysis.differences import VERDICT_METRICS
 
     first = select(run, "baseline", baseline_policy, temperature)
     second = select(other or run, "candidate", candidate_policy, temperature)

@@ -26,7 +26,7 @@ def rescore(
 
     The evidence of every attempt was kept; a reward is a pure function of it. The run itself stays as it is.
     """
-    from regrade.evaluators.rescoring import rescore_run, write_rescored
+    from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
     from regrade.evaluators.storage.run import Run
     from regrade.rewards.loading import load_reward
 

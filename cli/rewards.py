@@ -10,7 +10,7 @@ import typer
 from regrade.cli.console import asides, print_json, progress, stdout
 
 if TYPE_CHECKING:
-    from regrade.evaluators.audit import Audit
+    from regrade.evaluators.analysis.reward_audit import Audit
 
 app = typer.Typer(help="List rewards, check one, or audit what one pays for.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, one line an item.")]
@@ -75,7 +75,7 @@ def audit(
 
     That, and not its weight, is what GRPO sees of a part.
     """
-    from regrade.evaluators import audit as audits
+    from regrade.evaluators.analysis import reward_audit as audits
 
     found = audits.audit(audits.read_rows(run))
     if json:

@@ -25,9 +25,9 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Role, Run
-from regrade.evaluators.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.policy_training.demo_settings import DemoSettings
 from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks, worth_trying
 from regrade.policy_training.experience import Attempt, ScoredAnswer, read_attempts, write_attempts

@@ -44,8 +44,8 @@ from regrade.datasets.json_fields import read_text
 from regrade.datasets.prediction_files import PredictionFiles, Predictions, read_predictions
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import Role
-from regrade.evaluators.sweeps import Entrant
 from regrade.policy_training.commands import Command, CommandPolicy
 from regrade.policy_training.endpoints import Api, Endpoint, EndpointPolicy
 from regrade.policy_training.policies import NO_OP, REFERENCE, load_policy

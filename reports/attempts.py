@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from regrade.evaluators.side_metrics import hops_name
+from regrade.evaluators.analysis.side_metrics import hops_name
 from regrade.reports.results import PolicyResult
 from regrade.reports.severity import severity_of
 from regrade.reports.wording import number, temperature

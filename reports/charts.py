@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from regrade.evaluators.comparison import Comparison, Difference
-from regrade.evaluators.metrics import Estimate
+from regrade.evaluators.analysis.comparison import Comparison, Difference
+from regrade.evaluators.analysis.metrics import Estimate
 from regrade.reports.svg import INKS, canvas
 from regrade.reports.wording import duration, percent, rate, signed, temperature
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.attribution import Attribution
+from regrade.evaluators.attribution.results import Attribution
 from regrade.reports.hunks import attribution_view
 from regrade.reports.templating import render
 from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic

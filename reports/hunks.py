@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.attribution import Attribution, GroupShare, Smallest, Subset
-from regrade.evaluators.hunk_groups import TOO_MANY
+from regrade.evaluators.attribution.hunk_groups import TOO_MANY
+from regrade.evaluators.attribution.results import Attribution, GroupShare, Smallest, Subset
 from regrade.reports.attempts import SHOWN_LINES, diff_lines
 from regrade.reports.wording import counted, duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE

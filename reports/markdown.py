@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regrade.evaluators.comparison import Comparison, Difference
+from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.reports.wording import MINUS, detectable, p_value, percent, signed
 
 MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "not comparable": "⚠️"}

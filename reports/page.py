@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators.comparison import Comparison, Difference, compare
-from regrade.evaluators.metrics import Estimate
-from regrade.evaluators.side_metrics import HOPS
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.comparison import Comparison, Difference, compare
+from regrade.evaluators.analysis.metrics import Estimate
+from regrade.evaluators.analysis.side_metrics import HOPS
 from regrade.evaluators.storage.run import Role
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views

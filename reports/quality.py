@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators.comparison import Difference
-from regrade.evaluators.missing import completed
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.comparison import Difference
+from regrade.evaluators.analysis.missing_attempts import completed
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.rewards.evidence import End
 

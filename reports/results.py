@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import comparability
-from regrade.evaluators import metrics as m
-from regrade.evaluators.comparison import Comparison, compare, noise_floor
-from regrade.evaluators.metrics import Estimate, Metric, estimate
-from regrade.evaluators.slices import slices, worth_showing
+from regrade.evaluators.analysis import comparability
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.comparison import Comparison, compare, noise_floor
+from regrade.evaluators.analysis.metrics import Estimate, Metric, estimate
+from regrade.evaluators.analysis.slices import slices, worth_showing
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, Role, Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from regrade.evaluators import metrics as m
+from regrade.evaluators.analysis import metrics as m
 from regrade.rewards.evidence import End
 
 SEVERITY_INKS = {"1 test": "k3", "2 to 5": "k5", "6 or more": "k4", "at least half, or no end": "bad"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from regrade.evaluators.metrics import Estimate
+from regrade.evaluators.analysis.metrics import Estimate
 from regrade.reports.charts import ROW, name_rows
 from regrade.reports.svg import INKS, canvas
 from regrade.reports.wording import NO_BREAK, number, rate, signed

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators.comparison import Comparison
-from regrade.evaluators.figures import figures
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.comparison import Comparison
+from regrade.evaluators.analysis.figures import figures
 from regrade.evaluators.storage.journal import write_atomically
 from regrade.reports.results import GREEDY, PolicyResult, Results, load_results
 
@@ -23,13 +23,13 @@ def summary(folder: Path) -> dict[str, Any]:
 
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
-    or null; `metrics`, all that `regrade.evaluators.figures` computes; `tampering`, over all its attempts: `looked_at`,
-    `attempts` that reach for the verdict, and `kinds`, each with its attempts; `temperatures`, a list with the same
-    three at each temperature that was tried, and `is_best`; for a checkpoint `series` and `step`), `slices` (trait by
-    which the tasks differ -> its value -> policy -> the same three, at its own best temperature), `series` (training ->
-    its checkpoints by step, each with `step`, `policy`, `temperature` and the same three), `comparison` (pair such as
-    `rl_vs_sft` -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high,
-    p, noise and verdict), `share_of_step` (execution, generation, training).
+    or null; `metrics`, all that `regrade.evaluators.analysis.figures` computes; `tampering`, over all its attempts:
+    `looked_at`, `attempts` that reach for the verdict, and `kinds`, each with its attempts; `temperatures`, a list
+    with the same three at each temperature that was tried, and `is_best`; for a checkpoint `series` and `step`),
+    `slices` (trait by which the tasks differ -> its value -> policy -> the same three, at its own best temperature),
+    `series` (training -> its checkpoints by step, each with `step`, `policy`, `temperature` and the same three),
+    `comparison` (pair such as `rl_vs_sft` -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric
+    with difference, low, high, p, noise and verdict), `share_of_step` (execution, generation, training).
 
     Raises:
         UserError: the folder is no run, or nothing was evaluated.

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.task_changes import SIDES, PartChange, TaskChange, TaskChanges
+from regrade.evaluators.analysis.checkpoint_changes import SIDES, PartChange, TaskChange, TaskChanges
 from regrade.reports.markdown import plain
 from regrade.reports.wording import counted, number, p_value, percent, signed
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators import side_metrics as side
-from regrade.evaluators.comparison import Comparison, Difference
-from regrade.evaluators.differences import VERDICT_METRICS
-from regrade.evaluators.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
-from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis import side_metrics as side
+from regrade.evaluators.analysis.comparison import Comparison, Difference
+from regrade.evaluators.analysis.differences import VERDICT_METRICS
+from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
+from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.results import SHOWN, Results
 from regrade.reports.wording import (
     MINUS,

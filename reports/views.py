@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators.metrics import Estimate, Metric
-from regrade.evaluators.side_metrics import breakage_by_hops, broken_tests_by_hops
-from regrade.evaluators.slices import worth_showing
-from regrade.evaluators.task_changes import PartChange, TaskChanges, task_changes
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.checkpoint_changes import PartChange, TaskChanges, task_changes
+from regrade.evaluators.analysis.metrics import Estimate, Metric
+from regrade.evaluators.analysis.side_metrics import breakage_by_hops, broken_tests_by_hops
+from regrade.evaluators.analysis.slices import worth_showing
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS, severity_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from regrade.evaluators.comparison import Difference
-from regrade.evaluators.metrics import Estimate
+from regrade.evaluators.analysis.comparison import Difference
+from regrade.evaluators.analysis.metrics import Estimate
 
 MINUS = "−"
 NO_BREAK = "\u00a0"

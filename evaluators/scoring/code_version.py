@@ -15,7 +15,9 @@ def code_version() -> str:
     here = Path(__file__).parent.parent
     packages = ("static", "inside", "sandboxes", "execution", "verification")
     files = [path for package in packages for path in here.glob(f"{package}/**/*.py")]
-    files += [here / f"{name}.py" for name in ("baseline", "scoring/probes", "storage/serialisation", "scoring/verifier")]
+    files += [
+        here / f"{name}.py" for name in ("baseline", "scoring/probes", "storage/serialisation", "scoring/verifier")
+    ]
     for path in sorted(files):
         whole.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
     for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):

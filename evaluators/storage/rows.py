@@ -26,11 +26,11 @@ Those that follow may be left out on disk, as older rows do:
 
 | column | type | meaning |
 |-|-|-|
-| broken_hops | list | distance of each of `broken_tests` from the patched modules, see `regrade.evaluators.footprint` |
-| touches_file, touches_function | 0, 1 | is a line changed in a file, a function, that the reference changes? |
-| off_file, off_function | number | share of the changed lines outside those files, those functions |
-| lint_added, lint_removed, complexity_change | number | findings; sum of the cyclomatic complexity, after less before |
-| built | 0, 1 | what is patched still compiles and imports |
+| broken_hops | list | distance of each of `broken_tests` from the patched modules, see
+`regrade.evaluators.evaluation.footprint` | | touches_file, touches_function | 0, 1 | is a line changed in a file, a
+function, that the reference changes? | | off_file, off_function | number | share of the changed lines outside those
+files, those functions | | lint_added, lint_removed, complexity_change | number | findings; sum of the cyclomatic
+complexity, after less before | | built | 0, 1 | what is patched still compiles and imports |
 | tampering_kinds | list | the kinds of those signs, each once |
 | protected_edits | number | files of tests and configuration that the patch tried to change |
 

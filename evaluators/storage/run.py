@@ -282,7 +282,7 @@ class Run:
         """Keep what a reader of the report wants to know of each task: its failing test and its reference patch.
 
         Tasks that were kept before stay, as they are now if they are among these. `traits`: task id -> what else is
-        known of it, as `regrade.evaluators.slices.traits_of` gives.
+        known of it, as `regrade.evaluators.analysis.slices.traits_of` gives.
         """
         known = self.tasks()
         known.update((task.id, {**_described(task), **(traits or {}).get(task.id, {})}) for task in tasks)

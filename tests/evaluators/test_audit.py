@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.audit import audit
+from regrade.evaluators.analysis.reward_audit import audit
 
 
 def row(

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.comparison import compare, noise_floor, outcomes
-from regrade.evaluators.missing import completed, filled
+from regrade.evaluators.analysis.comparison import compare, noise_floor, outcomes
+from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.uncertainty import mcnemar_p
 from regrade.evaluators.storage.rows import COLUMNS, table
-from regrade.evaluators.uncertainty import mcnemar_p
 
 
 def rows_of(policy, fix_rate, break_rate, *, tasks=300, samples=2, seed=0, temperature=0.0, **changes):

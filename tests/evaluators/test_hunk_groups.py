@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from regrade.datasets.hunks import Hunk, split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.hunk_groups import Group, Places, coarser, hunk_groups, sound_groups
+from regrade.evaluators.attribution.hunk_groups import Group, Places, coarser, hunk_groups, sound_groups
 from regrade.evaluators.static.syntax import compile_error
 
 GAP = "\n" * 8

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regrade.evaluators import metrics
-from regrade.evaluators.figures import figures
-from regrade.evaluators.side_metrics import SIDE_METRICS
+from regrade.evaluators.analysis import metrics
+from regrade.evaluators.analysis.figures import figures
+from regrade.evaluators.analysis.side_metrics import SIDE_METRICS
+from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS, wilson
 from regrade.evaluators.storage.rows import COLUMNS, table
-from regrade.evaluators.uncertainty import MINIMUM_CLUSTERS, wilson
 
 
 def row(task: str, sample: int = 0, **changes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.minimising import Part, ddmin
+from regrade.evaluators.attribution.delta_debugging import Part, ddmin
 
 
 @given(st.data())

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.metrics import FIX_AND_CLEAN
-from regrade.evaluators.sample_size import (
+from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
+from regrade.evaluators.analysis.sample_size import (
     Spread,
     effect_seen,
     spread_of,
@@ -14,7 +14,7 @@ from regrade.evaluators.sample_size import (
     tasks_needed,
     tasks_to_hold,
 )
-from regrade.evaluators.uncertainty import Clusters, mcnemar_p
+from regrade.evaluators.analysis.uncertainty import Clusters, mcnemar_p
 
 
 @pytest.mark.parametrize(("discordance", "effect", "tasks"), [(0.10, 0.05, 312), (0.20, 0.10, 155)])

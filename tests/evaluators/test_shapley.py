@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.attributing import LEAST_PAIRS
-from regrade.evaluators.shapley import (
+from regrade.evaluators.attribution.attribute import LEAST_PAIRS
+from regrade.evaluators.attribution.shapley import (
     Coalition,
     Range,
     antithetic_orders,

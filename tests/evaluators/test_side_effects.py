@@ -4,8 +4,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators import side_metrics as side
-from regrade.evaluators.footprint import footprint, hops_of, relevance
+from regrade.evaluators.analysis import side_metrics as side
+from regrade.evaluators.evaluation.footprint import footprint, hops_of, relevance
 from regrade.evaluators.storage.rows import COLUMNS, table
 
 FILES = {

@@ -10,7 +10,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task
-from regrade.evaluators.slices import difficulty, distance, slices, traits_of, worth_showing
+from regrade.evaluators.analysis.slices import difficulty, distance, slices, traits_of, worth_showing
 from regrade.evaluators.storage.run import Run
 
 FILES = {

@@ -14,11 +14,11 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial
 from regrade.datasets.tasks import Task
-from regrade.evaluators.answers import Answers
+from regrade.evaluators.evaluation.answers import Answers
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, TooManyLost, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import load_rows
 from regrade.evaluators.storage.run import Run
-from regrade.evaluators.sweeps import Entrant, Judge, Sweep, TooManyLost, enter
 from regrade.rewards import tests as passing
 
 SWEEP = Sweep((0.2, 1.0), samples=3, samples_elsewhere=1, validation_samples=2)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regrade.evaluators.analysis.checkpoint_changes import task_changes
+from regrade.evaluators.analysis.uncertainty import mcnemar_p, wilson
 from regrade.evaluators.storage.rows import COLUMNS, table
-from regrade.evaluators.task_changes import task_changes
-from regrade.evaluators.uncertainty import mcnemar_p, wilson
 
 
 def part(name: str, contribution: float, **more: Any) -> dict[str, Any]:

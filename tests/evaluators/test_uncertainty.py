@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from regrade.evaluators.uncertainty import (
+from regrade.evaluators.analysis.uncertainty import (
     FEWEST_REPOSITORIES,
     MINIMUM_CLUSTERS,
     Clusters,

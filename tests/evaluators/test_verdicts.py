@@ -13,13 +13,10 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, Tree
-from regrade.evaluators import metrics
-from regrade.evaluators.comparison import Comparison, compare
-from regrade.evaluators.differences import noise_level
-from regrade.evaluators.evaluation import evaluate
-from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
-from regrade.evaluators.uncertainty import (
+from regrade.evaluators.analysis import metrics
+from regrade.evaluators.analysis.comparison import Comparison, compare
+from regrade.evaluators.analysis.differences import noise_level
+from regrade.evaluators.analysis.uncertainty import (
     Clusters,
     cluster_labels,
     cluster_level,
@@ -27,6 +24,9 @@ from regrade.evaluators.uncertainty import (
     rate_interval,
     task_means,
 )
+from regrade.evaluators.evaluation.evaluate import evaluate
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.rewards import resolved
 
 

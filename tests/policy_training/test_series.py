@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from regrade.cli.main import app
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.evaluators.sweeps import Judge, Sweep, enter
 from regrade.policy_training.models import load_model
 from regrade.policy_training.policy_files import checkpoints_in, entrants_of_checkpoints
 from regrade.policy_training.progress import Budget

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch
-from regrade.evaluators.attribution import Attribution, Cost, GroupShare, Smallest, Subset, Without
-from regrade.evaluators.shapley import Share
+from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without
+from regrade.evaluators.attribution.shapley import Share
 from regrade.reports.explain import explanation_html
 from regrade.reports.hunks import CAVEAT, attribution_view, print_attribution
 from regrade.rewards.breakdown import Breakdown, Part

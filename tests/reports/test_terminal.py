@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from regrade.evaluators.comparison import compare
+from regrade.evaluators.analysis.comparison import compare
 from regrade.reports.results import load_results
 from regrade.reports.terminal import print_comparison, print_policies, print_results
 

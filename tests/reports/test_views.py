@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from regrade.evaluators import metrics as m
+from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.storage.run import Run
 from regrade.reports import charts
 from regrade.reports.html_report import write_report

@@ -23,7 +23,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
-from regrade.evaluators.side_effects import COLLATERAL, SideEffects
+from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
@@ -59,7 +59,8 @@ def evaluate(
 
     Args:
         rollouts: read lazily, `chunk` at a time, so generation and scoring can alternate.
-        out: JSON lines, beside which the evidence is kept (see `regrade.evaluators.rescoring`); rows that it holds
+        out: JSON lines, beside which the evidence is kept (see `regrade.evaluators.evaluation.rescoring`); rows that
+        it holds
             already, of the same attempt, patch, task and reward, are not scored again unless the infrastructure had
             failed. None: nothing is written.
         also: evidence to gather beside what the reward needs, for the columns that speak of side effects.

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from regrade.evaluators.metrics import Column, Estimate, Metric, Rows, estimate
-from regrade.evaluators.uncertainty import cluster_level
+from regrade.evaluators.analysis.metrics import Column, Estimate, Metric, Rows, estimate
+from regrade.evaluators.analysis.uncertainty import cluster_level
 
 DIRECT = 1
 """Hops of a test whose file imports a patched module itself; more is another module's business."""

@@ -10,12 +10,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.attribution import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
-from regrade.evaluators.hunk_groups import Group, Places, hunk_groups
-from regrade.evaluators.minimising import ddmin
-from regrade.evaluators.scoring.arguments import checked_count, checked_job, checked_reward
-from regrade.evaluators.scoring.scorer import Progress, Scorer
-from regrade.evaluators.shapley import (
+from regrade.evaluators.attribution.delta_debugging import ddmin
+from regrade.evaluators.attribution.hunk_groups import Group, Places, hunk_groups
+from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
+from regrade.evaluators.attribution.shapley import (
     Coalition,
     Range,
     Share,
@@ -27,6 +25,8 @@ from regrade.evaluators.shapley import (
     prefixes,
     sampled,
 )
+from regrade.evaluators.scoring.arguments import checked_count, checked_job, checked_reward
+from regrade.evaluators.scoring.scorer import Progress, Scorer
 from regrade.rewards.algebra import Reward
 from regrade.rewards.evidence import End, EvidenceSet, TestRun
 from regrade.rewards.ranges import value_range

@@ -22,9 +22,9 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.differences import outcomes
-from regrade.evaluators.metrics import Metric
-from regrade.evaluators.uncertainty import Clusters, cluster_labels, cluster_level
+from regrade.evaluators.analysis.differences import outcomes
+from regrade.evaluators.analysis.metrics import Metric
+from regrade.evaluators.analysis.uncertainty import Clusters, cluster_labels, cluster_level
 
 POWER, ALPHA = 0.8, 0.05
 

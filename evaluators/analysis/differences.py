@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators.uncertainty import (
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.uncertainty import (
     ClusterLevel,
     Clusters,
     Interval,

@@ -7,7 +7,7 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.footprint import Footprint, footprint, hops_of, relevance
+from regrade.evaluators.evaluation.footprint import Footprint, footprint, hops_of, relevance
 from regrade.rewards.evidence import BuildRun, ComplexityDelta, EvidenceSet, Integrity, LintDelta
 
 COLLATERAL = frozenset({LintDelta, ComplexityDelta, BuildRun, Integrity})

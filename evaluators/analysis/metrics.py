@@ -2,8 +2,8 @@
 
 Each metric gives every row a number, or NaN where it is not known (the infrastructure failed) or does not apply. Its
 value is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows are those
-of `regrade.evaluators.storage.rows`, of one policy at one temperature. `regrade.evaluators.side_metrics` has those of
-side effects, and `regrade.evaluators.figures` all of them at once.
+of `regrade.evaluators.storage.rows`, of one policy at one temperature. `regrade.evaluators.analysis.side_metrics` has
+those of side effects, and `regrade.evaluators.analysis.figures` all of them at once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import sem
 
-from regrade.evaluators.storage.rows import LOST
-from regrade.evaluators.uncertainty import (
+from regrade.evaluators.analysis.uncertainty import (
     ClusterLevel,
     Clusters,
     Interval,
@@ -32,6 +31,7 @@ from regrade.evaluators.uncertainty import (
     share_interval,
     task_means,
 )
+from regrade.evaluators.storage.rows import LOST
 
 CATASTROPHE = 0.5
 """A patch that breaks at least this share of the guarded tests is a catastrophe."""

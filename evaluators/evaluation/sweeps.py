@@ -23,12 +23,11 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling, Trial, TrialPolicy, trials
 from regrade.datasets.tasks import Task
-from regrade.evaluators import evaluation
-from regrade.evaluators.answers import Answers
-from regrade.evaluators.comparison import TOLERATED_MISSING
-from regrade.evaluators.evaluation import Gatherer
-from regrade.evaluators.metrics import best_temperature
-from regrade.evaluators.side_effects import COLLATERAL
+from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
+from regrade.evaluators.analysis.metrics import best_temperature
+from regrade.evaluators.evaluation.answers import Answers
+from regrade.evaluators.evaluation.evaluate import CHUNK, Gatherer, evaluate, recorded
+from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import Role, Run
@@ -96,7 +95,7 @@ class Judge:
     reward: Reward
     seed: int = 0
     also: Collection[type] = COLLATERAL
-    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation`."""
+    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.evaluate`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
     """Is told what a person wants to know on the way."""
@@ -177,7 +176,7 @@ def record(
         title: of the progress display; empty: that it is judged.
     """
     name, wanted = entrant.name, trials(tasks, samplings)
-    done = evaluation.recorded(out, tasks)
+    done = recorded(out, tasks)
     lacking = [each for each in wanted if _attempt(name, each, judge.seed) not in done]
     missing = wanted if entrant.is_fixed else lacking
     if len(lacking) < len(wanted):
@@ -196,9 +195,9 @@ def record(
                 else made.propose([task for task in tasks if task.id in waiting], samplings, judge.seed)
             )
             with closing(_named(rollouts, name)) as source:
-                evaluation.evaluate(
+                evaluate(
                     source, tasks, judge.scorer, judge.reward, out, also=judge.also,
-                    chunk=CHUNK_OF_TRIALS if one_by_one else evaluation.CHUNK,
+                    chunk=CHUNK_OF_TRIALS if one_by_one else CHUNK,
                     progress=None if one_by_one else lambda count: tell(count, total),
                 )  # fmt: skip
     asked = {_attempt(name, each, judge.seed) for each in wanted}

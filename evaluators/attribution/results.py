@@ -1,8 +1,8 @@
-"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attributing` finds it out.
+"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.attribute` finds it out.
 
 The worth of some hunks is the reward of the patch that consists of them. What each is due is its Shapley value, so that
-the values add up to reward(patch) - reward(nothing); see `regrade.evaluators.shapley`. This explains the reward, not
-the mind of the model that wrote the patch.
+the values add up to reward(patch) - reward(nothing); see `regrade.evaluators.attribution.shapley`. This explains the
+reward, not the mind of the model that wrote the patch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from regrade.datasets.hunks import Hunk
 from regrade.datasets.patches import Patch
-from regrade.evaluators.shapley import Share
+from regrade.evaluators.attribution.shapley import Share
 from regrade.rewards.breakdown import Breakdown, Role
 
 
@@ -128,7 +128,7 @@ class Attribution:
     orders: int
     interactions: Mapping[tuple[int, int], float]
     """Places of two groups -> how much more, or less, they earn together than apart (see
-    `regrade.evaluators.shapley.interactions`); only where every subset was scored."""
+    `regrade.evaluators.attribution.shapley.interactions`); only where every subset was scored."""
     smallest: Smallest | None
     """None: no subset that was run passes, or there are no tests."""
     unscored: tuple[tuple[tuple[int, ...], str], ...]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.comparison import MARGIN
+from regrade.evaluators.analysis.comparison import MARGIN
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
 

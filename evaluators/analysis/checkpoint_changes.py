@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from regrade.evaluators.audit import leaves
-from regrade.evaluators.uncertainty import (
+from regrade.evaluators.analysis.reward_audit import leaves
+from regrade.evaluators.analysis.uncertainty import (
     Clusters,
     bounded_difference_interval,
     cluster_labels,

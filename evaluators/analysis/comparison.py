@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators import metrics as m
-from regrade.evaluators.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
-from regrade.evaluators.missing import completed, filled
-from regrade.evaluators.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
+from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
 
 __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
 
@@ -56,7 +56,7 @@ class Comparison:
     margin: float
     metrics: Mapping[str, Difference] = field(default_factory=dict)
     clusters: ClusterLevel = "function"
-    """What was resampled: see `regrade.evaluators.uncertainty`."""
+    """What was resampled: see `regrade.evaluators.analysis.uncertainty`."""
     n_tasks: int = 0
     n_clusters: int = 0
     n_baseline: int = 0

@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from regrade.evaluators import metrics as m
-from regrade.evaluators import side_metrics as side
-from regrade.evaluators.metrics import Rows
+from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis import side_metrics as side
+from regrade.evaluators.analysis.metrics import Rows
 
 
 def figures(rows: Rows) -> dict[str, Any]:

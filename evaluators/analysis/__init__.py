@@ -1,0 +1,1 @@
+"""Rows in, figures out: metrics, intervals, comparisons, audits. Nothing here runs code."""

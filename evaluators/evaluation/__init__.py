@@ -1,0 +1,1 @@
+"""Policies x tasks x samples -> rows, whose evidence is stored beside them."""
