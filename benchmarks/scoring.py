@@ -40,10 +40,10 @@ from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.execution.run_tests import test_files
 from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes.docker import Docker, _host_image
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import GOOD, TestRun
 
 STOPPED = 124

@@ -16,7 +16,7 @@ from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
-    from regrade.evaluators.checkup import CheckUp
+    from regrade.evaluators.task_curation.checkup import CheckUp
 
 BAD = 1
 TASK_FILES = (".json", ".jsonl")
@@ -26,8 +26,8 @@ def examine(
     tasks: Sequence[Task], *, sandbox: str, workers: int | None, runs: int, mutants: int, seed: int, json: bool
 ) -> None:
     """Print one line a task and a summary. Exits 1 if one is bad. Raises UserError if one could not be examined."""
-    from regrade.evaluators.checkup import check_up
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.task_curation.checkup import check_up
 
     found: list[CheckUp] = []
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as tell:
@@ -62,7 +62,7 @@ def in_words(each: CheckUp) -> str:
 
 
 def _figures(each: CheckUp) -> list[str]:
-    from regrade.evaluators.checkup import Fate
+    from regrade.evaluators.task_curation.checkup import Fate
 
     worth = f"nothing {each.nothing:.3f}" if each.nothing is not None else "nothing unscored"
     said = [f"reference {each.reference:.3f}, {worth}" if each.reference is not None else f"{worth}, no reference"]
@@ -82,7 +82,7 @@ def _figures(each: CheckUp) -> list[str]:
 
 def summary(found: Sequence[CheckUp]) -> str:
     """How many are healthy, and what is wrong with how many of the others."""
-    from regrade.evaluators.checkup import tally
+    from regrade.evaluators.task_curation.checkup import tally
 
     healthy = sum(each.is_healthy for each in found)
     said = [f"{healthy} of {len(found)} tasks are healthy"]
@@ -136,7 +136,7 @@ def task_of_repository(
         UserError: there is no such repository, or the patch does not apply to it.
     """
     from regrade.cli.jobs import check_applies, check_diff, read_patch
-    from regrade.evaluators.local import local_task
+    from regrade.evaluators.task_curation.local_repository import local_task
 
     patch = None if reference is None else read_patch(str(reference))
     if patch is not None:

@@ -304,7 +304,7 @@ def find_base(question: Question) -> Task:
 
 def _measured(question: Question, tell: Callable[[str], None]) -> Task:
     """The task made of the repository by running its tests."""
-    from regrade.evaluators.local import local_task
+    from regrade.evaluators.task_curation.local_repository import local_task
 
     with progress("running the repository's own tests") as advance:
         return local_task(

@@ -76,7 +76,7 @@ def validate(
     Exits 2 if one of them does not.
     """
     from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.evaluators.validation import validate as validate_tasks
+    from regrade.evaluators.task_curation.validation import validate as validate_tasks
 
     tasks = load(source, split)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("validating") as tell:
@@ -108,8 +108,8 @@ def build(
     """
     from regrade.datasets.packages import PACKAGES
     from regrade.datasets.packages import package as pinned
-    from regrade.evaluators.mutants import build as build_recipes
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
     chosen = [pinned(name) for name in package] if package else PACKAGES
     # Each candidate from the start: what a fork of one process shows in common with another may be chance.

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regrade.evaluators.inside import commands, compiled, wheels
-from regrade.evaluators.inside.reach import ReachRecorder
-from regrade.evaluators.inside.recorder import Recorder
+from regrade.evaluators.inside import bytecode, commands, wheels
+from regrade.evaluators.inside.recording.reach import ReachRecorder
+from regrade.evaluators.inside.recording.recorder import Recorder
+from regrade.evaluators.inside.remote_calls.sides import answer_inputs, candidate_side, tests_side
 from regrade.evaluators.inside.sealing import sealing_writer
-from regrade.evaluators.inside.split import answer_inputs, candidate_side, tests_side
 
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
@@ -160,7 +160,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
         if request["write_bytecode"]:
-            compiled.drop_damaged(request["bytecode"])
+            bytecode.drop_damaged(request["bytecode"])
         finish(write, status)
     except BaseException as error:
         leave(write, error)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from regrade.evaluators.inside import candidates
-from regrade.evaluators.inside.recorder import Recorder
+from regrade.evaluators.inside.recording.recorder import Recorder
 
 Request = dict[str, Any]
 Write = Callable[[str], None]

@@ -15,9 +15,8 @@ def code_version() -> str:
     here = Path(__file__).parent.parent
     packages = ("static", "inside", "sandboxes", "execution", "verification")
     files = [path for package in packages for path in here.glob(f"{package}/**/*.py")]
-    files += [
-        here / f"{name}.py" for name in ("baseline", "scoring/probes", "storage/serialisation", "scoring/verifier")
-    ]
+    modules = ("task_curation/baseline", "scoring/probes", "scoring/verifier", "storage/serialisation")
+    files += [here / f"{name}.py" for name in modules]
     for path in sorted(files):
         whole.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
     for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):

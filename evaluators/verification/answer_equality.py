@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regrade.evaluators.inside.plain import FIXED, Packed
+from regrade.evaluators.inside.remote_calls.plain_values import FIXED, Packed
 from regrade.evaluators.verification.held_out_inputs import Call
 
 TOLERANCE = 1e-9

@@ -1,8 +1,8 @@
 """Copies of test files in which wanted tests have other names, and some an expectation that can't be met.
 
-Every expectation of a wanted test passes through a function at the end of the copy (`inside/turning.py`), which gives
-it back as it is or turned; literals stand nowhere but there, and not in the clear. So copies that must pass and copies
-that must fail have one form.
+Every expectation of a wanted test passes through a function at the end of the copy (`inside/expectation_helpers.py`),
+which gives it back as it is or turned; literals stand nowhere but there, and not in the clear. So copies that must
+pass and copies that must fail have one form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from regrade.evaluators import inside
-from regrade.evaluators.inside.turning import perturbed_value
+from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.expectations import Definition, Form, Site
 from regrade.evaluators.verification.parsed_tests import TestFile, TestFunction, TwinError
 
@@ -199,7 +199,7 @@ def _hidden(text: str, key: str, random: Random) -> str:
 
 
 def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
-    """`inside/turning.py` under these names, as code alone."""
+    """`inside/expectation_helpers.py` under these names, as code alone."""
     text = _turning().replace("TURNING_KEY = ''", f"TURNING_KEY = '{key}'", 1)
     names = {name: helpers[form] for form, name in HELPERS.items()}
     for name in ("TURNING_KEY", "perturbed_value", "turning_digest", "hashlib"):
@@ -213,7 +213,7 @@ def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
 @lru_cache(maxsize=1)
 def _turning() -> str:
     """Without docstrings, annotations and what they need."""
-    module = ast.parse((INSIDE / "turning.py").read_text("utf-8"))
+    module = ast.parse((INSIDE / "expectation_helpers.py").read_text("utf-8"))
     kept: list[ast.stmt] = []
     for node in module.body:
         if isinstance(node, Definition):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from regrade.evaluators.inside.turning import perturbed_value
+from regrade.evaluators.inside.expectation_helpers import perturbed_value
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Block = ast.For | ast.AsyncFor | ast.While | ast.If | ast.With | ast.AsyncWith | ast.Try

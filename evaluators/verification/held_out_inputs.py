@@ -15,10 +15,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.plain import Packed
+from regrade.evaluators.inside.remote_calls.plain_values import Packed
 
 Call = tuple[list[Packed], list[Packed]]
-"""Arguments (module, key, positional, keywords) and nodes, as they cross (see `regrade.evaluators.inside.plain`)."""
+"""Arguments (module, key, positional, keywords) and nodes, as they cross (see
+`regrade.evaluators.inside.remote_calls.plain_values`).
+"""
 INPUTS = 40
 """How many new inputs of a function are tried."""
 FEWEST = 8

@@ -19,7 +19,7 @@ from regrade.evaluators.execution.run_tests import collection_errors, ending, st
 from regrade.evaluators.execution.selection import in_company
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
 from regrade.evaluators.execution.workspaces import Workspace
-from regrade.evaluators.inside.boundary import functions
+from regrade.evaluators.inside.remote_calls.boundary import functions
 from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.rewards.evidence import End, TestStatus
 
@@ -36,8 +36,8 @@ class Cut:
     """The functions of one file at which the candidate's code begins."""
 
     cut: Mapping[str, bool]
-    """Key (see `regrade.evaluators.inside.boundary.functions`) of each function that the patch changes -> are its
-    parameters as they were?"""
+    """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes ->
+    are its parameters as they were?"""
     added: tuple[str, ...] = ()
     """Keys of those that it adds."""
 

@@ -9,8 +9,8 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
-from regrade.evaluators.baseline import baseline
 from regrade.evaluators.sandboxes import available, choose
+from regrade.evaluators.task_curation.baseline import baseline
 
 REACH = {
     "subject.py": """\

@@ -8,8 +8,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
-from regrade.evaluators.checkup import Fate, Kind, check_up, histories, tally
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.checkup import Fate, Kind, check_up, histories, tally
 
 BUGGY = '''\
 RATES = {"books": 7}

@@ -11,9 +11,9 @@ import pytest
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.evaluators.baseline import baseline
 from regrade.evaluators.scoring.ray_scorer import RayScorer
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.baseline import baseline
 from regrade.rewards.evidence import Diff, TestRun
 
 ray = pytest.importorskip("ray")

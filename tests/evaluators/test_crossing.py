@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.messages import send
-from regrade.evaluators.inside.peers import Peer
-from regrade.evaluators.inside.plain import Uncrossable
+from regrade.evaluators.inside.remote_calls.messages import send
+from regrade.evaluators.inside.remote_calls.peer import Peer
+from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
 
 
 class Connection:
@@ -417,7 +417,7 @@ class Named:
 @pytest.fixture(autouse=True)
 def naming(monkeypatch):
     """`Named` values pack as what they name, as a hostile process would write them."""
-    from regrade.evaluators.inside.packing import Packer
+    from regrade.evaluators.inside.remote_calls.packing import Packer
 
     pack = Packer.pack
     monkeypatch.setattr(

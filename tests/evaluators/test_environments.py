@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from regrade.evaluators.execution.environments import COMPLETE, ENVIRONMENTS, identity, runner_identity
-from regrade.evaluators.local import local_task
+from regrade.evaluators.task_curation.local_repository import local_task
 
 FINDER = """\
 import sys

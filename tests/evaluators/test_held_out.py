@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.packing import Packer
-from regrade.evaluators.inside.unpacking import Unpacker
+from regrade.evaluators.inside.remote_calls.packing import Packer
+from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
 from regrade.evaluators.verification.answer_equality import are_same, differences, useful
 from regrade.evaluators.verification.held_out_inputs import Call, new_inputs
 

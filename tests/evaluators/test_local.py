@@ -11,8 +11,8 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.execution.run_tests import wall_seconds
-from regrade.evaluators.local import local_task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import TestRun
 
 

@@ -10,9 +10,9 @@ import pytest
 from regrade.datasets.packages import Package, package
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
-from regrade.evaluators.failures import failures, parse
-from regrade.evaluators.mutants import Amounts, build
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.failure_excerpts import failures, parse
+from regrade.evaluators.task_curation.mutation_tasks import Amounts, build
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
 
 LIBRARY = """

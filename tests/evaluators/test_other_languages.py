@@ -10,9 +10,9 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.evaluators.local import local_task
 from regrade.evaluators.sandboxes import Bubblewrap
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards import BuildRun, ComplexityDelta, Impact, Integrity, TestRun, default
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

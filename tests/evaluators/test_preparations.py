@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators.baseline import baseline
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import Preparation, Request, Worker
 from regrade.evaluators.sandboxes import choose
+from regrade.evaluators.task_curation.baseline import baseline
 from regrade.rewards.evidence import TestStatus
 
 LIMITS = Limits(wall_seconds=60.0)

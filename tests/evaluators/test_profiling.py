@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from regrade.evaluators.inside import profiling
+from regrade.evaluators.inside.recording import profiling
 
 PROGRAM = """
 import importlib.util, sys

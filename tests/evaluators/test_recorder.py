@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regrade.evaluators.inside.recorder import ADDRESS
+from regrade.evaluators.inside.recording.recorder import ADDRESS
 
 
 def masked(text):

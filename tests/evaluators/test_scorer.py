@@ -24,11 +24,11 @@ import pytest
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.evaluators.baseline import baseline
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import scratch_folder
 from regrade.evaluators.scoring.scorer import Scorer, score
+from regrade.evaluators.task_curation.baseline import baseline
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,

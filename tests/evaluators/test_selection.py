@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.evaluators.execution.selection import changed_functions, in_company, selected_tests
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.local import local_task
+from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import TestRun
 
 REACH = {

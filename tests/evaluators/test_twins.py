@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrade.evaluators.inside.turning import perturbed_value
+from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.copied_tests import make_twin, without_expectations
 from regrade.evaluators.verification.parsed_tests import TestFile, TwinError
 

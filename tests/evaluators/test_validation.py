@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from regrade.evaluators.validation import validate
+from regrade.evaluators.task_curation.validation import validate
 
 
 def test_a_task_holds_with_its_reference_and_without_one(scorer, task, fix):

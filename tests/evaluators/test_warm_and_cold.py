@@ -15,8 +15,8 @@ import pytest
 from regrade.datasets.mutations import mutants
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits
-from regrade.evaluators.local import local_task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import TestRun, TestStatus
 
 SUBJECT = '''\

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from regrade.evaluators.inside.boundary import Finder, Noted, asking, noting
-from regrade.evaluators.inside.messages import receive, send
-from regrade.evaluators.inside.peers import Peer, iterate
-from regrade.evaluators.inside.plain import Uncrossable
+from regrade.evaluators.inside.remote_calls.boundary import Finder, Noted, asking, noting
+from regrade.evaluators.inside.remote_calls.messages import receive, send
+from regrade.evaluators.inside.remote_calls.peer import Peer, iterate
+from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
 
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0

@@ -12,12 +12,12 @@ from pathlib import Path
 from regrade.datasets.caches import full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite, Tree
-from regrade.evaluators.baseline import Baseline, UnusableOptions, baseline
 from regrade.evaluators.execution import environments
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
 from regrade.evaluators.storage.digests import key_of, sealed, unsealed
+from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptions, baseline
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from regrade.evaluators.inside.plain import Packed, Uncrossable
-
-if TYPE_CHECKING:
-    from regrade.evaluators.inside.peers import Peer
+from regrade.evaluators.inside.remote_calls.plain_values import Packed, Side, Uncrossable
 
 Known = tuple[str, int, str, Packed]
 """Side, number, kind and looks of a value that does not cross."""
@@ -21,9 +18,9 @@ class StandIn:
 
     __slots__ = ("__signature__", "__weakref__", "_regrade_known", "_regrade_peer")
     _regrade_known: Known
-    _regrade_peer: Peer
+    _regrade_peer: Side
 
-    def __init__(self, peer: Peer, known: Known) -> None:
+    def __init__(self, peer: Side, known: Known) -> None:
         object.__setattr__(self, "_regrade_peer", peer)
         object.__setattr__(self, "_regrade_known", known)
 
@@ -33,7 +30,7 @@ class RemoteCallable(StandIn):
 
     __slots__ = ("__dict__",)
 
-    def __init__(self, peer: Peer, known: Known) -> None:
+    def __init__(self, peer: Side, known: Known) -> None:
         super().__init__(peer, known)
         looks = known[3] if isinstance(known[3], dict) else {}
         if looks.get("parameters") is not None:

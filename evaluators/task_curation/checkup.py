@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.attempts import EXECUTES, reaching, watched
-from regrade.evaluators.findings import CheckUp, Fate, Kind, Problem, tally
 from regrade.evaluators.scoring.scorer import Job, Scorer
-from regrade.evaluators.validation import validate
+from regrade.evaluators.task_curation.findings import CheckUp, Fate, Kind, Problem, tally
+from regrade.evaluators.task_curation.sandbox_access import EXECUTES, reaching, watched
+from regrade.evaluators.task_curation.validation import validate
 from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, Mended, cheats
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification

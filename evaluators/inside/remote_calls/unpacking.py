@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from regrade.evaluators.inside.plain import (
+from regrade.evaluators.inside.remote_calls.plain_values import (
     BY_NAME,
     CONSTANTS,
     CONTAINERS,

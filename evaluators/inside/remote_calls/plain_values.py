@@ -95,7 +95,7 @@ class Uncrossable(BaseException):
 
 
 class Side(Protocol):
-    """What a packer needs of the connection."""
+    """What packers and proxies need of the connection."""
 
     name: str
     """`tests` or `candidate`."""
@@ -111,6 +111,9 @@ class Side(Protocol):
 
     def was_named(self, value: Any) -> bool:
         """Did it? Then it may come back in the same way."""
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the other side perform an operation on a value that it keeps."""
 
     def sentinel(self, value: Any) -> tuple[str, str] | None:
         """Module and name of a global of the repository that is this very object."""

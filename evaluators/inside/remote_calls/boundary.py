@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
-from regrade.evaluators.inside.plain import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
 
 CROSSING = "__regrade_crossing__"
 Definition = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,7 +1,7 @@
 """What the tests of a tree reach for: the network, the history of the repository, files outside of it, a function.
 
-They run once with a plugin in the tree (`inside/attempts.py`) that fails each test which reaches for something. Whether
-the plugin is at work is known by a test that is added beside them, and that must fail.
+They run once with a plugin in the tree (`inside/recording/access_watch.py`) that fails each test which reaches for
+something. Whether the plugin is at work is known by a test that is added beside them, and that must fail.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.inside.attempts import HISTORY, NETWORK, OUTSIDE, TARGET
+from regrade.evaluators.inside.recording import access_watch
+from regrade.evaluators.inside.recording.access_watch import HISTORY, NETWORK, OUTSIDE, TARGET
 from regrade.rewards.evidence import TestRun
 
 PLUGIN = "regrade_attempts"
@@ -53,7 +54,7 @@ class Reaching:
 def watched(task: Task, tree: Tree) -> Task:
     """A task whose tests, run on the tree, tell what they reach for: see `reaching`."""
     conftest = tree.read("conftest.py") if "conftest.py" in tree.paths() else ""
-    plugin = Path(__file__).with_name("inside") / "attempts.py"
+    plugin = Path(access_watch.__file__)
     canary = _canary(task)
     files = {
         "conftest.py": conftest + LOAD,

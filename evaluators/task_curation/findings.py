@@ -11,7 +11,7 @@ from typing import Any
 from regrade.datasets.mutations import Mutant
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.evaluators.attempts import Reaching
+from regrade.evaluators.task_curation.sandbox_access import Reaching
 from regrade.evaluators.verification.counterfactuals import Changed
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.builtin import default

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from regrade.evaluators.baseline import Baseline
-from regrade.evaluators.fail_to_pass import fails
+from regrade.evaluators.task_curation.baseline import Baseline
+from regrade.evaluators.task_curation.fail_to_pass import fails
 
 
 def uncollected(found: Baseline) -> Iterator[str]:

@@ -18,9 +18,9 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rebuilding import measured_suite, planting_patch, rebuild
 from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
-from regrade.evaluators.baseline import baseline
-from regrade.evaluators.failures import failures
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.baseline import baseline
+from regrade.evaluators.task_curation.failure_excerpts import failures
 from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 NOTICED = frozenset({TestStatus.FAILED, TestStatus.ERROR})

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 
 from regrade.evaluators.inside.children import Child
-from regrade.evaluators.inside.profiling import Escapes, make_watch
-from regrade.evaluators.inside.reading import Readings
+from regrade.evaluators.inside.recording.profiling import Escapes, make_watch
+from regrade.evaluators.inside.recording.reading import Readings
 
 CO_OPTIMIZED = 0x1
 """Flag of the code of functions; modules and class bodies lack it."""

@@ -13,12 +13,8 @@ from pathlib import Path
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
-from regrade.evaluators.baseline import Baseline
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.run_tests import SHORTEST_LIMIT, SLACK
-from regrade.evaluators.fail_to_pass import meant_tests
-from regrade.evaluators.kept_baselines import Measure
-from regrade.evaluators.remarks import remarks, uncollected
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import (
     checked_amount,
@@ -27,7 +23,11 @@ from regrade.evaluators.scoring.arguments import (
     checked_path,
     chosen_sandbox,
 )
-from regrade.evaluators.suites import local_suite
+from regrade.evaluators.task_curation.baseline import Baseline
+from regrade.evaluators.task_curation.baseline_cache import Measure
+from regrade.evaluators.task_curation.fail_to_pass import meant_tests
+from regrade.evaluators.task_curation.suite_detection import local_suite
+from regrade.evaluators.task_curation.suite_warnings import remarks, uncollected
 
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and would be copied for every worker."""

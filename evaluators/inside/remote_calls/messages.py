@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from regrade.evaluators.inside.plain import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
 
 LARGEST_MESSAGE = 64 << 20
 FORMS: tuple[dict[str, type], ...] = (

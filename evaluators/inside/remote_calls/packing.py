@@ -10,7 +10,7 @@ import json
 import types
 from typing import Any
 
-from regrade.evaluators.inside.plain import (
+from regrade.evaluators.inside.remote_calls.plain_values import (
     BY_ARGUMENTS,
     CODE,
     CONSTANTS,

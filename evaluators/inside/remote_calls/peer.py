@@ -15,9 +15,9 @@ from collections.abc import Callable, Generator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType
 from typing import Any
 
-from regrade.evaluators.inside.messages import receive, send
-from regrade.evaluators.inside.packing import Packer, changes
-from regrade.evaluators.inside.plain import (
+from regrade.evaluators.inside.remote_calls.messages import receive, send
+from regrade.evaluators.inside.remote_calls.packing import Packer, changes
+from regrade.evaluators.inside.remote_calls.plain_values import (
     CODE,
     CONTAINERS,
     FIXED,
@@ -29,8 +29,8 @@ from regrade.evaluators.inside.plain import (
     replaces_method,
     special,
 )
-from regrade.evaluators.inside.stand_ins import Known, RemoteCallable, RemoteIterator, StandIn, opaque
-from regrade.evaluators.inside.unpacking import Unpacker
+from regrade.evaluators.inside.remote_calls.proxies import Known, RemoteCallable, RemoteIterator, StandIn, opaque
+from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
 
 PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
 OF_FRAMES = (AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.baseline import Baseline
+from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.rewards.evidence import TestStatus
 
 

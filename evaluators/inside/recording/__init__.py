@@ -1,0 +1,1 @@
+"""What a test executes, reads and reaches for, recorded inside the sandbox."""
