@@ -28,7 +28,7 @@ from _latest import record
 from _networkx import networkx
 from scipy.stats import mannwhitneyu
 
-from regrade.datasets.packages import PACKAGES, fetch
+from regrade.datasets.mutation.packages import PACKAGES, fetch
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree

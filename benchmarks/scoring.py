@@ -31,7 +31,7 @@ import psutil
 from _latest import record
 from _networkx import networkx
 
-from regrade.datasets.mutations import Mutations, mutants, shuffled
+from regrade.datasets.mutation.mutants import Mutations, mutants, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree

@@ -29,7 +29,7 @@ import pandas as pd
 from _latest import record
 
 from regrade.cli.console import progress
-from regrade.datasets.mutations import mutants
+from regrade.datasets.mutation.mutants import mutants
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.sources import load_tasks

@@ -111,8 +111,8 @@ def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, s
 
 
 def _tasks_of(source: str, split: str | None) -> list[Task]:
-    from regrade.cli.tasks import load, load_one
-    from regrade.datasets.recipe_format import recipe_files
+    from regrade.cli.loading import load, load_one
+    from regrade.datasets.mutation.recipe_format import recipe_files
 
     path = Path(source)
     if path.is_dir() and not recipe_files(path):

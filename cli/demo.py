@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import progress, stderr, stdout
-from regrade.cli.score import SandboxName
+from regrade.cli.options import SandboxName
 
 
 def demo(

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import one_line, print_json, stdout
-from regrade.cli.score import FailToPass, SandboxName, TimeLimit, Workers
+from regrade.cli.options import FailToPass, SandboxName, TimeLimit, Workers
 from regrade.datasets.errors import UserError
 
 NEEDED, USEFUL = "needed", "useful"

@@ -60,7 +60,7 @@ def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
 
 
 def _found(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
-    from regrade.datasets.prediction_files import read_predictions
+    from regrade.datasets.formats.predictions import read_predictions
     from regrade.policy_training import policy_files
 
     found = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]

@@ -12,7 +12,7 @@ import typer
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
 from regrade.cli.entrants import Given, entrants
 from regrade.cli.jobs import model_probes
-from regrade.cli.score import RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _tell_more(out: Path, found: dict[str, pd.DataFrame], *, can_compare: bool) 
 
 def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int) -> list[Task]:
     """The tasks of a file or a split; with a limit, as many of them, drawn by the seed."""
-    from regrade.cli.tasks import load
+    from regrade.cli.loading import load
 
     found = load("builtin" if file is None else str(file), split)
     if limit is not None and limit < len(found):
@@ -190,7 +190,7 @@ def _validation_tasks(
     source: str | None, limit: int | None, temperatures: Sequence[float], tasks: Path | None, seed: int
 ) -> list[Task]:
     """What chooses temperatures; empty where there is nothing to choose, or nothing to choose by."""
-    from regrade.datasets.splits import SPLITS
+    from regrade.datasets.mutation.splits import SPLITS
 
     if len(temperatures) < 2 or source == "none":
         return []

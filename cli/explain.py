@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regrade.cli.console import print_json, stdout
-from regrade.cli.score import (
+from regrade.cli.options import (
     Assured,
     FailToPass,
     Repo,
@@ -19,8 +19,8 @@ from regrade.cli.score import (
     TaskFile,
     TaskId,
     TimeLimit,
-    show,
 )
+from regrade.cli.score import show
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:

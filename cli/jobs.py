@@ -289,7 +289,7 @@ def find_base(question: Question) -> Task:
                 f"the repository {str(question.repo)!r} is no folder: give the path of a repository with --repo"
             )
         return Task(str(repo), str(repo), Tree(repo), "", (), ())
-    from regrade.cli.tasks import load, load_one
+    from regrade.cli.loading import load, load_one
 
     if question.fail_to_pass:
         raise UserError("--fail-to-pass is for a repository, and a task names its own tests: leave it out")

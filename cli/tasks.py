@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrade.cli.console import activities, print_json, progress
-from regrade.cli.score import SandboxName, Workers
+from regrade.cli.loading import load, load_one
+from regrade.cli.options import SandboxName, Workers
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -106,8 +107,8 @@ def build(
     A bug is kept if, by execution, tests that passed notice it, others still pass, and its reference mends it. The same
     seed writes the same bytes; each file is compared with the one that ships.
     """
-    from regrade.datasets.packages import PACKAGES
-    from regrade.datasets.packages import package as pinned
+    from regrade.datasets.mutation.packages import PACKAGES
+    from regrade.datasets.mutation.packages import package as pinned
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
@@ -120,7 +121,7 @@ def build(
 
 
 def _against_shipped(path: Path) -> str:
-    from regrade.datasets.recipe_format import read_recipes
+    from regrade.datasets.mutation.recipe_format import read_recipes
     from regrade.datasets.sources import BUILTIN
 
     shipped = BUILTIN / path.name
@@ -128,22 +129,6 @@ def _against_shipped(path: Path) -> str:
     if shipped.is_file() and shipped.read_bytes() == path.read_bytes():
         same = "the same bytes as the one that ships"
     return f"{len(read_recipes(path).tasks)} tasks, {same}"
-
-
-def load(source: str, split: str | None) -> list[Task]:
-    """The tasks of a source, with progress while packages are fetched. Raises UserError."""
-    from regrade.datasets.sources import load_tasks
-
-    with progress("fetching packages") as tell:
-        return load_tasks(source, split=split, progress=tell)
-
-
-def load_one(source: str, task_id: str) -> Task:
-    """The task of that id. Raises UserError."""
-    from regrade.datasets.sources import load_task
-
-    with progress("fetching its package") as tell:
-        return load_task(source, task_id, progress=tell)
 
 
 def summary(task: Task) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from regrade.cli.console import progress
 from regrade.cli.evaluate import Limit, Split, TaskSource, choose_tasks
-from regrade.cli.score import SandboxName, Workers
+from regrade.cli.options import SandboxName, Workers
 from regrade.datasets.errors import UserError
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]

@@ -8,12 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.task_files import read_task_file
 from regrade.datasets.json_fields import Fields, parse_json, read_text
-from regrade.datasets.packages import fetch_all
-from regrade.datasets.rebuilding import rebuild, task_id
-from regrade.datasets.recipe_format import PackageRecipes, TaskRecipe, read_recipes, recipe_files, write_recipes
-from regrade.datasets.splits import SPLITS, check_split, split_of
-from regrade.datasets.task_files import read_task_file
+from regrade.datasets.mutation.packages import fetch_all
+from regrade.datasets.mutation.rebuilding import rebuild, task_id
+from regrade.datasets.mutation.recipe_format import (
+    PackageRecipes,
+    TaskRecipe,
+    read_recipes,
+    recipe_files,
+    write_recipes,
+)
+from regrade.datasets.mutation.splits import SPLITS, check_split, split_of
 from regrade.datasets.tasks import Task
 
 __all__ = ["BUILTIN", "SPLITS", "PackageRecipes", "TaskRecipe", "load_task", "load_tasks", "write_recipes"]
@@ -32,7 +38,7 @@ def load_tasks(
 
     Args:
         source: `builtin`; a folder of recipes, or one file of it, as `regrade tasks build` writes them; or a task file
-            (`.json`, `.jsonl`) as `regrade.datasets.task_files` describes it.
+            (`.json`, `.jsonl`) as `regrade.datasets.formats.task_files` describes it.
         split: one of `SPLITS`, for recipes; None for all tasks.
         cache: where fetched packages are kept; None for the default.
         progress: called with (packages fetched, packages needed).

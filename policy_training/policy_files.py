@@ -40,8 +40,8 @@ from typing import Annotated, Any
 import msgspec
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.predictions import PredictionFiles, Predictions, read_predictions
 from regrade.datasets.json_fields import read_text
-from regrade.datasets.prediction_files import PredictionFiles, Predictions, read_predictions
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant

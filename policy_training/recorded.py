@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from regrade.datasets.formats.predictions import Predictions
 from regrade.datasets.patches import Patch
-from regrade.datasets.prediction_files import Predictions
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from regrade.evaluators.analysis.side_metrics import hops_name
+from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
 from regrade.reports.results import PolicyResult
 from regrade.reports.severity import severity_of
 from regrade.reports.wording import number, temperature
@@ -46,8 +47,6 @@ OUTCOMES: Mapping[str, Callable[[Row], bool]] = {
 
 SHOWN_TESTS = 12
 """Broken tests listed by name; of more only the number is shown."""
-SHOWN_LINES = 120
-"""Lines of a patch."""
 SHOWN_CHARACTERS = 4000
 """Characters of an answer."""
 PAGE_BUDGET = 2_500_000
@@ -140,13 +139,6 @@ def task_views(
         spent += sum(map(_size, attempts)) + sum(len(text) for _, text in view.reference)
         views.append(view)
     return views
-
-
-def diff_lines(patch: str) -> list[tuple[str, str]]:
-    """(kind, text) for each line of a unified diff; the `diff --git` line is left out."""
-    kinds = (("+++", "file"), ("---", "file"), ("@@", "hunk"), ("+", "add"), ("-", "del"))
-    lines = [line for line in patch.splitlines() if not line.startswith("diff --git")]
-    return [(next((kind for start, kind in kinds if line.startswith(start)), "same"), line) for line in lines]
 
 
 def _by_task(rows: pd.DataFrame) -> dict[str, list[Row]]:

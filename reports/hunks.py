@@ -13,7 +13,7 @@ from rich.text import Text
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.attribution.hunk_groups import TOO_MANY
 from regrade.evaluators.attribution.results import Attribution, GroupShare, Smallest, Subset
-from regrade.reports.attempts import SHOWN_LINES, diff_lines
+from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
 from regrade.reports.wording import counted, duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from regrade.datasets.recipe_format import Failure
+from regrade.datasets.mutation.recipe_format import Failure
 from regrade.rewards.evidence import TestRun, TestStatus
 
 LONGEST_ERROR = 118

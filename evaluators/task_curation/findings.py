@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from regrade.datasets.mutations import Mutant
+from regrade.datasets.mutation.mutants import Mutant
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.task_curation.sandbox_access import Reaching

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutations import Function, Mutant, Mutations, shuffled
-from regrade.datasets.packages import PACKAGES, Package, fetch_all, subject_files
+from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
+from regrade.datasets.mutation.packages import PACKAGES, Package, fetch_all, subject_files
+from regrade.datasets.mutation.rebuilding import measured_suite, planting_patch, rebuild
+from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
 from regrade.datasets.patches import Patch
-from regrade.datasets.rebuilding import measured_suite, planting_patch, rebuild
-from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.baseline import baseline

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regrade.datasets.globs import is_protected
-from regrade.datasets.mutations import Function, Mutant, Mutations, shuffled
+from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from regrade.datasets.mutations import MOST_CHARACTERS, MOST_LINES, Mutant, Mutations, mutants, shuffled
-from regrade.datasets.operators import OPERATORS
+from regrade.datasets.mutation.mutants import MOST_CHARACTERS, MOST_LINES, Mutant, Mutations, mutants, shuffled
+from regrade.datasets.mutation.operators import OPERATORS
 
 REAL_CODE = (textwrap, bisect, heapq)
 

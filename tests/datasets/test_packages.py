@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.packages import PACKAGES, TEST_REQUIREMENTS, Package, fetch, fetch_all, package, subject_files
+from regrade.datasets.mutation.packages import (
+    PACKAGES,
+    TEST_REQUIREMENTS,
+    Package,
+    fetch,
+    fetch_all,
+    package,
+    subject_files,
+)
 
 BACKEND = """
 from pathlib import Path

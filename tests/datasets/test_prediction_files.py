@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.predictions import read_predictions
 from regrade.datasets.patches import Patch
-from regrade.datasets.prediction_files import read_predictions
 
 DIFF = Patch.between({"a.py": "x = 1\n"}, {"a.py": "x = 2\n"}).text
 

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutations import mutants
-from regrade.datasets.packages import PACKAGES, package
-from regrade.datasets.patches import Patch
-from regrade.datasets.rebuilding import planting_patch, reference_patch
-from regrade.datasets.recipe_format import (
+from regrade.datasets.mutation.mutants import mutants
+from regrade.datasets.mutation.packages import PACKAGES, package
+from regrade.datasets.mutation.rebuilding import planting_patch, reference_patch
+from regrade.datasets.mutation.recipe_format import (
     Failure,
     PackageRecipes,
     TaskRecipe,
@@ -29,8 +28,9 @@ from regrade.datasets.recipe_format import (
     to_ranges,
     write_recipes,
 )
+from regrade.datasets.mutation.splits import SPLITS, split_of
+from regrade.datasets.patches import Patch
 from regrade.datasets.sources import BUILTIN, load_task, load_tasks
-from regrade.datasets.splits import SPLITS, split_of
 from regrade.datasets.tasks import Tree
 
 SOURCE = "def less(a, b):\n    return a < b\n\n\ndef last(items):\n    return items[-1]\n"

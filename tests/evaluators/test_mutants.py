@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.datasets.packages import Package, package
+from regrade.datasets.mutation.packages import Package, package
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.evaluators.scoring.scorer import Scorer

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.datasets.mutations import mutants
+from regrade.datasets.mutation.mutants import mutants
 from regrade.evaluators.execution import function_bodies
 from regrade.evaluators.execution.function_bodies import text_outline
 

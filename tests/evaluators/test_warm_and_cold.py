@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from regrade.datasets.mutations import mutants
+from regrade.datasets.mutation.mutants import mutants
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits
 from regrade.evaluators.scoring.scorer import Scorer

@@ -10,8 +10,9 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
-from regrade.reports.attempts import diff_lines, task_views
+from regrade.reports.attempts import task_views
 from regrade.reports.curves import training_curves
+from regrade.reports.diff_lines import diff_lines
 from regrade.reports.html_report import write_report
 from regrade.reports.page import Page, build_page, headline, verdicts
 from regrade.reports.results import Pair, load_results

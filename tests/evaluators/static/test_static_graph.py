@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regrade.datasets.packages import fetch, package
+from regrade.datasets.mutation.packages import fetch, package
 from regrade.datasets.tasks import Tree
 from regrade.evaluators.static.dependencies.graph import Graph, Layer, graph_of
 from regrade.evaluators.static.dependencies.reach import Explorer

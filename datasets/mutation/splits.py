@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.packages import Package
+from regrade.datasets.mutation.packages import Package
 
 SPLITS = ("demonstrations", "tests_only", "validation", "held_out")
 """`demonstrations`: references may be used (scarce). `tests_only`: only their tests may be used (plentiful).

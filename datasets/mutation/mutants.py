@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from types import CodeType
 
-from regrade.datasets.operators import OPERATORS, Edit, Surroundings
+from regrade.datasets.mutation.operators import OPERATORS, Edit, Surroundings
 from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
@@ -51,7 +51,7 @@ class Mutant:
     """A file with one bug planted."""
 
     kind: str
-    """A key of `regrade.datasets.operators.OPERATORS`."""
+    """A key of `regrade.datasets.mutation.operators.OPERATORS`."""
     file: str
     function: str
     place: str

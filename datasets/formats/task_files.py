@@ -5,7 +5,7 @@ Keys of a task:
     instruction    what is wanted, in words
     fail_to_pass   ids of the tests that fail and must pass
     repository     folder of the repository, relative to the task file; or, instead of it,
-    package        name of one of the pinned packages (`regrade.datasets.packages`), which is fetched
+    package        name of one of the pinned packages (`regrade.datasets.mutation.packages`), which is fetched
   and, all of them optional,
     id             default: FILE:NUMBER
     base_patch     unified diff that turns the folder into the task's base
@@ -27,7 +27,7 @@ from pathlib import Path
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import Fields, parse_json, read_text, shown
-from regrade.datasets.packages import Package, fetch, package
+from regrade.datasets.mutation.packages import Package, fetch, package
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 

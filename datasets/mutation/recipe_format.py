@@ -22,7 +22,7 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import Fields, parse_json, read_text
-from regrade.datasets.packages import Package, package
+from regrade.datasets.mutation.packages import Package, package
 
 FORMAT = 1
 

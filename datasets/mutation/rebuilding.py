@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutations import Mutant, Mutations
-from regrade.datasets.packages import Package
+from regrade.datasets.mutation.mutants import Mutant, Mutations
+from regrade.datasets.mutation.packages import Package
+from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe
+from regrade.datasets.mutation.splits import split_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.recipe_format import Failure, PackageRecipes, TaskRecipe
-from regrade.datasets.splits import split_of
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
 _LINE_LENGTH = 117
