@@ -30,8 +30,8 @@ def demo(
     An SFT baseline, then reinforcement learning from executed tests, and a report on which fixes more and breaks less.
     A run that was stopped goes on where it was when the same command is run again.
     """
-    from regrade.policy_training.demo import run_demo
-    from regrade.policy_training.demo_settings import FULL, QUICK
+    from regrade.policy_training.demo.pipeline import run_demo
+    from regrade.policy_training.demo.settings import FULL, QUICK
     from regrade.reports.html_report import write_report
     from regrade.reports.results import load_results
     from regrade.reports.terminal import print_results

@@ -153,7 +153,7 @@ def gpu_check() -> Check:
 
 
 def model_check() -> Check:
-    from regrade.policy_training.models import EMBEDDED, embedded_weights
+    from regrade.policy_training.policies.models import EMBEDDED, embedded_weights
 
     weights = embedded_weights()
     if weights is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.evaluation.sweeps import Entrant
     from regrade.evaluators.storage.run import Role
-    from regrade.policy_training.policy_files import EndpointRow
+    from regrade.policy_training.policies.policy_files import EndpointRow
 
 MOST_TOLD = 20
 """Lines about predictions that are printed one by one."""
@@ -61,7 +61,7 @@ def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
 
 def _found(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
-    from regrade.policy_training import policy_files
+    from regrade.policy_training.policies import policy_files
 
     found = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
     if given.file is not None:

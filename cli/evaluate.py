@@ -115,7 +115,7 @@ def evaluate(
     from regrade.evaluators.evaluation import sweeps
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
-    from regrade.policy_training.policy_files import EndpointRow
+    from regrade.policy_training.policies.policy_files import EndpointRow
     from regrade.reports.results import load_results
     from regrade.reports.summary import write_summary
     from regrade.rewards.loading import load_reward

@@ -244,7 +244,7 @@ def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
     if folder is None:
         return {}
     try:
-        from regrade.policy_training.predictions import RewardModelProbe
+        from regrade.policy_training.reward_models.probe import RewardModelProbe
     except ImportError as error:
         raise UserError(
             f"a reward model needs {error.name}: install the extra `train` (pip install 'regrade[train]')"

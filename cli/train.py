@@ -46,9 +46,9 @@ def train(
     if steps is None and minutes is None:
         raise UserError("for how long? give --steps, --minutes or both")
     from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.policy_training.progress import Budget
-    from regrade.policy_training.training import TrainingPlan
-    from regrade.policy_training.training import train as run_training
+    from regrade.policy_training.train import TrainingPlan
+    from regrade.policy_training.train import train as run_training
+    from regrade.policy_training.trainers.callbacks import Budget
 
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"

@@ -17,9 +17,9 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import Example, demonstrations, train_sft
+from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.sft import Example, demonstrations, train_sft
 
 LIBRARY = '''\
 """Small functions."""

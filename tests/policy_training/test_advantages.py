@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrade.policy_training.advantages import (
+from regrade.policy_training.trainers.advantages import (
     clipped_value_loss,
     explained_variance,
     generalized_advantages,

@@ -9,7 +9,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task, Tree
-from regrade.policy_training.briefs import Brief, brief
+from regrade.policy_training.policies.task_descriptions import Brief, brief
 
 FILES = {
     "shop/__init__.py": "from shop.prices import net\n",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.calibration import FILE, Calibration, Chance, expected_calibration_error
+from regrade.policy_training.reward_models.calibration import FILE, Calibration, Chance, expected_calibration_error
 
 answers = st.lists(st.tuples(st.floats(-10, 10), st.booleans()), min_size=1, max_size=60)
 

@@ -17,7 +17,7 @@ from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.commands import LONGEST_OUTPUT, Command, CommandPolicy
+from regrade.policy_training.policies.commands import LONGEST_OUTPUT, Command, CommandPolicy
 from regrade.rewards import tests as passing
 from regrade.rewards.evidence import TestRun
 

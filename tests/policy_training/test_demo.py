@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.demo_settings import DemoSettings
+from regrade.policy_training.demo.settings import DemoSettings
 
 SETTINGS = DemoSettings(
     max_prompt_tokens=420, repositories=1, demonstrations=6, tests_only=6, validation=4, held_out=5, scripted=2,

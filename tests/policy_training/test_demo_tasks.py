@@ -9,9 +9,9 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.demo_settings import FULL, QUICK, DemoSettings
-from regrade.policy_training.demo_tasks import choose_tasks, spread, worth_trying
-from regrade.policy_training.experience import ScoredAnswer
+from regrade.policy_training.demo.settings import FULL, QUICK, DemoSettings
+from regrade.policy_training.demo.tasks import choose_tasks, spread, worth_trying
+from regrade.policy_training.environments.attempts import ScoredAnswer
 
 SMALL = DemoSettings(max_prompt_tokens=1000, demonstrations=3, tests_only=4, validation=2, held_out=2)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from regrade.datasets.tasks import Task
-from regrade.policy_training.models import LanguageModel, embedded_weights, load_model
-from regrade.policy_training.policies import complete
-from regrade.policy_training.prompts import ask
-from regrade.policy_training.sft import Example, answer_quality, demonstrations
+from regrade.policy_training.policies.local_model import complete
+from regrade.policy_training.policies.models import LanguageModel, embedded_weights, load_model
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
 
 MakeTask = Callable[[str], Task]
 

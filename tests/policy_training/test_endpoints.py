@@ -14,9 +14,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
-from regrade.policy_training import endpoints
-from regrade.policy_training.endpoints import Endpoint, EndpointPolicy
-from regrade.policy_training.prompts import ask
+from regrade.policy_training.policies import endpoints
+from regrade.policy_training.policies.endpoints import Endpoint, EndpointPolicy
+from regrade.policy_training.policies.single_turn_prompt import ask
 from tests.endpoint_server import serving
 
 SWEEP = [Sampling(0.0, 1), Sampling(0.7, 3)]

@@ -15,17 +15,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.experience import (
-    Attempt,
-    Shaping,
-    judge,
-    read_attempts,
-    scored_answers,
-    training_reward,
-    write_attempts,
-)
-from regrade.policy_training.online import rates
-from regrade.policy_training.prompts import ask
+from regrade.policy_training.environments.attempts import Attempt, judge, read_attempts, scored_answers, write_attempts
+from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.trainers.online import rates
 from regrade.rewards.evidence import End, EvidenceSet
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests

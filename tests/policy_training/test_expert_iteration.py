@@ -12,11 +12,11 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.experience import Attempt
-from regrade.policy_training.expert_iteration import ExpertIteration, shares, verified_examples
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import Example, answer_quality, demonstrations
+from regrade.policy_training.environments.attempts import Attempt
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
+from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from regrade.policy_training import sft
-from regrade.policy_training.frozen_activations import remembered
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, freeze_bottom, layer_stack
-from regrade.policy_training.sft import Example, train_sft
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers import sft
+from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom, layer_stack
+from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.sft import Example, train_sft
 
 EXAMPLES = [Example("Prompt" * (k + 1) + ":\n", f"{k} return x") for k in range(6)]
 

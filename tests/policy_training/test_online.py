@@ -18,11 +18,11 @@ from trl import GRPOConfig, GRPOTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.online import SharedPromptGRPOTrainer, train_online
-from regrade.policy_training.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
-from regrade.policy_training.progress import Budget, common_arguments
-from regrade.policy_training.sft import answer_quality, demonstrations
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers.callbacks import Budget, common_arguments
+from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online
+from regrade.policy_training.trainers.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
+from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 
 Reward = Callable[..., list[float | None]]
 

@@ -13,10 +13,11 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.policies import ModelPolicy, NoOp, Reference, load_policy
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import demonstrations, train_sft
+from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
+from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.scripted import NoOp, Reference
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.sft import demonstrations, train_sft
 
 SWEEP = [Sampling(0.0, 1), Sampling(1.0, 3)]
 

@@ -13,12 +13,12 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.experience import ScoredAnswer
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.predictions import RewardModelProbe
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.prompts import ask
-from regrade.policy_training.reward_model import train_and_test_reward_model
+from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.reward_models.probe import RewardModelProbe
+from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.trainers.callbacks import Budget
 from regrade.rewards import Prediction, learned
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, freeze_bottom
-from regrade.policy_training.quiet import quiet_libraries
-from regrade.policy_training.sft import Example, train_sft
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom
+from regrade.policy_training.trainers.sft import Example, train_sft
 
 
 @pytest.mark.parametrize(("share", "frozen_layers"), [(0.0, []), (0.5, [0]), (1.0, [0, 1])])

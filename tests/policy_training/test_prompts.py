@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
-from regrade.policy_training.prompts import ask
+from regrade.policy_training.policies.single_turn_prompt import ask
 
 MakeTask = Callable[[str], Task]
 

@@ -11,15 +11,15 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.experience import ScoredAnswer
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.preferences import Preference, agreement, distinct, pairs, split_by_task
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.reward_model import (
+from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.reward_models.preferences import Preference, agreement, distinct, pairs, split_by_task
+from regrade.policy_training.reward_models.reward_model import (
     RewardModel,
     train_and_test_reward_model,
     train_reward_model,
 )
+from regrade.policy_training.trainers.callbacks import Budget
 
 
 def answer(task: str, text: str, reward: float) -> ScoredAnswer:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.sampling import sample, stream
-from regrade.policy_training.shared_prompts import pack, packed_log_probs
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.sampling import sample, stream
+from regrade.policy_training.trainers.shared_prompts import pack, packed_log_probs
 
 END = 1
 

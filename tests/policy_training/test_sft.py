@@ -13,10 +13,10 @@ import torch
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.policies import complete
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.sft import Example, Plateau, Quality, answer_quality, demonstrations, train_sft
+from regrade.policy_training.policies.local_model import complete
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.sft import Example, Plateau, Quality, answer_quality, demonstrations, train_sft
 
 MakeTask = Callable[[str], Task]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.shared_prompts import (
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers.shared_prompts import (
     final_states,
     pack,
     packed_log_probs,

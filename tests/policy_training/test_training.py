@@ -11,10 +11,10 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.models import load_model
-from regrade.policy_training.progress import Budget
-from regrade.policy_training.reward_model import RewardModel
-from regrade.policy_training.training import Algorithm, TrainingPlan, train
+from regrade.policy_training.policies.models import load_model
+from regrade.policy_training.reward_models.reward_model import RewardModel
+from regrade.policy_training.train import Algorithm, TrainingPlan, train
+from regrade.policy_training.trainers.callbacks import Budget
 
 
 @pytest.mark.slow

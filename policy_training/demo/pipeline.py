@@ -28,16 +28,17 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Role, Run
-from regrade.policy_training.demo_settings import DemoSettings
-from regrade.policy_training.demo_tasks import DemoTasks, choose_tasks, worth_trying
-from regrade.policy_training.experience import Attempt, ScoredAnswer, read_attempts, write_attempts
-from regrade.policy_training.expert_iteration import ExpertIteration, shares
-from regrade.policy_training.models import EMBEDDED, LanguageModel, load_model
-from regrade.policy_training.online import rates, train_online
-from regrade.policy_training.policies import NO_OP, REFERENCE, ModelPolicy, load_policy
-from regrade.policy_training.progress import Budget, StepLog
-from regrade.policy_training.reward_model import train_and_test_reward_model
-from regrade.policy_training.sft import Plateau, answer_quality, demonstrations, train_sft
+from regrade.policy_training.demo.settings import DemoSettings
+from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, worth_trying
+from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
+from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
+from regrade.policy_training.policies.models import EMBEDDED, LanguageModel, load_model
+from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
+from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares
+from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.sft import Plateau, answer_quality, demonstrations, train_sft
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
 

@@ -13,16 +13,17 @@ from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.experience import Shaping, gather, scored_answers, write_attempts
-from regrade.policy_training.expert_iteration import ExpertIteration
-from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.online import rates, train_online
-from regrade.policy_training.policies import ModelPolicy
-from regrade.policy_training.ppo import train_ppo
-from regrade.policy_training.progress import Budget, StepLog
-from regrade.policy_training.prompts import ask
-from regrade.policy_training.reward_model import train_and_test_reward_model
-from regrade.policy_training.sft import Example, demonstrations, train_sft
+from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
+from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.policies.local_model import ModelPolicy
+from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.expert_iteration import ExpertIteration
+from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.ppo import train_ppo
+from regrade.policy_training.trainers.sft import Example, demonstrations, train_sft
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from scipy.stats import mannwhitneyu
 
-from regrade.policy_training.experience import ScoredAnswer
+from regrade.policy_training.environments.attempts import ScoredAnswer
 
 
 @dataclass(frozen=True)

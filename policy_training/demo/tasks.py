@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.demo_settings import DemoSettings
-from regrade.policy_training.experience import ScoredAnswer
-from regrade.policy_training.prompts import ask
+from regrade.policy_training.demo.settings import DemoSettings
+from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.policy_training.policies.single_turn_prompt import ask
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,11 @@ from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import Role
-from regrade.policy_training.commands import Command, CommandPolicy
-from regrade.policy_training.endpoints import Api, Endpoint, EndpointPolicy
-from regrade.policy_training.policies import NO_OP, REFERENCE, load_policy
-from regrade.policy_training.recorded import Recorded
+from regrade.policy_training.policies.commands import Command, CommandPolicy
+from regrade.policy_training.policies.endpoints import Api, Endpoint, EndpointPolicy
+from regrade.policy_training.policies.local_model import load_policy
+from regrade.policy_training.policies.recorded import Recorded
+from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 
 ENDPOINT, COMMAND = "endpoint:", "command:"
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
@@ -77,7 +78,7 @@ class ModelRow(_Row):
 
 
 class EndpointRow(_Row):
-    """See `regrade.policy_training.endpoints.Endpoint`."""
+    """See `regrade.policy_training.policies.endpoints.Endpoint`."""
 
     endpoint: str
     model: str
@@ -95,7 +96,9 @@ class EndpointRow(_Row):
 
 
 class CommandRow(_Row):
-    """See `regrade.policy_training.commands.Command`. A text is split as a shell would, and no shell runs it."""
+    """See `regrade.policy_training.policies.commands.Command`. A text is split as a shell would, and no shell runs
+    it.
+    """
 
     command: str | tuple[str, ...]
     seconds: Seconds = 1800.0

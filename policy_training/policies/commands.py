@@ -35,9 +35,9 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
-from regrade.policy_training.briefs import brief
-from regrade.policy_training.concurrently import Attempt, Losses, concurrently
-from regrade.policy_training.copies import FreshCopy
+from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
+from regrade.policy_training.policies.task_descriptions import brief
+from regrade.policy_training.policies.tree_copies import FreshCopy
 
 LONGEST_OUTPUT = 20_000
 """Bytes of its output, the last, that are kept of an attempt."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.sampling import ROWS, Completion, stream
-from regrade.policy_training.shared_prompts import (
+from regrade.policy_training.policies.sampling import ROWS, Completion, stream
+from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
     passes,

@@ -7,48 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.prompts import MAX_ANSWER_TOKENS, Question, ask
-
-NO_OP = ("no-op", "noop")
-REFERENCE = "reference"
-
-
-@dataclass(frozen=True)
-class NoOp:
-    """Control: changes nothing. It breaks nothing and fixes nothing, so no metric may crown it."""
-
-    name: str = "no-op"
-
-    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, Patch(""))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Control: applies the reference patch. Built from tasks that still have theirs, so no real policy can be it."""
-
-    patches: dict[str, Patch]
-    name: str = "reference"
-
-    @classmethod
-    def of(cls, tasks: Sequence[Task]) -> Reference:
-        return cls({task.id: task.reference for task in tasks if task.reference is not None})
-
-    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        for task in tasks:
-            if task.id not in self.patches:
-                raise UserError(f"task {task.id!r} has no reference patch: leave it out, or evaluate another policy")
-            for sampling in samplings:
-                for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, self.patches[task.id])
+from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.scripted import NO_OP, REFERENCE, NoOp, Reference
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
 
 
 @dataclass
@@ -89,7 +53,7 @@ def complete(
     language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int
 ) -> Iterator[tuple[int, list[list[int]]]]:
     """(prompt's place, its completions as token ids, one per temperature), in the order in which they end."""
-    from regrade.policy_training.sampling import stream
+    from regrade.policy_training.policies.sampling import stream
 
     model = language_model.model
     was_training = model.training

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import ModuleList
 
-from regrade.policy_training.progress import layer_stack
+from regrade.policy_training.trainers.callbacks import layer_stack
 
 
 @contextmanager

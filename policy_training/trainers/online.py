@@ -15,12 +15,13 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.experience import Attempt, Shaping, judge
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.prompts import MAX_ANSWER_TOKENS, Question, ask
-from regrade.policy_training.quiet import quiet_libraries
-from regrade.policy_training.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 
 class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
-from regrade.policy_training.quiet import quiet_libraries
+from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
 HUB_SECONDS = 10.0

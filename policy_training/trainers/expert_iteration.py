@@ -16,11 +16,12 @@ from pathlib import Path
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.experience import Attempt, Shaping, Spent, gather
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.policies import ModelPolicy
-from regrade.policy_training.progress import Budget, StepLog
-from regrade.policy_training.sft import Example, train_sft
+from regrade.policy_training.environments.attempts import Attempt, Spent, gather
+from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.policies.local_model import ModelPolicy
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.sft import Example, train_sft
 
 
 @dataclass(frozen=True)

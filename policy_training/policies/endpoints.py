@@ -29,9 +29,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
-from regrade.policy_training.briefs import Brief
-from regrade.policy_training.concurrently import Attempt, Losses, concurrently
-from regrade.policy_training.prompts import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.policies.task_descriptions import Brief
 
 Api = Literal["chat", "completions"]
 MAX_CHAT_TOKENS = 4096

@@ -26,14 +26,19 @@ from trl import GRPOConfig, GRPOTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.advantages import clipped_value_loss, explained_variance, generalized_advantages, whiten
-from regrade.policy_training.experience import Shaping
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.online import ExecutedTests
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.prompts import MAX_ANSWER_TOKENS
-from regrade.policy_training.quiet import quiet_libraries
-from regrade.policy_training.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
+from regrade.policy_training.trainers.advantages import (
+    clipped_value_loss,
+    explained_variance,
+    generalized_advantages,
+    whiten,
+)
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 

@@ -28,13 +28,13 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.calibration import Calibration
-from regrade.policy_training.experience import ScoredAnswer
-from regrade.policy_training.models import LanguageModel, load_model
-from regrade.policy_training.preferences import Preference, agreement, distinct, pairs, split_by_task
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.quiet import quiet_libraries
-from regrade.policy_training.shared_prompts import PackedRow, final_states, pack, passes
+from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.reward_models.calibration import Calibration
+from regrade.policy_training.reward_models.preferences import Preference, agreement, distinct, pairs, split_by_task
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.shared_prompts import PackedRow, final_states, pack, passes
 
 TOKENS_PER_PASS = 6144
 

@@ -17,12 +17,12 @@ from trl import SFTConfig, SFTTrainer
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.frozen_activations import remembered
-from regrade.policy_training.models import LanguageModel
-from regrade.policy_training.progress import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.prompts import ask
-from regrade.policy_training.quiet import quiet_libraries
-from regrade.policy_training.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
 @dataclass(frozen=True)

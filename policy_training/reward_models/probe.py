@@ -9,9 +9,9 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.policy_training.calibration import Calibration
-from regrade.policy_training.prompts import ask
-from regrade.policy_training.reward_model import RewardModel
+from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.reward_models.calibration import Calibration
+from regrade.policy_training.reward_models.reward_model import RewardModel
 from regrade.rewards.evidence import Prediction
 
 

@@ -1,0 +1,1 @@
+"""Attempts of a policy, executed, and what training pays for them."""

@@ -1,0 +1,47 @@
+"""Scripted controls: a policy that changes nothing, and one that applies the reference patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.tasks import Task
+
+NO_OP = ("no-op", "noop")
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class NoOp:
+    """Control: changes nothing. It breaks nothing and fixes nothing, so no metric may crown it."""
+
+    name: str = "no-op"
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        for task in tasks:
+            for sampling in samplings:
+                for sample in range(sampling.samples):
+                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, Patch(""))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Control: applies the reference patch. Built from tasks that still have theirs, so no real policy can be it."""
+
+    patches: dict[str, Patch]
+    name: str = "reference"
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Reference:
+        return cls({task.id: task.reference for task in tasks if task.reference is not None})
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        for task in tasks:
+            if task.id not in self.patches:
+                raise UserError(f"task {task.id!r} has no reference patch: leave it out, or evaluate another policy")
+            for sampling in samplings:
+                for sample in range(sampling.samples):
+                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, self.patches[task.id])

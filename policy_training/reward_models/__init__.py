@@ -1,0 +1,1 @@
+"""Models that predict a verdict from task and patch, with calibrated doubt."""

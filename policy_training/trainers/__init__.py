@@ -1,0 +1,1 @@
+"""SFT, expert iteration, GRPO, RLOO and PPO on top of TRL."""
