@@ -47,7 +47,7 @@ def run(out: Path, model: Path, cache: Path, last: str = "") -> tuple[int, list[
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(out), str(model), last], stdout=subprocess.PIPE, text=True, check=False,
         env={**os.environ, "REGRADE_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
     return done.returncode, done.stdout.splitlines()
 

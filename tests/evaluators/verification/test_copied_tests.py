@@ -16,7 +16,7 @@ from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.copied_tests import make_twin, without_expectations
 from regrade.evaluators.verification.parsed_tests import TestFile, TwinError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TEXT = '''\
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_the_same_seed_makes_the_same_copy_and_another_one_another():
     assert twin_of(file, 0)[0].path != twin_of(file, 0, seed="other")[0].path
 
 
-@pytest.mark.parametrize("path", sorted(HERE.glob("test_*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(HERE.rglob("test_*.py")), ids=lambda path: path.name)
 def test_real_test_files_can_be_copied(path):
     text = path.read_text()
     file = TestFile(path.name, text)

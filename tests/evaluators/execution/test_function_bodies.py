@@ -14,8 +14,8 @@ from regrade.datasets.mutation.mutants import mutants
 from regrade.evaluators.execution import function_bodies
 from regrade.evaluators.execution.function_bodies import text_outline
 
-FOLDER = Path(function_bodies.__file__).parent
-SOURCES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+FOLDER = Path(function_bodies.__file__).parents[1]
+SOURCES = {path.name: path.read_text() for path in sorted(FOLDER.rglob("*.py"))}
 LINES = [
     "    return 1", "return 1", "        pass", "    '''A docstring.'''", '    """', "    (", "    )", "    x = [", "  y = 1",
     "    # a comment", "# a comment", "", "    else:", "else:", "    if x:", "def f():", "    def f():", "class C:",
