@@ -1,16 +1,37 @@
-"""The rooms and who may enter: each folder imports only from those to its left, and heavy libraries only where used."""
+"""The import order: folders, the sub-packages of a folder, no cycle of packages or modules, heavy libraries where used."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("datasets", "rewards", "evaluators", "policy_training", "reports", "cli")
+FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "datasets": (frozenset({"mutation"}), frozenset({"formats"}), frozenset({"sources"})),
+    "evaluators": (
+        frozenset({"storage", "sandboxes", "inside", "static"}),
+        frozenset({"execution", "analysis"}),
+        frozenset({"verification", "evaluation"}),
+        frozenset({"scoring"}),
+        frozenset({"task_curation", "attribution"}),
+    ),
+    "policy_training": (
+        frozenset({"policies", "environments"}),
+        frozenset({"trainers"}),
+        frozenset({"reward_models"}),
+        frozenset({"train", "demo"}),
+    ),
+}
+"""Sub-packages (and modules that are above them), from the ground up: each imports from lower floors only."""
+READS_ROWS = frozenset({"storage", "static"})
+"""All that `evaluators.analysis` may import of `evaluators`: judging rows runs nothing."""
 HEAVY = frozenset({"torch", "transformers", "trl", "accelerate", "gguf", "safetensors", "datasets", "ray"})
 """Imported at module level by policy_training only (a bare `datasets` is Hugging Face's package)."""
 NEVER_AT_MODULE_LEVEL = frozenset({"docker", "ray"})
@@ -101,3 +122,82 @@ def test_no_module_is_named_after_one_of_the_standard_library() -> None:
     """A script run from such a folder would find our module in place of Python's."""
     clashes = [path.relative_to(ROOT).as_posix() for path in modules() if path.stem in sys.stdlib_module_names]
     assert clashes == []
+
+
+def dotted(path: Path) -> str:
+    return ".".join(("regrade", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of the project that it imports anywhere, inside functions and for types alone included."""
+    names = {dotted(path) for path in modules()}
+    graph: dict[str, set[str]] = {}
+    for path in modules():
+        wanted = [name for _, name in imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))]
+        targets = {name if name in names else name.rpartition(".")[0] for name in wanted}
+        graph[dotted(path)] = (targets & names) - {dotted(path)}
+    return graph
+
+
+def floor_of(module: str) -> tuple[str, int] | None:
+    """(folder, number of its floor); None for a module that stands on none: the nouns of `datasets`, a package's face."""
+    _, folder, name, *_ = (*module.split("."), "", "")
+    for number, floor in enumerate(FLOORS.get(folder, ())):
+        if name in floor:
+            return folder, number
+    return None
+
+
+def test_every_subpackage_stands_on_a_floor() -> None:
+    for folder, floors in FLOORS.items():
+        packages = {path.name for path in (ROOT / folder).iterdir() if path.is_dir() and any(path.glob("*.py"))}
+        assert packages - set().union(*floors) == set()
+
+
+def test_a_subpackage_imports_from_lower_floors_only() -> None:
+    wrong = []
+    for module, targets in import_graph().items():
+        for target in targets:
+            here, there = floor_of(module), floor_of(target)
+            if here is None or there is None or here[0] != there[0]:
+                continue
+            if module.split(".")[2] != target.split(".")[2] and here[1] <= there[1]:
+                wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_analysis_runs_nothing() -> None:
+    imported = {
+        target.split(".")[2]
+        for module, targets in import_graph().items()
+        for target in targets
+        if module.startswith("regrade.evaluators.analysis") and target.startswith("regrade.evaluators.")
+    }
+    assert imported <= {*READS_ROWS, "analysis"}
+
+
+def cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert cycle(import_graph()) == []
+
+
+def test_no_packages_import_each_other() -> None:
+    packages: dict[str, set[str]] = defaultdict(set)
+    for module, targets in import_graph().items():
+        here = module.split(".")[1:3]
+        for target in targets:
+            there = target.split(".")[1:3]
+            if here != there and len(here) == len(there) == 2:  # the face of a folder imports from all of it
+                packages[".".join(here)].add(".".join(there))
+    assert cycle(packages) == []
+
+
+def test_the_check_sees_a_cycle() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
