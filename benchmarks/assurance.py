@@ -41,9 +41,9 @@ def main() -> int:
     ):
         # What the reference shows is found out first, once for each task, so that the seconds are those of a patch.
         references = [(honest.task, _reference(honest.task)) for honest in patches]
-        scorer.gather(references, [Verification], progress=_progress)
+        scorer.gather(references, [Verification], reachable=True, progress=_progress)
         jobs = [(honest.task, honest.patch) for honest in patches]
-        gathered = scorer.gather(jobs, [TestRun, Verification], progress=_progress)
+        gathered = scorer.gather(jobs, [TestRun, Verification], reachable=True, progress=_progress)
         name = scorer.sandbox.name
     found = [
         (honest, evidence.records[TestRun], evidence.records[Verification])

@@ -87,7 +87,9 @@ def score(count: int, folder: Path, sandbox: str) -> None:
     """Print a line of JSON for each step of progress, and the verdicts at the end."""
     jobs = list(package_jobs(count))
     with Scorer(sandbox=sandbox, cache=folder) as scorer:
-        found = scorer.gather(jobs, [TestRun], progress=lambda done, _: print(json.dumps({"done": done}), flush=True))
+        found = scorer.gather(
+            jobs, [TestRun], reachable=True, progress=lambda done, _: print(json.dumps({"done": done}), flush=True)
+        )
         verdicts = [verdict(evidence.records.get(TestRun)) for evidence in found]
         said = {"verdicts": verdicts, "executions": scorer.stats.executions, "retries": scorer.stats.retries}
     print(json.dumps(said), flush=True)

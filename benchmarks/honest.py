@@ -216,7 +216,7 @@ def sweep(patches: Sequence[Honest], scorer: Scorer, progress: Callable[[int, in
     needs = tests.only_if(untampered).needs
     jobs = [(honest.task, honest.patch) for honest in patches]
     jobs += [(defenceless(honest.task), honest.patch) for honest in patches]
-    found = scorer.gather(jobs, needs, progress=progress)
+    found = scorer.gather(jobs, needs, reachable=True, progress=progress)
     half = len(patches)
     return [Both(*each) for each in zip(patches, found[:half], found[half:], strict=True)]
 

@@ -65,17 +65,17 @@ def hit(jobs: list[Job], cache: Path) -> tuple[float, float]:
     the reward included: the median of some passes over all patches.
     """
     with Scorer(cache=cache) as scorer:
-        scorer.score(jobs, default)
+        scorer.score(jobs, default, reachable=True)
     firsts = list({task.base.root: (task, patch) for task, patch in jobs}.values())
     with Scorer(cache=cache) as scorer:
-        scorer.score(firsts[:1], default)
+        scorer.score(firsts[:1], default, reachable=True)
         began = time.perf_counter()
-        scorer.score(firsts, default)
+        scorer.score(firsts, default, reachable=True)
         read = (time.perf_counter() - began) / len(firsts)
         passes = []
         for _ in range(PASSES):
             began = time.perf_counter()
-            scorer.score(jobs, default)
+            scorer.score(jobs, default, reachable=True)
             passes.append((time.perf_counter() - began) / len(jobs))
         assert scorer.stats.executions == 0
         return read, statistics.median(passes)
@@ -90,17 +90,17 @@ def by_ray(jobs: list[Job], folder: Path) -> float:
     ray.init(num_cpus=1, log_to_driver=False)
     try:
         with RayScorer(cache=folder / "first", node_cache=str(folder / "node")) as scorer:
-            scorer.score(jobs, default)
+            scorer.score(jobs, default, reachable=True)
         with RayScorer(cache=folder / "second", node_cache=str(folder / "node")) as scorer:
             # The node learns of every repository; then it is asked about the other half.
             known = {task.base.root: (task, patch) for task, patch in jobs}
-            scorer.score(list(known.values()), default)
+            scorer.score(list(known.values()), default, reachable=True)
             asked = [job for job in jobs if job not in known.values()]
             began = time.perf_counter()
-            scorer.score(asked, default)
+            scorer.score(asked, default, reachable=True)
             wall = time.perf_counter() - began
             began = time.perf_counter()
-            scorer.score(asked, default)
+            scorer.score(asked, default, reachable=True)
             return (wall - (time.perf_counter() - began)) / len(asked)
     finally:
         ray.shutdown()
@@ -113,10 +113,12 @@ def sizing(jobs: list[Job], folder: Path) -> dict[str, float]:
         cache = folder / str(workers)
         with Scorer(workers=workers, cache=cache) as scorer:
             scorer.gather(
-                [(task, Patch("")) for task in {task.base.root: task for task, _ in jobs}.values()], [TestRun]
+                [(task, Patch("")) for task in {task.base.root: task for task, _ in jobs}.values()],
+                [TestRun],
+                reachable=True,
             )
             used, began = cpu_seconds(), time.perf_counter()
-            scorer.gather(jobs, [TestRun])
+            scorer.gather(jobs, [TestRun], reachable=True)
             measured = len(jobs) / (time.perf_counter() - began)
             predicted = workers * len(jobs) / (cpu_seconds() - used)
         print(f"{workers} workers           {measured:8.3f} patches a second; by the model {predicted:.3f}", flush=True)
@@ -130,7 +132,7 @@ def memory(count: int, cache: Path) -> dict[str, float]:
     with Scorer(cache=cache) as scorer:
         waiting = different_jobs(count)
         for scored in range(AT_A_TIME, count + 1, AT_A_TIME):
-            scorer.score(list(islice(waiting, AT_A_TIME)), default)
+            scorer.score(list(islice(waiting, AT_A_TIME)), default, reachable=True)
             if (scored >= BEFORE_MEASURING and scored % 1000 == 0) or scored + AT_A_TIME > count:
                 held[scored] = (_megabytes(psutil.Process()), _largest_child())
                 own, workers = held[scored]

@@ -210,18 +210,18 @@ def by_regrade(jobs: Sequence[Job], cache: Path) -> tuple[Measured, float, float
     began = time.perf_counter()
     firsts = list({task.base.root: (task, Patch("")) for task, _ in jobs}.values())
     with Scorer(workers=1, cache=cache) as scorer:
-        scorer.gather(firsts, [TestRun])
+        scorer.gather(firsts, [TestRun], reachable=True)
         once = (time.perf_counter() - began) / len(firsts)
         spent = scorer.stats.cpu_seconds
         found, walls, cpus = [], [], []
         for job in jobs:
             before, began = cpu_seconds(), time.perf_counter()
-            found += scorer.gather([job], [TestRun])
+            found += scorer.gather([job], [TestRun], reachable=True)
             walls.append(time.perf_counter() - began)
             cpus.append(cpu_seconds() - before)
         own = scorer.stats.cpu_seconds - spent
     with Scorer(workers=os.cpu_count(), cache=cold_cache(cache.parent, f"{cache.name}-audit"), audit=1.0) as scorer:
-        scorer.gather(jobs[::10], [TestRun])
+        scorer.gather(jobs[::10], [TestRun], reachable=True)
         recall = scorer.stats.selection_recall
         for missed in scorer.stats.missed:
             print(f"  not selected, and broken: {missed}")

@@ -58,12 +58,12 @@ def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> dic
     """
     walls = {}
     with Scorer(workers=workers, sandbox=sandbox, cache=cache) as scorer:
-        scorer.score(jobs[:1], tests)  # makes the environment and the byte code
+        scorer.score(jobs[:1], tests, reachable=True)  # makes the environment and the byte code
         rows = (
-            ("tests that reach the change", lambda: scorer.score(jobs, tests)),
-            ("all other evidence of `default`", lambda: scorer.score(jobs, default)),
-            ("the same again, from the store", lambda: scorer.score(jobs, default)),
-            ("the whole suite", lambda: scorer.score(jobs, tests, full=True)),
+            ("tests that reach the change", lambda: scorer.score(jobs, tests, reachable=True)),
+            ("all other evidence of `default`", lambda: scorer.score(jobs, default, reachable=True)),
+            ("the same again, from the store", lambda: scorer.score(jobs, default, reachable=True)),
+            ("the whole suite", lambda: scorer.score(jobs, tests)),
         )
         for what, work in rows:
             began = time.perf_counter()

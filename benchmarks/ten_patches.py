@@ -136,7 +136,7 @@ def main() -> None:
     made = patches(buggy)
     needs = frozenset().union(*(each.needs for each in (default, *COMPONENTS)))
     with Scorer() as scorer:
-        evidence = scorer.gather([(task, patch) for patch in made.values()], needs, full=True)
+        evidence = scorer.gather([(task, patch) for patch in made.values()], needs)
     rewards = (default, *COMPONENTS)
     print(f"| patch | {' | '.join(each.name for each in rewards)} |")
     print(f"|-|{'-|' * len(rewards)}")

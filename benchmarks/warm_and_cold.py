@@ -1,7 +1,7 @@
 """Do warm workers and selected tests say what a cold start and the whole suite say?
 
 Fixes of ready-made tasks and the same fixes with a further bug beside them are scored in three ways in each sandbox: by
-warm workers, which run the tests that can tell; warm with the whole suite; and cold, each patch in a sandbox, an
+warm workers, which run the reachable tests; warm with the whole suite; and cold, each patch in a sandbox, an
 interpreter and a tree of its own, with all tests. A difference is a test that came out otherwise than cold, or another
 set of fixed tests, another verdict or another end of the run.
 
@@ -45,11 +45,11 @@ def compare(jobs: Sequence[Job], sandbox: str, folder: Path) -> dict[str, float]
     """Score all jobs in three ways; seconds a patch for each, and in how much they differ."""
     runs, seconds = {}, {}
     first_of_each = [(task, Patch("")) for task in {task.base.root: task for task, _ in jobs}.values()]
-    for name, options, full in (("warm", {}, False), ("whole", {}, True), ("cold", {"cold": True}, True)):
+    for name, options, reachable in (("warm", {}, True), ("whole", {}, False), ("cold", {"cold": True}, False)):
         with Scorer(sandbox=sandbox, cache=folder, **options) as scorer:
-            scorer.gather(first_of_each, [TestRun])
+            scorer.gather(first_of_each, [TestRun], reachable=True)
             began = time.perf_counter()
-            found = scorer.gather(jobs, [TestRun], full=full)
+            found = scorer.gather(jobs, [TestRun], reachable=reachable)
             seconds[name] = (time.perf_counter() - began) / len(jobs)
         assert not any(evidence.infrastructure for evidence in found)
         runs[name] = [evidence.records[TestRun] for evidence in found]

@@ -74,7 +74,7 @@ def explain(
     from regrade.cli.jobs import Question, Sharing
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(repo, wanted, tasks, task, reward, sandbox, None, True, reward_model, time_limit, assured)
+    question = Question(repo, wanted, tasks, task, reward, sandbox, None, False, reward_model, time_limit, assured)
     sharing = Sharing(fine, budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):

@@ -56,7 +56,7 @@ class Question:
     reward: str
     sandbox: str
     workers: int | None
-    full: bool
+    reachable: bool
     reward_model: Path | None = None
     time_limit: float = 600.0
     """Seconds for one run of a repository's tests as they are."""
@@ -88,7 +88,7 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     """
     with scoring(sources, question) as (batch, task, reward, scorer), progress("scoring") as tell:
         jobs = [(task, patch) for patch in batch.patches.values()]
-        found = scorer.gather(jobs, reward.needs, full=question.full, progress=tell)
+        found = scorer.gather(jobs, reward.needs, reachable=question.reachable, progress=tell)
         breakdowns = [reward.evaluate(evidence) for evidence in found]
     return batch.verdicts(breakdowns, found)
 
@@ -103,7 +103,7 @@ def attribute_file(source: str, question: Question, sharing: Sharing) -> tuple[V
 
     with scoring([source], question) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
         (patch,) = batch.patches.values()
-        found = attribute(scorer, task, patch, reward, full=question.full, progress=tell, **asdict(sharing))
+        found = attribute(scorer, task, patch, reward, reachable=question.reachable, progress=tell, **asdict(sharing))
     (verdict,) = batch.verdicts([found.whole.breakdown])
     return verdict, found
 
@@ -127,7 +127,9 @@ def attribute_attempt(text: str, digest: str, question: Question, sharing: Shari
                 "of tasks that it was made with by --tasks"
             )
         with progress("scoring parts of the patch") as tell:
-            return attribute(scorer, task, Patch(text), reward, full=question.full, progress=tell, **asdict(sharing))
+            return attribute(
+                scorer, task, Patch(text), reward, reachable=question.reachable, progress=tell, **asdict(sharing)
+            )
 
 
 @contextmanager

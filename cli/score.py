@@ -57,7 +57,7 @@ def score(
 
     wanted = tuple(fail_to_pass or ())
     question = Question(
-        repo, wanted, tasks, task, reward, sandbox, workers, not reachable, reward_model, time_limit, assured
+        repo, wanted, tasks, task, reward, sandbox, workers, reachable, reward_model, time_limit, assured
     )
     verdicts = score_files(patches, question)
     for verdict in verdicts:

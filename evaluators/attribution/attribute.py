@@ -48,7 +48,7 @@ def attribute(
     patch: Patch,
     reward: Reward,
     *,
-    full: bool = True,
+    reachable: bool = False,
     fine: bool = False,
     budget: int = BUDGET,
     seed: int = 0,
@@ -60,7 +60,7 @@ def attribute(
     knows is not run again.
 
     Args:
-        full: as in `Scorer.gather`.
+        reachable: as in `Scorer.gather`.
         fine: take hunks apart as well, wherever unchanged lines lie between changes.
         budget: subsets scored at most. Where it is too small for the groups, neighbours are taken together.
         seed: of the sampled orders.
@@ -86,7 +86,7 @@ def attribute(
     changes = 0 if fine or len(groups) > 1 else len(split_patch(patch, fine=True).hunks)
     if changes > 1:
         notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) tells them apart",)
-    game = Game(scorer, task, split, reward, full, progress)
+    game = Game(scorer, task, split, reward, reachable, progress)
     return _attributed(game, groups, small, budget, seed, notes)
 
 
@@ -101,12 +101,12 @@ class Game:
     """The patches that can be made of some hunks, and what is known of each. Hunks are named by their places."""
 
     def __init__(
-        self, scorer: Scorer, task: Task, split: SplitPatch, reward: Reward, full: bool, progress: Progress | None
+        self, scorer: Scorer, task: Task, split: SplitPatch, reward: Reward, reachable: bool, progress: Progress | None
     ) -> None:
         self.split, self.reward = split, reward
         self.known: dict[Places, Subset] = {}
         self.cost = Cost(0, 0, 0, 0.0)
-        self._scorer, self._task, self._full, self._progress = scorer, task, full, progress
+        self._scorer, self._task, self._reachable, self._progress = scorer, task, reachable, progress
         tests = {TestRun} if task.fail_to_pass or task.pass_to_pass else set()
         self._needs = reward.needs | tests
 
@@ -122,7 +122,7 @@ class Game:
                 self._progress(done + count, done + total)
 
         jobs = [(self._task, self.split.subset(chosen)) for chosen in new]
-        found = self._scorer.gather(jobs, self._needs, full=self._full, progress=tell)
+        found = self._scorer.gather(jobs, self._needs, reachable=self._reachable, progress=tell)
         self.known.update((chosen, self._subset(each)) for chosen, each in zip(new, found, strict=True))
         after = self._scorer.stats
         self.cost = Cost(

@@ -38,9 +38,7 @@ CHUNK = 192
 class Gatherer(Protocol):
     """The part of `regrade.evaluators.scoring.scorer.Scorer` that an evaluation needs."""
 
-    def gather(
-        self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type], *, full: bool = False
-    ) -> list[EvidenceSet]: ...
+    def gather(self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type]) -> list[EvidenceSet]: ...
 
 
 def evaluate(
@@ -146,7 +144,7 @@ def _score(
     effects: SideEffects,
 ) -> list[dict[str, Any]]:
     answered = [(rollout, task) for rollout, task in pairs if not rollout.lost]
-    found = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs, full=True) if answered else []
+    found = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs) if answered else []
     if kept is not None and answered:  # before the rows: a row without its evidence could not be judged anew
         kept.add((task, rollout.patch.digest, each) for (rollout, task), each in zip(answered, found, strict=True))
     evidence = iter(found)

@@ -48,16 +48,17 @@ def run_tests(
     task: Task,
     workspace: Workspace,
     *,
-    full: bool,
+    reachable: bool = False,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
 ) -> Executed:
     """Run the task's tests on the workspace.
 
-    The tests that can reach the change come first. The rest runs too where the change may reach anything, or with
-    `full` once FAIL_TO_PASS all pass and nothing is broken.
+    The tests that can reach the change come first. The rest runs too where the change may reach anything, or once
+    FAIL_TO_PASS all pass and nothing is broken.
 
     Args:
+        reachable: leave the rest out even then.
         audit: run the rest whatever the selected tests say, to see what the selection missed. The evidence is then
             that of everything only if something was missed, so that an audit changes no verdict that was right.
 
@@ -72,13 +73,13 @@ def run_tests(
     reply = _run(worker, task, workspace, selected, preparation)
     first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
-    if not (rest and ended and (audit or (full and first.run.resolved))):
+    if not (rest and ended and (audit or (first.run.resolved and not reachable))):
         return first
     whole = _run_everything(worker, task, workspace, first, preparation)
     if not audit:
         return whole
     missed = tuple(test for test in whole.run.broken if test in rest)
-    kept = whole.run if missed or (full and first.run.resolved) else first.run
+    kept = whole.run if missed or (first.run.resolved and not reachable) else first.run
     return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
 
 

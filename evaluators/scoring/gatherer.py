@@ -107,11 +107,11 @@ class Gatherer:
         if kind is Verification and TestRun not in work.records:
             work.infrastructure[kind] = work.infrastructure.get(TestRun, "there is no TestRun to verify")
             return None
-        return self._persistently(kind, work, batch, self._execution(kind, work, workspace, batch.full))
+        return self._persistently(kind, work, batch, self._execution(kind, work, workspace, batch.reachable))
 
-    def _execution(self, kind: type, work: Work, workspace: Workspace, full: bool) -> Callable[[], Executed]:
+    def _execution(self, kind: type, work: Work, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
         if kind is TestRun:
-            return lambda: self._tests(work, workspace, full)
+            return lambda: self._tests(work, workspace, reachable)
         if kind is Verification:
             return lambda: self._verifier.verify(work, workspace)
         return lambda: self._build(work, workspace)
@@ -143,14 +143,14 @@ class Gatherer:
             deaths, failures = deaths + is_death, failures + (not is_death)
             self._tally.add(retries=1)
 
-    def _tests(self, work: Work, workspace: Workspace, full: bool) -> TestRun:
+    def _tests(self, work: Work, workspace: Workspace, reachable: bool) -> TestRun:
         worker = self._crew.worker(work.task)
         if self._cold:
             done = run_tests_cold(worker, work.task, workspace)
         else:
             audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
             preparation = self._crew.preparation(work.task)
-            done = run_tests(worker, work.task, workspace, full=full, preparation=preparation, audit=audit)
+            done = run_tests(worker, work.task, workspace, reachable=reachable, preparation=preparation, audit=audit)
         self._tally.add(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
             missed = tuple(f"{work.task.id}: {test}" for test in done.audit.missed)

@@ -42,7 +42,7 @@ class Work:
 class Batch:
     """The works of one call, as its threads share them."""
 
-    full: bool
+    reachable: bool
     waiting: deque[Work] = field(default_factory=deque)
     finished: deque[Work] = field(default_factory=deque)
     stopped: bool = False

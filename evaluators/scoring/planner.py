@@ -44,7 +44,7 @@ class Planner:
         self._cold = cold
         self.version = code_version()
 
-    def plan(self, jobs: Sequence[Job], needs: Collection[type], full: bool) -> list[Work]:
+    def plan(self, jobs: Sequence[Job], needs: Collection[type], reachable: bool) -> list[Work]:
         """The distinct jobs, with what the store knows of them.
 
         Raises:
@@ -58,30 +58,32 @@ class Planner:
                 keys[id(task)] = self.task_key(task)
             distinct = (keys[id(task)], patch.digest, _reference(task, needs))
             if distinct not in works:
-                records = self._known(task, keys[id(task)], patch, needs, full)
+                records = self._known(task, keys[id(task)], patch, needs, reachable)
                 missing = tuple(kind for kind in needs if kind not in records)
                 works[distinct] = Work(task, patch, distinct[0], records, missing)
             works[distinct].places.append(place)
         return list(works.values())
 
-    def identity(self, job: Job, needs: Collection[type], full: bool) -> Hashable:
+    def identity(self, job: Job, needs: Collection[type], reachable: bool) -> Hashable:
         """Equal for jobs whose evidence is the same."""
         task, patch = job
-        return self.task_key(task), patch.digest, _reference(task, needs), frozenset(needs), full
+        return self.task_key(task), patch.digest, _reference(task, needs), frozenset(needs), reachable
 
-    def _known(self, task: Task, task_key: str, patch: Patch, needs: Collection[type], full: bool) -> dict[type, Any]:
-        keys = {kind: self._evidence_key(task, task_key, patch, kind, full) for kind in needs}
+    def _known(
+        self, task: Task, task_key: str, patch: Patch, needs: Collection[type], reachable: bool
+    ) -> dict[type, Any]:
+        keys = {kind: self._evidence_key(task, task_key, patch, kind, reachable) for kind in needs}
         found = {kind: self._store.get(key, kind, task) for kind, key in keys.items()}
         return {kind: record for kind, record in found.items() if record is not None}
 
     def kept(self, work: Work, kind: type) -> Any | None:
         """A record that was kept for the work; None where there is none."""
-        key = self._evidence_key(work.task, work.task_key, work.patch, kind, full=False)
+        key = self._evidence_key(work.task, work.task_key, work.patch, kind, reachable=True)
         return self._store.get(key, kind, work.task)
 
-    def keep(self, work: Work, kind: type, record: Any, full: bool) -> None:
+    def keep(self, work: Work, kind: type, record: Any, reachable: bool) -> None:
         """Keep a record for later calls. Raises sqlite3.Error, see `EvidenceStore.put`."""
-        self._store.put(self._evidence_key(work.task, work.task_key, work.patch, kind, full), record)
+        self._store.put(self._evidence_key(work.task, work.task_key, work.patch, kind, reachable), record)
 
     def task_key(self, task: Task) -> str:
         """Digest of all of a task that could change its evidence, its environment and the measure of reach included."""
@@ -97,8 +99,8 @@ class Planner:
         )
         return key_of([repr(parts)]).hex()
 
-    def _evidence_key(self, task: Task, task_key: str, patch: Patch, kind: type, full: bool) -> bytes:
-        scope = ("cold" if self._cold else "full" if full else "reachable") if kind is TestRun else ""
+    def _evidence_key(self, task: Task, task_key: str, patch: Patch, kind: type, reachable: bool) -> bytes:
+        scope = ("cold" if self._cold else "reachable" if reachable else "full") if kind is TestRun else ""
         sandbox = "" if kind in self._probes else self._sandbox
         probe = getattr(self._probes.get(kind), "identity", "")
         name = f"{kind.__module__}.{kind.__qualname__}"

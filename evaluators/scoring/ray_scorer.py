@@ -127,10 +127,10 @@ class NodeScorer:
                 f"{', '.join(apart[:4])}): install the same on every node, or name them as the task's requirements"
             )
 
-    def gather(self, key: str, patch: str, needs: Collection[type], full: bool) -> Answer:
+    def gather(self, key: str, patch: str, needs: Collection[type], reachable: bool) -> Answer:
         """What is found out about a patch on a task that was learnt."""
         before = self._scorer.stats
-        (found,) = self._scorer.gather([(self._tasks[key], Patch(patch))], needs, full=full)
+        (found,) = self._scorer.gather([(self._tasks[key], Patch(patch))], needs, reachable=reachable)
         after = self._scorer.stats
         cost = {
             name: getattr(after, name) - getattr(before, name)
@@ -324,7 +324,7 @@ class RayScorer(Scorer):
         for _ in range(LOSSES):
             try:
                 with self._seat(batch) as seat:
-                    records, failures, cost = self._ask(seat, work, batch.full)
+                    records, failures, cost = self._ask(seat, work, batch.reachable)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, UserError):
                     raise error.cause from None
@@ -341,13 +341,13 @@ class RayScorer(Scorer):
             break
         work.infrastructure.update(failures)
 
-    def _ask(self, seat: _Seat, work: Work, full: bool) -> Answer:
+    def _ask(self, seat: _Seat, work: Work, reachable: bool) -> Answer:
         import ray
 
         is_known = work.task_key in seat.known
         # An actor answers in the order in which it is asked, so that both questions travel at once.
         learnt = None if is_known else seat.actor.learn.remote(*self._lesson(work.task, work.task_key))
-        found = seat.actor.gather.remote(work.task_key, work.patch.text, work.missing, full)
+        found = seat.actor.gather.remote(work.task_key, work.patch.text, work.missing, reachable)
         if learnt is not None:
             try:
                 ray.get(learnt, timeout=ANSWER_SECONDS)

@@ -134,22 +134,25 @@ class Scorer(AbstractContextManager["Scorer"]):
         remove(self._scratch)
 
     def score(
-        self, jobs: Sequence[Job], reward: Reward, *, full: bool = False, progress: Progress | None = None
+        self, jobs: Sequence[Job], reward: Reward, *, reachable: bool = False, progress: Progress | None = None
     ) -> list[Breakdown]:
         """The breakdown of each job, in order."""
         reward = checked_reward(reward)
-        return [reward.evaluate(evidence) for evidence in self.gather(jobs, reward.needs, full=full, progress=progress)]
+        return [
+            reward.evaluate(evidence)
+            for evidence in self.gather(jobs, reward.needs, reachable=reachable, progress=progress)
+        ]
 
-    async def score_async(self, task: Task, patch: Patch, reward: Reward, *, full: bool = False) -> Breakdown:
+    async def score_async(self, task: Task, patch: Patch, reward: Reward, *, reachable: bool = False) -> Breakdown:
         """The breakdown of one job, without blocking the event loop. Await as many at once as you like."""
         reward = checked_reward(reward)
         job = checked_job((task, patch))
         self._check(reward.needs)
-        future = self._pool.submit(self._one, job, reward.needs, Batch(full))
+        future = self._pool.submit(self._one, job, reward.needs, Batch(reachable))
         return reward.evaluate(await asyncio.wrap_future(future))
 
     def stream(
-        self, jobs: Iterable[Job], reward: Reward, *, full: bool = False, ahead: int | None = None
+        self, jobs: Iterable[Job], reward: Reward, *, reachable: bool = False, ahead: int | None = None
     ) -> Iterator[Breakdown]:
         """The breakdown of each job, in order, each as soon as it and those before it are known.
 
@@ -160,7 +163,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         reward = checked_reward(reward)
         most = checked_count("ahead", ahead) or 4 * self._count
         self._check(reward.needs)
-        batch = Batch(full)
+        batch = Batch(reachable)
         waiting: deque[Future[EvidenceSet]] = deque()
         try:
             for job in each_job(jobs):
@@ -179,7 +182,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         """The evidence of one job, in a thread of the pool."""
 
         def gather() -> EvidenceSet:
-            (work,) = self._planner.plan([job], in_order(needs), batch.full)
+            (work,) = self._planner.plan([job], in_order(needs), batch.reachable)
             if work.missing:
                 self._do(work, batch)
             else:
@@ -187,20 +190,20 @@ class Scorer(AbstractContextManager["Scorer"]):
             return work.evidence(self.assurance)
 
         with self._tally.work():
-            evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.full), gather)
+            evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.reachable), gather)
         if is_shared:
             self._tally.add(hits=1)
         return evidence
 
     def gather(
-        self, jobs: Sequence[Job], needs: Collection[type], *, full: bool = False, progress: Progress | None = None
+        self, jobs: Sequence[Job], needs: Collection[type], *, reachable: bool = False, progress: Progress | None = None
     ) -> list[EvidenceSet]:
         """The evidence of each job, in order. Equal jobs share theirs.
 
         Args:
             needs: types of evidence.
-            full: run the whole suite where the tests that reach the change say that the patch is good. Otherwise the
-                tests that can't reach the change are UNREACHED.
+            reachable: run only the tests that can reach the change; the others are UNREACHED. Otherwise the whole suite
+                follows where these say that the patch is good.
             progress: called in this thread.
 
         Raises:
@@ -210,7 +213,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         jobs = list(each_job(jobs))
         try:
             with self._tally.work():
-                return self._gather(jobs, in_order(needs), full, progress)
+                return self._gather(jobs, in_order(needs), reachable, progress)
         except BaseException:
             self._kill_workers()  # what still runs for this call is wanted by nobody
             raise
@@ -227,10 +230,10 @@ class Scorer(AbstractContextManager["Scorer"]):
                 )
 
     def _gather(
-        self, jobs: Sequence[Job], needs: tuple[type, ...], full: bool, progress: Progress | None
+        self, jobs: Sequence[Job], needs: tuple[type, ...], reachable: bool, progress: Progress | None
     ) -> list[EvidenceSet]:
-        works = self._planner.plan(jobs, needs, full)
-        batch = Batch(full)
+        works = self._planner.plan(jobs, needs, reachable)
+        batch = Batch(reachable)
         batch.add([work for work in works if work.missing])
         self._tally.add(hits=len(jobs) - len(batch.waiting))
         done = sum(len(work.places) for work in works if not work.missing)
@@ -278,7 +281,7 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _take(self, work: Work, kind: type, record: Any, batch: Batch) -> None:
         work.records[kind] = record
         try:
-            self._planner.keep(work, kind, record, batch.full)
+            self._planner.keep(work, kind, record, batch.reachable)
         except sqlite3.Error as error:
             # The evidence is still good for this call, and the store tries again with what comes next.
             if not self._tally.stats.unkept:
@@ -293,8 +296,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._crew.kill()
 
 
-def score(task: Task, patch: Patch, reward: Reward, *, full: bool = False, **options: Any) -> Breakdown:
+def score(task: Task, patch: Patch, reward: Reward, *, reachable: bool = False, **options: Any) -> Breakdown:
     """The breakdown of one patch. Options are those of `Scorer`; for many patches, hold a Scorer."""
     job, reward = checked_job((task, patch)), checked_reward(reward)
     with Scorer(**{"workers": 1, **options}) as scorer:
-        return scorer.score([job], reward, full=full)[0]
+        return scorer.score([job], reward, reachable=reachable)[0]

@@ -73,5 +73,5 @@ class Verifier:
         wanted = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
         found = calibrate(self._crew.pair(task), task, workspace, wanted, self._crew.preparation(task))
         with contextlib.suppress(sqlite3.Error):  # it is still good for this scorer
-            self._planner.keep(own, Calibration, found, full=False)
+            self._planner.keep(own, Calibration, found, reachable=True)
         return found

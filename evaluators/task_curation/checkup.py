@@ -92,13 +92,13 @@ class _Part:
         sides = [(each, patch) for each in self.patients for patch in _sides(each.task)]
         first = self._gather(
             "as they are, and mended", [(_again(each.task, 0), patch) for each, patch in sides],
-            default.needs | {TestRun}, full=True,
+            default.needs | {TestRun},
         )  # fmt: skip
         numbers = range(1, runs)
         again = iter(
             self._gather(
                 "again", [(_again(each.task, number), patch) for each, patch in sides for number in numbers],
-                frozenset({TestRun}), full=True,
+                frozenset({TestRun}),
             )
         )  # fmt: skip
         for each, validity in zip(self.patients, validate(plain, self.scorer), strict=True):
@@ -117,7 +117,7 @@ class _Part:
             telling = each.mended.tree.with_files(each.mended.beginning_with(EXECUTES))
             tasks.append(watched(each.task, telling))
         jobs = [(task, Patch("")) for task in tasks]
-        evidence = self._gather("watched", jobs, frozenset({TestRun}), full=True)
+        evidence = self._gather("watched", jobs, frozenset({TestRun}))
         for each, gathered in zip(patients, evidence, strict=True):
             run = each.found.run_of(gathered)
             each.found.reaching = None if run is None else reaching(each.task, run)
@@ -133,7 +133,7 @@ class _Part:
             for name, patch in cheats(each.task, each.mended).items()
         ]
         jobs = [(each.task, patch) for each, _, patch in tries]
-        evidence = self._gather("cheated", jobs, frozenset({TestRun, Integrity}), full=True)
+        evidence = self._gather("cheated", jobs, frozenset({TestRun, Integrity}))
         for (each, name, _), gathered in zip(tries, evidence, strict=True):
             each.found.judge_cheat(name, gathered)
 
@@ -148,7 +148,7 @@ class _Part:
         ]
         mutated = [(each, mutant, patch) for each in patients for mutant, patch in each.mended.mutants(mutants, seed)]
         jobs = [(each.task, patch) for each, _, patch in (*stubs, *mutated)]
-        evidence = self._gather("stubbed and mutated", jobs, frozenset({TestRun}), full=False)
+        evidence = self._gather("stubbed and mutated", jobs, frozenset({TestRun}), reachable=True)
         for (each, does, _), gathered in zip(stubs, evidence, strict=False):
             each.found.judge_stub(does, gathered)
         for (each, mutant, _), gathered in zip(mutated, evidence[len(stubs) :], strict=True):
@@ -160,14 +160,16 @@ class _Part:
         """How sure can a verdict on a patch of the task be? As sure as that on its reference."""
         patients = [each for each in self.patients if each.found.resolved and each.task.reference is not None]
         jobs = [(each.task, each.task.reference) for each in patients if each.task.reference is not None]
-        evidence = self._gather("verified", jobs, frozenset({Verification}), full=False)
+        evidence = self._gather("verified", jobs, frozenset({Verification}), reachable=True)
         for each, gathered in zip(patients, evidence, strict=True):
             each.found.assurance = gathered.records.get(Verification)
 
-    def _gather(self, what: str, jobs: Sequence[Job], needs: frozenset[type], *, full: bool) -> list[EvidenceSet]:
+    def _gather(
+        self, what: str, jobs: Sequence[Job], needs: frozenset[type], *, reachable: bool = False
+    ) -> list[EvidenceSet]:
         description = f"{self.name}: {what}"
         return self.scorer.gather(
-            jobs, needs, full=full, progress=lambda done, total: self.tell(description, done, total)
+            jobs, needs, reachable=reachable, progress=lambda done, total: self.tell(description, done, total)
         )
 
 

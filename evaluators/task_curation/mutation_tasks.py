@@ -191,7 +191,9 @@ def _try_in_rounds(
         limit = amounts.most if wanted == 1 else amounts.least
         while batch := _batch(groups, wanted, limit, amounts.attempts):
             jobs = [(host, planting_patch(mutant)) for _, mutant in batch]
-            evidence = scorer.gather(jobs, [TestRun], progress=lambda done, total: tell(what, done, total))
+            evidence = scorer.gather(
+                jobs, [TestRun], reachable=True, progress=lambda done, total: tell(what, done, total)
+            )
             for (group, mutant), found in zip(batch, evidence, strict=True):
                 entry = _entry(mutant, _run(found), recipes.tests, amounts.share_failing)
                 if entry is not None:
@@ -242,7 +244,7 @@ def _confirmed(
     tasks = list(rebuild(replace(empty, tasks=tuple(recipe for recipe, _ in kept)), root))
     jobs = [(task, patch) for task in tasks for patch in (Patch(""), task.reference or Patch(""))]
     what = f"{empty.package.name}: confirming tasks"
-    evidence = scorer.gather(jobs, [TestRun], progress=lambda done, total: tell(what, done, total))
+    evidence = scorer.gather(jobs, [TestRun], reachable=True, progress=lambda done, total: tell(what, done, total))
     runs = [_run(found) for found in evidence]
     number = {test: index for index, test in enumerate(empty.tests)}
     confirmed = []

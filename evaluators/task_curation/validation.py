@@ -36,7 +36,7 @@ def validate(
     """
     pairs = [(task, Patch("")) for task in tasks]
     pairs += [(task, task.reference) for task in tasks if task.reference is not None]
-    evidence = scorer.gather(pairs, {TestRun}, full=True, progress=progress)
+    evidence = scorer.gather(pairs, {TestRun}, progress=progress)
     found: dict[int, list[EvidenceSet]] = {}
     for (task, _), gathered in zip(pairs, evidence, strict=True):
         found.setdefault(id(task), []).append(gathered)

@@ -108,7 +108,7 @@ class Demo:
             self.tasks = choose_tasks(lambda split: load_tasks(split=split), language_model.encode, self.settings)
             tell(2, 3)
             # One attempt makes the environment and warms the workers, so that no later phase pays for it.
-            scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun})
+            scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
             tell(3, 3)
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))

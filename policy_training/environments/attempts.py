@@ -95,7 +95,7 @@ def judge(
     }
     to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
-    evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, progress=progress) if jobs else [])
+    evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
     attempts = []
     for rollout, runs in zip(rollouts, to_run, strict=True):
         found = next(evidence) if runs else EvidenceSet()

@@ -97,7 +97,7 @@ def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
     assert found.interactions[0, 2] < -0.1, "one spoils what the other earns"
     assert found.interactions[0, 3] == pytest.approx(0.0, abs=1e-12)
     assert (names(found.smallest), found.smallest.proof) == (["m.py:2", "m.py:16"], "smallest")
-    (alone,) = scorer.score([(task, found.smallest.patch)], OUTCOME, full=True)
+    (alone,) = scorer.score([(task, found.smallest.patch)], OUTCOME)
     assert alone.value == 1.0
     assert found.cost.subsets == 16
     assert found.cost.executions + found.cost.from_store >= 16
@@ -110,7 +110,7 @@ def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
 def test_parts_of_the_reward_add_up_to_the_shares_and_these_to_the_reward(scorer, task):
     patch = patch_of({0: "0", 1: "1"}, **{"new.py": "y = 2\n", "gone.py": None})
     found = attribute(scorer, task, patch, default)
-    (whole,), (nothing,) = (scorer.score([(task, each)], default, full=True) for each in (patch, Patch("")))
+    (whole,), (nothing,) = (scorer.score([(task, each)], default) for each in (patch, Patch("")))
     assert (found.whole.value, found.nothing.value) == (whole.value, nothing.value)
     assert math.fsum(group.share.value for group in found.groups) == pytest.approx(whole.value - nothing.value)
     for group in found.groups:
@@ -212,7 +212,7 @@ def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     patch = patch_of({0: "0", 1: "1"})
     with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
-        scorer.score([(task, Patch(""))], OUTCOME, full=True)
+        scorer.score([(task, Patch(""))], OUTCOME)
     with Scorer(workers=1, sandbox=Failing(3), cache=tmp_path) as scorer:
         found = attribute(scorer, task, patch, OUTCOME)
         assert found.unscored == (((0,), "TestRun: SandboxError: no space left on device"),)
@@ -285,8 +285,7 @@ def test_of_a_real_package_the_hunk_that_reaches_for_the_verdict_is_found(scorer
     found = attribute(scorer, task, patch, default)
     comment, mends, cheats = found.groups
     (whole,), (nothing,), (honest,) = (
-        scorer.score([(task, each)], default, full=True)
-        for each in (patch, Patch(""), split_patch(patch).subset([0, 1]))
+        scorer.score([(task, each)], default) for each in (patch, Patch(""), split_patch(patch).subset([0, 1]))
     )
     assert found.gap == whole.value - nothing.value == 0.0
     assert math.fsum(group.share.value for group in found.groups) == pytest.approx(0.0, abs=1e-9)

@@ -115,11 +115,11 @@ class Counting:
     def __init__(self, scorer, lost=0):
         self.scorer, self.lost, self.jobs, self.chunks = scorer, lost, 0, 0
 
-    def gather(self, jobs, needs, *, full=False):
-        assert full
+    def gather(self, jobs, needs, *, reachable=False):
+        assert not reachable
         self.jobs += len(jobs)
         self.chunks += 1
-        found = self.scorer.gather(jobs, needs, full=full)
+        found = self.scorer.gather(jobs, needs)
         broken = EvidenceSet({}, {TestRun: "the worker was lost"})
         return [broken] * self.lost + found[self.lost :]
 

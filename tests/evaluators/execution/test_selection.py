@@ -163,5 +163,5 @@ def test_what_one_test_no_longer_cleans_up_for_another_is_seen_by_the_whole_suit
         {"leaky.py": LEAK["leaky.py"]}, {"leaky.py": LEAK["leaky.py"].replace("STATE.clear()", "STATE.copy()")}
     )
     assert selected(leaky, patch) == {"test_leaky.py::test_put"}
-    (found,) = scorer.gather([(leaky, patch)], [TestRun], full=True)
+    (found,) = scorer.gather([(leaky, patch)], [TestRun])
     assert set(found.records[TestRun].broken) == {"test_leaky.py::test_names"}

@@ -46,16 +46,16 @@ def patches(edit, fix):
 def test_a_cluster_says_what_one_machine_says(task, patches, tmp_path):
     jobs = [(task, patch) for patch in [*patches, *patches[:3]]]
     with Scorer(cache=tmp_path / "one") as scorer:
-        here = scorer.score(jobs, rewards.default, full=True)
+        here = scorer.score(jobs, rewards.default)
     with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node")) as scorer:
         seen = []
-        there = scorer.score(jobs, rewards.default, full=True, progress=lambda done, total: seen.append((done, total)))
+        there = scorer.score(jobs, rewards.default, progress=lambda done, total: seen.append((done, total)))
         assert there == here
         assert seen[-1] == (len(jobs), len(jobs))
         assert scorer.stats.executions >= len(patches)
         assert len({facts.node for facts in scorer.nodes()}) == 3
         before = scorer.stats.executions
-        assert scorer.score(jobs, rewards.default, full=True) == here
+        assert scorer.score(jobs, rewards.default) == here
         assert scorer.stats.executions == before, "all evidence has come to the driver"
         assert [found.value for found in scorer.stream(jobs[:4], rewards.tests)] == [
             found.value for found in Scorer.score(scorer, jobs[:4], rewards.tests)
@@ -69,7 +69,7 @@ def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, p
         done = []
         killer = threading.Thread(target=lambda: (_until(lambda: len(done) > 2), cluster.remove_node(extra, False)))
         killer.start()
-        found = scorer.gather(jobs, [TestRun, Diff], full=True, progress=lambda count, _: done.append(count))
+        found = scorer.gather(jobs, [TestRun, Diff], progress=lambda count, _: done.append(count))
         killer.join()
         assert scorer.score(jobs[:2], rewards.tests)[0].value == 1.0
         nodes = {facts.node for facts in scorer.nodes()}
@@ -78,7 +78,7 @@ def test_a_node_that_is_killed_loses_no_answer_and_doubles_none(cluster, task, p
     assert done[-1] == len(jobs)
     assert extra.node_id not in nodes
     with Scorer(cache=tmp_path / "one") as scorer:
-        here = scorer.gather(jobs, [TestRun], full=True)
+        here = scorer.gather(jobs, [TestRun])
     for one, other in zip(found, here, strict=True):
         assert one.records[TestRun].outcomes == other.records[TestRun].outcomes
 
@@ -92,14 +92,17 @@ def test_what_an_audit_finds_on_the_nodes_is_counted_here(task, edit, fix, tmp_p
     breaks = edit("self.count += self.step", "self.count -= self.step")
     advance = "tests/test_calculator.py::TestCounter::test_advance"
     with RayScorer(cache=tmp_path / "driver", node_cache=str(tmp_path / "node"), audit=1.0) as scorer:
-        runs = [each.records[TestRun] for each in scorer.gather([(aware, breaks), (aware, fix)], [TestRun])]
+        found = scorer.gather([(aware, breaks), (aware, fix)], [TestRun], reachable=True)
+        runs = [each.records[TestRun] for each in found]
         assert ([run.scope for run in runs], runs[0].broken) == (["reachable", "reachable"], (advance,))
         assert (scorer.stats.audited, scorer.stats.caught, scorer.stats.missed) == (2, 1, ())
         assert scorer.stats.selection_recall == 1.0
-        (run,) = [each.records[TestRun] for each in scorer.gather([(unaware, breaks)], [TestRun])]
-        assert (run.scope, run.broken) == ("full", (advance,))
+        (missed,) = scorer.gather([(unaware, breaks)], [TestRun], reachable=True)
+        assert (missed.records[TestRun].scope, missed.records[TestRun].broken) == ("full", (advance,))
         assert (scorer.stats.audited, scorer.stats.missed) == (3, (f"unaware: {advance}",))
         assert scorer.stats.selection_recall == 0.5
+        (whole,) = scorer.gather([(aware, fix)], [TestRun])
+        assert whole.records[TestRun].scope == "full"
 
 
 def _until(holds):

@@ -24,6 +24,7 @@ import pytest
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.evaluators.attribution.attribute import attribute
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import scratch_folder
@@ -163,19 +164,37 @@ def measured(task, tmp_path):
     return replace(task, suite=found.applied_to(task.suite))
 
 
-def test_only_reachable_tests_run_unless_all_is_asked_for(scorer, measured, fix):
-    reachable = run_of(scorer, measured, fix)
+def test_only_reachable_tests_run_where_that_is_asked_for(scorer, measured, fix):
+    reachable = run_of(scorer, measured, fix, reachable=True)
     assert reachable.scope == "reachable"
     reached = [test for test, outcome in reachable.outcomes.items() if outcome.status is not TestStatus.UNREACHED]
     assert reached == ["tests/test_calculator.py::test_add", "tests/test_calculator.py::test_add_nothing"]
     assert reachable.resolved
-    full = run_of(scorer, measured, fix, full=True)
-    assert full.scope == "full"
-    assert {outcome.status for outcome in full.outcomes.values()} == {TestStatus.PASSED}
+    whole = run_of(scorer, measured, fix)
+    assert whole.scope == "full"
+    assert {outcome.status for outcome in whole.outcomes.values()} == {TestStatus.PASSED}
+
+
+@rewards.reward
+def runs_all(run: TestRun) -> rewards.Score:
+    return rewards.Score(float(run.scope == "full"))
+
+
+def test_every_way_to_score_runs_the_whole_suite_unless_told_otherwise(scorer, measured, fix, tmp_path):
+    jobs = [(measured, fix)]
+    ways = (
+        lambda **scope: scorer.score(jobs, runs_all, **scope)[0],
+        lambda **scope: next(scorer.stream(jobs, runs_all, **scope)),
+        lambda **scope: asyncio.run(scorer.score_async(measured, fix, runs_all, **scope)),
+        lambda **scope: score(measured, fix, runs_all, cache=tmp_path / "cache", **scope),
+        lambda **scope: attribute(scorer, measured, fix, runs_all, **scope).whole.breakdown,
+    )
+    assert [way().value for way in ways] == [1.0] * len(ways)
+    assert [way(reachable=True).value for way in ways] == [0.0] * len(ways)
 
 
 def test_a_bad_patch_spares_the_rest_of_the_suite(scorer, measured, edit):
-    run = run_of(scorer, measured, edit("a - b", "1 / 0"), full=True)
+    run = run_of(scorer, measured, edit("a - b", "1 / 0"))
     assert run.scope == "reachable"
     assert run.broken == ("tests/test_calculator.py::test_add_nothing",)
 
@@ -205,7 +224,7 @@ def test_a_failure_that_the_patch_does_not_reach_must_happen_twice(write_files, 
         unlucky = replace(task, base=base, pass_to_pass=found.stable, suite=found.applied_to(task.suite))
         Path(ahead.name).write_text(str(failures))
         with Scorer(workers=1, sandbox=Process(), cache=tmp_path / "cache") as scorer:
-            run = run_of(scorer, unlucky, fix, full=True)
+            run = run_of(scorer, unlucky, fix)
     assert run.fixed == task.fail_to_pass
     assert run.broken == broken
     assert run.scope == "full"
@@ -242,7 +261,7 @@ def test_chance_and_addresses_are_the_same_every_time(write_files, task, tmp_pat
 
 
 def test_a_change_that_runs_on_import_runs_everything(scorer, measured, edit):
-    run = run_of(scorer, measured, edit("product += a", "product -= a"))
+    run = run_of(scorer, measured, edit("product += a", "product -= a"), reachable=True)
     assert run.scope == "full"
     assert len(run.broken) == 3
 
@@ -495,7 +514,7 @@ def test_cold_says_the_same_as_warm(measured, task, fix, edit, tmp_path):
         Scorer(workers=1, cache=tmp_path / "cache") as warm,
         Scorer(workers=1, cache=tmp_path / "cache", cold=True) as cold,
     ):
-        quick = warm.gather(jobs, [TestRun], full=True)
+        quick = warm.gather(jobs, [TestRun])
         slow = cold.gather(jobs, [TestRun])
         assert cold.stats.executions == len(jobs), "what was found warm answers nothing cold"
     for one, other in zip(quick, slow, strict=True):
@@ -518,8 +537,8 @@ def test_an_interpreter_started_cold_has_imported_nothing(write_files, task, tmp
 def test_an_audit_runs_the_others_and_counts_what_was_missed(measured, edit, fix, tmp_path):
     breaks = edit("self.count += self.step", "self.count -= self.step")
     with Scorer(workers=1, cache=tmp_path / "cache", audit=1.0) as scorer:
-        audited = run_of(scorer, measured, breaks)
-        assert run_of(scorer, measured, fix).scope == "reachable"
+        audited = run_of(scorer, measured, breaks, reachable=True)
+        assert run_of(scorer, measured, fix, reachable=True).scope == "reachable"
         assert scorer.stats.audited == 2
         assert (scorer.stats.caught, scorer.stats.missed) == (len(audited.broken), ())
         assert scorer.stats.selection_recall == 1.0
@@ -528,7 +547,7 @@ def test_an_audit_runs_the_others_and_counts_what_was_missed(measured, edit, fix
     blind = {key: () if key.endswith("::Counter.advance") else tests for key, tests in measured.suite.reach.items()}
     unaware = replace(measured, suite=replace(measured.suite, reach=blind))
     with Scorer(workers=1, cache=tmp_path / "cache", audit=1.0) as scorer:
-        found = run_of(scorer, unaware, breaks)
+        found = run_of(scorer, unaware, breaks, reachable=True)
         assert scorer.stats.missed == tuple(f"{unaware.id}: {test}" for test in found.broken) != ()
         assert scorer.stats.selection_recall == 0.0
     assert found.scope == "full"

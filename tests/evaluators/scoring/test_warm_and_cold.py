@@ -225,9 +225,9 @@ def patch_to(source):
     return Patch.between({"subject.py": SUBJECT}, {"subject.py": source})
 
 
-def runs_of(task, patches, cache, *, full, **options):
+def runs_of(task, patches, cache, *, reachable, **options):
     with Scorer(workers=1, cache=cache, **options) as scorer:
-        found = scorer.gather([(task, patch) for patch in patches], [TestRun], full=full)
+        found = scorer.gather([(task, patch) for patch in patches], [TestRun], reachable=reachable)
     return [evidence.records[TestRun] for evidence in found]
 
 
@@ -251,8 +251,8 @@ def passes_of_pytest(source, folder):
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_what_a_fork_says_of_a_changed_body_is_what_a_fresh_interpreter_says(measured, tmp_path, sandbox, edits):
     patches = [patch_to(SUBJECT.replace(*EDITS[edit], 1)) for edit in edits]
-    warm = runs_of(measured, patches, tmp_path / "warm", full=False, sandbox=sandbox)
-    cold = runs_of(measured, patches, tmp_path / "cold", full=True, sandbox=sandbox, cold=True)
+    warm = runs_of(measured, patches, tmp_path / "warm", reachable=True, sandbox=sandbox)
+    cold = runs_of(measured, patches, tmp_path / "cold", reachable=False, sandbox=sandbox, cold=True)
     for name, one, other in zip(edits, warm, cold, strict=True):
         ran = {test: outcome for test, outcome in one.outcomes.items() if outcome.status is not TestStatus.UNREACHED}
         assert ran == {test: other.outcomes[test] for test in ran}, name
@@ -267,8 +267,8 @@ def test_mutants_get_the_same_verdict_from_a_selection_from_the_whole_suite_and_
     sources = list(dict.fromkeys(mutant.source for mutant in mutants(SUBJECT, "subject.py", seed=0)))[::3][:40]
     assert len(sources) >= 30
     patches = [patch_to(source) for source in sources]
-    parts = runs_of(selected, patches, tmp_path / "cache", full=False)
-    wholes = runs_of(whole, patches, tmp_path / "cache", full=False)
+    parts = runs_of(selected, patches, tmp_path / "cache", reachable=True)
+    wholes = runs_of(whole, patches, tmp_path / "cache", reachable=True)
     assert [run.scope for run in wholes] == ["full"] * len(sources)
     assert [run.scope for run in parts].count("reachable") > len(sources) / 2
     for number, (source, part, run) in enumerate(zip(sources, parts, wholes, strict=True)):

@@ -34,7 +34,7 @@ def test_the_passing_tests_are_guarded_and_the_named_ones_wanted(repository, tas
     assert made.suite.reach is not None
     assert told == []
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
-        assert scorer.gather([(made, fix)], [TestRun], full=True)[0].records[TestRun].resolved
+        assert scorer.gather([(made, fix)], [TestRun])[0].records[TestRun].resolved
 
 
 def test_nothing_runs_again_when_nothing_changed(repository, task, tmp_path):

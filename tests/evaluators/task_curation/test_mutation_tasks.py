@@ -91,8 +91,8 @@ def test_only_bugs_that_tests_notice_are_kept(tiny: Package, tmp_path: Path) -> 
     with Scorer(cache=cache) as scorer:
         (path,) = build(scorer, tmp_path / "a", 0, [tiny], amounts, cache, tell)
         tasks = [replace(task, requirements=()) for task in load_tasks(path, cache=cache)]
-        broken = scorer.gather([(task, Patch("")) for task in tasks], [TestRun], full=True)
-        mended = scorer.gather([(task, task.reference or Patch("")) for task in tasks], [TestRun], full=True)
+        broken = scorer.gather([(task, Patch("")) for task in tasks], [TestRun])
+        mended = scorer.gather([(task, task.reference or Patch("")) for task in tasks], [TestRun])
     assert 4 <= len(tasks) <= 6
     assert {task.target.function for task in tasks if task.target} <= {"total", "clamp", "countdown"}
     for task, run, reference in zip(tasks, broken, mended, strict=True):

@@ -149,7 +149,7 @@ def sprung_by(worker, task, text, failing=FAILING, calibration=None):
     task = replace(task, fail_to_pass=failing)
     patch = text if isinstance(text, Patch) else Patch.between({"sums.py": SUMS}, {"sums.py": text})
     workspace = prepare(task, patch)
-    run = run_tests(worker, task, workspace, full=True).run
+    run = run_tests(worker, task, workspace).run
     assert run.resolved, {test: found for test, found in run.outcomes.items() if found.message}
     return spring(worker, task, workspace, run, frozenset(task.fail_to_pass + task.pass_to_pass), calibration)
 
@@ -443,7 +443,7 @@ def test_a_session_that_hangs_tells_nothing(worker, sums):
 
 
 def test_other_runners_have_no_wires(worker, sums):
-    run = run_tests(worker, sums, prepare(sums, sums.reference), full=True).run
+    run = run_tests(worker, sums, prepare(sums, sums.reference)).run
     node = replace(sums, suite=replace(sums.suite, runner="node"))
     found = spring(worker, node, prepare(sums, sums.reference), run, frozenset(FAILING))
     assert (found.laid, found.sprung) == (0, ())
@@ -464,7 +464,7 @@ def test_references_of_ready_made_tasks_spring_none(name, tmp_path):
     workspace = prepare(task, task.reference)
     tmp_path.chmod(0o755)
     with Worker(choose(), python_for(task.requirements, default_cache()), tmp_path, limits=task.limits) as worker:
-        run = run_tests(worker, task, workspace, full=False).run
+        run = run_tests(worker, task, workspace, reachable=True).run
         found = spring(worker, task, workspace, run, selected_tests(task, workspace))
     assert found.sprung == ()
     assert found.laid >= 3 * len(task.fail_to_pass)

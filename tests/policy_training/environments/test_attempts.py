@@ -124,6 +124,22 @@ def test_what_does_not_compile_costs_as_if_it_broke_everything_and_is_not_execut
     assert broken.reward == pytest.approx(reward(everything))
 
 
+class Recording:
+    """A scorer that finds nothing out, and remembers how much it was asked to run."""
+
+    reachable: bool | None = None
+
+    def gather(self, jobs: list[object], *_: object, reachable: bool = False, **__: object) -> list[EvidenceSet]:
+        self.reachable = reachable
+        return [EvidenceSet() for _ in jobs]
+
+
+def test_training_runs_only_the_tests_that_can_reach_the_change(make_task: Callable[[str], Task]) -> None:
+    task, scorer = make_task("second"), Recording()
+    judge([replace(attempt(CHANGED), task_id=task.id)], {task.id: task}, cast(Scorer, scorer), SHAPING)
+    assert scorer.reachable is True
+
+
 def test_rates() -> None:
     attempts = [
         Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0),

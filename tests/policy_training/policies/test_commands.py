@@ -51,7 +51,7 @@ def test_what_it_changed_is_the_prediction_and_is_scored(task: Task, scorer: Sco
     ]
     assert rollout.completion == "done\n"
     assert rollout.seconds > 0
-    (found,) = scorer.gather([(task, rollout.patch)], {TestRun}, full=True)
+    (found,) = scorer.gather([(task, rollout.patch)], {TestRun})
     assert passing.evaluate(found).value == 1.0
 
 
@@ -162,7 +162,7 @@ def test_new_deleted_and_odd_files_apply(tmp_path: Path) -> None:
 def test_edits_of_tests_are_in_the_prediction_and_count_for_nothing(task: Task, scorer: Scorer) -> None:
     rollout = one("echo 'def test_second(): pass' > test_library.py; echo 'import pytest' > conftest.py", task)
     assert [file.path for file in rollout.patch.files] == ["conftest.py", "test_library.py"]
-    (found,) = scorer.gather([(task, rollout.patch)], {TestRun}, full=True)
+    (found,) = scorer.gather([(task, rollout.patch)], {TestRun})
     assert not found.records[TestRun].fixed
 
 
