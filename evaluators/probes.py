@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from regrade.datasets import applying
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.workspaces import is_protected
@@ -132,7 +133,7 @@ def code_version() -> str:
         "split", "held_out", "verification", "verifying",
         "tripwires", "twins", "counterfactuals"
     )  # fmt: skip
-    files += [here / f"{name}.py" for name in names]
+    files += [here / f"{name}.py" for name in names] + [Path(applying.__file__)]
     for path in sorted(files):
         whole.update(path.name.encode() + path.read_bytes())
     for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):
