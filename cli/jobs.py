@@ -321,12 +321,13 @@ def _measured(question: Question, tell: Callable[[str], None]) -> Task:
 
 def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> None:
     """A person's patch that does not apply is a mistake, not a low score. Raises UserError naming file and line."""
+    from regrade.datasets.applying import DOES_NOT_APPLY
     from regrade.evaluators.execution.workspaces import prepare
 
     try:
         prepare(task, patch)
     except PatchError as error:
-        why = str(error).removeprefix("the patch does not apply to the task's base: ")
+        why = str(error).removeprefix(DOES_NOT_APPLY)
         if _is_in_already(task.base, patch):
             why = "these changes are in the task's base already" if is_stored else ALREADY_THERE
         raise UserError(

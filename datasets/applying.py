@@ -1,66 +1,162 @@
-"""Applying a patch to a tree in memory: strictly, without offsets or fuzz."""
+"""Applying a patch to a tree: by `git apply`, strictly, and to plain text files alone."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import unidiff
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Tree
+
+DOES_NOT_APPLY = "the patch does not apply to the task's base: "
+"""How the message of a PatchError begins where git refuses the patch."""
 
 
 def apply_patch(tree: Tree, patch: Patch) -> Tree:
     """The tree with the patch applied.
 
     Raises:
-        PatchError: the patch cannot be read, or a hunk is not found exactly where it says.
+        PatchError: the patch cannot be read, does not apply, or touches something else than plain text files of the
+            tree; says why.
+        OSError: the disk is full, say, or git is not installed.
     """
-    if not patch.files:
-        return tree
-    contents = zip(patch.files, unidiff.PatchSet(patch.text), strict=True)
-    for file, hunks in contents:
-        if file.old_path is None and (tree.root / file.path).exists():
-            raise PatchError(f"{file.path} is to be created, but it exists")
-        old = "" if file.old_path is None else _read(tree, file.old_path)
-        new = _applied(old, hunks, file.path)
-        if file.is_deleted or (file.old_path is not None and file.old_path != file.path):
-            tree = tree.without([file.old_path or file.path])
-        if not file.is_deleted:
-            tree = tree.with_files({file.path: new})
-    return tree
+    return with_changes(tree, changed_files(tree, patch))
 
 
-def _read(tree: Tree, path: str) -> str:
+def with_changes(tree: Tree, files: Mapping[str, str | None]) -> Tree:
+    """The tree with files written (path -> text) and deleted (path -> None)."""
+    written = tree.with_files({path: text for path, text in files.items() if text is not None})
+    return written.without(path for path, text in files.items() if text is None)
+
+
+def changed_files(tree: Tree, patch: Patch) -> dict[str, str | None]:
+    """Path -> text after the patch (None: deleted) of each file whose content it changes.
+
+    `git apply` runs in a folder that holds only the files which the patch names.
+
+    Raises:
+        PatchError: see `apply_patch`.
+        OSError: the disk is full, say, or git is not installed.
+    """
+    if patch.is_empty:
+        return {}
+    touched = {path for file in patch.files for path in (file.path, file.old_path) if path}
+    for path in touched:
+        if path not in tree.replaced and (tree.root / path).is_symlink():
+            raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
+    with tempfile.TemporaryDirectory(prefix="regrade-apply-") as name:
+        folder = Path(name, "tree")
+        folder.mkdir()
+        before: dict[str, bytes] = {}
+        for path in touched:
+            content = _content(tree, path)
+            if content is not None:
+                before[path] = content
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
+        _git_apply(folder, patch)
+        after = _files_in(folder)
+    changed = {
+        path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    }
+    _check_readable(patch, before, after)
+    for path in changed.keys() - before.keys():
+        _check_free(tree, path, gone={name for name, text in changed.items() if text is None})
+    return changed
+
+
+def text_of(tree: Tree, path: str) -> str | None:
+    """The text of a plain file of the tree; None: there is none.
+
+    Raises:
+        PatchError: a link on the way leads out of the repository.
+    """
+    return _text(_content(tree, path))
+
+
+def parents(path: str) -> list[str]:
+    """The folders above a path, outermost first: `a/b/c.py` -> `a`, `a/b`."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _check_readable(patch: Patch, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+    """A change of text must come as lines: what a binary patch does can neither be read nor be judged."""
+    for file in patch.files:
+        old, new = before.get(file.old_path or file.path), after.get(file.path)
+        if file.added or file.removed or old == new or not (old or new):
+            continue
+        if file.is_deleted or not any(b"\0" in (content or b"") for content in (old, new)):
+            raise PatchError(
+                f"{file.path!r} is text and comes as a binary patch, which nobody can read: use `git diff --text`"
+            )
+
+
+def _check_free(tree: Tree, path: str, gone: set[str]) -> None:
+    """A created file must stand where no file or folder is. `git apply` sees only the files that the patch names."""
+    if _content(tree, path) is not None:
+        raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
+    if (tree.root / path).is_dir() or any(name.startswith(f"{path}/") for name in tree.replaced):
+        raise PatchError(f"the patch creates the file {path!r}, and there is a folder of that name")
+    for parent in parents(path):
+        if parent not in gone and _content(tree, parent) is not None:
+            raise PatchError(f"the patch creates {path!r}, and {parent!r} is a file, not a folder")
+
+
+def _content(tree: Tree, path: str) -> bytes | None:
+    if path in tree.replaced:
+        return tree.replaced[path].encode("utf-8", "surrogateescape")
+    source = tree.root / path
+    if path in tree.removed or source.is_symlink() or not source.is_file():
+        return None
+    if not source.resolve().is_relative_to(tree.root.resolve()):
+        raise PatchError(
+            f"{path!r} leads out of the repository through a link: a patch may touch only the repository's own files"
+        )
+    return source.read_bytes()
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode("utf-8", "surrogateescape")
+
+
+def _git_apply(folder: Path, patch: Patch) -> None:
+    # Without a repository around it and without any configuration of the user's.
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "HOME": str(folder.parent),
+    }
     try:
-        return tree.read(path)
-    except OSError as error:
-        raise PatchError(f"there is no file {path} to change") from error
+        done = subprocess.run(
+            ["git", "apply", "--whitespace=nowarn", f"-p{int(patch.has_prefixes)}", "-"],
+            cwd=folder,
+            env=environment,
+            input=patch.text.encode("utf-8", "surrogateescape"),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PatchError("git apply did not end within 60 s: the patch is too large") from error
+    if done.returncode:
+        reasons = done.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+        raise PatchError(f"{DOES_NOT_APPLY}{'; '.join(reasons[:3]) or 'git apply failed'}")
 
 
-def _applied(old: str, hunks: unidiff.PatchedFile, path: str) -> str:
-    lines = old.split("\n")
-    result: list[str] = []
-    done = 0
-    for hunk in hunks:
-        # A hunk without old lines stands after the line that it names.
-        start = hunk.source_start - 1 if hunk.source_length else hunk.source_start
-        before = [line.value.rstrip("\n") for line in hunk if line.is_removed or line.is_context]
-        if start < done or lines[start : start + len(before)] != before:
-            raise PatchError(f"the hunk at line {hunk.source_start} of {path} does not match the file")
-        result += lines[done:start]
-        result += [line.value.rstrip("\n") for line in hunk if line.is_added or line.is_context]
-        done = start + len(before)
-    whole = [*result, *lines[done:]]
-    text = "\n".join(whole)
-    unfinished = _without_newline(hunks)
-    if "+" in unfinished or " " in unfinished:
-        return text.removesuffix("\n")
-    # Only the old last line lacked its newline: every line that is left has one now.
-    return f"{text}\n" if unfinished and whole else text
-
-
-def _without_newline(hunks: unidiff.PatchedFile) -> set[str]:
-    """Types (`-`, `+`, ` `) of the lines that `\\ No newline at end of file` follows."""
-    lines = [line for hunk in hunks for line in hunk]
-    return {line.line_type for line, following in pairwise(lines) if following.line_type == "\\"}
+def _files_in(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not path.is_file():
+                raise PatchError(f"the patch makes {relative!r} a link: only plain files may be patched")
+            found[relative] = path.read_bytes()
+    return found

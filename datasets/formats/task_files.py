@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from regrade.datasets.applying import apply_patch
+from regrade.datasets.applying import DOES_NOT_APPLY, apply_patch
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import Fields, parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
@@ -136,7 +136,12 @@ def _base(fields: Fields, pristine: Tree) -> Tree:
     try:
         return apply_patch(pristine, patch)
     except PatchError as error:
-        raise UserError(f"{fields.where}: 'base_patch' does not apply to {pristine.root}: {error}") from error
+        why = str(error).removeprefix(DOES_NOT_APPLY)
+        raise UserError(f"{fields.where}: 'base_patch' does not apply to {pristine.root}: {why}") from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{fields.where}: 'base_patch' is applied by git, which is not installed: install it"
+        ) from error
 
 
 def _patch(fields: Fields, key: str) -> Patch | None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from regrade.datasets.applying import parents
 from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Tree
 
@@ -65,7 +66,7 @@ class Folder:
         """Undo whatever the last candidate did to the folder."""
         self.path.chmod(self._mode_of(""))
         found, folders = self._scan()
-        wanted_folders = {parent for path in self._laid for parent in _parents(path)}
+        wanted_folders = {parent for path in self._laid for parent in parents(path)}
         for path in sorted(folders - wanted_folders):
             if (self.path / path).exists():  # not yet gone with its parent
                 shutil.rmtree(self.path / path)
@@ -135,7 +136,7 @@ class Folder:
         self._laid[path] = _mark(target.lstat())
 
     def _make_folders(self, path: str) -> None:
-        for parent in _parents(path):
+        for parent in parents(path):
             folder = self.path / parent
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 folder.unlink()
@@ -148,7 +149,7 @@ class Folder:
 
     def _guard(self, path: str) -> None:
         """Let nobody else take the file away, nor a folder that it lies in."""
-        for folder in ("", *_parents(path)):
+        for folder in ("", *parents(path)):
             if folder not in self._guarded:
                 self._guarded.add(folder)
                 (self.path / folder).chmod(0o1777)
@@ -164,12 +165,6 @@ class Folder:
                 shutil.rmtree(entry.path)
             else:
                 Path(entry.path).unlink()
-
-
-def _parents(path: str) -> list[str]:
-    """`a/b/c.py` -> `a`, `a/b`."""
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-GRAMMARS = tuple(f"tree-sitter-{name}" for name in ("python", "javascript", "typescript", "go", "rust", "java"))
+from regrade.datasets import tasks
+from regrade.rewards import evidence
+
+EVALUATORS = Path(__file__).parents[1]
+JUDGING = frozenset({"analysis", "attribution", "evaluation"})
+"""Sub-packages of `evaluators` that judge evidence and gather none: every other one is digested whole."""
+LANGUAGES = ("python", "javascript", "typescript", "go", "rust", "java")
+TOOLS = (
+    "complexipy",
+    "docker",
+    "hypothesis",
+    "lizard",
+    "msgspec",
+    "pytest",
+    "radon",
+    "ruff",
+    "tenacity",
+    "tree-sitter",
+    *(f"tree-sitter-{language}" for language in LANGUAGES),
+    "unidiff",
+)
+"""Distributions that this code imports or runs."""
 
 
+def evidence_code() -> Iterator[Path]:
+    """The files of the code that proposes tasks, applies patches, runs tests and reads code."""
+    yield from Path(tasks.__file__).parent.rglob("*.py")
+    yield Path(evidence.__file__)
+    for path in EVALUATORS.rglob("*.py"):
+        if path.relative_to(EVALUATORS).parts[0] not in JUDGING:
+            yield path
+
+
+@cache
 def code_version() -> str:
     """Digest of the code that gathers evidence and of the tools that it uses: a part of every key in the store."""
     whole = hashlib.sha256()
-    here = Path(__file__).parent.parent
-    packages = ("static", "inside", "sandboxes", "execution", "verification")
-    files = [path for package in packages for path in here.glob(f"{package}/**/*.py")]
-    modules = ("task_curation/baseline", "scoring/probes", "scoring/verifier", "storage/serialisation")
-    files += [here / f"{name}.py" for name in modules]
-    for path in sorted(files):
-        whole.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
-    for tool in ("ruff", "radon", "lizard", "complexipy", "tree-sitter", *GRAMMARS):
+    root = EVALUATORS.parent
+    for path in sorted(evidence_code()):
+        whole.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for tool in TOOLS:
         try:
             whole.update(f"{tool}=={version(tool)}".encode())
         except PackageNotFoundError:

@@ -89,10 +89,8 @@ def judge(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Attempt]:  # fmt: skip
     """Execute the patches of rollouts (equal ones once; not those that are empty or don't compile) and reward each."""
-    broken = {
-        (rollout.task_id, rollout.patch.digest): not _compiles(tasks[rollout.task_id], rollout.patch)
-        for rollout in rollouts
-    }
+    distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
+    broken = {(task_id, digest): not _compiles(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
     to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
     evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
@@ -107,13 +105,17 @@ def judge(
 
 
 def _compiles(task: Task, patch: Patch) -> bool:
-    """Does each patched Python file parse? A patch that does not apply is left for the scorer to say so."""
+    """Does each patched Python file parse?
+
+    A patch that does not apply, or cannot be applied because the disk is full, say, is left to the scorer: it reports
+    the former and retries the latter.
+    """
     try:
         after = apply_patch(task.base, patch)
         for file in patch.files:
             if file.path.endswith(".py") and file.path in after.replaced:
                 parse_tree(after.read(file.path))
-    except PatchError:
+    except (PatchError, OSError):
         return True
     except (SyntaxError, ValueError):
         return False

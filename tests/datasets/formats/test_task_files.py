@@ -129,6 +129,14 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("repository")
+def test_a_missing_git_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path, _entry(base_patch=Patch.between({"adding.py": GOOD}, {"adding.py": BAD}).text))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"'base_patch' is applied by git, which is not installed"):
+        load_tasks(path)
+
+
 def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tasks\.jsonl:2: not JSON"):
         load_tasks(_write(tmp_path, "\n{oops}\n", "tasks.jsonl"))

@@ -140,6 +140,24 @@ def test_training_runs_only_the_tests_that_can_reach_the_change(make_task: Calla
     assert scorer.reachable is True
 
 
+class Unable:
+    """A scorer whose infrastructure fails."""
+
+    def gather(self, jobs: list[object], *_: object, **__: object) -> list[EvidenceSet]:
+        return [EvidenceSet() for _ in jobs]
+
+
+def test_a_patch_that_could_not_be_applied_for_want_of_git_is_unscored(
+    make_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task("second")
+    patch = ask(task).patch("2 return (")
+    assert patch is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (unscored,) = judge([replace(attempt(patch), task_id=task.id)], {task.id: task}, cast(Scorer, Unable()), SHAPING)
+    assert (unscored.run, unscored.reward, unscored.broke) == (None, None, False)
+
+
 def test_rates() -> None:
     attempts = [
         Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0),
