@@ -14,15 +14,13 @@ from regrade.datasets.mutation.packages import fetch_all
 from regrade.datasets.mutation.rebuilding import rebuild, task_id
 from regrade.datasets.mutation.recipe_format import (
     PackageRecipes,
-    TaskRecipe,
     read_recipes,
     recipe_files,
-    write_recipes,
 )
 from regrade.datasets.mutation.splits import SPLITS, check_split, split_of
 from regrade.datasets.tasks import Task
 
-__all__ = ["BUILTIN", "SPLITS", "PackageRecipes", "TaskRecipe", "load_task", "load_tasks", "write_recipes"]
+__all__ = ["BUILTIN", "SPLITS", "load_task", "load_tasks"]
 
 BUILTIN = Path(__file__).parent / "shipped"
 """The folder of the recipes that ship with this program."""

@@ -1,7 +1,88 @@
-"""All that runs code and all that judges: sandboxes, workers, probes, the scorer, evaluations and their statistics."""
+"""All that runs code and all that judges it. What users import is here; everything below is private.
 
-from regrade.evaluators.attribution.attribute import attribute
-from regrade.evaluators.scoring.scorer import Scorer, Stats, score
-from regrade.evaluators.task_curation.local_repository import local_task
+Score patches: Scorer, score, RayScorer, Stats; tasks: local_task, check_up, validate; explanations: attribute.
+Evaluate policies: evaluate, enter, Entrant, Judge, Sweep, Run, rescore_run. Judge rows: load_rows, table, metrics,
+side_metrics, figures, compare, task_changes, audit. Extend: Sandbox, StaticProbe.
+"""
 
-__all__ = ["Scorer", "Stats", "attribute", "local_task", "score"]
+from typing import TYPE_CHECKING
+
+from regrade.datasets.lazy_imports import lazy_imports
+
+if TYPE_CHECKING:
+    from regrade.evaluators.analysis import metrics, side_metrics
+    from regrade.evaluators.analysis.checkpoint_changes import task_changes
+    from regrade.evaluators.analysis.comparison import Comparison, compare
+    from regrade.evaluators.analysis.figures import figures
+    from regrade.evaluators.analysis.reward_audit import audit
+    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.results import Attribution
+    from regrade.evaluators.evaluation.evaluate import evaluate
+    from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
+    from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
+    from regrade.evaluators.sandboxes.base import Sandbox
+    from regrade.evaluators.scoring.probes import StaticProbe
+    from regrade.evaluators.scoring.ray_scorer import RayScorer
+    from regrade.evaluators.scoring.scorer import Scorer, score
+    from regrade.evaluators.scoring.stats import Stats
+    from regrade.evaluators.storage.rows import load_rows, table
+    from regrade.evaluators.storage.run import Run
+    from regrade.evaluators.task_curation.checkup import check_up
+    from regrade.evaluators.task_curation.local_repository import local_task
+    from regrade.evaluators.task_curation.validation import validate
+
+__all__ = [
+    "Attribution",
+    "Comparison",
+    "Entrant",
+    "Judge",
+    "RayScorer",
+    "Run",
+    "Sandbox",
+    "Scorer",
+    "StaticProbe",
+    "Stats",
+    "Sweep",
+    "attribute",
+    "audit",
+    "check_up",
+    "compare",
+    "enter",
+    "evaluate",
+    "figures",
+    "load_rows",
+    "local_task",
+    "metrics",
+    "rescore_run",
+    "score",
+    "side_metrics",
+    "table",
+    "task_changes",
+    "validate",
+    "write_rescored",
+]
+__getattr__, __dir__ = lazy_imports(
+    __name__,
+    {
+        "analysis.checkpoint_changes": ["task_changes"],
+        "analysis.comparison": ["Comparison", "compare"],
+        "analysis.figures": ["figures"],
+        "analysis.reward_audit": ["audit"],
+        "attribution.attribute": ["attribute"],
+        "attribution.results": ["Attribution"],
+        "evaluation.evaluate": ["evaluate"],
+        "evaluation.rescoring": ["rescore_run", "write_rescored"],
+        "evaluation.sweeps": ["Entrant", "Judge", "Sweep", "enter"],
+        "sandboxes.base": ["Sandbox"],
+        "scoring.probes": ["StaticProbe"],
+        "scoring.ray_scorer": ["RayScorer"],
+        "scoring.scorer": ["Scorer", "score"],
+        "scoring.stats": ["Stats"],
+        "storage.rows": ["load_rows", "table"],
+        "storage.run": ["Run"],
+        "task_curation.checkup": ["check_up"],
+        "task_curation.local_repository": ["local_task"],
+        "task_curation.validation": ["validate"],
+    },
+    modules=["analysis.metrics", "analysis.side_metrics"],
+)
