@@ -63,7 +63,7 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptView:
     """One distinct answer to a task."""
 
     who: tuple[Who, ...]
@@ -99,7 +99,7 @@ class TaskView:
     """(policy with its clean fixes, attempts) for each policy that is shown."""
     failure: str
     reference: tuple[tuple[str, str], ...]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptView, ...]
     """Empty if the page has no room for them."""
     outcomes: tuple[tuple[str, str], ...]
     """(policy's name, what one of its attempts came to), for the filters: see `OUTCOMES`."""
@@ -165,7 +165,7 @@ def _view(
     task: str,
     group: Group,
     mine: Sequence[tuple[PolicyResult, list[Row]]],
-    attempts: tuple[Attempt, ...],
+    attempts: tuple[AttemptView, ...],
     inks: Mapping[str, str],
     described: Mapping[str, Any],
 ) -> TaskView:
@@ -235,7 +235,7 @@ def _attempts(
     mine: Sequence[tuple[PolicyResult, list[Row]]],
     inks: Mapping[str, str],
     hunks: Mapping[tuple[str, str], AttributionView],
-) -> Iterator[Attempt]:
+) -> Iterator[AttemptView]:
     """The distinct answers of all policies to one task; good ones first."""
     same: dict[tuple[str, ...], list[Row]] = {}
     for _, rows in mine:
@@ -251,9 +251,9 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
     return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
 
 
-def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> Attempt:
+def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> AttemptView:
     lines = diff_lines(row["patch"])
-    return Attempt(
+    return AttemptView(
         who,
         tuple(_marks(row)),
         tuple(lines[:SHOWN_LINES]),
@@ -293,7 +293,7 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
         yield "bad", "reached for the verdict"
 
 
-def _size(attempt: Attempt) -> int:
+def _size(attempt: AttemptView) -> int:
     """Roughly the characters that it takes in the page: 60 of markup for each line of text."""
     texts = (
         [text for _, text in attempt.lines]

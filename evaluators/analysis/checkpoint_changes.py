@@ -26,8 +26,8 @@ from regrade.evaluators.analysis.uncertainty import (
 )
 from regrade.rewards.breakdown import Role
 
-Side = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
-SIDES: tuple[tuple[Side, str, bool], ...] = (
+OutcomeChange = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
+SIDES: tuple[tuple[OutcomeChange, str, bool], ...] = (
     ("no longer fixed", "fix", False),
     ("newly broken", "broke", True),
     ("newly fixed", "fix", True),
@@ -86,7 +86,7 @@ class TaskChanges:
     """They add up to `reward`; those that moved most first."""
     gates: tuple[PartChange, ...]
     """Gate -> share of the attempts for which it was closed, which silences the parts behind it."""
-    sides: Mapping[Side, tuple[TaskChange, ...]]
+    sides: Mapping[OutcomeChange, tuple[TaskChange, ...]]
     p: Mapping[str, float]
     """`fix` and `broke` -> p of an exact McNemar test on the tasks that changed sides; it takes tasks to be
     independent."""

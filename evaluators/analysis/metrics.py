@@ -326,17 +326,17 @@ def _close(best: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return len(lag) > 1 and bool(lag.mean() <= sem(lag))
 
 
-Cost = Literal["tokens", "seconds"]
+CostColumn = Literal["tokens", "seconds"]
 
 
-def cost_per_clean_fix(rows: Rows, cost: Cost) -> float:
+def cost_per_clean_fix(rows: Rows, cost: CostColumn) -> float:
     """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
     known = rows[rows["clean_fix"].notna()]
     fixes = float(known["clean_fix"].sum())
     return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
 
 
-def cost_estimate(rows: Rows, cost: Cost, level: ClusterLevel | None = None) -> Estimate:
+def cost_estimate(rows: Rows, cost: CostColumn, level: ClusterLevel | None = None) -> Estimate:
     """`cost_per_clean_fix` with its interval: of the ratio of sums, clusters of tasks resampled."""
     known = rows[rows["clean_fix"].notna()]
     level = level or cluster_level(rows)
@@ -348,7 +348,7 @@ def cost_estimate(rows: Rows, cost: Cost, level: ClusterLevel | None = None) -> 
     return Estimate(value, low, high, len(known), known["task"].nunique(), level, top.count, missing)
 
 
-def _spent(rows: Rows, cost: Cost) -> Column[Any]:
+def _spent(rows: Rows, cost: CostColumn) -> Column[Any]:
     return rows["tokens"] if cost == "tokens" else rows["generation_seconds"] + rows["execution_seconds"]
 
 

@@ -11,7 +11,7 @@ from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.attribution.delta_debugging import ddmin
-from regrade.evaluators.attribution.hunk_groups import Group, Places, hunk_groups
+from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups
 from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
 from regrade.evaluators.attribution.shapley import (
     Coalition,
@@ -142,7 +142,7 @@ class Game:
 
 
 def _attributed(
-    game: Game, groups: Sequence[Group], small: Sequence[Group], budget: int, seed: int, notes: tuple[str, ...]
+    game: Game, groups: Sequence[HunkGroup], small: Sequence[HunkGroup], budget: int, seed: int, notes: tuple[str, ...]
 ) -> Attribution:
     n = len(groups)
     everyone = frozenset(range(n))
@@ -191,7 +191,7 @@ def _attributed(
     )
 
 
-def _union(groups: Iterable[Group]) -> Places:
+def _union(groups: Iterable[HunkGroup]) -> Places:
     return frozenset().union(*(group.places for group in groups))
 
 
@@ -224,7 +224,7 @@ def _without(whole: Subset, rest: Subset) -> Without:
     )
 
 
-def _smallest(game: Game, groups: Sequence[Group], is_all_known: bool, budget: int) -> Smallest | None:
+def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_known: bool, budget: int) -> Smallest | None:
     """A passing part of the patch with few groups: of all subsets the smallest, or of those that were scored the
     smallest, made smaller."""
     passing = [places for places, subset in game.known.items() if subset.passes]

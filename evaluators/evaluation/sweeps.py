@@ -26,11 +26,11 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
 from regrade.evaluators.analysis.metrics import best_temperature
 from regrade.evaluators.evaluation.answers import Answers
-from regrade.evaluators.evaluation.evaluate import CHUNK, Gatherer, evaluate, recorded
+from regrade.evaluators.evaluation.evaluate import CHUNK, EvidenceSource, evaluate, recorded
 from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import Role, Run
+from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
 
@@ -51,7 +51,7 @@ class Entrant:
     """A policy among others, made when its turn comes: a model of gigabytes is not held while others are judged."""
 
     name: str
-    role: Role
+    role: PolicyRole
     load: Callable[[Sequence[Task]], Policy]
     """Makes the policy for some tasks (scripted ones answer from them)."""
     label: str = ""
@@ -91,7 +91,7 @@ class Sweep:
 class Judge:
     """What attempts are scored by."""
 
-    scorer: Gatherer
+    scorer: EvidenceSource
     reward: Reward
     seed: int = 0
     also: Collection[type] = COLLATERAL

@@ -25,7 +25,7 @@ UNDOUBTED = (TestStatus.PASSED, TestStatus.UNREACHED)
 
 
 @dataclass(frozen=True)
-class Audit:
+class SelectionAudit:
     """What a run of everything found beyond the tests that were selected."""
 
     caught: int
@@ -35,12 +35,12 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Executed:
+class SuiteExecution:
     """The evidence of one or more runs, and what it cost."""
 
     run: TestRun
     cpu_seconds: float
-    audit: Audit | None = None
+    audit: SelectionAudit | None = None
 
 
 def run_tests(
@@ -51,7 +51,7 @@ def run_tests(
     reachable: bool = False,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
-) -> Executed:
+) -> SuiteExecution:
     """Run the task's tests on the workspace.
 
     The tests that can reach the change come first. The rest runs too where the change may reach anything, or once
@@ -71,7 +71,7 @@ def run_tests(
         selected = everything
     rest = everything - selected
     reply = _run(worker, task, workspace, selected, preparation)
-    first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
+    first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
     if not (rest and ended and (audit or (first.run.resolved and not reachable))):
         return first
@@ -80,12 +80,12 @@ def run_tests(
         return whole
     missed = tuple(test for test in whole.run.broken if test in rest)
     kept = whole.run if missed or (first.run.resolved and not reachable) else first.run
-    return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
+    return SuiteExecution(kept, whole.cpu_seconds, SelectionAudit(len(first.run.broken), missed))
 
 
 def _run_everything(
-    worker: Worker, task: Task, workspace: Workspace, first: Executed, preparation: Preparation
-) -> Executed:
+    worker: Worker, task: Task, workspace: Workspace, first: SuiteExecution, preparation: Preparation
+) -> SuiteExecution:
     """All tests in their order, after the selected ones: what one leaves behind may be what another one finds."""
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     reply = _run(worker, task, workspace, everything, preparation)
@@ -97,17 +97,17 @@ def _run_everything(
         if outcome.status is not TestStatus.PASSED and first.run.outcomes[test].status in UNDOUBTED
     }
     if not doubtful:
-        return Executed(replace(run, seconds=seconds), cpu)
+        return SuiteExecution(replace(run, seconds=seconds), cpu)
     # These passed before, or execute nothing of what changed, so the patch can hardly be why one fails: a clock on a
     # busy machine can. What fails twice counts.
     reply = _run(worker, task, workspace, everything, preparation)
     again = _evidence(task, reply, everything, "full")
     outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
     confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
-    return Executed(confirmed, cpu + reply.cpu_seconds)
+    return SuiteExecution(confirmed, cpu + reply.cpu_seconds)
 
 
-def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed:
+def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExecution:
     """Run the whole suite at once, in a sandbox and an interpreter started for it: the reference for `run_tests`.
 
     Raises:
@@ -115,7 +115,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     reply = _run(worker, task, workspace, everything, cold=True)
-    return Executed(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
 def not_applied(task: Task, reason: str) -> TestRun:

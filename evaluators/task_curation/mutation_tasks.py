@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
+from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.mutation.packages import PACKAGES, Package, fetch_all, subject_files
 from regrade.datasets.mutation.rebuilding import measured_suite, planting_patch, rebuild
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
@@ -49,7 +49,7 @@ class Amounts:
 
 
 @dataclass
-class _Group:
+class _FunctionMutants:
     """One function: its mutants that haven't been tried, and what came of the others."""
 
     waiting: list[Mutant]
@@ -136,7 +136,7 @@ def _order(recipe: TaskRecipe) -> tuple[str, int, str, str]:
     return recipe.file, recipe.line, recipe.kind, recipe.place
 
 
-def _groups(recipes: PackageRecipes, root: Path) -> list[_Group]:
+def _groups(recipes: PackageRecipes, root: Path) -> list[_FunctionMutants]:
     """The functions that tests execute, in an order that the seed decides.
 
     Functions that are executed on import are left out: every test depends on them, so every patch would need all tests.
@@ -149,12 +149,12 @@ def _groups(recipes: PackageRecipes, root: Path) -> list[_Group]:
             key = f"{file}::{function.name.split('.<locals>')[0]}"
             # Where one name is defined twice, it's unknown which of the two the tests execute.
             if recipes.reach.get(key) and key not in recipes.imported and names.count(function.name) == 1:
-                found.append(_Group(_distinct(mutations, function, recipes.seed)))
+                found.append(_FunctionMutants(_distinct(mutations, function, recipes.seed)))
     random.Random(f"{recipes.seed}/{recipes.package.name}").shuffle(found)
     return found
 
 
-def _distinct(mutations: Mutations, function: Function, seed: int) -> list[Mutant]:
+def _distinct(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
     """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` holds a constant).
 
     A set in place of a list is left out: where it holds functions or None, its order is one of memory addresses.
@@ -183,7 +183,12 @@ def _host(recipes: PackageRecipes, root: Path) -> Task:
 
 
 def _try_in_rounds(
-    scorer: Scorer, recipes: PackageRecipes, host: Task, groups: list[_Group], amounts: Amounts, tell: Progress
+    scorer: Scorer,
+    recipes: PackageRecipes,
+    host: Task,
+    groups: list[_FunctionMutants],
+    amounts: Amounts,
+    tell: Progress,
 ) -> None:
     """Find a first bug for every function; if these are too few, second ones, and so on."""
     what = f"{recipes.package.name}: trying mutants"
@@ -200,10 +205,12 @@ def _try_in_rounds(
                     group.kept.append(entry)
 
 
-def _batch(groups: list[_Group], wanted: int, limit: int, attempts: int) -> list[tuple[_Group, Mutant]]:
+def _batch(
+    groups: list[_FunctionMutants], wanted: int, limit: int, attempts: int
+) -> list[tuple[_FunctionMutants, Mutant]]:
     """One mutant of each function that has too few tasks, as many as are missing from the limit."""
     missing = limit - sum(len(group.kept) for group in groups)
-    batch: list[tuple[_Group, Mutant]] = []
+    batch: list[tuple[_FunctionMutants, Mutant]] = []
     for group in groups:
         if len(batch) < missing and len(group.kept) < wanted and group.tried < attempts * wanted:
             mutant = group.next()

@@ -52,7 +52,7 @@ class Boundary:
 
 
 @dataclass(frozen=True)
-class Split:
+class TwoProcessRun:
     """What became of the tests, told by a process that holds none of the candidate's code."""
 
     passed: frozenset[str]
@@ -175,7 +175,7 @@ def _parsed_text(text: str) -> ast.Module | None:
         return None
 
 
-class Pair:
+class WorkerPair:
     """Two warm workers that share a folder for sockets. Not for use by several threads at once."""
 
     def __init__(self, tests: Worker, candidate: Worker, channel: Path) -> None:
@@ -206,7 +206,7 @@ class Pair:
         *,
         observed: bool = False,
         watched: frozenset[str] = frozenset(),
-    ) -> Split:
+    ) -> TwoProcessRun:
         """Run some of the task's tests on the base tree, with the candidate's functions from the other sandbox.
 
         Args:
@@ -301,7 +301,7 @@ def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
     }
 
 
-def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> Split:
+def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
     end, detail = ending(reply, limit)
     found = statuses(reply)
     crossed = {str(record[1]): (record[2], record[3]) for record in reply.records if record[0] == "crossed"}
@@ -326,4 +326,4 @@ def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: floa
         ((record[1], record[2]), record[3]) for record in reply.records if record[0] == "watched" and len(record) == 4
     )
     unwatched = tuple(str(record[1]) for record in reply.records if record[0] == "unwatched")
-    return Split(frozenset(passed), failed, uncrossed, calls, watched, unwatched, cpu_seconds, reply.seconds)
+    return TwoProcessRun(frozenset(passed), failed, uncrossed, calls, watched, unwatched, cpu_seconds, reply.seconds)

@@ -27,7 +27,7 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.run import Role, Run
+from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, worth_trying
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
@@ -42,7 +42,7 @@ from regrade.policy_training.trainers.sft import Plateau, answer_quality, demons
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
 
-ROLES: dict[str, tuple[Role, str]] = {
+ROLES: dict[str, tuple[PolicyRole, str]] = {
     "sft": ("baseline", "SFT"),
     "control": ("control", "SFT given equal time"),
     "rl": ("candidate", "SFT + expert iteration + GRPO"),

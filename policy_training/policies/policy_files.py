@@ -45,7 +45,7 @@ from regrade.datasets.json_fields import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
-from regrade.evaluators.storage.run import Role
+from regrade.evaluators.storage.run import PolicyRole
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoints import Api, Endpoint, EndpointPolicy
 from regrade.policy_training.policies.local_model import load_policy
@@ -65,7 +65,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
-    role: Role | None = None
+    role: PolicyRole | None = None
     label: str = ""
 
 

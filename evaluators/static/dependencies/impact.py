@@ -18,7 +18,7 @@ from regrade.evaluators.static.dependencies.changes import REMOVED, changed_symb
 from regrade.evaluators.static.dependencies.facts import MODULE, Facts, facts
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.dependencies.nearest_symbol import nearest_symbols
-from regrade.evaluators.static.dependencies.reach import HOPS, Explorer, Reached
+from regrade.evaluators.static.dependencies.reach import HOPS, Explorer, ReachedSymbol
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.languages import is_test, language_of
 from regrade.rewards.evidence import Impact, ImpactedModule
@@ -67,7 +67,7 @@ def _modules(
 ) -> Iterator[ImpactedModule]:
     reached = explorer.reach(changed)
     direct = explorer.within(set(changed))
-    by_file: dict[str, list[Reached]] = {}
+    by_file: dict[str, list[ReachedSymbol]] = {}
     for symbol, step in reached.items():
         if symbol[0] not in edited and counts(symbol[0], task):
             by_file.setdefault(symbol[0], []).append(step)
