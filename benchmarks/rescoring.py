@@ -34,7 +34,7 @@ def main() -> None:
     tasks = load_tasks(split="held_out")
     tasks = tasks[:: max(1, len(tasks) // chosen.tasks)][: chosen.tasks]
     rollouts = [
-        Rollout(task.id, "bench", 0.0, sample, 0, patch)
+        Rollout(task_id=task.id, policy="bench", temperature=0.0, sample=sample, seed=0, patch=patch)
         for task in tasks
         for sample, patch in enumerate((task.reference or Patch(""), Patch("")))
     ]

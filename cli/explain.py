@@ -74,7 +74,19 @@ def explain(
     from regrade.cli.jobs import ScoreRequest, Sharing
 
     wanted = tuple(fail_to_pass or ())
-    request = ScoreRequest(repo, wanted, tasks, task, reward, sandbox, None, False, reward_model, time_limit, assured)
+    request = ScoreRequest(
+        repo=repo,
+        fail_to_pass=wanted,
+        tasks=tasks,
+        task=task,
+        reward=reward,
+        sandbox=sandbox,
+        workers=None,
+        reachable=False,
+        reward_model=reward_model,
+        time_limit=time_limit,
+        assured=assured,
+    )
     sharing = Sharing(fine, budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):

@@ -28,7 +28,7 @@ ALREADY_THERE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PatchResult:
     """What came of one patch file: a breakdown, or why it was refused."""
 
@@ -45,7 +45,7 @@ class PatchResult:
     """What its tests said; None where it was refused, or the reward asked for none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
     """What is asked of some patches: against which task, by which reward, and where they run."""
 
@@ -209,12 +209,12 @@ class PatchFiles:
     def _result(self, place: int, breakdown: Breakdown | None, run: TestRun | None) -> PatchResult:
         notes = () if breakdown is None else (*self._notes, self._note_of(place))
         return PatchResult(
-            self._sources[place],
-            self._read.get(place),
-            breakdown,
-            self._refusals.get(place, ""),
-            tuple(note for note in notes if note),
-            run,
+            source=self._sources[place],
+            patch=self._read.get(place),
+            breakdown=breakdown,
+            refusal=self._refusals.get(place, ""),
+            notes=tuple(note for note in notes if note),
+            run=run,
         )
 
     def _note_of(self, place: int) -> str:
@@ -290,7 +290,9 @@ def find_base(request: ScoreRequest) -> Task:
             raise UserError(
                 f"the repository {str(request.repo)!r} is no folder: give the path of a repository with --repo"
             )
-        return Task(str(repo), str(repo), Tree(repo), "", (), ())
+        return Task(
+            id=str(repo), repository=str(repo), base=Tree(repo), instruction="", fail_to_pass=(), pass_to_pass=()
+        )
     from regrade.cli.loading import load, load_one
 
     if request.fail_to_pass:

@@ -57,7 +57,17 @@ def score(
 
     wanted = tuple(fail_to_pass or ())
     request = ScoreRequest(
-        repo, wanted, tasks, task, reward, sandbox, workers, reachable, reward_model, time_limit, assured
+        repo=repo,
+        fail_to_pass=wanted,
+        tasks=tasks,
+        task=task,
+        reward=reward,
+        sandbox=sandbox,
+        workers=workers,
+        reachable=reachable,
+        reward_model=reward_model,
+        time_limit=time_limit,
+        assured=assured,
     )
     results = score_files(patches, request)
     for result in results:

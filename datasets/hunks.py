@@ -15,7 +15,7 @@ MARKER = "\\"
 """Type of the line that says that the one before has no newline."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hunk:
     """The smallest piece of a patch that can be written down without the others.
 
@@ -89,7 +89,7 @@ def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
     return SplitPatch(patch, tuple(hunks), tuple(_entangled(blocks)), tuple(blocks))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _FileEntry:
     """One file's entry in a patch."""
 
@@ -118,14 +118,35 @@ class _FileEntry:
         path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
         places = sorted(self.places)
         if places == [self.head]:
-            yield Hunk(path, self._what(), 0, self.file.added, self.file.removed, self.written(frozenset(places)))
+            yield Hunk(
+                path=path,
+                what=self._what(),
+                line=0,
+                added=self.file.added,
+                removed=self.file.removed,
+                text=self.written(frozenset(places)),
+            )
             return
         if self.head is not None:
-            yield Hunk(path, self._what(), 0, 0, 0, self._header(self.source, self.target, self.notes, bool(self.file)))
+            yield Hunk(
+                path=path,
+                what=self._what(),
+                line=0,
+                added=0,
+                removed=0,
+                text=self._header(self.source, self.target, self.notes, bool(self.file)),
+            )
         for part in self.parts:
             for place in dict.fromkeys(place for place in part.places if place is not None):
                 added, removed = part.count(place)
-                yield Hunk(path, "", part.first_line(place), added, removed, part.written(frozenset({place}), 0)[0])
+                yield Hunk(
+                    path=path,
+                    what="",
+                    line=part.first_line(place),
+                    added=added,
+                    removed=removed,
+                    text=part.written(frozenset({place}), 0)[0],
+                )
 
     def written(self, chosen: frozenset[int]) -> str:
         """The entry with the pieces at these places; empty where there are none."""
@@ -244,7 +265,12 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) ->
     is_renamed = any(line.startswith("rename from ") for line in notes)
     if not file or not (is_edit or is_renamed):
         return _FileEntry(
-            file, source, target, notes, first, tuple(_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file)
+            file=file,
+            source=source,
+            target=target,
+            notes=notes,
+            head=first,
+            parts=tuple(_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file),
         )
     head = first if has_mode or is_renamed else None
     notes = tuple(line for line in notes if not line.startswith("index "))  # the blobs are other ones in a part
@@ -253,7 +279,9 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) ->
     for hunk in file:
         parts.append(_part(hunk, start, fine))
         start = max((place for place in parts[-1].places if place is not None), default=start - 1) + 1
-    return _FileEntry(file, source, target, notes if head is not None else (), head, tuple(parts))
+    return _FileEntry(
+        file=file, source=source, target=target, notes=notes if head is not None else (), head=head, parts=tuple(parts)
+    )
 
 
 def _side(name: str, letter: str, *, prefixed: bool) -> str:

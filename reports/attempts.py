@@ -62,7 +62,7 @@ class Who:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptView:
     """One distinct answer to a task."""
 
@@ -87,7 +87,7 @@ class AttemptView:
     """What each hunk is worth, where that was found out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskView:
     """One task, as the baseline and the candidate of a comparison did on it."""
 
@@ -173,19 +173,21 @@ def _view(
     counts = [(policy, *_clean(rows)) for policy, rows in mine]
     scores = tuple((Who(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
     return TaskView(
-        task,
-        str(first["repository"]),
-        str(first["function"]),
-        group,
-        scores,
-        str(described.get("failure", "")),
-        tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
-        attempts,
-        tuple(
+        id=task,
+        repository=str(first["repository"]),
+        function=str(first["function"]),
+        group=group,
+        scores=scores,
+        failure=str(described.get("failure", "")),
+        reference=tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
+        attempts=attempts,
+        outcomes=tuple(
             dict.fromkeys((policy.name, outcome) for policy, rows in mine for row in rows for outcome in _outcomes(row))
         ),
-        max((int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0),
-        _mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
+        broken=max(
+            (int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0
+        ),
+        gain=_mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
     )
 
 
@@ -254,20 +256,20 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
 def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> AttemptView:
     lines = diff_lines(row["patch"])
     return AttemptView(
-        who,
-        tuple(_marks(row)),
-        tuple(lines[:SHOWN_LINES]),
-        max(0, len(lines) - SHOWN_LINES),
-        tuple((row["broken_tests"] or ())[:SHOWN_TESTS]),
-        max(0, len(row["broken_tests"] or ()) - SHOWN_TESTS),
-        str(row["cause"]),
-        str(row["completion"])[:SHOWN_CHARACTERS],
-        max(0, len(str(row["completion"])) - SHOWN_CHARACTERS),
-        bool(row["well_formed"]),
-        tuple(_steps(row)),
-        None if math.isnan(row["reward"]) else float(row["reward"]),
-        tuple(row["parts"] or ()),
-        hunks,
+        who=who,
+        marks=tuple(_marks(row)),
+        lines=tuple(lines[:SHOWN_LINES]),
+        more_lines=max(0, len(lines) - SHOWN_LINES),
+        broken_tests=tuple((row["broken_tests"] or ())[:SHOWN_TESTS]),
+        more_broken=max(0, len(row["broken_tests"] or ()) - SHOWN_TESTS),
+        cause=str(row["cause"]),
+        completion=str(row["completion"])[:SHOWN_CHARACTERS],
+        more_characters=max(0, len(str(row["completion"])) - SHOWN_CHARACTERS),
+        well_formed=bool(row["well_formed"]),
+        steps=tuple(_steps(row)),
+        reward=None if math.isnan(row["reward"]) else float(row["reward"]),
+        parts=tuple(row["parts"] or ()),
+        hunks=hunks,
     )
 
 

@@ -78,7 +78,7 @@ class PolicyRow:
     figures: Mapping[str, Estimate]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """Everything that the template needs."""
 

@@ -46,7 +46,7 @@ class MutationTarget:
         return self.node.end_lineno or self.node.lineno
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mutant:
     """A file with one bug planted."""
 
@@ -112,14 +112,14 @@ class Mutations:
             ordinals[at] += 1
             found.append(
                 Mutant(
-                    edit.kind,
-                    self.file,
-                    function.name,
-                    place,
-                    edit,
-                    self.source,
-                    function.first_line,
-                    function.last_line,
+                    kind=edit.kind,
+                    file=self.file,
+                    function=function.name,
+                    place=place,
+                    edit=edit,
+                    pristine=self.source,
+                    first_line=function.first_line,
+                    last_line=function.last_line,
                 )
             )
         return found

@@ -166,28 +166,28 @@ def _attributed(
     smallest = _smallest(game, small, is_all_known=is_exact and len(small) == n, budget=budget)  # may score more
     told = tuple(
         GroupShare(
-            tuple(game.split.hunks[place] for place in sorted(group.places)),
-            group.why,
-            totals[number],
-            {} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
-            alone.value if (alone := found.get(frozenset({number}))) else None,
-            _without(found[everyone], found[lacking_one[number]]),
+            hunks=tuple(game.split.hunks[place] for place in sorted(group.places)),
+            why=group.why,
+            share=totals[number],
+            parts={} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
+            alone=alone.value if (alone := found.get(frozenset({number}))) else None,
+            without=_without(found[everyone], found[lacking_one[number]]),
         )
         for number, group in enumerate(groups)
     )
     unscored = tuple((tuple(sorted(each)), subset.cause) for each, subset in found.items() if subset.value is None)
     return Attribution(
-        game.reward.name,
-        found[everyone],
-        found[frozenset()],
-        told,
-        is_exact,
-        len(orders),
-        interactions(n, worths) if is_exact else {},
-        smallest,
-        unscored,
-        game.cost,
-        notes,
+        reward=game.reward.name,
+        whole=found[everyone],
+        nothing=found[frozenset()],
+        groups=told,
+        is_exact=is_exact,
+        orders=len(orders),
+        interactions=interactions(n, worths) if is_exact else {},
+        smallest=smallest,
+        unscored=unscored,
+        cost=game.cost,
+        notes=notes,
     )
 
 
@@ -212,15 +212,23 @@ def _shares_of_parts(
 
 def _without(whole: Subset, rest: Subset) -> Without:
     if whole.passes is None or rest.passes is None:
-        return Without(rest.value, rest.cause, minus(whole.value, rest.value), (), (), (), ())
+        return Without(
+            value=rest.value,
+            cause=rest.cause,
+            change=minus(whole.value, rest.value),
+            no_longer_fixed=(),
+            newly_broken=(),
+            newly_fixed=(),
+            no_longer_broken=(),
+        )
     return Without(
-        rest.value,
-        rest.cause,
-        minus(whole.value, rest.value),
-        tuple(sorted(whole.fixed - rest.fixed)),
-        tuple(sorted(rest.broken - whole.broken)),
-        tuple(sorted(rest.fixed - whole.fixed)),
-        tuple(sorted(whole.broken - rest.broken)),
+        value=rest.value,
+        cause=rest.cause,
+        change=minus(whole.value, rest.value),
+        no_longer_fixed=tuple(sorted(whole.fixed - rest.fixed)),
+        newly_broken=tuple(sorted(rest.broken - whole.broken)),
+        newly_fixed=tuple(sorted(rest.fixed - whole.fixed)),
+        no_longer_broken=tuple(sorted(whole.broken - rest.broken)),
     )
 
 

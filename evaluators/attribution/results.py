@@ -51,7 +51,7 @@ class Subset:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Without:
     """The patch without one of its groups, beside the whole patch."""
 
@@ -69,7 +69,7 @@ class Without:
     """PASS_TO_PASS tests that the whole patch breaks, and not without the group."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupShare:
     """What one group of hunks has to do with the reward."""
 
@@ -115,7 +115,7 @@ class Cost:
     """Wall time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attribution:
     """Where the reward of a patch comes from."""
 

@@ -46,7 +46,7 @@ class TooManyLost(UserError):
     """The infrastructure lost so many attempts that nothing can be said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entrant:
     """A policy among others, made when its turn comes: a model of gigabytes is not held while others are judged."""
 
@@ -87,7 +87,7 @@ class Sweep:
         return [_sampling(t, self.samples if t == best else elsewhere) for t in sorted(every)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judge:
     """What attempts are scored by."""
 

@@ -121,14 +121,22 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
 def not_applied(task: Task, reason: str) -> TestRun:
     """The evidence on a patch that does not apply: nothing ran, so every test is missing."""
     outcomes = dict.fromkeys(task.fail_to_pass + task.pass_to_pass, MISSING)
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, End.NOT_APPLIED, reason[:LONGEST_DETAIL])
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        end=End.NOT_APPLIED,
+        detail=reason[:LONGEST_DETAIL],
+    )
 
 
 def failing_imports(
     worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED
 ) -> dict[str, str]:
     """Module -> error of those that can't be imported, each in the order given, all in one process."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), preparation)
+    reply = worker.run(
+        workspace.after, Request(suite=task.suite, limits=task.limits, kind="imports", modules=modules), preparation
+    )
     errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
@@ -138,7 +146,7 @@ def failing_imports(
 
 def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[str, ...]) -> dict[str, str]:
     """File -> why its language's own command refuses it (empty: it does not), of those that have such a command."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="check", paths=files))
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="check", paths=files))
     end, detail = ending(reply, task.limits.wall_seconds)
     found = {str(record[1]): str(record[2]) for record in reply.records if record[0] == "checked" and len(record) == 3}
     return found if end is End.COMPLETED else {**found, files[0]: detail}
@@ -146,7 +154,7 @@ def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[
 
 def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
     """Why the wheel can't be built, in the environment of the task; empty where it can."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="wheel"))
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="wheel"))
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
         return detail
@@ -219,7 +227,7 @@ def _run(
     limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
     select = in_company(task, wanted)
     paths = task.suite.paths if select is None else there or files
-    request = Request(task.suite, limits, paths=paths, select=select, cold=cold)
+    request = Request(suite=task.suite, limits=limits, paths=paths, select=select, cold=cold)
     return worker.run(workspace.after, request, preparation)
 
 
@@ -256,7 +264,15 @@ def _evidence(task: Task, reply: Reply, wanted: frozenset[str], scope: str) -> T
             outcomes[test] = UNREACHED
         else:
             outcomes[test] = found.get(test) or _unreported(test, uncollected)
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, end, detail, scope, round(reply.seconds, 4))
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        end=end,
+        detail=detail,
+        scope=scope,
+        seconds=round(reply.seconds, 4),
+    )
 
 
 def _unreported(test: str, uncollected: Mapping[str, str]) -> TestOutcome:

@@ -172,7 +172,11 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     """The evidence on what does not apply."""
     if kind is TestRun:
         return not_applied(task, reason)
-    return BuildRun(False, 0, reason) if kind is BuildRun else Verification(LEVELS[-1], "", why=NOTHING_CLAIMED)
+    return (
+        BuildRun(False, 0, reason)
+        if kind is BuildRun
+        else Verification(level=LEVELS[-1], reachable="", why=NOTHING_CLAIMED)
+    )
 
 
 def _killer(kind: type, task: Task, reason: str) -> Executed:
@@ -180,7 +184,9 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
     detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
-    return BuildRun(False, 0, detail) if kind is BuildRun else Verification("in-process", "", why=detail)
+    return (
+        BuildRun(False, 0, detail) if kind is BuildRun else Verification(level="in-process", reachable="", why=detail)
+    )
 
 
 def _in_words(failure: Exception) -> str:

@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 """Called with (jobs done, jobs in all)."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DistinctJob:
     """One distinct (task, patch), and the places of all jobs that are equal to it."""
 

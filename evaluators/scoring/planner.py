@@ -60,7 +60,9 @@ class Planner:
             if distinct not in distinct_jobs:
                 records = self._known(task, keys[id(task)], patch, needs, reachable)
                 missing = tuple(kind for kind in needs if kind not in records)
-                distinct_jobs[distinct] = DistinctJob(task, patch, distinct[0], records, missing)
+                distinct_jobs[distinct] = DistinctJob(
+                    task=task, patch=patch, task_key=distinct[0], records=records, missing=missing
+                )
             distinct_jobs[distinct].places.append(place)
         return list(distinct_jobs.values())
 

@@ -40,9 +40,9 @@ class Verifier:
         """
         task, run = job.task, job.records[TestRun]
         if not self._crew.isolated:
-            return Verification("unconfined", "unconfined", why=NOT_CONFINED)
+            return Verification(level="unconfined", reachable="unconfined", why=NOT_CONFINED)
         if task.suite.runner != "pytest":
-            return Verification("in-process", "in-process", why=OTHER_RUNNER)
+            return Verification(level="in-process", reachable="in-process", why=OTHER_RUNNER)
         calibration = self._calibration(job) if run.fixed else None
         means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()
@@ -66,7 +66,7 @@ class Verifier:
             workspace = prepare(task, reference)
         except PatchError:
             return None
-        own = DistinctJob(task, reference, job.task_key, {}, ())
+        own = DistinctJob(task=task, patch=reference, task_key=job.task_key, records={}, missing=())
         known: ReferenceVerification | None = self._planner.kept(own, ReferenceVerification)
         if known is not None:
             return known

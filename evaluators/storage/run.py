@@ -65,7 +65,7 @@ STEP_SECONDS = {
 """Part of a training step -> the key of the training log that holds its seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyEntry:
     """What the report needs to know of one policy; its rows lie in `evaluations/`."""
 
@@ -92,7 +92,7 @@ class Phase:
     done: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that is needed to repeat a run and to read its results."""
 
@@ -221,7 +221,7 @@ class Run:
         self, name: str, role: PolicyRole, *, best_temperature: float = 0.0, label: str = "", **more: Any
     ) -> None:
         """Enter a policy into the manifest, or change its entry. `more`: other fields of `PolicyEntry`."""
-        self.update(policies={name: PolicyEntry(role, best_temperature, label, **more)})
+        self.update(policies={name: PolicyEntry(role=role, best_temperature=best_temperature, label=label, **more)})
 
     def goes_on(self) -> None:
         """Tell the manifest where attempts are added by other versions than the run began with (see `DECISIVE`)."""

@@ -38,7 +38,7 @@ BYTECODE = "bytecode"
 """Name of the scratch folder in which the first run leaves byte code for the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Baseline:
     """The state of a suite before any patch."""
 
@@ -101,12 +101,12 @@ def baseline(
     """
     limits = limits or Limits(wall_seconds=600.0)
     bench = _WorkerSettings(
-        sandbox or choose(),
-        python_for(requirements, cache or default_cache()),
-        scratch_folder(),
-        limits,
-        installed_packages(suite, tree.root),
-        toolchain(suite.runner),
+        sandbox=sandbox or choose(),
+        python=python_for(requirements, cache or default_cache()),
+        scratch=scratch_folder(),
+        limits=limits,
+        packages=installed_packages(suite, tree.root),
+        tools=toolchain(suite.runner),
     )
     tell = progress or _silent
     steps = runs + (suite.runner == "pytest")  # until it is known into how many shares the measure is divided
@@ -117,7 +117,7 @@ def baseline(
         with bench.worker("runs") as worker:
             replies = []
             for number in range(runs):
-                reply = worker.run(tree, Request(suite, limits), Preparation(BYTECODE))
+                reply = worker.run(tree, Request(suite=suite, limits=limits), Preparation(BYTECODE))
                 replies.append(_checked(reply, limits, bench.python))
                 tell(number + 1, steps)
         workers = workers or os.cpu_count() or 1
@@ -134,7 +134,7 @@ def baseline(
     return _summary(replies, measured, suite)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _WorkerSettings:
     """What the workers of one baseline share."""
 
@@ -189,8 +189,11 @@ def _measured(
                 own.worker = started.enter_context(bench.worker(f"reach-{next(numbers)}"))
             files = paths or tuple({_file_of(test): None for test in passing})
             # First, so that all that is imported is compiled by then, and a source that is opened is one that is read.
-            apart = {path: own.worker.run(tree, Request(suite, bench.limits, paths=(path,)), known) for path in files}
-            request = Request(suite, slow, paths=paths, reach=passing)
+            apart = {
+                path: own.worker.run(tree, Request(suite=suite, limits=bench.limits, paths=(path,)), known)
+                for path in files
+            }
+            request = Request(suite=suite, limits=slow, paths=paths, reach=passing)
             return _MeasuredFiles(apart, own.worker.run(tree, request, known))
 
         with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:

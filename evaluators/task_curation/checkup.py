@@ -52,7 +52,7 @@ def check_up(
     tell = progress or _silent
     done = 0
     while some := tasks[done : done + TOGETHER]:
-        patients = [_Patient(CheckUp(task, runs), _mended(task)) for task in some]
+        patients = [_Patient(CheckUp(task=task, runs=runs), _mended(task)) for task in some]
         part = _TaskChunk(patients, scorer, _named(done, len(some)), tell)
         part.run_as_they_are(runs)
         part.watch()

@@ -60,7 +60,7 @@ class ExploitOutcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CheckUp:
     """What was found out about one task."""
 

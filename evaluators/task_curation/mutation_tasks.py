@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Amounts:
     """How many tasks are wanted of a package."""
 
@@ -101,7 +101,7 @@ def _measure(
     scorer: Scorer, package: Package, root: Path, seed: int, runs: int, cache: Path | None, tell: Progress
 ) -> PackageRecipes:
     """The package's stable tests and their reach, still without tasks."""
-    suite = TestSuite(package.python_path, package.paths, package.options)
+    suite = TestSuite(python_path=package.python_path, paths=package.paths, options=package.options)
     found = baseline(
         Tree(root),
         suite,
@@ -116,7 +116,9 @@ def _measure(
     tests = tuple(sorted(test for test in found.stable if test not in found.companions))
     number = {test: index for index, test in enumerate(tests)}
     reach = {key: tuple(sorted(number[test] for test in ids if test in number)) for key, ids in found.reach.items()}
-    return PackageRecipes(package, seed, tests, reach, tuple(sorted(found.imported)), ())
+    return PackageRecipes(
+        package=package, seed=seed, tests=tests, reach=reach, imported=tuple(sorted(found.imported)), tasks=()
+    )
 
 
 def _build_package(
@@ -170,15 +172,15 @@ def _host(recipes: PackageRecipes, root: Path) -> Task:
     """The pristine package as a task: a mutant is run as if it were a patch that breaks some of its tests."""
     package = recipes.package
     return Task(
-        package.folder,
-        package.name,
-        Tree(root),
-        "",
-        (),
-        recipes.tests,
-        measured_suite(recipes),
-        package.requirements,
-        Limits(wall_seconds=package.wall_seconds),
+        id=package.folder,
+        repository=package.name,
+        base=Tree(root),
+        instruction="",
+        fail_to_pass=(),
+        pass_to_pass=recipes.tests,
+        suite=measured_suite(recipes),
+        requirements=package.requirements,
+        limits=Limits(wall_seconds=package.wall_seconds),
     )
 
 
@@ -239,7 +241,14 @@ def _entry(
         return None
     noticed = tuple(index for index, test in enumerate(tests) if test in broken)
     recipe = TaskRecipe(
-        mutant.file, mutant.function, mutant.kind, mutant.place, mutant.line, mutant.digest, noticed, Failure("", 0, "")
+        file=mutant.file,
+        function=mutant.function,
+        kind=mutant.kind,
+        place=mutant.place,
+        line=mutant.line,
+        digest=mutant.digest,
+        fail_to_pass=noticed,
+        failure=Failure("", 0, ""),
     )
     return recipe, frozenset(failures(run, {test: index for index, test in enumerate(tests)}))
 

@@ -135,7 +135,7 @@ def verify(
     """
     reachable = "" if calibration is None else calibration.level(task)
     if not run.fixed:
-        return Verification(LEVELS[-1], reachable, why=NOTHING_CLAIMED)
+        return Verification(level=LEVELS[-1], reachable=reachable, why=NOTHING_CLAIMED)
     found = _out_of_process(means, task, workspace, run, calibration, reachable)
     if found.reaches("out-of-process"):
         return found
@@ -153,11 +153,13 @@ def _out_of_process(
     claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
     if calibration is not None:
         if reachable == "tripwired":
-            return Verification("in-process", reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}")
+            return Verification(
+                level="in-process", reachable=reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}"
+            )
         claimed &= {*task.fail_to_pass, *calibration.confirmed}
     boundaries = _boundaries(task, workspace, calibration)
     if not boundaries[0][0].files:
-        return Verification("in-process", reachable, why="the patch changes no function")
+        return Verification(level="in-process", reachable=reachable, why="the patch changes no function")
     # A machine that was busy is no reason to doubt a patch: what is found twice counts.
     for boundary, watched in 2 * boundaries:
         split = means.pair.run(task, workspace, boundary, claimed, means.preparation, watched=watched)
@@ -169,13 +171,21 @@ def _out_of_process(
     confirmed = tuple(sorted(split.passed))
     if against:
         refuted = tuple(sorted(against.items()))
-        return Verification("in-process", reachable, confirmed, refuted, why=_why(against, boundary))
+        return Verification(
+            level="in-process", reachable=reachable, confirmed=confirmed, refuted=refuted, why=_why(against, boundary)
+        )
     inputs = [] if calibration is None else json.loads(calibration.inputs)
     if not inputs:
         why = f"{len(run.fixed)} FAIL_TO_PASS tests pass where the patch can't reach"
-        return Verification("out-of-process", reachable, confirmed, why=why)
+        return Verification(level="out-of-process", reachable=reachable, confirmed=confirmed, why=why)
     assert calibration is not None
-    return _held_out(means, task, workspace, calibration, Verification("out-of-process", reachable, confirmed))
+    return _held_out(
+        means,
+        task,
+        workspace,
+        calibration,
+        Verification(level="out-of-process", reachable=reachable, confirmed=confirmed),
+    )
 
 
 def _boundaries(

@@ -100,7 +100,7 @@ class _Wire(NamedTuple):
         return f"a copy of it {what} (line {self.site.line}) is {outcome.status}, and must fail"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What one session runs."""
 
@@ -271,7 +271,9 @@ class _TripwireRunner:
     ) -> tuple[Mapping[str, TestOutcome], str]:
         seconds = min(times, 4) * wall_seconds(self._task, tests)
         limits = replace(self._task.limits, wall_seconds=seconds)
-        reply = self._worker.run(tree, Request(self._task.suite, limits, paths=paths, select=select), self._preparation)
+        reply = self._worker.run(
+            tree, Request(suite=self._task.suite, limits=limits, paths=paths, select=select), self._preparation
+        )
         self.cpu_seconds += reply.cpu_seconds
         return statuses(reply), _stopped(reply, seconds)
 
@@ -317,7 +319,14 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
             chosen |= {twin.path} if path in company else {wire.twin for wire in its}
     order = sorted(paths, key=lambda path: _digest(task.digest, paths[path]))
     kept = tuple(wire for wire in wires if wire.key not in mute)
-    return _Plan(frozenset(tests), {**hidden, **files}, tuple(order), frozenset(chosen), kept, untested)
+    return _Plan(
+        tests=frozenset(tests),
+        files={**hidden, **files},
+        paths=tuple(order),
+        select=frozenset(chosen),
+        wires=kept,
+        untested=untested,
+    )
 
 
 def _alone(plan: _Plan, keys: frozenset[str]) -> _Plan:

@@ -51,7 +51,7 @@ class Boundary:
     """What the patch changes that no function at the boundary holds, in words: the tests' side has the base's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TwoProcessRun:
     """What became of the tests, told by a process that holds none of the candidate's code."""
 
@@ -220,7 +220,7 @@ class WorkerPair:
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
         crossing = _crossing(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
-        asked = Request(task.suite, limits, paths=paths, select=select, crossing=crossing)
+        asked = Request(suite=task.suite, limits=limits, paths=paths, select=select, crossing=crossing)
         reply, cpu_seconds = self._both(workspace, asked, preparation)
         return _split(reply, wanted, limits.wall_seconds, cpu_seconds)
 
@@ -238,7 +238,7 @@ class WorkerPair:
             SandboxError, OSError, WorkerDied: see `Worker.run`.
         """
         crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
-        asked = Request(task.suite, task.limits, kind="inputs", crossing=crossing)
+        asked = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
         reply, _ = self._both(workspace, asked, preparation)
         return [record[2] for record in reply.records if record[0] == "answer" and len(record) == 3]
 
@@ -326,4 +326,13 @@ def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: floa
         ((record[1], record[2]), record[3]) for record in reply.records if record[0] == "watched" and len(record) == 4
     )
     unwatched = tuple(str(record[1]) for record in reply.records if record[0] == "unwatched")
-    return TwoProcessRun(frozenset(passed), failed, uncrossed, calls, watched, unwatched, cpu_seconds, reply.seconds)
+    return TwoProcessRun(
+        passed=frozenset(passed),
+        failed=failed,
+        uncrossed=uncrossed,
+        calls=calls,
+        watched=watched,
+        unwatched=unwatched,
+        cpu_seconds=cpu_seconds,
+        seconds=reply.seconds,
+    )

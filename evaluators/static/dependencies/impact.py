@@ -37,7 +37,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
     unparsable = tuple(file.path for file in files if _breaks(file))
     sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
     if not sound:
-        return Impact((), (), unparsable=unparsable)
+        return Impact(changed_symbols=(), modules=(), unparsable=unparsable)
     graph = graph_of(before, task.suite.python_path)
     union = graph.patched(_texts(sound), task.suite.python_path)
     edited = {path for file in sound for path in (file.path, file.old_path)}
@@ -78,7 +78,14 @@ def _modules(
         if not tests:  # no test reaches what uses the change: whether the module still imports is all that can be seen
             tests = _nearest_importing(union, path, task)
         names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
-        yield ImpactedModule(path, best.hops, best.score, best.way(), _nearest_first(tests, direct), names)
+        yield ImpactedModule(
+            module=path,
+            hops=best.hops,
+            weight=best.score,
+            path=best.way(),
+            tests=_nearest_first(tests, direct),
+            dangling=names,
+        )
 
 
 def _nearest_first(tests: set[str], hops: Mapping[str, int]) -> tuple[str, ...]:

@@ -212,7 +212,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     with Scorer(workers=2, cache=tmp_path_factory.mktemp("cache")) as scorer:
         return {
             name: evaluate(
-                [Rollout(f"task{n}", name, 0.0, 0, 1, answer(n, kind)) for n, kind in enumerate(kinds)],
+                [Rollout(task_id=f"task{n}", policy=name, temperature=0.0, sample=0, seed=1, patch=answer(n, kind)) for n, kind in enumerate(kinds)],
                 tasks, scorer, resolved,
             )
             for name, kinds in policies.items()

@@ -24,7 +24,7 @@ def task_of(tmp_path: Path, files: dict[str, str]) -> Task:
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    return Task("t", "r", Tree(tmp_path), "", (), ())
+    return Task(id="t", repository="r", base=Tree(tmp_path), instruction="", fail_to_pass=(), pass_to_pass=())
 
 
 def groups_of(tmp_path: Path, before: dict[str, str], after: dict[str, str]) -> tuple[list[list[int]], list[str]]:
@@ -99,7 +99,7 @@ def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> N
 
 
 def hunks_of(*paths: str) -> list[Hunk]:
-    return [Hunk(path, "", 1, 1, 0, "") for path in paths]
+    return [Hunk(path=path, what="", line=1, added=1, removed=0, text="") for path in paths]
 
 
 def test_hunks_of_one_file_are_joined_before_those_of_two() -> None:

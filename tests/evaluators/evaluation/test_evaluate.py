@@ -104,7 +104,16 @@ ANSWERS = {
 
 def attempts(*names: str, policy: str = "p") -> list[Rollout]:
     return [
-        Rollout("shop/total", policy, 0.5, number, 7, *ANSWERS[name][:1], well_formed=ANSWERS[name][1], completion=name)
+        Rollout(
+            task_id="shop/total",
+            policy=policy,
+            temperature=0.5,
+            sample=number,
+            seed=7,
+            patch=ANSWERS[name][0],
+            well_formed=ANSWERS[name][1],
+            completion=name,
+        )
         for number, name in enumerate(names)
     ]
 
