@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
-from regrade.cli.entrants import Given, entrants
 from regrade.cli.jobs import model_probes
 from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.cli.policy_arguments import Given, entrants
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ def attribute_file(source: str, request: ScoreRequest, sharing: Sharing) -> tupl
     Raises:
         UserError: the patch is refused, or the task, the reward or the sandbox is not to be had.
     """
-    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.hunk_attribution import attribute
 
     with scoring([source], request) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
         (patch,) = batch.patches.values()
@@ -118,7 +118,7 @@ def attribute_attempt(text: str, digest: str, request: ScoreRequest, sharing: Sh
     Raises:
         UserError: the task is another one now, the patch does not apply, or something is not to be had.
     """
-    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.hunk_attribution import attribute
 
     with scoring([], request) as (_, task, reward, scorer):
         if task.digest != digest:

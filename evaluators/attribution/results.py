@@ -1,4 +1,4 @@
-"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.attribute` finds it out.
+"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.hunk_attribution` finds it out.
 
 The worth of some hunks is the reward of the patch that consists of them. What each is due is its Shapley value, so that
 the values add up to reward(patch) - reward(nothing); see `regrade.evaluators.attribution.shapley`. This explains the

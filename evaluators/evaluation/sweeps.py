@@ -26,7 +26,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
 from regrade.evaluators.analysis.metrics import best_temperature
 from regrade.evaluators.evaluation.answers import Answers
-from regrade.evaluators.evaluation.evaluate import CHUNK, EvidenceSource, evaluate, recorded
+from regrade.evaluators.evaluation.rollout_scoring import CHUNK, EvidenceSource, evaluate, recorded
 from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import table
@@ -95,7 +95,7 @@ class Judge:
     reward: Reward
     seed: int = 0
     also: Collection[type] = COLLATERAL
-    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.evaluate`."""
+    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.rollout_scoring`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
     """Is told what a person wants to know on the way."""

@@ -10,7 +10,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.rewards import Score, reward, small_diff

@@ -24,7 +24,7 @@ from regrade.evaluators.analysis.uncertainty import (
     rate_interval,
     task_means,
 )
-from regrade.evaluators.evaluation.evaluate import evaluate
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.rewards import resolved

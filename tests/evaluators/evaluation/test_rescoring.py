@@ -18,8 +18,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate, evidence_beside
 from regrade.evaluators.evaluation.rescoring import rescore, rescore_run, write_rescored
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_beside
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence

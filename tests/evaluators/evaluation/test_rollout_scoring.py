@@ -8,7 +8,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate, recorded
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, recorded
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import COLUMNS, load_rows

@@ -11,7 +11,7 @@ from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Limits, Task
-from regrade.evaluators.attribution.attribute import attribute, needed
+from regrade.evaluators.attribution.hunk_attribution import attribute, needed
 from regrade.evaluators.attribution.results import Smallest
 from regrade.evaluators.attribution.shapley import coalitions, exact
 from regrade.evaluators.sandboxes import Process, SandboxError
@@ -154,7 +154,9 @@ def test_a_group_of_hunks_that_only_compile_together(scorer, task):
 
 @pytest.mark.slow
 def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, task, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.attribution.attribute.LEAST_PAIRS", 2)  # every subset more is an execution
+    monkeypatch.setattr(
+        "regrade.evaluators.attribution.hunk_attribution.LEAST_PAIRS", 2
+    )  # every subset more is an execution
     patch = patch_of({0: "0", 1: "1", 2: "-2"} | {number: f"{number} + 0" for number in range(3, 7)})
     found = attribute(scorer, task, patch, OUTCOME, budget=40)
     assert (len(found.groups), found.is_exact, found.orders) == (7, False, 4)
