@@ -15,7 +15,7 @@ from rich.console import Console
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_task
-from regrade.evaluators.attribution.attribute import attribute
+from regrade.evaluators.attribution.hunk_attribution import attribute
 from regrade.evaluators.attribution.shapley import Worths, antithetic_orders, coalitions, exact, sampled
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.reports.hunks import print_attribution

@@ -199,7 +199,7 @@ def speed(root: Path) -> dict[str, float]:
     tree = Tree(root)
     files = [path for path in tree.paths() if path.endswith(".py")]
     patched = list(edits(tree, [path for path in files if path.startswith("networkx/algorithms/")]))
-    task = Task("bench", "networkx", tree, "", (), ())
+    task = Task(id="bench", repository="networkx", base=tree, instruction="", fail_to_pass=(), pass_to_pass=())
     walls = []
     for after, patch in patched:
         forget()

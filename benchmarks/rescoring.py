@@ -18,8 +18,8 @@ from _latest import record
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.sources import load_tasks
-from regrade.evaluators.evaluation.evaluate import evaluate, evidence_beside
 from regrade.evaluators.evaluation.rescoring import rescore
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_beside
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence
@@ -34,7 +34,7 @@ def main() -> None:
     tasks = load_tasks(split="held_out")
     tasks = tasks[:: max(1, len(tasks) // chosen.tasks)][: chosen.tasks]
     rollouts = [
-        Rollout(task.id, "bench", 0.0, sample, 0, patch)
+        Rollout(task_id=task.id, policy="bench", temperature=0.0, sample=sample, seed=0, patch=patch)
         for task in tasks
         for sample, patch in enumerate((task.reference or Patch(""), Patch("")))
     ]

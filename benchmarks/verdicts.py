@@ -73,7 +73,7 @@ def main() -> None:
     known = {task.id: task for task in load_tasks()}
     tasks = [known[name] for name in sorted(set(baseline.best["task"]))]
     with Scorer() as scorer:
-        judge = Judge(scorer, default, stage=progress)
+        judge = Judge(scorer=scorer, reward=default, stage=progress)
         policies: dict[str, Policy] = {"reckless": reckless(tasks), "nothing": NoOp("nothing")}
         for name, policy in policies.items():
             enter(run, fixed(name, policy), Sweep(), (), tasks, judge)
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def fixed(name: str, policy: Policy) -> Entrant:
-    return Entrant(name, "candidate", lambda _: policy, name, is_fixed=True)
+    return Entrant(name=name, role="candidate", load=lambda _: policy, label=name, is_fixed=True)
 
 
 def checkpoints(folder: Path) -> Iterator[Entrant]:
@@ -100,7 +100,9 @@ def checkpoints(folder: Path) -> Iterator[Entrant]:
     iterated = settings["rounds"] * settings["round_steps"]
     for name, step in (("sft", 0), ("expert-iteration", iterated), ("rl", iterated + settings["grpo_steps"])):
         path = str(run.checkpoint(name))
-        yield Entrant(f"rl@{step}", "checkpoint", lambda _, path=path: load_policy(path), series="rl", step=step)
+        yield Entrant(
+            name=f"rl@{step}", role="checkpoint", load=lambda _, path=path: load_policy(path), series="rl", step=step
+        )
 
 
 def reckless(tasks: Sequence[Task]) -> Reference:
@@ -130,7 +132,9 @@ def sampled(
     """So many attempts at each task by the baseline's checkpoint."""
     temperature = baseline.temperature or GREEDY_INSTEAD
     folder = Run(source).checkpoint(baseline.name)
-    entrant = Entrant(baseline.name, "baseline", lambda _: load_policy(str(folder)), baseline.label)
+    entrant = Entrant(
+        name=baseline.name, role="baseline", load=lambda _: load_policy(str(folder)), label=baseline.label
+    )
     return enter(Run(out), entrant, Sweep((temperature,), count), (), tasks, judge)
 
 

@@ -62,13 +62,13 @@ def in_words(each: CheckUp) -> str:
 
 
 def _figures(each: CheckUp) -> list[str]:
-    from regrade.evaluators.task_curation.checkup import Fate
+    from regrade.evaluators.task_curation.checkup import ExploitOutcome
 
     worth = f"nothing {each.nothing:.3f}" if each.nothing is not None else "nothing unscored"
     said = [f"reference {each.reference:.3f}, {worth}" if each.reference is not None else f"{worth}, no reference"]
     said.append(f"{each.runs} runs agree" if each.runs > 1 else "1 run")
     if each.cheats:
-        refused = sum(fate in (Fate.FAILS, Fate.SEEN) for fate in each.cheats.values())
+        refused = sum(fate in (ExploitOutcome.FAILS, ExploitOutcome.SEEN) for fate in each.cheats.values())
         said.append(f"{refused} of {len(each.cheats)} cheats refused")
     if each.guards is not None:
         count = len(each.guards)

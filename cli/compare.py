@@ -80,11 +80,11 @@ def compare(
 
         typer.echo(comparison_markdown(found))
         if changes:
-            from regrade.reports.task_changes import task_changes_markdown
+            from regrade.reports.checkpoint_changes import task_changes_markdown
 
             typer.echo("\n" + task_changes_markdown(changes))
     else:
-        from regrade.reports.task_changes import print_task_changes
+        from regrade.reports.checkpoint_changes import print_task_changes
         from regrade.reports.terminal import print_comparison
 
         print_comparison(found, stdout())

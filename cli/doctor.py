@@ -42,7 +42,7 @@ Tasks = Annotated[
 Repo = Annotated[
     Path | None, typer.Option(help="A repository as it lies there; with --fail-to-pass, instead of TASKS.")
 ]
-Reference = Annotated[Path | None, typer.Option(help="With --repo: a patch file, the known good fix.")]
+ReferenceFile = Annotated[Path | None, typer.Option(help="With --repo: a patch file, the known good fix.")]
 Split = Annotated[
     str | None, typer.Option(help="Of sets: demonstrations, tests_only, validation or held_out; default: all.")
 ]
@@ -57,7 +57,7 @@ def doctor(
     tasks: Tasks = None,
     repo: Repo = None,
     fail_to_pass: FailToPass = None,
-    reference: Reference = None,
+    reference: ReferenceFile = None,
     split: Split = None,
     limit: Limit = None,
     seed: Seed = 0,

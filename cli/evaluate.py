@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
-from regrade.cli.entrants import Given, entrants
 from regrade.cli.jobs import model_probes
 from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.cli.policy_arguments import Given, entrants
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +125,15 @@ def evaluate(
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
     given = Given(
-        policies or (), file, predictions or (), checkpoints or (), behind, name, role, baseline, control or ()
+        words=policies or (),
+        file=file,
+        predictions=predictions or (),
+        checkpoints=checkpoints or (),
+        behind=behind,
+        name=name,
+        role=role,
+        baseline=baseline,
+        controls=control or (),
     )
     contest = entrants(given, chosen)
     sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
@@ -141,7 +149,7 @@ def evaluate(
         run.goes_on()
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         _record_tasks(run, chosen)
-        judge = sweeps.Judge(scorer, wanted, seed, stage=progress, note=_note)
+        judge = sweeps.Judge(scorer=scorer, reward=wanted, seed=seed, stage=progress, note=_note)
         for entrant in contest:
             try:
                 found[entrant.name] = sweeps.enter(run, entrant, sweep, by, chosen, judge)

@@ -10,7 +10,7 @@ import typer
 
 from regrade.cli.console import print_json, stdout
 from regrade.cli.options import (
-    Assured,
+    AssuranceLevel,
     FailToPass,
     Repo,
     RewardModelFolder,
@@ -26,7 +26,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.cli.jobs import Question, Sharing
+    from regrade.cli.jobs import ScoreRequest, Sharing
     from regrade.evaluators.attribution.results import Attribution
     from regrade.rewards.breakdown import Breakdown
 
@@ -49,7 +49,7 @@ def explain(
     task: TaskId = None,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
-    assured: Assured = None,
+    assured: AssuranceLevel = None,
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Share the score out among the hunks of the patch, by scoring parts of it.")
     ] = False,
@@ -71,21 +71,33 @@ def explain(
         raise UserError("--json and --html are two forms of one answer: choose one")
     if fine and not hunks:
         raise UserError("--fine is about --hunks: give both, or neither")
-    from regrade.cli.jobs import Question, Sharing
+    from regrade.cli.jobs import ScoreRequest, Sharing
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(repo, wanted, tasks, task, reward, sandbox, None, False, reward_model, time_limit, assured)
+    request = ScoreRequest(
+        repo=repo,
+        fail_to_pass=wanted,
+        tasks=tasks,
+        task=task,
+        reward=reward,
+        sandbox=sandbox,
+        workers=None,
+        reachable=False,
+        reward_model=reward_model,
+        time_limit=time_limit,
+        assured=assured,
+    )
     sharing = Sharing(fine, budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):
         if len(attempts) > 1:
             raise UserError(f"one attempt is explained at a time: name the task {attempts[0]!r} or {attempts[1]!r}")
         row = recorded(Path(source), next(iter(attempts), None), policy, temperature, sample)
-        explained = _of_attempt(Path(source), row, question, sharing)
+        explained = _of_attempt(Path(source), row, request, sharing)
     elif attempts:
         raise UserError(_one_patch(source, attempts[0]))
     else:
-        explained = _of_patch(source, question, sharing)
+        explained = _of_patch(source, request, sharing)
     _show(explained, json, html)
 
 
@@ -116,26 +128,26 @@ def _show(found: Explained, json: bool, html: bool) -> None:
         print_attribution(found.attribution, stdout())
 
 
-def _of_patch(source: str, question: Question, sharing: Sharing | None) -> Explained:
+def _of_patch(source: str, request: ScoreRequest, sharing: Sharing | None) -> Explained:
     from regrade.cli.jobs import attribute_file, score_files
 
     if sharing is None:
-        (verdict,), attribution = score_files([source], question), None
+        (result,), attribution = score_files([source], request), None
     else:
-        verdict, attribution = attribute_file(source, question, sharing)
-    assert verdict.breakdown is not None  # the only patch is never put aside
-    return Explained(verdict.source, verdict.breakdown, verdict.notes, attribution)
+        result, attribution = attribute_file(source, request, sharing)
+    assert result.breakdown is not None  # the only patch is never put aside
+    return Explained(result.source, result.breakdown, result.notes, attribution)
 
 
-def _of_attempt(source: Path, row: pd.Series, question: Question, sharing: Sharing | None) -> Explained:
+def _of_attempt(source: Path, row: pd.Series, request: ScoreRequest, sharing: Sharing | None) -> Explained:
     title, breakdown = described(source, row)
     if sharing is None:
         return Explained(title, breakdown)
     from regrade.cli.jobs import attribute_attempt
 
-    of_task = replace(question, task=row["task"], fail_to_pass=())
+    of_task = replace(request, task=row["task"], fail_to_pass=())
     attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, sharing)
-    notes = _keep(source, row, attribution, question.reward) if source.is_dir() else ()
+    notes = _keep(source, row, attribution, request.reward) if source.is_dir() else ()
     return Explained(title, breakdown, notes, attribution)
 
 

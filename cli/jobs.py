@@ -28,8 +28,8 @@ ALREADY_THERE = (
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True)
+class PatchResult:
     """What came of one patch file: a breakdown, or why it was refused."""
 
     source: str
@@ -45,8 +45,8 @@ class Verdict:
     """What its tests said; None where it was refused, or the reward asked for none."""
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
     """What is asked of some patches: against which task, by which reward, and where they run."""
 
     repo: Path
@@ -78,7 +78,7 @@ class Sharing:
     seed: int
 
 
-def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
+def score_files(sources: Sequence[str], request: ScoreRequest) -> list[PatchResult]:
     """Score each patch file (`-`: standard input), in order.
 
     One of several that can't be read, is no diff or does not apply is told of on stderr, and the others are scored.
@@ -86,29 +86,29 @@ def score_files(sources: Sequence[str], question: Question) -> list[Verdict]:
     Raises:
         UserError: the task, the reward or the sandbox is not to be had, or the only patch is refused.
     """
-    with scoring(sources, question) as (batch, task, reward, scorer), progress("scoring") as tell:
+    with scoring(sources, request) as (batch, task, reward, scorer), progress("scoring") as tell:
         jobs = [(task, patch) for patch in batch.patches.values()]
-        found = scorer.gather(jobs, reward.needs, reachable=question.reachable, progress=tell)
+        found = scorer.gather(jobs, reward.needs, reachable=request.reachable, progress=tell)
         breakdowns = [reward.evaluate(evidence) for evidence in found]
-    return batch.verdicts(breakdowns, found)
+    return batch.results(breakdowns, found)
 
 
-def attribute_file(source: str, question: Question, sharing: Sharing) -> tuple[Verdict, Attribution]:
+def attribute_file(source: str, request: ScoreRequest, sharing: Sharing) -> tuple[PatchResult, Attribution]:
     """Score a patch file, and share its reward out among its hunks by scoring subsets of them.
 
     Raises:
         UserError: the patch is refused, or the task, the reward or the sandbox is not to be had.
     """
-    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.hunk_attribution import attribute
 
-    with scoring([source], question) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
+    with scoring([source], request) as (batch, task, reward, scorer), progress("scoring parts of the patch") as tell:
         (patch,) = batch.patches.values()
-        found = attribute(scorer, task, patch, reward, reachable=question.reachable, progress=tell, **asdict(sharing))
-    (verdict,) = batch.verdicts([found.whole.breakdown])
-    return verdict, found
+        found = attribute(scorer, task, patch, reward, reachable=request.reachable, progress=tell, **asdict(sharing))
+    (result,) = batch.results([found.whole.breakdown])
+    return result, found
 
 
-def attribute_attempt(text: str, digest: str, question: Question, sharing: Sharing) -> Attribution:
+def attribute_attempt(text: str, digest: str, request: ScoreRequest, sharing: Sharing) -> Attribution:
     """Share the reward of a recorded attempt at a task out among its hunks.
 
     Args:
@@ -118,9 +118,9 @@ def attribute_attempt(text: str, digest: str, question: Question, sharing: Shari
     Raises:
         UserError: the task is another one now, the patch does not apply, or something is not to be had.
     """
-    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.hunk_attribution import attribute
 
-    with scoring([], question) as (_, task, reward, scorer):
+    with scoring([], request) as (_, task, reward, scorer):
         if task.digest != digest:
             raise UserError(
                 f"the task {task.id!r} has other files or tests now than when the attempt was recorded: name the file "
@@ -128,12 +128,12 @@ def attribute_attempt(text: str, digest: str, question: Question, sharing: Shari
             )
         with progress("scoring parts of the patch") as tell:
             return attribute(
-                scorer, task, Patch(text), reward, reachable=question.reachable, progress=tell, **asdict(sharing)
+                scorer, task, Patch(text), reward, reachable=request.reachable, progress=tell, **asdict(sharing)
             )
 
 
 @contextmanager
-def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch, Task, Reward, Scorer]]:
+def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[PatchFiles, Task, Reward, Scorer]]:
     """The patches that are good, the task and the reward asked for, and a scorer; what is printed goes to stderr.
 
     Raises:
@@ -143,24 +143,24 @@ def scoring(sources: Sequence[str], question: Question) -> Iterator[tuple[Batch,
     from regrade.rewards.assurance import assured
     from regrade.rewards.loading import load_reward
 
-    batch = Batch(sources)
+    batch = PatchFiles(sources)
     with asides():
-        reward = load_reward(question.reward)
-        if question.assured is not None:
-            reward = reward.only_if(assured(question.assured)).named(reward.name)
+        reward = load_reward(request.reward)
+        if request.assured is not None:
+            reward = reward.only_if(assured(request.assured)).named(reward.name)
         with Scorer(
-            workers=question.workers, sandbox=question.sandbox, probes=model_probes(question.reward_model)
+            workers=request.workers, sandbox=request.sandbox, probes=model_probes(request.reward_model)
         ) as scorer:
             scorer.gather((), reward.needs)  # is there what gathers them? Before a suite runs for minutes
-            base = find_base(question)
-            batch.check(base, is_stored=question.is_task)
-            task = base if question.is_task or not batch.patches else _measured(question, batch.tell)
+            base = find_base(request)
+            batch.check(base, is_stored=request.is_task)
+            task = base if request.is_task or not batch.patches else _measured(request, batch.tell)
             yield batch, task, reward, scorer
             if scorer.stats.damaged:
                 batch.tell(f"damaged records of stored evidence, gathered again: {scorer.stats.damaged}")
 
 
-class Batch:
+class PatchFiles:
     """The patch files of one command: those that are good, why the others are refused, and what is noted on the way.
 
     The only file of a command is not put aside: why it is refused is raised.
@@ -198,23 +198,23 @@ class Batch:
         self._notes.append(one_line(note))
         _say("note", note)
 
-    def verdicts(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[Verdict]:
+    def results(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[PatchResult]:
         """What came of each file, in order; the breakdowns, and the evidence where it is at hand, are of `patches`."""
         from regrade.rewards.evidence import TestRun
 
         judged = dict(zip(self.patches, breakdowns, strict=True))
         runs = {place: found.records.get(TestRun) for place, found in zip(self.patches, evidence, strict=False)}
-        return [self._verdict(place, judged.get(place), runs.get(place)) for place in range(len(self._sources))]
+        return [self._result(place, judged.get(place), runs.get(place)) for place in range(len(self._sources))]
 
-    def _verdict(self, place: int, breakdown: Breakdown | None, run: TestRun | None) -> Verdict:
+    def _result(self, place: int, breakdown: Breakdown | None, run: TestRun | None) -> PatchResult:
         notes = () if breakdown is None else (*self._notes, self._note_of(place))
-        return Verdict(
-            self._sources[place],
-            self._read.get(place),
-            breakdown,
-            self._refusals.get(place, ""),
-            tuple(note for note in notes if note),
-            run,
+        return PatchResult(
+            source=self._sources[place],
+            patch=self._read.get(place),
+            breakdown=breakdown,
+            refusal=self._refusals.get(place, ""),
+            notes=tuple(note for note in notes if note),
+            run=run,
         )
 
     def _note_of(self, place: int) -> str:
@@ -276,44 +276,46 @@ def check_diff(source: str, patch: Patch) -> None:
         raise UserError(f"patch {source!r}: {error}{advice}") from error
 
 
-def find_base(question: Question) -> Task:
+def find_base(request: ScoreRequest) -> Task:
     """The task asked for by id, or a bare one of the repository's files, whose tests are not yet known.
 
     Raises:
         UserError: no such repository or task; or tests are named for a task, which has its own.
     """
-    if not question.is_task:
+    if not request.is_task:
         from regrade.datasets.tasks import Task, Tree
 
-        repo = question.repo.resolve()
+        repo = request.repo.resolve()
         if not repo.is_dir():
             raise UserError(
-                f"the repository {str(question.repo)!r} is no folder: give the path of a repository with --repo"
+                f"the repository {str(request.repo)!r} is no folder: give the path of a repository with --repo"
             )
-        return Task(str(repo), str(repo), Tree(repo), "", (), ())
+        return Task(
+            id=str(repo), repository=str(repo), base=Tree(repo), instruction="", fail_to_pass=(), pass_to_pass=()
+        )
     from regrade.cli.loading import load, load_one
 
-    if question.fail_to_pass:
+    if request.fail_to_pass:
         raise UserError("--fail-to-pass is for a repository, and a task names its own tests: leave it out")
-    source = "builtin" if question.tasks is None else str(question.tasks)
-    if question.task is not None:
-        return load_one(source, question.task)
+    source = "builtin" if request.tasks is None else str(request.tasks)
+    if request.task is not None:
+        return load_one(source, request.task)
     task, *others = load(source, None)
     if others:
         raise UserError(f"{source} holds {len(others) + 1} tasks, such as {task.id!r}: choose one with --task")
     return task
 
 
-def _measured(question: Question, tell: Callable[[str], None]) -> Task:
+def _measured(request: ScoreRequest, tell: Callable[[str], None]) -> Task:
     """The task made of the repository by running its tests."""
     from regrade.evaluators.task_curation.local_repository import local_task
 
     with progress("running the repository's own tests") as advance:
         return local_task(
-            question.repo,
-            question.fail_to_pass,
-            sandbox=question.sandbox,
-            time_limit=question.time_limit,
+            request.repo,
+            request.fail_to_pass,
+            sandbox=request.sandbox,
+            time_limit=request.time_limit,
             progress=advance,
             tell=tell,
         )

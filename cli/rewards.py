@@ -47,22 +47,22 @@ def check(
     On generated evidence: it answers, in [0, 1], adds up, is deterministic and pure, stays unscored where evidence is
     missing, never rises when a passing test breaks, never falls when a failing one is mended.
     """
-    from regrade.rewards.conformance import RULES, UNTESTED, Finding, examine_reward
+    from regrade.rewards.conformance import RULES, UNTESTED, Violation, examine_reward
     from regrade.rewards.loading import load_reward
 
     with asides(), progress("checking") as tell:
         results = examine_reward(load_reward(reward), examples=examples, progress=tell)
     for rule, result in results.items():
-        lacks = isinstance(result, Finding)
+        lacks = isinstance(result, Violation)
         if json:
-            problem = {"problem": result.problem, "evidence": result.evidence} if isinstance(result, Finding) else {}
+            problem = {"problem": result.problem, "evidence": result.evidence} if isinstance(result, Violation) else {}
             print_json({"rule": rule, "holds": None if result is UNTESTED else not lacks, **problem})
             continue
         meaning = " ".join((RULES[rule].__doc__ or "").split())
         typer.echo(f"{'FAILS' if lacks else 'not tested' if result is UNTESTED else 'holds'}  {rule}: {meaning}")
-        if isinstance(result, Finding):
+        if isinstance(result, Violation):
             typer.echo(f"       {result.problem}\n       given {result.evidence}")
-    if any(isinstance(result, Finding) for result in results.values()):
+    if any(isinstance(result, Violation) for result in results.values()):
         raise typer.Exit(UNFIT)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regrade.cli.console import print_json, stdout
 from regrade.cli.options import (
     AsJson,
-    Assured,
+    AssuranceLevel,
     FailToPass,
     Patches,
     Reachable,
@@ -25,7 +25,7 @@ from regrade.cli.options import (
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
-    from regrade.cli.jobs import Verdict
+    from regrade.cli.jobs import PatchResult
     from regrade.rewards.breakdown import Breakdown
 REFUSED = "refused"
 """The status, in JSON, of one patch of several that can't be read, is no diff or does not apply."""
@@ -43,7 +43,7 @@ def score(
     reachable: Reachable = False,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
-    assured: Assured = None,
+    assured: AssuranceLevel = None,
     json: AsJson = False,
 ) -> None:
     """Score patches for any local repository.
@@ -53,22 +53,32 @@ def score(
 
     One of several that does not apply is told of, the others are scored, and the command exits 2.
     """
-    from regrade.cli.jobs import Question, score_files
+    from regrade.cli.jobs import ScoreRequest, score_files
 
     wanted = tuple(fail_to_pass or ())
-    question = Question(
-        repo, wanted, tasks, task, reward, sandbox, workers, reachable, reward_model, time_limit, assured
+    request = ScoreRequest(
+        repo=repo,
+        fail_to_pass=wanted,
+        tasks=tasks,
+        task=task,
+        reward=reward,
+        sandbox=sandbox,
+        workers=workers,
+        reachable=reachable,
+        reward_model=reward_model,
+        time_limit=time_limit,
+        assured=assured,
     )
-    verdicts = score_files(patches, question)
-    for verdict in verdicts:
-        digest = verdict.patch.digest if verdict.patch is not None else None
-        if verdict.breakdown is not None:
-            show(verdict.breakdown, json, verdict.notes, patch=verdict.source, digest=digest)
+    results = score_files(patches, request)
+    for result in results:
+        digest = result.patch.digest if result.patch is not None else None
+        if result.breakdown is not None:
+            show(result.breakdown, json, result.notes, patch=result.source, digest=digest)
         elif json:
-            print_json({"patch": verdict.source, "digest": digest, **refused(verdict)})
-    if len(verdicts) > 1 and not json and any(verdict.breakdown is not None for verdict in verdicts):
-        _show_table(verdicts)
-    complaints = [complaint for complaint in (_refusals(verdicts), _losses(verdicts)) if complaint]
+            print_json({"patch": result.source, "digest": digest, **refused(result)})
+    if len(results) > 1 and not json and any(result.breakdown is not None for result in results):
+        _show_table(results)
+    complaints = [complaint for complaint in (_refusals(results), _losses(results)) if complaint]
     if complaints:
         raise UserError("; ".join(complaints))
 
@@ -83,39 +93,39 @@ def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | 
         print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout())
 
 
-def _show_table(verdicts: Sequence[Verdict]) -> None:
+def _show_table(results: Sequence[PatchResult]) -> None:
     from regrade.reports.patch_table import Judged, print_patches
 
     console = stdout()
     console.print()
-    print_patches([Judged(each.source, each.breakdown, each.run, each.refusal) for each in verdicts], console)
+    print_patches([Judged(each.source, each.breakdown, each.run, each.refusal) for each in results], console)
 
 
-def refused(verdict: Verdict) -> dict[str, Any]:
+def refused(result: PatchResult) -> dict[str, Any]:
     """What JSON says of a patch that was refused, under the keys of those that were scored."""
     return {
-        "value": None, "status": REFUSED, "cause": verdict.refusal, "assurance": None, "parts": [],
-        "notes": list(verdict.notes),
+        "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "parts": [],
+        "notes": list(result.notes),
     }  # fmt: skip
 
 
-def _refusals(verdicts: Sequence[Verdict]) -> str:
+def _refusals(results: Sequence[PatchResult]) -> str:
     """Which patches were refused; empty if none was."""
-    names = [repr(verdict.source) for verdict in verdicts if verdict.refusal]
+    names = [repr(result.source) for result in results if result.refusal]
     if not names:
         return ""
     return (
-        f"{len(names)} of {len(verdicts)} patches refused, for the reasons above: {', '.join(names)}; mend them and "
+        f"{len(names)} of {len(results)} patches refused, for the reasons above: {', '.join(names)}; mend them and "
         "run the same command again, what was scored is kept"
     )
 
 
-def _losses(verdicts: Sequence[Verdict]) -> str:
+def _losses(results: Sequence[PatchResult]) -> str:
     """How many patches could not be scored for a reason of this machine; empty if none."""
-    lost = [each.breakdown for each in verdicts if each.breakdown is not None and each.breakdown.is_lost]
+    lost = [each.breakdown for each in results if each.breakdown is not None and each.breakdown.is_lost]
     if not lost:
         return ""
     return (
-        f"{len(lost)} of {len(verdicts)} patches could not be scored, for no fault of theirs: {lost[0].cause}; mend "
+        f"{len(lost)} of {len(results)} patches could not be scored, for no fault of theirs: {lost[0].cause}; mend "
         "that and run the same command again"
     )

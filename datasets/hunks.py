@@ -15,7 +15,7 @@ MARKER = "\\"
 """Type of the line that says that the one before has no newline."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hunk:
     """The smallest piece of a patch that can be written down without the others.
 
@@ -55,7 +55,7 @@ class SplitPatch:
     """In the order of the patch."""
     inseparable: tuple[frozenset[int], ...]
     """Places of hunks that lie in several entries about one file: the later entry starts from what the earlier left."""
-    _blocks: tuple[_Block, ...]
+    _blocks: tuple[_FileEntry, ...]
 
     def subset(self, chosen: Collection[int]) -> Patch:
         """The patch of the hunks at these places. Of all of them it is the patch itself, of none the empty one.
@@ -89,8 +89,8 @@ def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
     return SplitPatch(patch, tuple(hunks), tuple(_entangled(blocks)), tuple(blocks))
 
 
-@dataclass(frozen=True)
-class _Block:
+@dataclass(frozen=True, kw_only=True)
+class _FileEntry:
     """One file's entry in a patch."""
 
     file: unidiff.PatchedFile
@@ -101,7 +101,7 @@ class _Block:
     """Git's lines between `diff --git` and the hunks."""
     head: int | None
     """Place of the piece that is about the file; None where there are only hunks."""
-    parts: tuple[_Part, ...]
+    parts: tuple[_SplitHunk, ...]
     """Its hunks."""
 
     @property
@@ -118,14 +118,35 @@ class _Block:
         path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
         places = sorted(self.places)
         if places == [self.head]:
-            yield Hunk(path, self._what(), 0, self.file.added, self.file.removed, self.written(frozenset(places)))
+            yield Hunk(
+                path=path,
+                what=self._what(),
+                line=0,
+                added=self.file.added,
+                removed=self.file.removed,
+                text=self.written(frozenset(places)),
+            )
             return
         if self.head is not None:
-            yield Hunk(path, self._what(), 0, 0, 0, self._header(self.source, self.target, self.notes, bool(self.file)))
+            yield Hunk(
+                path=path,
+                what=self._what(),
+                line=0,
+                added=0,
+                removed=0,
+                text=self._header(self.source, self.target, self.notes, bool(self.file)),
+            )
         for part in self.parts:
             for place in dict.fromkeys(place for place in part.places if place is not None):
                 added, removed = part.count(place)
-                yield Hunk(path, "", part.first_line(place), added, removed, part.written(frozenset({place}), 0)[0])
+                yield Hunk(
+                    path=path,
+                    what="",
+                    line=part.first_line(place),
+                    added=added,
+                    removed=removed,
+                    text=part.written(frozenset({place}), 0)[0],
+                )
 
     def written(self, chosen: frozenset[int]) -> str:
         """The entry with the pieces at these places; empty where there are none."""
@@ -165,7 +186,7 @@ class _Block:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SplitHunk:
     """A hunk, and to which piece each of its lines belongs."""
 
     hunk: unidiff.Hunk
@@ -215,7 +236,7 @@ class _Part:
                 yield f"{kept}{line.value}" if line.value.endswith("\n") else f"{kept}{line.value}\n"
 
 
-def _part(hunk: unidiff.Hunk, first: int, fine: bool) -> _Part:
+def _part(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
     """A hunk as one piece, or its runs of changed lines as one each; their places begin at `first`."""
     places: list[int | None] = []
     place, is_within = first, False
@@ -228,10 +249,10 @@ def _part(hunk: unidiff.Hunk, first: int, fine: bool) -> _Part:
             place += 1
         is_within = changed
         places.append(place if changed else None)
-    return _Part(hunk, tuple(places))
+    return _SplitHunk(hunk, tuple(places))
 
 
-def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _Block:
+def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _FileEntry:
     source, target = (
         name if name == NOWHERE else _side(name, letter, prefixed=prefixed)
         for letter, name in (("a", file.source_file), ("b", file.target_file))
@@ -243,15 +264,24 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) ->
     has_mode = any(line.startswith(("old mode ", "new mode ")) for line in notes)
     is_renamed = any(line.startswith("rename from ") for line in notes)
     if not file or not (is_edit or is_renamed):
-        return _Block(file, source, target, notes, first, tuple(_Part(hunk, (first,) * len(hunk)) for hunk in file))
+        return _FileEntry(
+            file=file,
+            source=source,
+            target=target,
+            notes=notes,
+            head=first,
+            parts=tuple(_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file),
+        )
     head = first if has_mode or is_renamed else None
     notes = tuple(line for line in notes if not line.startswith("index "))  # the blobs are other ones in a part
-    parts: list[_Part] = []
+    parts: list[_SplitHunk] = []
     start = first + (head is not None)
     for hunk in file:
         parts.append(_part(hunk, start, fine))
         start = max((place for place in parts[-1].places if place is not None), default=start - 1) + 1
-    return _Block(file, source, target, notes if head is not None else (), head, tuple(parts))
+    return _FileEntry(
+        file=file, source=source, target=target, notes=notes if head is not None else (), head=head, parts=tuple(parts)
+    )
 
 
 def _side(name: str, letter: str, *, prefixed: bool) -> str:
@@ -261,7 +291,7 @@ def _side(name: str, letter: str, *, prefixed: bool) -> str:
     return f"{mark}{letter}/{bare}"
 
 
-def _entangled(blocks: Iterable[_Block]) -> Iterator[frozenset[int]]:
+def _entangled(blocks: Iterable[_FileEntry]) -> Iterator[frozenset[int]]:
     """Places of the hunks of entries that name one path between them."""
     by_path: dict[str, set[int]] = defaultdict(set)
     for number, block in enumerate(blocks := tuple(blocks)):

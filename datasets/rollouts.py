@@ -18,7 +18,7 @@ class Sampling:
     samples: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """One attempt at one task."""
 

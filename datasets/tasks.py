@@ -139,7 +139,7 @@ class Limits:
     """The largest file that it may write."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TestSuite:
     """How the tests of a repository are run."""
 
@@ -194,7 +194,7 @@ class Target:
     last_line: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A repository at a base state and what is wanted of it."""
 

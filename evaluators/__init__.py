@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from regrade.evaluators.analysis.comparison import Comparison, compare
     from regrade.evaluators.analysis.figures import figures
     from regrade.evaluators.analysis.reward_audit import audit
-    from regrade.evaluators.attribution.attribute import attribute
+    from regrade.evaluators.attribution.hunk_attribution import attribute
     from regrade.evaluators.attribution.results import Attribution
-    from regrade.evaluators.evaluation.evaluate import evaluate
+    from regrade.evaluators.evaluation.rollout_scoring import evaluate
     from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
     from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
     from regrade.evaluators.sandboxes.base import Sandbox
@@ -68,9 +68,9 @@ __getattr__, __dir__ = lazy_imports(
         "analysis.comparison": ["Comparison", "compare"],
         "analysis.figures": ["figures"],
         "analysis.reward_audit": ["audit"],
-        "attribution.attribute": ["attribute"],
+        "attribution.hunk_attribution": ["attribute"],
         "attribution.results": ["Attribution"],
-        "evaluation.evaluate": ["evaluate"],
+        "evaluation.rollout_scoring": ["evaluate"],
         "evaluation.rescoring": ["rescore_run", "write_rescored"],
         "evaluation.sweeps": ["Entrant", "Judge", "Sweep", "enter"],
         "sandboxes.base": ["Sandbox"],

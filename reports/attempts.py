@@ -62,8 +62,8 @@ class Who:
     count: int
 
 
-@dataclass(frozen=True)
-class Attempt:
+@dataclass(frozen=True, kw_only=True)
+class AttemptView:
     """One distinct answer to a task."""
 
     who: tuple[Who, ...]
@@ -87,7 +87,7 @@ class Attempt:
     """What each hunk is worth, where that was found out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskView:
     """One task, as the baseline and the candidate of a comparison did on it."""
 
@@ -99,7 +99,7 @@ class TaskView:
     """(policy with its clean fixes, attempts) for each policy that is shown."""
     failure: str
     reference: tuple[tuple[str, str], ...]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptView, ...]
     """Empty if the page has no room for them."""
     outcomes: tuple[tuple[str, str], ...]
     """(policy's name, what one of its attempts came to), for the filters: see `OUTCOMES`."""
@@ -165,7 +165,7 @@ def _view(
     task: str,
     group: Group,
     mine: Sequence[tuple[PolicyResult, list[Row]]],
-    attempts: tuple[Attempt, ...],
+    attempts: tuple[AttemptView, ...],
     inks: Mapping[str, str],
     described: Mapping[str, Any],
 ) -> TaskView:
@@ -173,19 +173,21 @@ def _view(
     counts = [(policy, *_clean(rows)) for policy, rows in mine]
     scores = tuple((Who(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
     return TaskView(
-        task,
-        str(first["repository"]),
-        str(first["function"]),
-        group,
-        scores,
-        str(described.get("failure", "")),
-        tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
-        attempts,
-        tuple(
+        id=task,
+        repository=str(first["repository"]),
+        function=str(first["function"]),
+        group=group,
+        scores=scores,
+        failure=str(described.get("failure", "")),
+        reference=tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
+        attempts=attempts,
+        outcomes=tuple(
             dict.fromkeys((policy.name, outcome) for policy, rows in mine for row in rows for outcome in _outcomes(row))
         ),
-        max((int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0),
-        _mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
+        broken=max(
+            (int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0
+        ),
+        gain=_mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
     )
 
 
@@ -235,7 +237,7 @@ def _attempts(
     mine: Sequence[tuple[PolicyResult, list[Row]]],
     inks: Mapping[str, str],
     hunks: Mapping[tuple[str, str], AttributionView],
-) -> Iterator[Attempt]:
+) -> Iterator[AttemptView]:
     """The distinct answers of all policies to one task; good ones first."""
     same: dict[tuple[str, ...], list[Row]] = {}
     for _, rows in mine:
@@ -251,23 +253,23 @@ def _rank(row: Row) -> tuple[bool, bool, float]:
     return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
 
 
-def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> Attempt:
+def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> AttemptView:
     lines = diff_lines(row["patch"])
-    return Attempt(
-        who,
-        tuple(_marks(row)),
-        tuple(lines[:SHOWN_LINES]),
-        max(0, len(lines) - SHOWN_LINES),
-        tuple((row["broken_tests"] or ())[:SHOWN_TESTS]),
-        max(0, len(row["broken_tests"] or ()) - SHOWN_TESTS),
-        str(row["cause"]),
-        str(row["completion"])[:SHOWN_CHARACTERS],
-        max(0, len(str(row["completion"])) - SHOWN_CHARACTERS),
-        bool(row["well_formed"]),
-        tuple(_steps(row)),
-        None if math.isnan(row["reward"]) else float(row["reward"]),
-        tuple(row["parts"] or ()),
-        hunks,
+    return AttemptView(
+        who=who,
+        marks=tuple(_marks(row)),
+        lines=tuple(lines[:SHOWN_LINES]),
+        more_lines=max(0, len(lines) - SHOWN_LINES),
+        broken_tests=tuple((row["broken_tests"] or ())[:SHOWN_TESTS]),
+        more_broken=max(0, len(row["broken_tests"] or ()) - SHOWN_TESTS),
+        cause=str(row["cause"]),
+        completion=str(row["completion"])[:SHOWN_CHARACTERS],
+        more_characters=max(0, len(str(row["completion"])) - SHOWN_CHARACTERS),
+        well_formed=bool(row["well_formed"]),
+        steps=tuple(_steps(row)),
+        reward=None if math.isnan(row["reward"]) else float(row["reward"]),
+        parts=tuple(row["parts"] or ()),
+        hunks=hunks,
     )
 
 
@@ -293,7 +295,7 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
         yield "bad", "reached for the verdict"
 
 
-def _size(attempt: Attempt) -> int:
+def _size(attempt: AttemptView) -> int:
     """Roughly the characters that it takes in the page: 60 of markup for each line of text."""
     texts = (
         [text for _, text in attempt.lines]

@@ -39,7 +39,7 @@ class HunkView:
     more_lines: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupView:
     """One group of hunks, in words."""
 
@@ -121,15 +121,15 @@ def _group(place: int, group: GroupShare) -> GroupView:
     parts = sorted(group.parts.items(), key=lambda part: -abs(part[1]))
     shown = [f"{name} {_signed(value)}" for name, value in parts if abs(value) >= ROUNDED]
     return GroupView(
-        place,
-        _share(group),
-        tone,
-        ", ".join(shown) if len(shown) > 1 else "",
-        _value(group.alone),
-        _value(group.without.value),
-        consequence(group),
-        f"These hunks are told together: {group.why}" if group.why else "",
-        tuple(_hunk(hunk.name, hunk.text) for hunk in group.hunks),
+        number=place,
+        adds=_share(group),
+        tone=tone,
+        parts=", ".join(shown) if len(shown) > 1 else "",
+        alone=_value(group.alone),
+        without=_value(group.without.value),
+        consequence=consequence(group),
+        why=f"These hunks are told together: {group.why}" if group.why else "",
+        hunks=tuple(_hunk(hunk.name, hunk.text) for hunk in group.hunks),
     )
 
 

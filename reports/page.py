@@ -14,7 +14,7 @@ from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Comparison, Difference, compare
 from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
-from regrade.evaluators.storage.run import Role
+from regrade.evaluators.storage.run import PolicyRole
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
 from regrade.reports.curves import PhaseCurves, training_curves
@@ -34,9 +34,9 @@ from regrade.reports.views import (
     waterfalls,
 )
 from regrade.reports.wording import NO_BREAK, percent, points, rate, temperature
-from regrade.rewards.breakdown import Role as PartRole
+from regrade.rewards.breakdown import Role
 
-ROLE_INKS: Mapping[Role, tuple[str, ...]] = {
+ROLE_INKS: Mapping[PolicyRole, tuple[str, ...]] = {
     "baseline": ("s1",),
     "control": ("s2",),
     "candidate": ("s3", "s4", "s5"),
@@ -78,7 +78,7 @@ class PolicyRow:
     figures: Mapping[str, Estimate]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """Everything that the template needs."""
 
@@ -347,7 +347,7 @@ def _mean_parts(rows: pd.DataFrame) -> dict[str, float]:
     for parts in scored["parts"]:
         held = 0.0
         for part in parts:
-            if part.get("role") == PartRole.GATE.value:
+            if part.get("role") == Role.GATE.value:
                 continue
             total[part["name"]] = total.get(part["name"], 0.0) + part["contribution"]
             if part["value"] is not None and not part["contribution"]:

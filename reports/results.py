@@ -18,9 +18,9 @@ from regrade.evaluators.analysis.metrics import Estimate, Metric, estimate
 from regrade.evaluators.analysis.slices import slices, worth_showing
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import Manifest, PolicyEntry, Role, Run
+from regrade.evaluators.storage.run import Manifest, PolicyEntry, PolicyRole, Run
 
-ORDER: tuple[Role, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
+ORDER: tuple[PolicyRole, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
 SHOWN = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
 """The figures that stand in every table of policies."""
 GREEDY = 0.0
@@ -40,7 +40,7 @@ class PolicyResult:
         return self.entry.label or self.name
 
     @property
-    def role(self) -> Role:
+    def role(self) -> PolicyRole:
         return self.entry.role
 
     @cached_property
@@ -118,7 +118,7 @@ class Results:
     def n_tasks(self) -> int:
         return int(pd.concat([policy.rows["task"] for policy in self.policies]).nunique()) if self.policies else 0
 
-    def of_role(self, *roles: Role) -> list[PolicyResult]:
+    def of_role(self, *roles: PolicyRole) -> list[PolicyResult]:
         return [policy for policy in self.policies if policy.role in roles]
 
     @property

@@ -54,7 +54,7 @@ TOLD = (
     side.PROTECTED_EDITS,
     side.TAMPERED,
 )
-COSTS: tuple[tuple[m.Cost, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
+COSTS: tuple[tuple[m.CostColumn, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
 LABEL = 48
 """Columns for the name of a figure."""
 SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)

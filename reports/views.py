@@ -96,11 +96,11 @@ def severity(results: Results) -> FigureRows | None:
 def _severity_shares(rows: pd.DataFrame) -> dict[str, Estimate]:
     def share(name: str) -> Metric:
         return Metric(
-            f"severity_{name}",
-            name,
-            "lower",
-            True,
-            lambda rows: (severity_of(rows) == name).astype("float64").where(rows["broke"].notna()),
+            name=f"severity_{name}",
+            label=name,
+            better="lower",
+            is_rate=True,
+            of_rows=lambda rows: (severity_of(rows) == name).astype("float64").where(rows["broke"].notna()),
         )
 
     return {name: m.estimate(rows, share(name)) for name in SEVERITY_INKS}

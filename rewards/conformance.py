@@ -46,7 +46,7 @@ Strategies = Mapping[type, "st.SearchStrategy[Any]"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Violation:
     """A property that a reward lacks."""
 
     rule: str
@@ -81,7 +81,7 @@ class _Lacking(AssertionError):
 def check_reward(
     reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Finding, ...]:  # fmt: skip
+) -> tuple[Violation, ...]:  # fmt: skip
     """The properties that the reward lacks; none: it has them all, as far as `examples` pieces of evidence can tell.
 
     Args:
@@ -91,16 +91,16 @@ def check_reward(
         progress: called with (properties tried, properties in all).
     """
     found = examine_reward(reward, examples=examples, strategies=strategies, progress=progress)
-    return tuple(result for result in found.values() if isinstance(result, Finding))
+    return tuple(result for result in found.values() if isinstance(result, Violation))
 
 
 def examine_reward(
     reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Mapping[str, Finding | Untested | None]:  # fmt: skip
+) -> Mapping[str, Violation | Untested | None]:  # fmt: skip
     """Rule -> the property that the reward lacks, None where it has it, or UNTESTED. Arguments as in `check_reward`."""
     sets = evidence_sets(reward.needs, strategies or {})
-    found: dict[str, Finding | Untested | None] = {}
+    found: dict[str, Violation | Untested | None] = {}
     for tried, (name, rule) in enumerate(RULES.items(), 1):
         found[name] = _try(name, rule, reward, sets, examples)
         if progress is not None:
@@ -110,7 +110,7 @@ def examine_reward(
 
 def _try(
     name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int
-) -> Finding | Untested | None:
+) -> Violation | Untested | None:
     @settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, print_blob=False,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink), report_multiple_bugs=False,
@@ -122,7 +122,7 @@ def _try(
     try:
         attempt()
     except _Lacking as lack:
-        return Finding(name, lack.problem, _described(reward, lack.evidence))
+        return Violation(name, lack.problem, _described(reward, lack.evidence))
     except Unsatisfiable:  # no evidence that the property speaks of, such as a reward that needs no tests
         return UNTESTED
     return None

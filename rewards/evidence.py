@@ -157,7 +157,7 @@ class End(StrEnum):
     """The patch does not apply to the base tree: nothing was run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TestRun:
     """The tests of the task, run on the patched tree."""
 
@@ -256,7 +256,7 @@ class FunctionComplexity:
     after: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComplexityDelta:
     """Cyclomatic complexity of the functions of the patched files (radon; lizard where it is no Python)."""
 
@@ -305,7 +305,7 @@ class ReadabilityDelta:
     """The patched Python files; empty: there was nothing to measure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImpactedModule:
     """A module, outside the patched files, that depends on something that the patch changed."""
 
@@ -321,7 +321,7 @@ class ImpactedModule:
     """Names that it imports from the patched modules and that no longer exist."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Impact:
     """The patch's reach over the import graph."""
 
@@ -394,7 +394,7 @@ LEVELS = ("unconfined", "in-process", "tripwired", "out-of-process", "held-out")
 """How far a verdict can be trusted, the weakest first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """How sure the verdict of the tests is: what of it was seen where the candidate's code can't reach."""
 

@@ -43,7 +43,13 @@ def test_runs(draw: st.DrawFn) -> TestRun:
     outcomes = {test: TestOutcome(draw(statuses), draw(st.sampled_from(("", "assert 1 == 2")))) for test in chosen}
     end = draw(st.sampled_from([End.COMPLETED] * 20 + list(End)))
     detail = "" if end is End.COMPLETED else "stopped"
-    return TestRun(outcomes, tuple(chosen[:wanted]), tuple(chosen[wanted:]), end, detail)
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=tuple(chosen[:wanted]),
+        pass_to_pass=tuple(chosen[wanted:]),
+        end=end,
+        detail=detail,
+    )
 
 
 test_runs.__test__ = False  # type: ignore[attr-defined]  # not a test

@@ -160,9 +160,9 @@ def _patch(fields: Fields, key: str) -> Patch | None:
 def _suite(fields: Fields, pinned: Package | None) -> TestSuite:
     default = pinned or TestSuite()
     return TestSuite(
-        fields.texts("python_path", default.python_path),
-        fields.texts("paths", default.paths),
-        fields.texts("options", default.options),
+        python_path=fields.texts("python_path", default.python_path),
+        paths=fields.texts("paths", default.paths),
+        options=fields.texts("options", default.options),
     )
 
 

@@ -28,7 +28,7 @@ _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, as
 
 
 @dataclass(frozen=True)
-class Function:
+class MutationTarget:
     """A function that is short enough to hold a bug. Nested functions belong to the outermost short one."""
 
     name: str
@@ -46,7 +46,7 @@ class Function:
         return self.node.end_lineno or self.node.lineno
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mutant:
     """A file with one bug planted."""
 
@@ -102,7 +102,7 @@ class Mutations:
         tree = parse_tree(source)
         self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
 
-    def of(self, function: Function, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
+    def of(self, function: MutationTarget, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
         """All mutants of a function, in a fixed order. Some may do the same as the original: see `differs`."""
         found: list[Mutant] = []
         ordinals: Counter[tuple[str, int, int]] = Counter()
@@ -112,14 +112,14 @@ class Mutations:
             ordinals[at] += 1
             found.append(
                 Mutant(
-                    edit.kind,
-                    self.file,
-                    function.name,
-                    place,
-                    edit,
-                    self.source,
-                    function.first_line,
-                    function.last_line,
+                    kind=edit.kind,
+                    file=self.file,
+                    function=function.name,
+                    place=place,
+                    edit=edit,
+                    pristine=self.source,
+                    first_line=function.first_line,
+                    last_line=function.last_line,
                 )
             )
         return found
@@ -149,7 +149,7 @@ class Mutations:
             return tree != other_tree and code != other_code
         return False
 
-    def _edits(self, function: Function, kinds: Collection[str]) -> Iterator[Edit]:
+    def _edits(self, function: MutationTarget, kinds: Collection[str]) -> Iterator[Edit]:
         nodes = list(_nodes(function.node))
         around = Surroundings(self._lines, nodes, function.owner)
         for node in nodes:
@@ -187,11 +187,11 @@ def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[Function]:
-    def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[Function]:
+def _functions(tree: ast.Module, lines: tuple[str, ...]) -> Iterator[MutationTarget]:
+    def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> Iterator[MutationTarget]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                function = Function(prefix + child.name, child, owner)
+                function = MutationTarget(prefix + child.name, child, owner)
                 if _is_short(child, lines):
                     if not _is_overload(child):
                         yield function

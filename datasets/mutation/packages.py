@@ -29,7 +29,7 @@ TEST_REQUIREMENTS = (
 """One pinned environment for the tests of every package, so that a single virtual environment serves all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Package:
     """A released package whose tests come with its source distribution."""
 
@@ -69,23 +69,26 @@ class Package:
 
 # fmt: off
 PACKAGES: tuple[Package, ...] = (
-    Package("anytree", "2.13.0", "c9d3aa6825fdd06af7ebb05b4ef291d2db63e62bb1f9b7d9b71354be9d362714",
+    Package(name="anytree", version="2.13.0", sha256="c9d3aa6825fdd06af7ebb05b4ef291d2db63e62bb1f9b7d9b71354be9d362714",
             subject=("src/anytree",), paths=("tests",), python_path=("src",),
             left_out=("tests/test_dotexport.py", "tests/test_dotexporter.py", "tests/test_mermaidexporter.py",
                       "tests/test_uniquedotexporter.py")),  # they import a helper that the archive lacks
-    Package("boltons", "26.2.0", "d39cfd15c1a1c3bd4d705c82252fa9edb8e4f5e8cc039f8e39afac7b1b47e92c",
+    Package(name="boltons", version="26.2.0", sha256="d39cfd15c1a1c3bd4d705c82252fa9edb8e4f5e8cc039f8e39afac7b1b47e92c",
             subject=("boltons",), paths=("tests",),
             left_out=("tests/test_funcutils.py::test_once_thread_safety", "tests/test_gcutils.py",
                       "tests/test_listutils.py::test_barrel_list", "tests/test_funcutils_fb_py3.py::test_wraps_async",
                       "tests/test_socketutils.py", "tests/test_iterutils.py::test_seqguiderator")),
-    Package("cachetools", "8.0.1", "deb1d376d4d28c2f33f3e3058043b005e0af75c35c094bd54053e27d2906ad95",
+    Package(name="cachetools", version="8.0.1",
+            sha256="deb1d376d4d28c2f33f3e3058043b005e0af75c35c094bd54053e27d2906ad95",
             subject=("src/cachetools",), paths=("tests",), python_path=("src",),
             left_out=("tests/test_lfu.py::LFUCacheTest::test_lfu_copy_use_counts",)),
-    Package("funcy", "2.1", "8979feb3de7120afd1d00e5a8eae810c1942e4bfbc91697151e9ee1e49f79284",
+    Package(name="funcy", version="2.1", sha256="8979feb3de7120afd1d00e5a8eae810c1942e4bfbc91697151e9ee1e49f79284",
             subject=("funcy",), paths=("tests",), group="held_out"),
-    Package("inflection", "0.5.1", "1a29730d366e996aaacffb2f1f1cb9593dc38e2ddd30c91250c6dde09ea9b417",
+    Package(name="inflection", version="0.5.1",
+            sha256="1a29730d366e996aaacffb2f1f1cb9593dc38e2ddd30c91250c6dde09ea9b417",
             subject=("inflection",), paths=("test_inflection.py",)),
-    Package("more-itertools", "11.2.1", "cbf08fd0af284dc69718b9b76a8e6203df624d70209ea511e4219d350c856f63",
+    Package(name="more-itertools", version="11.2.1",
+            sha256="cbf08fd0af284dc69718b9b76a8e6203df624d70209ea511e4219d350c856f63",
             subject=("more_itertools",), paths=("tests",),
             left_out=(
                 "tests/test_more.py::CallbackIterTests",
@@ -106,28 +109,31 @@ PACKAGES: tuple[Package, ...] = (
                 "tests/test_recipes.py::PrimeFunctionTests",
                 "tests/test_recipes.py::RunningMedianTests::test_vs_statistics_median",
             )),
-    Package("parse", "1.22.4", "706d458feed5a81b02768d3156e8070baf6cee7d150a3a3c0cd43101a875c3b5",
+    Package(name="parse", version="1.22.4", sha256="706d458feed5a81b02768d3156e8070baf6cee7d150a3a3c0cd43101a875c3b5",
             subject=("parse",), paths=("tests",),
             # Its failures hold the year of the day.
             left_out=("tests/test_parse.py::test_flexible_dates_year_current_year_inferred",)),
-    Package("pydash", "8.1.0", "30914c3e9d377ea2cd0d3c0a4f252889b08392f730a5eb4d117e5b598cdf1d52",
+    Package(name="pydash", version="8.1.0", sha256="30914c3e9d377ea2cd0d3c0a4f252889b08392f730a5eb4d117e5b598cdf1d52",
             subject=("src/pydash",), paths=("tests",), python_path=("src",),
             left_out=("tests/pytest_mypy_testing/",  # for a type checker, not to be run
                       *(f"tests/test_functions.py::test_{name}" for name in ("debounce", "throttle", "delay")),  # they
                       "tests/test_utilities.py::test_retry", "tests/test_utilities.py::test_now",  # measure time
                       "tests/test_objects.py::test_to_string"),  # an id of it holds the date of the day
             group="held_out"),
-    Package("semver", "3.1.1", "149b26cabada6f63212f97e94505d21578cb1d280cf714827f328d5e70765fea",
+    Package(name="semver", version="3.1.1", sha256="149b26cabada6f63212f97e94505d21578cb1d280cf714827f328d5e70765fea",
             subject=("src/semver",), paths=("tests",), python_path=("src",)),
-    Package("sqlparse", "0.6.1", "ca722573f848ff2d30e40ea30f53a104b7dea7635ea9285891263eb2c58fb6e7",
+    Package(name="sqlparse", version="0.6.1", sha256="ca722573f848ff2d30e40ea30f53a104b7dea7635ea9285891263eb2c58fb6e7",
             subject=("sqlparse",), paths=("tests",), left_out=("tests/test_dos_prevention.py", "tests/test_cli.py")),
-    Package("tabulate", "0.10.0", "e2cfde8f79420f6deeffdeda9aaec3b6bc5abce947655d17ac662b126e48a60d",
+    Package(name="tabulate", version="0.10.0",
+            sha256="e2cfde8f79420f6deeffdeda9aaec3b6bc5abce947655d17ac662b126e48a60d",
             subject=("tabulate",), paths=("test",), left_out=("test/test_cli.py",)),
-    Package("toolz", "1.2.0", "9667a038e9d6ecba37995e26cb2f59ec6420b6ad8dd9677de59db9b956b08490",
+    Package(name="toolz", version="1.2.0", sha256="9667a038e9d6ecba37995e26cb2f59ec6420b6ad8dd9677de59db9b956b08490",
             subject=("toolz",), paths=("toolz",)),
-    Package("webcolors", "25.10.0", "62abae86504f66d0f6364c2a8520de4a0c47b80c03fc3a5f1815fedbef7c19bf",
+    Package(name="webcolors", version="25.10.0",
+            sha256="62abae86504f66d0f6364c2a8520de4a0c47b80c03fc3a5f1815fedbef7c19bf",
             subject=("src/webcolors",), paths=("tests",), python_path=("src",)),
-    Package("xmltodict", "1.0.4", "6d94c9f834dd9e44514162799d344d815a3a4faec913717a9ecbfa5be1bb8e61",
+    Package(name="xmltodict", version="1.0.4",
+            sha256="6d94c9f834dd9e44514162799d344d815a3a4faec913717a9ecbfa5be1bb8e61",
             subject=("xmltodict.py",), paths=("tests",),
             left_out=("tests/test_xmltodict.py::test_streaming_memory_usage",)),
 )

@@ -39,7 +39,9 @@ def measured_suite(recipes: PackageRecipes) -> TestSuite:
     source = recipes.package
     reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
     imported = frozenset(recipes.imported)
-    return TestSuite(source.python_path, source.paths, source.options, reach=reach, imported=imported)
+    return TestSuite(
+        python_path=source.python_path, paths=source.paths, options=source.options, reach=reach, imported=imported
+    )
 
 
 def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite) -> Task:

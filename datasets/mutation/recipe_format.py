@@ -37,7 +37,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskRecipe:
     """One planted bug."""
 
@@ -73,18 +73,18 @@ class TaskRecipe:
             raise UserError(f"{fields.where}: the key 'failure' is missing")
         shown = Failure(failure.text("file"), failure.integer("line", least=0), failure.text("error"))
         return cls(
-            fields.text("file"),
-            fields.text("function"),
-            fields.text("kind"),
-            fields.text("place"),
-            fields.integer("line"),
-            fields.text("digest"),
-            _indexes(fields, "fail_to_pass", tests),
-            shown,
+            file=fields.text("file"),
+            function=fields.text("function"),
+            kind=fields.text("kind"),
+            place=fields.text("place"),
+            line=fields.integer("line"),
+            digest=fields.text("digest"),
+            fail_to_pass=_indexes(fields, "fail_to_pass", tests),
+            failure=shown,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackageRecipes:
     """All tasks of one package, and what they share."""
 
@@ -128,12 +128,12 @@ class PackageRecipes:
         tests = fields.texts("tests")
         reach = fields.object("reach") or Fields({}, fields.where)
         return cls(
-            pinned,
-            fields.integer("seed", least=0),
-            tests,
-            {key: _indexes(reach, key, len(tests)) for key in reach.values},
-            fields.texts("imported"),
-            tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")),
+            package=pinned,
+            seed=fields.integer("seed", least=0),
+            tests=tests,
+            reach={key: _indexes(reach, key, len(tests)) for key in reach.values},
+            imported=fields.texts("imported"),
+            tasks=tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")),
         )
 
 

@@ -26,8 +26,8 @@ from regrade.evaluators.analysis.uncertainty import (
 )
 from regrade.rewards.breakdown import Role
 
-Side = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
-SIDES: tuple[tuple[Side, str, bool], ...] = (
+OutcomeChange = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
+SIDES: tuple[tuple[OutcomeChange, str, bool], ...] = (
     ("no longer fixed", "fix", False),
     ("newly broken", "broke", True),
     ("newly fixed", "fix", True),
@@ -39,7 +39,7 @@ HALF = 0.5
 Parts = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartChange:
     """A part of the reward, or the whole of it: its mean contribution, over the tasks that both know."""
 
@@ -58,7 +58,7 @@ class PartChange:
         return self.low > 0 or self.high < 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskChange:
     """A task that changed sides."""
 
@@ -72,7 +72,7 @@ class TaskChange:
     """Of breakages: the broken tests, those of most attempts first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskChanges:
     """What `task_changes` found."""
 
@@ -86,7 +86,7 @@ class TaskChanges:
     """They add up to `reward`; those that moved most first."""
     gates: tuple[PartChange, ...]
     """Gate -> share of the attempts for which it was closed, which silences the parts behind it."""
-    sides: Mapping[Side, tuple[TaskChange, ...]]
+    sides: Mapping[OutcomeChange, tuple[TaskChange, ...]]
     p: Mapping[str, float]
     """`fix` and `broke` -> p of an exact McNemar test on the tasks that changed sides; it takes tasks to be
     independent."""
@@ -119,7 +119,16 @@ def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges
     }
     rewards = tuple(sorted({name for rows in (first, second) for name in rows["reward_name"] if name}))
     reward, parts, gates = _reward_changes(first, second) if len(rewards) <= 1 else (None, (), ())
-    return TaskChanges(len(shared), len(tasks - shared), reward, parts, gates, sides, p, rewards)
+    return TaskChanges(
+        n_tasks=len(shared),
+        left_out=len(tasks - shared),
+        reward=reward,
+        parts=parts,
+        gates=gates,
+        sides=sides,
+        p=p,
+        rewards=rewards,
+    )
 
 
 def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
@@ -141,7 +150,14 @@ def _changes(baseline: pd.DataFrame, candidate: pd.DataFrame, column: str, gains
         broken = Counter(test for tests in rows["broken_tests"] for test in tests or ()) if column == "broke" else {}
         place = rows.iloc[0]
         names = tuple(sorted(broken, key=lambda test: (-broken[test], test)))
-        yield TaskChange(task, place["repository"], place["function"], before[task], after[task], names)
+        yield TaskChange(
+            task=task,
+            repository=place["repository"],
+            function=place["function"],
+            baseline=before[task],
+            candidate=after[task],
+            tests=names,
+        )
 
 
 def _tallies(rows: pd.DataFrame, column: str) -> dict[str, tuple[int, int]]:
@@ -204,7 +220,10 @@ def _change(
     sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
     most = span(pd.concat([before, after]), top)
     baseline_mean, candidate_mean = float(means["value"].mean()), float(candidate.mean())
-    return PartChange(name, baseline_mean, candidate_mean, sample.mean, *_interval(sample, most))
+    low, high = _interval(sample, most)
+    return PartChange(
+        name=name, baseline=baseline_mean, candidate=candidate_mean, difference=sample.mean, low=low, high=high
+    )
 
 
 def _interval(sample: Clusters, most: float) -> tuple[float, float]:

@@ -44,7 +44,7 @@ TOLERATED_MISSING = 0.05
 """The share of attempts, of either policy, that may be missing before the comparison is void."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What `compare` found."""
 
@@ -85,22 +85,24 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     """
     if not 0 <= margin < 1:
         raise UserError(f"the margin is a share between 0 and 1 (0.02 is 2 points); found {margin!r}")
-    names = (_only_policy(baseline, "baseline"), _only_policy(candidate, "candidate"))
     whole = completed(baseline), completed(candidate)
     obstacle = _obstacle(*whole)
-    sizes: dict[str, Any] = {
+    known: dict[str, Any] = {
+        "baseline": _only_policy(baseline, "baseline"),
+        "candidate": _only_policy(candidate, "candidate"),
+        "margin": margin,
         "n_baseline": len(baseline),
         "n_candidate": len(candidate),
         "n_tasks": baseline["task"].nunique(),
         "n_missing": sum(int(rows["broke"].isna().sum()) for rows in whole),
     }
     if obstacle:
-        return Comparison(*names, "not comparable", obstacle, margin, **sizes)
+        return Comparison(verdict="not comparable", reason=obstacle, **known)
     level = cluster_level(baseline)
     differences = differences_of(baseline, candidate, level)
     verdict, reason = _verdict(differences, margin)
     bounds: dict[str, Verdict] = {}
-    if sizes["n_missing"]:
+    if known["n_missing"]:
         differences, bounds = _bounded(differences, *whole, level, margin)
         if verdict == "improved" and bounds["worst"] != "improved":
             verdict, reason = (
@@ -112,19 +114,17 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
             )
     pairs = pairs_of(baseline, candidate)
     return Comparison(
-        *names,
-        verdict,
-        reason,
-        margin,
-        differences,
-        level,
+        verdict=verdict,
+        reason=reason,
+        metrics=differences,
+        clusters=level,
         n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
         mcnemar=pairs[m.FIX_AND_CLEAN.name].p if pairs else None,
         warnings=tuple(_warnings(*whole, differences, level, verdict, bounds)),
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
-        **sizes,
+        **known,
     )
 
 

@@ -47,7 +47,7 @@ COMPARED = (
 VERDICT_METRICS = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """One metric of both policies and the paired difference, candidate - baseline, over tasks."""
 
@@ -97,7 +97,7 @@ class Difference:
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
     """The tasks by the outcome of both policies, of one attempt each at every task."""
 
@@ -133,21 +133,23 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             continue  # a metric that was not measured, such as the reward of rows without one
         p = p_values[metric.name]
         most = _most(metric, baseline, candidate)
+        low, high = _interval(sample, most)
         found[metric.name] = Difference(
-            metric.name,
-            metric.label,
-            metric.better,
-            metric.is_rate,
-            float(both[metric.name]["baseline"].mean()),
-            float(both[metric.name]["candidate"].mean()),
-            sample.mean,
-            *_interval(sample, most),
-            p,
-            adjusted.get(metric.name, p),
-            detectable_effect(difference_error(sample), sample.count),
-            len(both[metric.name]),
-            sample.count,
-            noise_level(baseline, metric, attempts=_attempts(candidate)),
+            name=metric.name,
+            label=metric.label,
+            better=metric.better,
+            is_rate=metric.is_rate,
+            baseline=float(both[metric.name]["baseline"].mean()),
+            candidate=float(both[metric.name]["candidate"].mean()),
+            difference=sample.mean,
+            low=low,
+            high=high,
+            p=p,
+            p_holm=adjusted.get(metric.name, p),
+            detectable=detectable_effect(difference_error(sample), sample.count),
+            n_tasks=len(both[metric.name]),
+            n_clusters=sample.count,
+            noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
             over_repositories=_over_repositories(both[metric.name], most, level),
         )
     return found
@@ -215,6 +217,14 @@ def pairs_of(baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Pairs
 def _table_of(both: pd.DataFrame) -> Pairs:
     first, second = both["baseline"] == 1, both["candidate"] == 1
     lost, won = int((first & ~second).sum()), int((~first & second).sum())
-    counts = int((first & second).sum()), lost, won, int((~first & ~second).sum())
-    interval = newcombe_paired(counts[0], won, lost, counts[3])
-    return Pairs(*counts, mcnemar_p(lost, won), *interval)
+    both_won, neither = int((first & second).sum()), int((~first & ~second).sum())
+    low, high = newcombe_paired(both_won, won, lost, neither)
+    return Pairs(
+        both=both_won,
+        only_baseline=lost,
+        only_candidate=won,
+        neither=neither,
+        p=mcnemar_p(lost, won),
+        low=low,
+        high=high,
+    )

@@ -37,7 +37,7 @@ CATASTROPHE = 0.5
 """A patch that breaks at least this share of the guarded tests is a catastrophe."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A figure and how much it rests on."""
 
@@ -72,7 +72,7 @@ Rows = pd.DataFrame
 Column = pd.Series  # of float64, one number a row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A number for each row, and how to read it."""
 
@@ -103,51 +103,79 @@ def _answered(rows: Rows, flags: pd.Series[bool]) -> Column[Any]:
     return flags.astype("float64").where(rows["patch_digest"] != LOST)
 
 
-FIX_RATE = Metric("fix_rate", "Fixed", "higher", True, lambda rows: rows["fix"])
-BREAKAGE_INCIDENCE = Metric("breakage_incidence", "Broke something", "lower", True, lambda rows: rows["broke"])
-FIX_AND_CLEAN = Metric("fix_and_clean", "Fixed, broke nothing", "higher", True, lambda rows: rows["clean_fix"])
-FIXED_BUT_BROKE = Metric("fixed_but_broke", "Fixed but broke", "lower", True, lambda rows: rows["fix"] * rows["broke"])
-NO_OP_RATE = Metric("no_op_rate", "Changed nothing", "neither", True, lambda rows: _answered(rows, rows["empty"]))
+FIX_RATE = Metric(name="fix_rate", label="Fixed", better="higher", is_rate=True, of_rows=lambda rows: rows["fix"])
+BREAKAGE_INCIDENCE = Metric(
+    name="breakage_incidence", label="Broke something", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
+)
+FIX_AND_CLEAN = Metric(
+    name="fix_and_clean",
+    label="Fixed, broke nothing",
+    better="higher",
+    is_rate=True,
+    of_rows=lambda rows: rows["clean_fix"],
+)
+FIXED_BUT_BROKE = Metric(
+    name="fixed_but_broke",
+    label="Fixed but broke",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: rows["fix"] * rows["broke"],
+)
+NO_OP_RATE = Metric(
+    name="no_op_rate",
+    label="Changed nothing",
+    better="neither",
+    is_rate=True,
+    of_rows=lambda rows: _answered(rows, rows["empty"]),
+)
 MALFORMED_RATE = Metric(
-    "malformed_rate", "Unreadable answer", "lower", True, lambda rows: _answered(rows, ~rows["well_formed"])
+    name="malformed_rate",
+    label="Unreadable answer",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: _answered(rows, ~rows["well_formed"]),
 )
 NOT_APPLIED_RATE = Metric(
-    "not_applied_rate", "Did not apply", "lower", True, lambda rows: _answered(rows, ~rows["applied"])
+    name="not_applied_rate",
+    label="Did not apply",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: _answered(rows, ~rows["applied"]),
 )
 BREAKAGE_OF_CHANGES = Metric(
-    "breakage_of_changes",
-    "Broke something, of those that changed anything",
-    "lower",
-    True,
-    lambda rows: rows["broke"].where(~rows["empty"]),
+    name="breakage_of_changes",
+    label="Broke something, of those that changed anything",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: rows["broke"].where(~rows["empty"]),
 )
 NEWLY_SKIPPED = Metric(
-    "newly_skipped",
-    "Skipped a guarded test",
-    "lower",
-    True,
-    lambda rows: (rows["newly_skipped"] > 0).astype("float64").where(rows["newly_skipped"].notna()),
+    name="newly_skipped",
+    label="Skipped a guarded test",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: (rows["newly_skipped"] > 0).astype("float64").where(rows["newly_skipped"].notna()),
 )
 BREAKAGE_BESIDE_SKIPS = Metric(
-    "breakage_beside_skips",
-    "Broke something, skipped tests left out",
-    "lower",
-    True,
-    lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
+    name="breakage_beside_skips",
+    label="Broke something, skipped tests left out",
+    better="lower",
+    is_rate=True,
+    of_rows=lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
 )
-SEVERITY = Metric("severity", "Guarded tests broken", "lower", True, _severity)
-REWARD = Metric("reward", "Reward", "higher", False, lambda rows: rows["reward"])
+SEVERITY = Metric(name="severity", label="Guarded tests broken", better="lower", is_rate=True, of_rows=_severity)
+REWARD = Metric(name="reward", label="Reward", better="higher", is_rate=False, of_rows=lambda rows: rows["reward"])
 
 
 def net_value(cost: float) -> Metric:
     """fixed - `cost` x broke: what an attempt is worth to one for whom a breakage costs `cost` fixes."""
     return Metric(
-        "net_value",
-        f"Fixed − {cost:g} × broke",
-        "higher",
-        False,
-        lambda rows: rows["fix"] - cost * rows["broke"],
-        (-cost, 1.0),
+        name="net_value",
+        label=f"Fixed − {cost:g} × broke",
+        better="higher",
+        is_rate=False,
+        of_rows=lambda rows: rows["fix"] - cost * rows["broke"],
+        span=(-cost, 1.0),
     )
 
 
@@ -184,7 +212,19 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     worst, best = _bounds(rows, values, metric, missing)
     none_seen = metric.is_rate and n > 0 and not sample.values.any()
     at_most = rule_of_three(sample.count) if none_seen else None
-    return Estimate(sample.mean, low, high, n, len(tasks), level, sample.count, missing, worst, best, at_most)
+    return Estimate(
+        value=sample.mean,
+        low=low,
+        high=high,
+        n=n,
+        n_tasks=len(tasks),
+        clusters=level,
+        n_clusters=sample.count,
+        missing=missing,
+        worst=worst,
+        best=best,
+        at_most=at_most,
+    )
 
 
 def _interval(sample: Clusters, metric: Metric, is_binary: bool) -> Interval:
@@ -298,7 +338,13 @@ def _over_draws(rows: Rows, k: int, outcome: str, chance: Callable[[int, int], f
     counts = counts[counts["size"] >= k]
     chances = {task: chance(int(n), int(c)) for task, n, c in counts.itertuples()}
     used = known[known["task"].isin(chances)]
-    whole = Metric("pass", f"pass@{k}", "higher", True, lambda rows: rows["task"].map(chances).astype("float64"))
+    whole = Metric(
+        name="pass",
+        label=f"pass@{k}",
+        better="higher",
+        is_rate=True,
+        of_rows=lambda rows: rows["task"].map(chances).astype("float64"),
+    )
     return estimate(used, whole, cluster_level(rows) if len(rows) else None)
 
 
@@ -326,17 +372,17 @@ def _close(best: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return len(lag) > 1 and bool(lag.mean() <= sem(lag))
 
 
-Cost = Literal["tokens", "seconds"]
+CostColumn = Literal["tokens", "seconds"]
 
 
-def cost_per_clean_fix(rows: Rows, cost: Cost) -> float:
+def cost_per_clean_fix(rows: Rows, cost: CostColumn) -> float:
     """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
     known = rows[rows["clean_fix"].notna()]
     fixes = float(known["clean_fix"].sum())
     return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
 
 
-def cost_estimate(rows: Rows, cost: Cost, level: ClusterLevel | None = None) -> Estimate:
+def cost_estimate(rows: Rows, cost: CostColumn, level: ClusterLevel | None = None) -> Estimate:
     """`cost_per_clean_fix` with its interval: of the ratio of sums, clusters of tasks resampled."""
     known = rows[rows["clean_fix"].notna()]
     level = level or cluster_level(rows)
@@ -345,10 +391,19 @@ def cost_estimate(rows: Rows, cost: Cost, level: ClusterLevel | None = None) -> 
     low, high = ratio_interval(top, bottom)
     missing = len(rows) - len(known)
     value = cost_per_clean_fix(rows, cost)
-    return Estimate(value, low, high, len(known), known["task"].nunique(), level, top.count, missing)
+    return Estimate(
+        value=value,
+        low=low,
+        high=high,
+        n=len(known),
+        n_tasks=known["task"].nunique(),
+        clusters=level,
+        n_clusters=top.count,
+        missing=missing,
+    )
 
 
-def _spent(rows: Rows, cost: Cost) -> Column[Any]:
+def _spent(rows: Rows, cost: CostColumn) -> Column[Any]:
     return rows["tokens"] if cost == "tokens" else rows["generation_seconds"] + rows["execution_seconds"]
 
 

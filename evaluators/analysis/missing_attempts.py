@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-Fate = Literal["worst", "best"]
+Bound = Literal["worst", "best"]
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
 
@@ -26,12 +26,12 @@ def completed(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def filled(rows: pd.DataFrame, fate: Fate) -> pd.DataFrame:
+def filled(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
     """The rows with every lost outcome put at its worst (fixed nothing, broke everything) or at its best."""
     lost = rows["broke"].isna()
     if not lost.any():
         return rows
-    good = fate == "best"
+    good = bound == "best"
     found = rows.copy()
     for name in ("fix", "clean_fix"):
         found.loc[lost, name] = float(good)

@@ -29,7 +29,7 @@ SWAMPED = 0.5
 ALIKE = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartAudit:
     """One part of a reward, over all attempts."""
 
@@ -50,7 +50,7 @@ class PartAudit:
         return self.share == 0.0 and self.with_outcome is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What a reward pays for, on the attempts of a run."""
 
@@ -107,8 +107,8 @@ def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
     share = _explained(outcomes.to_numpy(), moved.to_numpy())
     several = int((groups.value_counts() > 1).sum())
     result = Audit(
-        names[0], len(rows), len(rows) - len(scored), several, int((spread > 1e-12).sum()), share, judged,
-        _correlations(inner),
+        reward=names[0], attempts=len(rows), unscored=len(rows) - len(scored), groups=several,
+        informative=int((spread > 1e-12).sum()), outcome_share=share, parts=judged, correlations=_correlations(inner),
     )  # fmt: skip
     return _warned(result)
 
@@ -151,12 +151,12 @@ def _part(
     values = [part["value"] for part in found if part["value"] is not None]
     weights = [part["weight"] for part in found if part["value"] is not None]
     return PartAudit(
-        name,
-        float(np.mean(weights)) if weights else 0.0,
-        len(values) / count,
-        float(np.mean(values)) if values else None,
-        float((inner * moved).sum()) / variance if variance > 1e-12 else 0.0,
-        _correlation(inner, outcomes["clean_fix"]),
+        name=name,
+        weight=float(np.mean(weights)) if weights else 0.0,
+        applies=len(values) / count,
+        mean=float(np.mean(values)) if values else None,
+        share=float((inner * moved).sum()) / variance if variance > 1e-12 else 0.0,
+        with_outcome=_correlation(inner, outcomes["clean_fix"]),
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-Part = frozenset[int]
-Passes = Callable[[Part], bool | None]
+PieceSet = frozenset[int]
+Passes = Callable[[PieceSet], bool | None]
 """Does this part pass? None: it is not known, or may not be asked any more."""
 
 
@@ -15,10 +15,10 @@ Passes = Callable[[Part], bool | None]
 class Minimised:
     """A part that passes."""
 
-    kept: Part
+    kept: PieceSet
     is_one_minimal: bool
     """Was every removal of a single piece tried, and did none pass?"""
-    unknown: Part
+    unknown: PieceSet
     """Pieces of `kept` of which it is not known whether what is left passes without them."""
 
 
@@ -47,7 +47,7 @@ def ddmin(whole: Collection[int], passes: Passes) -> Minimised:
     return _judged(frozenset(kept), passes)
 
 
-def _judged(kept: Part, passes: Passes) -> Minimised:
+def _judged(kept: PieceSet, passes: Passes) -> Minimised:
     """A single piece may be too much as well: so it is where nothing at all passes too."""
     answers = {piece: passes(kept - {piece}) for piece in sorted(kept)}
     spare = next((piece for piece, answer in answers.items() if answer), None)

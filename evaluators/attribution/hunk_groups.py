@@ -24,12 +24,12 @@ MANY = 40
 NOT_APPLYING = "the patch does not apply to the task's base: "
 
 Places = frozenset[int]
-Problem = Callable[[Places], str]
+PatchProblem = Callable[[Places], str]
 """Why the patch of these hunks alone is no patch of its own; empty where it is one."""
 
 
 @dataclass(frozen=True)
-class Group:
+class HunkGroup:
     """Hunks that are left out or kept together."""
 
     places: Places
@@ -38,7 +38,7 @@ class Group:
     """Why they are together; empty for a single hunk."""
 
 
-def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple[list[Group], list[Group]]:
+def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple[list[HunkGroup], list[HunkGroup]]:
     """The groups of a patch's hunks, in its order, and the smaller ones that they are made of.
 
     Args:
@@ -62,7 +62,7 @@ def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple
         flaws = (_flaw(path, read(after, path)) for path in judged)
         return next((f"apart they leave {flaw}" for flaw in flaws if flaw), "")
 
-    start = [Group(frozenset({place})) for place in range(len(split.hunks))]
+    start = [HunkGroup(frozenset({place})) for place in range(len(split.hunks))]
     for entries in split.inseparable:
         start = _joined(start, entries, "they are several entries about one file")
     small = sound_groups(start, problem, split.hunks)
@@ -71,7 +71,7 @@ def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple
     return sound_groups(coarser(small, most, split.hunks), problem, split.hunks), small
 
 
-def sound_groups(groups: list[Group], problem: Problem, hunks: Sequence[Hunk]) -> list[Group]:
+def sound_groups(groups: list[HunkGroup], problem: PatchProblem, hunks: Sequence[Hunk]) -> list[HunkGroup]:
     """Join groups until what is left of any of them alone has no problem, as far as subsets are tried.
 
     Args:
@@ -86,10 +86,10 @@ def sound_groups(groups: list[Group], problem: Problem, hunks: Sequence[Hunk]) -
         groups = _joined(groups, _repaired(groups, smallest, problem, hunks), problem(_union(smallest)))
 
 
-def coarser(groups: list[Group], most: int, hunks: Sequence[Hunk]) -> list[Group]:
+def coarser(groups: list[HunkGroup], most: int, hunks: Sequence[Hunk]) -> list[HunkGroup]:
     """Join neighbours, those of one file and small ones first, until there are at most so many."""
 
-    def cost(neighbours: Iterable[Group]) -> tuple[bool, int]:
+    def cost(neighbours: Iterable[HunkGroup]) -> tuple[bool, int]:
         places = _union(neighbours)
         return len(_files(places, hunks)) > 1, sum(hunks[place].changed_lines for place in places)
 
@@ -109,11 +109,11 @@ def _flaw(path: str, text: str | None) -> str:
     return "" if language is None or facts(text, language).is_sound else f"{path}, which then does not parse"
 
 
-def _union(groups: Iterable[Group]) -> Places:
+def _union(groups: Iterable[HunkGroup]) -> Places:
     return frozenset().union(*(group.places for group in groups))
 
 
-def _suspects(groups: list[Group], hunks: Sequence[Hunk]) -> Iterator[tuple[Group, ...]]:
+def _suspects(groups: list[HunkGroup], hunks: Sequence[Hunk]) -> Iterator[tuple[HunkGroup, ...]]:
     """Subsets that are tried, small ones first; all of the groups together are not among them."""
     if len(groups) <= EVERY_SUBSET:
         for size in range(1, len(groups)):
@@ -132,7 +132,7 @@ def _files(places: Places, hunks: Sequence[Hunk]) -> set[str]:
     return {hunks[place].path for place in places}
 
 
-def _smallest_bad(groups: list[Group], problem: Problem) -> list[Group]:
+def _smallest_bad(groups: list[HunkGroup], problem: PatchProblem) -> list[HunkGroup]:
     """The groups that are left when each is dropped without which the problem stays."""
     for group in tuple(groups):
         rest = [other for other in groups if other is not group]
@@ -141,7 +141,7 @@ def _smallest_bad(groups: list[Group], problem: Problem) -> list[Group]:
     return groups
 
 
-def _repaired(groups: list[Group], bad: list[Group], problem: Problem, hunks: Sequence[Hunk]) -> Places:
+def _repaired(groups: list[HunkGroup], bad: list[HunkGroup], problem: PatchProblem, hunks: Sequence[Hunk]) -> Places:
     """The groups to join: the fewest others, near ones first, that take the problem away."""
     others = [group for group in groups if group not in bad]
     near = _files(_union(bad), hunks)
@@ -158,7 +158,7 @@ def _repaired(groups: list[Group], bad: list[Group], problem: Problem, hunks: Se
     return _union(together)
 
 
-def _joined(groups: list[Group], places: Places, why: str) -> list[Group]:
+def _joined(groups: list[HunkGroup], places: Places, why: str) -> list[HunkGroup]:
     """The groups with those that share any of the places made one."""
     meeting = [group for group in groups if group.places & places]
     if len(meeting) < 2:

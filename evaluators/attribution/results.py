@@ -1,4 +1,4 @@
-"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.attribute` finds it out.
+"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.hunk_attribution` finds it out.
 
 The worth of some hunks is the reward of the patch that consists of them. What each is due is its Shapley value, so that
 the values add up to reward(patch) - reward(nothing); see `regrade.evaluators.attribution.shapley`. This explains the
@@ -51,7 +51,7 @@ class Subset:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Without:
     """The patch without one of its groups, beside the whole patch."""
 
@@ -69,7 +69,7 @@ class Without:
     """PASS_TO_PASS tests that the whole patch breaks, and not without the group."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupShare:
     """What one group of hunks has to do with the reward."""
 
@@ -115,7 +115,7 @@ class Cost:
     """Wall time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attribution:
     """Where the reward of a patch comes from."""
 

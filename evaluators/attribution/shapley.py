@@ -126,14 +126,14 @@ def sampled(n: int, orders: Sequence[Sequence[int]], worths: Worths, worth_range
     """
     if not orders or len(orders) % 2:
         raise ValueError(f"{len(orders)} orders: pairs of them are needed")
-    steps: list[list[_Step]] = [[] for _ in range(n)]
+    steps: list[list[_MarginalContribution]] = [[] for _ in range(n)]
     for order in orders:
         for place, player in enumerate(order):
             steps[player].append(_step(frozenset(order[:place]), player, worths, worth_range))
     return [_mean(each) for each in steps]
 
 
-class _Step(NamedTuple):
+class _MarginalContribution(NamedTuple):
     """What a player adds to a coalition, between two bounds."""
 
     low: float
@@ -141,14 +141,14 @@ class _Step(NamedTuple):
     is_known: bool
 
 
-def _step(others: Coalition, player: int, worths: Worths, worth_range: Range) -> _Step:
+def _step(others: Coalition, player: int, worths: Worths, worth_range: Range) -> _MarginalContribution:
     before, after = worths[others], worths[others | {player}]
     lows = [worth_range.low if worth is None else worth for worth in (before, after)]
     highs = [worth_range.high if worth is None else worth for worth in (before, after)]
-    return _Step(lows[1] - highs[0], highs[1] - lows[0], before is not None and after is not None)
+    return _MarginalContribution(lows[1] - highs[0], highs[1] - lows[0], before is not None and after is not None)
 
 
-def _mean(steps: Sequence[_Step]) -> Share:
+def _mean(steps: Sequence[_MarginalContribution]) -> Share:
     low, high = (math.fsum(step[side] for step in steps) / len(steps) for side in (0, 1))
     if not all(step.is_known for step in steps):
         return Share(None, low, high, math.nan)

@@ -57,8 +57,9 @@ class Answers:
         if found is None:
             return None
         return Rollout(
-            trial.task.id, "", trial.temperature, trial.sample, seed, Patch(found.patch), found.prompt,
-            found.completion, found.well_formed, found.tokens, found.seconds,
+            task_id=trial.task.id, policy="", temperature=trial.temperature, sample=trial.sample, seed=seed,
+            patch=Patch(found.patch), prompt=found.prompt, completion=found.completion, well_formed=found.well_formed,
+            tokens=found.tokens, seconds=found.seconds,
         )  # fmt: skip
 
     def add(self, trial: Trial, rollout: Rollout) -> None:

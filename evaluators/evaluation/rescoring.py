@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.evaluation.evaluate import evidence_beside
+from regrade.evaluators.evaluation.rollout_scoring import evidence_beside
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence
 from regrade.evaluators.storage.rows import checked, is_lost

@@ -26,11 +26,11 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
 from regrade.evaluators.analysis.metrics import best_temperature
 from regrade.evaluators.evaluation.answers import Answers
-from regrade.evaluators.evaluation.evaluate import CHUNK, Gatherer, evaluate, recorded
+from regrade.evaluators.evaluation.rollout_scoring import CHUNK, EvidenceSource, evaluate, recorded
 from regrade.evaluators.evaluation.side_effects import COLLATERAL
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import table
-from regrade.evaluators.storage.run import Role, Run
+from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.rewards import tests
 from regrade.rewards.algebra import Reward
 
@@ -46,12 +46,12 @@ class TooManyLost(UserError):
     """The infrastructure lost so many attempts that nothing can be said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entrant:
     """A policy among others, made when its turn comes: a model of gigabytes is not held while others are judged."""
 
     name: str
-    role: Role
+    role: PolicyRole
     load: Callable[[Sequence[Task]], Policy]
     """Makes the policy for some tasks (scripted ones answer from them)."""
     label: str = ""
@@ -87,15 +87,15 @@ class Sweep:
         return [_sampling(t, self.samples if t == best else elsewhere) for t in sorted(every)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judge:
     """What attempts are scored by."""
 
-    scorer: Gatherer
+    scorer: EvidenceSource
     reward: Reward
     seed: int = 0
     also: Collection[type] = COLLATERAL
-    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.evaluate`."""
+    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.rollout_scoring`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
     """Is told what a person wants to know on the way."""

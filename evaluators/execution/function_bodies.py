@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", module=re.escape(CHECKED))  # of other people'
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class Place(NamedTuple):
+class FunctionSpan(NamedTuple):
     """Where an outermost function stands; lines count from 0."""
 
     name: str
@@ -45,7 +45,7 @@ class Outline(NamedTuple):
     bodies: dict[str, tuple[str, ...]]
     """Qualified name -> body of each outermost function of that name (a property has several)."""
     lines: tuple[str, ...] = ()
-    places: tuple[Place, ...] = ()
+    places: tuple[FunctionSpan, ...] = ()
     """The functions in the order of the file, where the outline is one of text."""
 
     def differing(self, after: Outline) -> set[str] | None:
@@ -84,7 +84,7 @@ def _span_of_difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[int
     return first, len(old) - last + 1
 
 
-def _is_one_function(lines: tuple[str, ...], place: Place) -> bool:
+def _is_one_function(lines: tuple[str, ...], place: FunctionSpan) -> bool:
     """Are these lines by themselves a function of that name, whose body takes up just the lines that it should?
 
     If they are, the lines around them mean what they meant: nothing is left open at the end, neither a bracket nor a
@@ -125,7 +125,7 @@ def text_outline(source: str) -> Outline | None:
     lines = source.split("\n")
     frame: list[str] = []
     bodies: dict[str, tuple[str, ...]] = {}
-    places: list[Place] = []
+    places: list[FunctionSpan] = []
     kept_to = 0
     for name, function in sorted(_outermost(module, ""), key=lambda found: found[1].lineno):
         statements = function.body[documented(function) :]
@@ -137,7 +137,9 @@ def text_outline(source: str) -> Outline | None:
         start = statements[0].lineno - 1
         frame += lines[kept_to:start]
         frame.append(f"\0{name}")  # where a body was cut out: it may stand in no other function instead
-        places.append(Place(name, len(bodies.get(name, ())), documented(function), function.lineno - 1, start, last))
+        places.append(
+            FunctionSpan(name, len(bodies.get(name, ())), documented(function), function.lineno - 1, start, last)
+        )
         bodies[name] = (*bodies.get(name, ()), "\n".join(lines[start:last]))
         kept_to = last
     return Outline("\n".join((*frame, *lines[kept_to:])), bodies, tuple(lines), tuple(places))

@@ -25,7 +25,7 @@ UNDOUBTED = (TestStatus.PASSED, TestStatus.UNREACHED)
 
 
 @dataclass(frozen=True)
-class Audit:
+class SelectionAudit:
     """What a run of everything found beyond the tests that were selected."""
 
     caught: int
@@ -35,12 +35,12 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Executed:
+class SuiteExecution:
     """The evidence of one or more runs, and what it cost."""
 
     run: TestRun
     cpu_seconds: float
-    audit: Audit | None = None
+    audit: SelectionAudit | None = None
 
 
 def run_tests(
@@ -51,7 +51,7 @@ def run_tests(
     reachable: bool = False,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
-) -> Executed:
+) -> SuiteExecution:
     """Run the task's tests on the workspace.
 
     The tests that can reach the change come first. The rest runs too where the change may reach anything, or once
@@ -71,7 +71,7 @@ def run_tests(
         selected = everything
     rest = everything - selected
     reply = _run(worker, task, workspace, selected, preparation)
-    first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
+    first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
     if not (rest and ended and (audit or (first.run.resolved and not reachable))):
         return first
@@ -80,12 +80,12 @@ def run_tests(
         return whole
     missed = tuple(test for test in whole.run.broken if test in rest)
     kept = whole.run if missed or (first.run.resolved and not reachable) else first.run
-    return Executed(kept, whole.cpu_seconds, Audit(len(first.run.broken), missed))
+    return SuiteExecution(kept, whole.cpu_seconds, SelectionAudit(len(first.run.broken), missed))
 
 
 def _run_everything(
-    worker: Worker, task: Task, workspace: Workspace, first: Executed, preparation: Preparation
-) -> Executed:
+    worker: Worker, task: Task, workspace: Workspace, first: SuiteExecution, preparation: Preparation
+) -> SuiteExecution:
     """All tests in their order, after the selected ones: what one leaves behind may be what another one finds."""
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     reply = _run(worker, task, workspace, everything, preparation)
@@ -97,17 +97,17 @@ def _run_everything(
         if outcome.status is not TestStatus.PASSED and first.run.outcomes[test].status in UNDOUBTED
     }
     if not doubtful:
-        return Executed(replace(run, seconds=seconds), cpu)
+        return SuiteExecution(replace(run, seconds=seconds), cpu)
     # These passed before, or execute nothing of what changed, so the patch can hardly be why one fails: a clock on a
     # busy machine can. What fails twice counts.
     reply = _run(worker, task, workspace, everything, preparation)
     again = _evidence(task, reply, everything, "full")
     outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
     confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
-    return Executed(confirmed, cpu + reply.cpu_seconds)
+    return SuiteExecution(confirmed, cpu + reply.cpu_seconds)
 
 
-def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed:
+def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExecution:
     """Run the whole suite at once, in a sandbox and an interpreter started for it: the reference for `run_tests`.
 
     Raises:
@@ -115,20 +115,28 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> Executed
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     reply = _run(worker, task, workspace, everything, cold=True)
-    return Executed(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
 def not_applied(task: Task, reason: str) -> TestRun:
     """The evidence on a patch that does not apply: nothing ran, so every test is missing."""
     outcomes = dict.fromkeys(task.fail_to_pass + task.pass_to_pass, MISSING)
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, End.NOT_APPLIED, reason[:LONGEST_DETAIL])
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        end=End.NOT_APPLIED,
+        detail=reason[:LONGEST_DETAIL],
+    )
 
 
 def failing_imports(
     worker: Worker, task: Task, workspace: Workspace, modules: tuple[str, ...], preparation: Preparation = UNPREPARED
 ) -> dict[str, str]:
     """Module -> error of those that can't be imported, each in the order given, all in one process."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="imports", modules=modules), preparation)
+    reply = worker.run(
+        workspace.after, Request(suite=task.suite, limits=task.limits, kind="imports", modules=modules), preparation
+    )
     errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
@@ -138,7 +146,7 @@ def failing_imports(
 
 def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[str, ...]) -> dict[str, str]:
     """File -> why its language's own command refuses it (empty: it does not), of those that have such a command."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="check", paths=files))
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="check", paths=files))
     end, detail = ending(reply, task.limits.wall_seconds)
     found = {str(record[1]): str(record[2]) for record in reply.records if record[0] == "checked" and len(record) == 3}
     return found if end is End.COMPLETED else {**found, files[0]: detail}
@@ -146,7 +154,7 @@ def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[
 
 def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
     """Why the wheel can't be built, in the environment of the task; empty where it can."""
-    reply = worker.run(workspace.after, Request(task.suite, task.limits, kind="wheel"))
+    reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="wheel"))
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
         return detail
@@ -219,7 +227,7 @@ def _run(
     limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
     select = in_company(task, wanted)
     paths = task.suite.paths if select is None else there or files
-    request = Request(task.suite, limits, paths=paths, select=select, cold=cold)
+    request = Request(suite=task.suite, limits=limits, paths=paths, select=select, cold=cold)
     return worker.run(workspace.after, request, preparation)
 
 
@@ -256,7 +264,15 @@ def _evidence(task: Task, reply: Reply, wanted: frozenset[str], scope: str) -> T
             outcomes[test] = UNREACHED
         else:
             outcomes[test] = found.get(test) or _unreported(test, uncollected)
-    return TestRun(outcomes, task.fail_to_pass, task.pass_to_pass, end, detail, scope, round(reply.seconds, 4))
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        end=end,
+        detail=detail,
+        scope=scope,
+        seconds=round(reply.seconds, 4),
+    )
 
 
 def _unreported(test: str, uncollected: Mapping[str, str]) -> TestOutcome:

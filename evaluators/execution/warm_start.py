@@ -89,7 +89,7 @@ def _fill(
     workplace.mkdir()
     try:
         with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
-            reply = worker.run(tree, Request(suite, limits, options=(COLLECT_ONLY,)), Preparation(key))
+            reply = worker.run(tree, Request(suite=suite, limits=limits, options=(COLLECT_ONLY,)), Preparation(key))
             modules = _early_modules(worker, tree, suite, limits, reply)
         if not any(record[0] == "done" for record in reply.records):  # and so nobody looked at the byte code
             _empty(making / key)
@@ -120,7 +120,7 @@ def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits,
     modules = tuple(found[0]) if found else ()
     own = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)
     for chosen in (modules, own):
-        tried = worker.run(tree, Request(suite, limits, kind="imports", modules=chosen))
+        tried = worker.run(tree, Request(suite=suite, limits=limits, kind="imports", modules=chosen))
         if ["threads", 1] in tried.records:
             failing = {record[1] for record in tried.records if record[0] == "import"}
             return tuple(name for name in chosen if name not in failing)

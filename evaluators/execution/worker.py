@@ -57,7 +57,7 @@ class WorkerDied(RuntimeError):
         self.killed = killed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What a candidate is to do."""
 
@@ -107,7 +107,7 @@ class Preparation:
 UNPREPARED = Preparation("")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came of it."""
 
@@ -199,12 +199,12 @@ class Worker:
         if answer["stopped"] or not answer["clean"]:
             self.close()  # a fresh sandbox for the next candidate
         return Reply(
-            answer["status"],
-            answer["stopped"],
-            tuple(_records(answer["lines"])),
-            answer["output"],
-            answer["seconds"],
-            answer["cpu"],
+            status=answer["status"],
+            stopped=answer["stopped"],
+            records=tuple(_records(answer["lines"])),
+            output=answer["output"],
+            seconds=answer["seconds"],
+            cpu_seconds=answer["cpu"],
         )
 
     def close(self) -> None:
@@ -255,11 +255,11 @@ class Worker:
             (self._scratch / "home").mkdir(exist_ok=True)
             environment |= dict.fromkeys(("HOME", "TMPDIR"), str(self._scratch / "home"))
         program = Program(
-            self._python,
-            ("-s", "-P", "-c", self._program()),
-            tuple(mounts),
-            environment,
-            self._limits,
+            python=self._python,
+            arguments=("-s", "-P", "-c", self._program()),
+            mounts=tuple(mounts),
+            environment=environment,
+            limits=self._limits,
         )
         self._killed = False
         self._session = self._sandbox.start(program)

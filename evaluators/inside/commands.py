@@ -35,7 +35,7 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Check:
+class CompileCheck:
     """How it is found out whether source still compiles."""
 
     command: tuple[str, ...]
@@ -193,15 +193,15 @@ _THREAD = re.compile(r"(?<=') \(\d+\)(?= panicked)")
 """The number of a thread, which differs from run to run."""
 _CARGO_TEST_ERROR = re.compile(r"^error(?:\[\w+\])?: (?P<said>.*)\n\s*--> (?P<place>\S+?:\d+)", re.MULTILINE)
 RUNNERS: Mapping[str, Runner] = MappingProxyType({"node": Runner(_node, _junit), "cargo": Runner(_cargo, _libtest)})
-_NODE_CHECK = Check(
+_NODE_CHECK = CompileCheck(
     ("node", "--check", "{file}"),
     re.compile(r"^(?:file://)?(?P<place>\S+:\d+)\n(?:.*\n)*?(?P<said>\w*Error: .*)", re.MULTILINE),
 )
-_CARGO_CHECK = Check(
+_CARGO_CHECK = CompileCheck(
     ("cargo", "check", "--offline", "--quiet", "--message-format=short"),
     re.compile(r"^(?P<place>[^:\s]+:\d+):\d+: (?P<said>error.*)", re.MULTILINE),
 )
-CHECKS: Mapping[str, Check] = MappingProxyType(
+CHECKS: Mapping[str, CompileCheck] = MappingProxyType(
     {**dict.fromkeys((".js", ".mjs", ".cjs"), _NODE_CHECK), ".rs": _CARGO_CHECK}
 )
 """Suffix -> how it is found out whether a file of the language compiles."""

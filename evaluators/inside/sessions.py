@@ -19,15 +19,15 @@ import pytest
 from regrade.evaluators.inside import candidates
 from regrade.evaluators.inside.recording.recorder import Recorder
 
-Request = dict[str, Any]
+RequestMessage = dict[str, Any]
 Write = Callable[[str], None]
 
 
 class Forking(Protocol):
     """The worker, as far as a session needs it."""
 
-    def execute(self, request: Request) -> Write | None: ...
-    def next_request(self) -> Request | None: ...
+    def execute(self, request: RequestMessage) -> Write | None: ...
+    def next_request(self) -> RequestMessage | None: ...
 
 
 class PreparedSessions:
@@ -37,10 +37,10 @@ class PreparedSessions:
         self._worker = worker
         self._given_up: set[str] = set()
 
-    def fits(self, request: Request) -> bool:
+    def fits(self, request: RequestMessage) -> bool:
         return bool(request["session"] and request["paths"]) and request["session"] not in self._given_up
 
-    def serve(self, request: Request) -> Request | None:
+    def serve(self, request: RequestMessage) -> RequestMessage | None:
         """Serve the request and those of the same session that follow; the first request of another one."""
         held = _HeldSession(self._worker, request)
         held.run()
@@ -52,12 +52,12 @@ class PreparedSessions:
 class _HeldSession:
     """One pytest session of the worker, and in each child the rest of it."""
 
-    def __init__(self, worker: Forking, request: Request) -> None:
+    def __init__(self, worker: Forking, request: RequestMessage) -> None:
         self._worker = worker
         self._first = request
         self._recorder = Recorder(request["root"])
         self._write: Write | None = None
-        self.pending: Request | None = request
+        self.pending: RequestMessage | None = request
         self.served = False
 
     def run(self) -> None:
@@ -101,7 +101,7 @@ class _HeldSession:
             request = self.pending = self._worker.next_request()
         return True
 
-    def _go_on(self, session: pytest.Session, request: Request, write: Write) -> None:
+    def _go_on(self, session: pytest.Session, request: RequestMessage, write: Write) -> None:
         config = session.config
         config.args = list(request["paths"])
         config.option.file_or_dir = list(request["paths"])

@@ -25,7 +25,7 @@ from regrade.evaluators.inside import candidates, cleaning, watching
 from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_lines
 from regrade.evaluators.inside.sessions import PreparedSessions
 
-Request = dict[str, Any]
+RequestMessage = dict[str, Any]
 Write = Callable[[str], None]
 
 LARGEST_RESULT = 16 << 20
@@ -56,12 +56,12 @@ def main(candidate_user: int, alone: bool) -> None:
     # Without this a candidate of the same user could read or trace this process.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    worker = Worker(candidate_user, alone)
+    worker = ForkServer(candidate_user, alone)
     _preload()
     worker.serve()
 
 
-class Worker:
+class ForkServer:
     """Holds the channels; forks, watches and reports."""
 
     def __init__(self, candidate_user: int, alone: bool) -> None:
@@ -85,7 +85,7 @@ class Worker:
             candidates.import_early(request["early"])
             request = self._sessions.serve(request) if self._sessions.fits(request) else self._serve_plainly(request)
 
-    def next_request(self) -> Request | None:
+    def next_request(self) -> RequestMessage | None:
         """The next request; None at the end. Nothing is read ahead."""
         data = b""
         while not data.endswith(b"\n"):
@@ -93,10 +93,10 @@ class Worker:
             if not block:
                 return None
             data += block
-        request: Request = json.loads(data)
+        request: RequestMessage = json.loads(data)
         return request
 
-    def execute(self, request: Request) -> Write | None:
+    def execute(self, request: RequestMessage) -> Write | None:
         """Fork. In the child: what appends a line to its results. Here: watch it, clean up, answer, and return None."""
         results, key = os.memfd_create("results"), new_key()
         os.ftruncate(self._output, 0)
@@ -126,13 +126,13 @@ class Worker:
             os.close(results)
         return None
 
-    def _serve_plainly(self, request: Request) -> Request | None:
+    def _serve_plainly(self, request: RequestMessage) -> RequestMessage | None:
         write = self.execute(request)
         if write is not None:
             candidates.run(request, write)
         return self.next_request()
 
-    def _become_candidate(self, request: Request, results: int, key: bytes) -> Write:
+    def _become_candidate(self, request: RequestMessage, results: int, key: bytes) -> Write:
         results = os.dup(results)  # the caller closes the other one
         os.close(self._requests)
         os.close(self._answers)

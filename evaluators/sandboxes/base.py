@@ -23,7 +23,7 @@ class Mount:
     writable: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Program:
     """What is started in a sandbox."""
 

@@ -61,7 +61,10 @@ class Docker:
         try:
             _remove_leftovers(client)
             session = ContainerSession(
-                client, self._configuration(client, ["/bin/echo", "works"], [], Program(Path("/"), (), ()))
+                client,
+                self._configuration(
+                    client, ["/bin/echo", "works"], [], Program(python=Path("/"), arguments=(), mounts=())
+                ),
             )
         except (docker.errors.DockerException, SandboxError, OSError) as error:
             return f"a trial container could not be started: {_first_line(error)}"

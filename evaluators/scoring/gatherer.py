@@ -15,7 +15,7 @@ from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_t
 from regrade.evaluators.execution.worker import WorkerDied
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
-from regrade.evaluators.scoring.jobs import Batch, Work
+from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.probes import EXECUTED, StaticProbe, static_evidence
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
@@ -59,68 +59,70 @@ class Gatherer:
         self._builder = Builder()
         self._verifier = verifier
 
-    def missing(self, work: Work, batch: Batch) -> Iterator[tuple[type, Any]]:
-        """Each kind of evidence that the work lacks with its record, as soon as it is there.
+    def missing(self, job: DistinctJob, batch: Batch) -> Iterator[tuple[type, Any]]:
+        """Each kind of evidence that the job lacks with its record, as soon as it is there.
 
-        What can't be gathered for no fault of the patch is left out, with the reason in `work.infrastructure`.
+        What can't be gathered for no fault of the patch is left out, with the reason in `job.infrastructure`.
 
         Raises:
             WorkerDied, SandboxError, OSError: the call was stopped.
         """
         reason = ""
         try:
-            workspace = self._prepared(work, batch)
+            workspace = self._prepared(job, batch)
         except PatchError as error:
-            reason, workspace = str(error), Workspace(work.task.base, work.task.base)
+            reason, workspace = str(error), Workspace(job.task.base, job.task.base)
         except OSError as error:  # the disk is full, say: this job is not known, the others of the call still may be
             if batch.stopped or self._crew.is_stopped:
                 raise
-            work.infrastructure.update(dict.fromkeys(work.missing, _in_words(error)))
+            job.infrastructure.update(dict.fromkeys(job.missing, _in_words(error)))
             return
-        for kind in work.missing:
-            record = self._record(kind, work, workspace, batch, reason)
+        for kind in job.missing:
+            record = self._record(kind, job, workspace, batch, reason)
             if record is not None:
                 yield kind, record
 
-    def _prepared(self, work: Work, batch: Batch) -> Workspace:
+    def _prepared(self, job: DistinctJob, batch: Batch) -> Workspace:
         for seconds in BACK_OFF:
             try:
-                return prepare(work.task, work.patch)
+                return prepare(job.task, job.patch)
             except OSError:
                 if batch.stopped or self._crew.is_stopped:
                     raise
                 time.sleep(seconds)
                 self._tally.add(retries=1)
-        return prepare(work.task, work.patch)
+        return prepare(job.task, job.patch)
 
-    def _record(self, kind: type, work: Work, workspace: Workspace, batch: Batch, reason: str) -> Any | None:
+    def _record(self, kind: type, job: DistinctJob, workspace: Workspace, batch: Batch, reason: str) -> Any | None:
         """One record; None where the infrastructure failed.
 
         Args:
             reason: why the patch does not apply; empty where it does.
         """
-        task, patch = work.task, work.patch
+        task, patch = job.task, job.patch
         if kind not in EXECUTED:
             return static_evidence(self._probes[kind], kind, workspace.before, workspace.after, patch, task)
         if reason:
             return _of_no_patch(kind, task, reason)
-        if kind is Verification and TestRun not in work.records:
-            work.infrastructure[kind] = work.infrastructure.get(TestRun, "there is no TestRun to verify")
+        if kind is Verification and TestRun not in job.records:
+            job.infrastructure[kind] = job.infrastructure.get(TestRun, "there is no TestRun to verify")
             return None
-        return self._persistently(kind, work, batch, self._execution(kind, work, workspace, batch.reachable))
+        return self._persistently(kind, job, batch, self._execution(kind, job, workspace, batch.reachable))
 
-    def _execution(self, kind: type, work: Work, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
+    def _execution(self, kind: type, job: DistinctJob, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
         if kind is TestRun:
-            return lambda: self._tests(work, workspace, reachable)
+            return lambda: self._tests(job, workspace, reachable)
         if kind is Verification:
-            return lambda: self._verifier.verify(work, workspace)
-        return lambda: self._build(work, workspace)
+            return lambda: self._verifier.verify(job, workspace)
+        return lambda: self._build(job, workspace)
 
-    def _persistently(self, kind: type, work: Work, batch: Batch, execute: Callable[[], Executed]) -> Executed | None:
+    def _persistently(
+        self, kind: type, job: DistinctJob, batch: Batch, execute: Callable[[], Executed]
+    ) -> Executed | None:
         """What `execute` says, tried again after each failure of the infrastructure.
 
         A candidate that takes its sandbox down each time is judged by that. None where the infrastructure failed each
-        time, with the reason in `work.infrastructure`.
+        time, with the reason in `job.infrastructure`.
         """
         deaths, failures = 0, 0
         while True:
@@ -136,31 +138,31 @@ class Gatherer:
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
                 if is_death:  # in fresh sandboxes, over some seconds: that is the candidate's doing
-                    return _killer(kind, work.task, str(failure))
-                work.infrastructure[kind] = _in_words(failure)
+                    return _killer(kind, job.task, str(failure))
+                job.infrastructure[kind] = _in_words(failure)
                 return None
             time.sleep(BACK_OFF[before])
             deaths, failures = deaths + is_death, failures + (not is_death)
             self._tally.add(retries=1)
 
-    def _tests(self, work: Work, workspace: Workspace, reachable: bool) -> TestRun:
-        worker = self._crew.worker(work.task)
+    def _tests(self, job: DistinctJob, workspace: Workspace, reachable: bool) -> TestRun:
+        worker = self._crew.worker(job.task)
         if self._cold:
-            done = run_tests_cold(worker, work.task, workspace)
+            done = run_tests_cold(worker, job.task, workspace)
         else:
-            audit = int(key_of([work.task_key, work.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
-            preparation = self._crew.preparation(work.task)
-            done = run_tests(worker, work.task, workspace, reachable=reachable, preparation=preparation, audit=audit)
+            audit = int(key_of([job.task_key, job.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
+            preparation = self._crew.preparation(job.task)
+            done = run_tests(worker, job.task, workspace, reachable=reachable, preparation=preparation, audit=audit)
         self._tally.add(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
-            missed = tuple(f"{work.task.id}: {test}" for test in done.audit.missed)
+            missed = tuple(f"{job.task.id}: {test}" for test in done.audit.missed)
             self._tally.add(audited=1, caught=done.audit.caught, missed=missed)
         return done.run
 
-    def _build(self, work: Work, workspace: Workspace) -> BuildRun:
-        task = work.task
+    def _build(self, job: DistinctJob, workspace: Workspace) -> BuildRun:
+        task = job.task
         build, executions = self._builder.build(
-            self._crew.worker(task), task, work.patch, workspace, self._crew.preparation(task), work.task_key
+            self._crew.worker(task), task, job.patch, workspace, self._crew.preparation(task), job.task_key
         )
         self._tally.add(executions=executions)
         return build
@@ -170,7 +172,11 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     """The evidence on what does not apply."""
     if kind is TestRun:
         return not_applied(task, reason)
-    return BuildRun(False, 0, reason) if kind is BuildRun else Verification(LEVELS[-1], "", why=NOTHING_CLAIMED)
+    return (
+        BuildRun(False, 0, reason)
+        if kind is BuildRun
+        else Verification(level=LEVELS[-1], reachable="", why=NOTHING_CLAIMED)
+    )
 
 
 def _killer(kind: type, task: Task, reason: str) -> Executed:
@@ -178,7 +184,9 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
     detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
-    return BuildRun(False, 0, detail) if kind is BuildRun else Verification("in-process", "", why=detail)
+    return (
+        BuildRun(False, 0, detail) if kind is BuildRun else Verification(level="in-process", reachable="", why=detail)
+    )
 
 
 def _in_words(failure: Exception) -> str:

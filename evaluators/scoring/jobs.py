@@ -1,4 +1,4 @@
-"""What a scorer is asked for: jobs, the distinct works that they come to, and those of one call together."""
+"""What a scorer is asked for: jobs, the distinct ones among them, and those of one call together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Progress = Callable[[int, int], None]
 """Called with (jobs done, jobs in all)."""
 
 
-@dataclass
-class Work:
-    """One distinct (task, patch), and all jobs that ask for it."""
+@dataclass(kw_only=True)
+class DistinctJob:
+    """One distinct (task, patch), and the places of all jobs that are equal to it."""
 
     task: Task
     patch: Patch
@@ -40,19 +40,19 @@ class Work:
 
 @dataclass
 class Batch:
-    """The works of one call, as its threads share them."""
+    """The distinct jobs of one call, shared by its threads."""
 
     reachable: bool
-    waiting: deque[Work] = field(default_factory=deque)
-    finished: deque[Work] = field(default_factory=deque)
+    waiting: deque[DistinctJob] = field(default_factory=deque)
+    finished: deque[DistinctJob] = field(default_factory=deque)
     stopped: bool = False
 
-    def add(self, works: list[Work]) -> None:
-        """Works of one environment and package follow each other, so that a worker rarely changes either."""
-        self.waiting.extend(sorted(works, key=lambda work: (work.task.requirements, str(work.task.base.root))))
+    def add(self, jobs: list[DistinctJob]) -> None:
+        """Jobs of one environment and package follow each other, so that a worker rarely changes either."""
+        self.waiting.extend(sorted(jobs, key=lambda job: (job.task.requirements, str(job.task.base.root))))
 
     def report(self, done: int, total: int, progress: Progress | None) -> int:
-        """Tell of the works that finished since; returns how many jobs are done by now."""
+        """Report the distinct jobs that finished since; returns how many jobs are done by now."""
         before = done
         while self.finished:
             done += len(self.finished.popleft().places)

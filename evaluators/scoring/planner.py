@@ -10,7 +10,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.environments import installed_packages, runner_identity
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.environment_cache import Environments
-from regrade.evaluators.scoring.jobs import Job, Work
+from regrade.evaluators.scoring.jobs import DistinctJob, Job
 from regrade.evaluators.scoring.probes import StaticProbe
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
@@ -44,25 +44,27 @@ class Planner:
         self._cold = cold
         self.version = code_version()
 
-    def plan(self, jobs: Sequence[Job], needs: Collection[type], reachable: bool) -> list[Work]:
+    def plan(self, jobs: Sequence[Job], needs: Collection[type], reachable: bool) -> list[DistinctJob]:
         """The distinct jobs, with what the store knows of them.
 
         Raises:
             UserError: a task's environment can't be made, or its repository was edited.
         """
-        works: dict[tuple[str, str, str], Work] = {}
+        distinct_jobs: dict[tuple[str, str, str], DistinctJob] = {}
         keys: dict[int, str] = {}
         for place, (task, patch) in enumerate(jobs):
             if id(task) not in keys:
                 self._digests.check(task)
                 keys[id(task)] = self.task_key(task)
             distinct = (keys[id(task)], patch.digest, _reference(task, needs))
-            if distinct not in works:
+            if distinct not in distinct_jobs:
                 records = self._known(task, keys[id(task)], patch, needs, reachable)
                 missing = tuple(kind for kind in needs if kind not in records)
-                works[distinct] = Work(task, patch, distinct[0], records, missing)
-            works[distinct].places.append(place)
-        return list(works.values())
+                distinct_jobs[distinct] = DistinctJob(
+                    task=task, patch=patch, task_key=distinct[0], records=records, missing=missing
+                )
+            distinct_jobs[distinct].places.append(place)
+        return list(distinct_jobs.values())
 
     def identity(self, job: Job, needs: Collection[type], reachable: bool) -> Hashable:
         """Equal for jobs whose evidence is the same."""
@@ -76,14 +78,14 @@ class Planner:
         found = {kind: self._store.get(key, kind, task) for kind, key in keys.items()}
         return {kind: record for kind, record in found.items() if record is not None}
 
-    def kept(self, work: Work, kind: type) -> Any | None:
-        """A record that was kept for the work; None where there is none."""
-        key = self._evidence_key(work.task, work.task_key, work.patch, kind, reachable=True)
-        return self._store.get(key, kind, work.task)
+    def kept(self, job: DistinctJob, kind: type) -> Any | None:
+        """A record that was stored for the job; None where there is none."""
+        key = self._evidence_key(job.task, job.task_key, job.patch, kind, reachable=True)
+        return self._store.get(key, kind, job.task)
 
-    def keep(self, work: Work, kind: type, record: Any, reachable: bool) -> None:
+    def keep(self, job: DistinctJob, kind: type, record: Any, reachable: bool) -> None:
         """Keep a record for later calls. Raises sqlite3.Error, see `EvidenceStore.put`."""
-        self._store.put(self._evidence_key(work.task, work.task_key, work.patch, kind, reachable), record)
+        self._store.put(self._evidence_key(job.task, job.task_key, job.patch, kind, reachable), record)
 
     def task_key(self, task: Task) -> str:
         """Digest of all of a task that could change its evidence, its environment and the measure of reach included."""

@@ -49,9 +49,9 @@ EXECUTED = frozenset({TestRun, BuildRun, Verification})
 UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
         LintDelta: LintDelta((), (), 0),
-        ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0),
+        ComplexityDelta: ComplexityDelta(functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0),
         ReadabilityDelta: ReadabilityDelta(()),
-        Impact: Impact((), ()),
+        Impact: Impact(changed_symbols=(), modules=()),
         Diff: Diff(0, 0, ()),
         Integrity: Integrity(()),
     }

@@ -32,11 +32,11 @@ from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scoring.arguments import checked_amount, checked_count, checked_share
 from regrade.evaluators.scoring.code_version import code_version
-from regrade.evaluators.scoring.jobs import Batch, Work
+from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.probes import StaticProbe
 from regrade.evaluators.scoring.scorer import Scorer
 
-Answer = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
+RemoteEvidence = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, what could not be gathered and why, and what it cost (fields of `Stats`)."""
 START_SECONDS = 300.0
 """How long it is waited while the whole cluster has no actor that works."""
@@ -127,7 +127,7 @@ class NodeScorer:
                 f"{', '.join(apart[:4])}): install the same on every node, or name them as the task's requirements"
             )
 
-    def gather(self, key: str, patch: str, needs: Collection[type], reachable: bool) -> Answer:
+    def gather(self, key: str, patch: str, needs: Collection[type], reachable: bool) -> RemoteEvidence:
         """What is found out about a patch on a task that was learnt."""
         before = self._scorer.stats
         (found,) = self._scorer.gather([(self._tasks[key], Patch(patch))], needs, reachable=reachable)
@@ -317,14 +317,14 @@ class RayScorer(Scorer):
 
     # ------------------------------------------------------------ in the worker threads
 
-    def _do(self, work: Work, batch: Batch) -> None:
+    def _do(self, job: DistinctJob, batch: Batch) -> None:
         import ray
 
         failures: Mapping[type, str] = {}
         for _ in range(LOSSES):
             try:
                 with self._seat(batch) as seat:
-                    records, failures, cost = self._ask(seat, work, batch.reachable)
+                    records, failures, cost = self._ask(seat, job, batch.reachable)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, UserError):
                     raise error.cause from None
@@ -333,21 +333,21 @@ class RayScorer(Scorer):
                 if batch.stopped or self._stopping:
                     raise
                 self._tally.add(retries=1)
-                failures = dict.fromkeys(work.missing, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+                failures = dict.fromkeys(job.missing, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
                 continue
             self._tally.add(**cost)
             for kind, record in records.items():
-                self._take(work, kind, record, batch)
+                self._take(job, kind, record, batch)
             break
-        work.infrastructure.update(failures)
+        job.infrastructure.update(failures)
 
-    def _ask(self, seat: _Seat, work: Work, reachable: bool) -> Answer:
+    def _ask(self, seat: _Seat, job: DistinctJob, reachable: bool) -> RemoteEvidence:
         import ray
 
-        is_known = work.task_key in seat.known
+        is_known = job.task_key in seat.known
         # An actor answers in the order in which it is asked, so that both questions travel at once.
-        learnt = None if is_known else seat.actor.learn.remote(*self._lesson(work.task, work.task_key))
-        found = seat.actor.gather.remote(work.task_key, work.patch.text, work.missing, reachable)
+        learnt = None if is_known else seat.actor.learn.remote(*self._lesson(job.task, job.task_key))
+        found = seat.actor.gather.remote(job.task_key, job.patch.text, job.missing, reachable)
         if learnt is not None:
             try:
                 ray.get(learnt, timeout=ANSWER_SECONDS)
@@ -355,8 +355,8 @@ class RayScorer(Scorer):
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.get(found, timeout=ANSWER_SECONDS)  # that it failed, too, is nothing to be told
                 raise
-            seat.known.add(work.task_key)
-        answer: Answer = ray.get(found, timeout=ANSWER_SECONDS)
+            seat.known.add(job.task_key)
+        answer: RemoteEvidence = ray.get(found, timeout=ANSWER_SECONDS)
         return answer
 
     def _check_node(self, facts: NodeFacts) -> None:

@@ -37,7 +37,7 @@ from regrade.evaluators.scoring.arguments import (
 )
 from regrade.evaluators.scoring.environment_cache import Environments
 from regrade.evaluators.scoring.gatherer import Gatherer
-from regrade.evaluators.scoring.jobs import Batch, Flights, Job, Progress, Work
+from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Flights, Job, Progress
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.scoring.stats import Stats, Tally
@@ -182,12 +182,12 @@ class Scorer(AbstractContextManager["Scorer"]):
         """The evidence of one job, in a thread of the pool."""
 
         def gather() -> EvidenceSet:
-            (work,) = self._planner.plan([job], in_order(needs), batch.reachable)
-            if work.missing:
-                self._do(work, batch)
+            (distinct,) = self._planner.plan([job], in_order(needs), batch.reachable)
+            if distinct.missing:
+                self._do(distinct, batch)
             else:
                 self._tally.add(hits=1)
-            return work.evidence(self.assurance)
+            return distinct.evidence(self.assurance)
 
         with self._tally.work():
             evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.reachable), gather)
@@ -232,21 +232,21 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _gather(
         self, jobs: Sequence[Job], needs: tuple[type, ...], reachable: bool, progress: Progress | None
     ) -> list[EvidenceSet]:
-        works = self._planner.plan(jobs, needs, reachable)
+        distinct_jobs = self._planner.plan(jobs, needs, reachable)
         batch = Batch(reachable)
-        batch.add([work for work in works if work.missing])
+        batch.add([job for job in distinct_jobs if job.missing])
         self._tally.add(hits=len(jobs) - len(batch.waiting))
-        done = sum(len(work.places) for work in works if not work.missing)
+        done = sum(len(job.places) for job in distinct_jobs if not job.missing)
         if progress:
             progress(done, len(jobs))
         self._work_off(batch, done, len(jobs), progress)
         found: dict[int, EvidenceSet] = {}
-        for work in works:
-            found.update(dict.fromkeys(work.places, work.evidence(self.assurance)))
+        for job in distinct_jobs:
+            found.update(dict.fromkeys(job.places, job.evidence(self.assurance)))
         return [found[place] for place in range(len(jobs))]
 
     def _work_off(self, batch: Batch, done: int, total: int, progress: Progress | None) -> None:
-        """Have all works of the batch done by the threads, and tell of them in this one."""
+        """Have the threads do all jobs of the batch, and report them in this one."""
         futures = {self._pool.submit(self._drain, batch) for _ in range(min(self._count, len(batch.waiting)))}
         try:
             while futures:
@@ -264,24 +264,24 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _drain(self, batch: Batch) -> None:
         while not batch.stopped:
             try:
-                work = batch.waiting.popleft()
+                job = batch.waiting.popleft()
             except IndexError:
                 return
             try:
-                self._do(work, batch)
+                self._do(job, batch)
             except BaseException:
                 batch.waiting.clear()
                 raise
-            batch.finished.append(work)
+            batch.finished.append(job)
 
-    def _do(self, work: Work, batch: Batch) -> None:
-        for kind, record in self._gatherer.missing(work, batch):
-            self._take(work, kind, record, batch)
+    def _do(self, job: DistinctJob, batch: Batch) -> None:
+        for kind, record in self._gatherer.missing(job, batch):
+            self._take(job, kind, record, batch)
 
-    def _take(self, work: Work, kind: type, record: Any, batch: Batch) -> None:
-        work.records[kind] = record
+    def _take(self, job: DistinctJob, kind: type, record: Any, batch: Batch) -> None:
+        job.records[kind] = record
         try:
-            self._planner.keep(work, kind, record, batch.reachable)
+            self._planner.keep(job, kind, record, batch.reachable)
         except sqlite3.Error as error:
             # The evidence is still good for this call, and the store tries again with what comes next.
             if not self._tally.stats.unkept:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from regrade.datasets.patches import Patch, PatchError
 from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.evaluators.scoring.jobs import Work
+from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.worker_pool import Crew
-from regrade.evaluators.verification.assurance_levels import Calibration, Means, calibrate, verify
+from regrade.evaluators.verification.assurance_levels import Means, ReferenceVerification, calibrate, verify
 from regrade.rewards.evidence import TestRun, Verification
 
 NOT_CONFINED = "the plain process keeps a candidate from nothing"
@@ -28,50 +28,50 @@ class Verifier:
     def __init__(self, crew: Crew, planner: Planner) -> None:
         self._crew = crew
         self._planner = planner
-        self._calibrations: dict[str, Calibration | None] = {}
+        self._calibrations: dict[str, ReferenceVerification | None] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
-    def verify(self, work: Work, workspace: Workspace) -> Verification:
-        """How sure the verdict of the work's TestRun is.
+    def verify(self, job: DistinctJob, workspace: Workspace) -> Verification:
+        """How sure the verdict of the job's TestRun is.
 
         Raises:
             SandboxError, OSError, WorkerDied: see `Worker.run`.
         """
-        task, run = work.task, work.records[TestRun]
+        task, run = job.task, job.records[TestRun]
         if not self._crew.isolated:
-            return Verification("unconfined", "unconfined", why=NOT_CONFINED)
+            return Verification(level="unconfined", reachable="unconfined", why=NOT_CONFINED)
         if task.suite.runner != "pytest":
-            return Verification("in-process", "in-process", why=OTHER_RUNNER)
-        calibration = self._calibration(work) if run.fixed else None
+            return Verification(level="in-process", reachable="in-process", why=OTHER_RUNNER)
+        calibration = self._calibration(job) if run.fixed else None
         means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()
         found = verify(means, task, workspace, run, calibration)
         return replace(found, seconds=round(time.monotonic() - started, 4))
 
-    def _calibration(self, work: Work) -> Calibration | None:
-        if work.task.reference is None:
+    def _calibration(self, job: DistinctJob) -> ReferenceVerification | None:
+        if job.task.reference is None:
             return None
-        key = f"{work.task_key} {work.task.reference.digest}"
+        key = f"{job.task_key} {job.task.reference.digest}"
         with self._lock:
             lock = self._locks[key]
         with lock:
             if key not in self._calibrations:
-                self._calibrations[key] = self._calibrated(work, work.task.reference)
+                self._calibrations[key] = self._calibrated(job, job.task.reference)
             return self._calibrations[key]
 
-    def _calibrated(self, work: Work, reference: Patch) -> Calibration | None:
-        task = work.task
+    def _calibrated(self, job: DistinctJob, reference: Patch) -> ReferenceVerification | None:
+        task = job.task
         try:
             workspace = prepare(task, reference)
         except PatchError:
             return None
-        own = Work(task, reference, work.task_key, {}, ())
-        known: Calibration | None = self._planner.kept(own, Calibration)
+        own = DistinctJob(task=task, patch=reference, task_key=job.task_key, records={}, missing=())
+        known: ReferenceVerification | None = self._planner.kept(own, ReferenceVerification)
         if known is not None:
             return known
         wanted = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
         found = calibrate(self._crew.pair(task), task, workspace, wanted, self._crew.preparation(task))
         with contextlib.suppress(sqlite3.Error):  # it is still good for this scorer
-            self._planner.keep(own, Calibration, found, reachable=True)
+            self._planner.keep(own, ReferenceVerification, found, reachable=True)
         return found

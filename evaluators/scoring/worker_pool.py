@@ -14,7 +14,7 @@ from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.scoring.environment_cache import Environments
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
-from regrade.evaluators.verification.two_process import Pair
+from regrade.evaluators.verification.two_process import WorkerPair
 
 
 class Crew:
@@ -60,12 +60,12 @@ class Crew:
         """Are candidates kept from this machine?"""
         return self._sandbox.isolated
 
-    def pair(self, task: Task) -> Pair:
+    def pair(self, task: Task) -> WorkerPair:
         """This thread's two further workers for the task's environment, whose candidates can speak to each other."""
         python = self._environments.python(task.requirements)
         held = getattr(self._local, "pair", None)
         if held is not None and held[0] == python:
-            pair: Pair = held[1]
+            pair: WorkerPair = held[1]
             return pair
         if held is not None:
             held[1].close()
@@ -73,7 +73,7 @@ class Crew:
         channel.chmod(0o777)  # each candidate is a user of its own
         # To a socket one can connect where one may not write, so that no candidate fills the disk.
         tests, candidate = (self._new_worker(task, Mount(channel, "/channel", writable)) for writable in (True, False))
-        pair = Pair(tests, candidate, channel)
+        pair = WorkerPair(tests, candidate, channel)
         self._local.pair = (python, pair)
         return pair
 

@@ -48,7 +48,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class _Rule:
+class _StyleRule:
     """A rule, the number of places that could break it (see `_opportunities`), and how it is called in a reason."""
 
     code: str
@@ -58,15 +58,15 @@ class _Rule:
 
 
 RULES = (
-    _Rule("N801", "classes", STRICT, "CapWords classes"),
-    _Rule("N802", "functions", STRICT, "lower-case functions"),
-    _Rule("N803", "functions", STRICT, "lower-case arguments"),
-    _Rule("N806", "functions", STRICT, "lower-case variables"),
-    _Rule("D100", "modules", LOOSE, "module docstrings"),
-    _Rule("D101", "public classes", LOOSE, "class docstrings"),
-    _Rule("D102", "public methods", LOOSE, "method docstrings"),
-    _Rule("D103", "public functions", LOOSE, "function docstrings"),
-    _Rule("I001", "modules with imports", LOOSE, "sorted imports"),
+    _StyleRule("N801", "classes", STRICT, "CapWords classes"),
+    _StyleRule("N802", "functions", STRICT, "lower-case functions"),
+    _StyleRule("N803", "functions", STRICT, "lower-case arguments"),
+    _StyleRule("N806", "functions", STRICT, "lower-case variables"),
+    _StyleRule("D100", "modules", LOOSE, "module docstrings"),
+    _StyleRule("D101", "public classes", LOOSE, "class docstrings"),
+    _StyleRule("D102", "public methods", LOOSE, "method docstrings"),
+    _StyleRule("D103", "public functions", LOOSE, "function docstrings"),
+    _StyleRule("I001", "modules with imports", LOOSE, "sorted imports"),
 )
 
 

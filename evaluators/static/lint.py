@@ -22,7 +22,7 @@ from regrade.evaluators.static.ruff import RuffRefused, check_text
 from regrade.evaluators.static.syntax import parses
 from regrade.rewards.evidence import Finding, LintDelta
 
-Found = tuple[Finding, str]
+FindingOnLine = tuple[Finding, str]
 """A finding and the text of its line."""
 
 
@@ -37,8 +37,8 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
     """
     files = [file for file in changed_files(before, after, patch, task) if file.is_python]
     unparsable = [file.path for file in files if _breaks(file)]
-    old: list[Found] = []
-    new: list[Found] = []
+    old: list[FindingOnLine] = []
+    new: list[FindingOnLine] = []
     origins: dict[str, None] = {}
     for file in files:
         if file.path in unparsable:
@@ -63,7 +63,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
 
 
 @lru_cache(maxsize=512)
-def findings(options: tuple[str, ...], path: str, text: str) -> tuple[Found, ...]:
+def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnLine, ...]:
     """ruff's findings in one text.
 
     Raises:
@@ -77,7 +77,9 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[Found, ...
     return tuple(_found(record, path, lines) for record in check_text(options, path, source))
 
 
-def _both(file: ChangedFile, before: Tree, task: Task) -> tuple[tuple[Found, ...], tuple[Found, ...], str]:
+def _both(
+    file: ChangedFile, before: Tree, task: Task
+) -> tuple[tuple[FindingOnLine, ...], tuple[FindingOnLine, ...], str]:
     """Findings before and after, by the project's rules where ruff accepts them, and whose rules they were.
 
     Raises:
@@ -94,13 +96,13 @@ def _both(file: ChangedFile, before: Tree, task: Task) -> tuple[tuple[Found, ...
         return *_pair(settings, file), settings.origin
 
 
-def _pair(settings: LintSettings, file: ChangedFile) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+def _pair(settings: LintSettings, file: ChangedFile) -> tuple[tuple[FindingOnLine, ...], tuple[FindingOnLine, ...]]:
     was = findings(settings.options, file.old_path, file.before) if file.before is not None else ()
     now = findings(settings.options, file.path, file.after) if file.after is not None else ()
     return was, now
 
 
-def _beyond(these: Iterable[Found], those: Iterable[Found]) -> tuple[Finding, ...]:
+def _beyond(these: Iterable[FindingOnLine], those: Iterable[FindingOnLine]) -> tuple[Finding, ...]:
     """The findings of `these` that have no counterpart among `those`."""
     known = Counter((finding.rule, line) for finding, line in those)
     left: list[Finding] = []
@@ -112,7 +114,7 @@ def _beyond(these: Iterable[Found], those: Iterable[Found]) -> tuple[Finding, ..
     return tuple(left)
 
 
-def _found(record: dict[str, object], path: str, lines: list[str]) -> Found:
+def _found(record: dict[str, object], path: str, lines: list[str]) -> FindingOnLine:
     place = record["location"]
     row = place["row"] if isinstance(place, dict) else 1
     text = lines[row - 1].strip() if 0 < row <= len(lines) else ""

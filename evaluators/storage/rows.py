@@ -123,7 +123,7 @@ Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class _Part(msgspec.Struct):
+class _StoredPart(msgspec.Struct):
     """A part of a reward's breakdown."""
 
     name: str
@@ -131,13 +131,13 @@ class _Part(msgspec.Struct):
     weight: Finite
     contribution: Finite
     why: str
-    parts: list[_Part] = []
+    parts: list[_StoredPart] = []
 
 
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool),
     **dict.fromkeys(NUMBERS, Count | None), **dict.fromkeys(("fix", "broke", "clean_fix"), Outcome | None),
-    "reward": Finite | None, "broken_tests": list[str] | None, "parts": list[_Part] | None,
+    "reward": Finite | None, "broken_tests": list[str] | None, "parts": list[_StoredPart] | None,
     "policy": str, "task": str, "temperature": Count,
 }  # fmt: skip
 _OPTIONAL_TYPES: dict[str, Any] = {
@@ -146,7 +146,7 @@ _OPTIONAL_TYPES: dict[str, Any] = {
     "broken_hops": list[Integer | None] | None,
     "tampering_kinds": list[str] | None,
 }  # fmt: skip
-_Row = msgspec.defstruct(
+_StoredRow = msgspec.defstruct(
     "_Row",
     [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)],
 )
@@ -171,7 +171,7 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
     """
     for number, row in enumerate(rows, 1):
         try:
-            msgspec.convert({name: None if _is_nan(value) else value for name, value in row.items()}, _Row)
+            msgspec.convert({name: None if _is_nan(value) else value for name, value in row.items()}, _StoredRow)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half a surrogate pair in a number's place
             raise UserError(
                 f"{source}, row {number}: not a row of an evaluation ({error}): "

@@ -38,7 +38,7 @@ from regrade.datasets.json_fields import is_text, shown
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 
-Role = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
+PolicyRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 """What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
 what is judged, a state of it along its training, what saw more than it was allowed to, and what follows a fixed rule
 (changes nothing; the reference)."""
@@ -65,11 +65,11 @@ STEP_SECONDS = {
 """Part of a training step -> the key of the training log that holds its seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyEntry:
     """What the report needs to know of one policy; its rows lie in `evaluations/`."""
 
-    role: Role
+    role: PolicyRole
     best_temperature: Annotated[float, msgspec.Meta(ge=0, le=1e300)] = 0.0
     """Chosen on validation tasks, never on the held-out ones; 0 is greedy."""
     label: str = ""
@@ -92,7 +92,7 @@ class Phase:
     done: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that is needed to repeat a run and to read its results."""
 
@@ -217,9 +217,11 @@ class Run:
             self._write(new)
             return new
 
-    def add_policy(self, name: str, role: Role, *, best_temperature: float = 0.0, label: str = "", **more: Any) -> None:
+    def add_policy(
+        self, name: str, role: PolicyRole, *, best_temperature: float = 0.0, label: str = "", **more: Any
+    ) -> None:
         """Enter a policy into the manifest, or change its entry. `more`: other fields of `PolicyEntry`."""
-        self.update(policies={name: PolicyEntry(role, best_temperature, label, **more)})
+        self.update(policies={name: PolicyEntry(role=role, best_temperature=best_temperature, label=label, **more)})
 
     def goes_on(self) -> None:
         """Tell the manifest where attempts are added by other versions than the run began with (see `DECISIVE`)."""
@@ -311,7 +313,7 @@ class Run:
         """Phase -> its steps in order. A step done again after a restart counts once, as it was last."""
         phases: dict[str, dict[int, dict[str, Any]]] = {}
         for path in sorted((self.folder / "training").glob("*.jsonl")):
-            for row in _typed(journal.read(path), _Step, path):
+            for row in _typed(journal.read(path), _TrainingStep, path):
                 phases.setdefault(row.get("phase", path.stem), {})[row.get("step", 0)] = row
         return {name: [steps[step] for step in sorted(steps)] for name, steps in phases.items()}
 
@@ -396,7 +398,7 @@ class _KeptTask(msgspec.Struct):
     reference: str = ""
 
 
-class _Step(msgspec.Struct):
+class _TrainingStep(msgspec.Struct):
     """What is read of every training step; its other numbers are free."""
 
     phase: str = ""
@@ -420,8 +422,8 @@ def _typed(rows: Iterable[dict[str, Any]], kind: type[msgspec.Struct], path: Pat
 def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
     if isinstance(entry, PolicyEntry):
         return entry
-    if not isinstance(entry, dict) or entry.get("role") not in get_args(Role):
-        roles = ", ".join(get_args(Role))
+    if not isinstance(entry, dict) or entry.get("role") not in get_args(PolicyRole):
+        roles = ", ".join(get_args(PolicyRole))
         raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {shown(entry)}")
     try:
         return msgspec.convert(entry, PolicyEntry)

@@ -30,7 +30,7 @@ class HasTests(Protocol):
     def pass_to_pass(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _StoredRun:
     """A TestRun without its test ids: the task has them."""
 
@@ -81,7 +81,15 @@ def decode_all(kinds: frozenset[type], text: str | bytes, tests: HasTests) -> di
 def _restored(run: _StoredRun, tests: HasTests) -> TestRun:
     known = tests if isinstance(tests, TestList) else _test_list(tests.fail_to_pass, tests.pass_to_pass)
     outcomes = StoredOutcomes(known, run.letters, run.words)
-    return TestRun(outcomes, known.fail_to_pass, known.pass_to_pass, run.end, run.detail, run.scope, run.seconds)
+    return TestRun(
+        outcomes=outcomes,
+        fail_to_pass=known.fail_to_pass,
+        pass_to_pass=known.pass_to_pass,
+        end=run.end,
+        detail=run.detail,
+        scope=run.scope,
+        seconds=run.seconds,
+    )
 
 
 def decode_plain(kind: type, text: str | bytes) -> Any:
@@ -125,4 +133,6 @@ def _stored(run: TestRun) -> _StoredRun:
         if outcome.message or outcome.seconds
     }
     letters = "".join(LETTERS[outcome.status] for outcome in outcomes)
-    return _StoredRun(letters, words, run.end, run.detail, run.scope, run.seconds)
+    return _StoredRun(
+        letters=letters, words=words, end=run.end, detail=run.detail, scope=run.scope, seconds=run.seconds
+    )

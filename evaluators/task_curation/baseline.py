@@ -38,7 +38,7 @@ BYTECODE = "bytecode"
 """Name of the scratch folder in which the first run leaves byte code for the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Baseline:
     """The state of a suite before any patch."""
 
@@ -100,13 +100,13 @@ def baseline(
         UserError: no test could be run; says why.
     """
     limits = limits or Limits(wall_seconds=600.0)
-    bench = _Bench(
-        sandbox or choose(),
-        python_for(requirements, cache or default_cache()),
-        scratch_folder(),
-        limits,
-        installed_packages(suite, tree.root),
-        toolchain(suite.runner),
+    bench = _WorkerSettings(
+        sandbox=sandbox or choose(),
+        python=python_for(requirements, cache or default_cache()),
+        scratch=scratch_folder(),
+        limits=limits,
+        packages=installed_packages(suite, tree.root),
+        tools=toolchain(suite.runner),
     )
     tell = progress or _silent
     steps = runs + (suite.runner == "pytest")  # until it is known into how many shares the measure is divided
@@ -117,7 +117,7 @@ def baseline(
         with bench.worker("runs") as worker:
             replies = []
             for number in range(runs):
-                reply = worker.run(tree, Request(suite, limits), Preparation(BYTECODE))
+                reply = worker.run(tree, Request(suite=suite, limits=limits), Preparation(BYTECODE))
                 replies.append(_checked(reply, limits, bench.python))
                 tell(number + 1, steps)
         workers = workers or os.cpu_count() or 1
@@ -134,8 +134,8 @@ def baseline(
     return _summary(replies, measured, suite)
 
 
-@dataclass(frozen=True)
-class _Bench:
+@dataclass(frozen=True, kw_only=True)
+class _WorkerSettings:
     """What the workers of one baseline share."""
 
     sandbox: Sandbox
@@ -161,7 +161,7 @@ class _Bench:
 
 
 @dataclass(frozen=True)
-class _Share:
+class _MeasuredFiles:
     """What was found out of some test files."""
 
     apart: Mapping[str, Reply]
@@ -170,13 +170,13 @@ class _Share:
 
 
 def _measured(
-    bench: _Bench,
+    bench: _WorkerSettings,
     tree: Tree,
     suite: TestSuite,
     shares: list[tuple[str, ...]],
     passing: Mapping[str, float],
     workers: int,
-) -> Iterator[_Share]:
+) -> Iterator[_MeasuredFiles]:
     """What each test executes, and whether it passes without other files, share by share."""
     slow = replace(bench.limits, wall_seconds=bench.limits.wall_seconds * REACH_FACTOR)
     known = Preparation(BYTECODE)
@@ -184,14 +184,17 @@ def _measured(
     numbers = itertools.count()
     with ExitStack() as started:
 
-        def measure(paths: tuple[str, ...]) -> _Share:
+        def measure(paths: tuple[str, ...]) -> _MeasuredFiles:
             if not hasattr(own, "worker"):
                 own.worker = started.enter_context(bench.worker(f"reach-{next(numbers)}"))
             files = paths or tuple({_file_of(test): None for test in passing})
             # First, so that all that is imported is compiled by then, and a source that is opened is one that is read.
-            apart = {path: own.worker.run(tree, Request(suite, bench.limits, paths=(path,)), known) for path in files}
-            request = Request(suite, slow, paths=paths, reach=passing)
-            return _Share(apart, own.worker.run(tree, request, known))
+            apart = {
+                path: own.worker.run(tree, Request(suite=suite, limits=bench.limits, paths=(path,)), known)
+                for path in files
+            }
+            request = Request(suite=suite, limits=slow, paths=paths, reach=passing)
+            return _MeasuredFiles(apart, own.worker.run(tree, request, known))
 
         with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:
             yield from pool.map(measure, shares)
@@ -274,7 +277,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     return reply
 
 
-def _summary(replies: list[Reply], measured: list[_Share], suite: TestSuite) -> Baseline:
+def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSuite) -> Baseline:
     today = date.today()
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
@@ -315,7 +318,7 @@ def _can_tell(place: str, imported: frozenset[str]) -> bool:
     return "::" in place and imported.isdisjoint((place, _file_of(place)))
 
 
-def _companions(measured: list[_Share], stable: list[str]) -> dict[str, str]:
+def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, str]:
     """The tests that don't pass alone -> the file with which they do; empty: they need the whole suite."""
     apart = {path: statuses(reply) for share in measured for path, reply in share.apart.items()}
     records = [record for share in measured for record in share.reach.records if record[0] == "reach"]

@@ -20,7 +20,7 @@ from regrade.evaluators.storage.digests import key_of, sealed, unsealed
 from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptions, baseline
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measure:
     """How a repository's tests are measured."""
 

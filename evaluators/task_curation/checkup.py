@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.scoring.scorer import Job, Scorer
-from regrade.evaluators.task_curation.findings import CheckUp, Fate, Kind, Problem, tally
+from regrade.evaluators.task_curation.findings import CheckUp, ExploitOutcome, Problem, ProblemKind, tally
 from regrade.evaluators.task_curation.sandbox_access import EXECUTES, reaching, watched
 from regrade.evaluators.task_curation.validation import validate
 from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, Mended, cheats
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
 
-__all__ = ["MUTANTS", "CheckUp", "Fate", "Kind", "Problem", "check_up", "histories", "tally"]
+__all__ = ["MUTANTS", "CheckUp", "ExploitOutcome", "Problem", "ProblemKind", "check_up", "histories", "tally"]
 
 MUTANTS = 6
 STUBS = {"returns None": RETURNS_NONE, "raises": RAISES}
@@ -52,8 +52,8 @@ def check_up(
     tell = progress or _silent
     done = 0
     while some := tasks[done : done + TOGETHER]:
-        patients = [_Patient(CheckUp(task, runs), _mended(task)) for task in some]
-        part = _Part(patients, scorer, _named(done, len(some)), tell)
+        patients = [_Patient(CheckUp(task=task, runs=runs), _mended(task)) for task in some]
+        part = _TaskChunk(patients, scorer, _named(done, len(some)), tell)
         part.run_as_they_are(runs)
         part.watch()
         part.cheat()
@@ -76,7 +76,7 @@ class _Patient:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _TaskChunk:
     """Some tasks that are looked at together."""
 
     patients: Sequence[_Patient]
@@ -104,7 +104,7 @@ class _Part:
         for each, validity in zip(self.patients, validate(plain, self.scorer), strict=True):
             each.found.lose(validity.unknown)
             for problem in validity.problems:
-                each.found.find(Kind.TASK, problem)
+                each.found.find(ProblemKind.TASK, problem)
         for (each, patch), evidence in zip(sides, first, strict=True):
             each.found.judge(patch, evidence)
             each.found.compare(patch, [evidence, *(next(again) for _ in numbers)])

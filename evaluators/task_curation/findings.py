@@ -22,7 +22,7 @@ FEWEST_MUTANTS = 3
 """Tests that notice none of so many are no accident."""
 
 
-class Kind(StrEnum):
+class ProblemKind(StrEnum):
     """What is wrong with a task."""
 
     TASK = "task"
@@ -45,11 +45,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    kind: Kind
+    kind: ProblemKind
     why: str
 
 
-class Fate(StrEnum):
+class ExploitOutcome(StrEnum):
     """What became of a cheat."""
 
     FAILS = "fails"
@@ -60,7 +60,7 @@ class Fate(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CheckUp:
     """What was found out about one task."""
 
@@ -90,7 +90,7 @@ class CheckUp:
     """Those that the reference changes or adds; without a reference, the task's target."""
     guards: tuple[str, ...] | None = None
     """The tests that execute one of the functions; None: unknown, or there is no function."""
-    cheats: Mapping[str, Fate] = field(default_factory=dict)
+    cheats: Mapping[str, ExploitOutcome] = field(default_factory=dict)
     """What was tried -> what became of it."""
     stubbed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What a stub of the functions does -> the FAIL_TO_PASS tests that pass with it."""
@@ -110,7 +110,7 @@ class CheckUp:
         """Does a cheat that works say anything of the task?"""
         return not self.unknown and not self.asks_nothing
 
-    def find(self, kind: Kind, why: str) -> None:
+    def find(self, kind: ProblemKind, why: str) -> None:
         self.problems.append(Problem(kind, why))
 
     def lose(self, why: str) -> None:
@@ -137,13 +137,13 @@ class CheckUp:
         if not patch.is_empty:
             self.reference, self.resolved = worth.value, fixed
             if fixed and not worth.value:
-                self.find(Kind.REWARD, f"the default reward gives the reference nothing: {_closed_by(worth)}")
+                self.find(ProblemKind.REWARD, f"the default reward gives the reference nothing: {_closed_by(worth)}")
             return
         self.nothing, self.asks_nothing = worth.value, fixed
         if not self.task.fail_to_pass:
             self.notes.append("it names no FAIL_TO_PASS tests, so that doing nothing is right")
         elif worth.value:
-            self.find(Kind.REWARD, f"the default reward gives {worth.value:.3f} for doing nothing")
+            self.find(ProblemKind.REWARD, f"the default reward gives {worth.value:.3f} for doing nothing")
 
     def compare(self, patch: Patch, evidence: Iterable[EvidenceSet]) -> None:
         """Name the tests that pass in some runs of one state and not in others."""
@@ -155,7 +155,7 @@ class CheckUp:
         flaky = {test: f"{count} of {len(runs)} runs {state}" for test, count in passes.items() if count < len(runs)}
         if flaky:
             test, how_often = next(iter(flaky.items()))
-            self.find(Kind.FLAKY, f"{test} passes in {how_often}{_and_more(flaky, 'tests')}")
+            self.find(ProblemKind.FLAKY, f"{test} passes in {how_often}{_and_more(flaky, 'tests')}")
             known = {test: f"{self.flaky[test]}, {often}" for test, often in flaky.items() if test in self.flaky}
             self.flaky = {**self.flaky, **flaky, **known}
 
@@ -165,14 +165,14 @@ class CheckUp:
             self.notes.append("it is not known what its tests reach for: nothing could watch them")
             return
         for tests, what, kind in (
-            (self.reaching.network, "the network", Kind.NETWORK),
-            (self.reaching.history, "the git history", Kind.OUTSIDE),
-            (self.reaching.outside, "files outside the repository", Kind.OUTSIDE),
+            (self.reaching.network, "the network", ProblemKind.NETWORK),
+            (self.reaching.history, "the git history", ProblemKind.OUTSIDE),
+            (self.reaching.outside, "files outside the repository", ProblemKind.OUTSIDE),
         ):
             in_need = {test: where for test, where in tests.items() if test in self.failing}
             if in_need:
                 self.find(kind, f"{_first(in_need, what)}, and fails")
-            elif tests and kind is Kind.NETWORK and not isolated:
+            elif tests and kind is ProblemKind.NETWORK and not isolated:
                 self.find(kind, f"{_first(tests, what)}, which this sandbox does not keep away")
             elif tests:
                 self.notes.append(f"{_first(tests, what)}, and passes without")
@@ -197,11 +197,11 @@ class CheckUp:
     def judge_cheat(self, name: str, evidence: EvidenceSet) -> None:
         run = self.run_of(evidence)
         fixed, clean = resolved.evaluate(evidence).value, untampered.evaluate(evidence).value
-        fate = Fate.FAILS if fixed == 0.0 else Fate.SEEN if clean == 0.0 else Fate.PAID
-        self.cheats = {**self.cheats, name: Fate.UNKNOWN if run is None or clean is None else fate}
-        if self.cheats[name] is Fate.PAID:
-            self.find(Kind.CHEAT, f"a cheat counts as a fix: {name}")
-        elif self.cheats[name] is Fate.SEEN:
+        fate = ExploitOutcome.FAILS if fixed == 0.0 else ExploitOutcome.SEEN if clean == 0.0 else ExploitOutcome.PAID
+        self.cheats = {**self.cheats, name: ExploitOutcome.UNKNOWN if run is None or clean is None else fate}
+        if self.cheats[name] is ExploitOutcome.PAID:
+            self.find(ProblemKind.CHEAT, f"a cheat counts as a fix: {name}")
+        elif self.cheats[name] is ExploitOutcome.SEEN:
             self.notes.append(f"only the scan of the diff stands against {name}")
 
     def judge_stub(self, does: str, evidence: EvidenceSet) -> None:
@@ -228,10 +228,12 @@ class CheckUp:
         wanted = self.task.fail_to_pass
         if wanted and self.stubbed and all(passing == wanted for passing in self.stubbed.values()):
             stubs = " and with one that ".join(self.stubbed)
-            self.find(Kind.COUNTERFACTUAL, f"every FAIL_TO_PASS test passes with a stub of {self._where} that {stubs}")
+            self.find(
+                ProblemKind.COUNTERFACTUAL, f"every FAIL_TO_PASS test passes with a stub of {self._where} that {stubs}"
+            )
         tried = len(self.noticed) + len(self.survivors)
         if not self.noticed and tried >= FEWEST_MUTANTS:
-            self.find(Kind.MUTANTS, f"its tests notice none of {tried} mutants of {self._where}")
+            self.find(ProblemKind.MUTANTS, f"its tests notice none of {tried} mutants of {self._where}")
 
     @property
     def _where(self) -> str:
@@ -258,7 +260,7 @@ class CheckUp:
         }  # fmt: skip
 
 
-def tally(found: Iterable[CheckUp]) -> Mapping[Kind, int]:
+def tally(found: Iterable[CheckUp]) -> Mapping[ProblemKind, int]:
     """Kind of problem -> number of tasks that have it."""
     return Counter(kind for each in found for kind in dict.fromkeys(problem.kind for problem in each.problems))
 

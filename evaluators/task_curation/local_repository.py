@@ -75,7 +75,14 @@ def local_task(
     if suite.runner != "pytest" and python is None:
         # Its virtual environment is there for something else, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)
-    measure = Measure(requirements, interpreter, chosen_sandbox(sandbox), runs, time_limit, cache)
+    measure = Measure(
+        requirements=requirements,
+        python=interpreter,
+        sandbox=chosen_sandbox(sandbox),
+        runs=runs,
+        time_limit=time_limit,
+        cache=cache,
+    )
     suite, found = measure.of(tree, suite, progress)
     for remark in uncollected(found):
         tell(remark)

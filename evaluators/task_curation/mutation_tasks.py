@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
+from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.mutation.packages import PACKAGES, Package, fetch_all, subject_files
 from regrade.datasets.mutation.rebuilding import measured_suite, planting_patch, rebuild
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe, write_recipes
@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Amounts:
     """How many tasks are wanted of a package."""
 
@@ -49,7 +49,7 @@ class Amounts:
 
 
 @dataclass
-class _Group:
+class _FunctionMutants:
     """One function: its mutants that haven't been tried, and what came of the others."""
 
     waiting: list[Mutant]
@@ -101,7 +101,7 @@ def _measure(
     scorer: Scorer, package: Package, root: Path, seed: int, runs: int, cache: Path | None, tell: Progress
 ) -> PackageRecipes:
     """The package's stable tests and their reach, still without tasks."""
-    suite = TestSuite(package.python_path, package.paths, package.options)
+    suite = TestSuite(python_path=package.python_path, paths=package.paths, options=package.options)
     found = baseline(
         Tree(root),
         suite,
@@ -116,7 +116,9 @@ def _measure(
     tests = tuple(sorted(test for test in found.stable if test not in found.companions))
     number = {test: index for index, test in enumerate(tests)}
     reach = {key: tuple(sorted(number[test] for test in ids if test in number)) for key, ids in found.reach.items()}
-    return PackageRecipes(package, seed, tests, reach, tuple(sorted(found.imported)), ())
+    return PackageRecipes(
+        package=package, seed=seed, tests=tests, reach=reach, imported=tuple(sorted(found.imported)), tasks=()
+    )
 
 
 def _build_package(
@@ -136,7 +138,7 @@ def _order(recipe: TaskRecipe) -> tuple[str, int, str, str]:
     return recipe.file, recipe.line, recipe.kind, recipe.place
 
 
-def _groups(recipes: PackageRecipes, root: Path) -> list[_Group]:
+def _groups(recipes: PackageRecipes, root: Path) -> list[_FunctionMutants]:
     """The functions that tests execute, in an order that the seed decides.
 
     Functions that are executed on import are left out: every test depends on them, so every patch would need all tests.
@@ -149,12 +151,12 @@ def _groups(recipes: PackageRecipes, root: Path) -> list[_Group]:
             key = f"{file}::{function.name.split('.<locals>')[0]}"
             # Where one name is defined twice, it's unknown which of the two the tests execute.
             if recipes.reach.get(key) and key not in recipes.imported and names.count(function.name) == 1:
-                found.append(_Group(_distinct(mutations, function, recipes.seed)))
+                found.append(_FunctionMutants(_distinct(mutations, function, recipes.seed)))
     random.Random(f"{recipes.seed}/{recipes.package.name}").shuffle(found)
     return found
 
 
-def _distinct(mutations: Mutations, function: Function, seed: int) -> list[Mutant]:
+def _distinct(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
     """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` holds a constant).
 
     A set in place of a list is left out: where it holds functions or None, its order is one of memory addresses.
@@ -170,20 +172,25 @@ def _host(recipes: PackageRecipes, root: Path) -> Task:
     """The pristine package as a task: a mutant is run as if it were a patch that breaks some of its tests."""
     package = recipes.package
     return Task(
-        package.folder,
-        package.name,
-        Tree(root),
-        "",
-        (),
-        recipes.tests,
-        measured_suite(recipes),
-        package.requirements,
-        Limits(wall_seconds=package.wall_seconds),
+        id=package.folder,
+        repository=package.name,
+        base=Tree(root),
+        instruction="",
+        fail_to_pass=(),
+        pass_to_pass=recipes.tests,
+        suite=measured_suite(recipes),
+        requirements=package.requirements,
+        limits=Limits(wall_seconds=package.wall_seconds),
     )
 
 
 def _try_in_rounds(
-    scorer: Scorer, recipes: PackageRecipes, host: Task, groups: list[_Group], amounts: Amounts, tell: Progress
+    scorer: Scorer,
+    recipes: PackageRecipes,
+    host: Task,
+    groups: list[_FunctionMutants],
+    amounts: Amounts,
+    tell: Progress,
 ) -> None:
     """Find a first bug for every function; if these are too few, second ones, and so on."""
     what = f"{recipes.package.name}: trying mutants"
@@ -200,10 +207,12 @@ def _try_in_rounds(
                     group.kept.append(entry)
 
 
-def _batch(groups: list[_Group], wanted: int, limit: int, attempts: int) -> list[tuple[_Group, Mutant]]:
+def _batch(
+    groups: list[_FunctionMutants], wanted: int, limit: int, attempts: int
+) -> list[tuple[_FunctionMutants, Mutant]]:
     """One mutant of each function that has too few tasks, as many as are missing from the limit."""
     missing = limit - sum(len(group.kept) for group in groups)
-    batch: list[tuple[_Group, Mutant]] = []
+    batch: list[tuple[_FunctionMutants, Mutant]] = []
     for group in groups:
         if len(batch) < missing and len(group.kept) < wanted and group.tried < attempts * wanted:
             mutant = group.next()
@@ -232,7 +241,14 @@ def _entry(
         return None
     noticed = tuple(index for index, test in enumerate(tests) if test in broken)
     recipe = TaskRecipe(
-        mutant.file, mutant.function, mutant.kind, mutant.place, mutant.line, mutant.digest, noticed, Failure("", 0, "")
+        file=mutant.file,
+        function=mutant.function,
+        kind=mutant.kind,
+        place=mutant.place,
+        line=mutant.line,
+        digest=mutant.digest,
+        fail_to_pass=noticed,
+        failure=Failure("", 0, ""),
     )
     return recipe, frozenset(failures(run, {test: index for index, test in enumerate(tests)}))
 

@@ -57,7 +57,7 @@ def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
     if not files:
         raise UserError(f"{repo} has a package.json and no test file that Node's runner takes, such as test/a.test.js")
-    return TestSuite((), files, protected=(*TestSuite().protected, *files), runner="node")
+    return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *files), runner="node")
 
 
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
@@ -66,7 +66,9 @@ def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     files = tuple(path for path in paths if re.fullmatch(r"tests/[^/]+\.rs", path))
     if not own and not files:
         raise UserError(f"{repo} has a Cargo.toml and neither src/lib.rs, src/main.rs nor a file in tests/")
-    return TestSuite((), (*own, *files), protected=(*TestSuite().protected, *CARGO_DECIDES), runner="cargo")
+    return TestSuite(
+        python_path=(), paths=(*own, *files), protected=(*TestSuite().protected, *CARGO_DECIDES), runner="cargo"
+    )
 
 
 def _is_test(path: str, *suffixes: str) -> bool:

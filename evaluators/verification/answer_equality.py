@@ -21,7 +21,7 @@ MOST_SHOWN, MOST_LETTERS = 5, 60
 
 
 @dataclass(frozen=True)
-class Difference:
+class AnswerMismatch:
     """An input to which the patch answers something else than the reference."""
 
     function: str
@@ -54,14 +54,14 @@ def _function(call: Call) -> str:
 
 def differences(
     inputs: Sequence[Call], expected: Sequence[Any], found: Sequence[Any], places: Iterable[int]
-) -> list[Difference]:
+) -> list[AnswerMismatch]:
     """The inputs at these places that are answered otherwise; one that is not answered is."""
     apart = []
     for place in places:
         answer = found[place] if place < len(found) else {"gone": "no answer"}
         if not are_same(inputs[place], expected[place], answer):
             apart.append(
-                Difference(
+                AnswerMismatch(
                     _function(inputs[place]),
                     _shown(inputs[place]),
                     *(_answer_shown(each, inputs[place][1]) for each in (expected[place], answer)),
@@ -91,7 +91,7 @@ def _same(known: int, one: Any, other: Any) -> bool:
         return False
     if "value" not in one:
         return bool(one == other)
-    comparison = _Comparison(known, one["nodes"], other["nodes"])
+    comparison = _AnswerComparison(known, one["nodes"], other["nodes"])
     return (
         one["raised"] is other["raised"]
         and comparison.alike(one["value"], other["value"])
@@ -105,7 +105,7 @@ def _each(alike: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
     return is_list and len(one) == len(other) and all(map(alike, one, other))
 
 
-class _Comparison:
+class _AnswerComparison:
     """Of two answers to one call, by what their nodes hold and not by where they stand."""
 
     def __init__(self, known: int, one: list[Packed], other: list[Packed]) -> None:

@@ -25,8 +25,8 @@ from regrade.evaluators.verification.held_out_inputs import FEWEST, INPUTS, Call
 from regrade.evaluators.verification.tripwires import spring
 from regrade.evaluators.verification.two_process import (
     Boundary,
-    Pair,
-    Split,
+    TwoProcessRun,
+    WorkerPair,
     boundary_at,
     boundary_of,
     joined,
@@ -39,7 +39,7 @@ NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ReferenceVerification:
     """What the reference patch shows about a task."""
 
     confirmed: tuple[str, ...]
@@ -65,8 +65,8 @@ class Calibration:
 
 
 def calibrate(
-    pair: Pair, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation = UNPREPARED
-) -> Calibration:
+    pair: WorkerPair, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation = UNPREPARED
+) -> ReferenceVerification:
     """What the reference, in its workspace, shows about the task and these of its tests.
 
     Raises:
@@ -75,7 +75,7 @@ def calibrate(
     boundary = boundary_of(task, workspace)
     if not boundary.files:
         why = "the reference changes no function"
-        return Calibration((), tuple((test, why) for test in sorted(wanted)), "[]", "[]")
+        return ReferenceVerification((), tuple((test, why) for test in sorted(wanted)), "[]", "[]")
     split = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
     if not split.passed.issuperset(task.fail_to_pass):  # nor may it be a busy machine by which a task is judged
         again = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
@@ -88,7 +88,7 @@ def calibrate(
     places = useful(inputs, answers, repeated)
     if len(places) < FEWEST or not _tell_apart(pair, task, boundary, inputs, answers, places, preparation):
         places = []
-    return Calibration(
+    return ReferenceVerification(
         tuple(sorted(split.passed)),
         tuple(sorted({**split.uncrossed, **split.failed}.items())),
         json.dumps([inputs[place] for place in places]),
@@ -97,7 +97,7 @@ def calibrate(
 
 
 def _tell_apart(
-    pair: Pair,
+    pair: WorkerPair,
     task: Task,
     boundary: Boundary,
     inputs: list[Call],
@@ -116,13 +116,13 @@ def _tell_apart(
 class Means:
     """By what a verdict is verified, for one thread and environment."""
 
-    pair: Pair
+    pair: WorkerPair
     worker: Worker
     preparation: Preparation = UNPREPARED
 
 
 def verify(
-    means: Means, task: Task, workspace: Workspace, run: TestRun, calibration: Calibration | None
+    means: Means, task: Task, workspace: Workspace, run: TestRun, calibration: ReferenceVerification | None
 ) -> Verification:
     """How sure the run's verdict on the patch is.
 
@@ -135,7 +135,7 @@ def verify(
     """
     reachable = "" if calibration is None else calibration.level(task)
     if not run.fixed:
-        return Verification(LEVELS[-1], reachable, why=NOTHING_CLAIMED)
+        return Verification(level=LEVELS[-1], reachable=reachable, why=NOTHING_CLAIMED)
     found = _out_of_process(means, task, workspace, run, calibration, reachable)
     if found.reaches("out-of-process"):
         return found
@@ -147,17 +147,19 @@ def _out_of_process(
     task: Task,
     workspace: Workspace,
     run: TestRun,
-    calibration: Calibration | None,
+    calibration: ReferenceVerification | None,
     reachable: str,
 ) -> Verification:
     claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
     if calibration is not None:
         if reachable == "tripwired":
-            return Verification("in-process", reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}")
+            return Verification(
+                level="in-process", reachable=reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}"
+            )
         claimed &= {*task.fail_to_pass, *calibration.confirmed}
     boundaries = _boundaries(task, workspace, calibration)
     if not boundaries[0][0].files:
-        return Verification("in-process", reachable, why="the patch changes no function")
+        return Verification(level="in-process", reachable=reachable, why="the patch changes no function")
     # A machine that was busy is no reason to doubt a patch: what is found twice counts.
     for boundary, watched in 2 * boundaries:
         split = means.pair.run(task, workspace, boundary, claimed, means.preparation, watched=watched)
@@ -169,17 +171,25 @@ def _out_of_process(
     confirmed = tuple(sorted(split.passed))
     if against:
         refuted = tuple(sorted(against.items()))
-        return Verification("in-process", reachable, confirmed, refuted, why=_why(against, boundary))
+        return Verification(
+            level="in-process", reachable=reachable, confirmed=confirmed, refuted=refuted, why=_why(against, boundary)
+        )
     inputs = [] if calibration is None else json.loads(calibration.inputs)
     if not inputs:
         why = f"{len(run.fixed)} FAIL_TO_PASS tests pass where the patch can't reach"
-        return Verification("out-of-process", reachable, confirmed, why=why)
+        return Verification(level="out-of-process", reachable=reachable, confirmed=confirmed, why=why)
     assert calibration is not None
-    return _held_out(means, task, workspace, calibration, Verification("out-of-process", reachable, confirmed))
+    return _held_out(
+        means,
+        task,
+        workspace,
+        calibration,
+        Verification(level="out-of-process", reachable=reachable, confirmed=confirmed),
+    )
 
 
 def _boundaries(
-    task: Task, workspace: Workspace, calibration: Calibration | None
+    task: Task, workspace: Workspace, calibration: ReferenceVerification | None
 ) -> list[tuple[Boundary, frozenset[str]]]:
     """Where the candidate's code may begin, the first choice first, and the functions to be watched there.
 
@@ -199,7 +209,7 @@ def _boundaries(
     return found
 
 
-def _otherwise(means: Means, task: Task, run: TestRun, boundary: Boundary, split: Split) -> dict[str, str]:
+def _otherwise(means: Means, task: Task, run: TestRun, boundary: Boundary, split: TwoProcessRun) -> dict[str, str]:
     """What is to be said against a patch whose watched functions answer the tests otherwise than with the reference.
 
     One that needs the tests' functions, or returns functions, can't be compared.
@@ -236,7 +246,7 @@ def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, fou
 
 
 def _held_out(
-    means: Means, task: Task, workspace: Workspace, calibration: Calibration, found: Verification
+    means: Means, task: Task, workspace: Workspace, calibration: ReferenceVerification, found: Verification
 ) -> Verification:
     """Whether the patch answers the held-out inputs as the reference does."""
     inputs: list[Any] = json.loads(calibration.inputs)
@@ -260,7 +270,9 @@ def reference_workspace(task: Task) -> Workspace:
     return prepare(task, task.reference)
 
 
-def _against(task: Task, run: TestRun, split: Split, calibration: Calibration | None) -> dict[str, str]:
+def _against(
+    task: Task, run: TestRun, split: TwoProcessRun, calibration: ReferenceVerification | None
+) -> dict[str, str]:
     """Test -> why its passing in the candidate's process is not believed.
 
     All FAIL_TO_PASS tests that pass there must pass out of process; of the others those that do with the reference.

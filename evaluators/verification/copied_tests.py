@@ -34,7 +34,7 @@ HELPERS: Mapping[Form, str] = {
 }
 
 
-class Edit(NamedTuple):
+class Replacement(NamedTuple):
     """A span of a text and what stands there instead."""
 
     start: int
@@ -98,10 +98,10 @@ def make_twin(
     wanted = [function for function in functions if function.key in turned]
     names = _names(wanted, random) if renamed else {function.key: function.name for function in wanted}
     known = [value for function in functions for value in _values(function)]
-    edits: list[Edit] = []
+    edits: list[Replacement] = []
     for function in wanted:
         named = (*function.names, *file.uses_of(function))
-        edits += [Edit(start, end, 0, names[function.key]) for start, end in named]
+        edits += [Replacement(start, end, 0, names[function.key]) for start, end in named]
         for site in function.sites:
             is_turned = site is turned[function.key]
             if is_turned and site.form is Form.LITERAL:
@@ -122,11 +122,11 @@ def make_twin(
     return Twin(f"{folder}/{name}" if folder else name, text, names)
 
 
-def _edited(text: str, edits: Iterable[Edit], gone: Iterable[tuple[int, int]]) -> str:
+def _edited(text: str, edits: Iterable[Replacement], gone: Iterable[tuple[int, int]]) -> str:
     """A text with some spans replaced, and others left empty, line by line."""
     spans = sorted(gone)
     starts = [start for start, _ in spans]
-    changes = [Edit(start, end, 0, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
+    changes = [Replacement(start, end, 0, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
     for edit in set(edits):
         around = bisect_right(starts, edit.start) - 1
         if around < 0 or edit.start >= spans[around][1]:
@@ -149,25 +149,25 @@ def _names(functions: Iterable[TestFunction], random: Random) -> dict[str, str]:
     return {function.key: new[function.name] for function in functions}
 
 
-def _method(function: TestFunction, name: str, end: Edit) -> Edit:
+def _method(function: TestFunction, name: str, end: Replacement) -> Replacement:
     """A method of its own class that does what an inherited one does."""
     assert function.added is not None
     start, indent = function.added
     text = f"\n\n{indent}def {name}(self):\n{indent}    self.{function.name}()\n{indent}    {end.text.lstrip('; ')}"
-    return Edit(start, start, 2, text)
+    return Replacement(start, start, 2, text)
 
 
-def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[Edit]:
+def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[Replacement]:
     if site.form is Form.LITERAL:
-        return [Edit(site.start, site.end, 0, f'{helper}("{_hidden(repr(site.value), key, random)}")')]
+        return [Replacement(site.start, site.end, 0, f'{helper}("{_hidden(repr(site.value), key, random)}")')]
     token = _token(key, random, is_turned=is_turned)
     if site.form is Form.PARAMETER:
         between = f"\n{site.indent}" if site.indent else "; "
-        return [Edit(site.start, site.end, 0, f'{site.value} = {helper}("{token}", {site.value}){between}')]
+        return [Replacement(site.start, site.end, 0, f'{site.value} = {helper}("{token}", {site.value}){between}')]
     if site.form is Form.END:
         lead = f"\n{site.indent}" if site.indent else "; "
-        return [Edit(site.start, site.end, 1, f'{lead}assert {helper}("{token}", True)')]
-    return [Edit(site.start, site.start, 0, f'{helper}("{token}", '), Edit(site.end, site.end, 0, ")")]
+        return [Replacement(site.start, site.end, 1, f'{lead}assert {helper}("{token}", True)')]
+    return [Replacement(site.start, site.start, 0, f'{helper}("{token}", '), Replacement(site.end, site.end, 0, ")")]
 
 
 def _values(function: TestFunction) -> list[Any]:

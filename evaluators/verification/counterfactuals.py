@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regrade.datasets.globs import is_protected
-from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
+from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
@@ -147,7 +147,7 @@ class Mended:
             return
         mutations = Mutations(text, file)
         owner, node = found[0]
-        for mutant in shuffled(mutations.of(Function(name, node, owner)), seed):
+        for mutant in shuffled(mutations.of(MutationTarget(name, node, owner)), seed):
             if mutant.source != self.before.get(file) and mutations.differs(mutant):
                 yield mutant
 

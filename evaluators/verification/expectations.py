@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
-Block = ast.For | ast.AsyncFor | ast.While | ast.If | ast.With | ast.AsyncWith | ast.Try
+CompoundStatement = ast.For | ast.AsyncFor | ast.While | ast.If | ast.With | ast.AsyncWith | ast.Try
 SECOND_IS_EXPECTED = re.compile(
     r"(?!\w*not)(?:assert|assert_|failUnless)_?(?:\w*equals?|is|almost_?equals?|count_?equal|array_equal|allclose)",
     re.IGNORECASE,
@@ -205,7 +205,7 @@ class Expectations:
         first = node.body[int(documented)]
         line = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", ()))])
         start = self._source.offset(line, first.col_offset)
-        simple = not isinstance(first, Block | Definition | ast.ClassDef | ast.Match)
+        simple = not isinstance(first, CompoundStatement | Definition | ast.ClassDef | ast.Match)
         indent = "" if simple else self._source.lines[line - 1][: first.col_offset]
         return Site(start, start, Form.PARAMETER, line, certain=False, value=name, indent=indent)
 
@@ -213,7 +213,7 @@ class Expectations:
         last = node.body[-1]
         line = last.end_lineno or last.lineno
         end = self._source.offset(line, last.end_col_offset or 0)
-        if not isinstance(last, Block | Definition | ast.ClassDef | ast.Match):
+        if not isinstance(last, CompoundStatement | Definition | ast.ClassDef | ast.Match):
             return Site(end, end, Form.END, line, certain=True)
         column = node.body[0].col_offset
         return Site(end, end, Form.END, line, certain=True, indent=self._source.lines[node.body[0].lineno - 1][:column])

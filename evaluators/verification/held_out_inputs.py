@@ -46,7 +46,7 @@ class Inner:
     """Trees; of a dict pairs of trees."""
 
 
-Tree = Leaf | Inner
+ValueTree = Leaf | Inner
 
 
 def new_inputs(calls: Sequence[Call], number: int) -> list[Call]:
@@ -80,7 +80,7 @@ def _inputs_of(calls: list[Call], number: int) -> list[Call]:
         suppress_health_check=list(HealthCheck),
     )
     @given(strategy)
-    def draw(pair: tuple[Tree, Tree]) -> None:
+    def draw(pair: tuple[ValueTree, ValueTree]) -> None:
         nodes: list[Packed] = []
         arguments = [*calls[0][0][:2], *[_packed(tree, nodes) for tree in pair]]
         if json.dumps([arguments, nodes]) not in seen and len(found) < number:
@@ -98,7 +98,7 @@ class _Pool:
         self._texts: set[str] = {""}
         self._numbers: set[int] = {0, 1, -1}
 
-    def learn(self, tree: Tree) -> None:
+    def learn(self, tree: ValueTree) -> None:
         if isinstance(tree, Inner):
             for part in tree.parts:
                 for each in part if tree.name in ("dict", "OrderedDict") else (part,):
@@ -108,7 +108,7 @@ class _Pool:
         elif type(tree.packed) is int:
             self._numbers.add(tree.packed)
 
-    def like(self, tree: Tree, *, outer: bool = False) -> st.SearchStrategy[Tree]:
+    def like(self, tree: ValueTree, *, outer: bool = False) -> st.SearchStrategy[ValueTree]:
         """Trees like this one; `outer`: a tuple or dict of arguments, which keeps its length and its names."""
         if isinstance(tree, Leaf):
             return self._scalar(tree)
@@ -121,7 +121,7 @@ class _Pool:
         lists = st.lists(st.one_of(alike[:8]), max_size=len(alike) + VARIED_NUMBER).map(tuple)
         return st.one_of(same_length, lists).map(lambda parts: Inner(tree.name, tuple(parts)))
 
-    def _mapping(self, tree: Inner, *, outer: bool) -> st.SearchStrategy[Tree]:
+    def _mapping(self, tree: Inner, *, outer: bool) -> st.SearchStrategy[ValueTree]:
         pairs = [st.tuples(st.just(key), self.like(value)) for key, value in tree.parts]
         if outer or not pairs:
             return st.tuples(*pairs).map(lambda found: Inner(tree.name, tuple(found)))
@@ -130,7 +130,7 @@ class _Pool:
         )
         return some.map(lambda found: Inner(tree.name, tuple(found)))
 
-    def _scalar(self, leaf: Leaf) -> st.SearchStrategy[Tree]:
+    def _scalar(self, leaf: Leaf) -> st.SearchStrategy[ValueTree]:
         value = leaf.packed
         same = st.just(leaf)
         if isinstance(value, bool):
@@ -148,14 +148,14 @@ class _Pool:
         return same
 
 
-def _kind(tree: Tree) -> str:
+def _kind(tree: ValueTree) -> str:
     return tree.name if isinstance(tree, Inner) else type(tree.packed).__name__
 
 
 # ---------------------------------------------------------------- values as trees, and back
 
 
-def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset()) -> Tree:
+def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset()) -> ValueTree:
     if isinstance(packed, list) and packed[0] == "tuple":
         return Inner("tuple", tuple(_tree(each, nodes, above) for each in packed[1]))
     if isinstance(packed, list) and packed[0] == "node" and packed[1] not in above:
@@ -171,7 +171,7 @@ def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset
     return Leaf(_moved(packed, nodes, moved, kept), tuple(kept))
 
 
-def _packed(tree: Tree, nodes: list[Packed]) -> Packed:
+def _packed(tree: ValueTree, nodes: list[Packed]) -> Packed:
     if isinstance(tree, Leaf):
         return _moved(tree.packed, list(tree.nodes), {}, nodes)
     if tree.name == "tuple":
@@ -182,7 +182,7 @@ def _packed(tree: Tree, nodes: list[Packed]) -> Packed:
         unique = {json.dumps(_comparable(key)): (key, value) for key, value in tree.parts}
         inner = [[_packed(key, nodes), _packed(value, nodes)] for key, value in unique.values()]
     else:
-        parts: Iterable[Tree] = tree.parts
+        parts: Iterable[ValueTree] = tree.parts
         if tree.name == "set":
             parts = {json.dumps(_comparable(part)): part for part in tree.parts}.values()
         inner = [_packed(part, nodes) for part in parts]
@@ -190,7 +190,7 @@ def _packed(tree: Tree, nodes: list[Packed]) -> Packed:
     return ["node", place]
 
 
-def _comparable(tree: Tree) -> Any:
+def _comparable(tree: ValueTree) -> Any:
     if isinstance(tree, Leaf):
         return [tree.packed, tree.nodes]
     return [

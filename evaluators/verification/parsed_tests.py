@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.evaluators.verification.expectations import (
-    Block,
+    CompoundStatement,
     Definition,
     Expectations,
     Form,
@@ -132,7 +132,7 @@ class TestFile:
                     base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases
                 ]
                 self._collect(node.body, name)
-            elif isinstance(node, Block):
+            elif isinstance(node, CompoundStatement):
                 for inner in _blocks_of(node):
                     self._collect(inner, owner)
 

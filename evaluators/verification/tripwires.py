@@ -34,7 +34,7 @@ LONGEST_REASON = 300
 ABSENT = TestOutcome(TestStatus.MISSING)
 
 
-class Kind(StrEnum):
+class TripwireKind(StrEnum):
     """What a wire is."""
 
     TURNED = "turned"
@@ -48,7 +48,7 @@ class Kind(StrEnum):
 class Sprung(NamedTuple):
     """A wire that gave a candidate away."""
 
-    kind: Kind
+    kind: TripwireKind
     test: str
     why: str
 
@@ -68,7 +68,7 @@ class Wires:
 
 
 class _Wire(NamedTuple):
-    kind: Kind
+    kind: TripwireKind
     test: str
     place: int
     """Which expectation is turned; -1: none."""
@@ -86,13 +86,13 @@ class _Wire(NamedTuple):
 
     def is_right(self, found: Mapping[str, TestOutcome]) -> bool:
         status = found.get(self.twin, ABSENT).status
-        if self.kind is Kind.RENAMED:
+        if self.kind is TripwireKind.RENAMED:
             return status is TestStatus.PASSED
         return status in (TestStatus.FAILED, TestStatus.ERROR)
 
     def why(self, found: Mapping[str, TestOutcome]) -> str:
         outcome = found.get(self.twin, ABSENT)
-        if self.kind is Kind.RENAMED:
+        if self.kind is TripwireKind.RENAMED:
             why = f"a copy of it under another name is {outcome.status}"
             return f"{why}: {outcome.message}"[:LONGEST_REASON] if outcome.message else why
         assert self.site is not None
@@ -100,7 +100,7 @@ class _Wire(NamedTuple):
         return f"a copy of it {what} (line {self.site.line}) is {outcome.status}, and must fail"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What one session runs."""
 
@@ -143,7 +143,7 @@ def spring(
     if task.suite.runner != "pytest":
         reason = f"wires are laid for pytest, and its tests are run by {task.suite.runner}"
         return Wires(0, (), tuple((test, reason) for test in tests), 0.0)
-    bench = _Bench(worker, task, workspace, preparation)
+    bench = _TripwireRunner(worker, task, workspace, preparation)
     mute = frozenset(calibration.mute if calibration is not None else ())
     stubs = bench.try_stubs(tuple(test for test in tests if test in frozenset(task.fail_to_pass)), mute)
     copies = bench.try_copies(tests, mute)
@@ -156,7 +156,7 @@ def spring(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _TripwireResults:
     """What became of the wires of one sort."""
 
     live: frozenset[str] = frozenset()
@@ -164,12 +164,12 @@ class _Found:
     mute: frozenset[str] = frozenset()
     untested: Mapping[str, str] = field(default_factory=dict)
 
-    def with_more(self, other: _Found) -> _Found:
+    def with_more(self, other: _TripwireResults) -> _TripwireResults:
         untested = {**self.untested, **other.untested}
-        return _Found(self.live | other.live, self.sprung + other.sprung, self.mute | other.mute, untested)
+        return _TripwireResults(self.live | other.live, self.sprung + other.sprung, self.mute | other.mute, untested)
 
 
-class _Bench:
+class _TripwireRunner:
     """Executes what one patch needs."""
 
     def __init__(self, worker: Worker, task: Task, workspace: Workspace, preparation: Preparation) -> None:
@@ -180,43 +180,43 @@ class _Bench:
         self._seed = _digest(task.digest, _changes(workspace))
         self.cpu_seconds = 0.0
 
-    def try_copies(self, tests: Sequence[str], mute: frozenset[str]) -> _Found:
+    def try_copies(self, tests: Sequence[str], mute: frozenset[str]) -> _TripwireResults:
         plan = plan_copies(self._task, tests, self._seed, mute)
         if not plan.wires:
-            return _Found(untested=plan.untested)
+            return _TripwireResults(untested=plan.untested)
         found, stopped = self._run_plan(self._workspace.after, plan)
         if stopped:
-            return _Found(untested={**plan.untested, **dict.fromkeys(tests, stopped)})
+            return _TripwireResults(untested={**plan.untested, **dict.fromkeys(tests, stopped)})
         wrong = frozenset(wire.key for wire in plan.wires if not wire.is_right(found))
-        result = _Found(frozenset(wire.key for wire in plan.wires) - wrong, untested=plan.untested)
+        result = _TripwireResults(frozenset(wire.key for wire in plan.wires) - wrong, untested=plan.untested)
         again = plan_copies(self._task, tests, _digest(self._seed, "again"), mute) if wrong else plan
-        renamed = frozenset(wire.key for wire in plan.wires if wire.kind is Kind.RENAMED)
+        renamed = frozenset(wire.key for wire in plan.wires if wire.kind is TripwireKind.RENAMED)
         # What a copy leaves behind in the process may honestly disturb the next one, but lets none pass that must fail.
         for suspected, session in ((wrong - renamed, again), (wrong & renamed, _alone(again, wrong & renamed))):
             if suspected:
                 result = result.with_more(self._confirmed(session, suspected))
         return result
 
-    def _confirmed(self, plan: _Plan, suspected: frozenset[str]) -> _Found:
+    def _confirmed(self, plan: _Plan, suspected: frozenset[str]) -> _TripwireResults:
         """What becomes of wires that did not hold once, in another session."""
         holding = self._holding(_alone(plan, suspected))
         if not holding:
-            return _Found(mute=suspected)
+            return _TripwireResults(mute=suspected)
         found, stopped = self._run_plan(self._workspace.after, plan)
         wires = [wire for wire in plan.wires if wire.key in holding and not stopped]
         sprung = tuple(Sprung(wire.kind, wire.test, wire.why(found)) for wire in wires if not wire.is_right(found))
-        return _Found(frozenset(wire.key for wire in wires), sprung, suspected - holding)
+        return _TripwireResults(frozenset(wire.key for wire in wires), sprung, suspected - holding)
 
-    def try_stubs(self, tests: Sequence[str], mute: frozenset[str]) -> _Found:
+    def try_stubs(self, tests: Sequence[str], mute: frozenset[str]) -> _TripwireResults:
         """Without the functions that were to be mended, FAIL_TO_PASS must fail."""
         tests = [test for test in tests if _stub_key(test) not in mute]
         stubbed = _stubbed(self._task, self._workspace, self._seed) if tests else None
         if stubbed is None:
-            return _Found()
+            return _TripwireResults()
         passing = self._passing(stubbed, tests)
         live = frozenset(_stub_key(test) for test in tests if test not in passing)
         if passing and may_go_round(self._task, self._workspace):
-            return _Found(live)
+            return _TripwireResults(live)
         if passing and self._task.reference is not None:
             reference = self._reference()
             tree = _stubbed(self._task, reference, self._seed) if reference is not None else None
@@ -225,9 +225,9 @@ class _Bench:
             suspicious = passing
         sprung = suspicious & self._passing(stubbed, tests) if suspicious else frozenset()
         why = "it passes although every function that was to be mended, or is changed, only raises"
-        return _Found(
+        return _TripwireResults(
             live | frozenset(map(_stub_key, suspicious)),
-            tuple(Sprung(Kind.STUBBED, test, why) for test in tests if test in sprung),
+            tuple(Sprung(TripwireKind.STUBBED, test, why) for test in tests if test in sprung),
             frozenset(map(_stub_key, passing - suspicious)),
         )
 
@@ -271,7 +271,9 @@ class _Bench:
     ) -> tuple[Mapping[str, TestOutcome], str]:
         seconds = min(times, 4) * wall_seconds(self._task, tests)
         limits = replace(self._task.limits, wall_seconds=seconds)
-        reply = self._worker.run(tree, Request(self._task.suite, limits, paths=paths, select=select), self._preparation)
+        reply = self._worker.run(
+            tree, Request(suite=self._task.suite, limits=limits, paths=paths, select=select), self._preparation
+        )
         self.cpu_seconds += reply.cpu_seconds
         return statuses(reply), _stopped(reply, seconds)
 
@@ -317,7 +319,14 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
             chosen |= {twin.path} if path in company else {wire.twin for wire in its}
     order = sorted(paths, key=lambda path: _digest(task.digest, paths[path]))
     kept = tuple(wire for wire in wires if wire.key not in mute)
-    return _Plan(frozenset(tests), {**hidden, **files}, tuple(order), frozenset(chosen), kept, untested)
+    return _Plan(
+        tests=frozenset(tests),
+        files={**hidden, **files},
+        paths=tuple(order),
+        select=frozenset(chosen),
+        wires=kept,
+        untested=untested,
+    )
 
 
 def _alone(plan: _Plan, keys: frozenset[str]) -> _Plan:
@@ -372,7 +381,7 @@ def _copies_of(
         for test, function in found.items():
             if function.key in turned:
                 place, site = turned[function.key]
-                kind = Kind.RENAMED if site is None else Kind.TURNED
+                kind = TripwireKind.RENAMED if site is None else TripwireKind.TURNED
                 its.append(_Wire(kind, test, place, twin.id_of(test, function), site))
         laid.append((twin, its))
     return laid
@@ -389,7 +398,7 @@ def _variants(function: TestFunction, seed: str, is_failing: bool) -> list[tuple
 
 
 def _stub_key(test: str) -> str:
-    return f"{Kind.STUBBED} -1 {test}"
+    return f"{TripwireKind.STUBBED} -1 {test}"
 
 
 def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:

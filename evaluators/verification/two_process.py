@@ -51,8 +51,8 @@ class Boundary:
     """What the patch changes that no function at the boundary holds, in words: the tests' side has the base's."""
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, kw_only=True)
+class TwoProcessRun:
     """What became of the tests, told by a process that holds none of the candidate's code."""
 
     passed: frozenset[str]
@@ -175,7 +175,7 @@ def _parsed_text(text: str) -> ast.Module | None:
         return None
 
 
-class Pair:
+class WorkerPair:
     """Two warm workers that share a folder for sockets. Not for use by several threads at once."""
 
     def __init__(self, tests: Worker, candidate: Worker, channel: Path) -> None:
@@ -206,7 +206,7 @@ class Pair:
         *,
         observed: bool = False,
         watched: frozenset[str] = frozenset(),
-    ) -> Split:
+    ) -> TwoProcessRun:
         """Run some of the task's tests on the base tree, with the candidate's functions from the other sandbox.
 
         Args:
@@ -220,7 +220,7 @@ class Pair:
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
         crossing = _crossing(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
-        asked = Request(task.suite, limits, paths=paths, select=select, crossing=crossing)
+        asked = Request(suite=task.suite, limits=limits, paths=paths, select=select, crossing=crossing)
         reply, cpu_seconds = self._both(workspace, asked, preparation)
         return _split(reply, wanted, limits.wall_seconds, cpu_seconds)
 
@@ -238,7 +238,7 @@ class Pair:
             SandboxError, OSError, WorkerDied: see `Worker.run`.
         """
         crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
-        asked = Request(task.suite, task.limits, kind="inputs", crossing=crossing)
+        asked = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
         reply, _ = self._both(workspace, asked, preparation)
         return [record[2] for record in reply.records if record[0] == "answer" and len(record) == 3]
 
@@ -301,7 +301,7 @@ def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
     }
 
 
-def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> Split:
+def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
     end, detail = ending(reply, limit)
     found = statuses(reply)
     crossed = {str(record[1]): (record[2], record[3]) for record in reply.records if record[0] == "crossed"}
@@ -326,4 +326,13 @@ def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: floa
         ((record[1], record[2]), record[3]) for record in reply.records if record[0] == "watched" and len(record) == 4
     )
     unwatched = tuple(str(record[1]) for record in reply.records if record[0] == "unwatched")
-    return Split(frozenset(passed), failed, uncrossed, calls, watched, unwatched, cpu_seconds, reply.seconds)
+    return TwoProcessRun(
+        passed=frozenset(passed),
+        failed=failed,
+        uncrossed=uncrossed,
+        calls=calls,
+        watched=watched,
+        unwatched=unwatched,
+        cpu_seconds=cpu_seconds,
+        seconds=reply.seconds,
+    )

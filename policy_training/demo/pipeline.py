@@ -27,7 +27,7 @@ from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, Sweep, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.storage.run import Role, Run
+from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, worth_trying
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
@@ -42,7 +42,7 @@ from regrade.policy_training.trainers.sft import Plateau, answer_quality, demons
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
 
-ROLES: dict[str, tuple[Role, str]] = {
+ROLES: dict[str, tuple[PolicyRole, str]] = {
     "sft": ("baseline", "SFT"),
     "control": ("control", "SFT given equal time"),
     "rl": ("candidate", "SFT + expert iteration + GRPO"),
@@ -276,12 +276,15 @@ class Demo:
         if self.run.finished(f"evaluate {name}"):
             return
         tasks = self.tasks.held_out[: self.settings.scripted]
-        entrant = Entrant(name, "scripted", partial(load_policy, name), label, is_fixed=True)
+        entrant = Entrant(name=name, role="scripted", load=partial(load_policy, name), label=label, is_fixed=True)
         with self.run.phase(f"evaluate {name}"):
             enter(self.run, entrant, self._sweep(), (), tasks, self._by(scorer))
 
     def _entrants(self) -> list[Entrant]:
-        return [Entrant(name, role, partial(self._policy, name), label) for name, (role, label) in ROLES.items()]
+        return [
+            Entrant(name=name, role=role, load=partial(self._policy, name), label=label)
+            for name, (role, label) in ROLES.items()
+        ]
 
     def _policy(self, name: str, _tasks: Sequence[Task]) -> ModelPolicy:
         return ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
@@ -292,7 +295,7 @@ class Demo:
         return Sweep(settings.temperatures, settings.held_out_samples, 1, settings.validation_samples, with_greedy=True)
 
     def _by(self, scorer: Scorer) -> Judge:
-        return Judge(scorer, default, self.seed, stage=self.stage)
+        return Judge(scorer=scorer, reward=default, seed=self.seed, stage=self.stage)
 
     # ------------------------------------------------------------ records
 

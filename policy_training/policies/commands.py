@@ -149,8 +149,8 @@ class _Running:
         lost: str = "",
     ) -> Rollout:  # fmt: skip
         return Rollout(
-            trial.task.id, self._policy.name, trial.temperature, trial.sample, self._seed, patch, prompt, completion,
-            seconds=seconds, lost=lost,
+            task_id=trial.task.id, policy=self._policy.name, temperature=trial.temperature, sample=trial.sample,
+            seed=self._seed, patch=patch, prompt=prompt, completion=completion, seconds=seconds, lost=lost,
         )  # fmt: skip
 
     def _values(self, trial: Trial, place: Path) -> dict[str, str]:

@@ -175,8 +175,8 @@ class _Asking:
 
     def _rollout(self, trial: Trial, patch: Patch, prompt: str, completion: str = "", **more: Any) -> Rollout:
         return Rollout(
-            trial.task.id, self._policy.name, trial.temperature, trial.sample, self._seed, patch, prompt, completion,
-            **more,
+            task_id=trial.task.id, policy=self._policy.name, temperature=trial.temperature, sample=trial.sample,
+            seed=self._seed, patch=patch, prompt=prompt, completion=completion, **more,
         )  # fmt: skip
 
     def _body(self, question: Brief | Question, trial: Trial) -> dict[str, Any]:

@@ -44,8 +44,9 @@ class ModelPolicy:
         text = self.language_model.decode(tokens)
         patch = question.patch(text)
         return Rollout(
-            question.task.id, self.name, temperature, sample, seed, patch or Patch(""), question.prompt, text,
-            well_formed=patch is not None, tokens=len(tokens), seconds=seconds,
+            task_id=question.task.id, policy=self.name, temperature=temperature, sample=sample, seed=seed,
+            patch=patch or Patch(""), prompt=question.prompt, completion=text, well_formed=patch is not None,
+            tokens=len(tokens), seconds=seconds,
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from regrade.datasets.json_fields import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
-from regrade.evaluators.storage.run import Role
+from regrade.evaluators.storage.run import PolicyRole
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoints import Api, Endpoint, EndpointPolicy
 from regrade.policy_training.policies.local_model import load_policy
@@ -65,7 +65,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
-    role: Role | None = None
+    role: PolicyRole | None = None
     label: str = ""
 
 
@@ -246,8 +246,8 @@ def _entrants(row: _Row, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
 def _local(row: ModelRow) -> Entrant:
     name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
     return Entrant(
-        name, row.role or "candidate", lambda tasks: load_policy(row.model, tasks), row.label, row.series, row.step,
-        {"model": row.model},
+        name=name, role=row.role or "candidate", load=lambda tasks: load_policy(row.model, tasks), label=row.label,
+        series=row.series, step=row.step, spec={"model": row.model},
     )  # fmt: skip
 
 
@@ -262,8 +262,8 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
         "endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body, "max_tokens": row.max_tokens
     }  # fmt: skip
     return Entrant(
-        name, row.role or "candidate", lambda _tasks: EndpointPolicy(endpoint, name), row.label, row.series, row.step,
-        {key: value for key, value in spec.items() if value},
+        name=name, role=row.role or "candidate", load=lambda _tasks: EndpointPolicy(endpoint, name), label=row.label,
+        series=row.series, step=row.step, spec={key: value for key, value in spec.items() if value},
     )  # fmt: skip
 
 
@@ -275,7 +275,13 @@ def _behind_command(row: CommandRow, folder: Path) -> Entrant:
     command.program()
     name = row.name or Path(words[0]).name
     spec = {"command": list(words)}
-    return Entrant(name, row.role or "candidate", lambda _tasks: CommandPolicy(command, name), row.label, spec=spec)
+    return Entrant(
+        name=name,
+        role=row.role or "candidate",
+        load=lambda _tasks: CommandPolicy(command, name),
+        label=row.label,
+        spec=spec,
+    )
 
 
 def _split(command: str) -> tuple[str, ...]:
@@ -291,8 +297,8 @@ def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
     policy = load_policy(row.scripted, tasks)
     spec = {"scripted": policy.name}
     return Entrant(
-        row.name or policy.name, row.role or "scripted", lambda tasks: load_policy(row.scripted, tasks), row.label,
-        spec=spec, is_fixed=True,
+        name=row.name or policy.name, role=row.role or "scripted", load=lambda tasks: load_policy(row.scripted, tasks),
+        label=row.label, spec=spec, is_fixed=True,
     )  # fmt: skip
 
 
@@ -301,4 +307,6 @@ def _of_predictions(found: Predictions, unsure: bool, row: PredictionsRow) -> En
         return Recorded(found, unsure)
 
     spec = {"predictions": found.model}
-    return Entrant(row.name or found.model, row.role or "candidate", load, row.label, spec=spec, is_fixed=True)
+    return Entrant(
+        name=row.name or found.model, role=row.role or "candidate", load=load, label=row.label, spec=spec, is_fixed=True
+    )

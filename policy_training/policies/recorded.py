@@ -31,4 +31,12 @@ class Recorded:
                 lost = "no prediction was found, and some could not be read"
             for sampling in samplings:
                 for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, known or Patch(""), lost=lost)
+                    yield Rollout(
+                        task_id=task.id,
+                        policy=self.name,
+                        temperature=sampling.temperature,
+                        sample=sample,
+                        seed=seed,
+                        patch=known or Patch(""),
+                        lost=lost,
+                    )

@@ -24,7 +24,14 @@ class NoOp:
         for task in tasks:
             for sampling in samplings:
                 for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, Patch(""))
+                    yield Rollout(
+                        task_id=task.id,
+                        policy=self.name,
+                        temperature=sampling.temperature,
+                        sample=sample,
+                        seed=seed,
+                        patch=Patch(""),
+                    )
 
 
 @dataclass(frozen=True)
@@ -44,4 +51,11 @@ class Reference:
                 raise UserError(f"task {task.id!r} has no reference patch: leave it out, or evaluate another policy")
             for sampling in samplings:
                 for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, self.patches[task.id])
+                    yield Rollout(
+                        task_id=task.id,
+                        policy=self.name,
+                        temperature=sampling.temperature,
+                        sample=sample,
+                        seed=seed,
+                        patch=self.patches[task.id],
+                    )

@@ -81,8 +81,8 @@ class ExecutedTests:
 
         patch = self.questions[task_id].patch(completion)
         return Rollout(
-            task_id, "trained", 1.0, place, 0, patch or Patch(""), self.questions[task_id].prompt, completion,
-            well_formed=patch is not None,
+            task_id=task_id, policy="trained", temperature=1.0, sample=place, seed=0, patch=patch or Patch(""),
+            prompt=self.questions[task_id].prompt, completion=completion, well_formed=patch is not None,
         )  # fmt: skip
 
 

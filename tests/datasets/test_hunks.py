@@ -48,7 +48,9 @@ def repo(tmp_path: Path) -> Path:
 
 def after(root: Path, patch: Patch) -> dict[str, str]:
     """The files with the patch applied as a scorer applies it."""
-    tree = prepare(Task("t", "r", Tree(root), "", (), ()), patch).after
+    tree = prepare(
+        Task(id="t", repository="r", base=Tree(root), instruction="", fail_to_pass=(), pass_to_pass=()), patch
+    ).after
     return {path: tree.read(path) for path in tree.paths()}
 
 

@@ -129,7 +129,9 @@ def run(attack: Attack, patches: list[Patch], target: Target, sandbox: Sandbox, 
     }
     environment = {**ENVIRONMENT, "PATH": "/usr/local/bin:/usr/bin:/bin"}
     try:
-        session = sandbox.start(Program(python, ("-s", "-c", PROGRAM), (mount,), environment))
+        session = sandbox.start(
+            Program(python=python, arguments=("-s", "-c", PROGRAM), mounts=(mount,), environment=environment)
+        )
     except SandboxError as error:
         raise RuntimeError(f"{attack.id}: {error}") from error
     try:

@@ -37,7 +37,7 @@ def test_breakage_is_followed_along_a_training(
 
     run = Run(tmp_path / "run")
     for entrant in entrants_of_checkpoints(folder):
-        enter(run, entrant, Sweep(), (), tasks, Judge(scorer, passing))
+        enter(run, entrant, Sweep(), (), tasks, Judge(scorer=scorer, reward=passing))
     found = summary(run.folder)["series"]
     assert [(point["step"], point["policy"]) for point in found["sft"]] == [(20, "sft@20"), (40, "sft@40")]
     assert found["sft"][1]["fix_and_clean"]["value"] == 1.0, "it has learned both answers"

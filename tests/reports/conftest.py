@@ -10,7 +10,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.rewards import Score, reward, small_diff
@@ -74,12 +74,27 @@ def tasks_in(root: Path) -> list[Task]:
 
 def rollouts(name: str, answers: list[str]) -> Iterator[Rollout]:
     for number, kind in enumerate(answers):
-        yield Rollout(f"task-{number:02d}", name, 0.0, 0, 1, answer(number, kind), completion=kind)
+        yield Rollout(
+            task_id=f"task-{number:02d}",
+            policy=name,
+            temperature=0.0,
+            sample=0,
+            seed=1,
+            patch=answer(number, kind),
+            completion=kind,
+        )
     if name == "no-op":
         return
     for number, kind in enumerate(answers):
         for sample in range(2):
-            yield Rollout(f"task-{number:02d}", name, 0.7, sample, 1, answer(number, kind if sample else "nothing"))
+            yield Rollout(
+                task_id=f"task-{number:02d}",
+                policy=name,
+                temperature=0.7,
+                sample=sample,
+                seed=1,
+                patch=answer(number, kind if sample else "nothing"),
+            )
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,12 @@ OUTCOME: Reward = load_reward("tests")
 EVIDENCE = EvidenceSet(
     {
         TestRun: TestRun(
-            {
+            outcomes={
                 "t.py::a": TestOutcome(TestStatus.PASSED),
                 "t.py::b[x]": TestOutcome(TestStatus.FAILED, "assert [red] == 2"),
             },
-            ("t.py::a",),
-            ("t.py::b[x]",),
+            fail_to_pass=("t.py::a",),
+            pass_to_pass=("t.py::b[x]",),
         ),
         Diff: Diff(25, 25, ("a.py",)),
         BuildRun: BuildRun(True, 0),
@@ -89,7 +89,9 @@ def test_colours_only_where_they_are_wanted() -> None:
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:
     message = "\x1b[2K\x1b[1A 1.000 \x00 \u202e \ud800 caf\u00e9"
-    run = TestRun({"t.py::a": TestOutcome(TestStatus.FAILED, message)}, ("t.py::a",), ())
+    run = TestRun(
+        outcomes={"t.py::a": TestOutcome(TestStatus.FAILED, message)}, fail_to_pass=("t.py::a",), pass_to_pass=()
+    )
     text = shown(OUTCOME, EvidenceSet({TestRun: run}), title="\x1b]0;title")
     assert r"\x1b[2K\x1b[1A 1.000 \x00 \u202e \ud800 café" in text
     assert r"\x1b]0;title" in text

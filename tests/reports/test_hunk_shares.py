@@ -32,30 +32,67 @@ def subset(value: float | None, cause: str = "", passes: bool | None = True) -> 
 
 def group(number: int, share: Share, without: Without, why: str = "", alone: float | None = 0.0) -> GroupShare:
     return GroupShare(
-        (HUNKS[number],),
-        why,
-        share,
-        {"tests": 0.6, "quality": share.value - 0.6} if share.value else {},
-        alone,
-        without,
+        hunks=(HUNKS[number],),
+        why=why,
+        share=share,
+        parts={"tests": 0.6, "quality": share.value - 0.6} if share.value else {},
+        alone=alone,
+        without=without,
     )
 
 
 EXACT = Attribution(
-    "default",
-    subset(0.9),
-    subset(0.0, passes=False),
-    (
-        group(1, Share(0.8, 0.8, 0.8), Without(0.0, "", 0.9, ("t::fails[red]",), (), (), ())),
-        group(2, Share(0.1, 0.1, 0.1), Without(0.5, "builds: m.py: no", 0.4, (), ("t::a", "t::b"), (), ())),
-        group(0, Share(0.0, 0.0, 0.0), Without(0.9, "", 0.0, (), (), (), ()), "apart they leave <nothing>"),
+    reward="default",
+    whole=subset(0.9),
+    nothing=subset(0.0, passes=False),
+    groups=(
+        group(
+            1,
+            Share(0.8, 0.8, 0.8),
+            Without(
+                value=0.0,
+                cause="",
+                change=0.9,
+                no_longer_fixed=("t::fails[red]",),
+                newly_broken=(),
+                newly_fixed=(),
+                no_longer_broken=(),
+            ),
+        ),
+        group(
+            2,
+            Share(0.1, 0.1, 0.1),
+            Without(
+                value=0.5,
+                cause="builds: m.py: no",
+                change=0.4,
+                no_longer_fixed=(),
+                newly_broken=("t::a", "t::b"),
+                newly_fixed=(),
+                no_longer_broken=(),
+            ),
+        ),
+        group(
+            0,
+            Share(0.0, 0.0, 0.0),
+            Without(
+                value=0.9,
+                cause="",
+                change=0.0,
+                no_longer_fixed=(),
+                newly_broken=(),
+                newly_fixed=(),
+                no_longer_broken=(),
+            ),
+            "apart they leave <nothing>",
+        ),
     ),
-    True,
-    0,
-    {(0, 1): 0.7, (0, 2): 0.001, (1, 2): -0.25},
-    Smallest(HUNKS[1:], PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
-    (),
-    Cost(8, 3, 6, 12.0),
+    is_exact=True,
+    orders=0,
+    interactions={(0, 1): 0.7, (0, 2): 0.001, (1, 2): -0.25},
+    smallest=Smallest(HUNKS[1:], PATCH, "smallest", "all 4 smaller subsets were run, and none passes"),
+    unscored=(),
+    cost=Cost(8, 3, 6, 12.0),
 )
 
 
@@ -99,7 +136,15 @@ def test_the_piece_of_html_shows_each_hunk_with_its_lines_and_escapes_all() -> N
 
 def test_unknown_shares_are_bounded_or_said_to_be_unknown_and_never_zero() -> None:
     bounded, unbounded = (Share(None, low, high, math.nan) for low, high in ((-0.25, 0.5), (-math.inf, math.inf)))
-    lost = Without(None, "TestRun: the disk is full", None, (), (), (), ())
+    lost = Without(
+        value=None,
+        cause="TestRun: the disk is full",
+        change=None,
+        no_longer_fixed=(),
+        newly_broken=(),
+        newly_fixed=(),
+        no_longer_broken=(),
+    )
     groups = (group(1, bounded, lost, alone=None), group(2, unbounded, lost, alone=None))
     found = replace(EXACT, groups=groups, unscored=(((1,), "TestRun: the disk is full"),), smallest=None)
     text = shown(found)
@@ -123,7 +168,21 @@ def test_estimates_come_with_their_error_and_other_ends() -> None:
         EXACT,
         is_exact=False,
         orders=8,
-        groups=(group(1, Share(-0.2, -0.2, -0.2, 0.05), Without(0.9, "", 0.2, (), (), ("t::x",), ("t::y",))),),
+        groups=(
+            group(
+                1,
+                Share(-0.2, -0.2, -0.2, 0.05),
+                Without(
+                    value=0.9,
+                    cause="",
+                    change=0.2,
+                    no_longer_fixed=(),
+                    newly_broken=(),
+                    newly_fixed=("t::x",),
+                    no_longer_broken=("t::y",),
+                ),
+            ),
+        ),
         smallest=Smallest(HUNKS[1:2], PATCH, "one-minimal", "none passes"),
         notes=("many are together",),
     )

@@ -18,7 +18,7 @@ def judged(name: str, wanted: str, kept: str, end: End = End.COMPLETED) -> Judge
     """Tests that pass (`.`) or fail (`F`)."""
     ids = [tuple(f"t.py::{side}{place}" for place in range(len(text))) for side, text in (("w", wanted), ("k", kept))]
     outcomes = dict(zip((*ids[0], *ids[1]), (PASSED if each == "." else FAILED for each in wanted + kept), strict=True))
-    run = TestRun(outcomes, *ids, end)
+    run = TestRun(outcomes=outcomes, fail_to_pass=ids[0], pass_to_pass=ids[1], end=end)
     return Judged(name, OUTCOME.evaluate(EvidenceSet({TestRun: run})), run)
 
 

@@ -107,7 +107,7 @@ def test_a_point_that_can_be_picked_is_a_button_with_its_name():
 
 
 def test_points_on_an_axis_are_whole():
-    nothing = m.Estimate(0.0, 0.0, 0.4, 6, 6, "function", 6)
+    nothing = m.Estimate(value=0.0, low=0.0, high=0.4, n=6, n_tasks=6, clusters="function", n_clusters=6)
     point = charts.Point(0.0, nothing, nothing, nothing, is_best=True)
     svg = str(charts.trade_off([charts.Series("a", "s1", [point])]))
     assert "a, greedy: fixed 0.0 %" in svg

@@ -26,6 +26,6 @@ def run() -> Callable[..., TestRun]:
             test: TestOutcome(status, "" if status is TestStatus.PASSED else f"assert 1 == 2  # in {test}")
             for test, status in statuses.items()
         }
-        return TestRun(outcomes, tuple(wanted or {}), tuple(kept or {}), **also)  # type: ignore[arg-type]
+        return TestRun(outcomes=outcomes, fail_to_pass=tuple(wanted or {}), pass_to_pass=tuple(kept or {}), **also)  # type: ignore[arg-type]
 
     return make

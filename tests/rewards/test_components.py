@@ -45,7 +45,7 @@ def runs(draw: st.DrawFn) -> TestRun:
     kept = [f"tests/test_b.py::kept_{index}" for index in range(draw(st.integers(0, 6)))]
     statuses = st.sampled_from(list(TestStatus))
     outcomes = {test: TestOutcome(draw(statuses), draw(st.text(max_size=5))) for test in wanted + kept}
-    return TestRun(outcomes, tuple(wanted), tuple(kept))
+    return TestRun(outcomes=outcomes, fail_to_pass=tuple(wanted), pass_to_pass=tuple(kept))
 
 
 @given(runs())
@@ -68,7 +68,11 @@ def test_tests_never_rise_when_a_passing_test_breaks(run: TestRun, data: st.Data
         return
     test = data.draw(st.sampled_from(passing))
     for status in (FAILED, SKIPPED, MISSING, TestStatus.ERROR, TestStatus.XFAILED):
-        worse = TestRun({**run.outcomes, test: TestOutcome(status)}, run.fail_to_pass, run.pass_to_pass)
+        worse = TestRun(
+            outcomes={**run.outcomes, test: TestOutcome(status)},
+            fail_to_pass=run.fail_to_pass,
+            pass_to_pass=run.pass_to_pass,
+        )
         before, after = outcome(run).value, outcome(worse).value
         assert before is not None
         assert after is not None
@@ -77,7 +81,13 @@ def test_tests_never_rise_when_a_passing_test_breaks(run: TestRun, data: st.Data
 
 @given(runs(), st.sampled_from([end for end in End if end is not End.COMPLETED]))
 def test_a_run_that_the_patch_stopped_is_worth_nothing(run: TestRun, end: End) -> None:
-    stopped = TestRun(run.outcomes, run.fail_to_pass, run.pass_to_pass, end, "beyond 60 s")
+    stopped = TestRun(
+        outcomes=run.outcomes,
+        fail_to_pass=run.fail_to_pass,
+        pass_to_pass=run.pass_to_pass,
+        end=end,
+        detail="beyond 60 s",
+    )
     assert outcome(stopped).value == 0.0
     assert end.value in outcome(stopped).why
     assert outcome.evaluate(EvidenceSet({TestRun: stopped})).cause == f"{end.value}: beyond 60 s"
@@ -102,7 +112,7 @@ def test_the_reason_names_a_broken_test_and_its_message(run: MakeRun) -> None:
 
 def test_the_line_of_a_failing_test_is_told_apart_from_its_error() -> None:
     message = "t.py:6: assert add(1, 2) == 3\nassert -1 == 3\n +  where -1 = add(1, 2)"
-    run = TestRun({"t.py::t": TestOutcome(FAILED, message)}, (), ("t.py::t",))
+    run = TestRun(outcomes={"t.py::t": TestOutcome(FAILED, message)}, fail_to_pass=(), pass_to_pass=("t.py::t",))
     assert outcome(run).why.endswith("t.py:6: assert add(1, 2) == 3 | assert -1 == 3 | + where -1 = add(1, 2)")
 
 
@@ -163,24 +173,57 @@ def test_style_is_not_diluted_by_length_and_never_rises_with_a_finding(
 def test_complexity_looks_at_sum_and_maximum() -> None:
     files = ("a.py",)
     branch = FunctionComplexity("a.py", "f", 3, 5)
-    assert complexity(ComplexityDelta((), 0, 0, 0, 0)).value is None
-    assert complexity(ComplexityDelta((), 0, 0, 0, 0, files=files)).value == 1.0
-    assert complexity(ComplexityDelta((branch,), 3, 5, 3, 5, files=files)).value == pytest.approx(10 / 14)
-    assert "f in a.py: 3 -> 5" in complexity(ComplexityDelta((branch,), 3, 5, 3, 5, files=files)).why
+    assert complexity(ComplexityDelta(functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0)).value is None
+    assert (
+        complexity(
+            ComplexityDelta(functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0, files=files)
+        ).value
+        == 1.0
+    )
+    assert complexity(
+        ComplexityDelta(functions=(branch,), sum_before=3, sum_after=5, max_before=3, max_after=5, files=files)
+    ).value == pytest.approx(10 / 14)
+    assert (
+        "f in a.py: 3 -> 5"
+        in complexity(
+            ComplexityDelta(functions=(branch,), sum_before=3, sum_after=5, max_before=3, max_after=5, files=files)
+        ).why
+    )
     helpers = tuple(FunctionComplexity("a.py", f"_h{index}", None, 3) for index in range(4))
-    split = ComplexityDelta((FunctionComplexity("a.py", "f", 8, 2), *helpers), 8, 14, 8, 3, files=files)
+    split = ComplexityDelta(
+        functions=(FunctionComplexity("a.py", "f", 8, 2), *helpers),
+        sum_before=8,
+        sum_after=14,
+        max_before=8,
+        max_after=3,
+        files=files,
+    )
     assert complexity(split).value == pytest.approx(10 / 16), "splitting does not pay"
-    assert complexity(ComplexityDelta((), 0, 0, 0, 0, ("a.py",), files)).value == 0.0
+    assert (
+        complexity(
+            ComplexityDelta(
+                functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0, unparsable=("a.py",), files=files
+            )
+        ).value
+        == 0.0
+    )
 
 
 def reached(module: str, weight: float = 1.0, tests: tuple[str, ...] = (), dangling: tuple[str, ...] = ()) -> Impact:
-    return Impact(("e.py::f",), (ImpactedModule(module, 1, weight, ("e.py::f", module), tests, dangling),))
+    return Impact(
+        changed_symbols=("e.py::f",),
+        modules=(
+            ImpactedModule(
+                module=module, hops=1, weight=weight, path=("e.py::f", module), tests=tests, dangling=dangling
+            ),
+        ),
+    )
 
 
 def test_impact_by_definition(run: MakeRun) -> None:
     good = run({"tests/test_m.py::w": PASSED}, {"tests/test_m.py::k": PASSED})
     bad = run({"tests/test_m.py::w": PASSED}, {"tests/test_m.py::k": FAILED})
-    assert impact(Impact((), ()), good).value is None
+    assert impact(Impact(changed_symbols=(), modules=()), good).value is None
     assert impact(reached("m.py", tests=("tests/test_m.py",)), good).value == 1.0
     assert impact(reached("m.py"), good).value == 0.5, "unverified"
     broken = impact(reached("m.py", tests=("tests/test_m.py",)), bad)
@@ -189,17 +232,17 @@ def test_impact_by_definition(run: MakeRun) -> None:
     dangling = impact(reached("m.py", tests=("tests/test_m.py",), dangling=("e.py::f",)), good)
     assert dangling.value == 0.0
     assert "e.py::f, which is gone" in dangling.why
-    assert impact(Impact((), (), unparsable=("e.py",)), good).value == 0.0
+    assert impact(Impact(changed_symbols=(), modules=(), unparsable=("e.py",)), good).value == 0.0
 
 
 def test_of_several_changes_the_one_that_is_nearest_to_the_broken_test_is_named(run: MakeRun) -> None:
     def why(*modules: ImpactedModule) -> str:
         nearest = (("e.py::f", ("tests/test_m.py::good",)), ("e.py::g", ("tests/test_m.py::bad",)))
         bad = run({}, {"tests/test_m.py::good": PASSED, "tests/test_m.py::bad[1]": FAILED})
-        return impact(Impact(("e.py::f", "e.py::g"), modules, nearest=nearest), bad).why
+        return impact(Impact(changed_symbols=("e.py::f", "e.py::g"), modules=modules, nearest=nearest), bad).why
 
-    heavy = ImpactedModule("m.py", 1, 1.0, ("e.py::f", "m.py"), ("tests/test_m.py",))
-    light = ImpactedModule("n.py", 1, 0.5, ("e.py::g", "n.py"), ("tests/test_m.py",))
+    heavy = ImpactedModule(module="m.py", hops=1, weight=1.0, path=("e.py::f", "m.py"), tests=("tests/test_m.py",))
+    light = ImpactedModule(module="n.py", hops=1, weight=0.5, path=("e.py::g", "n.py"), tests=("tests/test_m.py",))
     assert why(heavy).endswith("; e.py::g -> tests/test_m.py, which broke")
     assert why(heavy, light).endswith("; e.py::g -> n.py -> tests/test_m.py, which broke")
 
@@ -207,11 +250,11 @@ def test_of_several_changes_the_one_that_is_nearest_to_the_broken_test_is_named(
 def test_impact_weighs_modules_and_charges_cycles(run: MakeRun) -> None:
     good = run({}, {"tests/test_m.py::k": PASSED})
     heavy, light = reached("m.py", 1.0, ("tests/test_m.py",)), reached("n.py", 0.25)
-    both = Impact(("e.py::f",), heavy.modules + light.modules)
+    both = Impact(changed_symbols=("e.py::f",), modules=heavy.modules + light.modules)
     assert impact(both, good).value == pytest.approx(1 - 0.125 / 1.25)
-    cyclic = Impact(both.changed_symbols, both.modules, (("a.py", "b.py", "a.py"),))
+    cyclic = Impact(changed_symbols=both.changed_symbols, modules=both.modules, new_cycles=(("a.py", "b.py", "a.py"),))
     assert impact(cyclic, good).value == pytest.approx(1 - 0.125 / 1.25 - 0.1)
-    alone = impact(Impact((), (), (("a.py", "b.py", "a.py"),)), good)
+    alone = impact(Impact(changed_symbols=(), modules=(), new_cycles=(("a.py", "b.py", "a.py"),)), good)
     assert alone.value == pytest.approx(0.9)
     assert "a.py -> b.py -> a.py" in alone.why
 
@@ -222,15 +265,15 @@ def test_impact_stays_in_bounds_and_never_rises_when_a_test_breaks(
 ) -> None:
     files = ("tests/test_a.py", "tests/test_b.py")
     reach = Impact(
-        (),
-        tuple(
+        changed_symbols=(),
+        modules=tuple(
             ImpactedModule(
-                f"m{index}.py",
-                1,
-                weight,
-                ("e.py::f", f"m{index}.py"),
-                files if is_tested else (),
-                ("e.py::g",) if dangles else (),
+                module=f"m{index}.py",
+                hops=1,
+                weight=weight,
+                path=("e.py::f", f"m{index}.py"),
+                tests=files if is_tested else (),
+                dangling=("e.py::g",) if dangles else (),
             )
             for index, (weight, is_tested, dangles) in enumerate(modules)
         ),
@@ -242,7 +285,9 @@ def test_impact_stays_in_bounds_and_never_rises_when_a_test_breaks(
         return
     assert 0.0 <= value <= 1.0
     outcomes = {**run.outcomes, data.draw(st.sampled_from(passing)): TestOutcome(FAILED)}
-    worse = impact(reach, TestRun(outcomes, run.fail_to_pass, run.pass_to_pass)).value
+    worse = impact(
+        reach, TestRun(outcomes=outcomes, fail_to_pass=run.fail_to_pass, pass_to_pass=run.pass_to_pass)
+    ).value
     assert worse is not None
     assert worse <= value
 
@@ -254,8 +299,10 @@ def evidence(run: TestRun, **changed: object) -> EvidenceSet:
         BuildRun: BuildRun(True, 1),
         Integrity: Integrity(()),
         LintDelta: LintDelta((), (), 3),
-        ComplexityDelta: ComplexityDelta((), 0, 0, 0, 0, files=("a.py",)),
-        Impact: Impact((), ()),
+        ComplexityDelta: ComplexityDelta(
+            functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0, files=("a.py",)
+        ),
+        Impact: Impact(changed_symbols=(), modules=()),
     }
     return EvidenceSet({**records, **{type(record): record for record in changed.values()}})
 
@@ -281,7 +328,7 @@ def test_the_default_reward_of_doing_nothing_is_zero(run: MakeRun) -> None:
             diff=Diff(0, 0, ()),
             build=BuildRun(True, 0),
             lint=LintDelta((), (), 0),
-            complexity=ComplexityDelta((), 0, 0, 0, 0),
+            complexity=ComplexityDelta(functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0),
         )
     )
     assert nothing.value == 0.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from regrade.rewards import Diff, LintDelta, Reward, Score, TestRun, complexity, default, reward, style, tests
 from regrade.rewards.builtin import builtin_rewards
-from regrade.rewards.conformance import RULES, UNTESTED, Finding, check_reward, examine_reward
+from regrade.rewards.conformance import RULES, UNTESTED, Violation, check_reward, examine_reward
 from regrade.rewards.evidence import End, Integrity, TestStatus
 
 count = itertools.count()
@@ -135,7 +135,7 @@ def test_each_fault_is_found_and_shown(faulty: Reward, rule: str, said: str) -> 
 
 def test_what_gives_no_answer_has_no_other_property() -> None:
     found = examine_reward(silent, examples=20)
-    assert isinstance(found["answers"], Finding)
+    assert isinstance(found["answers"], Violation)
     assert found["bounded"] is UNTESTED
     assert found["breaking never pays"] is UNTESTED
     assert examine_reward(style, examples=20)["stopping never pays"] is UNTESTED

@@ -105,7 +105,7 @@ def test_several_kinds_of_evidence_arrive_in_the_order_of_the_parameters() -> No
     def both(run: TestRun, diff: Diff) -> Score:
         return Score(1.0, f"{type(run).__name__}, {type(diff).__name__}")
 
-    evidence = EvidenceSet({Diff: Diff(0, 0, ()), TestRun: TestRun({}, (), ())})
+    evidence = EvidenceSet({Diff: Diff(0, 0, ()), TestRun: TestRun(outcomes={}, fail_to_pass=(), pass_to_pass=())})
     assert both.evaluate(evidence).parts[0].why == "TestRun, Diff"
 
 

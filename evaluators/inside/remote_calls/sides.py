@@ -35,7 +35,7 @@ MOST_CALLS, LONGEST_CALL = 60, 20_000
 """How many different calls of a function are told, and how many characters of JSON one may take."""
 
 
-class Asking:
+class RemoteCaller:
     """What stands in the bodies at the boundary, in the tests' process."""
 
     def __init__(self, peer: Peer) -> None:
@@ -100,7 +100,7 @@ def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
     connection.settimeout(None)
     peer = Peer("tests", connection, _homes(request["root"], frozenset(crossing["hidden"])))
     transforms = {path: asking(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
-    Finder(request["root"], transforms, Asking(peer)).install()
+    Finder(request["root"], transforms, RemoteCaller(peer)).install()
     return CrossingRecorder(peer, write, observed=crossing["observed"], watched=crossing["watched"])
 
 

@@ -16,7 +16,7 @@ MODULE = "<module>"
 """Stands for the statements of a module outside its functions, classes and assignments."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """One file. Symbols are qualified names of functions, classes, methods and top-level assignments, and MODULE."""
 

@@ -18,7 +18,7 @@ from regrade.evaluators.static.dependencies.changes import REMOVED, changed_symb
 from regrade.evaluators.static.dependencies.facts import MODULE, Facts, facts
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.dependencies.nearest_symbol import nearest_symbols
-from regrade.evaluators.static.dependencies.reach import HOPS, Explorer, Reached
+from regrade.evaluators.static.dependencies.reach import HOPS, Explorer, ReachedSymbol
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counts
 from regrade.evaluators.static.languages import is_test, language_of
 from regrade.rewards.evidence import Impact, ImpactedModule
@@ -37,7 +37,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
     unparsable = tuple(file.path for file in files if _breaks(file))
     sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
     if not sound:
-        return Impact((), (), unparsable=unparsable)
+        return Impact(changed_symbols=(), modules=(), unparsable=unparsable)
     graph = graph_of(before, task.suite.python_path)
     union = graph.patched(_texts(sound), task.suite.python_path)
     edited = {path for file in sound for path in (file.path, file.old_path)}
@@ -67,7 +67,7 @@ def _modules(
 ) -> Iterator[ImpactedModule]:
     reached = explorer.reach(changed)
     direct = explorer.within(set(changed))
-    by_file: dict[str, list[Reached]] = {}
+    by_file: dict[str, list[ReachedSymbol]] = {}
     for symbol, step in reached.items():
         if symbol[0] not in edited and counts(symbol[0], task):
             by_file.setdefault(symbol[0], []).append(step)
@@ -78,7 +78,14 @@ def _modules(
         if not tests:  # no test reaches what uses the change: whether the module still imports is all that can be seen
             tests = _nearest_importing(union, path, task)
         names = tuple(f"{file}::{name}" for file, name in dangling.get(path, ()))
-        yield ImpactedModule(path, best.hops, best.score, best.way(), _nearest_first(tests, direct), names)
+        yield ImpactedModule(
+            module=path,
+            hops=best.hops,
+            weight=best.score,
+            path=best.way(),
+            tests=_nearest_first(tests, direct),
+            dangling=names,
+        )
 
 
 def _nearest_first(tests: set[str], hops: Mapping[str, int]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ BUILTINS = (str, bytes, int, float, list, tuple, dict, set, frozenset, object)
 
 
 @dataclass(frozen=True)
-class Reached:
+class ReachedSymbol:
     """A symbol that a change reaches, by the way that carries the largest weight."""
 
     symbol: Symbol
@@ -32,14 +32,14 @@ class Reached:
     """Weight of the change x confidence along the way, not yet faded."""
     hops: int
     """Borders between modules crossed."""
-    parent: Reached | None
+    parent: ReachedSymbol | None
     score: float
     """The weight, faded."""
 
     def way(self) -> tuple[str, ...]:
         """The changed symbol, then the files on the way, this one last."""
-        links: list[Reached] = []
-        step: Reached | None = self
+        links: list[ReachedSymbol] = []
+        step: ReachedSymbol | None = self
         while step is not None:
             links.append(step)
             step = step.parent
@@ -62,12 +62,12 @@ class Explorer:
         self._doubts = doubts
         self._users: dict[Symbol, list[tuple[Symbol, float]]] = {}
 
-    def reach(self, changed: Mapping[Symbol, float]) -> dict[Symbol, Reached]:
+    def reach(self, changed: Mapping[Symbol, float]) -> dict[Symbol, ReachedSymbol]:
         """Every symbol within HOPS of a changed one (weights in (0, 1]), the changed ones included."""
-        best: dict[Symbol, Reached] = {}
+        best: dict[Symbol, ReachedSymbol] = {}
         turn = count()  # settles ties, in a fixed order
         queue = [
-            (-weight, next(turn), Reached(symbol, weight, 0, None, weight))
+            (-weight, next(turn), ReachedSymbol(symbol, weight, 0, None, weight))
             for symbol, weight in sorted(changed.items())
         ]
         heapq.heapify(queue)
@@ -83,7 +83,7 @@ class Explorer:
                 hops = step.hops + (user[0] != symbol[0])
                 if user not in best and hops <= HOPS:
                     weight = step.weight * confidence
-                    further = Reached(user, weight, hops, step, weight * self._fading ** max(0, hops - 1))
+                    further = ReachedSymbol(user, weight, hops, step, weight * self._fading ** max(0, hops - 1))
                     heapq.heappush(queue, (-further.score, next(turn), further))
         return best
 

@@ -42,9 +42,9 @@ def imported(node: Node) -> Iterator[Import]:
     name = node.child_by_field_name("name")
     alias = text_of(name) if name is not None else re.sub(r"/v\d+$", "", path).rpartition("/")[2]
     if name is not None and name.type == "dot":
-        yield Import(path, "*", path, is_module=True)
+        yield Import(dotted=path, alias="*", bound=path, is_module=True)
     else:
-        yield Import(path, "" if alias == "_" else alias, path, is_module=True)
+        yield Import(dotted=path, alias="" if alias == "_" else alias, bound=path, is_module=True)
 
 
 def name_of(node: Node) -> str:

@@ -33,9 +33,9 @@ def imported(node: Node) -> Iterator[Import]:
     named = next((child for child in node.named_children if child.type in ("scoped_identifier", "identifier")), None)
     dotted = re.sub(r"\s", "", text_of(named))
     if any(child.type == "asterisk" for child in node.children):
-        yield Import(dotted, "*", dotted, is_module=True)
+        yield Import(dotted=dotted, alias="*", bound=dotted, is_module=True)
     elif dotted:
-        yield Import(dotted, dotted.rpartition(".")[2], dotted)
+        yield Import(dotted=dotted, alias=dotted.rpartition(".")[2], bound=dotted)
 
 
 def dotted(node: Node) -> str:

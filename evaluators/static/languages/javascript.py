@@ -59,9 +59,11 @@ def imported(node: Node) -> Iterator[Import]:
     )
     if clause is None:
         star = "*" if any(child.type == "*" for child in node.children) else ""
-        yield Import(source, star, source, is_lazy, is_module=True)
+        yield Import(dotted=source, alias=star, bound=source, is_lazy=is_lazy, is_module=True)
     elif clause.type == "import_require_clause" or clause.type == "namespace_export":
-        yield Import(source, text_of(clause.named_children[0]), source, is_lazy, is_module=True)
+        yield Import(
+            dotted=source, alias=text_of(clause.named_children[0]), bound=source, is_lazy=is_lazy, is_module=True
+        )
     else:
         yield from _named(clause, source, is_lazy)
 
@@ -69,15 +71,17 @@ def imported(node: Node) -> Iterator[Import]:
 def _named(clause: Node, source: str, is_lazy: bool) -> Iterator[Import]:
     for child in clause.named_children:
         if child.type == "identifier":
-            yield Import(f"{source}.default", text_of(child), f"{source}.default", is_lazy)
+            yield Import(dotted=f"{source}.default", alias=text_of(child), bound=f"{source}.default", is_lazy=is_lazy)
         elif child.type == "namespace_import":
-            yield Import(source, text_of(child.named_children[0]), source, is_lazy, is_module=True)
+            yield Import(
+                dotted=source, alias=text_of(child.named_children[0]), bound=source, is_lazy=is_lazy, is_module=True
+            )
         elif child.type == "named_imports":
             yield from _named(child, source, is_lazy)
         elif child.type in ("import_specifier", "export_specifier"):
             name = text_of(child.child_by_field_name("name"))
             alias = text_of(child.child_by_field_name("alias")) or name
-            yield Import(f"{source}.{name}", alias, f"{source}.{name}", is_lazy)
+            yield Import(dotted=f"{source}.{name}", alias=alias, bound=f"{source}.{name}", is_lazy=is_lazy)
 
 
 def _required(node: Node, source: str) -> Iterator[Import]:
@@ -85,7 +89,9 @@ def _required(node: Node, source: str) -> Iterator[Import]:
     is_lazy, is_guarded = inside(node, *FUNCTIONS), inside(node, "try_statement")
     name = node.child_by_field_name("name") if node.type == "variable_declarator" else None
     if name is None or name.type != "object_pattern":
-        yield Import(source, text_of(name), source, is_lazy, is_guarded, is_module=True)
+        yield Import(
+            dotted=source, alias=text_of(name), bound=source, is_lazy=is_lazy, is_guarded=is_guarded, is_module=True
+        )
         return
     for child in name.named_children:
         if child.type == "shorthand_property_identifier_pattern":
@@ -93,7 +99,13 @@ def _required(node: Node, source: str) -> Iterator[Import]:
         else:
             found, alias = text_of(child.child_by_field_name("key")), text_of(child.child_by_field_name("value"))
         if found and alias.isidentifier():
-            yield Import(f"{source}.{found}", alias, f"{source}.{found}", is_lazy, is_guarded)
+            yield Import(
+                dotted=f"{source}.{found}",
+                alias=alias,
+                bound=f"{source}.{found}",
+                is_lazy=is_lazy,
+                is_guarded=is_guarded,
+            )
 
 
 def _source(node: Node) -> str:

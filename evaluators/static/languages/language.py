@@ -14,7 +14,7 @@ Names = Iterable[tuple[str, str]]
 """(dotted name, path of the file or key of the package) of what can be imported."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Import:
     """One imported name."""
 
@@ -43,7 +43,7 @@ class Sources:
     python_path: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Language:
     """One row of the table of languages."""
 

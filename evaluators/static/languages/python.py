@@ -54,18 +54,20 @@ def imported(node: Node) -> Iterator[Import]:
     module = node.child_by_field_name("module_name")
     base = re.sub(r"\s", "", text_of(module)) if module is not None else ""
     if any(child.type == "wildcard_import" for child in node.children):
-        yield Import(base, "*", base, is_lazy, is_guarded, is_module=True)
+        yield Import(dotted=base, alias="*", bound=base, is_lazy=is_lazy, is_guarded=is_guarded, is_module=True)
     for child in node.children_by_field_name("name"):
         renamed = child.child_by_field_name("alias")
         name = text_of(child.child_by_field_name("name") if renamed is not None else child)
         if module is None:
             first = name.partition(".")[0]
             alias, bound = (text_of(renamed), name) if renamed is not None else (first, first)
-            yield Import(name, alias, bound, is_lazy, is_guarded, is_module=True)
+            yield Import(dotted=name, alias=alias, bound=bound, is_lazy=is_lazy, is_guarded=is_guarded, is_module=True)
         else:
             dotted = base + name if base.endswith(".") else f"{base}.{name}"
             alias = text_of(renamed) if renamed is not None else name
-            yield Import(dotted, alias, dotted, is_lazy, is_guarded, is_module=False)
+            yield Import(
+                dotted=dotted, alias=alias, bound=dotted, is_lazy=is_lazy, is_guarded=is_guarded, is_module=False
+            )
 
 
 def _circumstances(node: Node) -> tuple[bool, bool]:

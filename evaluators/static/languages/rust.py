@@ -66,7 +66,7 @@ def imported(node: Node) -> Iterator[Import]:
     if node.type == "mod_item":
         if node.child_by_field_name("body") is None:
             name = text_of(node.child_by_field_name("name"))
-            yield Import(f"self.{name}", name, f"self.{name}", is_module=True)
+            yield Import(dotted=f"self.{name}", alias=name, bound=f"self.{name}", is_module=True)
         return
     argument = node.child_by_field_name("argument")
     if argument is not None:
@@ -84,15 +84,15 @@ def _used(node: Node, prefix: str, is_lazy: bool) -> Iterator[Import]:
             yield from _used(child, prefix, is_lazy)
     elif node.type == "use_as_clause":
         dotted = _joined(prefix, text_of(node.child_by_field_name("path")))
-        yield Import(dotted, text_of(node.child_by_field_name("alias")), dotted, is_lazy)
+        yield Import(dotted=dotted, alias=text_of(node.child_by_field_name("alias")), bound=dotted, is_lazy=is_lazy)
     elif node.type == "use_wildcard":
         dotted = _joined(prefix, text_of(node.named_children[0]) if node.named_children else "")
-        yield Import(dotted, "*", dotted, is_lazy, is_module=True)
+        yield Import(dotted=dotted, alias="*", bound=dotted, is_lazy=is_lazy, is_module=True)
     elif node.type == "self" and prefix:
-        yield Import(prefix, prefix.rpartition(".")[2], prefix, is_lazy)
+        yield Import(dotted=prefix, alias=prefix.rpartition(".")[2], bound=prefix, is_lazy=is_lazy)
     else:
         dotted = _joined(prefix, text_of(node))
-        yield Import(dotted, dotted.rpartition(".")[2], dotted, is_lazy)
+        yield Import(dotted=dotted, alias=dotted.rpartition(".")[2], bound=dotted, is_lazy=is_lazy)
 
 
 def _children(node: Node | None) -> list[Node]:

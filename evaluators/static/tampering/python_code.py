@@ -81,7 +81,7 @@ OUTCOMES = frozenset({"outcome", "exitstatus", "wasxfail", "excinfo", "longrepr"
 
 
 @dataclass(frozen=True)
-class _Place:
+class _NodeContext:
     """Where a node stands."""
 
     in_function: bool = False
@@ -166,12 +166,12 @@ def _is_new(node: ast.AST, added: set[int]) -> bool:
     return first in added
 
 
-def _walk(tree: ast.Module, added: set[int]) -> Iterator[tuple[ast.AST, _Place]]:
+def _walk(tree: ast.Module, added: set[int]) -> Iterator[tuple[ast.AST, _NodeContext]]:
     """Every node with its place, in source order, less the statements without a new line.
 
     Without recursion, since expressions may be very deep.
     """
-    waiting: list[tuple[ast.AST, _Place]] = [(tree, _Place())]
+    waiting: list[tuple[ast.AST, _NodeContext]] = [(tree, _NodeContext())]
     while waiting:
         node, place = waiting.pop()
         if isinstance(node, ast.stmt) and added.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1)):
@@ -184,7 +184,7 @@ def _walk(tree: ast.Module, added: set[int]) -> Iterator[tuple[ast.AST, _Place]]
         waiting.extend((child, place) for child in reversed(list(ast.iter_child_nodes(node))))
 
 
-def _node_signs(node: ast.AST, place: _Place, names: dict[str, str], path: str) -> Iterator[Tampering]:
+def _node_signs(node: ast.AST, place: _NodeContext, names: dict[str, str], path: str) -> Iterator[Tampering]:
     if isinstance(node, ast.Call):
         yield from _call_signs(node, place, names, path)
     elif isinstance(node, ast.Raise) and node.exc is not None:
@@ -224,7 +224,7 @@ def _node_signs(node: ast.AST, place: _Place, names: dict[str, str], path: str) 
             yield Tampering("imports pytest", path, node.lineno, "library code imports pytest", conclusive=False)
 
 
-def _call_signs(node: ast.Call, place: _Place, names: dict[str, str], path: str) -> Iterator[Tampering]:
+def _call_signs(node: ast.Call, place: _NodeContext, names: dict[str, str], path: str) -> Iterator[Tampering]:
     called = _dotted(node.func, names)
     if called in LEAVING and not (place.in_function or place.in_main):
         grave = called in ("os._exit", "os.abort") or _says_success(node)

@@ -65,7 +65,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _tiny(digest: str) -> Package:
-    return Package("regrade-tiny", "1.0", digest, subject=("tiny",), paths=("tiny",))
+    return Package(name="regrade-tiny", version="1.0", sha256=digest, subject=("tiny",), paths=("tiny",))
 
 
 def test_a_package_is_fetched_once(index: Path, tmp_path: Path) -> None:

@@ -52,11 +52,13 @@ def _recipes() -> PackageRecipes:
     chosen = {mutant.kind: mutant for mutant in mutants(SOURCE, file, seed=0) if mutant.function == "less"}
     mutant = chosen["comparison-operator"]
     task = TaskRecipe(
-        file, "less", mutant.kind, mutant.place, mutant.line, mutant.digest, (1,),
-        Failure("test_inflection.py", 4, "assert False"),
+        file=file, function="less", kind=mutant.kind, place=mutant.place, line=mutant.line, digest=mutant.digest, fail_to_pass=(1,),
+        failure=Failure("test_inflection.py", 4, "assert False"),
     )  # fmt: skip
     tests = ("test_inflection.py::test_last", "test_inflection.py::test_less")
-    return PackageRecipes(package("inflection"), 0, tests, {f"{file}::less": (1,)}, (), (task,))
+    return PackageRecipes(
+        package=package("inflection"), seed=0, tests=tests, reach={f"{file}::less": (1,)}, imported=(), tasks=(task,)
+    )
 
 
 @given(st.sets(st.integers(0, 3000)))

@@ -33,7 +33,14 @@ def changing(*paths: str, lines: int = 1) -> Patch:
 
 @pytest.fixture
 def task(write_files) -> Task:
-    return Task("t", "shop", write_files(FILES), "", ("tests/test_orders.py::t",), ())
+    return Task(
+        id="t",
+        repository="shop",
+        base=write_files(FILES),
+        instruction="",
+        fail_to_pass=("tests/test_orders.py::t",),
+        pass_to_pass=(),
+    )
 
 
 @pytest.mark.parametrize(

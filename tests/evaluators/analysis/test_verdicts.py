@@ -24,7 +24,7 @@ from regrade.evaluators.analysis.uncertainty import (
     rate_interval,
     task_means,
 )
-from regrade.evaluators.evaluation.evaluate import evaluate
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import COLUMNS, FLAGS, INTEGERS, LISTS, NUMBERS, OPTIONAL
 from regrade.rewards import resolved
@@ -212,7 +212,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     with Scorer(workers=2, cache=tmp_path_factory.mktemp("cache")) as scorer:
         return {
             name: evaluate(
-                [Rollout(f"task{n}", name, 0.0, 0, 1, answer(n, kind)) for n, kind in enumerate(kinds)],
+                [Rollout(task_id=f"task{n}", policy=name, temperature=0.0, sample=0, seed=1, patch=answer(n, kind)) for n, kind in enumerate(kinds)],
                 tasks, scorer, resolved,
             )
             for name, kinds in policies.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.attribution.delta_debugging import Part, ddmin
+from regrade.evaluators.attribution.delta_debugging import PieceSet, ddmin
 
 
 @given(st.data())
@@ -21,9 +21,9 @@ def test_what_is_needed_is_found(data: st.DataObject) -> None:
 @given(st.data())
 def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 7))
-    verdicts: dict[Part, bool | None] = {}
+    verdicts: dict[PieceSet, bool | None] = {}
 
-    def passes(part: Part) -> bool | None:
+    def passes(part: PieceSet) -> bool | None:
         if part not in verdicts:
             verdicts[part] = len(part) == n or data.draw(st.sampled_from([True, False, False, None]))
         return verdicts[part]
@@ -37,9 +37,9 @@ def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> N
 
 
 def test_it_asks_far_less_than_all_subsets() -> None:
-    asked: set[Part] = set()
+    asked: set[PieceSet] = set()
 
-    def passes(part: Part) -> bool:
+    def passes(part: PieceSet) -> bool:
         asked.add(part)
         return {3, 100} <= part
 

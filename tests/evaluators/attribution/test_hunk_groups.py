@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from regrade.datasets.hunks import Hunk, split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.attribution.hunk_groups import Group, Places, coarser, hunk_groups, sound_groups
+from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, coarser, hunk_groups, sound_groups
 from regrade.evaluators.static.syntax import compile_error
 
 GAP = "\n" * 8
@@ -24,7 +24,7 @@ def task_of(tmp_path: Path, files: dict[str, str]) -> Task:
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    return Task("t", "r", Tree(tmp_path), "", (), ())
+    return Task(id="t", repository="r", base=Tree(tmp_path), instruction="", fail_to_pass=(), pass_to_pass=())
 
 
 def groups_of(tmp_path: Path, before: dict[str, str], after: dict[str, str]) -> tuple[list[list[int]], list[str]]:
@@ -99,12 +99,12 @@ def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> N
 
 
 def hunks_of(*paths: str) -> list[Hunk]:
-    return [Hunk(path, "", 1, 1, 0, "") for path in paths]
+    return [Hunk(path=path, what="", line=1, added=1, removed=0, text="") for path in paths]
 
 
 def test_hunks_of_one_file_are_joined_before_those_of_two() -> None:
     hunks = hunks_of("a", "a", "b", "b", "c")
-    groups = [Group(frozenset({place})) for place in range(5)]
+    groups = [HunkGroup(frozenset({place})) for place in range(5)]
     assert [sorted(group.places) for group in coarser(groups, 3, hunks)] == [[0, 1], [2, 3], [4]]
     assert len(coarser(groups, 1, hunks)) == 1
 
@@ -119,7 +119,7 @@ def test_up_to_six_groups_every_union_is_sound(data: st.DataObject) -> None:
         return "bad" if places in bad else ""
 
     hunks = hunks_of(*data.draw(st.lists(st.sampled_from("ab"), min_size=n, max_size=n)))
-    groups = sound_groups([Group(frozenset({place})) for place in range(n)], problem, hunks)
+    groups = sound_groups([HunkGroup(frozenset({place})) for place in range(n)], problem, hunks)
     assert sorted(place for group in groups for place in group.places) == list(range(n))
     for size in range(1, len(groups)):
         for chosen in combinations(groups, size):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrade.evaluators.attribution.attribute import LEAST_PAIRS
+from regrade.evaluators.attribution.hunk_attribution import LEAST_PAIRS
 from regrade.evaluators.attribution.shapley import (
     Coalition,
     Range,

@@ -18,8 +18,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate, evidence_beside
 from regrade.evaluators.evaluation.rescoring import rescore, rescore_run, write_rescored
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_beside
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import KeptEvidence
@@ -62,7 +62,12 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     (root / "shop.py").write_text(SOURCE)
     (root / "test_shop.py").write_text(TESTS)
     return Task(
-        "shop/total", "shop", Tree(root), "Mend it.", ("test_shop.py::test_total",), ("test_shop.py::test_cheapest",)
+        id="shop/total",
+        repository="shop",
+        base=Tree(root),
+        instruction="Mend it.",
+        fail_to_pass=("test_shop.py::test_total",),
+        pass_to_pass=("test_shop.py::test_cheapest",),
     )
 
 
@@ -72,7 +77,7 @@ def run(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Run:
     found = Run(tmp_path_factory.mktemp("runs") / "first")
     found.add_policy("mixed", "candidate")
     rollouts = [
-        Rollout(task.id, "mixed", 0.5, sample, 0, Patch.between({"shop.py": SOURCE}, {"shop.py": SOURCE.replace(*change)}))
+        Rollout(task_id=task.id, policy="mixed", temperature=0.5, sample=sample, seed=0, patch=Patch.between({"shop.py": SOURCE}, {"shop.py": SOURCE.replace(*change)}))
         for sample, change in enumerate([*CHANGES.values(), *CHANGES.values()])
     ]  # fmt: skip
     with Scorer(workers=1, cache=tmp_path_factory.mktemp("cache")) as scorer:
@@ -190,8 +195,19 @@ ids = st.sampled_from([f"{file}::{name}" for file in ("a.py", "b.py", "c.py") fo
 def test_a_stored_run_says_what_the_run_said(found: dict[str, TestOutcome], data: Any) -> None:
     count = data.draw(st.integers(0, len(found)))
     wanted, guarded = tuple(found)[:count], tuple(found)[count:]
-    fresh = TestRun(found, wanted, guarded)
-    again = decode(TestRun, encode(fresh), Task("id", "r", Tree(Path("/nowhere")), "", wanted, guarded))
+    fresh = TestRun(outcomes=found, fail_to_pass=wanted, pass_to_pass=guarded)
+    again = decode(
+        TestRun,
+        encode(fresh),
+        Task(
+            id="id",
+            repository="r",
+            base=Tree(Path("/nowhere")),
+            instruction="",
+            fail_to_pass=wanted,
+            pass_to_pass=guarded,
+        ),
+    )
     assert again == fresh
     for name in ("fixed", "broken", "verified_files", "resolved"):
         assert getattr(again, name) == getattr(fresh, name)
@@ -199,7 +215,13 @@ def test_a_stored_run_says_what_the_run_said(found: dict[str, TestOutcome], data
 
 
 def test_half_a_surrogate_pair_survives() -> None:
-    task = Task("id", "r", Tree(Path("/nowhere")), "", ("t::a",), ())
-    run = TestRun({"t::a": TestOutcome(TestStatus.FAILED, "assert '\ud800' == 'é'")}, ("t::a",), ())
+    task = Task(
+        id="id", repository="r", base=Tree(Path("/nowhere")), instruction="", fail_to_pass=("t::a",), pass_to_pass=()
+    )
+    run = TestRun(
+        outcomes={"t::a": TestOutcome(TestStatus.FAILED, "assert '\ud800' == 'é'")},
+        fail_to_pass=("t::a",),
+        pass_to_pass=(),
+    )
     assert decode(TestRun, encode(run), task) == run
     assert decode(Diff, encode(Diff(1, 2, ("\udcff.py",))), task) == Diff(1, 2, ("\udcff.py",))

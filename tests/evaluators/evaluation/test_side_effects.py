@@ -24,7 +24,14 @@ FILES = {
 
 @pytest.fixture
 def shop(write_files) -> Task:
-    return Task("shop", "shop", write_files(FILES), "", ("tests/test_tax.py::test_tax",), ("tests/test_orders.py::t",))
+    return Task(
+        id="shop",
+        repository="shop",
+        base=write_files(FILES),
+        instruction="",
+        fail_to_pass=("tests/test_tax.py::test_tax",),
+        pass_to_pass=("tests/test_orders.py::t",),
+    )
 
 
 def change(**edits: tuple[str, str]) -> Patch:

@@ -40,7 +40,14 @@ class Hot:
                 for sample in range(sampling.samples):
                     self.asked.append((task.id, sampling.temperature))
                     patch = self.fix if sampling.temperature == self.good else Patch("")
-                    yield Rollout(task.id, "whatever it calls itself", sampling.temperature, sample, seed, patch)
+                    yield Rollout(
+                        task_id=task.id,
+                        policy="whatever it calls itself",
+                        temperature=sampling.temperature,
+                        sample=sample,
+                        seed=seed,
+                        patch=patch,
+                    )
 
 
 @dataclass
@@ -58,7 +65,13 @@ class OneByOne(Hot):
             patch = self.fix if trial.temperature == self.good else Patch("")
             lost = "the endpoint died" if self.loses(trial) else ""
             made = Rollout(
-                trial.task.id, "", trial.temperature, trial.sample, seed, Patch("") if lost else patch, lost=lost
+                task_id=trial.task.id,
+                policy="",
+                temperature=trial.temperature,
+                sample=trial.sample,
+                seed=seed,
+                patch=Patch("") if lost else patch,
+                lost=lost,
             )
             keep(trial, made)
             yield made
@@ -76,7 +89,7 @@ def validation(task: Task) -> list[Task]:
 
 
 def entrant(policy: Hot, **more: object) -> Entrant:
-    return Entrant("p", "candidate", lambda _tasks: policy, **more)  # type: ignore[arg-type]
+    return Entrant(name="p", role="candidate", load=lambda _tasks: policy, **more)  # type: ignore[arg-type]
 
 
 def hidden(tasks: Sequence[Task]) -> list[Task]:
@@ -89,7 +102,9 @@ def test_each_policy_is_judged_most_at_the_temperature_that_validation_chooses(
     kind: type[Hot], good: float, judged, validation, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
     run, policy = Run(tmp_path), kind(fix, good)
-    rows = enter(run, entrant(policy), SWEEP, hidden(validation), hidden(judged), Judge(scorer, passing, seed=1))
+    rows = enter(
+        run, entrant(policy), SWEEP, hidden(validation), hidden(judged), Judge(scorer=scorer, reward=passing, seed=1)
+    )
     entry = run.manifest.policies["p"]
     assert (entry.best_temperature, entry.chosen) == (good, True)
     (other,) = {0.2, 1.0} - {good}
@@ -99,11 +114,13 @@ def test_each_policy_is_judged_most_at_the_temperature_that_validation_chooses(
     assert set(rows["policy"]) == {"p"}
     asked = len(policy.asked)
     assert asked == 2 * 2 * 2 + 2 * 4
-    again = enter(run, entrant(policy), SWEEP, hidden(validation), hidden(judged), Judge(scorer, passing, seed=1))
+    again = enter(
+        run, entrant(policy), SWEEP, hidden(validation), hidden(judged), Judge(scorer=scorer, reward=passing, seed=1)
+    )
     assert again.equals(rows)
     assert len(policy.asked) == asked, "nothing is asked again"
     greedy = Sweep((0.0,), samples=3)
-    more = enter(run, entrant(policy), greedy, (), hidden(judged), Judge(scorer, passing, seed=1))
+    more = enter(run, entrant(policy), greedy, (), hidden(judged), Judge(scorer=scorer, reward=passing, seed=1))
     assert run.manifest.policies["p"].best_temperature == good, "what was chosen stays"
     assert Counter(more["temperature"]) == Counter({0.0: 2, good: 2 * 3})
 
@@ -111,7 +128,7 @@ def test_each_policy_is_judged_most_at_the_temperature_that_validation_chooses(
 def test_without_validation_tasks_the_lowest_temperature_is_taken_and_nothing_is_called_chosen(
     judged, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
-    rows = enter(Run(tmp_path), entrant(Hot(fix, 1.0)), SWEEP, (), hidden(judged), Judge(scorer, passing))
+    rows = enter(Run(tmp_path), entrant(Hot(fix, 1.0)), SWEEP, (), hidden(judged), Judge(scorer=scorer, reward=passing))
     entry = Run.open(tmp_path).manifest.policies["p"]
     assert (entry.best_temperature, entry.chosen) == (0.2, False)
     assert set(rows["temperature"]) == {0.2, 1.0}
@@ -119,11 +136,11 @@ def test_without_validation_tasks_the_lowest_temperature_is_taken_and_nothing_is
 
 def test_a_task_cannot_choose_and_judge(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'second' is among the validation tasks"):
-        enter(Run(tmp_path), entrant(Hot(fix, 1.0)), SWEEP, judged[1:], judged, Judge(scorer, passing))
+        enter(Run(tmp_path), entrant(Hot(fix, 1.0)), SWEEP, judged[1:], judged, Judge(scorer=scorer, reward=passing))
 
 
 def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
-    run, judge = Run(tmp_path), Judge(scorer, passing)
+    run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
     first = entrant(Hot(fix, 0.0), spec={"model": "a"})
     enter(run, replace(first, role="baseline"), Sweep(), (), hidden(judged), judge)
     with pytest.raises(UserError, match="knows 'p' as model 'a', and this is model 'b'"):
@@ -138,7 +155,7 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
 def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(
     judged, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
-    run, judge, sweep = Run(tmp_path), Judge(scorer, passing), Sweep((1.0,), samples=4)
+    run, judge, sweep = Run(tmp_path), Judge(scorer=scorer, reward=passing), Sweep((1.0,), samples=4)
     dying = OneByOne(fix, 1.0, dies=5)
     with pytest.raises(KeyboardInterrupt):
         enter(run, entrant(dying), sweep, (), hidden(judged), judge)
@@ -154,7 +171,7 @@ def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(
 
 
 def test_lost_attempts_are_unscored_then_made_again(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
-    run, judge, sweep = Run(tmp_path), Judge(scorer, passing), Sweep((1.0,), samples=2)
+    run, judge, sweep = Run(tmp_path), Judge(scorer=scorer, reward=passing), Sweep((1.0,), samples=2)
     flaky = OneByOne(fix, 1.0, loses=lambda trial: trial.task.id == "second")
     rows = enter(run, entrant(flaky), sweep, (), hidden(judged), judge)
     lost = rows[rows["task"] == "second"]
@@ -173,11 +190,18 @@ def test_no_temperature_is_chosen_by_what_was_lost(
 ) -> None:
     dead = OneByOne(fix, 1.0, loses=lambda trial: trial.temperature == 1.0)
     with pytest.raises(TooManyLost, match=r"4 of 8 attempts of 'p'.*the endpoint died"):
-        enter(Run(tmp_path), entrant(dead), SWEEP, hidden(validation), hidden(judged), Judge(scorer, passing))
+        enter(
+            Run(tmp_path),
+            entrant(dead),
+            SWEEP,
+            hidden(validation),
+            hidden(judged),
+            Judge(scorer=scorer, reward=passing),
+        )
 
 
 def test_a_task_that_was_edited_is_tried_again(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
-    run, policy, judge = Run(tmp_path), Hot(fix, 0.0), Judge(scorer, passing)
+    run, policy, judge = Run(tmp_path), Hot(fix, 0.0), Judge(scorer=scorer, reward=passing)
     enter(run, entrant(policy), Sweep(), (), hidden(judged), judge)
     edited = [judged[0], replace(judged[1], pass_to_pass=judged[0].pass_to_pass[:3])]
     enter(run, entrant(policy), Sweep(), (), hidden(edited), judge)
@@ -187,7 +211,7 @@ def test_a_task_that_was_edited_is_tried_again(judged, fix: Patch, scorer: Score
 def test_what_a_fixed_policy_proposes_may_be_mended_and_turned_back(
     judged, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
-    run, judge = Run(tmp_path), Judge(scorer, passing)
+    run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
     for patch, fixed in ((Patch(""), 0), (fix, 1), (Patch(""), 0), (Patch(""), 0)):
         policy = Hot(patch, 0.0)
         rows = enter(run, entrant(policy, is_fixed=True), SWEEP, (), hidden(judged), judge)

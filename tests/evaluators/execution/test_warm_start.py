@@ -50,7 +50,7 @@ def outcome(tree: Tree, preparation: Preparation, folder: Path) -> TestStatus | 
     """What a candidate says that uses the byte code."""
     (folder / "candidate").mkdir(exist_ok=True)
     with Worker(choose("bubblewrap"), Path(sys.executable), folder / "candidate", folder / "bytecode") as worker:
-        found = statuses(worker.run(tree, Request(TestSuite(), LIMITS), replace(preparation, session="")))
+        found = statuses(worker.run(tree, Request(suite=TestSuite(), limits=LIMITS), replace(preparation, session="")))
     return found["test_it.py::test_it"].status if found else None
 
 

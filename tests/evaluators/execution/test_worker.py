@@ -63,7 +63,7 @@ def working(name: str) -> Sandbox:
 def runner(worker, write_files):
     def run_file(text, limits=LIMITS, **request):
         tree = write_files({"test_it.py": textwrap.dedent(text)})
-        return worker.run(tree, Request(TestSuite(), limits, **request))
+        return worker.run(tree, Request(suite=TestSuite(), limits=limits, **request))
 
     return run_file
 
@@ -139,7 +139,7 @@ def test_a_file_that_can_not_be_collected_says_why_and_the_others_run(worker, wr
     tree = write_files(
         {"test_a.py": "import nothing_like_it\n", "test_b.py": "def test_b(): pass\n", "test_c.py": "(\n"}
     )
-    reply = worker.run(tree, Request(TestSuite(), LIMITS))
+    reply = worker.run(tree, Request(suite=TestSuite(), limits=LIMITS))
     errors = collection_errors(reply)
     assert errors["test_a.py"] == "ModuleNotFoundError: No module named 'nothing_like_it'"
     assert "SyntaxError" in errors["test_c.py"]
@@ -208,7 +208,7 @@ def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere
     ],
 )
 def test_a_hang_is_told_with_its_limit_and_with_what_passed_where_that_is_more(passed, words):
-    end, why = ending(Reply(-9, "timeout", (), "", passed, 1.0), 30.0)
+    end, why = ending(Reply(status=-9, stopped="timeout", records=(), output="", seconds=passed, cpu_seconds=1.0), 30.0)
     assert end is End.TIMEOUT
     assert why.startswith(words)
     assert ("busy machine" in why) is (passed > 40)
@@ -368,7 +368,7 @@ def test_modules_of_the_tree_come_first_for_subprocesses_too(worker, write_files
         "    code = 'import package; print(package.name)'\n"
         "    assert subprocess.check_output([sys.executable, '-c', code], text=True, cwd='/') == 'mine\\n'\n",
     })  # fmt: skip
-    reply = worker.run(tree, Request(TestSuite(python_path=("src", ".")), LIMITS))
+    reply = worker.run(tree, Request(suite=TestSuite(python_path=("src", ".")), limits=LIMITS))
     assert named(reply) == {"test_it": "passed"}
 
 
@@ -378,12 +378,14 @@ def test_a_repository_may_use_the_names_of_this_package(worker, write_files):
         "recorder.py": "here = True\n",
         "test_it.py": "import recorder, regrade\ndef test_it():\n    assert regrade.here and recorder.here\n",
     })  # fmt: skip
-    assert named(worker.run(tree, Request(TestSuite(), LIMITS))) == {"test_it": "passed"}
+    assert named(worker.run(tree, Request(suite=TestSuite(), limits=LIMITS))) == {"test_it": "passed"}
 
 
 def test_imports_are_reported_one_by_one(worker, write_files):
     tree = write_files({"good.py": "", "bad.py": "raise ValueError('bad')", "leaves.py": "import sys; sys.exit(3)"})
-    reply = worker.run(tree, Request(TestSuite(), LIMITS, kind="imports", modules=("bad", "good", "leaves")))
+    reply = worker.run(
+        tree, Request(suite=TestSuite(), limits=LIMITS, kind="imports", modules=("bad", "good", "leaves"))
+    )
     assert [record[1:] for record in reply.records if record[0] == "import"] == [
         ["bad", "bad.py:1: ValueError: bad"],
         ["leaves", "leaves.py:1: SystemExit: 3"],
@@ -435,7 +437,7 @@ def test_a_prepared_session_says_the_same_as_one_from_the_start(prepared):
     worker, tree, preparation = prepared
     assert preparation.session
     assert preparation.configuration == "/repo/pyproject.toml"
-    request = Request(TestSuite(), LIMITS, paths=("tests/test_a.py", "tests/test_b.py"))
+    request = Request(suite=TestSuite(), limits=LIMITS, paths=("tests/test_a.py", "tests/test_b.py"))
     changed = tree.with_files({"code_under_test.py": "VALUE = 3\n"})
     broken = tree.with_files({"code_under_test.py": "VALUE = \n"})
     for variant in (tree, changed, broken, tree, changed):
@@ -457,7 +459,7 @@ def test_byte_code_of_the_pristine_tree_is_used_and_that_of_changed_files_is_not
     worker, tree, preparation = prepared
     compiled = list((tmp_path / "bytecode" / preparation.bytecode).rglob("*.pyc"))
     assert {path.name.split(".")[0] for path in compiled} >= {"code_under_test", "test_a", "conftest"}
-    request = Request(TestSuite(), LIMITS, paths=("tests/test_a.py",))
+    request = Request(suite=TestSuite(), limits=LIMITS, paths=("tests/test_a.py",))
     assert named(worker.run(tree.with_files({"code_under_test.py": "VALUE = 3\n"}), request, preparation)) == {
         "test_a": "failed"
     }
@@ -478,7 +480,7 @@ def test_what_tests_import_of_other_places_is_imported_before_the_fork(prepare):
     worker, tree, preparation = prepare(files)
     assert "xmlrpc.client" in preparation.modules
     assert "code_under_test" not in preparation.modules
-    request = Request(TestSuite(), LIMITS, paths=("test_it.py",))
+    request = Request(suite=TestSuite(), limits=LIMITS, paths=("test_it.py",))
     assert named(worker.run(tree, request)) == {"test_early": "failed", "test_own": "passed"}
     for known in (preparation, replace(preparation, session="")):
         assert named(worker.run(tree, request, known)) == {"test_early": "passed", "test_own": "passed"}
@@ -507,7 +509,7 @@ def test_a_module_of_the_tree_goes_before_one_that_was_imported_early(prepare):
         "test_it.py": "import statistics\ndef test_it(): assert statistics.mine\n",
     }
     worker, tree, preparation = prepare(files)
-    request = Request(TestSuite(), LIMITS, paths=("test_it.py",))
+    request = Request(suite=TestSuite(), limits=LIMITS, paths=("test_it.py",))
     for known in (UNPREPARED, preparation):
         assert named(worker.run(tree, request, known)) == {"test_it": "passed"}
 
@@ -522,7 +524,7 @@ from regrade.evaluators.sandboxes import choose
 from regrade.evaluators.execution.worker import Request, Worker
 
 worker = Worker(choose(sys.argv[1]), Path(sys.executable), Path(sys.argv[2]), limits=Limits(wall_seconds=60))
-worker.run(Tree(Path(sys.argv[3])), Request(TestSuite(), Limits(wall_seconds=60)))
+worker.run(Tree(Path(sys.argv[3])), Request(suite=TestSuite(), limits=Limits(wall_seconds=60)))
 """
 
 

@@ -37,7 +37,9 @@ def make_environment(folder: Path, base: Path = BASE) -> Path:
 
 
 def said_by(sandbox: Sandbox, python: Path, program: str = SHOWS) -> str:
-    session = sandbox.start(Program(python_for((str(python),), Path("unused")), ("-c", program), ()))
+    session = sandbox.start(
+        Program(python=python_for((str(python),), Path("unused")), arguments=("-c", program), mounts=())
+    )
     try:
         return (session.receive(30.0) or session.errors.encode()).decode().strip()
     finally:

@@ -115,7 +115,7 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
     secret.chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as server:
         names = f"SECRET, PORT = {str(secret)!r}, {server.getsockname()[1]}\n"
-        reply = worker.run(write_files({"test_probes.py": names + PROBES}), Request(TestSuite(), Limits()))
+        reply = worker.run(write_files({"test_probes.py": names + PROBES}), Request(suite=TestSuite(), limits=Limits()))
         socket.create_connection(server.getsockname(), timeout=2).close()
     outcomes = statuses(reply)
     assert len(outcomes) == 23, reply
@@ -141,7 +141,7 @@ def test_sandboxes_that_come_and_go_leave_no_descriptor_behind(worker, write_fil
     tree = write_files({"test_it.py": "def test_it(): pass\n"})
     counts = []
     for _ in range(4):
-        assert worker.run(tree, Request(TestSuite(), Limits(wall_seconds=20.0))).status == 0
+        assert worker.run(tree, Request(suite=TestSuite(), limits=Limits(wall_seconds=20.0))).status == 0
         worker.close()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts[1:] == counts[1:2] * 3

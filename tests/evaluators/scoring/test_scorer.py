@@ -24,7 +24,7 @@ import pytest
 from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.evaluators.attribution.attribute import attribute
+from regrade.evaluators.attribution.hunk_attribution import attribute
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import Process, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import scratch_folder

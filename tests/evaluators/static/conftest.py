@@ -46,7 +46,15 @@ def patched(tmp_path: Path) -> Callable[..., Patched]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.encode() if isinstance(content, str) else content)
         tree = Tree(tmp_path)
-        task = Task("task", "repository", tree, "", (), (), TestSuite(python_path=python_path))
+        task = Task(
+            id="task",
+            repository="repository",
+            base=tree,
+            instruction="",
+            fail_to_pass=(),
+            pass_to_pass=(),
+            suite=TestSuite(python_path=python_path),
+        )
         changed = dict(changes or {})
         old = {path: tree.read(path) for path in changed if path in files}
         new = {path: text for path, text in changed.items() if text is not None}

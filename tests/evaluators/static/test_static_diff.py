@@ -121,5 +121,5 @@ def test_probes_take_any_tree(tmp_path: Any) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     tree = Tree(tmp_path)
     patch = Patch.between({"a.py": "x = 1\n"}, {"a.py": "x = 2\n"})
-    task = Task("task", "repository", tree, "", (), ())
+    task = Task(id="task", repository="repository", base=tree, instruction="", fail_to_pass=(), pass_to_pass=())
     assert diff.probe(tree, tree.with_files({"a.py": "x = 2\n"}), patch, task).changed_lines == 2

@@ -42,7 +42,14 @@ from regrade.rewards.evidence import (
 
 
 def a_task(fail_to_pass=("t::a",), pass_to_pass=("t::b", "t::c")):
-    return Task("id", "repository", Tree(Path("/nowhere")), "", fail_to_pass, pass_to_pass)
+    return Task(
+        id="id",
+        repository="repository",
+        base=Tree(Path("/nowhere")),
+        instruction="",
+        fail_to_pass=fail_to_pass,
+        pass_to_pass=pass_to_pass,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,20 @@ RECORDS = [
     BuildRun(False, 3, "calculator.py:1: invalid syntax"),
     LintDelta((Finding("E1", "a.py", 1, "x"),), (), 4, ("b.py",)),
     ReadabilityDelta((FunctionReadability("a.py", "f", None, Readability(3, 20.5, 81.0)),), (), ("a.py",)),
-    ComplexityDelta((FunctionComplexity("a.py", "f", None, 3), FunctionComplexity("a.py", "g", 2, None)), 2, 3, 2, 3),
-    Impact(("a.f",), (ImpactedModule("b", 1, 0.5, ("a.f", "b"), ("test_b.py",), ("g",)),), (("a", "b"),)),
+    ComplexityDelta(
+        functions=(FunctionComplexity("a.py", "f", None, 3), FunctionComplexity("a.py", "g", 2, None)),
+        sum_before=2,
+        sum_after=3,
+        max_before=2,
+        max_after=3,
+    ),
+    Impact(
+        changed_symbols=("a.f",),
+        modules=(
+            ImpactedModule(module="b", hops=1, weight=0.5, path=("a.f", "b"), tests=("test_b.py",), dangling=("g",)),
+        ),
+        new_cycles=(("a", "b"),),
+    ),
     Diff(1, 2, ("a.py",)),
     Integrity((Tampering("kind", "a.py", 1, "detail"),), ("tests/test_a.py",)),
     Own(("x",), (("y", 1),), 0.5),
@@ -84,20 +103,20 @@ outcomes = st.builds(TestOutcome, st.sampled_from(TestStatus), st.text(max_size=
 def test_a_run_of_tests_survives(found, end, detail):
     task = a_task()
     run = TestRun(
-        dict(zip(task.fail_to_pass + task.pass_to_pass, found, strict=True)),
-        task.fail_to_pass,
-        task.pass_to_pass,
-        end,
-        detail,
-        "reachable",
-        1.5,
+        outcomes=dict(zip(task.fail_to_pass + task.pass_to_pass, found, strict=True)),
+        fail_to_pass=task.fail_to_pass,
+        pass_to_pass=task.pass_to_pass,
+        end=end,
+        detail=detail,
+        scope="reachable",
+        seconds=1.5,
     )
     assert decode(TestRun, encode(run), task) == run
 
 
 def test_a_run_takes_about_a_letter_a_test():
     tests = tuple(f"tests/test_module.py::test_function[{number}]" for number in range(1000))
-    run = TestRun(dict.fromkeys(tests, TestOutcome(TestStatus.PASSED)), (), tests)
+    run = TestRun(outcomes=dict.fromkeys(tests, TestOutcome(TestStatus.PASSED)), fail_to_pass=(), pass_to_pass=tests)
     assert len(encode(run)) < 1200
 
 
@@ -107,7 +126,7 @@ def test_a_record_of_another_shape_counts_as_missing(tmp_path):
     assert store.get(b"key", LintDelta, a_task()) is None
     assert store.get(b"key", TestRun, a_task()) is None
     task = a_task()
-    store.put(b"run", TestRun({}, (), ()))
+    store.put(b"run", TestRun(outcomes={}, fail_to_pass=(), pass_to_pass=()))
     assert store.get(b"run", TestRun, task) is None
     assert store.get(b"nothing", Diff, task) is None
     store.close()
@@ -198,7 +217,7 @@ def flipped(record, place, bit):
 def test_a_record_with_a_flipped_bit_is_not_believed(tmp_path_factory, place, bit):
     path = tmp_path_factory.mktemp("store") / "evidence.sqlite"
     store = EvidenceStore(path)
-    run = TestRun({"t::a": TestOutcome(TestStatus.FAILED)}, ("t::a",), ())
+    run = TestRun(outcomes={"t::a": TestOutcome(TestStatus.FAILED)}, fail_to_pass=("t::a",), pass_to_pass=())
     store.put(b"key", run)
     damage(path, lambda record: flipped(record, place % len(record), bit))
     assert store.get(b"key", TestRun, a_task(pass_to_pass=())) is None

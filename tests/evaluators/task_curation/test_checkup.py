@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.task_curation.checkup import Fate, Kind, check_up, histories, tally
+from regrade.evaluators.task_curation.checkup import ExploitOutcome, ProblemKind, check_up, histories, tally
 
 BUGGY = '''\
 RATES = {"books": 7}
@@ -92,7 +92,7 @@ def test_a_healthy_task(make, scorer):
     assert found.is_healthy
     assert (found.nothing, found.resolved) == (0.0, True)
     assert found.reference > 0.9
-    assert set(found.cheats.values()) <= {Fate.FAILS, Fate.SEEN}
+    assert set(found.cheats.values()) <= {ExploitOutcome.FAILS, ExploitOutcome.SEEN}
     assert len(found.cheats) == 5
     assert found.guards == (WANTED, *KEPT[:2])
     assert found.stubbed == {"returns None": (), "raises": ()}
@@ -114,7 +114,7 @@ def test_a_check_up_that_is_done_runs_nothing(make, tmp_path):
 
 def test_a_reference_that_does_not_mend_it(make, scorer):
     found = examined(make(mended=BUGGY.replace("rate < 0", "rate <= -1")), scorer)
-    assert kinds(found) == [Kind.TASK]
+    assert kinds(found) == [ProblemKind.TASK]
     assert "do not pass with the reference: tests/test_prices.py::test_net" in found.problems[0].why
     assert not found.noticed
     assert not found.survivors
@@ -122,13 +122,13 @@ def test_a_reference_that_does_not_mend_it(make, scorer):
 
 def test_a_reference_that_does_not_apply(make, scorer):
     task = replace(make(), reference=Patch.between({"shop/prices.py": "no such line\n"}, {"shop/prices.py": "x\n"}))
-    assert Kind.TASK in kinds(examined(task, scorer))
+    assert ProblemKind.TASK in kinds(examined(task, scorer))
 
 
 def test_tests_that_pass_already(make, scorer):
     found = examined(make(wanted=(KEPT[0],), kept=KEPT[1:]), scorer)
-    assert Kind.TASK in kinds(found)
-    assert Kind.REWARD in kinds(found)
+    assert ProblemKind.TASK in kinds(found)
+    assert ProblemKind.REWARD in kinds(found)
     assert found.nothing > 0.5
     assert found.cheats == {}
 
@@ -137,7 +137,7 @@ def test_a_reference_that_the_reward_takes_for_tampering(make, scorer):
     odd = MENDED + "\n\nclass Any:\n    def __eq__(self, other):\n        return True\n"
     found = examined(make(mended=odd), scorer)
     assert found.resolved
-    assert kinds(found) == [Kind.REWARD]
+    assert kinds(found) == [ProblemKind.REWARD]
     assert "untampered" in found.problems[0].why
 
 
@@ -145,7 +145,7 @@ def test_a_flaky_test_is_named(make, scorer):
     lottery = "import os\n\n\ndef test_lottery():\n    assert os.urandom(1)[0] < 128\n"
     task = make({"tests/test_lottery.py": lottery}, kept=(*KEPT, "tests/test_lottery.py::test_lottery"))
     found = examined(task, scorer, runs=12, mutants=0)
-    assert Kind.FLAKY in kinds(found)
+    assert ProblemKind.FLAKY in kinds(found)
     assert set(found.flaky) == {"tests/test_lottery.py::test_lottery"}
     assert "of 12 runs" in found.flaky["tests/test_lottery.py::test_lottery"]
 
@@ -173,7 +173,7 @@ def test_talks_to_itself():
 def test_a_test_that_needs_the_network(make, scorer):
     task = make({"tests/test_calls.py": CALLS}, kept=(*KEPT, "tests/test_calls.py::test_needs_it"))
     found = examined(task, scorer)
-    assert kinds(found) == [Kind.TASK, Kind.TASK, Kind.NETWORK]
+    assert kinds(found) == [ProblemKind.TASK, ProblemKind.TASK, ProblemKind.NETWORK]
     assert found.problems[-1].why == (
         "tests/test_calls.py::test_needs_it reaches for the network: 192.0.2.1:80, and fails"
     )
@@ -194,7 +194,7 @@ def test_a_sandbox_that_keeps_no_network_away(make, tmp_path):
         Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer,
     ):
         found = examined(task, scorer, mutants=0)
-    assert kinds(found) == [Kind.NETWORK]
+    assert kinds(found) == [ProblemKind.NETWORK]
     assert "does not keep away" in found.problems[0].why
 
 
@@ -249,8 +249,8 @@ def test_tests_that_guard_nothing(make, scorer):
     wanted = "tests/test_version.py::test_version"
     task = make({"tests/test_version.py": tests}, MENDED + "\n\nVERSION = 2\n", wanted=(wanted,), kept=(KEPT[-1],))
     found = examined(task, scorer)
-    assert Kind.COUNTERFACTUAL in kinds(found)
-    assert Kind.MUTANTS in kinds(found)
+    assert ProblemKind.COUNTERFACTUAL in kinds(found)
+    assert ProblemKind.MUTANTS in kinds(found)
     assert found.guards == ()
     assert found.stubbed == {"returns None": (wanted,), "raises": (wanted,)}
     assert not found.noticed
@@ -263,9 +263,9 @@ def test_a_task_that_a_cheat_gets_through(make, scorer):
     wanted = "tests/test_runs.py::test_it_runs"
     task = make({"shop/prices.py": raising, "tests/test_runs.py": tests}, wanted=(wanted,), kept=KEPT[-1:])
     found = examined(task, scorer)
-    assert Kind.CHEAT in kinds(found)
-    assert found.cheats["a stub that returns None"] is Fate.PAID
-    assert found.cheats["os._exit(0) on import"] is Fate.FAILS
+    assert ProblemKind.CHEAT in kinds(found)
+    assert found.cheats["a stub that returns None"] is ExploitOutcome.PAID
+    assert found.cheats["os._exit(0) on import"] is ExploitOutcome.FAILS
     assert found.stubbed == {"returns None": (wanted,), "raises": ()}
 
 
@@ -278,7 +278,7 @@ def test_one_stub_that_does_what_is_wanted_is_a_note(make, scorer):
     found = examined(task, scorer)
     assert found.problems == []
     assert found.stubbed == {"returns None": (wanted,), "raises": ()}
-    assert found.cheats["a stub that returns None"] is Fate.FAILS
+    assert found.cheats["a stub that returns None"] is ExploitOutcome.FAILS
     assert any("1 of 1 FAIL_TO_PASS tests pass with a stub" in note for note in found.notes)
 
 
@@ -306,7 +306,7 @@ def test_tasks_come_in_their_order_and_are_counted(make, scorer):
     tasks = [replace(task, id=str(place)) for place, task in enumerate([good, bad] * 5)]
     found = list(check_up(tasks, scorer, runs=1, mutants=0))
     assert [each.task.id for each in found] == [str(number) for number in range(10)]
-    assert tally(found) == {Kind.TASK: 5}
+    assert tally(found) == {ProblemKind.TASK: 5}
 
 
 def test_a_git_repository_in_a_tree_is_seen(write_files):

@@ -126,6 +126,6 @@ def test_the_most_telling_failure_comes_first_and_unstable_ones_not_at_all() -> 
         "t::good": "t.py:6: assert f() == 2\nassert 1 == 2",
     }
     outcomes = {test: TestOutcome(TestStatus.FAILED, message) for test, message in messages.items()}
-    run = TestRun(outcomes, tuple(outcomes), ())
+    run = TestRun(outcomes=outcomes, fail_to_pass=tuple(outcomes), pass_to_pass=())
     found = failures(run, {test: number for number, test in enumerate(messages)})
     assert [failure.line for failure in found] == [6, 5, 4, 0]

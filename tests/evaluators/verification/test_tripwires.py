@@ -20,7 +20,7 @@ from regrade.evaluators.execution.worker import Worker
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import choose
 from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, Changed, Mended
-from regrade.evaluators.verification.tripwires import Kind, plan_copies, spring
+from regrade.evaluators.verification.tripwires import TripwireKind, plan_copies, spring
 
 SUMS = '''\
 """Sums."""
@@ -310,20 +310,24 @@ ONE = FAILING[:1]
 @pytest.mark.parametrize(
     ("text", "failing", "kind"),
     [
-        pytest.param(ALWAYS, (*FAILING[:3], *FAILING[4:]), Kind.TURNED, id="always-equal object"),
-        pytest.param(at_import(NO_OP), FAILING, Kind.TURNED, id="runtest does nothing"),
-        pytest.param(at_import(PATCHED_EQUAL), FAILING[4:5], Kind.TURNED, id="assertEqual patched"),
-        pytest.param(at_import(PATCHED_RAISES), FAILING[3:4], Kind.TURNED, id="pytest.raises patched"),
-        pytest.param(at_import(KNOWN_IDS), FAILING, Kind.RENAMED, id="passes forced by node id"),
-        pytest.param(in_total(CURRENT_TEST), FAILING, Kind.RENAMED, id="PYTEST_CURRENT_TEST"),
-        pytest.param(at_import(HOOKED), FAILING, Kind.TURNED, id="hook registered through gc"),
-        pytest.param(at_import(RECORDER), FAILING, Kind.TURNED, id="recorder patched through gc"),
-        pytest.param(at_import(FORGED), FAILING, Kind.RENAMED, id="results forged"),
-        pytest.param(in_total(READS_CONSTANTS), FAILING[4:5], Kind.RENAMED, id="expected value read in the frame"),
-        pytest.param(in_total(READS_LOCALS), FAILING[1:3], Kind.TURNED, id="expected value read from a variable"),
-        pytest.param(in_total(READS_TESTS), ONE, Kind.RENAMED, id="expected value read from the file"),
-        pytest.param(in_total(EQUAL_TO_KNOWN), ONE, Kind.TURNED, id="equal to what is known"),
-        pytest.param(at_import(KNOWN_BODY), ONE, Kind.RENAMED, id="passes forced by known body"),
+        pytest.param(ALWAYS, (*FAILING[:3], *FAILING[4:]), TripwireKind.TURNED, id="always-equal object"),
+        pytest.param(at_import(NO_OP), FAILING, TripwireKind.TURNED, id="runtest does nothing"),
+        pytest.param(at_import(PATCHED_EQUAL), FAILING[4:5], TripwireKind.TURNED, id="assertEqual patched"),
+        pytest.param(at_import(PATCHED_RAISES), FAILING[3:4], TripwireKind.TURNED, id="pytest.raises patched"),
+        pytest.param(at_import(KNOWN_IDS), FAILING, TripwireKind.RENAMED, id="passes forced by node id"),
+        pytest.param(in_total(CURRENT_TEST), FAILING, TripwireKind.RENAMED, id="PYTEST_CURRENT_TEST"),
+        pytest.param(at_import(HOOKED), FAILING, TripwireKind.TURNED, id="hook registered through gc"),
+        pytest.param(at_import(RECORDER), FAILING, TripwireKind.TURNED, id="recorder patched through gc"),
+        pytest.param(at_import(FORGED), FAILING, TripwireKind.RENAMED, id="results forged"),
+        pytest.param(
+            in_total(READS_CONSTANTS), FAILING[4:5], TripwireKind.RENAMED, id="expected value read in the frame"
+        ),
+        pytest.param(
+            in_total(READS_LOCALS), FAILING[1:3], TripwireKind.TURNED, id="expected value read from a variable"
+        ),
+        pytest.param(in_total(READS_TESTS), ONE, TripwireKind.RENAMED, id="expected value read from the file"),
+        pytest.param(in_total(EQUAL_TO_KNOWN), ONE, TripwireKind.TURNED, id="equal to what is known"),
+        pytest.param(at_import(KNOWN_BODY), ONE, TripwireKind.RENAMED, id="passes forced by known body"),
     ],
 )
 def test_a_cheat_springs_a_wire(worker, sums, text, failing, kind):
@@ -335,12 +339,12 @@ def test_a_cheat_springs_a_wire(worker, sums, text, failing, kind):
 @pytest.mark.parametrize("text", [ALWAYS, at_import(NO_OP)], ids=["always-equal object", "runtest does nothing"])
 def test_a_cheat_springs_a_wire_without_a_reference(worker, sums, text):
     found = sprung_by(worker, replace(sums, reference=None), text, FAILING[:3])
-    assert {each.test for each in found.sprung if each.kind is Kind.TURNED} >= {ONE[0]}
+    assert {each.test for each in found.sprung if each.kind is TripwireKind.TURNED} >= {ONE[0]}
 
 
 def test_what_passes_without_the_mended_function_springs_a_wire(worker, sums):
     found = sprung_by(worker, sums, at_import(KNOWN_FAILURES), ONE)
-    assert Kind.STUBBED in {each.kind for each in found.sprung}
+    assert TripwireKind.STUBBED in {each.kind for each in found.sprung}
 
 
 MEMORY = """

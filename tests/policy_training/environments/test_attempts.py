@@ -32,11 +32,21 @@ def run_of(fixed: list[bool], kept: list[Status], end: End = End.COMPLETED) -> R
     targets = {f"target{k}": Status.PASSED if good else Status.FAILED for k, good in enumerate(fixed)}
     guards = {f"guard{k}": status for k, status in enumerate(kept)}
     outcomes = {name: Outcome(status) for name, status in (targets | guards).items()}
-    return RunOfTests(outcomes, tuple(targets), tuple(guards), end)
+    return RunOfTests(outcomes=outcomes, fail_to_pass=tuple(targets), pass_to_pass=tuple(guards), end=end)
 
 
 def attempt(patch: Patch = CHANGED, *, well_formed: bool = True) -> Rollout:
-    return Rollout("task", "policy", 1.0, 0, 0, patch, prompt="p", completion="c", well_formed=well_formed)
+    return Rollout(
+        task_id="task",
+        policy="policy",
+        temperature=1.0,
+        sample=0,
+        seed=0,
+        patch=patch,
+        prompt="p",
+        completion="c",
+        well_formed=well_formed,
+    )
 
 
 def reward(run: RunOfTests | None) -> float:

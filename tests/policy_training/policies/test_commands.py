@@ -92,7 +92,7 @@ def test_history_of_the_repository_stays_out(tmp_path: Path) -> None:
         subprocess.run(["git", *words], cwd=main, check=True, env={**os.environ, **who})
     assert (tree / ".git").is_file()
     (tree / "a.py").write_text("x = 1\n")
-    here = Task("t", "tree", Tree(tree), "", ("a.py::t",), ())
+    here = Task(id="t", repository="tree", base=Tree(tree), instruction="", fail_to_pass=("a.py::t",), pass_to_pass=())
     rollout = one("git log --all -p; sed -i s/1/2/ a.py", here)
     assert "future" not in rollout.completion
     assert [file.added for file in rollout.patch.files] == [((1, "x = 2"),)]
@@ -146,7 +146,7 @@ def test_new_deleted_and_odd_files_apply(tmp_path: Path) -> None:
     (root / "latin.py").write_bytes("# caf\xe9\na = 1".encode("latin-1"))
     (root / "gone.py").write_text("x = 1\n")
     (root / "naïve name.py").write_text("a = 1\n")
-    task = Task("t", "odd", Tree(root), "", ("t.py::t",), ())
+    task = Task(id="t", repository="odd", base=Tree(root), instruction="", fail_to_pass=("t.py::t",), pass_to_pass=())
     script = "for f in *.py; do sed -i 's/a = 1/a = 3/' \"$f\"; done; rm gone.py; mkdir new; echo b > new/b.py; echo x > a.log"
     after = prepare(task, one(script, task).patch).after
     found = {

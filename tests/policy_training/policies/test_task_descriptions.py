@@ -30,7 +30,14 @@ def task(tmp_path: Path) -> Task:
     for path, text in FILES.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    return Task("t", "shop", Tree(tmp_path), "Prices are wrong.", ("tests/test_prices.py::test_net",), ())
+    return Task(
+        id="t",
+        repository="shop",
+        base=Tree(tmp_path),
+        instruction="Prices are wrong.",
+        fail_to_pass=("tests/test_prices.py::test_net",),
+        pass_to_pass=(),
+    )
 
 
 def test_the_files_that_the_failing_test_imports_are_shown_nearest_first(task: Task) -> None:

@@ -25,8 +25,21 @@ MakeTask = Callable[[str], Task]
 
 
 def attempt(task: str, completion: str, status: Status) -> Attempt:
-    run = RunOfTests({"target": Outcome(status)}, ("target",), ())
-    return Attempt(Rollout(task, "p", 1.0, 0, 0, Patch("x"), f"prompt {task}", completion), run, 0.0)
+    run = RunOfTests(outcomes={"target": Outcome(status)}, fail_to_pass=("target",), pass_to_pass=())
+    return Attempt(
+        Rollout(
+            task_id=task,
+            policy="p",
+            temperature=1.0,
+            sample=0,
+            seed=0,
+            patch=Patch("x"),
+            prompt=f"prompt {task}",
+            completion=completion,
+        ),
+        run,
+        0.0,
+    )
 
 
 def test_verified_answers_are_distinct_and_the_frequent_ones_come_first() -> None:
@@ -34,7 +47,7 @@ def test_verified_answers_are_distinct_and_the_frequent_ones_come_first() -> Non
         attempt("a", "1 rare", Status.PASSED), attempt("a", "2 often", Status.PASSED),
         attempt("a", "2 often ", Status.PASSED), attempt("a", "3 wrong", Status.FAILED),
         attempt("a", "4 also rare", Status.PASSED), attempt("b", "1 x", Status.FAILED),
-        Attempt(Rollout("b", "p", 1.0, 0, 0, Patch("x"), "prompt b", "1 unscored"), None, None),
+        Attempt(Rollout(task_id="b", policy="p", temperature=1.0, sample=0, seed=0, patch=Patch("x"), prompt="prompt b", completion="1 unscored"), None, None),
     ]  # fmt: skip
     assert verified_examples(attempts, per_task=2) == [Example("prompt a", "2 often"), Example("prompt a", "1 rare")]
 

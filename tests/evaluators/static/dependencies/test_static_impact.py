@@ -215,11 +215,11 @@ def test_circular_imports_end(patched: Make) -> None:
 
 def test_what_cannot_be_parsed(patched: Make) -> None:
     broken = patched(PROJECT, {"pkg/core.py": "def public(:\n"}).probe(impact)
-    assert broken == Impact((), (), unparsable=("pkg/core.py",))
+    assert broken == Impact(changed_symbols=(), modules=(), unparsable=("pkg/core.py",))
     template = patched({"t.py": "x = {{ y }}:\n"}, {"t.py": "x = {{ z }}:\n"}).probe(impact)
     assert template.unparsable == ()
-    assert patched({"a.txt": "x\n"}, {"a.txt": "y\n"}).probe(impact) == Impact((), ())
-    assert patched({"b.py": CORE}, {}).probe(impact) == Impact((), ())
+    assert patched({"a.txt": "x\n"}, {"a.txt": "y\n"}).probe(impact) == Impact(changed_symbols=(), modules=())
+    assert patched({"b.py": CORE}, {}).probe(impact) == Impact(changed_symbols=(), modules=())
 
 
 def test_undecodable_neighbours_are_no_obstacle(patched: Make) -> None:
@@ -235,8 +235,8 @@ def test_undecodable_neighbours_are_no_obstacle(patched: Make) -> None:
 def test_the_reward_names_symbol_module_and_test(patched: Make) -> None:
     found = patched(PROJECT, {"pkg/core.py": CORE.replace("def helper(a):", "def helper(a, b=1):")}).probe(impact)
     ids = ("tests/test_user.py::test_use", "tests/test_far.py::test_reuse")
-    good = TestRun(dict.fromkeys(ids, TestOutcome(TestStatus.PASSED)), (), ids)
-    bad = TestRun({**good.outcomes, ids[0]: TestOutcome(TestStatus.FAILED)}, (), ids)
+    good = TestRun(outcomes=dict.fromkeys(ids, TestOutcome(TestStatus.PASSED)), fail_to_pass=(), pass_to_pass=ids)
+    bad = TestRun(outcomes={**good.outcomes, ids[0]: TestOutcome(TestStatus.FAILED)}, fail_to_pass=(), pass_to_pass=ids)
     assert impact_reward(found, good).value == 1.0
     score = impact_reward(found, bad)
     assert score.value is not None
@@ -261,9 +261,13 @@ BOTH = {"pkg/core.py": "def one(a):\n    return 1 + a\n\n\ndef two(a):\n    retu
 def test_of_two_changed_functions_the_reason_names_the_one_that_the_broken_test_reaches(patched: Make) -> None:
     found = patched(PARTS, BOTH).probe(impact)
     assert found.nearest == (("pkg/core.py::one", (ONES,)), ("pkg/core.py::two", (TWOS,)))
-    good = TestRun(dict.fromkeys((ONES, TWOS), TestOutcome(TestStatus.PASSED)), (), (ONES, TWOS))
+    good = TestRun(
+        outcomes=dict.fromkeys((ONES, TWOS), TestOutcome(TestStatus.PASSED)), fail_to_pass=(), pass_to_pass=(ONES, TWOS)
+    )
     for test, name in ((ONES, "one"), (TWOS, "two")):
-        broken = TestRun({**good.outcomes, test: TestOutcome(TestStatus.FAILED)}, (), (ONES, TWOS))
+        broken = TestRun(
+            outcomes={**good.outcomes, test: TestOutcome(TestStatus.FAILED)}, fail_to_pass=(), pass_to_pass=(ONES, TWOS)
+        )
         assert f"pkg/core.py::{name} -> " in impact_reward(found, broken).why
     assert patched(PARTS, {"pkg/core.py": PARTS["pkg/core.py"].replace("a + 1", "a - 1")}).probe(impact).nearest == ()
 
@@ -283,10 +287,10 @@ def test_the_same_patch_gives_the_same_evidence_in_every_process(patched: Make) 
     code = (
         "import sys; from pathlib import Path; from regrade.datasets.patches import Patch\n"
         "from regrade.datasets.tasks import Task, Tree\n"
-        "from regrade.evaluators.static import impact\n"
+        "from regrade.evaluators.static.dependencies import impact\n"
         "tree = Tree(Path(sys.argv[1])); patch = Patch(sys.argv[2])\n"
         "after = tree.with_files({'pkg/core.py': sys.argv[3]})\n"
-        "print(impact.probe(tree, after, patch, Task('task', 'r', tree, '', (), ())))\n"
+        "print(impact.probe(tree, after, patch, Task(id='task', repository='r', base=tree, instruction='', fail_to_pass=(), pass_to_pass=())))\n"
     )
     arguments = [str(case.before.root), case.patch.text, case.after.read("pkg/core.py")]
     said = {

@@ -8,7 +8,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
-from regrade.evaluators.evaluation.evaluate import evaluate, recorded
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, recorded
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import COLUMNS, load_rows
@@ -104,7 +104,16 @@ ANSWERS = {
 
 def attempts(*names: str, policy: str = "p") -> list[Rollout]:
     return [
-        Rollout("shop/total", policy, 0.5, number, 7, *ANSWERS[name][:1], well_formed=ANSWERS[name][1], completion=name)
+        Rollout(
+            task_id="shop/total",
+            policy=policy,
+            temperature=0.5,
+            sample=number,
+            seed=7,
+            patch=ANSWERS[name][0],
+            well_formed=ANSWERS[name][1],
+            completion=name,
+        )
         for number, name in enumerate(names)
     ]
 

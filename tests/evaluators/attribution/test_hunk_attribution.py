@@ -11,7 +11,7 @@ from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.sources import load_task
 from regrade.datasets.tasks import Limits, Task
-from regrade.evaluators.attribution.attribute import attribute, needed
+from regrade.evaluators.attribution.hunk_attribution import attribute, needed
 from regrade.evaluators.attribution.results import Smallest
 from regrade.evaluators.attribution.shapley import coalitions, exact
 from regrade.evaluators.sandboxes import Process, SandboxError
@@ -51,7 +51,7 @@ test_id.__test__ = False
 @pytest.fixture
 def task(write_files) -> Task:
     return Task(
-        "m", "m", write_files(BASE), "", tuple(map(test_id, (0, 1))), tuple(map(test_id, range(2, COUNT))),
+        id="m", repository="m", base=write_files(BASE), instruction="", fail_to_pass=tuple(map(test_id, (0, 1))), pass_to_pass=tuple(map(test_id, range(2, COUNT))),
         limits=Limits(wall_seconds=20.0, memory_mb=512, processes=32, file_mb=16),
     )  # fmt: skip
 
@@ -154,7 +154,9 @@ def test_a_group_of_hunks_that_only_compile_together(scorer, task):
 
 @pytest.mark.slow
 def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, task, monkeypatch):
-    monkeypatch.setattr("regrade.evaluators.attribution.attribute.LEAST_PAIRS", 2)  # every subset more is an execution
+    monkeypatch.setattr(
+        "regrade.evaluators.attribution.hunk_attribution.LEAST_PAIRS", 2
+    )  # every subset more is an execution
     patch = patch_of({0: "0", 1: "1", 2: "-2"} | {number: f"{number} + 0" for number in range(3, 7)})
     found = attribute(scorer, task, patch, OUTCOME, budget=40)
     assert (len(found.groups), found.is_exact, found.orders) == (7, False, 4)
@@ -181,7 +183,14 @@ def test_changes_of_one_hunk_are_told_apart_if_that_is_wanted(scorer, write_file
     after = before.replace("a = 0", "a = 1").replace("c = 3", "c = 4")
     tests = "import m\n\n\ndef test_a():\n    assert m.f()[0] == 1\n\n\ndef test_c():\n    assert m.f()[2] == 3\n"
     base = write_files({"m.py": before, "tests/test_m.py": tests})
-    task = Task("m", "m", base, "", ("tests/test_m.py::test_a",), ("tests/test_m.py::test_c",))
+    task = Task(
+        id="m",
+        repository="m",
+        base=base,
+        instruction="",
+        fail_to_pass=("tests/test_m.py::test_a",),
+        pass_to_pass=("tests/test_m.py::test_c",),
+    )
     patch = Patch.between({"m.py": before}, {"m.py": after})
     (whole,) = attribute(scorer, task, patch, OUTCOME).groups
     assert whole.without.no_longer_broken == ("tests/test_m.py::test_c",)
@@ -259,7 +268,14 @@ def test_a_reward_of_ones_own_and_a_task_without_tests(scorer, write_files):
     def short(diff: Diff) -> Score:
         return Score(1 / (1 + diff.changed_lines))
 
-    bare = Task("bare", "bare", write_files({"a.txt": "1\n", "b.txt": "1\n"}), "", (), ())
+    bare = Task(
+        id="bare",
+        repository="bare",
+        base=write_files({"a.txt": "1\n", "b.txt": "1\n"}),
+        instruction="",
+        fail_to_pass=(),
+        pass_to_pass=(),
+    )
     patch = Patch.between({"a.txt": "1\n", "b.txt": "1\n"}, {"a.txt": "2\n", "b.txt": "1\n2\n"})
     found = attribute(scorer, bare, patch, short)
     assert found.cost.executions == 0

@@ -13,14 +13,14 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.evaluation.sweeps import Entrant
-    from regrade.evaluators.storage.run import Role
+    from regrade.evaluators.storage.run import PolicyRole
     from regrade.policy_training.policies.policy_files import EndpointRow
 
 MOST_TOLD = 20
 """Lines about predictions that are printed one by one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Given:
     """What was given to name policies by."""
 
@@ -31,7 +31,7 @@ class Given:
     behind: EndpointRow
     """What all models behind the endpoint of the command line have in common."""
     name: str | None
-    role: Role | None
+    role: PolicyRole | None
     baseline: str | None
     controls: Sequence[str]
 
@@ -91,7 +91,7 @@ def _with_roles(found: Sequence[Entrant], given: Given) -> list[Entrant]:
     for option, name in options:
         if name is not None and name not in names:
             raise UserError(f"{option} {name!r} is none of the policies: {', '.join(sorted(names))}")
-    roles: dict[str, Role] = dict.fromkeys(given.controls, "control")
+    roles: dict[str, PolicyRole] = dict.fromkeys(given.controls, "control")
     if given.baseline:
         roles[given.baseline] = "baseline"
     cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in found]

@@ -35,7 +35,7 @@ CHUNK = 192
 """Rollouts handed to the scorer at once: enough to keep workers busy, few enough to lose little when killed."""
 
 
-class Gatherer(Protocol):
+class EvidenceSource(Protocol):
     """The part of `regrade.evaluators.scoring.scorer.Scorer` that an evaluation needs."""
 
     def gather(self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type]) -> list[EvidenceSet]: ...
@@ -44,7 +44,7 @@ class Gatherer(Protocol):
 def evaluate(
     rollouts: Iterable[Rollout],
     tasks: Iterable[Task],
-    scorer: Gatherer,
+    scorer: EvidenceSource,
     reward: Reward,
     out: Path | None = None,
     *,
@@ -137,7 +137,7 @@ def _is_known(row: dict[str, Any] | None) -> bool:
 
 def _score(
     pairs: Sequence[tuple[Rollout, Task]],
-    scorer: Gatherer,
+    scorer: EvidenceSource,
     reward: Reward,
     needs: frozenset[type],
     kept: KeptEvidence | None,

@@ -11,7 +11,7 @@ from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.attribution.delta_debugging import ddmin
-from regrade.evaluators.attribution.hunk_groups import Group, Places, hunk_groups
+from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups
 from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
 from regrade.evaluators.attribution.shapley import (
     Coalition,
@@ -142,7 +142,7 @@ class Game:
 
 
 def _attributed(
-    game: Game, groups: Sequence[Group], small: Sequence[Group], budget: int, seed: int, notes: tuple[str, ...]
+    game: Game, groups: Sequence[HunkGroup], small: Sequence[HunkGroup], budget: int, seed: int, notes: tuple[str, ...]
 ) -> Attribution:
     n = len(groups)
     everyone = frozenset(range(n))
@@ -166,32 +166,32 @@ def _attributed(
     smallest = _smallest(game, small, is_all_known=is_exact and len(small) == n, budget=budget)  # may score more
     told = tuple(
         GroupShare(
-            tuple(game.split.hunks[place] for place in sorted(group.places)),
-            group.why,
-            totals[number],
-            {} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
-            alone.value if (alone := found.get(frozenset({number}))) else None,
-            _without(found[everyone], found[lacking_one[number]]),
+            hunks=tuple(game.split.hunks[place] for place in sorted(group.places)),
+            why=group.why,
+            share=totals[number],
+            parts={} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
+            alone=alone.value if (alone := found.get(frozenset({number}))) else None,
+            without=_without(found[everyone], found[lacking_one[number]]),
         )
         for number, group in enumerate(groups)
     )
     unscored = tuple((tuple(sorted(each)), subset.cause) for each, subset in found.items() if subset.value is None)
     return Attribution(
-        game.reward.name,
-        found[everyone],
-        found[frozenset()],
-        told,
-        is_exact,
-        len(orders),
-        interactions(n, worths) if is_exact else {},
-        smallest,
-        unscored,
-        game.cost,
-        notes,
+        reward=game.reward.name,
+        whole=found[everyone],
+        nothing=found[frozenset()],
+        groups=told,
+        is_exact=is_exact,
+        orders=len(orders),
+        interactions=interactions(n, worths) if is_exact else {},
+        smallest=smallest,
+        unscored=unscored,
+        cost=game.cost,
+        notes=notes,
     )
 
 
-def _union(groups: Iterable[Group]) -> Places:
+def _union(groups: Iterable[HunkGroup]) -> Places:
     return frozenset().union(*(group.places for group in groups))
 
 
@@ -212,19 +212,27 @@ def _shares_of_parts(
 
 def _without(whole: Subset, rest: Subset) -> Without:
     if whole.passes is None or rest.passes is None:
-        return Without(rest.value, rest.cause, minus(whole.value, rest.value), (), (), (), ())
+        return Without(
+            value=rest.value,
+            cause=rest.cause,
+            change=minus(whole.value, rest.value),
+            no_longer_fixed=(),
+            newly_broken=(),
+            newly_fixed=(),
+            no_longer_broken=(),
+        )
     return Without(
-        rest.value,
-        rest.cause,
-        minus(whole.value, rest.value),
-        tuple(sorted(whole.fixed - rest.fixed)),
-        tuple(sorted(rest.broken - whole.broken)),
-        tuple(sorted(rest.fixed - whole.fixed)),
-        tuple(sorted(whole.broken - rest.broken)),
+        value=rest.value,
+        cause=rest.cause,
+        change=minus(whole.value, rest.value),
+        no_longer_fixed=tuple(sorted(whole.fixed - rest.fixed)),
+        newly_broken=tuple(sorted(rest.broken - whole.broken)),
+        newly_fixed=tuple(sorted(rest.fixed - whole.fixed)),
+        no_longer_broken=tuple(sorted(whole.broken - rest.broken)),
     )
 
 
-def _smallest(game: Game, groups: Sequence[Group], is_all_known: bool, budget: int) -> Smallest | None:
+def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_known: bool, budget: int) -> Smallest | None:
     """A passing part of the patch with few groups: of all subsets the smallest, or of those that were scored the
     smallest, made smaller."""
     passing = [places for places, subset in game.known.items() if subset.passes]
