@@ -12,7 +12,7 @@ from typing import NamedTuple
 from regrade.datasets.globs import is_protected
 from regrade.datasets.mutation.mutants import Function, Mutant, Mutations, shuffled
 from regrade.datasets.patches import Patch
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 
@@ -161,7 +161,7 @@ class Mended:
             nodes = [node for name in wanted for _, node in known.get(name, ())]
             for node in sorted(nodes, key=lambda node: -node.lineno):  # from the end, so that places stay
                 text = edit(text, node)
-            if _parsed(text) is None:
+            if parse_or_none(text) is None:
                 return None
             texts[file] = text
         return texts or None
@@ -212,7 +212,7 @@ def _dumps(found: Iterable[tuple[ast.ClassDef | None, Definition]]) -> list[str]
 
 def _definitions(text: str) -> dict[str, list[tuple[ast.ClassDef | None, Definition]]] | None:
     """Qualified name -> class and node of each outermost function of that name; None where the text is no Python."""
-    module = _parsed(text)
+    module = parse_or_none(text)
     if module is None:
         return None
     found: dict[str, list[tuple[ast.ClassDef | None, Definition]]] = {}
@@ -228,13 +228,6 @@ def _definitions(text: str) -> dict[str, list[tuple[ast.ClassDef | None, Definit
 
     visit(module, "", None)
     return found
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        return parse_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _with_body(text: str, node: Definition, body: tuple[str, ...]) -> str:

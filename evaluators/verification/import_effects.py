@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from regrade.datasets.globs import is_protected
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none, parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.selection import changed_functions
 from regrade.evaluators.execution.workspaces import Workspace
@@ -71,14 +71,8 @@ class _Stripped(ast.NodeTransformer):
 
 def _frame(path: str, text: str) -> list[str] | None:
     """The statements of a file, as text, without functions, imports and docstrings; None where it is no Python."""
-    try:
-        if not path.endswith(".py"):
-            return None
-        module = parse_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-    return [ast.unparse(node) or "pass" for node in _Stripped().visit(module).body]
+    module = parse_or_none(text) if path.endswith(".py") else None
+    return None if module is None else [ast.unparse(node) or "pass" for node in _Stripped().visit(module).body]
 
 
 def _meddles(statement: str, text: str) -> bool:
