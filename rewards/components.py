@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from regrade.datasets.node_ids import file_of
 from regrade.rewards.algebra import reward
 from regrade.rewards.evidence import (
     BuildRun,
@@ -21,7 +22,6 @@ from regrade.rewards.evidence import (
     ReadabilityDelta,
     TestRun,
     TestStatus,
-    file_of,
 )
 from regrade.rewards.score import Score
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.selection import in_company, selected_tests
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
@@ -240,7 +241,7 @@ def _exists(workspace: Workspace, path: str) -> bool:
 
 def test_files(ids: Iterable[str], wanted: frozenset[str]) -> tuple[str, ...]:
     """The files of the wanted tests, in the order of `ids`."""
-    return tuple(dict.fromkeys(test.split("::", 1)[0] for test in ids if test in wanted))
+    return tuple(dict.fromkeys(file_of(test) for test in ids if test in wanted))
 
 
 test_files.__test__ = False  # type: ignore[attr-defined]  # not a test
