@@ -17,6 +17,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
 from regrade.evaluators.execution.workspaces import Workspace, prepare
@@ -273,7 +274,6 @@ def _against(task: Task, run: TestRun, split: Split, calibration: Calibration | 
 
 
 def _why(against: dict[str, str], boundary: Boundary) -> str:
-    test, why = next(iter(sorted(against.items())))
-    more = f" and {len(against) - 1} more" if len(against) > 1 else ""
+    tests = sorted(against)
     beyond = f" (the patch also changes {', '.join(boundary.beyond)})" if boundary.beyond else ""
-    return f"{test}{more} passes in the candidate's process only: {why or 'it fails'}{beyond}"
+    return f"{listed(tests, 1)} passes in the candidate's process only: {against[tests[0]] or 'it fails'}{beyond}"
