@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, 
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
+logger = logging.getLogger(__name__)
 LONGEST_DETAIL = 500
 SHORTEST_LIMIT, SLACK = 30.0, 5.0
 """Tests may take `SLACK` times as long as they take without the patch, and at least `SHORTEST_LIMIT` seconds."""
@@ -71,6 +73,7 @@ def run_tests(
     if selected is None:
         selected = everything
     rest = everything - selected
+    logger.debug("test selection: task %s: %d of %d tests", task.id, len(selected), len(everything))
     reply = _run(worker, task, workspace, selected, preparation)
     first = Executed(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
