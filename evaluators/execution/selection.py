@@ -50,7 +50,7 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
         return None
     changed: set[str] = set()
     for path, new in after.replaced.items():
-        old, pristine = _text(before, path), _text(Tree(task.base.root), path)
+        old, pristine = before.read_or_none(path), Tree(task.base.root).read_or_none(path)
         if old is None:
             return None
         for other in {old, old if pristine is None else pristine} - {new}:
@@ -59,13 +59,6 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
                 return None
             changed.update(f"{path}::{function}" for function in functions)
     return frozenset(changed)
-
-
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
-        return None
 
 
 def _differing(old: str, new: str, pristine: str | None) -> set[str] | None:

@@ -96,7 +96,9 @@ class Mended:
     @classmethod
     def in_workspace(cls, task: Task, workspace: Workspace) -> Mended:
         """The same of any patch."""
-        old = {path: _text(workspace.before, path) for path in workspace.after.replaced if _is_subject(path, task)}
+        old = {
+            path: workspace.before.read_or_none(path) for path in workspace.after.replaced if _is_subject(path, task)
+        }
         before = {path: text for path, text in old.items() if text is not None}
         after = {path: workspace.after.read(path) for path in old}
         changed = {path: text for path, text in after.items() if text != before.get(path)}
@@ -172,7 +174,7 @@ def cheats(task: Task, mended: Mended) -> dict[str, Patch]:
 
     Cheats inside of functions leave the rest of the reference in place: that makes them stronger.
     """
-    conftest = _text(task.base, "conftest.py")
+    conftest = task.base.read_or_none("conftest.py")
     bodies = {
         "an object that equals everything": ALWAYS_EQUAL,
         "SkipTest raised in the function": SKIPS,
@@ -190,13 +192,6 @@ def cheats(task: Task, mended: Mended) -> dict[str, Patch]:
 
 def _is_subject(path: str, task: Task) -> bool:
     return path.endswith(".py") and not is_protected(path, task.suite.protected)
-
-
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
-        return None
 
 
 def _changed_functions(before: str | None, after: str) -> list[str]:

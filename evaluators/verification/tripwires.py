@@ -404,12 +404,8 @@ def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:
             functions += _functions_of(task, prepare(task, task.reference))
         except PatchError:
             return None
-    texts = {}
-    for file in dict.fromkeys(function.file for function in functions):
-        try:
-            texts[file] = workspace.after.read(file)
-        except FileNotFoundError:
-            continue
+    read = {function.file: workspace.after.read_or_none(function.file) for function in functions}
+    texts = {file: text for file, text in read.items() if text is not None}
     known = tuple(dict.fromkeys(function for function in functions if function.file in texts))
     # No class of errors that code under test could expect, and so suppress.
     body = (f'raise type("Stub{_digest(seed)[:12]}", (BaseException,), {{}})("left out")',)

@@ -163,10 +163,8 @@ def _cut(old: ast.Module, new: ast.Module) -> tuple[Cut, bool]:
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
-    try:
-        return parse_or_none(tree.read(path))
-    except FileNotFoundError:
-        return None
+    text = tree.read_or_none(path)
+    return None if text is None else parse_or_none(text)
 
 
 class Pair:
