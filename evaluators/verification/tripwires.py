@@ -404,7 +404,8 @@ def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:
             functions += _functions_of(task, prepare(task, task.reference))
         except PatchError:
             return None
-    read = {function.file: workspace.after.read_or_none(function.file) for function in functions}
+    files = dict.fromkeys(function.file for function in functions)
+    read = {file: workspace.after.read_or_none(file) for file in files}
     texts = {file: text for file, text in read.items() if text is not None}
     known = tuple(dict.fromkeys(function for function in functions if function.file in texts))
     # No class of errors that code under test could expect, and so suppress.
