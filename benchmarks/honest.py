@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regrade.datasets.applying import apply_patch
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
@@ -52,11 +53,11 @@ class Honest:
 
 
 def _folder_of_tests(task: Task) -> str:
-    return (task.fail_to_pass[0].partition("::")[0].rpartition("/")[0] + "/").lstrip("/")
+    return (file_of(task.fail_to_pass[0]).rpartition("/")[0] + "/").lstrip("/")
 
 
 def _file_of_tests(task: Task) -> str:
-    return task.fail_to_pass[0].partition("::")[0]
+    return file_of(task.fail_to_pass[0])
 
 
 def _text(task: Task, path: str) -> str:

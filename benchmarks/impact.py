@@ -29,6 +29,7 @@ from _networkx import networkx
 from scipy.stats import mannwhitneyu
 
 from regrade.datasets.mutation.packages import PACKAGES, fetch
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
@@ -39,7 +40,6 @@ from regrade.evaluators.static.dependencies.changes import changed_symbols
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.dependencies.reach import HOPS, Explorer
 from regrade.evaluators.static.languages import language_of
-from regrade.rewards.evidence import file_of
 
 Predictor = Callable[[Graph, Mapping[Symbol, float]], Mapping[str, float]]
 """(graph, changed symbol -> weight) -> score of each file that the change reaches"""

@@ -32,6 +32,7 @@ from _latest import record
 from _networkx import networkx
 
 from regrade.datasets.mutation.mutants import Mutations, mutants, shuffled
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task, Tree
@@ -252,7 +253,7 @@ def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> 
         tree.lay(workspace.after)
         everything = task.fail_to_pass + task.pass_to_pass
         files = test_files(everything, frozenset(task.fail_to_pass) or selected_tests(task, workspace) or frozenset())
-        wanted = frozenset(test for test in everything if not touched or test.split("::")[0] in files)
+        wanted = frozenset(test for test in everything if not touched or file_of(test) in files)
         try:
             printed = way(task, place, files if touched else (), python)
         except subprocess.TimeoutExpired:

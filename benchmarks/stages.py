@@ -19,6 +19,7 @@ from pathlib import Path
 from _latest import record
 
 from regrade.datasets.patches import Patch
+from regrade.datasets.plurals import counted
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
@@ -70,7 +71,7 @@ def measure(jobs: Sequence[Job], workers: int, sandbox: str, cache: Path) -> dic
             breakdowns = work()
             wall = time.perf_counter() - began
             assert all(each.is_scored for each in breakdowns), "a patch stayed unscored: the figures would flatter"
-            name = f"{what}, {workers} worker{'s' if workers > 1 else ''}"
+            name = f"{what}, {counted(workers, 'worker')}"
             print(f"{name:44} {wall:7.2f} {wall / len(jobs):8.4f} {len(jobs) / wall:9.1f}")
             walls[name] = wall
     return walls

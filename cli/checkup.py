@@ -13,6 +13,7 @@ import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted, plural
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -72,7 +73,7 @@ def _figures(each: CheckUp) -> list[str]:
         said.append(f"{refused} of {len(each.cheats)} cheats refused")
     if each.guards is not None:
         count = len(each.guards)
-        said.append(f"{count} {'test executes' if count == 1 else 'tests execute'} what it changes")
+        said.append(f"{counted(count, 'test')} {plural(count, 'executes', 'execute')} what it changes")
     if each.noticed or each.survivors:
         said.append(f"{len(each.noticed)} of {len(each.noticed) + len(each.survivors)} mutants noticed")
     if each.assurance is not None:

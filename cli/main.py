@@ -23,6 +23,7 @@ from regrade.cli import (
     doctor,
     evaluate,
     explain,
+    logs,
     plan,
     report,
     rescore,
@@ -113,16 +114,26 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (its callback does it all)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
-) -> None:
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False,
+            help="Log to stderr what workers and sandboxes do; twice: every step. $REGRADE_LOG chooses single loggers.",
+        ),
+    ] = 0,
+) -> None:  # fmt: skip
     """Rewards and regression verdicts for code agents: did this patch help, and what did it break?"""
+    context.with_resource(logs.on_stderr(logs.levels(verbose)))
 
 
 def main() -> None:
     """The console script. A SIGTERM is treated as a Ctrl-C: sandboxes are closed on the way out."""
-    if set(sys.argv[1:2]) & MODEL_VERBS and not {"-h", "--help"} & set(sys.argv):
+    verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if verb in MODEL_VERBS and not {"-h", "--help"} & set(sys.argv):
         with_large_pages()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _warn

@@ -9,6 +9,7 @@ import typer
 
 from regrade.cli.console import print_json, stderr, stdout
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import plural
 
 if TYPE_CHECKING:
     from regrade.evaluators.analysis.sample_size import Spread
@@ -146,7 +147,7 @@ def _declare(folder: Path, plan: dict[str, Any]) -> None:
     begun = [name for name in run.manifest.policies if run.evaluation(name).exists()]
     if begun:
         raise UserError(
-            f"{folder}: {', '.join(map(repr, begun))} {'was' if len(begun) == 1 else 'were'} evaluated already, and a "
+            f"{folder}: {', '.join(map(repr, begun))} {plural(len(begun), 'was', 'were')} evaluated already, and a "
             "margin is declared before that: declare it in a new run"
         )
     run.update(configuration={"comparison": {key: plan[key] for key in ("effect", "margin", "power", "alpha")}})

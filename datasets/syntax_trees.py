@@ -7,6 +7,8 @@ import threading
 
 _ONE_AT_A_TIME = threading.RLock()
 ATTEMPTS = 10
+PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+"""What CPython raises for a source that it does not parse or compile."""
 
 
 def parse_tree(source: str | bytes, path: str = "<unknown>") -> ast.Module:
@@ -17,7 +19,7 @@ def parse_tree(source: str | bytes, path: str = "<unknown>") -> ast.Module:
     they like, so that error is tried again as well.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+        PARSE_ERRORS: as `ast.parse`.
     """
     with _ONE_AT_A_TIME:
         for _ in range(ATTEMPTS - 1):
@@ -26,3 +28,11 @@ def parse_tree(source: str | bytes, path: str = "<unknown>") -> ast.Module:
             except SystemError:
                 continue
         return ast.parse(source, path)
+
+
+def parse_or_none(source: str | bytes, path: str = "<unknown>") -> ast.Module | None:
+    """As `parse_tree`; None where the source does not parse, whatever the reason."""
+    try:
+        return parse_tree(source, path)
+    except PARSE_ERRORS:
+        return None

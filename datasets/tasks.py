@@ -67,6 +67,13 @@ class Tree:
             return self.replaced[path]
         return (self.root / path).read_bytes().decode("utf-8", "surrogateescape")
 
+    def read_or_none(self, path: str) -> str | None:
+        """As `read`; None where the tree has no such file."""
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return None
+
     def with_files(self, files: Mapping[str, str]) -> Tree:
         """This tree with some files written."""
         return replace(self, replaced={**self.replaced, **files}, removed=self.removed - files.keys())

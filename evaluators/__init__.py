@@ -5,6 +5,7 @@ Evaluate policies: evaluate, enter, Entrant, Judge, Sweep, Run, rescore_run. Jud
 side_metrics, figures, compare, task_changes, audit. Extend: Sandbox, StaticProbe.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 from regrade.datasets.lazy_imports import lazy_imports
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from regrade.evaluators.analysis.reward_audit import audit
     from regrade.evaluators.attribution.hunk_attribution import attribute
     from regrade.evaluators.attribution.results import Attribution
-    from regrade.evaluators.evaluation.rollout_scoring import evaluate
     from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
+    from regrade.evaluators.evaluation.rollout_scoring import evaluate
     from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
     from regrade.evaluators.sandboxes.base import Sandbox
     from regrade.evaluators.scoring.probes import StaticProbe
@@ -86,3 +87,4 @@ __getattr__, __dir__ = lazy_imports(
     },
     modules=["analysis.metrics", "analysis.side_metrics"],
 )
+logging.getLogger("regrade").addHandler(logging.NullHandler())  # silent unless the program that imports this chooses

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from regrade.datasets.plurals import counted
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.analysis.checkpoint_changes import SIDES, PartChange, TaskChange, TaskChanges
 from regrade.reports.markdown import plain
-from regrade.reports.wording import counted, number, p_value, percent, signed
+from regrade.reports.wording import number, p_value, percent, signed
 
 SHOWN_TASKS = 20
 """Tasks of one side that are named; of more the number is told."""

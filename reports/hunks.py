@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from regrade.datasets.plurals import counted, listed, plural
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.attribution.hunk_groups import TOO_MANY
 from regrade.evaluators.attribution.results import Attribution, GroupShare, Smallest, Subset
 from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
-from regrade.reports.wording import counted, duration, number, signed
+from regrade.reports.wording import duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE
 
 CAVEAT = (
@@ -104,13 +105,8 @@ def consequence(group: GroupShare) -> str:
 def _tests(names: Sequence[str], one: str, several: str) -> str:
     if not names:
         return ""
-    verb = one if len(names) == 1 else several
-    return f"{len(names)} {'test' if len(names) == 1 else 'tests'} {verb}: {_listed(names)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+    verb = plural(len(names), one, several)
+    return f"{counted(len(names), 'test')} {verb}: {listed(names, SHOWN_NAMES)}"
 
 
 def _group(place: int, group: GroupShare) -> GroupView:
@@ -161,7 +157,7 @@ def _head(found: Attribution) -> str:
     if not found.groups:
         return "The patch has no hunks: there is nothing to share the reward out among."
     groups, hunks = len(found.groups), sum(len(group.hunks) for group in found.groups)
-    what = f"{hunks} {'hunk' if hunks == 1 else 'hunks'}{f' in {groups} groups' if groups < hunks else ''}"
+    what = f"{counted(hunks, 'hunk')}{f' in {groups} groups' if groups < hunks else ''}"
     how = f"exact Shapley values of {what}" if found.is_exact else (
         f"Shapley values of {what} ± standard error, from {found.orders} sampled orders in antithetic pairs"
     )  # fmt: skip
@@ -238,7 +234,7 @@ def _smallest(smallest: Smallest | None, total: int, whole: Subset) -> str:
         return "Smallest part that passes: nothing. The tests ask for no change."
     count = len(smallest.hunks)
     names = [hunk.name for hunk in smallest.hunks]
-    what = "the whole patch" if count == total else f"{count} of {total} hunks, {_listed(names)}"
+    what = "the whole patch" if count == total else f"{count} of {total} hunks, {listed(names, SHOWN_NAMES)}"
     return f"Smallest part that passes: {what} ({proof}: {smallest.why})."
 
 

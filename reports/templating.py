@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from regrade.datasets.plurals import counted
 from regrade.reports import wording
 
 
@@ -30,7 +31,7 @@ def environment() -> jinja2.Environment:
         number=wording.number,
         points=wording.points,
         detectable=wording.detectable,
-        counted=wording.counted,
+        counted=counted,
     )
     return found
 

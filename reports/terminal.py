@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis import side_metrics as side
 from regrade.evaluators.analysis.comparison import Comparison, Difference
@@ -20,7 +21,6 @@ from regrade.reports.results import SHOWN, Results
 from regrade.reports.wording import (
     MINUS,
     NO_BREAK,
-    counted,
     detectable,
     duration,
     equals_p,
@@ -129,7 +129,7 @@ def print_slices(results: Results, console: Console) -> None:
         for value, policies in values.items():
             for number, (name, rows) in enumerate(policies.items()):
                 tasks = rows["task"].nunique()
-                place = f"{value} ({tasks} task{'s' if tasks != 1 else ''})" if number == 0 else ""
+                place = f"{value} ({counted(tasks, 'task')})" if number == 0 else ""
                 found = {metric.name: estimate(rows, metric) for metric in SLICED}
                 table.add_row(Text(place), Text(labels[name]), *_rates(found))
         console.print(table)

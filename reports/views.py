@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
+from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.checkpoint_changes import PartChange, TaskChanges, task_changes
 from regrade.evaluators.analysis.metrics import Estimate, Metric
@@ -16,7 +17,6 @@ from regrade.evaluators.analysis.slices import worth_showing
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
-from regrade.reports.wording import counted
 
 TRAITS = {
     "difficulty": "By difficulty",

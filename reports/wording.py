@@ -53,11 +53,6 @@ def detectable(found: Difference) -> str:
     return number(100 * found.detectable, 1) if found.is_rate else number(found.detectable)
 
 
-def counted(count: int, what: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def p_value(p: float) -> str:
     """`0.031`, or `<0.001`."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

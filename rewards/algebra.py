@@ -16,6 +16,7 @@ from typing import Generic, NoReturn, ParamSpec
 
 import msgspec
 
+from regrade.datasets.plurals import plural
 from regrade.rewards.breakdown import NOT_APPLICABLE, Breakdown, Part, Role, scaled, total
 from regrade.rewards.declaration import evidence_types
 from regrade.rewards.errors import RewardError, blame
@@ -401,7 +402,7 @@ def _renormalised(stretch: float, judged: Iterable[tuple[float, Reward, Judgemen
     if stretch == 1.0:
         return ""
     missing = [term.name for weight, term, found in judged if found.value is None and weight]
-    return f"weights x {stretch:.3f}, since {' and '.join(missing)} {'do' if len(missing) > 1 else 'does'} not apply"
+    return f"weights x {stretch:.3f}, since {' and '.join(missing)} {plural(len(missing), 'does', 'do')} not apply"
 
 
 def _has_label(term: Reward) -> bool:

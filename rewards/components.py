@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from regrade.datasets.node_ids import file_of
+from regrade.datasets.plurals import counted
 from regrade.rewards.algebra import reward
 from regrade.rewards.evidence import (
     BuildRun,
@@ -21,7 +23,6 @@ from regrade.rewards.evidence import (
     ReadabilityDelta,
     TestRun,
     TestStatus,
-    file_of,
 )
 from regrade.rewards.score import Score
 
@@ -78,7 +79,7 @@ def builds(build: BuildRun) -> Score:
     if build.checked_files == 0 and not build.wheel:
         return Score.unscored("no source file to build")
     wheel = ", the wheel built" if build.wheel else ""
-    return Score(1.0, f"{_count(build.checked_files, 'file')} compiled{wheel}")
+    return Score(1.0, f"{counted(build.checked_files, 'file')} compiled{wheel}")
 
 
 @reward
@@ -91,13 +92,13 @@ def untampered(integrity: Integrity) -> Score:
     grave = [sign for sign in integrity.signs if sign.conclusive]
     if grave:
         first = grave[0]
-        more = f" (and {_count(len(grave) - 1, 'more sign')})" if len(grave) > 1 else ""
+        more = f" (and {counted(len(grave) - 1, 'more sign')})" if len(grave) > 1 else ""
         return Score(0.0, f"{first.kind} in {first.file}:{first.line}: {first.detail}{more}")
     notes = [f"{sign.kind} in {sign.file}:{sign.line}, as honest code may" for sign in integrity.signs[:1]]
     if integrity.ignored_files:
         notes.append(
-            f"{_count(len(integrity.ignored_files), 'file')} without a say, as tests and configuration are the base's: "
-            f"{', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}"
+            f"{counted(len(integrity.ignored_files), 'file')} without a say, as tests and configuration are the "
+            f"base's: {', '.join(integrity.ignored_files[:3])}{', ...' if len(integrity.ignored_files) > 3 else ''}"
         )
     return Score(1.0, "; ".join(notes) or "nothing reaches for the verdict")
 
@@ -107,7 +108,7 @@ def small_diff(diff: Diff) -> Score:
     """50 / (50 + changed lines): 1 for the smallest change, 1/2 at 50 lines; not applicable to an empty patch."""
     if diff.is_empty:
         return Score.unscored("the patch changes nothing that counts")
-    return Score(50 / (50 + diff.changed_lines), f"{_count(diff.changed_lines, 'line')} changed")
+    return Score(50 / (50 + diff.changed_lines), f"{counted(diff.changed_lines, 'line')} changed")
 
 
 @reward
@@ -130,7 +131,7 @@ def style(lint: LintDelta) -> Score:
     named = "; ".join(f"{each.rule} in {each.file}:{each.line}: {each.message}" for each in firsts)
     others = ", ".join(f"{rule} x {number}" for rule, number in list(net.items())[3:])
     said = "; ".join(filter(None, (named, others)))
-    return Score(2 / (2 + count), f"{_count(count, 'new lint finding')}{rules}: {said}")
+    return Score(2 / (2 + count), f"{counted(count, 'new lint finding')}{rules}: {said}")
 
 
 @reward
@@ -265,7 +266,7 @@ def _cycles_only(reach: Impact) -> Score:
 
 def _reach_in_words(doubts: list[tuple[ImpactedModule, float]], broken: list[str], reach: Impact) -> str:
     verified = sum(1 for _, doubt in doubts if doubt == 0.0)
-    said = [f"{_count(len(doubts), 'module')} reached, {verified} verified by tests"]
+    said = [f"{counted(len(doubts), 'module')} reached, {verified} verified by tests"]
     said += [f"{test} uses {name}, which is gone" for test, name in reach.dangling_tests[:1]]
     if not doubts:
         return "; ".join(said)
@@ -295,8 +296,4 @@ def _breakage_in_words(modules: list[ImpactedModule], broken: list[str], reach: 
 
 
 def _cycles_in_words(reach: Impact) -> str:
-    return f"{_count(len(reach.new_cycles), 'new import cycle')}: {' -> '.join(reach.new_cycles[0])}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{counted(len(reach.new_cycles), 'new import cycle')}: {' -> '.join(reach.new_cycles[0])}"

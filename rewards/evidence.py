@@ -10,6 +10,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from regrade.datasets.node_ids import file_of, function_of
+
 
 class TestStatus(StrEnum):
     """What became of one test. Only PASSED is a pass: missing, skipped and expected failures are not."""
@@ -199,16 +201,6 @@ class TestRun:
     def resolved(self) -> bool:
         """All FAIL_TO_PASS pass and no PASS_TO_PASS is broken (there must be at least one test)."""
         return bool(self.outcomes) and len(self.fixed) == len(self.fail_to_pass) and not self.broken
-
-
-def file_of(test: str) -> str:
-    """The file of a test, by its id."""
-    return test.partition("::")[0]
-
-
-def function_of(test: str) -> str:
-    """The id of a test without its parameters."""
-    return test.partition("[")[0]
 
 
 @dataclass(frozen=True)

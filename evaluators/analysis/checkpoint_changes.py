@@ -24,6 +24,7 @@ from regrade.evaluators.analysis.uncertainty import (
     span,
     task_means,
 )
+from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.rewards.breakdown import Role
 
 OutcomeChange = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
@@ -98,9 +99,9 @@ class TaskChanges:
         return {
             "n_tasks": self.n_tasks,
             "left_out": self.left_out,
-            "reward": self.reward and _finite(asdict(self.reward)),
-            "parts": [_finite(asdict(part)) for part in self.parts],
-            "gates": [_finite(asdict(gate)) for gate in self.gates],
+            "reward": self.reward and finite_values(asdict(self.reward)),
+            "parts": [finite_values(asdict(part)) for part in self.parts],
+            "gates": [finite_values(asdict(gate)) for gate in self.gates],
             "sides": {side: [asdict(change) for change in changes] for side, changes in self.sides.items()},
             "p": dict(self.p),
             "rewards": list(self.rewards),
@@ -262,9 +263,3 @@ def _closed(parts: Iterable[Parts]) -> dict[str, float]:
         for name, closes in _closed(part.get("parts", ())).items():
             found[name] = max(found.get(name, 0.0), closes)
     return found
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }

@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted, plural
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
 from regrade.evaluators.analysis.missing_attempts import completed, filled
@@ -186,7 +187,9 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
     if known.empty:
         return "no task has a known outcome of FAIL_TO_PASS tests: what was fixed cannot be compared"
     if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
-        return f"{len(known)} task(s) of a single cluster cannot show how much figures vary; evaluate more tasks"
+        return (
+            f"{counted(len(known), 'task')} of a single cluster cannot show how much figures vary; evaluate more tasks"
+        )
     return ""
 
 
@@ -259,7 +262,7 @@ def _warnings(
         count = baseline["repository"].nunique()
         warning = (
             f"intervals resample functions, not repositories, of which there are only {count}: "
-            f"they speak of new bugs in {'this repository' if count == 1 else 'these repositories'}, not of other ones"
+            f"they speak of new bugs in {plural(count, 'this repository', 'these repositories')}, not of other ones"
         )
         if fixes.over_repositories is not None:
             low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in fixes.over_repositories)
@@ -278,8 +281,8 @@ def _warnings(
     if bounds:
         missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
         text = (
-            f"{missing} attempt{'s are' if missing > 1 else ' is'} missing (lost to the infrastructure, or never "
-            "recorded) and left out"
+            f"{counted(missing, 'attempt')} {plural(missing, 'is', 'are')} missing (lost to the infrastructure, "
+            "or never recorded) and left out"
         )
         if {*bounds.values()} != {verdict}:
             text += (

@@ -26,6 +26,7 @@ from regrade.evaluators.analysis.uncertainty import (
     span,
     task_means,
 )
+from regrade.evaluators.storage.json_numbers import finite_values
 
 ALPHA = 0.05
 NOISE = 1.96
@@ -94,7 +95,7 @@ class Difference:
         values = {**asdict(self), "verdict": self.verdict}
         if self.over_repositories is not None:
             values["over_repositories"] = list(self.over_repositories)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        return finite_values(values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis import side_metrics as side
 from regrade.evaluators.analysis.metrics import Rows
+from regrade.evaluators.storage.json_numbers import finite_values
 
 
 def figures(rows: Rows) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def figures(rows: Rows) -> dict[str, Any]:
     samples = range(1, 1 + (int(rows.groupby("task").size().min()) if len(rows) else 0))
     return {
         **{metric.name: m.estimate(rows, metric).to_json() for metric in (*m.METRICS, *side.SIDE_METRICS)},
-        "severity_tail": {key: value if math.isfinite(value) else None for key, value in tail.items()},
+        "severity_tail": finite_values(tail),
         "net_value_sweep": {f"{cost:g}": found.to_json() for cost, found in m.net_value_sweep(rows).items()},
         "breakage_by_hops": {name: found.to_json() for name, found in side.breakage_by_hops(rows).items()},
         "broken_tests_by_hops": side.broken_tests_by_hops(rows),

@@ -31,6 +31,7 @@ from regrade.evaluators.analysis.uncertainty import (
     share_interval,
     task_means,
 )
+from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.evaluators.storage.rows import LOST
 
 CATASTROPHE = 0.5
@@ -62,10 +63,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        return finite_values(asdict(self))
 
 
 Rows = pd.DataFrame

@@ -7,7 +7,6 @@ reward, not the mind of the model that wrote the patch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 from regrade.datasets.hunks import Hunk
 from regrade.datasets.patches import Patch
 from regrade.evaluators.attribution.shapley import Share
+from regrade.evaluators.storage.json_numbers import finite_or_none
 from regrade.rewards.breakdown import Breakdown, Role
 
 
@@ -173,9 +173,9 @@ def _group_json(number: int, group: GroupShare) -> dict[str, Any]:
         "hunks": [{"name": hunk.name, **asdict(hunk)} for hunk in group.hunks],
         "together": group.why,
         "value": share.value,
-        "low": _finite(share.low),
-        "high": _finite(share.high),
-        "standard_error": _finite(share.standard_error),
+        "low": finite_or_none(share.low),
+        "high": finite_or_none(share.high),
+        "standard_error": finite_or_none(share.standard_error),
         "parts": dict(group.parts),
         "alone": group.alone,
         "without": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(without).items()},
@@ -187,7 +187,3 @@ def _smallest_json(found: Smallest | None) -> dict[str, Any] | None:
         return None
     names = [hunk.name for hunk in found.hunks]
     return {"hunks": names, "patch": found.patch.text, "proof": found.proof, "why": found.why}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 from tree_sitter import QueryCursor
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
@@ -18,7 +19,6 @@ from regrade.evaluators.static.dependencies.facts import MODULE, Owners, spans, 
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counted, patched_text, read
 from regrade.evaluators.static.languages import Language, language_of
-from regrade.rewards.evidence import file_of
 
 LONGEST = 20_000
 """Lines of a changed stretch in which those that stay are still looked for: it takes their square in time."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 
 CHECKED = "<checked>"
 warnings.filterwarnings("ignore", module=re.escape(CHECKED))  # of other people's code
@@ -179,7 +179,7 @@ def _parsed(source: str) -> ast.Module | None:
     try:
         compile(source, CHECKED, "exec", dont_inherit=True)  # parsing accepts a `break` outside a loop
         return parse_tree(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except PARSE_ERRORS:
         return None
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.selection import in_company, selected_tests
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
+logger = logging.getLogger(__name__)
 LONGEST_DETAIL = 500
 SHORTEST_LIMIT, SLACK = 30.0, 5.0
 """Tests may take `SLACK` times as long as they take without the patch, and at least `SHORTEST_LIMIT` seconds."""
@@ -70,6 +73,7 @@ def run_tests(
     if selected is None:
         selected = everything
     rest = everything - selected
+    logger.debug("test selection: task %s: %d of %d tests", task.id, len(selected), len(everything))
     reply = _run(worker, task, workspace, selected, preparation)
     first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
     ended = first.run.end is End.COMPLETED
@@ -248,7 +252,7 @@ def _exists(workspace: Workspace, path: str) -> bool:
 
 def test_files(ids: Iterable[str], wanted: frozenset[str]) -> tuple[str, ...]:
     """The files of the wanted tests, in the order of `ids`."""
-    return tuple(dict.fromkeys(test.split("::", 1)[0] for test in ids if test in wanted))
+    return tuple(dict.fromkeys(file_of(test) for test in ids if test in wanted))
 
 
 test_files.__test__ = False  # type: ignore[attr-defined]  # not a test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.function_bodies import outline_of_edit, syntax_outline, text_outline
 from regrade.evaluators.execution.workspaces import Workspace
@@ -19,7 +20,7 @@ def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
     reach, imported = task.suite.reach, task.suite.imported
     if changed is None or reach is None or any(function not in reach for function in changed):
         return None
-    touched = changed | {function.split("::", 1)[0] for function in changed}
+    touched = changed | {file_of(function) for function in changed}
     if not touched.isdisjoint(imported):
         return None
     reached = {test for place in touched for test in reach.get(place, ())}
@@ -36,8 +37,8 @@ def in_company(task: Task, wanted: frozenset[str]) -> frozenset[str] | None:
     if not companions:
         return wanted
     failing = wanted.intersection(task.fail_to_pass)
-    files = {test.split("::", 1)[0] for test in failing}
-    asked = {test for test in companions if test in wanted or test.split("::", 1)[0] in files}
+    files = {file_of(test) for test in failing}
+    asked = {test for test in companions if test in wanted or file_of(test) in files}
     places = {companions[test] for test in asked}
     return None if "" in places else wanted | places
 
@@ -49,7 +50,7 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
         return None
     changed: set[str] = set()
     for path, new in after.replaced.items():
-        old, pristine = _text(before, path), _text(Tree(task.base.root), path)
+        old, pristine = before.read_or_none(path), Tree(task.base.root).read_or_none(path)
         if old is None:
             return None
         for other in {old, old if pristine is None else pristine} - {new}:
@@ -58,13 +59,6 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
                 return None
             changed.update(f"{path}::{function}" for function in functions)
     return frozenset(changed)
-
-
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
-        return None
 
 
 def _differing(old: str, new: str, pristine: str | None) -> set[str] | None:

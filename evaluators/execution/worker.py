@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any, Self
 
 from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
+from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
 from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
 
+logger = logging.getLogger(__name__)
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 300.0
 """A start takes a second; on a machine that is very busy it takes longer."""
@@ -198,6 +201,10 @@ class Worker:
             raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
         if answer["stopped"] or not answer["clean"]:
             self.close()  # a fresh sandbox for the next candidate
+        logger.debug(
+            "candidate ended: folder %s, %s, status %s, limit reached: %s, %.2f s",
+            self._scratch, request.kind, answer["status"], answer["stopped"] or "none", answer["seconds"],
+        )  # fmt: skip
         return Reply(
             status=answer["status"],
             stopped=answer["stopped"],
@@ -262,6 +269,7 @@ class Worker:
             limits=self._limits,
         )
         self._killed = False
+        began = time.monotonic()
         self._session = self._sandbox.start(program)
         self.starts += 1
         try:
@@ -271,6 +279,8 @@ class Worker:
         if ready.get("event") != "ready":
             self.close()
             raise SandboxError(f"the worker did not start: {str(ready)[:200]}")
+        seconds = time.monotonic() - began
+        logger.info("worker started: sandbox %s, folder %s, %.2f s", self._sandbox.name, self._scratch, seconds)
 
     def _program(self) -> str:
         folder = self._sandbox.seen_at(self._programs)
@@ -318,8 +328,7 @@ class Worker:
         try:
             self._session.send(json.dumps(message).encode() + b"\n")
         except SandboxError as error:
-            self.close()
-            raise WorkerDied(str(error), running=False, killed=self._killed) from error
+            raise self._death(str(error), running=False) from error
 
     def _receive(self, seconds: float, *, running: bool = False) -> dict[str, Any]:
         assert self._session is not None
@@ -333,12 +342,20 @@ class Worker:
                 block = b""
             if not block or len(self._buffer) > LONGEST_ANSWER:
                 reason = self._session.errors or "it gave no answer"
-                self.close()
-                raise WorkerDied(f"the worker died or hung: {reason}", running=running, killed=self._killed)
+                raise self._death(f"the worker died or hung: {reason}", running=running)
             self._buffer += block
         line, self._buffer = self._buffer.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _death(self, reason: str, *, running: bool) -> WorkerDied:
+        """The error to raise; the sandbox is closed."""
+        self.close()
+        if self._killed:
+            logger.debug("worker killed: folder %s", self._scratch)
+        elif logger.isEnabledFor(logging.WARNING):
+            logger.warning("worker died: folder %s: %s", self._scratch, visible(reason))
+        return WorkerDied(reason, running=running, killed=self._killed)
 
 
 def _records(lines: Sequence[str]) -> list[list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 from regrade.datasets.caches import full_disk
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
+from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
 from regrade.evaluators.execution.worker import WorkerDied
@@ -24,6 +26,7 @@ from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.assurance_levels import NOTHING_CLAIMED
 from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verification
 
+logger = logging.getLogger(__name__)
 Executed = TestRun | BuildRun | Verification
 
 BACK_OFF = (0.5, 2.0, 8.0)
@@ -83,12 +86,13 @@ class Gatherer:
                 yield kind, record
 
     def _prepared(self, job: DistinctJob, batch: Batch) -> Workspace:
-        for seconds in BACK_OFF:
+        for before, seconds in enumerate(BACK_OFF):
             try:
                 return prepare(job.task, job.patch)
-            except OSError:
+            except OSError as error:
                 if batch.stopped or self._crew.is_stopped:
                     raise
+                _log_retry(job.task, before, seconds, error)
                 time.sleep(seconds)
                 self._tally.add(retries=1)
         return prepare(job.task, job.patch)
@@ -137,10 +141,12 @@ class Gatherer:
             is_death = isinstance(failure, WorkerDied) and failure.running
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
+                logger.warning("no further retry: task %s, %s", job.task.id, kind.__name__)
                 if is_death:  # in fresh sandboxes, over some seconds: that is the candidate's doing
                     return _killer(kind, job.task, str(failure))
                 job.infrastructure[kind] = _in_words(failure)
                 return None
+            _log_retry(job.task, before, BACK_OFF[before], failure)
             time.sleep(BACK_OFF[before])
             deaths, failures = deaths + is_death, failures + (not is_death)
             self._tally.add(retries=1)
@@ -187,6 +193,12 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
     return (
         BuildRun(False, 0, detail) if kind is BuildRun else Verification(level="in-process", reachable="", why=detail)
     )
+
+
+def _log_retry(task: Task, before: int, pause: float, failure: Exception) -> None:
+    if logger.isEnabledFor(logging.WARNING):
+        reason = visible(_in_words(failure))
+        logger.warning("retry %d of %d in %.1f s: task %s: %s", before + 1, len(BACK_OFF), pause, task.id, reason)
 
 
 def _in_words(failure: Exception) -> str:

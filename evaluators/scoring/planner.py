@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.evidence import TestRun, Verification
+
+logger = logging.getLogger(__name__)
 
 
 class Planner:
@@ -76,6 +79,12 @@ class Planner:
     ) -> dict[type, Any]:
         keys = {kind: self._evidence_key(task, task_key, patch, kind, reachable) for kind in needs}
         found = {kind: self._store.get(key, kind, task) for kind, key in keys.items()}
+        if logger.isEnabledFor(logging.DEBUG):
+            hits, misses = (
+                ", ".join(kind.__name__ for kind in needs if (found[kind] is None) is is_miss) or "none"
+                for is_miss in (False, True)
+            )
+            logger.debug("evidence store: task %s, patch %s: hits %s; misses %s", task.id, patch.digest, hits, misses)
         return {kind: record for kind, record in found.items() if record is not None}
 
     def kept(self, job: DistinctJob, kind: type) -> Any | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import queue
 import tarfile
@@ -27,6 +28,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
+from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.environments import distributions, python_for
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.scratch import remove
@@ -36,6 +38,7 @@ from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.probes import StaticProbe
 from regrade.evaluators.scoring.scorer import Scorer
 
+logger = logging.getLogger(__name__)
 RemoteEvidence = tuple[Mapping[type, Any], Mapping[type, str], dict[str, float]]
 """Evidence, what could not be gathered and why, and what it cost (fields of `Stats`)."""
 START_SECONDS = 300.0
@@ -321,7 +324,7 @@ class RayScorer(Scorer):
         import ray
 
         failures: Mapping[type, str] = {}
-        for _ in range(LOSSES):
+        for attempt in range(1, LOSSES + 1):
             try:
                 with self._seat(batch) as seat:
                     records, failures, cost = self._ask(seat, job, batch.reachable)
@@ -333,7 +336,9 @@ class RayScorer(Scorer):
                 if batch.stopped or self._stopping:
                     raise
                 self._tally.add(retries=1)
-                failures = dict.fromkeys(job.missing, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+                failures = dict.fromkeys(job.missing, reason)
+                logger.warning("attempt %d of %d failed: task %s: %s", attempt, LOSSES, job.task.id, visible(reason))
                 continue
             self._tally.add(**cost)
             for kind, record in records.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from regrade.datasets.globs import is_protected
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.languages import language_of
 
@@ -42,8 +43,7 @@ def complaint(task: Task, edited: Sequence[str], *, is_newer: bool) -> str:
     Args:
         is_newer: the task is of the repository as it lies there now, and the scorer's view of it is not.
     """
-    more = f" and {len(edited) - SHOWN} more" if len(edited) > SHOWN else ""
-    what = f"{', '.join(edited[:SHOWN])}{more} changed"
+    what = f"{listed(edited, SHOWN)} changed"
     if is_newer:
         when, advice = "while this Scorer was in use", "score the task with a new Scorer"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 import time
@@ -18,6 +19,7 @@ from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.verification.assurance_levels import Means, ReferenceVerification, calibrate, verify
 from regrade.rewards.evidence import TestRun, Verification
 
+logger = logging.getLogger(__name__)
 NOT_CONFINED = "the plain process keeps a candidate from nothing"
 OTHER_RUNNER = "only tests that pytest runs can be split from what they test"
 
@@ -47,7 +49,9 @@ class Verifier:
         means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()
         found = verify(means, task, workspace, run, calibration)
-        return replace(found, seconds=round(time.monotonic() - started, 4))
+        seconds = time.monotonic() - started
+        logger.debug("verified: task %s: %s, %.2f s", task.id, found.level, seconds)
+        return replace(found, seconds=round(seconds, 4))
 
     def _calibration(self, job: DistinctJob) -> ReferenceVerification | None:
         if job.task.reference is None:
@@ -68,6 +72,7 @@ class Verifier:
             return None
         own = DistinctJob(task=task, patch=reference, task_key=job.task_key, records={}, missing=())
         known: ReferenceVerification | None = self._planner.kept(own, ReferenceVerification)
+        logger.debug("calibration %s: task %s", "measured anew" if known is None else "from the store", task.id)
         if known is not None:
             return known
         wanted = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.globs import is_protected
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.static.files import read
 from regrade.evaluators.static.lint_settings import DEFAULT_RULES, LintSettings, as_options, first_party
@@ -112,8 +113,9 @@ def _kept(pristine: _Pristine, python_path: tuple[str, ...], protected: tuple[st
     if quotes:
         lint["flake8-quotes"] = {"inline-quotes": quotes[0][1].split()[0]}
     words = [*(words for _, words in kept), *([f"{length} columns"] if length < UNLIMITED else [])]
-    shown = ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
-    return LintSettings(as_options({"line-length": length, "lint": lint}), f"the project's habits ({shown})")
+    return LintSettings(
+        as_options({"line-length": length, "lint": lint}), f"the project's habits ({listed(words, SHOWN)})"
+    )
 
 
 def _sample(tree: Tree, protected: tuple[str, ...]) -> dict[str, str]:

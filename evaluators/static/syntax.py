@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TypeVar
 
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 
 T = TypeVar("T")
 _FILTERS = threading.Lock()  # the warning filters belong to the whole process
@@ -22,7 +22,7 @@ def compile_error(text: str, path: str) -> str | None:
         _quietly(text, partial(compile, mode="exec", dont_inherit=True), path)
     except SyntaxError as error:
         return f"{path}:{error.lineno or 1}: {type(error).__name__}: {error.msg}"
-    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+    except PARSE_ERRORS as error:
         return f"{path}:1: {type(error).__name__}: {error}"
     return None
 
@@ -31,7 +31,7 @@ def parse(text: str, path: str = "<file>") -> ast.Module | None:
     """The syntax tree; None where the text does not parse (whatever the reason)."""
     try:
         return _quietly(text, parse_tree, path)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+    except PARSE_ERRORS:  # also of `encode`
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage.serialisation import decode, encode
 
+logger = logging.getLogger(__name__)
 SCHEMA_OF_TABLE = """
 CREATE TABLE IF NOT EXISTS evidence
 (key BLOB PRIMARY KEY, record TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '', used INTEGER NOT NULL DEFAULT 0,
@@ -112,6 +114,7 @@ class EvidenceStore:
         if _digest(key, record) != digest:
             with self._lock:
                 self.damaged += 1
+            logger.warning("damaged record of %s in %s: it is gathered again", kind.__name__, self._path)
             return None
         if used < _hour():
             self._mark_used(key)
@@ -167,6 +170,8 @@ class EvidenceStore:
             if limit_gb is not None:
                 self._database.execute("VACUUM")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if dropped:
+            logger.info("evicted %d records from %s", dropped, self._path)
         return dropped
 
     def _size(self) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -37,6 +36,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_fields import is_text, shown
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.json_numbers import finite_values
 
 PolicyRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 """What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
@@ -306,8 +306,8 @@ class Run:
         Keys are free; `execution_seconds`, `generation_seconds` and `training_seconds` of reinforcement learning make
         `share_of_step`. A number that is not finite is written as null: it shows as a gap.
         """
-        row = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
-        journal.append(self.training_log(phase), [{"phase": phase, "step": step, "seconds": seconds, **row}])
+        row = {"phase": phase, "step": step, "seconds": seconds, **finite_values(numbers)}
+        journal.append(self.training_log(phase), [row])
 
     def training(self) -> dict[str, list[dict[str, Any]]]:
         """Phase -> its steps in order. A step done again after a restart counts once, as it was last."""

@@ -17,6 +17,7 @@ from typing import Any
 from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.globs import is_protected
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
@@ -187,7 +188,7 @@ def _measured(
         def measure(paths: tuple[str, ...]) -> _MeasuredFiles:
             if not hasattr(own, "worker"):
                 own.worker = started.enter_context(bench.worker(f"reach-{next(numbers)}"))
-            files = paths or tuple({_file_of(test): None for test in passing})
+            files = paths or tuple({file_of(test): None for test in passing})
             # First, so that all that is imported is compiled by then, and a source that is opened is one that is read.
             apart = {
                 path: own.worker.run(tree, Request(suite=suite, limits=bench.limits, paths=(path,)), known)
@@ -226,13 +227,9 @@ def _file_seconds(reply: Reply) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for record in reply.records:
         if record[0] == "test" and len(record) == 5:
-            path = _file_of(str(record[1]))
+            path = file_of(str(record[1]))
             seconds[path] = seconds.get(path, 0.0) + float(record[3])
     return {path: round(took, 3) for path, took in seconds.items()}
-
-
-def _file_of(test: str) -> str:
-    return test.split("::", 1)[0]
 
 
 def _passing(replies: list[Reply]) -> dict[str, float]:
@@ -315,7 +312,7 @@ def names_its_moment(test_id: str, today: date) -> bool:
 
 def _can_tell(place: str, imported: frozenset[str]) -> bool:
     """Is it a function of which a change reaches some tests alone?"""
-    return "::" in place and imported.isdisjoint((place, _file_of(place)))
+    return "::" in place and imported.isdisjoint((place, file_of(place)))
 
 
 def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, str]:
@@ -325,11 +322,11 @@ def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, 
     in_company = {record[1] for record in records if len(record) == 5 and not record[4]}
     found = {}
     for test in stable:
-        outcome = apart.get(_file_of(test), {}).get(test)
+        outcome = apart.get(file_of(test), {}).get(test)
         if outcome is None or outcome.status is not TestStatus.PASSED:
             found[test] = ""
         elif test in in_company:
-            found[test] = _file_of(test)
+            found[test] = file_of(test)
     return found
 
 
@@ -346,7 +343,7 @@ def _reach(
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported
     for function in sorted(functions):
-        if not is_protected(function.split("::", 1)[0], suite.protected):
+        if not is_protected(file_of(function), suite.protected):
             # A test that could not be measured may execute anything.
             by_function[function] = [test for test in tests if test not in by_test or function in by_test[test]]
     kept = frozenset(function for function in imported if function in by_function)

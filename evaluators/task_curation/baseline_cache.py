@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
 from regrade.evaluators.storage.digests import key_of, sealed, unsealed
 from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptions, baseline
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Measure:
     def _kept_or_new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
         path = self.cache / "baselines" / f"{self._key(tree, suite)}.json"
         found = _kept(path)
+        logger.debug("baseline cache %s: %s, %s", "miss" if found is None else "hit", tree.root, path)
         if found is None:
             found = self._new(tree, suite, progress)
             _keep(path, found)

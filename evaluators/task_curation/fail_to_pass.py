@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.node_ids import file_of
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.rewards.evidence import TestStatus
 
@@ -30,7 +31,7 @@ def meant_tests(given: Sequence[str], found: Baseline) -> tuple[str, ...]:
             raise UserError(
                 f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
             )
-        if not below and name.split("::")[0] not in found.collection_errors:
+        if not below and file_of(name) not in found.collection_errors:
             close = [test for test in known if test.endswith(f"::{name}")]
             close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             advice = f"did you mean {close[0]!r}?" if close else "give its id as pytest prints it"

@@ -10,6 +10,7 @@ from typing import Any
 
 from regrade.datasets.mutation.mutants import Mutant
 from regrade.datasets.patches import Patch
+from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.task_curation.sandbox_access import Reaching
 from regrade.evaluators.verification.counterfactuals import Changed
@@ -155,7 +156,7 @@ class CheckUp:
         flaky = {test: f"{count} of {len(runs)} runs {state}" for test, count in passes.items() if count < len(runs)}
         if flaky:
             test, how_often = next(iter(flaky.items()))
-            self.find(ProblemKind.FLAKY, f"{test} passes in {how_often}{_and_more(flaky, 'tests')}")
+            self.find(ProblemKind.FLAKY, f"{test} passes in {how_often}{_and_more(flaky, 'test')}")
             known = {test: f"{self.flaky[test]}, {often}" for test, often in flaky.items() if test in self.flaky}
             self.flaky = {**self.flaky, **flaky, **known}
 
@@ -237,7 +238,7 @@ class CheckUp:
 
     @property
     def _where(self) -> str:
-        return f"{self.functions[0]}{_and_more(self.functions, 'functions')}"
+        return f"{self.functions[0]}{_and_more(self.functions, 'function')}"
 
     def to_json(self) -> dict[str, Any]:
         reach = self.reaching
@@ -272,12 +273,12 @@ def _closed_by(breakdown: Breakdown) -> str:
 
 def _first(tests: Mapping[str, str], what: str) -> str:
     test, where = next(iter(tests.items()))
-    return f"{test} reaches for {what}: {where}{_and_more(tests, 'tests')}"
+    return f"{test} reaches for {what}: {where}{_and_more(tests, 'test')}"
 
 
 def _and_more(items: Sequence[Any] | Mapping[str, Any], noun: str) -> str:
     more = len(items) - 1
-    return f" (and {more} more {noun if more > 1 else noun.removesuffix('s')})" if more else ""
+    return f" (and {counted(more, f'more {noun}')})" if more else ""
 
 
 def _described(mutant: Mutant) -> dict[str, Any]:

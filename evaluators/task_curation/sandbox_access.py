@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.inside.recording import access_watch
 from regrade.evaluators.inside.recording.access_watch import HISTORY, NETWORK, OUTSIDE, TARGET
@@ -59,7 +60,7 @@ def watched(task: Task, tree: Tree) -> Task:
     files = {
         "conftest.py": conftest + LOAD,
         posixpath.normpath(posixpath.join(task.suite.python_path[0], f"{PLUGIN}.py")): plugin.read_text("utf-8"),
-        canary.partition("::")[0]: CANARY,
+        file_of(canary): CANARY,
     }
     return replace(
         task,
@@ -83,7 +84,7 @@ def reaching(task: Task, run: TestRun) -> Reaching | None:
 
 def _canary(task: Task) -> str:
     """Id of the test that must fail, beside the first one of the task."""
-    folder = posixpath.dirname((*task.fail_to_pass, *task.pass_to_pass)[0].partition("::")[0])
+    folder = posixpath.dirname(file_of((*task.fail_to_pass, *task.pass_to_pass)[0]))
     return posixpath.join(folder, f"test_{PLUGIN}.py::test_reaches_for_the_network")
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from regrade.datasets.plurals import listed, plural
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.fail_to_pass import fails
+
+SHOWN = 5
+"""Tests that a sentence names."""
 
 
 def uncollected(found: Baseline) -> Iterator[str]:
@@ -25,25 +29,21 @@ def remarks(found: Baseline, wanted: Sequence[str]) -> Iterator[str]:
         advice = "" if wanted else "name those that the patch is to mend with --fail-to-pass: "
         yield (
             f"{_some(others, 'fails', 'fail')} {'as well' if wanted else 'as the repository stands'} and "
-            f"{_one(others, 'counts', 'count')} for nothing: {advice}{_named(others)}"
+            f"{plural(len(others), 'counts', 'count')} for nothing: {advice}{_named(others)}"
         )
     if found.unmeasured:
         yield f"every patch runs all tests, since nobody can tell which of them it reaches: {found.unmeasured}"
     if found.flaky:
         yield (
-            f"{_some(found.flaky, 'passes', 'pass')} in some runs only, or {_one(found.flaky, 'is', 'are')} named "
-            f"otherwise in each, and {_one(found.flaky, 'counts', 'count')} for nothing: {_named(found.flaky)}"
+            f"{_some(found.flaky, 'passes', 'pass')} in some runs only, or {plural(len(found.flaky), 'is', 'are')} "
+            f"named otherwise in each, and {plural(len(found.flaky), 'counts', 'count')} for nothing: "
+            f"{_named(found.flaky)}"
         )
 
 
 def _named(tests: Sequence[str]) -> str:
-    return ", ".join(map(repr, tests[:5])) + (f" and {len(tests) - 5} more" if len(tests) > 5 else "")
+    return listed([repr(test) for test in tests], SHOWN)
 
 
 def _some(tests: Sequence[str], one: str, many: str) -> str:
-    return f"{len(tests)} of its tests {_one(tests, one, many)}"
-
-
-def _one(tests: Sequence[str], one: str, many: str) -> str:
-    """The form of a verb that goes with so many tests."""
-    return one if len(tests) == 1 else many
+    return f"{len(tests)} of its tests {plural(len(tests), one, many)}"

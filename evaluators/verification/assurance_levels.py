@@ -14,9 +14,11 @@ reference says nothing there about any patch.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
 from regrade.evaluators.execution.workspaces import Workspace, prepare
@@ -35,6 +37,7 @@ from regrade.evaluators.verification.two_process import (
 )
 from regrade.rewards.evidence import LEVELS, TestRun, TestStatus, Verification
 
+logger = logging.getLogger(__name__)
 NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
 
@@ -162,6 +165,7 @@ def _out_of_process(
         return Verification(level="in-process", reachable=reachable, why="the patch changes no function")
     # A machine that was busy is no reason to doubt a patch: what is found twice counts.
     for boundary, watched in 2 * boundaries:
+        logger.debug("verification in two processes: task %s, %d tests", task.id, len(claimed))
         split = means.pair.run(task, workspace, boundary, claimed, means.preparation, watched=watched)
         against = _against(task, run, split, calibration)
         if watched and not against:
@@ -229,6 +233,7 @@ def _otherwise(means: Means, task: Task, run: TestRun, boundary: Boundary, split
 def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, found: Verification) -> Verification:
     """The next weaker level, where it holds."""
     claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
+    logger.debug("verification by tripwires: task %s, %d tests", task.id, len(claimed))
     wires = spring(means.worker, task, workspace, run, claimed, None, means.preparation)
     if wires.sprung:
         _, test, why = wires.sprung[0]
@@ -255,6 +260,7 @@ def _held_out(
     boundary = boundary_of(task, reference_workspace(task))
     apart: list[Any] = []
     for _ in range(2):
+        logger.debug("verification by held-out inputs: task %s, %d inputs", task.id, len(inputs))
         answers = means.pair.answers(task, workspace, boundary, inputs, means.preparation)
         apart = differences(inputs, expected, answers, range(len(inputs)))
         if not apart:
@@ -285,7 +291,6 @@ def _against(
 
 
 def _why(against: dict[str, str], boundary: Boundary) -> str:
-    test, why = next(iter(sorted(against.items())))
-    more = f" and {len(against) - 1} more" if len(against) > 1 else ""
+    tests = sorted(against)
     beyond = f" (the patch also changes {', '.join(boundary.beyond)})" if boundary.beyond else ""
-    return f"{test}{more} passes in the candidate's process only: {why or 'it fails'}{beyond}"
+    return f"{listed(tests, 1)} passes in the candidate's process only: {against[tests[0]] or 'it fails'}{beyond}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from regrade.datasets.syntax_trees import PARSE_ERRORS
 from regrade.evaluators import inside
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.expectations import Definition, Form, Site
@@ -115,7 +116,7 @@ def make_twin(
     text = f"{text.rstrip()}\n\n\n{_helpers(helpers, key, random)}"
     try:
         compile(text, file.path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except PARSE_ERRORS as error:
         raise TwinError(f"its copy is no Python: {error}") from error
     folder = file.path.rpartition("/")[0]
     name = f"test_{random.getrandbits(48):012x}.py"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from regrade.datasets.globs import is_protected
 from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.patches import Patch
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 
@@ -96,7 +96,9 @@ class Mended:
     @classmethod
     def in_workspace(cls, task: Task, workspace: Workspace) -> Mended:
         """The same of any patch."""
-        old = {path: _text(workspace.before, path) for path in workspace.after.replaced if _is_subject(path, task)}
+        old = {
+            path: workspace.before.read_or_none(path) for path in workspace.after.replaced if _is_subject(path, task)
+        }
         before = {path: text for path, text in old.items() if text is not None}
         after = {path: workspace.after.read(path) for path in old}
         changed = {path: text for path, text in after.items() if text != before.get(path)}
@@ -161,7 +163,7 @@ class Mended:
             nodes = [node for name in wanted for _, node in known.get(name, ())]
             for node in sorted(nodes, key=lambda node: -node.lineno):  # from the end, so that places stay
                 text = edit(text, node)
-            if _parsed(text) is None:
+            if parse_or_none(text) is None:
                 return None
             texts[file] = text
         return texts or None
@@ -172,7 +174,7 @@ def cheats(task: Task, mended: Mended) -> dict[str, Patch]:
 
     Cheats inside of functions leave the rest of the reference in place: that makes them stronger.
     """
-    conftest = _text(task.base, "conftest.py")
+    conftest = task.base.read_or_none("conftest.py")
     bodies = {
         "an object that equals everything": ALWAYS_EQUAL,
         "SkipTest raised in the function": SKIPS,
@@ -192,13 +194,6 @@ def _is_subject(path: str, task: Task) -> bool:
     return path.endswith(".py") and not is_protected(path, task.suite.protected)
 
 
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
-        return None
-
-
 def _changed_functions(before: str | None, after: str) -> list[str]:
     """Names of the outermost functions of a text that another one lacks, or has otherwise."""
     old = (_definitions(before) or {}) if before is not None else {}
@@ -212,7 +207,7 @@ def _dumps(found: Iterable[tuple[ast.ClassDef | None, Definition]]) -> list[str]
 
 def _definitions(text: str) -> dict[str, list[tuple[ast.ClassDef | None, Definition]]] | None:
     """Qualified name -> class and node of each outermost function of that name; None where the text is no Python."""
-    module = _parsed(text)
+    module = parse_or_none(text)
     if module is None:
         return None
     found: dict[str, list[tuple[ast.ClassDef | None, Definition]]] = {}
@@ -228,13 +223,6 @@ def _definitions(text: str) -> dict[str, list[tuple[ast.ClassDef | None, Definit
 
     visit(module, "", None)
     return found
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        return parse_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _with_body(text: str, node: Definition, body: tuple[str, ...]) -> str:

@@ -6,8 +6,8 @@ import ast
 from typing import Any
 
 from regrade.datasets.globs import is_protected
-from regrade.datasets.syntax_trees import parse_tree
-from regrade.datasets.tasks import Task, Tree
+from regrade.datasets.syntax_trees import parse_or_none, parse_tree
+from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.selection import changed_functions
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.verification.counterfactuals import Definition
@@ -45,19 +45,12 @@ def _frames(task: Task, workspace: Workspace) -> dict[str, tuple[list[str] | Non
     """Changed file -> its frame before and after; empty where functions alone differ."""
     if changed_functions(task, workspace) is not None:
         return {}
-    texts = {path: (_text(workspace.before, path), text) for path, text in workspace.after.replaced.items()}
+    texts = {path: (workspace.before.read_or_none(path), text) for path, text in workspace.after.replaced.items()}
     return {
         path: (_frame(path, old or ""), _frame(path, new))
         for path, (old, new) in texts.items()
         if old != new and not is_protected(path, task.suite.protected)
     }
-
-
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
-        return None
 
 
 class _Stripped(ast.NodeTransformer):
@@ -71,14 +64,8 @@ class _Stripped(ast.NodeTransformer):
 
 def _frame(path: str, text: str) -> list[str] | None:
     """The statements of a file, as text, without functions, imports and docstrings; None where it is no Python."""
-    try:
-        if not path.endswith(".py"):
-            return None
-        module = parse_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-    return [ast.unparse(node) or "pass" for node in _Stripped().visit(module).body]
+    module = parse_or_none(text) if path.endswith(".py") else None
+    return None if module is None else [ast.unparse(node) or "pass" for node in _Stripped().visit(module).body]
 
 
 def _meddles(statement: str, text: str) -> bool:

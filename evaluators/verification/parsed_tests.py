@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 from regrade.evaluators.verification.expectations import (
     CompoundStatement,
     Definition,
@@ -60,7 +60,7 @@ class TestFile:
             raise TwinError("it holds bytes that are no plain text")
         try:
             self._module = parse_tree(self.text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except PARSE_ERRORS as error:
             raise TwinError(f"it is no Python: {error}") from error
         self._source = SourceText(self.text)
         self._definitions: dict[str, dict[str, list[Definition]]] = {}

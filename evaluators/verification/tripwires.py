@@ -15,6 +15,7 @@ from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
@@ -291,7 +292,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
     chosen: set[str] = set()
     paths: dict[str, str] = {}
     for path in test_files(tests, frozenset(tests)):
-        own = [test for test in tests if test.partition("::")[0] == path]
+        own = [test for test in tests if file_of(test) == path]
         company = in_company(task, frozenset(own))
         if company is None:
             untested.update(dict.fromkeys(own, "it passes behind the whole suite alone"))
@@ -332,8 +333,8 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
 def _alone(plan: _Plan, keys: frozenset[str]) -> _Plan:
     """The plan with some of its wires alone."""
     wires = tuple(wire for wire in plan.wires if wire.key in keys)
-    twins = {wire.twin.partition("::")[0] for wire in wires}
-    copies = {wire.twin.partition("::")[0] for wire in plan.wires}
+    twins = {file_of(wire.twin) for wire in wires}
+    copies = {file_of(wire.twin) for wire in plan.wires}
     needed = {place for place in plan.select if "::" not in place and place not in copies}
     select = {wire.twin for wire in wires} | (plan.select & twins) | needed
     return replace(
@@ -412,12 +413,9 @@ def _stubbed(task: Task, workspace: Workspace, seed: str) -> Tree | None:
             functions += _functions_of(task, prepare(task, task.reference))
         except PatchError:
             return None
-    texts = {}
-    for file in dict.fromkeys(function.file for function in functions):
-        try:
-            texts[file] = workspace.after.read(file)
-        except FileNotFoundError:
-            continue
+    files = dict.fromkeys(function.file for function in functions)
+    read = {file: workspace.after.read_or_none(file) for file in files}
+    texts = {file: text for file, text in read.items() if text is not None}
     known = tuple(dict.fromkeys(function for function in functions if function.file in texts))
     # No class of errors that code under test could expect, and so suppress.
     body = (f'raise type("Stub{_digest(seed)[:12]}", (BaseException,), {{}})("left out")',)

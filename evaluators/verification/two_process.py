@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.globs import is_protected
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.node_ids import file_of
+from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.function_bodies import documented
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
@@ -81,7 +82,7 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
         if is_protected(path, task.suite.protected):
             continue
         old = _parsed(workspace.before, path) if path.endswith(".py") else None
-        new = _parsed_text(text) if old is not None else None
+        new = parse_or_none(text) if old is not None else None
         if old is None or new is None:
             beyond.append(path)
             continue
@@ -162,17 +163,8 @@ def _cut(old: ast.Module, new: ast.Module) -> tuple[Cut, bool]:
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
-    try:
-        return _parsed_text(tree.read(path))
-    except FileNotFoundError:
-        return None
-
-
-def _parsed_text(text: str) -> ast.Module | None:
-    try:
-        return parse_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    text = tree.read_or_none(path)
+    return None if text is None else parse_or_none(text)
 
 
 class WorkerPair:
@@ -310,7 +302,7 @@ def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: floa
     failed: dict[str, str] = {}
     uncrossed: dict[str, str] = {}
     for test in wanted:
-        missing = uncollected.get(test.split("::")[0]) or ("it was not run" if end is End.COMPLETED else detail)
+        missing = uncollected.get(file_of(test)) or ("it was not run" if end is End.COMPLETED else detail)
         calls, problem = crossed.get(test, (0, missing))
         outcome = found.get(test)
         if problem:

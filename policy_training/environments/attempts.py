@@ -11,7 +11,7 @@ from pathlib import Path
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
@@ -112,14 +112,10 @@ def _compiles(task: Task, patch: Patch) -> bool:
     """
     try:
         after = apply_patch(task.base, patch)
-        for file in patch.files:
-            if file.path.endswith(".py") and file.path in after.replaced:
-                parse_tree(after.read(file.path))
     except (PatchError, OSError):
         return True
-    except (SyntaxError, ValueError):
-        return False
-    return True
+    python = [file.path for file in patch.files if file.path.endswith(".py") and file.path in after.replaced]
+    return all(parse_or_none(after.read(path)) is not None for path in python)
 
 
 def gather(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -39,6 +40,7 @@ from regrade.policy_training.policies.concurrency import Attempt, Losses, concur
 from regrade.policy_training.policies.task_descriptions import brief
 from regrade.policy_training.policies.tree_copies import FreshCopy
 
+logger = logging.getLogger(__name__)
 LONGEST_OUTPUT = 20_000
 """Bytes of its output, the last, that are kept of an attempt."""
 MARK = "REGRADE_ATTEMPT"
@@ -135,11 +137,14 @@ class _Running:
         began = time.perf_counter()
         code, output = await self._run(copy.folder, values, mark)
         seconds = time.perf_counter() - began
+        end = "stopped at the time limit" if code is None else f"code {code}"
+        logger.info("command ended: task %s: %s, %.1f s", trial.task.id, end, seconds)
         patch = await asyncio.to_thread(copy.patch)
         if code and patch.is_empty and not self._command.count_failures:
             words = " ".join(output.split())[-200:]
             why = f"the command ended with code {code} and changed nothing{': ' if words else ''}{words}"
             self._losses.add(why)
+            logger.warning("attempt lost: task %s, sample %d: code %d", trial.task.id, trial.sample, code)
             return self._rollout(trial, values["instruction"], lost=why)
         self._losses.clear()
         return self._rollout(trial, values["instruction"], patch, output, seconds)
@@ -179,6 +184,7 @@ class _Running:
                 advice = "use {instruction_file}" if error.errno == errno.E2BIG else "does it run in a terminal?"
                 why = f"the command {self._program!r} cannot be started: {error.strerror}; {advice}"
                 raise UserError(why) from error
+            logger.info("command started: task %s: %s, process %d", values["task"], self._program, process.pid)
             try:
                 code = await asyncio.wait_for(process.wait(), self._command.seconds)
             except TimeoutError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
@@ -29,10 +30,12 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
+from regrade.datasets.visible_text import visible
 from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
 from regrade.policy_training.policies.task_descriptions import Brief
 
+logger = logging.getLogger(__name__)
 Api = Literal["chat", "completions"]
 MAX_CHAT_TOKENS = 4096
 USUAL_KEY = "OPENAI_API_KEY"
@@ -164,6 +167,9 @@ class _Asking:
             text, tokens = await self._answer(body)
         except Lost as lost:
             self._losses.add(str(lost))
+            if logger.isEnabledFor(logging.WARNING):
+                why = self._without_key(lost)
+                logger.warning("attempt lost: task %s, sample %d: %s", trial.task.id, trial.sample, why)
             return self._rollout(trial, Patch(""), prompt, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
         # A proposed patch is read against the tree, which a large repository makes slow: others are asked meanwhile.
@@ -208,10 +214,22 @@ class _Asking:
             stop=tenacity.stop_after_attempt(self._endpoint.tries),
             wait=self._pause,
             retry=tenacity.retry_if_exception_type(Lost),
+            before_sleep=self._log_retry,
             reraise=True,
         )
         found: tuple[str, int] = await asking(self._ask, body)
         return found
+
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
+        if logger.isEnabledFor(logging.WARNING):
+            of, pause = self._endpoint.tries - 1, state.upcoming_sleep
+            error = state.outcome.exception() if state.outcome is not None else None
+            logger.warning("retry %d of %d in %.1f s: %s", state.attempt_number, of, pause, self._without_key(error))
+
+    def _without_key(self, error: BaseException | None) -> str:
+        """A server may repeat the key in its answer."""
+        key = self._endpoint.key()
+        return visible(str(error).replace(key, "***") if key else str(error))
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         usual = tenacity.wait_random_exponential(multiplier=self._endpoint.pause, max=LONGEST_PAUSE)(state)

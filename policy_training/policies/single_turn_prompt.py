@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Target, Task
 
 MAX_ANSWER_TOKENS = 40
@@ -107,10 +107,8 @@ def _target(task: Task) -> Target:
 def _docstring_lines(source: list[str], first: int, last: int) -> set[int]:
     """File line numbers of the function's own docstring."""
     text = textwrap.dedent("\n".join(source[first - 1 : last]))
-    try:
-        function = parse_tree(text).body[0]
-    except (SyntaxError, IndexError):
-        return set()
+    module = parse_or_none(text)
+    function = module.body[0] if module is not None and module.body else None
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(function) is None:
         return set()
     docstring = function.body[0]

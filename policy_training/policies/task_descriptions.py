@@ -20,10 +20,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from regrade.datasets.globs import is_protected
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
-from regrade.rewards.evidence import file_of
 
 MOST_TESTS = 20
 """Names of tests that are told of; one change rarely mends more, and a list of thousands says no more."""

@@ -24,6 +24,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.reward_shaping import Shaping
@@ -267,8 +268,8 @@ def train_ppo(
     prompts = min(prompts_per_step, len(tasks))
     if prompts * samples_per_prompt < 2:
         raise UserError(
-            f"{len(tasks)} task(s) x {samples_per_prompt} sample(s) make no batch: PPO needs at least 2 answers a "
-            "step, so give more tasks or set samples_per_prompt"
+            f"{counted(len(tasks), 'task')} x {counted(samples_per_prompt, 'sample')} make no batch: "
+            "PPO needs at least 2 answers a step, so give more tasks or set samples_per_prompt"
         )
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]

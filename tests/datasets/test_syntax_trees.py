@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regrade.datasets.syntax_trees import parse_tree
+from regrade.datasets.syntax_trees import parse_or_none, parse_tree
 
 SOURCE = inspect.getsource(ast)
 
@@ -56,3 +56,14 @@ def test_threads_may_parse_at_once() -> None:
 def test_what_is_no_python_is_refused_at_once() -> None:
     with pytest.raises(SyntaxError):
         parse_tree("def")
+
+
+@pytest.mark.parametrize("source", ["def", "a\0b", "\ud800", "(" * 5000, "-" * 100_000 + "1"])
+def test_parse_or_none_gives_none_whatever_the_reason(source: str) -> None:
+    assert parse_or_none(source) is None
+
+
+def test_parse_or_none_gives_the_tree() -> None:
+    tree = parse_or_none("a = 1")
+    assert tree is not None
+    assert ast.unparse(tree) == "a = 1"

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 
 from regrade.evaluators.inside.children import Child
+from regrade.evaluators.inside.recording.node_ids import file_of
 from regrade.evaluators.inside.recording.profiling import Escapes, make_watch
 from regrade.evaluators.inside.recording.reading import Readings
 
@@ -113,10 +114,10 @@ class ReachRecorder:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         files: dict[str, list[pytest.Item]] = {}
         for item in session.items:
-            files.setdefault(_file_of(item), []).append(item)
+            files.setdefault(file_of(item.nodeid), []).append(item)
         try:
             for item in session.items if not self._problem else ():
-                self._measure(item, files[_file_of(item)])
+                self._measure(item, files[file_of(item.nodeid)])
         except OSError as error:  # of the readings
             self._problem = str(error)
         return True
@@ -153,7 +154,7 @@ class ReachRecorder:
 
     def _behind(self, items: list[pytest.Item]) -> _Seen:
         """What is seen of all tests of a file in their order."""
-        file = _file_of(items[0])
+        file = file_of(items[0].nodeid)
         if file not in self._together:
             limit = sum(max(1.0, SLACK * self._passing.get(item.nodeid, 0.0)) for item in items)
             self._together[file] = self._fork(items, max(SHORTEST_LIMIT, limit))
@@ -212,10 +213,6 @@ class ReachRecorder:
             is_own = path.startswith(self._root) and path.endswith(".py")
             self._places[name] = path[len(self._root) :] if is_own else ""
         return self._places[name]
-
-
-def _file_of(item: pytest.Item) -> str:
-    return item.nodeid.split("::", 1)[0]
 
 
 def _waited(child: int, seconds: float) -> bool:

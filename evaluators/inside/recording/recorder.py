@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from regrade.evaluators.inside.recording.node_ids import file_of
+
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
 """Addresses of objects differ from run to run, and tell nothing; nor do those that pytest or unittest cut short."""
@@ -50,7 +52,7 @@ class Recorder:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         if self._wanted is None:
             return
-        kept = [item for item in items if item.nodeid in self._wanted or item.nodeid.split("::", 1)[0] in self._wanted]
+        kept = [item for item in items if item.nodeid in self._wanted or file_of(item.nodeid) in self._wanted]
         if len(kept) < len(items):
             known = set(map(id, kept))
             config.hook.pytest_deselected(items=[item for item in items if id(item) not in known])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.graph import Graph, graph_of
-from regrade.rewards.evidence import file_of
 
 
 def imported_from(graph: Graph, starts: Iterable[str]) -> dict[str, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from regrade.datasets.node_ids import function_of
 from regrade.evaluators.static.dependencies.facts import MODULE
 from regrade.evaluators.static.dependencies.graph import Symbol
 from regrade.evaluators.static.dependencies.reach import HOPS, Explorer
-from regrade.rewards.evidence import function_of
 
 MOST = 50
 """A patch that changes more symbols is not taken apart: following each costs as much as following all."""

@@ -345,10 +345,14 @@ class Failing(Process):
 
 @pytest.mark.filterwarnings("ignore:the plain process")
 @pytest.mark.parametrize("error", [SandboxError, OSError])
-def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, error):
+def test_a_failure_of_the_infrastructure_is_tried_again(task, fix, tmp_path, error, caplog):
     with Scorer(workers=1, sandbox=Failing(2, error), cache=tmp_path) as scorer:
         assert run_of(scorer, task, fix).resolved
         assert scorer.stats.retries == 2
+    why = f"task {task.id}: {error.__name__}: no space left on device"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"retry {number} of 3 in {pause} s: {why}" for number, pause in ((1, 0.5), (2, 2.0))
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:the plain process")
@@ -433,7 +437,7 @@ def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):
     assert again[TestRun].outcomes == found[TestRun].outcomes
 
 
-def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp_path, monkeypatch):
+def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
     kill = edit("return a - b", "import os; os.kill(os.getppid(), 9); import time; time.sleep(60)")
     with pytest.warns(UserWarning, match="no security boundary"):
@@ -443,6 +447,10 @@ def test_a_candidate_that_kills_its_worker_each_time_has_crashed(task, edit, tmp
         assert evidence.records[TestRun].end is End.CRASHED
         assert "4 times" in evidence.records[TestRun].detail
         assert evidence.assurance == "unconfined"
+        said = [record.getMessage() for record in caplog.records]
+        assert sum(message.startswith("worker died: folder ") for message in said) == 4
+        assert sum(message.startswith("retry ") for message in said) == 3
+        assert said[-1] == f"no further retry: task {task.id}, TestRun"
         assert run_of(scorer, task, Patch("")).end is End.COMPLETED
 
 

@@ -55,6 +55,16 @@ def test_what_it_changed_is_the_prediction_and_is_scored(task: Task, scorer: Sco
     assert passing.evaluate(found).value == 1.0
 
 
+def test_start_and_end_are_logged_without_what_it_is_given(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "regrade"):
+        one("echo hidden >&2; exit 3", task, environment={"KEY": "hidden"})
+    started, ended, lost = (record.getMessage() for record in caplog.records if record.name.endswith(".commands"))
+    assert started.startswith("command started: task second: /")
+    assert ended.startswith("command ended: task second: code 3, ")
+    assert lost == "attempt lost: task second, sample 0: code 3"
+    assert "hidden" not in caplog.text
+
+
 @pytest.mark.parametrize("put", ["", 'ln -s "$ELSEWHERE" "$PWD"', 'touch "$PWD"'], ids=["nothing", "a link", "a file"])
 def test_it_may_take_away_the_folder_itself_and_nothing_elsewhere_is_touched(
     task: Task, tmp_path: Path, put: str

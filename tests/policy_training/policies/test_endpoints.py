@@ -101,6 +101,19 @@ def test_an_endpoint_that_gives_no_answer_loses_the_attempt(tasks: list[Task], a
     assert len(server.requests) == 3
 
 
+def test_retries_and_lost_attempts_are_logged_without_the_key(
+    tasks: list[Task], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-hidden")
+    with serving(lambda _: (500, {"error": "no room for sk-hidden\x1b[2J"})) as server:
+        asked(quick(server.url, tries=2, key_variable="SOME_KEY"), tasks[:1])
+    retry, lost = (record.getMessage() for record in caplog.records if record.name == endpoints.__name__)
+    assert retry.startswith("retry 1 of 1 in 0.")
+    assert lost.startswith(f"attempt lost: task {tasks[0].id}, sample 0: ")
+    for message in (retry, lost):
+        assert "500 no room for ***\\x1b[2J" in message
+
+
 def test_an_answer_that_takes_too_long_is_lost(tasks: list[Task]) -> None:
     with serving(lambda _: FIX, seconds=1.0) as server:
         (rollout,) = asked(quick(server.url, tries=1, seconds=0.1), tasks[:1])
