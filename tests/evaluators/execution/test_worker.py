@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.warm_start import late_conftests, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
@@ -384,9 +385,9 @@ def test_a_repository_may_use_the_names_of_this_package(worker, write_files):
 def test_imports_are_reported_one_by_one(worker, write_files):
     tree = write_files({"good.py": "", "bad.py": "raise ValueError('bad')", "leaves.py": "import sys; sys.exit(3)"})
     reply = worker.run(tree, Request(TestSuite(), LIMITS, kind="imports", modules=("bad", "good", "leaves")))
-    assert [record[1:] for record in reply.records if record[0] == "import"] == [
-        ["bad", "bad.py:1: ValueError: bad"],
-        ["leaves", "leaves.py:1: SystemExit: 3"],
+    assert reply.of(ImportRecord) == [
+        ImportRecord("bad", "bad.py:1: ValueError: bad"),
+        ImportRecord("leaves", "leaves.py:1: SystemExit: 3"),
     ]
     assert ending(reply, 20)[0] is End.COMPLETED
 
