@@ -9,6 +9,15 @@ from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.records import (
+    CheckedRecord,
+    CollectRecord,
+    DoneRecord,
+    ImportRecord,
+    LeftRecord,
+    TestRecord,
+    WheelRecord,
+)
 from regrade.evaluators.execution.selection import in_company, selected_tests
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import Workspace
@@ -141,7 +150,7 @@ def failing_imports(
     reply = worker.run(
         workspace.after, Request(suite=task.suite, limits=task.limits, kind="imports", modules=modules), preparation
     )
-    errors = {record[1]: record[2] for record in reply.records if record[0] == "import" and len(record) == 3}
+    errors = {record.module: str(record.error) for record in reply.of(ImportRecord)}
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
         errors[""] = detail
@@ -152,7 +161,7 @@ def check_errors(worker: Worker, task: Task, workspace: Workspace, files: tuple[
     """File -> why its language's own command refuses it (empty: it does not), of those that have such a command."""
     reply = worker.run(workspace.after, Request(suite=task.suite, limits=task.limits, kind="check", paths=files))
     end, detail = ending(reply, task.limits.wall_seconds)
-    found = {str(record[1]): str(record[2]) for record in reply.records if record[0] == "checked" and len(record) == 3}
+    found = {record.file: str(record.error) for record in reply.of(CheckedRecord)}
     return found if end is End.COMPLETED else {**found, files[0]: detail}
 
 
@@ -162,29 +171,29 @@ def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
     end, detail = ending(reply, task.limits.wall_seconds)
     if end is not End.COMPLETED:
         return detail
-    found = [record for record in reply.records if record[0] == "wheel" and len(record) == 3]
+    found = reply.of(WheelRecord)
     if not found:
         return "the backend left without a word"
-    return "" if found[-1][1] == "built" else _clip(str(found[-1][2]))
+    return "" if found[-1].outcome == "built" else _clip(str(found[-1].detail))
 
 
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and why in words."""
-    last = reply.records[-1] if reply.records else []
+    last = reply.records[-1] if reply.records else None
     if reply.stopped == "timeout":
         return End.TIMEOUT, _timeout_in_words(wall_seconds, reply.seconds)
     if reply.stopped == "memory":
         return End.MEMORY, "its processes used more memory than allowed"
     if reply.stopped:
         return End.CRASHED, f"stopped: it used more {reply.stopped} than allowed"
-    if len(last) == 2 and last[0] == "done" and last[1] in FINISHED and reply.status == last[1]:
+    if isinstance(last, DoneRecord) and last.status in FINISHED and reply.status == last.status:
         return End.COMPLETED, ""
-    if len(last) == 2 and last[0] == "left":
-        return End.CRASHED, _clip(f"the test session was left by {last[1]}")
+    if isinstance(last, LeftRecord):
+        return End.CRASHED, _clip(f"the test session was left by {last.error}")
     if reply.status < 0:
         return End.CRASHED, f"killed by signal {-reply.status} ({_signal_name(-reply.status)})"
-    if len(last) == 2 and last[0] == "done":
-        return End.CRASHED, _clip(f"pytest stopped with status {last[1]}: {reply.output.strip()}")
+    if isinstance(last, DoneRecord):
+        return End.CRASHED, _clip(f"pytest stopped with status {last.status}: {reply.output.strip()}")
     return End.CRASHED, f"the process left with status {reply.status} before it had reported"
 
 
@@ -199,12 +208,12 @@ def _timeout_in_words(limit: float, passed: float) -> str:
 def statuses(reply: Reply) -> dict[str, TestOutcome]:
     """Test id -> outcome, as far as reported. Of several for one id, which only forgery makes, the worst counts."""
     found: dict[str, TestOutcome] = {}
-    for record in reply.records:
-        if record[0] == "test" and len(record) == 5 and isinstance(record[1], str) and record[2] in _STATUS:
+    for record in reply.of(TestRecord):
+        if record.status in _STATUS:
             # Without its seconds, which differ from run to run: equal runs are equal evidence.
-            passed = record[2] == "passed"
-            if not passed or record[1] not in found:
-                found[record[1]] = PASSED if passed else TestOutcome(_STATUS[record[2]], str(record[4]))
+            passed = record.status == "passed"
+            if not passed or record.id not in found:
+                found[record.id] = PASSED if passed else TestOutcome(_STATUS[record.status], str(record.message))
     return found
 
 
@@ -213,7 +222,7 @@ _STATUS = {status.value: status for status in TestStatus if status not in (TestS
 
 def collection_errors(reply: Reply) -> dict[str, str]:
     """Node that could not be collected -> the error."""
-    return {str(record[1]): str(record[2]) for record in reply.records if record[0] == "collect" and len(record) == 3}
+    return {record.node: str(record.message) for record in reply.of(CollectRecord)}
 
 
 def _run(

@@ -12,6 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.execution.records import (
+    ConfigurationRecord,
+    DoneRecord,
+    ImportedRecord,
+    ImportRecord,
+    ThreadsRecord,
+)
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
@@ -91,9 +98,9 @@ def _fill(
         with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
             reply = worker.run(tree, Request(suite=suite, limits=limits, options=(COLLECT_ONLY,)), Preparation(key))
             modules = _early_modules(worker, tree, suite, limits, reply)
-        if not any(record[0] == "done" for record in reply.records):  # and so nobody looked at the byte code
+        if not reply.of(DoneRecord):  # and so nobody looked at the byte code
             _empty(making / key)
-        chosen = [str(record[1]) for record in reply.records if record[0] == "configuration"]
+        chosen = [record.path for record in reply.of(ConfigurationRecord)]
         session = key if chosen and late_conftests(tree) else ""
         preparation = Preparation(key, session, chosen[0] if session else "", modules)
         content = json.dumps({**asdict(preparation), "files": _digest_of_files(making / key)})
@@ -116,13 +123,13 @@ def _empty(folder: Path) -> None:
 
 def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
     """What the collected tests import of other places, less what a process must not hold when it forks."""
-    found = [record[1] for record in reply.records if record[0] == "imported" and len(record) == 2]
-    modules = tuple(found[0]) if found else ()
+    found = reply.of(ImportedRecord)
+    modules = tuple(found[0].names) if found else ()
     own = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)
     for chosen in (modules, own):
         tried = worker.run(tree, Request(suite=suite, limits=limits, kind="imports", modules=chosen))
-        if ["threads", 1] in tried.records:
-            failing = {record[1] for record in tried.records if record[0] == "import"}
+        if ThreadsRecord(1) in tried.records:
+            failing = {record.module for record in tried.of(ImportRecord)}
             return tuple(name for name in chosen if name not in failing)
     return ()
 

@@ -6,16 +6,17 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
 from regrade.evaluators.execution.folders import Folder
+from regrade.evaluators.execution.records import DoneEvent, Event, ForkedEvent, ReadyEvent, Record, decode, decode_event
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
+OfKind = TypeVar("OfKind", bound=Record)
 
 
 class WorkerDied(RuntimeError):
@@ -118,14 +120,16 @@ class Reply:
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
     """What this side stopped it for: `timeout`, `memory`, `disk`; or empty."""
-    records: tuple[list[Any], ...]
-    """The lines that `inside/recorder.py` and `inside/reach.py` describe, and `["done", status]` or `["left", error]`
-    at the end.
-    """
+    records: tuple[Record, ...]
+    """In the order in which they were written: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
     output: str
     """The end of what it printed."""
     seconds: float
     cpu_seconds: float
+
+    def of(self, kind: type[OfKind]) -> list[OfKind]:
+        """The records of one kind, in their order."""
+        return [record for record in self.records if isinstance(record, kind)]
 
 
 class Worker:
@@ -193,25 +197,24 @@ class Worker:
         self._lay(tree, request.suite.protected)
         self._ensure_started()
         self._send(self._message(request, preparation))
-        answer = self._receive(START_SECONDS)
-        if answer.get("event") == "forked":
-            answer = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
-        if answer.get("event") != "done":
-            self.close()
-            raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
-        if answer["stopped"] or not answer["clean"]:
+        event = self._receive(START_SECONDS)
+        if isinstance(event, ForkedEvent):
+            event = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
+        if not isinstance(event, DoneEvent):
+            raise self._unexpected(event)
+        if event.stopped or not event.clean:
             self.close()  # a fresh sandbox for the next candidate
         logger.debug(
             "candidate ended: folder %s, %s, status %s, limit reached: %s, %.2f s",
-            self._scratch, request.kind, answer["status"], answer["stopped"] or "none", answer["seconds"],
+            self._scratch, request.kind, event.status, event.stopped or "none", event.seconds,
         )  # fmt: skip
         return Reply(
-            status=answer["status"],
-            stopped=answer["stopped"],
-            records=tuple(_records(answer["lines"])),
-            output=answer["output"],
-            seconds=answer["seconds"],
-            cpu_seconds=answer["cpu"],
+            status=event.status,
+            stopped=event.stopped,
+            records=decode(event.lines),
+            output=event.output,
+            seconds=event.seconds,
+            cpu_seconds=event.cpu,
         )
 
     def close(self) -> None:
@@ -273,12 +276,11 @@ class Worker:
         self._session = self._sandbox.start(program)
         self.starts += 1
         try:
-            ready = self._receive(START_SECONDS)
+            event = self._receive(START_SECONDS)
+            if not isinstance(event, ReadyEvent):
+                raise self._unexpected(event)
         except WorkerDied as error:
             raise SandboxError(f"the worker did not start in the {self._sandbox.name} sandbox: {error}") from error
-        if ready.get("event") != "ready":
-            self.close()
-            raise SandboxError(f"the worker did not start: {str(ready)[:200]}")
         seconds = time.monotonic() - began
         logger.info("worker started: sandbox %s, folder %s, %.2f s", self._sandbox.name, self._scratch, seconds)
 
@@ -330,7 +332,7 @@ class Worker:
         except SandboxError as error:
             raise self._death(str(error), running=False) from error
 
-    def _receive(self, seconds: float, *, running: bool = False) -> dict[str, Any]:
+    def _receive(self, seconds: float, *, running: bool = False) -> Event:
         assert self._session is not None
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
@@ -345,8 +347,13 @@ class Worker:
                 raise self._death(f"the worker died or hung: {reason}", running=running)
             self._buffer += block
         line, self._buffer = self._buffer.split(b"\n", 1)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        try:
+            return decode_event(line)
+        except ValueError as error:
+            raise self._unexpected(line) from error
+
+    def _unexpected(self, answer: object) -> WorkerDied:
+        return self._death(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
 
     def _death(self, reason: str, *, running: bool) -> WorkerDied:
         """The error to raise; the sandbox is closed."""
@@ -356,21 +363,6 @@ class Worker:
         elif logger.isEnabledFor(logging.WARNING):
             logger.warning("worker died: folder %s: %s", self._scratch, visible(reason))
         return WorkerDied(reason, running=running, killed=self._killed)
-
-
-def _records(lines: Sequence[str]) -> list[list[Any]]:
-    """The lines that are whole records: the last one of a killed candidate may be cut, and none is trusted to be well
-    formed.
-    """
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, list) and record and isinstance(record[0], str):
-            records.append(record)
-    return records
 
 
 def _programs(folder: Path) -> Path:

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
@@ -20,6 +19,7 @@ from regrade.datasets.globs import is_protected
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
+from regrade.evaluators.execution.records import ImportedRecord, ReachRecord, TestRecord, UnmeasuredRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDied
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
@@ -218,17 +218,16 @@ def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
 
 def _other_seconds(reply: Reply) -> float:
     """What a run takes beside its tests, and its longest test: a fixture that others use as well may be in its time."""
-    longest = max((float(record[3]) for record in reply.records if record[0] == "test" and len(record) == 5), default=0)
+    longest = max((float(record.seconds) for record in reply.of(TestRecord)), default=0)
     return max(0.0, reply.seconds - sum(_file_seconds(reply).values())) + longest
 
 
 def _file_seconds(reply: Reply) -> dict[str, float]:
     """Test file -> seconds that its tests took."""
     seconds: dict[str, float] = {}
-    for record in reply.records:
-        if record[0] == "test" and len(record) == 5:
-            path = file_of(str(record[1]))
-            seconds[path] = seconds.get(path, 0.0) + float(record[3])
+    for record in reply.of(TestRecord):
+        path = file_of(record.id)
+        seconds[path] = seconds.get(path, 0.0) + float(record.seconds)
     return {path: round(took, 3) for path, took in seconds.items()}
 
 
@@ -236,9 +235,8 @@ def _passing(replies: list[Reply]) -> dict[str, float]:
     """The tests that passed in every run -> their seconds in the slowest."""
     seconds: dict[str, float] = {}
     for reply in replies:
-        for record in reply.records:
-            if record[0] == "test" and len(record) == 5:
-                seconds[str(record[1])] = max(seconds.get(str(record[1]), 0.0), float(record[3]))
+        for record in reply.of(TestRecord):
+            seconds[record.id] = max(seconds.get(record.id, 0.0), float(record.seconds))
     outcomes = [statuses(reply) for reply in replies]
     return {
         test: took
@@ -281,11 +279,11 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSu
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
     stable = [test for test in tests if passes[test] == len(replies) and not names_its_moment(test, today)]
     kept = set(stable)
-    records = [record for share in measured for record in share.reach.records]
-    whole = all(any(record[0] == "imported" for record in share.reach.records) for share in measured)
-    unmeasured = next((str(record[1]) for record in records if record[0] == "unmeasured"), "")
+    measures = [share.reach for share in measured]
+    whole = all(measure.of(ImportedRecord) for measure in measures)
+    unmeasured = next((record.reason for measure in measures for record in measure.of(UnmeasuredRecord)), "")
     unmeasured = unmeasured or ("" if whole else "the measure was cut short")
-    reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(records, tests, suite)
+    reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(measures, tests, suite)
     if reach and not any(_can_tell(place, imported) for place in reach):
         unmeasured = "whatever its tests execute is executed, or read as text, on import"
     slowest = max(replies, key=lambda reply: reply.seconds)
@@ -318,8 +316,8 @@ def _can_tell(place: str, imported: frozenset[str]) -> bool:
 def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, str]:
     """The tests that don't pass alone -> the file with which they do; empty: they need the whole suite."""
     apart = {path: statuses(reply) for share in measured for path, reply in share.apart.items()}
-    records = [record for share in measured for record in share.reach.records if record[0] == "reach"]
-    in_company = {record[1] for record in records if len(record) == 5 and not record[4]}
+    records = [record for share in measured for record in share.reach.of(ReachRecord)]
+    in_company = {record.test for record in records if not record.passes_alone}
     found = {}
     for test in stable:
         outcome = apart.get(file_of(test), {}).get(test)
@@ -331,15 +329,16 @@ def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, 
 
 
 def _reach(
-    records: list[list[Any]], tests: list[str], suite: TestSuite
+    measures: list[Reply], tests: list[str], suite: TestSuite
 ) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     imported: set[str] = set()
     by_test: dict[str, set[str]] = {}
-    for record in records:
-        if record[0] == "imported" and len(record) == 2:
-            imported.update(record[1])
-        elif record[0] == "reach" and len(record) == 5 and not record[3]:
-            by_test.setdefault(record[1], set()).update(record[2])
+    for measure in measures:
+        for collection in measure.of(ImportedRecord):
+            imported.update(collection.names)
+        for record in measure.of(ReachRecord):
+            if not record.is_opaque:
+                by_test.setdefault(record.test, set()).update(record.places)
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported
     for function in sorted(functions):

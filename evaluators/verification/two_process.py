@@ -16,6 +16,13 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.function_bodies import documented
+from regrade.evaluators.execution.records import (
+    AnswerRecord,
+    CalledRecord,
+    CrossedRecord,
+    UnwatchedRecord,
+    WatchedRecord,
+)
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import in_company
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
@@ -232,7 +239,7 @@ class WorkerPair:
         crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
         asked = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
         reply, _ = self._both(workspace, asked, preparation)
-        return [record[2] for record in reply.records if record[0] == "answer" and len(record) == 3]
+        return [record.answer for record in reply.of(AnswerRecord)]
 
     def _both(self, workspace: Workspace, asked: Request, preparation: Preparation) -> tuple[Reply, float]:
         """What the tests' side says, and the CPU seconds of both."""
@@ -296,28 +303,26 @@ def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
 def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
     end, detail = ending(reply, limit)
     found = statuses(reply)
-    crossed = {str(record[1]): (record[2], record[3]) for record in reply.records if record[0] == "crossed"}
+    crossed = {record.test: (record.calls, record.problem) for record in reply.of(CrossedRecord)}
     uncollected = collection_errors(reply)
     passed: set[str] = set()
     failed: dict[str, str] = {}
     uncrossed: dict[str, str] = {}
     for test in wanted:
         missing = uncollected.get(file_of(test)) or ("it was not run" if end is End.COMPLETED else detail)
-        calls, problem = crossed.get(test, (0, missing))
+        crossings, problem = crossed.get(test, (0, missing))
         outcome = found.get(test)
         if problem:
-            uncrossed[test] = str(problem)
+            uncrossed[test] = problem
         elif outcome is not None and outcome.status is TestStatus.PASSED:
             passed.add(test)
-        elif calls:
+        elif crossings:
             failed[test] = "" if outcome is None else outcome.message
         else:
             uncrossed[test] = "it calls nothing that the patch changes"
-    calls = tuple((record[1], record[2]) for record in reply.records if record[0] == "called" and len(record) == 3)
-    watched = tuple(
-        ((record[1], record[2]), record[3]) for record in reply.records if record[0] == "watched" and len(record) == 4
-    )
-    unwatched = tuple(str(record[1]) for record in reply.records if record[0] == "unwatched")
+    calls = tuple((record.arguments, record.nodes) for record in reply.of(CalledRecord))
+    watched = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(WatchedRecord))
+    unwatched = tuple(record.key for record in reply.of(UnwatchedRecord))
     return TwoProcessRun(
         passed=frozenset(passed),
         failed=failed,

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.warm_start import late_conftests, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
@@ -386,9 +387,9 @@ def test_imports_are_reported_one_by_one(worker, write_files):
     reply = worker.run(
         tree, Request(suite=TestSuite(), limits=LIMITS, kind="imports", modules=("bad", "good", "leaves"))
     )
-    assert [record[1:] for record in reply.records if record[0] == "import"] == [
-        ["bad", "bad.py:1: ValueError: bad"],
-        ["leaves", "leaves.py:1: SystemExit: 3"],
+    assert reply.of(ImportRecord) == [
+        ImportRecord("bad", "bad.py:1: ValueError: bad"),
+        ImportRecord("leaves", "leaves.py:1: SystemExit: 3"),
     ]
     assert ending(reply, 20)[0] is End.COMPLETED
 

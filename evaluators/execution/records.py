@@ -1,0 +1,237 @@
+"""What comes out of a sandbox, as typed records: the events of its worker, and the records of a candidate.
+
+A candidate's programs (`regrade.evaluators.inside`) write one JSON array a line, `["test", id, status, ...]`. No line
+is trusted to be well formed: the last one of a killed candidate may be cut, and any may be forged. A field is `Any`
+where a verdict counts the record whatever that field holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class ReadyEvent(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
+    """The worker has started, and waits for requests."""
+
+    python: str
+    """Version of its interpreter."""
+
+
+class ForkedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="forked"):
+    """The candidate of the last request runs."""
+
+
+class DoneEvent(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
+    """The candidate of the last request has ended."""
+
+    status: int
+    """Exit status, or minus the number of the signal that killed it."""
+    stopped: str
+    """What the worker stopped it for (see `inside/watching.py`); empty: it ended by itself."""
+    seconds: float
+    cpu: float
+    """CPU seconds of the candidate and its processes."""
+    lines: list[str]
+    """Its records, as it wrote them."""
+    output: str
+    """The end of what it printed."""
+    clean: bool
+    """Was everything removed that it left behind?"""
+
+
+Event = ReadyEvent | ForkedEvent | DoneEvent
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One record of a candidate."""
+
+
+class ConfigurationRecord(Record, frozen=True, tag="configuration"):
+    """pytest is configured."""
+
+    path: str
+    """Of its configuration file; empty: none."""
+
+
+class CollectRecord(Record, frozen=True, tag="collect"):
+    """A node was not collected."""
+
+    node: str
+    message: Any
+
+
+class TestRecord(Record, frozen=True, tag="test"):
+    """A test was run."""
+
+    __test__: ClassVar[bool] = False
+
+    id: str
+    status: str
+    """A value of `TestStatus`, unless it is forged."""
+    seconds: Any
+    message: Any
+    """Why it failed."""
+
+
+class ImportRecord(Record, frozen=True, tag="import"):
+    """A module failed to import."""
+
+    module: str
+    error: Any
+
+
+class ThreadsRecord(Record, frozen=True, tag="threads"):
+    """All modules were imported."""
+
+    count: int
+    """Threads of the process by then."""
+
+
+class ImportedRecord(Record, frozen=True, tag="imported"):
+    """The collection is over."""
+
+    names: list[str]
+    """With `--collect-only`: the modules outside of the tree that it imported, in that order. With a measure of reach:
+    the functions (`file::qualified.name`) that it executed, and the files that it read."""
+
+
+class ReachRecord(Record, frozen=True, tag="reach"):
+    """The reach of a test was measured."""
+
+    test: str
+    places: list[str]
+    """The functions (`file::qualified.name`) that it executes, and the files that it reads."""
+    is_opaque: bool
+    """May it execute more than that?"""
+    passes_alone: bool
+    """Does it pass without the tests before it, if it passes in the suite?"""
+
+
+class UnmeasuredRecord(Record, frozen=True, tag="unmeasured"):
+    """The reach of no test was measured."""
+
+    reason: str
+
+
+class CheckedRecord(Record, frozen=True, tag="checked"):
+    """The command of its language compiled a file."""
+
+    file: str
+    error: Any
+    """Empty: it has none."""
+
+
+class WheelRecord(Record, frozen=True, tag="wheel"):
+    """The build of the wheel has ended."""
+
+    outcome: Any
+    """`built`, `none` (no backend), or `failed`."""
+    detail: Any
+    """The wheel's name, or the error."""
+
+
+class CrossedRecord(Record, frozen=True, tag="crossed"):
+    """A test was run with the candidate's code in the other process."""
+
+    test: str
+    calls: int
+    """How many calls crossed."""
+    problem: str
+    """Why a call did not cross; empty: all did."""
+
+
+class CalledRecord(Record, frozen=True, tag="called"):
+    """A function at the boundary was called, with values as they cross (see `inside/remote_calls/plain_values.py`)."""
+
+    arguments: list[Any]
+    """Module, key, positional and keyword arguments."""
+    nodes: list[Any]
+
+
+class WatchedRecord(Record, frozen=True, tag="watched"):
+    """A watched function was called, and answered."""
+
+    arguments: list[Any]
+    nodes: list[Any]
+    answer: dict[str, Any]
+
+
+class UnwatchedRecord(Record, frozen=True, tag="unwatched"):
+    """Not all calls of a watched function are recorded."""
+
+    key: str
+
+
+class AnswerRecord(Record, frozen=True, tag="answer"):
+    """The candidate's code answered a held-out input."""
+
+    place: int
+    """Of the input, from 0 on."""
+    answer: dict[str, Any]
+    """The message of the other process as it came, with the first `values` of an iterator, or why there is none:
+    `gone`."""
+
+
+class DoneRecord(Record, frozen=True, tag="done"):
+    """The request came to its end."""
+
+    status: Any
+    """The exit status that the process then has."""
+
+
+class LeftRecord(Record, frozen=True, tag="left"):
+    """The request was left by an exception."""
+
+    error: Any
+
+
+class UnknownRecord(Record, frozen=True):
+    """A line of no known kind, of a wrong length or of wrong types.
+
+    It keeps its place: how an execution ended depends on the last record.
+    """
+
+
+_Known = (
+    ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
+    | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
+    | AnswerRecord | DoneRecord | LeftRecord
+)  # fmt: skip
+_EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_RECORDS: msgspec.json.Decoder[_Known] = msgspec.json.Decoder(_Known)
+
+
+def decode_event(line: bytes) -> Event:
+    """An answer of the worker. Raises ValueError where it is none."""
+    return _EVENTS.decode(line)
+
+
+def decode(lines: Iterable[str]) -> tuple[Record, ...]:
+    """The records of a candidate in their order, without lines that are no JSON array with a name in front."""
+    return tuple(record for line in lines if (record := _decoded(line)) is not None)
+
+
+def _decoded(line: str) -> Record | None:
+    try:
+        return _RECORDS.decode(line)
+    except (ValueError, RecursionError):
+        return _decoded_slowly(line)
+
+
+def _decoded_slowly(line: str) -> Record | None:
+    """Python's own parser also reads what only Python writes: NaN, infinity, half of a surrogate pair."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, list) or not content or not isinstance(content[0], str):
+        return None
+    try:
+        record: Record = msgspec.convert(content, _Known)
+    except (ValueError, RecursionError):
+        return UnknownRecord()
+    return record
