@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +13,14 @@ from regrade.cli.evaluate import Limit, Split, TaskSource, choose_tasks
 from regrade.cli.options import SandboxName, Workers
 from regrade.datasets.errors import UserError
 
+if TYPE_CHECKING:
+    from regrade.policy_training.trainers.settings import TrainerSettings
+
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
+
+
+PPO_LEARNING_RATE = 1e-5
+"""Default of this command; the other algorithms have that of their settings."""
 
 
 def train(
@@ -54,7 +62,35 @@ def train(
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     chosen = choose_tasks(tasks, split, limit, seed)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    plan = TrainingPlan(algorithm, model, budget, seed, learning_rate, samples, temperature, save_every)
+    settings = settings_of(algorithm, learning_rate, samples, temperature)
+    plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as tell:
         checkpoint = run_training(plan, chosen, scorer, out, progress=tell)
     typer.echo(checkpoint)
+
+
+def settings_of(algorithm: Algorithm, learning_rate: float | None, samples: int, temperature: float) -> TrainerSettings:
+    """The algorithm's settings with the options that apply to it.
+
+    Raises:
+        UserError: an option is out of its range.
+    """
+    from regrade.datasets.rollouts import Sampling
+    from regrade.policy_training.trainers import settings as trainers
+
+    sampling = Sampling(temperature, samples)
+    settings: TrainerSettings
+    match algorithm:
+        case "sft":
+            settings = trainers.SFTSettings()
+        case "expert-iteration":
+            iteration = trainers.ExpertIterationSettings(sampling=sampling)
+            sft = replace(iteration.sft, learning_rate=learning_rate or iteration.sft.learning_rate)
+            return replace(iteration, sft=sft)
+        case "grpo" | "rloo":
+            settings = trainers.OnlineSettings(algorithm=algorithm, samples_per_prompt=samples, temperature=temperature)
+        case "ppo":
+            settings = trainers.PPOSettings(learning_rate=PPO_LEARNING_RATE)
+        case "reward-model":
+            settings = trainers.RewardModelSettings(sampling=sampling)
+    return replace(settings, learning_rate=learning_rate) if learning_rate else settings

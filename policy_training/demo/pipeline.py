@@ -129,9 +129,8 @@ class Demo:
             )
             with self.stage("SFT") as tell:
                 train_sft(
-                    language_model, examples, out=self.run.folder / "trainer", budget=Budget(self.settings.sft_steps),
-                    seed=self.seed, learning_rate=self.settings.sft_learning_rate, batch_size=self.settings.batch_size,
-                    frozen=self.settings.frozen, plateau=plateau,
+                    language_model, examples, self.settings.sft, out=self.run.folder / "trainer",
+                    budget=Budget(self.settings.sft_steps), seed=self.seed, plateau=plateau,
                     log=self._log("sft", tell, self.settings.sft_steps),
                 )  # fmt: skip
             for step, quality in plateau.history:
@@ -152,12 +151,7 @@ class Demo:
         settings = self.settings
         with self.run.phase("expert iteration"):
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
-            loop = ExpertIteration(
-                demonstrations(self.tasks.demonstrations),
-                Sampling(settings.exploration_temperature, settings.round_samples),
-                learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
-                frozen=settings.frozen,
-            )  # fmt: skip
+            loop = ExpertIteration(demonstrations(self.tasks.demonstrations), settings.expert_iteration)
             dealt = shares(
                 self.tasks.tests_only, max(1, len(self.tasks.tests_only) // settings.tasks_per_round), self.seed
             )
@@ -191,16 +185,11 @@ class Demo:
         settings = self.settings
         with self.run.phase("grpo"), self.stage("GRPO") as tell:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
-            tasks = worth_trying(
-                self.tasks.tests_only, self._kept(), settings.prompts_per_step * settings.steps_per_generation
-            )
+            per_generation = settings.grpo.prompts_per_step * settings.grpo.steps_per_generation
+            tasks = worth_trying(self.tasks.tests_only, self._kept(), per_generation)
             train_online(
-                language_model, tasks, scorer, algorithm="grpo", out=self.run.folder / "trainer",
-                budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
-                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.group_size,
-                steps_per_generation=settings.steps_per_generation, temperature=settings.exploration_temperature,
-                frozen=settings.frozen,
-                log=self._log("grpo", tell, settings.grpo_steps),
+                language_model, tasks, scorer, settings.grpo, out=self.run.folder / "trainer",
+                budget=Budget(settings.grpo_steps), seed=self.seed, log=self._log("grpo", tell, settings.grpo_steps),
             )  # fmt: skip
             language_model.save(self.run.checkpoint("rl"))
 
@@ -220,9 +209,8 @@ class Demo:
         with self.run.phase(name), self.stage(title) as tell:
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             train_sft(
-                language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget,
-                seed=self.seed + 1, learning_rate=self.settings.round_learning_rate,
-                batch_size=self.settings.batch_size, frozen=self.settings.frozen,
+                language_model, demonstrations(tasks), self.settings.expert_iteration.sft,
+                out=self.run.folder / "trainer", budget=budget, seed=self.seed + 1,
                 log=self._log(name, tell, budget.steps or 0),
             )  # fmt: skip
             language_model.save(self.run.checkpoint(name))
@@ -235,8 +223,8 @@ class Demo:
             figures = train_and_test_reward_model(
                 self.run.checkpoint("sft"),
                 self._kept(),
+                self.settings.reward_model,
                 out=self.run.checkpoint("reward-model"),
-                preferences=self.settings.preferences,
                 budget=Budget(self.settings.reward_model_steps),
                 seed=self.seed,
                 log=self._log("reward-model", tell, self.settings.reward_model_steps),

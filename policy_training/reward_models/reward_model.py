@@ -34,6 +34,7 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.reward_models.calibration import Calibration
 from regrade.policy_training.reward_models.preferences import Preference, agreement, distinct, pairs, split_by_task
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.settings import RewardModelSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, final_states, pack, passes
 
 TOKENS_PER_PASS = 6144
@@ -90,21 +91,17 @@ def packed_scores(model: Any, rows: Sequence[PackedRow]) -> Tensor:
 def train_reward_model(
     source: LanguageModel | str | Path,
     preferences: Sequence[Preference],
+    settings: RewardModelSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    learning_rate: float = 5e-5,
-    head_learning_rate: float = 1e-3,
-    pairs_per_step: int = 32,
-    frozen: float = 0.5,
     log: StepLog | None = None,
 ) -> RewardModel:
     """Train a reward model from a policy's weights and save it in `out`; the policy itself is left alone.
 
     Args:
         source: the policy, or the name or folder to load it from.
-        frozen: share of the layers, from the bottom, that keep their weights (as the embeddings do).
 
     Raises:
         UserError: there is no preference to learn from, or no such model.
@@ -117,19 +114,19 @@ def train_reward_model(
     policy = source if isinstance(source, LanguageModel) else load_model(str(source), to_train=True)
     set_seed(seed)
     reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
-    freeze_bottom(reward_model.model, frozen)
+    freeze_bottom(reward_model.model, settings.frozen)
     reward_model.model.train()
     with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is whole or not there
         config = RewardConfig(
-            **common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=learning_rate),
-            per_device_train_batch_size=pairs_per_step, center_rewards_coefficient=0.01, max_length=None,
+            **common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=settings.learning_rate),
+            per_device_train_batch_size=settings.pairs_per_step, center_rewards_coefficient=0.01, max_length=None,
             lr_scheduler_type="constant_with_warmup", warmup_steps=2, remove_unused_columns=False,
         )  # fmt: skip
         trainer = SharedPromptRewardTrainer(
             reward_model.model, args=config, train_dataset=_as_dataset(preferences, reward_model),
             processing_class=reward_model.tokenizer, data_collator=_Collator(reward_model.tokenizer.pad_token_id),
             callbacks=[StopAndLog(budget, log)],
-            optimizers=(_optimizer(reward_model.model, config, head_learning_rate), None),
+            optimizers=(_optimizer(reward_model.model, config, settings.head_learning_rate), None),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -141,21 +138,16 @@ def train_reward_model(
 def train_and_test_reward_model(
     source: LanguageModel | str | Path,
     answers: Sequence[ScoredAnswer],
+    settings: RewardModelSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    learning_rate: float = 5e-5,
-    preferences: int | None = None,
-    test_share: float = 0.25,
     log: StepLog | None = None,
 ) -> dict[str, float]:
     """Train on pairs of some tasks, save in `out`, and test on executed answers to the other tasks.
 
     What its scores were found to mean there is saved beside it (see `Calibration`).
-
-    Args:
-        preferences: at most so many pairs, drawn evenly from the tasks to learn from.
 
     Returns:
         figures on the tasks held out: `pair_accuracy`, `pairs`, `auc`, `answers`, `verified`, `tasks` (NaN where there
@@ -164,13 +156,11 @@ def train_and_test_reward_model(
     Raises:
         UserError: there is no preference to learn from, or no such model.
     """
-    learned, held_out = split_by_task(answers, test_share, seed)
-    found = pairs(learned, seed=seed)
-    if preferences is not None and len(found) > preferences:
-        found = random.Random(seed).sample(found, preferences)
-    reward_model = train_reward_model(
-        source, found, out=out, budget=budget, seed=seed, learning_rate=learning_rate, log=log
-    )
+    learned, held_out = split_by_task(answers, settings.test_share, seed)
+    preferences = pairs(learned, seed=seed)
+    if settings.preferences is not None and len(preferences) > settings.preferences:
+        preferences = random.Random(seed).sample(preferences, settings.preferences)
+    reward_model = train_reward_model(source, preferences, settings, out=out, budget=budget, seed=seed, log=log)
     tested = distinct(held_out)
     scores = reward_model.score([a.prompt for a in tested], [a.completion for a in tested])
     figures = {
@@ -178,8 +168,8 @@ def train_and_test_reward_model(
     }
     if tested:
         Calibration(tuple(scores), tuple(answer.verified for answer in tested)).save(out)
-    tasks = {preference.task_id for preference in found}
-    return {**figures, "training_pairs": float(len(found)), "training_tasks": float(len(tasks))}
+    tasks = {preference.task_id for preference in preferences}
+    return {**figures, "training_pairs": float(len(preferences)), "training_tasks": float(len(tasks))}
 
 
 class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]

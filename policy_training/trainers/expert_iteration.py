@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, Spent, gather
-from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import Example, train_sft
 
 
@@ -36,38 +35,26 @@ class Round:
 
 @dataclass
 class ExpertIteration:
-    """The settings, and the verified answers so far."""
+    """The loop over rounds: the demonstrations, and the verified answers so far."""
 
     demonstrations: Sequence[Example]
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=8))
-    answers_per_task: int = 2
-    """Distinct verified answers kept per task, so that easy tasks don't crowd out the rest."""
-    learning_rate: float = 5e-5
-    batch_size: int = 8
-    frozen: float = 0.0
-    replay: float = 1.0
-    """Demonstrations, drawn anew each round, for each verified answer: enough of the old not to forget it, and not so
-    much that a short round learns nothing new."""
+    settings: ExpertIterationSettings = field(default_factory=ExpertIterationSettings)
     verified: list[Example] = field(default_factory=list)
 
     def round(
         self, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, *, out: Path, budget: Budget,
-        seed: int, shaping: Shaping | None = None, log: StepLog | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        seed: int, log: StepLog | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:  # fmt: skip
         """Try `tasks`, then train the model in place on all verified answers and a draw of the demonstrations."""
-        policy = ModelPolicy(language_model, "expert-iteration")
-        attempts, spent = gather(policy, tasks, self.sampling, seed, scorer, shaping or Shaping(), progress)
-        new = verified_examples(attempts, self.answers_per_task)
+        settings, policy = self.settings, ModelPolicy(language_model, "expert-iteration")
+        attempts, spent = gather(policy, tasks, settings.sampling, seed, scorer, settings.shaping, progress)
+        new = verified_examples(attempts, settings.answers_per_task)
         self.verified.extend(new)
-        train_sft(
-            language_model, self._lesson(seed), out=out, budget=budget, seed=seed, learning_rate=self.learning_rate,
-            batch_size=self.batch_size, frozen=self.frozen, log=log,
-        )  # fmt: skip
+        train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
         return Round(attempts, new, spent)
 
     def _lesson(self, seed: int) -> list[Example]:
-        count = max(self.batch_size, round(self.replay * len(self.verified)))
+        count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))
         replayed = random.Random(seed).sample(self.demonstrations, min(count, len(self.demonstrations)))
         return [*self.verified, *replayed]
 

@@ -21,6 +21,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 
@@ -108,41 +109,28 @@ def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],
     scorer: Scorer,
+    settings: OnlineSettings,
     *,
-    algorithm: str,
     out: Path,
     budget: Budget,
     seed: int,
-    shaping: Shaping | None = None,
-    learning_rate: float = 2e-5,
-    prompts_per_step: int = 8,
-    samples_per_prompt: int = 8,
-    steps_per_generation: int = 1,
-    temperature: float = 1.0,
-    frozen: float = 0.0,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen.
-
-    Args:
-        steps_per_generation: optimizer steps that share one generation, `prompts_per_step` prompts each. Sampling and
-            execution fill the machine better in large batches; the ratio to the sampling policy is clipped.
-    """
+    """Train the model in place by GRPO or RLOO; the tasks' references are not used, nor seen."""
     # TRL leaves out batches that it cannot fill, without a word.
-    prompts_per_step = min(prompts_per_step, len(tasks))
-    steps_per_generation = min(steps_per_generation, len(tasks) // prompts_per_step)
-    freeze_bottom(language_model.model, frozen)
+    prompts_per_step = min(settings.prompts_per_step, len(tasks))
+    freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
+    reward = ExecutedTests(hidden, scorer, settings.shaping)
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
     arguments: dict[str, Any] = {
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        "per_device_train_batch_size": prompts_per_step * samples_per_prompt,
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,
         "gradient_accumulation_steps": 1,
-        "steps_per_generation": steps_per_generation,
-        "num_generations": samples_per_prompt,
+        "steps_per_generation": min(settings.steps_per_generation, len(tasks) // prompts_per_step),
+        "num_generations": settings.samples_per_prompt,
         "max_completion_length": MAX_ANSWER_TOKENS,
-        "temperature": temperature,
+        "temperature": settings.temperature,
         "beta": 0.0,
         # Late steps then average out the noise of single groups. Without a number of steps there is no end to fall to.
         "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
@@ -151,7 +139,7 @@ def train_online(
     }
     trainer_type, config = (
         (SharedPromptGRPOTrainer, GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo"))
-        if algorithm == "grpo"
+        if settings.algorithm == "grpo"
         else (SharedPromptRLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()

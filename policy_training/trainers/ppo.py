@@ -26,7 +26,6 @@ from trl import GRPOConfig, GRPOTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -38,6 +37,7 @@ from regrade.policy_training.trainers.advantages import (
 )
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.settings import PPOSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -239,47 +239,39 @@ def train_ppo(
     language_model: LanguageModel,
     tasks: Sequence[Task],
     scorer: Scorer,
+    settings: PPOSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    shaping: Shaping | None = None,
-    learning_rate: float = 2e-5,
-    value_learning_rate: float = 1e-3,
-    kl_coef: float = 0.05,
-    epochs: int = 4,
-    prompts_per_step: int = 32,
-    samples_per_prompt: int = 1,
-    temperature: float = 1.0,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not seen.
 
     Args:
-        budget: a step is an optimizer step: each batch of answers serves `epochs` of them.
-        samples_per_prompt: more than one spares running prompts; PPO itself needs no groups.
+        budget: in optimizer steps, of which each batch of answers serves `settings.epochs`, or seconds.
         value_head: a critic to go on with, from `ValueHead.load`.
 
     Raises:
         UserError: too few tasks for a batch.
     """
-    prompts = min(prompts_per_step, len(tasks))
-    if prompts * samples_per_prompt < 2:
+    answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
+    if answers < 2:
         raise UserError(
-            f"{len(tasks)} task(s) x {samples_per_prompt} sample(s) make no batch: PPO needs at least 2 answers a "
-            "step, so give more tasks or set samples_per_prompt"
+            f"{len(tasks)} task(s) x {settings.samples_per_prompt} sample(s) make no batch: PPO needs at least 2 "
+            "answers per step, so give more tasks or set samples_per_prompt"
         )
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
+    reward = ExecutedTests(hidden, scorer, settings.shaping)
     rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
     config = PPOConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        per_device_train_batch_size=prompts * samples_per_prompt, num_generations=samples_per_prompt,
-        num_iterations=epochs, max_completion_length=MAX_ANSWER_TOKENS, temperature=temperature, kl_coef=kl_coef,
-        value_learning_rate=value_learning_rate, scale_rewards="none", lr_scheduler_type="constant_with_warmup",
-        warmup_steps=2, remove_unused_columns=False,
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        per_device_train_batch_size=answers, num_generations=settings.samples_per_prompt,
+        num_iterations=settings.epochs, max_completion_length=MAX_ANSWER_TOKENS, temperature=settings.temperature,
+        kl_coef=settings.kl_coef, value_learning_rate=settings.value_learning_rate, scale_rewards="none",
+        lr_scheduler_type="constant_with_warmup", warmup_steps=2, remove_unused_columns=False,
     )  # fmt: skip
     language_model.model.train()
     trainer = PPOTrainer(

@@ -22,6 +22,7 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import ask
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
@@ -141,13 +142,11 @@ class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Example],
+    settings: SFTSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    learning_rate: float = 1e-4,
-    batch_size: int = 8,
-    frozen: float = 0.0,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -160,13 +159,13 @@ def train_sft(
     """
     if not examples:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
-    freeze_bottom(language_model.model, frozen)
+    freeze_bottom(language_model.model, settings.frozen)
     eos = language_model.tokenizer.eos_token
     rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        per_device_train_batch_size=batch_size,
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        per_device_train_batch_size=settings.batch_size,
         completion_only_loss=True,
         max_length=None,
         train_sampling_strategy="group_by_length",

@@ -59,10 +59,10 @@ def test_long_prompts_are_left_out_and_too_few_tasks_are_an_error(make_task: Cal
 
 @pytest.mark.parametrize("settings", [FULL, QUICK], ids=["full", "quick"])
 def test_the_settings_fit_together(settings: DemoSettings) -> None:
-    assert settings.prompts_per_step * settings.steps_per_generation <= settings.tests_only
+    assert settings.grpo.prompts_per_step * settings.grpo.steps_per_generation <= settings.tests_only
     assert settings.rounds * settings.tasks_per_round <= settings.tests_only
     assert settings.scripted <= settings.held_out
-    assert settings.group_size > 1
+    assert settings.grpo.samples_per_prompt > 1
     assert min(settings.temperatures) > 0
 
 

@@ -14,6 +14,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers import sft
 from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom, layer_stack
 from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Example, train_sft
 
 EXAMPLES = [Example("Prompt" * (k + 1) + ":\n", f"{k} return x") for k in range(6)]
@@ -53,10 +54,8 @@ def test_training_goes_the_same_way_and_runs_frozen_layers_once_an_example(
             monkeypatch.setattr(sft, "remembered", lambda _model: nullcontext())
         language_model.model.load_state_dict(start)
         seen = RowsSeen(language_model.model)
-        train_sft(
-            language_model, EXAMPLES, out=tmp_path, budget=Budget(steps=12), seed=0, batch_size=2, frozen=0.5,
-            learning_rate=1e-3,
-        )  # fmt: skip
+        settings = SFTSettings(learning_rate=1e-3, batch_size=2, frozen=0.5)
+        train_sft(language_model, EXAMPLES, settings, out=tmp_path, budget=Budget(steps=12), seed=0)
         ends.append({name: weight.clone() for name, weight in language_model.model.state_dict().items()})
         rows.append(seen.rows)
     assert any(not torch.equal(ends[0][name], start[name]) for name in start)
