@@ -21,7 +21,7 @@ MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
-class Given:
+class PolicyOptions:
     """What was given to name policies by."""
 
     words: Sequence[str]
@@ -36,7 +36,7 @@ class Given:
     controls: Sequence[str]
 
 
-def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     """All policies, with their roles.
 
     Raises:
@@ -59,7 +59,7 @@ def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
     return _with_roles(found, given)
 
 
-def _found(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+def _found(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
     from regrade.policy_training.policies import policy_files
 
@@ -85,7 +85,7 @@ def _named(found: Sequence[Entrant], name: str | None) -> list[Entrant]:
     return [replace(found[0], name=name)]
 
 
-def _with_roles(found: Sequence[Entrant], given: Given) -> list[Entrant]:
+def _with_roles(found: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]:
     names = {entrant.name for entrant in found}
     options = [("--baseline", given.baseline), *(("--control", name) for name in given.controls)]
     for option, name in options:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
-from regrade.cli.entrants import Given, entrants
+from regrade.cli.entrants import PolicyOptions, entrants
 from regrade.cli.jobs import model_probes
 from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
 from regrade.datasets.errors import UserError
@@ -124,7 +124,7 @@ def evaluate(
         wanted = load_reward(reward)
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
-    given = Given(
+    given = PolicyOptions(
         policies or (), file, predictions or (), checkpoints or (), behind, name, role, baseline, control or ()
     )
     contest = entrants(given, chosen)

@@ -15,7 +15,7 @@ from regrade.policy_training.environments.attempts import gather, scored_answers
 from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
@@ -76,7 +76,7 @@ def train(
     # Errors in the tasks are reported before a model is loaded and a folder created.
     examples = demonstrations(tasks) if plan.algorithm == "sft" else []
     for task in tasks:
-        ask(task)
+        prompt_of(task)
     run = Run(out)
     with run.writing():
         return _train_into(run, plan, examples, tasks, scorer, progress)

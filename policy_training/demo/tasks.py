@@ -12,7 +12,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.environments.attempts import ScoredAnswer
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def choose_tasks(
     """
 
     def some(split: str, count: int) -> tuple[Task, ...]:
-        short = [task for task in load(split) if len(encode(ask(task).prompt)) <= settings.max_prompt_tokens]
+        short = [task for task in load(split) if len(encode(prompt_of(task).text)) <= settings.max_prompt_tokens]
         if settings.repositories is not None:
             short = _of_largest(short, settings.repositories)
         if len(short) < count:

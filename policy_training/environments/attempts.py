@@ -77,7 +77,7 @@ def read_attempts(path: Path) -> list[ScoredAnswer]:
 
 
 @dataclass(frozen=True)
-class Spent:
+class WallSeconds:
     """Wall seconds of one gathering."""
 
     generation: float
@@ -125,7 +125,7 @@ def _compiles(task: Task, patch: Patch) -> bool:
 def gather(
     policy: Policy, tasks: Sequence[Task], sampling: Sampling, seed: int, scorer: Scorer, shaping: Shaping,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[Attempt], Spent]:  # fmt: skip
+) -> tuple[list[Attempt], WallSeconds]:  # fmt: skip
     """Let a policy try every task, and find out what became of it."""
     began = time.monotonic()
     rollouts = []
@@ -141,7 +141,7 @@ def gather(
             progress("executing", done, total)
 
     attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, shaping, executed)
-    return attempts, Spent(sampled - began, time.monotonic() - sampled)
+    return attempts, WallSeconds(sampled - began, time.monotonic() - sampled)
 
 
 def _test_run(evidence: EvidenceSet) -> TestRun | None:

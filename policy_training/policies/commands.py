@@ -35,8 +35,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
-from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
-from regrade.policy_training.policies.task_descriptions import brief
+from regrade.policy_training.policies.concurrency import AttemptFunction, Losses, concurrently
+from regrade.policy_training.policies.task_descriptions import describe
 from regrade.policy_training.policies.tree_copies import FreshCopy
 
 LONGEST_OUTPUT = 20_000
@@ -96,18 +96,18 @@ class CommandPolicy:
         program = self.command.program()
 
         @asynccontextmanager
-        async def session() -> AsyncIterator[Attempt]:
+        async def session() -> AsyncIterator[AttemptFunction]:
             folder = scratch.scratch_folder()
             folder.chmod(0o700)
             try:
-                yield _Running(self, program, folder, seed).attempt
+                yield _CommandSession(self, program, folder, seed).attempt
             finally:
                 scratch.remove(folder)
 
         return concurrently(trials, session, self.command.at_a_time, keep)
 
 
-class _Running:
+class _CommandSession:
     """One evaluation's attempts."""
 
     def __init__(self, policy: CommandPolicy, program: str, scratch: Path, seed: int) -> None:
@@ -156,7 +156,7 @@ class _Running:
     def _values(self, trial: Trial, place: Path) -> dict[str, str]:
         """Placeholder -> what stands in its place."""
         python = str(python_for(trial.task.requirements, default_cache()))
-        instruction = f"{brief(trial.task)}\n\n{_how_tests_run(trial.task, python)}".strip() + "\n"
+        instruction = f"{describe(trial.task)}\n\n{_how_tests_run(trial.task, python)}".strip() + "\n"
         file = place / "instruction.md"
         file.write_text(instruction, encoding="utf-8", errors="surrogateescape")
         return {
@@ -229,7 +229,7 @@ def _how_tests_run(task: Task, python: str) -> str:
     return f"The tests run by: {f'PYTHONPATH={os.pathsep.join(folders)} ' if folders else ''}{python} -m pytest"
 
 
-class _End(asyncio.Protocol):
+class _OutputTail(asyncio.Protocol):
     """The end of what a program prints; what came before is forgotten, however much it is."""
 
     def __init__(self) -> None:
@@ -248,13 +248,13 @@ class _End(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def _printed() -> AsyncIterator[tuple[int, _End]]:
+async def _printed() -> AsyncIterator[tuple[int, _OutputTail]]:
     """The end of a pipe that a program may print to, and what it printed there.
 
     No pipe of asyncio's own: its process would not count as ended while any other process still holds the pipe.
     """
     read, write = os.pipe()
-    transport, printed = await asyncio.get_running_loop().connect_read_pipe(_End, os.fdopen(read, "rb", 0))
+    transport, printed = await asyncio.get_running_loop().connect_read_pipe(_OutputTail, os.fdopen(read, "rb", 0))
     try:
         yield write, printed
     finally:

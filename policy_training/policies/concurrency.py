@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from regrade.datasets.rollouts import Keep, Rollout, Trial
 
-Attempt = Callable[[Trial], Awaitable[Rollout]]
+AttemptFunction = Callable[[Trial], Awaitable[Rollout]]
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Losses:
 
 
 def concurrently(
-    trials: Sequence[Trial], session: Callable[[], AbstractAsyncContextManager[Attempt]], limit: int, keep: Keep
+    trials: Sequence[Trial], session: Callable[[], AbstractAsyncContextManager[AttemptFunction]], limit: int, keep: Keep
 ) -> Iterator[Rollout]:
     """Make every attempt, `limit` at a time, and yield rollouts in the order in which they end.
 
@@ -53,7 +53,7 @@ def concurrently(
     Raises:
         Exception: the first that an attempt raised; the others are cancelled.
     """
-    work = _Work(trials, session, limit, keep)
+    work = _AttemptThread(trials, session, limit, keep)
     work.start()
     try:
         while (found := work.results.get()) is not None:
@@ -64,13 +64,13 @@ def concurrently(
         work.stop()
 
 
-class _Work(threading.Thread):
+class _AttemptThread(threading.Thread):
     """An event loop in a thread of its own: the caller's may be at work in a sandbox, or be one of a notebook's."""
 
     def __init__(
         self,
         trials: Sequence[Trial],
-        session: Callable[[], AbstractAsyncContextManager[Attempt]],
+        session: Callable[[], AbstractAsyncContextManager[AttemptFunction]],
         limit: int,
         keep: Keep,
     ) -> None:
@@ -112,7 +112,7 @@ class _Work(threading.Thread):
             for _ in range(self._limit):
                 group.create_task(self._some(attempt))
 
-    async def _some(self, attempt: Attempt) -> None:
+    async def _some(self, attempt: AttemptFunction) -> None:
         for trial in self._trials:  # shared by all: each takes the next one
             rollout = await attempt(trial)
             self._keep(trial, rollout)

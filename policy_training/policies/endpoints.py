@@ -29,9 +29,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
-from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
-from regrade.policy_training.policies.task_descriptions import Brief
+from regrade.policy_training.policies.concurrency import AttemptFunction, Losses, concurrently
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.task_descriptions import ChatPrompt
 
 Api = Literal["chat", "completions"]
 MAX_CHAT_TOKENS = 4096
@@ -127,9 +127,9 @@ class EndpointPolicy:
         key = self.endpoint.key()
 
         @asynccontextmanager
-        async def session() -> AsyncIterator[Attempt]:
+        async def session() -> AsyncIterator[AttemptFunction]:
             async with _client(self.endpoint, key) as client:
-                yield _Asking(self, client, seed).attempt
+                yield _EndpointSession(self, client, seed).attempt
 
         return concurrently(trials, session, self.endpoint.at_a_time, keep)
 
@@ -142,7 +142,7 @@ def _client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
     )
 
 
-class _Asking:
+class _EndpointSession:
     """One evaluation's requests."""
 
     def __init__(self, policy: EndpointPolicy, client: httpx2.AsyncClient, seed: int) -> None:
@@ -151,26 +151,26 @@ class _Asking:
         self._client = client
         self._seed = seed
         self._losses = Losses(policy.endpoint.dead_after)
-        self._questions: dict[str, Brief | Question] = {}
+        self._prompts: dict[str, ChatPrompt | SingleTurnPrompt] = {}
 
     async def attempt(self, trial: Trial) -> Rollout:
         if self._losses.are_final:
             return self._rollout(trial, Patch(""), "", lost=f"the endpoint was not asked: {self._losses}")
         began = time.perf_counter()
-        question = self._question(trial.task)
-        body = self._body(question, trial)
-        prompt = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
+        prompt = self._prompt(trial.task)
+        body = self._body(prompt, trial)
+        sent = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
         try:
             text, tokens = await self._answer(body)
         except Lost as lost:
             self._losses.add(str(lost))
-            return self._rollout(trial, Patch(""), prompt, lost=f"the endpoint gave no answer: {lost}")
+            return self._rollout(trial, Patch(""), sent, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
         # A proposed patch is read against the tree, which a large repository makes slow: others are asked meanwhile.
-        patch = await asyncio.to_thread(question.patch, text)
+        patch = await asyncio.to_thread(prompt.patch, text)
         seconds = time.perf_counter() - began
         return self._rollout(
-            trial, patch or Patch(""), prompt, text, well_formed=patch is not None, tokens=tokens, seconds=seconds
+            trial, patch or Patch(""), sent, text, well_formed=patch is not None, tokens=tokens, seconds=seconds
         )
 
     def _rollout(self, trial: Trial, patch: Patch, prompt: str, completion: str = "", **more: Any) -> Rollout:
@@ -179,14 +179,12 @@ class _Asking:
             **more,
         )  # fmt: skip
 
-    def _body(self, question: Brief | Question, trial: Trial) -> dict[str, Any]:
-        asked = (
-            {"messages": question.messages}
-            if isinstance(question, Brief)
-            else {"prompt": question.prompt, "stop": ["\n"]}
+    def _body(self, prompt: ChatPrompt | SingleTurnPrompt, trial: Trial) -> dict[str, Any]:
+        content = (
+            {"messages": prompt.messages} if isinstance(prompt, ChatPrompt) else {"prompt": prompt.text, "stop": ["\n"]}
         )
         values = {
-            "model": self._endpoint.model, **asked, "temperature": trial.temperature,
+            "model": self._endpoint.model, **content, "temperature": trial.temperature,
             "max_tokens": self._most_tokens(), "seed": 1000 * self._seed + trial.sample, **self._endpoint.body,
         }  # fmt: skip
         return {name: value for name, value in values.items() if name not in self._endpoint.omit}
@@ -194,13 +192,13 @@ class _Asking:
     def _most_tokens(self) -> int:
         return self._endpoint.max_tokens or (MAX_CHAT_TOKENS if self._endpoint.api == "chat" else MAX_ANSWER_TOKENS)
 
-    def _question(self, task: Task) -> Brief | Question:
+    def _prompt(self, task: Task) -> ChatPrompt | SingleTurnPrompt:
         """Attempts at one task come one after another, and share what is asked."""
-        if task.id not in self._questions:
-            if len(self._questions) >= 2 * self._endpoint.at_a_time:
-                self._questions.clear()
-            self._questions[task.id] = Brief(task) if self._endpoint.api == "chat" else ask(task)
-        return self._questions[task.id]
+        if task.id not in self._prompts:
+            if len(self._prompts) >= 2 * self._endpoint.at_a_time:
+                self._prompts.clear()
+            self._prompts[task.id] = ChatPrompt(task) if self._endpoint.api == "chat" else prompt_of(task)
+        return self._prompts[task.id]
 
     async def _answer(self, body: Mapping[str, Any]) -> tuple[str, int]:
         """(text, tokens generated). Raises Lost, or UserError."""
@@ -240,22 +238,22 @@ class _Asking:
         raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {said}{_advice(response)}")
 
 
-class _Message(msgspec.Struct):
+class _ResponseMessage(msgspec.Struct):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
-    message: _Message | None = None
+class _ResponseChoice(msgspec.Struct):
+    message: _ResponseMessage | None = None
     text: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class _ResponseUsage(msgspec.Struct):
     completion_tokens: int | None = None
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+class _CompletionResponse(msgspec.Struct):
+    choices: list[_ResponseChoice]
+    usage: _ResponseUsage | None = None
 
 
 async def _whole(response: httpx2.Response, url: str) -> bytes:
@@ -270,7 +268,7 @@ async def _whole(response: httpx2.Response, url: str) -> bytes:
 
 def _read(content: bytes, url: str) -> tuple[str, int]:
     try:
-        found = msgspec.json.decode(content, type=_Completion)
+        found = msgspec.json.decode(content, type=_CompletionResponse)
         choice = found.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
         raise Lost(f"{url}: what it answers is no completion ({error})") from error

@@ -63,13 +63,13 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _PolicyRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
     role: Role | None = None
     label: str = ""
 
 
-class ModelRow(_Row):
+class ModelRow(_PolicyRow):
     """A local model."""
 
     model: str
@@ -77,7 +77,7 @@ class ModelRow(_Row):
     step: int | None = None
 
 
-class EndpointRow(_Row):
+class EndpointRow(_PolicyRow):
     """See `regrade.policy_training.policies.endpoints.Endpoint`."""
 
     endpoint: str
@@ -95,7 +95,7 @@ class EndpointRow(_Row):
     step: int | None = None
 
 
-class CommandRow(_Row):
+class CommandRow(_PolicyRow):
     """See `regrade.policy_training.policies.commands.Command`. A text is split as a shell would, and no shell runs
     it.
     """
@@ -108,25 +108,25 @@ class CommandRow(_Row):
     environment: dict[str, str] = {}
 
 
-class ScriptedRow(_Row):
+class ScriptedRow(_PolicyRow):
     """A control that follows a fixed rule."""
 
     scripted: str
 
 
-class CheckpointsRow(_Row):
+class CheckpointsRow(_PolicyRow):
     """Every checkpoint of a folder whose name ends in its step."""
 
     checkpoints: str
 
 
-class PredictionsRow(_Row):
+class PredictionsRow(_PolicyRow):
     """A policy for each model in the file; `name` and `label` are for a file of one."""
 
     predictions: str
 
 
-KINDS: Mapping[str, type[_Row]] = {
+KINDS: Mapping[str, type[_PolicyRow]] = {
     "command": CommandRow, "endpoint": EndpointRow, "predictions": PredictionsRow, "checkpoints": CheckpointsRow,
     "scripted": ScriptedRow, "model": ModelRow,
 }  # fmt: skip
@@ -164,7 +164,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
     """
     named = None if Path(words).exists() else _NAMED.fullmatch(words)
     name, spec = (named["name"], named["spec"]) if named else ("", words)
-    row: _Row
+    row: _PolicyRow
     if spec.startswith(COMMAND):
         row = CommandRow(name=name, command=spec.removeprefix(COMMAND))
     elif spec.startswith(ENDPOINT):
@@ -213,7 +213,7 @@ def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
     return sorted(found)
 
 
-def _checked(row: object, where: str) -> _Row:
+def _checked(row: object, where: str) -> _PolicyRow:
     kind = next((kind for key, kind in KINDS.items() if isinstance(row, dict) and key in row), None)
     if kind is None:
         raise UserError(f"{where}: what is it? give one of {', '.join(KINDS)}")
@@ -224,7 +224,7 @@ def _checked(row: object, where: str) -> _Row:
         raise UserError(f"{where}: {error}; it takes {known}") from error
 
 
-def _entrants(row: _Row, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
+def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
     if isinstance(row, PredictionsRow):
         return entrants_of_predictions(read_predictions([folder / row.predictions]), row)
     if isinstance(row, CheckpointsRow):

@@ -78,7 +78,9 @@ def stream(
         (place in `prompts`, its completions). The longest prompts come first.
     """
     group = len(temperatures)
-    batch = _Batch(model, list(temperatures), frozenset(stop_ids), max_tokens, slots=_slots(rows, group, len(prompts)))
+    batch = _SamplingBatch(
+        model, list(temperatures), frozenset(stop_ids), max_tokens, slots=_slots(rows, group, len(prompts))
+    )
     draws = _random_numbers(prompts, group, max_tokens, seed)
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while waiting or batch.live:
@@ -108,7 +110,7 @@ def _random_numbers(prompts: Sequence[Sequence[int]], group: int, steps: int, se
 
 
 @dataclass
-class _Live:
+class _OpenPrompt:
     """A prompt whose completions are being sampled."""
 
     index: int
@@ -120,7 +122,7 @@ class _Live:
 
 
 @dataclass
-class _Batch:
+class _SamplingBatch:
     """Prompts in a fixed number of slots, `group` rows each, of which only the unfinished ones are decoded."""
 
     model: Any
@@ -128,12 +130,12 @@ class _Batch:
     stops: frozenset[int]
     max_tokens: int
     slots: int
-    live: dict[int, _Live] = field(default_factory=dict)
+    live: dict[int, _OpenPrompt] = field(default_factory=dict)
     """By slot."""
     free: list[int] = field(init=False)
     active: Tensor = field(init=False)
     """Rows (slot x group + place) that have not ended, ascending."""
-    memory: _Memory | None = None
+    memory: _KeyValueCache | None = None
 
     def __post_init__(self) -> None:
         rows = self.slots * self.group
@@ -144,7 +146,7 @@ class _Batch:
         self.lengths = torch.zeros(rows, dtype=torch.long)
         self.heat = torch.tensor(self.temperatures).repeat(self.slots)
         self.numbers = torch.zeros((rows, self.max_tokens))
-        self._done: list[_Live] = []
+        self._done: list[_OpenPrompt] = []
 
     @property
     def group(self) -> int:
@@ -154,7 +156,7 @@ class _Batch:
         """Run the prompts once, put them into free slots, and draw the first token of each completion."""
         keys, values, logits = _run_prompts(self.model, prompts)
         if self.memory is None:  # the first prompts to come are the longest
-            self.memory = _Memory.like(keys, self.slots, self.group, self.max_tokens)
+            self.memory = _KeyValueCache.like(keys, self.slots, self.group, self.max_tokens)
         taken = [self.free.pop() for _ in prompts]
         self.memory.write(taken, keys, values, [len(prompt) for prompt in prompts])
         rows = (torch.tensor(taken)[:, None] * self.group + torch.arange(self.group)).flatten()
@@ -162,7 +164,7 @@ class _Batch:
         self.drawn[rows] = 0
         for slot, index, prompt in zip(taken, indices, prompts, strict=True):
             self.lengths[slot * self.group : (slot + 1) * self.group] = len(prompt)
-            self.live[slot] = _Live(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
+            self.live[slot] = _OpenPrompt(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
         self._take(rows, logits.repeat_interleave(self.group, 0))
         self.active = torch.cat((self.active, rows[self._open(rows)])).sort().values
 
@@ -176,7 +178,7 @@ class _Batch:
             hidden = self.model.base_model(
                 input_ids=self.last[rows, None].to(device),
                 position_ids=(self.lengths[rows] + self.drawn[rows] - 1)[:, None].to(device),
-                past_key_values=_Writer(self.memory), use_cache=True, prompt_memory=self.memory,
+                past_key_values=_CacheWriter(self.memory), use_cache=True, prompt_memory=self.memory,
             ).last_hidden_state[:, -1]  # fmt: skip
             logits = self.model.lm_head(hidden)
         self._take(rows, logits)
@@ -212,7 +214,7 @@ class _Batch:
 
 
 @dataclass
-class _Memory:
+class _KeyValueCache:
     """Keys and values: of each slot's prompt once, and of each row's own tokens."""
 
     prompt: list[tuple[Tensor, Tensor]]
@@ -233,7 +235,7 @@ class _Memory:
     """(rows, 1, 1, t): 0 up to the token being run, -inf after it, for all rows."""
 
     @classmethod
-    def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _Memory:
+    def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _KeyValueCache:
         """Room for prompts as long as these, and `steps` tokens a row."""
         _, heads, width, size = keys[0].shape
 
@@ -269,10 +271,10 @@ class _Memory:
         self.own_bias = self.own_bias.masked_fill_(after, float("-inf"))[:, None, None]
 
 
-class _Writer(Cache):  # type: ignore[misc]
+class _CacheWriter(Cache):  # type: ignore[misc]
     """What the model takes for its cache: writes the new keys and values where the attention will look for them."""
 
-    def __init__(self, memory: _Memory) -> None:
+    def __init__(self, memory: _KeyValueCache) -> None:
         super().__init__(layers=[])
         self.memory = memory
 
@@ -297,7 +299,7 @@ def shared_prompt_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     *,
-    prompt_memory: _Memory,
+    prompt_memory: _KeyValueCache,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """One decoding step: attention over the shared prompt and the row's own tokens, in one softmax.

@@ -31,11 +31,11 @@ _ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
 
 
 @dataclass(frozen=True)
-class Question:
+class SingleTurnPrompt:
     """A task as a prompt, and the way back from an answer to a patch."""
 
     task: Task
-    prompt: str
+    text: str
     lines: tuple[int, ...]
     """For each shown line, its 1-based number in the file."""
 
@@ -78,7 +78,7 @@ class Question:
         return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
 
 
-def ask(task: Task) -> Question:
+def prompt_of(task: Task) -> SingleTurnPrompt:
     """Make the prompt of a task.
 
     Raises:
@@ -92,7 +92,7 @@ def ask(task: Task) -> Question:
     )
     text = textwrap.dedent("\n".join(source[n - 1] for n in shown))
     body = "\n".join(f"{number} {line}" for number, line in enumerate(text.split("\n"), 1))
-    return Question(task, f"{body}\n{task.failure}\nFix:\n", shown)
+    return SingleTurnPrompt(task, f"{body}\n{task.failure}\nFix:\n", shown)
 
 
 def _target(task: Task) -> Target:

@@ -56,7 +56,7 @@ _FENCE = re.compile(r"^```(?:diff|patch)[ \t]*\n(?P<diff>.*?)^```[ \t]*$", re.MU
 _DIFF = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
 
 
-def brief(task: Task) -> str:
+def describe(task: Task) -> str:
     """What is asked, in words: the instruction, the tests that must pass, and what one of them shows."""
     names = [f"- {test}" for test in task.fail_to_pass[:MOST_TESTS]]
     if (more := len(task.fail_to_pass) - MOST_TESTS) > 0:
@@ -73,7 +73,7 @@ def brief(task: Task) -> str:
 
 
 @dataclass(frozen=True)
-class Brief:
+class ChatPrompt:
     """A task as the messages of a chat, and the way back from an answer to a patch."""
 
     task: Task
@@ -85,7 +85,7 @@ class Brief:
         shown = [f"{path}\n```\n{text}\n```" for path, text in self.sources().items()]
         return [
             {"role": "system", "content": HOW_TO_ANSWER},
-            {"role": "user", "content": "\n\n".join([brief(self.task), *shown])},
+            {"role": "user", "content": "\n\n".join([describe(self.task), *shown])},
         ]
 
     def sources(self) -> dict[str, str]:

@@ -25,14 +25,14 @@ class Chance(NamedTuple):
     """Half the width of the 95 % Wilson interval: small only where many answers with such a score were executed."""
 
 
-class _Block(NamedTuple):
+class _IsotonicStep(NamedTuple):
     highest: float
     verified: int
     answers: int
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ScoreCalibration:
     """Scores of executed answers that the model did not learn from, and which of them were verified.
 
     Between scores and probabilities stands an isotonic regression (Zadrozny and Elkan 2002): the rising step function
@@ -47,7 +47,7 @@ class Calibration:
             raise ValueError("a calibration needs at least one executed answer, and a verdict for each score")
 
     @cached_property
-    def _blocks(self) -> list[_Block]:
+    def _blocks(self) -> list[_IsotonicStep]:
         """The steps in order, each with the highest score in it."""
         from scipy.optimize import isotonic_regression
 
@@ -55,7 +55,7 @@ class Calibration:
         outcomes = [float(self.verified[place]) for place in order]
         ends = isotonic_regression(outcomes).blocks.tolist()
         return [
-            _Block(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
+            _IsotonicStep(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
             for first, end in pairwise(ends)
         ]
 
@@ -72,7 +72,7 @@ class Calibration:
         write_atomically(folder / FILE, json.dumps({"scores": self.scores, "verified": self.verified}))
 
     @classmethod
-    def load(cls, folder: Path) -> Calibration | None:
+    def load(cls, folder: Path) -> ScoreCalibration | None:
         """None where the model was never tested. Raises UserError where the file holds something else."""
         path = folder / FILE
         if not path.is_file():

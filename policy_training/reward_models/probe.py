@@ -9,8 +9,8 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.policy_training.policies.single_turn_prompt import ask
-from regrade.policy_training.reward_models.calibration import Calibration
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.reward_models.calibration import ScoreCalibration
 from regrade.policy_training.reward_models.reward_model import RewardModel
 from regrade.rewards.evidence import Prediction
 
@@ -28,7 +28,7 @@ class RewardModelProbe:
         """
         self._model = RewardModel.load(folder)
         self._name = folder.name
-        calibration = Calibration.load(folder)
+        calibration = ScoreCalibration.load(folder)
         if calibration is None:
             raise UserError(
                 f"the reward model in {folder} was never tested, so nobody knows what its scores mean: train it with "
@@ -39,7 +39,9 @@ class RewardModelProbe:
     @cached_property
     def identity(self) -> str:
         """Digest of the weights and of what they were found to mean: a part of the key of stored evidence."""
-        whole = hashlib.sha256(repr(self._calibration).encode())
+        # The words are part of the key of stored evidence, so they do not follow the name of the class.
+        scores, verified = self._calibration.scores, self._calibration.verified
+        whole = hashlib.sha256(f"Calibration(scores={scores!r}, verified={verified!r})".encode())
         for name, weights in sorted(self._model.model.state_dict().items()):
             whole.update(name.encode())
             whole.update(weights.detach().cpu().float().numpy().tobytes())
@@ -48,12 +50,12 @@ class RewardModelProbe:
     def __call__(self, before: Tree, after: Tree, patch: Patch, task: Task) -> Prediction:  # noqa: ARG002 (as all probes)
         """What the model expects of the patch; no probability where it cannot be put to it."""
         try:
-            question = ask(task)
+            prompt = prompt_of(task)
         except UserError as error:
             return Prediction(None, 0.0, self._name, str(error))
-        answer = question.answer_of(patch)
+        answer = prompt.answer_of(patch)
         if answer is None:
             return Prediction(None, 0.0, self._name, "it does not replace exactly one line of the function shown")
-        (score,) = self._model.score([question.prompt], [answer])
+        (score,) = self._model.score([prompt.text], [answer])
         chance = self._calibration.chance(score)
         return Prediction(chance.probability, chance.doubt, self._name)

@@ -31,7 +31,7 @@ from regrade.datasets.errors import UserError
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.reward_models.calibration import Calibration
+from regrade.policy_training.reward_models.calibration import ScoreCalibration
 from regrade.policy_training.reward_models.preferences import Preference, agreement, distinct, pairs, split_by_task
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.settings import RewardModelSettings
@@ -124,7 +124,7 @@ def train_reward_model(
         )  # fmt: skip
         trainer = SharedPromptRewardTrainer(
             reward_model.model, args=config, train_dataset=_as_dataset(preferences, reward_model),
-            processing_class=reward_model.tokenizer, data_collator=_Collator(reward_model.tokenizer.pad_token_id),
+            processing_class=reward_model.tokenizer, data_collator=_PairCollator(reward_model.tokenizer.pad_token_id),
             callbacks=[StopAndLog(budget, log)],
             optimizers=(_optimizer(reward_model.model, config, settings.head_learning_rate), None),
         )  # fmt: skip
@@ -147,7 +147,7 @@ def train_and_test_reward_model(
 ) -> dict[str, float]:
     """Train on pairs of some tasks, save in `out`, and test on executed answers to the other tasks.
 
-    What its scores were found to mean there is saved beside it (see `Calibration`).
+    What its scores were found to mean there is saved beside it (see `ScoreCalibration`).
 
     Returns:
         figures on the tasks held out: `pair_accuracy`, `pairs`, `auc`, `answers`, `verified`, `tasks` (NaN where there
@@ -167,7 +167,7 @@ def train_and_test_reward_model(
         name: math.nan if value is None else float(value) for name, value in asdict(agreement(tested, scores)).items()
     }
     if tested:
-        Calibration(tuple(scores), tuple(answer.verified for answer in tested)).save(out)
+        ScoreCalibration(tuple(scores), tuple(answer.verified for answer in tested)).save(out)
     tasks = {preference.task_id for preference in preferences}
     return {**figures, "training_pairs": float(len(preferences)), "training_tasks": float(len(tasks))}
 
@@ -193,10 +193,10 @@ class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """Tasks in random order, the pairs of a task together."""
         tasks = (self.train_dataset if train_dataset is None else train_dataset)["task_id"]
-        return _TasksTogether(list(tasks), self.args.seed)
+        return _TaskSampler(list(tasks), self.args.seed)
 
 
-class _TasksTogether(Sampler[int]):
+class _TaskSampler(Sampler[int]):
     def __init__(self, tasks: Sequence[str], seed: int) -> None:
         self.places: dict[str, list[int]] = {}
         for place, task in enumerate(tasks):
@@ -213,7 +213,7 @@ class _TasksTogether(Sampler[int]):
         return sum(map(len, self.places.values()))
 
 
-class _Collator(DataCollatorForPreference):  # type: ignore[misc]
+class _PairCollator(DataCollatorForPreference):  # type: ignore[misc]
     """TRL's, with the length of the prompt of each row: chosen ones first, then the rejected ones."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

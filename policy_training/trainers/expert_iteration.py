@@ -15,7 +15,7 @@ from pathlib import Path
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.attempts import Attempt, Spent, gather
+from regrade.policy_training.environments.attempts import Attempt, WallSeconds, gather
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
@@ -30,7 +30,7 @@ class Round:
     attempts: list[Attempt]
     verified: list[Example]
     """New in this round."""
-    spent: Spent
+    spent: WallSeconds
 
 
 @dataclass

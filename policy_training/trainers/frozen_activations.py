@@ -19,7 +19,7 @@ from regrade.policy_training.trainers.callbacks import layer_stack
 
 
 @contextmanager
-def remembered(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
+def cached_frozen_activations(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
     """Inside, training steps of `model` take what leaves its frozen bottom layers from memory, once it is known.
 
     Yields whether that is possible. It is not, and nothing changes, if no layer is frozen or if the model does more
@@ -27,11 +27,11 @@ def remembered(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
     Only batches padded on the right, without position ids of their own, are served; others run as ever. At most
     `limit_bytes` are kept, on the model's device; what does not fit is computed each time.
     """
-    layers = _Split.of(model)
+    layers = _LayerSplit.of(model)
     if layers is None or not layers.separable():
         yield False
         return
-    memory = _Memory(layers, limit_bytes)
+    memory = _ActivationCache(layers, limit_bytes)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if module.training and torch.is_grad_enabled() and not args and _right_padded(kwargs):
@@ -58,7 +58,7 @@ class _ReachedLearningLayersError(Exception):
 
 
 @dataclass(frozen=True)
-class _Split:
+class _LayerSplit:
     """A model's layers: frozen ones at the bottom, then those that learn."""
 
     base: Any
@@ -67,7 +67,7 @@ class _Split:
     learning: ModuleList
 
     @classmethod
-    def of(cls, model: Any) -> _Split | None:
+    def of(cls, model: Any) -> _LayerSplit | None:
         """None if the lowest layer learns, or if none does."""
         name, whole = layer_stack(model)
         learns = [any(weight.requires_grad for weight in layer.parameters()) for layer in whole]
@@ -123,10 +123,10 @@ class _Split:
 
 
 @dataclass
-class _Memory:
+class _ActivationCache:
     """Hidden states after the frozen layers, by the tokens of an example."""
 
-    layers: _Split
+    layers: _LayerSplit
     limit_bytes: int
     _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     _bytes: int = 0

@@ -19,7 +19,7 @@ from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
@@ -55,7 +55,7 @@ class ExecutedTests:
         shaping: Shaping,
         keep: Callable[[list[Attempt]], None] | None = None,
     ) -> None:
-        self.questions: dict[str, Question] = {task.id: ask(task) for task in tasks}
+        self.prompts: dict[str, SingleTurnPrompt] = {task.id: prompt_of(task) for task in tasks}
         self.scorer = scorer
         self.shaping = shaping
         self.keep = keep
@@ -66,7 +66,7 @@ class ExecutedTests:
             self._rollout(name, text, place)
             for place, (name, text) in enumerate(zip(task_id, completions, strict=True))
         ]
-        tasks = {name: self.questions[name].task for name in set(task_id)}
+        tasks = {name: self.prompts[name].task for name in set(task_id)}
         attempts = judge(rollouts, tasks, self.scorer, self.shaping)
         if self.keep is not None:
             self.keep(attempts)
@@ -80,9 +80,9 @@ class ExecutedTests:
     def _rollout(self, task_id: str, completion: str, place: int) -> Rollout:
         from regrade.datasets.patches import Patch
 
-        patch = self.questions[task_id].patch(completion)
+        patch = self.prompts[task_id].patch(completion)
         return Rollout(
-            task_id, "trained", 1.0, place, 0, patch or Patch(""), self.questions[task_id].prompt, completion,
+            task_id, "trained", 1.0, place, 0, patch or Patch(""), self.prompts[task_id].text, completion,
             well_formed=patch is not None,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ def train_online(
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, settings.shaping)
-    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
+    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
     arguments: dict[str, Any] = {
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
         "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,

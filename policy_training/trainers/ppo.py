@@ -265,7 +265,7 @@ def train_ppo(
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, settings.shaping)
-    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
+    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
     config = PPOConfig(
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
         per_device_train_batch_size=answers, num_generations=settings.samples_per_prompt,

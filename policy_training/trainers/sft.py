@@ -19,9 +19,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
@@ -40,11 +40,11 @@ def demonstrations(tasks: Sequence[Task]) -> list[Example]:
     Raises:
         UserError: a task has no reference, or none that the answer format can express.
     """
-    questions = [ask(task) for task in tasks]
-    return [Example(question.prompt, question.reference_answer()) for question in questions]
+    prompts = [prompt_of(task) for task in tasks]
+    return [Example(prompt.text, prompt.reference_answer()) for prompt in prompts]
 
 
-class Quality(NamedTuple):
+class AnswerQuality(NamedTuple):
     """How well a model answers examples; the greater, the better."""
 
     probability: float
@@ -64,11 +64,11 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
     """
 
     model: Any
-    measure: Callable[[], Quality]
+    measure: Callable[[], AnswerQuality]
     every: int
     """Optimizer steps between checks."""
     patience: int = 2
-    history: list[tuple[int, Quality]] = field(default_factory=list)
+    history: list[tuple[int, AnswerQuality]] = field(default_factory=list)
     """(step, quality) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
@@ -179,7 +179,7 @@ def train_sft(
         clock=clock,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    with remembered(language_model.model):
+    with cached_frozen_activations(language_model.model):
         trainer.train()
     if plateau is not None:
         plateau.restore()
@@ -187,7 +187,9 @@ def train_sft(
 
 
 @torch.no_grad()
-def answer_quality(language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048) -> Quality:
+def answer_quality(
+    language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048
+) -> AnswerQuality:
     """How well the model answers, each prompt run once, without sampling: a token is greedy's if it is the likeliest.
 
     Raises:
@@ -205,7 +207,7 @@ def answer_quality(language_model: LanguageModel, examples: Sequence[Example], t
         some = [rows[index] for index in order[start:end]]
         found.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
     each = [found[row][column] for row, column in places]
-    return Quality(
+    return AnswerQuality(
         probability=sum(math.exp(total) for total, _ in each) / len(each),
         exact=sum(exact for _, exact in each) / len(each),
         log_likelihood=sum(total for total, _ in each) / sum(map(len, answers)),

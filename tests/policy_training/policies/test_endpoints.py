@@ -16,7 +16,7 @@ from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies import endpoints
 from regrade.policy_training.policies.endpoints import Endpoint, EndpointPolicy
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from tests.endpoint_server import serving
 
 SWEEP = [Sampling(0.0, 1), Sampling(0.7, 3)]
@@ -58,7 +58,7 @@ def test_edits_of_a_chat_become_the_reference(tasks: list[Task], monkeypatch: py
 
 
 def test_the_short_format_is_asked_word_for_word_as_a_local_model_is(tasks: list[Task]) -> None:
-    answers = {ask(task).prompt: ask(task).reference_answer() for task in tasks}
+    answers = {prompt_of(task).text: prompt_of(task).reference_answer() for task in tasks}
     with serving(lambda request: answers[request["prompt"]]) as server:
         rollouts = asked(quick(server.url, api="completions"), [task.without_reference() for task in tasks])
     assert {r.task_id: r.patch for r in rollouts} == {task.id: task.reference for task in tasks}

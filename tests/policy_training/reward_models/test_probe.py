@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.reward_models.probe import RewardModelProbe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
@@ -107,12 +107,12 @@ def test_a_model_that_was_never_tested_is_refused(folder: Path) -> None:
 
 def test_a_patch_and_its_answer_are_two_forms_of_one_thing(tasks: list[Task]) -> None:
     for task in tasks:
-        question = ask(task)
-        answer = question.reference_answer()
-        patch = question.patch(answer)
+        prompt = prompt_of(task)
+        answer = prompt.reference_answer()
+        patch = prompt.patch(answer)
         assert patch is not None
-        assert question.answer_of(patch) == answer
-        assert question.answer_of(Patch("")) is None
+        assert prompt.answer_of(patch) == answer
+        assert prompt.answer_of(Patch("")) is None
 
 
 def test_without_a_model_one_line_says_what_to_do(tasks: list[Task], tmp_path: Path) -> None:

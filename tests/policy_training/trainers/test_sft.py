@@ -17,7 +17,14 @@ from regrade.policy_training.policies.local_model import complete
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.sft import Example, Plateau, Quality, answer_quality, demonstrations, train_sft
+from regrade.policy_training.trainers.sft import (
+    AnswerQuality,
+    Example,
+    Plateau,
+    answer_quality,
+    demonstrations,
+    train_sft,
+)
 
 OF_FOUR = SFTSettings(batch_size=4)
 
@@ -128,9 +135,9 @@ def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_
 def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageModel, tmp_path: Path) -> None:
     """Training ends two checks after the best one and goes back to it."""
     seen: list[torch.Tensor] = []
-    found = iter([Quality(value, 0.5, -1.0) for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
+    found = iter([AnswerQuality(value, 0.5, -1.0) for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
 
-    def measure() -> Quality:
+    def measure() -> AnswerQuality:
         seen.append(language_model.model.base_model.norm.weight.detach().clone())
         return next(found)
 
