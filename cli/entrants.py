@@ -20,7 +20,7 @@ MOST_TOLD = 20
 """Lines about predictions that are printed one by one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyOptions:
     """What was given to name policies by."""
 

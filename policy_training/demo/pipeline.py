@@ -125,7 +125,9 @@ class Demo:
         with self.run.phase("sft"):
             language_model = load_model(self.model_name, to_train=True)
             plateau = Plateau(
-                language_model.model, lambda: answer_quality(language_model, held), self.settings.check_every
+                model=language_model.model,
+                measure=lambda: answer_quality(language_model, held),
+                every=self.settings.check_every,
             )
             with self.stage("SFT") as tell:
                 train_sft(

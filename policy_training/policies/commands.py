@@ -47,7 +47,7 @@ KILLING_SECONDS = 5.0
 NOTHING = Patch("")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """What is started for each attempt."""
 

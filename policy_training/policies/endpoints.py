@@ -45,7 +45,7 @@ TOO_LONG = ("context_length", "context length", "maximum context", "too many tok
 """What servers say, in one of these ways, of a question that does not fit the model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a model answers, and how it is asked."""
 

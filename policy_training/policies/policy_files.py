@@ -253,8 +253,9 @@ def _local(row: ModelRow) -> Entrant:
 
 def _behind_endpoint(row: EndpointRow) -> Entrant:
     endpoint = Endpoint(
-        row.endpoint, row.model, row.api, row.key, row.max_tokens, row.seconds, row.tries, row.at_a_time,
-        row.dead_after, body=row.body, omit=row.omit,
+        base_url=row.endpoint, model=row.model, api=row.api, key_variable=row.key, max_tokens=row.max_tokens,
+        seconds=row.seconds, tries=row.tries, at_a_time=row.at_a_time, dead_after=row.dead_after, body=row.body,
+        omit=row.omit,
     )  # fmt: skip
     endpoint.key()  # a missing key is said before any policy is asked
     name = row.name or Path(row.model).name
@@ -271,7 +272,10 @@ def _behind_command(row: CommandRow, folder: Path) -> Entrant:
     words = _split(row.command) if isinstance(row.command, str) else row.command
     if words and "/" in words[0] and (folder / words[0]).is_file():
         words = (str((folder / words[0]).absolute()), *words[1:])
-    command = Command(words, row.seconds, row.at_a_time, row.count_failures, row.dead_after, row.environment)
+    command = Command(
+        arguments=words, seconds=row.seconds, at_a_time=row.at_a_time, count_failures=row.count_failures,
+        dead_after=row.dead_after, environment=row.environment,
+    )  # fmt: skip
     command.program()
     name = row.name or Path(words[0]).name
     spec = {"command": list(words)}

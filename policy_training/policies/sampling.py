@@ -79,8 +79,9 @@ def stream(
     """
     group = len(temperatures)
     batch = _SamplingBatch(
-        model, list(temperatures), frozenset(stop_ids), max_tokens, slots=_slots(rows, group, len(prompts))
-    )
+        model=model, temperatures=list(temperatures), stops=frozenset(stop_ids), max_tokens=max_tokens,
+        slots=_slots(rows, group, len(prompts)),
+    )  # fmt: skip
     draws = _random_numbers(prompts, group, max_tokens, seed)
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while waiting or batch.live:
@@ -121,7 +122,7 @@ class _OpenPrompt:
     """Completions that have not ended."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _SamplingBatch:
     """Prompts in a fixed number of slots, `group` rows each, of which only the unfinished ones are decoded."""
 
@@ -213,7 +214,7 @@ class _SamplingBatch:
         return ~ended & (self.drawn[rows] < self.max_tokens)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _KeyValueCache:
     """Keys and values: of each slot's prompt once, and of each row's own tokens."""
 
@@ -243,10 +244,10 @@ class _KeyValueCache:
             return keys[0].new_zeros(shape), keys[0].new_zeros(shape)
 
         return cls(
-            [pair(slots, heads, width, size) for _ in keys],
-            [pair(slots * group, heads, steps, size) for _ in keys],
-            keys[0].new_full((slots, 1, 1, width), float("-inf")),
-            [0] * slots,
+            prompt=[pair(slots, heads, width, size) for _ in keys],
+            own=[pair(slots * group, heads, steps, size) for _ in keys],
+            bias=keys[0].new_full((slots, 1, 1, width), float("-inf")),
+            used=[0] * slots,
         )
 
     def write(self, slots: list[int], keys: list[Tensor], values: list[Tensor], lengths: list[int]) -> None:

@@ -57,7 +57,7 @@ def _pair(one: ScoredAnswer, other: ScoredAnswer) -> Preference:
     return Preference(better.task_id, better.prompt, *texts, better.reward - worse.reward)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How well scores agree with what the tests said."""
 
@@ -84,12 +84,12 @@ def agreement(answers: Sequence[ScoredAnswer], scores: Sequence[float]) -> Agree
     # AUC = U / (n1 n2), Mann and Whitney 1947
     auc = float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)) if good and bad else None
     return Agreement(
-        right / len(every) if every else None,
-        len(every),
-        auc,
-        len(answers),
-        len(good),
-        len({a.task_id for a in answers}),
+        pair_accuracy=right / len(every) if every else None,
+        pairs=len(every),
+        auc=auc,
+        answers=len(answers),
+        verified=len(good),
+        tasks=len({answer.task_id for answer in answers}),
     )
 
 

@@ -43,7 +43,7 @@ from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 VALUE_HEAD_FILE = "value_head.safetensors"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
     """GRPO's settings and the critic's. The KL penalty is part of the reward here, so `beta` stays 0."""
 

@@ -55,7 +55,7 @@ class AnswerQuality(NamedTuple):
     """Mean over answer tokens, in nats."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Plateau(TrainerCallback):  # type: ignore[misc]
     """Stops training once validation has not improved for `patience` checks; the best weights come back.
 

@@ -28,7 +28,7 @@ def asked(endpoint: Endpoint, tasks: list[Task], samplings: list[Sampling] | Non
 
 
 def quick(url: str, **more: object) -> Endpoint:
-    return Endpoint(url, "org/model", pause=0.01, **more)  # type: ignore[arg-type]
+    return Endpoint(base_url=url, model="org/model", pause=0.01, **more)  # type: ignore[arg-type]
 
 
 def test_edits_of_a_chat_become_the_reference(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +146,14 @@ def test_what_the_user_got_wrong_stops_the_evaluation(tasks: list[Task], monkeyp
         assert len(server.requests) <= 8, "no more than were under way"
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(UserError, match=r"'NO_KEY'.*not set"):
-        asked(Endpoint("http://localhost/v1", "m", key_variable="NO_KEY"), tasks)
+        asked(Endpoint(base_url="http://localhost/v1", model="m", key_variable="NO_KEY"), tasks)
     monkeypatch.setenv("TORN_KEY", "secret\n")
     with pytest.raises(UserError, match=r"'TORN_KEY' holds no key") as torn:
-        asked(Endpoint("http://localhost/v1", "m", key_variable="TORN_KEY"), tasks)
+        asked(Endpoint(base_url="http://localhost/v1", model="m", key_variable="TORN_KEY"), tasks)
     assert "secret" not in str(torn.value)
     for url, words in [("localhost:8000", "no URL"), ("https://me:pass@host/v1", "password")]:
         with pytest.raises(UserError, match=words) as caught:
-            Endpoint(url, "m")
+            Endpoint(base_url=url, model="m")
         assert "pass@" not in str(caught.value)
 
 

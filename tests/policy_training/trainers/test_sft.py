@@ -141,7 +141,7 @@ def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageMo
         seen.append(language_model.model.base_model.norm.weight.detach().clone())
         return next(found)
 
-    plateau = Plateau(language_model.model, measure, every=1)
+    plateau = Plateau(model=language_model.model, measure=measure, every=1)
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
     train_sft(language_model, examples, OF_FOUR, out=tmp_path, budget=Budget(steps=20), seed=0, plateau=plateau)
     assert [quality.probability for _, quality in plateau.history] == [0.1, 0.3, 0.3, 0.2]
