@@ -42,51 +42,51 @@ def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     Raises:
         UserError: there is none, two have one name, or an option names one that there isn't.
     """
-    found = _named(_found(given, tasks), given.name)
-    names = [entrant.name for entrant in found]
+    policies = _named(_all_entrants(given, tasks), given.name)
+    names = [entrant.name for entrant in policies]
     if not all(name.strip() for name in names):
         raise UserError("a policy without a name: write NAME=POLICY, with the name of a model or a program in POLICY")
-    odd = next((text for one in found for text in (one.name, one.label) if not text.isprintable()), None)
+    odd = next((text for one in policies for text in (one.name, one.label) if not text.isprintable()), None)
     if odd is not None:
         raise UserError(f"the name {odd!r} cannot be printed as it is: give the policy another one")
-    shown = [entrant.label or entrant.name for entrant in found]
+    shown = [entrant.label or entrant.name for entrant in policies]
     same = next((text for text in shown if shown.count(text) > 1), None)
     if same is not None and len(set(names)) == len(names):
         raise UserError(f"two policies are shown as {same!r}: give one of them another label")
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UserError(f"two policies are called {double!r}: write NAME=POLICY for one of them")
-    return _with_roles(found, given)
+    return _with_roles(policies, given)
 
 
-def _found(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
+def _all_entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
     from regrade.policy_training.policies import policy_files
 
-    found = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
+    policies = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
     if given.file is not None:
-        found += policy_files.read_policies(given.file, tasks)
+        policies += policy_files.read_policies(given.file, tasks)
     for folder in given.checkpoints:
-        found += policy_files.entrants_of_checkpoints(folder)
+        policies += policy_files.entrants_of_checkpoints(folder)
     if given.predictions:
         files = read_predictions(given.predictions)
         _tell(list(files.problems({task.id for task in tasks})))
-        found += policy_files.entrants_of_predictions(files)
-    if not found:
+        policies += policy_files.entrants_of_predictions(files)
+    if not policies:
         raise UserError("which policy? name one, or give --policies, --checkpoints or --predictions")
-    return found
+    return policies
 
 
-def _named(found: Sequence[Entrant], name: str | None) -> list[Entrant]:
+def _named(policies: Sequence[Entrant], name: str | None) -> list[Entrant]:
     if name is None:
-        return list(found)
-    if len(found) > 1:
-        raise UserError(f"--name {name!r} is for one policy, and there are {len(found)}: write NAME=POLICY for each")
-    return [replace(found[0], name=name)]
+        return list(policies)
+    if len(policies) > 1:
+        raise UserError(f"--name {name!r} is for one policy, and there are {len(policies)}: write NAME=POLICY for each")
+    return [replace(policies[0], name=name)]
 
 
-def _with_roles(found: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]:
-    names = {entrant.name for entrant in found}
+def _with_roles(policies: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]:
+    names = {entrant.name for entrant in policies}
     options = [("--baseline", given.baseline), *(("--control", name) for name in given.controls)]
     for option, name in options:
         if name is not None and name not in names:
@@ -94,7 +94,7 @@ def _with_roles(found: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]
     roles: dict[str, Role] = dict.fromkeys(given.controls, "control")
     if given.baseline:
         roles[given.baseline] = "baseline"
-    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in found]
+    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in policies]
     first = [entrant.name for entrant in cast if entrant.role == "baseline"]
     if len(first) > 1:
         raise UserError(f"{' and '.join(map(repr, first))} are both the baseline: a run has one, name it by --baseline")

@@ -166,18 +166,18 @@ class Demo:
     ) -> None:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
         with self.stage(f"expert iteration, round {number + 1}") as tell:
-            found = loop.round(
+            outcome = loop.round(
                 language_model, tasks, scorer, out=self.run.folder / "trainer",
                 budget=Budget(self.settings.round_steps), seed=self.seed * 1000 + number,
                 log=self._log(phase, None, self.settings.round_steps),
                 progress=lambda _what, done, total: tell(done, total),
             )  # fmt: skip
         seconds = time.monotonic() - began
-        self._keep(found.attempts, number)
+        self._keep(outcome.attempts, number)
         self.run.log(
-            "expert-iteration", number + 1, seconds, verified=len(found.verified), **rates(found.attempts),
-            execution_seconds=found.spent.execution, generation_seconds=found.spent.generation,
-            training_seconds=seconds - found.spent.execution - found.spent.generation,
+            "expert-iteration", number + 1, seconds, verified=len(outcome.verified), **rates(outcome.attempts),
+            execution_seconds=outcome.spent.execution, generation_seconds=outcome.spent.generation,
+            training_seconds=seconds - outcome.spent.execution - outcome.spent.generation,
         )  # fmt: skip
 
     def grpo(self, scorer: Scorer) -> None:

@@ -96,8 +96,8 @@ def judge(
     evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
     attempts = []
     for rollout, runs in zip(rollouts, to_run, strict=True):
-        found = next(evidence) if runs else EvidenceSet()
-        run, tampering = _test_run(found), _tampering(found)
+        records = next(evidence) if runs else EvidenceSet()
+        run, tampering = _test_run(records), _tampering(records)
         compiles = not broken[rollout.task_id, rollout.patch.digest]
         reward = training_reward(rollout, run, shaping, compiles=compiles, tampered=bool(tampering))
         attempts.append(Attempt(rollout, run, reward, compiles, tampering))
@@ -145,10 +145,10 @@ def gather(
 
 
 def _test_run(evidence: EvidenceSet) -> TestRun | None:
-    found = evidence.records.get(TestRun)
-    return found if isinstance(found, TestRun) else None
+    run = evidence.records.get(TestRun)
+    return run if isinstance(run, TestRun) else None
 
 
 def _tampering(evidence: EvidenceSet) -> tuple[str, ...]:
-    found = evidence.records.get(Integrity)
-    return found.kinds if isinstance(found, Integrity) else ()
+    integrity = evidence.records.get(Integrity)
+    return integrity.kinds if isinstance(integrity, Integrity) else ()

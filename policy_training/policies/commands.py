@@ -75,10 +75,10 @@ class Command:
 
     def program(self) -> str:
         """Where the program lies. Raises UserError if it is nowhere."""
-        found = shutil.which(self.arguments[0])
-        if found is None:
+        path = shutil.which(self.arguments[0])
+        if path is None:
             raise UserError(f"the command {self.arguments[0]!r} is not installed here: give a program's name or path")
-        return str(Path(found).absolute())
+        return str(Path(path).absolute())
 
 
 @dataclass
@@ -122,16 +122,16 @@ class _CommandSession:
         if self._losses.are_final:
             return self._rollout(trial, "", lost=f"the command was not started: {self._losses}")
         mark = secrets.token_hex(8)
-        place = self._scratch / mark
-        copy = await asyncio.to_thread(FreshCopy, trial.task.base, place)
+        folder = self._scratch / mark
+        copy = await asyncio.to_thread(FreshCopy, trial.task.base, folder)
         try:
-            return await self._attempt(trial, copy, place, mark)
+            return await self._attempt(trial, copy, folder, mark)
         finally:
             kill_marked(mark)
-            scratch.remove(place)
+            scratch.remove(folder)
 
-    async def _attempt(self, trial: Trial, copy: FreshCopy, place: Path, mark: str) -> Rollout:
-        values = await asyncio.to_thread(self._values, trial, place)
+    async def _attempt(self, trial: Trial, copy: FreshCopy, folder: Path, mark: str) -> Rollout:
+        values = await asyncio.to_thread(self._values, trial, folder)
         began = time.perf_counter()
         code, output = await self._run(copy.folder, values, mark)
         seconds = time.perf_counter() - began
@@ -153,11 +153,11 @@ class _CommandSession:
             seconds=seconds, lost=lost,
         )  # fmt: skip
 
-    def _values(self, trial: Trial, place: Path) -> dict[str, str]:
-        """Placeholder -> what stands in its place."""
+    def _values(self, trial: Trial, folder: Path) -> dict[str, str]:
+        """Placeholder -> its value."""
         python = str(python_for(trial.task.requirements, default_cache()))
         instruction = f"{describe(trial.task)}\n\n{_how_tests_run(trial.task, python)}".strip() + "\n"
-        file = place / "instruction.md"
+        file = folder / "instruction.md"
         file.write_text(instruction, encoding="utf-8", errors="surrogateescape")
         return {
             "instruction": instruction, "instruction_file": str(file), "task": trial.task.id, "python": python,
@@ -196,10 +196,10 @@ def kill_marked(mark: str) -> None:
     deadline = time.monotonic() + KILLING_SECONDS
     wanted = f"{MARK}={mark}".encode()
     while time.monotonic() < deadline:
-        found = [process for process in _processes() if wanted in _environment(process).split(b"\0")]
-        if not found:
+        processes = [process for process in _processes() if wanted in _environment(process).split(b"\0")]
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
@@ -219,7 +219,7 @@ def _environment(process: int) -> bytes:
 
 def _filled(argument: str, values: Mapping[str, str]) -> str:
     """Only the known names are replaced, so that an argument may hold JSON."""
-    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), argument)
+    return re.sub(r"\{(\w+)\}", lambda placeholder: values.get(placeholder[1], placeholder[0]), argument)
 
 
 def _how_tests_run(task: Task, python: str) -> str:

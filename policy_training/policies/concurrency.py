@@ -56,10 +56,10 @@ def concurrently(
     work = _AttemptThread(trials, session, limit, keep)
     work.start()
     try:
-        while (found := work.results.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
+        while (result := work.results.get()) is not None:
+            if isinstance(result, BaseException):
+                raise result
+            yield result
     finally:
         work.stop()
 
@@ -120,7 +120,7 @@ class _AttemptThread(threading.Thread):
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

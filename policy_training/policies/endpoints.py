@@ -92,15 +92,15 @@ class Endpoint:
 
     def key(self) -> str | None:
         """The key; None where the endpoint takes none. Raises UserError if the variable that is named is not set."""
-        found = os.environ.get(self.key_variable or USUAL_KEY)
-        if self.key_variable and not found:
+        key = os.environ.get(self.key_variable or USUAL_KEY)
+        if self.key_variable and not key:
             raise UserError(f"the environment variable {self.key_variable!r}, for the endpoint's key, is not set")
-        if found and not (found.isascii() and found.isprintable()):
+        if key and not (key.isascii() and key.isprintable()):
             raise UserError(
                 f"the environment variable {self.key_variable or USUAL_KEY!r} holds no key: it has a line break or a "
                 "letter beyond ASCII, which no header can hold"
             )
-        return found
+        return key
 
 
 class Lost(RuntimeError):
@@ -208,8 +208,8 @@ class _EndpointSession:
             retry=tenacity.retry_if_exception_type(Lost),
             reraise=True,
         )
-        found: tuple[str, int] = await asking(self._ask, body)
-        return found
+        answer: tuple[str, int] = await asking(self._ask, body)
+        return answer
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         usual = tenacity.wait_random_exponential(multiplier=self._endpoint.pause, max=LONGEST_PAUSE)(state)
@@ -230,12 +230,12 @@ class _EndpointSession:
             raise Lost(f"{url}: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return _read(content, url)
-        said = _said(content)
+        reason = _error_text(content)
         if response.status_code in TRANSIENT or response.is_server_error:
-            raise Lost(f"{url}: {response.status_code} {said}", _retry_after(response))
-        if any(words in said.lower() for words in TOO_LONG):
-            return f"[no answer: {said}]", 0
-        raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {said}{_advice(response)}")
+            raise Lost(f"{url}: {response.status_code} {reason}", _retry_after(response))
+        if any(words in reason.lower() for words in TOO_LONG):
+            return f"[no answer: {reason}]", 0
+        raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {reason}{_advice(response)}")
 
 
 class _ResponseMessage(msgspec.Struct):
@@ -258,25 +258,25 @@ class _CompletionResponse(msgspec.Struct):
 
 async def _whole(response: httpx2.Response, url: str) -> bytes:
     """What a server answers, unpacked. One that never ends would fill the memory before its time is up."""
-    found = bytearray()
+    content = bytearray()
     async for part in response.aiter_bytes():
-        found += part
-        if len(found) > LARGEST_ANSWER:
+        content += part
+        if len(content) > LARGEST_ANSWER:
             raise Lost(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
-    return bytes(found)
+    return bytes(content)
 
 
 def _read(content: bytes, url: str) -> tuple[str, int]:
     try:
-        found = msgspec.json.decode(content, type=_CompletionResponse)
-        choice = found.choices[0]
+        completion = msgspec.json.decode(content, type=_CompletionResponse)
+        choice = completion.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
         raise Lost(f"{url}: what it answers is no completion ({error})") from error
     text = choice.message.content if choice.message is not None else choice.text
-    return text or "", (found.usage.completion_tokens or 0) if found.usage is not None else 0
+    return text or "", (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
 
 
-def _said(content: bytes) -> str:
+def _error_text(content: bytes) -> str:
     """The server's own words, short."""
     try:
         value = json.loads(content)

@@ -59,10 +59,10 @@ def complete(
     was_training = model.training
     model.eval()
     try:
-        for index, found in stream(
+        for index, completions in stream(
             model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
         ):
-            yield index, [completion.tokens for completion in found]
+            yield index, [completion.tokens for completion in completions]
     finally:
         model.train(was_training)
 

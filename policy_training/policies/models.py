@@ -55,10 +55,10 @@ class LanguageModel:
 
 def embedded_weights() -> Path | None:
     """Where the embedded model's GGUF file lies, or None if its package is not installed."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
         return None
-    weights = Path(found.origin).parent / _WEIGHTS
+    weights = Path(package.origin).parent / _WEIGHTS
     return weights if weights.is_file() else None
 
 

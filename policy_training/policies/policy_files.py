@@ -188,29 +188,29 @@ def entrants_of_predictions(files: PredictionFiles, row: PredictionsRow | None =
     """A policy for each model. Raises UserError if there are several, and one name."""
     row = row or PredictionsRow(predictions="")
     if row.name and len(files.models) > 1:
-        listed = ", ".join(found.model for found in files.models)
+        listed = ", ".join(predictions.model for predictions in files.models)
         raise UserError(
             f"the predictions are of {len(files.models)} models ({listed}): one name is not enough for them"
         )
-    return [_of_predictions(found, bool(files.broken), row) for found in files.models]
+    return [_of_predictions(predictions, bool(files.broken), row) for predictions in files.models]
 
 
 def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
     """(series, step, folder) of each checkpoint, by series and step. Raises UserError if there is none."""
-    found = []
+    checkpoints = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         named = _STEP.fullmatch(path.name)
         if named and (path / "config.json").is_file():
             series = folder.resolve().name if named["series"] in UNTOLD else named["series"]
-            found.append((series, int(named["step"]), path))
+            checkpoints.append((series, int(named["step"]), path))
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}: name the one in which a training kept its checkpoints")
-    if not found:
+    if not checkpoints:
         raise UserError(
             f"{folder} holds no checkpoints: expected folders such as grpo-20 or checkpoint-100 with a saved model "
             "(`regrade train --save-every 20` writes them)"
         )
-    return sorted(found)
+    return sorted(checkpoints)
 
 
 def _checked(row: object, where: str) -> _PolicyRow:
@@ -220,8 +220,8 @@ def _checked(row: object, where: str) -> _PolicyRow:
     try:
         return msgspec.convert(row, kind)
     except msgspec.ValidationError as error:
-        known = ", ".join(kind.__struct_fields__)
-        raise UserError(f"{where}: {error}; it takes {known}") from error
+        fields = ", ".join(kind.__struct_fields__)
+        raise UserError(f"{where}: {error}; it takes {fields}") from error
 
 
 def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
@@ -239,8 +239,8 @@ def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entr
     if isinstance(row, ScriptedRow):
         return [_scripted(row, tasks)]
     assert isinstance(row, ModelRow)
-    lies_here = (folder / row.model).is_dir()
-    return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if lies_here else row)]
+    is_local_folder = (folder / row.model).is_dir()
+    return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if is_local_folder else row)]
 
 
 def _local(row: ModelRow) -> Entrant:
@@ -300,9 +300,9 @@ def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
     )  # fmt: skip
 
 
-def _of_predictions(found: Predictions, unsure: bool, row: PredictionsRow) -> Entrant:
+def _of_predictions(predictions: Predictions, is_incomplete: bool, row: PredictionsRow) -> Entrant:
     def load(_tasks: Sequence[Task]) -> Policy:
-        return Recorded(found, unsure)
+        return Recorded(predictions, is_incomplete)
 
-    spec = {"predictions": found.model}
-    return Entrant(row.name or found.model, row.role or "candidate", load, row.label, spec=spec, is_fixed=True)
+    spec = {"predictions": predictions.model}
+    return Entrant(row.name or predictions.model, row.role or "candidate", load, row.label, spec=spec, is_fixed=True)

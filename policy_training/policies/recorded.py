@@ -16,7 +16,7 @@ class Recorded:
     """What a model proposed. A task that it proposed nothing for counts as one that it left as it was."""
 
     predictions: Predictions
-    unsure: bool = False
+    is_incomplete: bool = False
     """Is a missing prediction perhaps one that could not be read? It is then unscored."""
 
     @property
@@ -25,10 +25,10 @@ class Recorded:
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
         for task in tasks:
-            known = self.predictions.patches.get(task.id)
+            patch = self.predictions.patches.get(task.id)
             lost = self.predictions.doubtful.get(task.id, "")
-            if known is None and not lost and self.unsure:
+            if patch is None and not lost and self.is_incomplete:
                 lost = "no prediction was found, and some could not be read"
             for sampling in samplings:
                 for sample in range(sampling.samples):
-                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, known or Patch(""), lost=lost)
+                    yield Rollout(task.id, self.name, sampling.temperature, sample, seed, patch or Patch(""), lost=lost)

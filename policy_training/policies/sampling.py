@@ -50,8 +50,9 @@ def sample(
     rows: int = ROWS,
 ) -> list[list[list[int]]]:
     """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
-    found = dict(stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows))
-    return [[completion.tokens for completion in found[index]] for index in range(len(prompts))]
+    samples = stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows)
+    by_prompt = dict(samples)
+    return [[completion.tokens for completion in by_prompt[index]] for index in range(len(prompts))]
 
 
 def stream(
@@ -192,13 +193,13 @@ class _SamplingBatch:
 
     def _take(self, rows: Tensor, logits: Tensor) -> None:
         points = self.numbers[rows, self.drawn[rows]].to(logits.device)
-        tokens, log_probs = (found.cpu() for found in _draw(logits, self.heat[rows].to(logits.device), points))
+        tokens, log_probs = (drawn.cpu() for drawn in _draw(logits, self.heat[rows].to(logits.device), points))
         self.last[rows] = tokens
         self.drawn[rows] += 1
         for row, token, log_prob in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), strict=True):
-            slot, place = divmod(row, self.group)
+            slot, number = divmod(row, self.group)
             prompt = self.live[slot]
-            completion = prompt.completions[place]
+            completion = prompt.completions[number]
             completion.tokens.append(token)
             completion.log_probs.append(log_prob)
             if token in self.stops or len(completion.tokens) == self.max_tokens:
@@ -228,7 +229,7 @@ class _KeyValueCache:
     """Length of the prompt in each slot."""
     rows: Tensor = field(init=False)
     """The rows of this step."""
-    places: Tensor = field(init=False)
+    positions: Tensor = field(init=False)
     """Where each of them writes its token."""
     width: int = 0
     """Longest prompt of this step."""
@@ -261,13 +262,13 @@ class _KeyValueCache:
             self.bias[slot] = float("-inf")
             self.bias[slot, ..., :length] = 0.0
 
-    def prepare(self, rows: Tensor, places: Tensor) -> None:
-        """Say which rows run, and which of their own places each writes."""
-        self.rows, self.places, self.width = rows, places, max(self.used)
+    def prepare(self, rows: Tensor, positions: Tensor) -> None:
+        """Say which rows run, and which of their own positions each writes."""
+        self.rows, self.positions, self.width = rows, positions, max(self.used)
         count = len(self.own[0][0])
-        last = places.new_zeros(count)
-        last[rows] = places
-        after = torch.arange(int(places.max()) + 1, device=rows.device)[None] > last[:, None]
+        last = positions.new_zeros(count)
+        last[rows] = positions
+        after = torch.arange(int(positions.max()) + 1, device=rows.device)[None] > last[:, None]
         self.own_bias = torch.zeros(after.shape, dtype=self.bias.dtype, device=rows.device)
         self.own_bias = self.own_bias.masked_fill_(after, float("-inf"))[:, None, None]
 
@@ -283,8 +284,8 @@ class _CacheWriter(Cache):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         keys, values = self.memory.own[layer_idx]
-        keys[self.memory.rows, :, self.memory.places] = key_states[:, :, 0]
-        values[self.memory.rows, :, self.memory.places] = value_states[:, :, 0]
+        keys[self.memory.rows, :, self.memory.positions] = key_states[:, :, 0]
+        values[self.memory.rows, :, self.memory.positions] = value_states[:, :, 0]
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

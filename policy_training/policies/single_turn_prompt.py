@@ -47,9 +47,9 @@ class SingleTurnPrompt:
         target = _target(self.task)
         before = self.task.base.read(target.file)
         lines = before.split("\n")
-        place = self.lines[int(match[1]) - 1] - 1
-        old = lines[place]
-        lines[place] = old[: len(old) - len(old.lstrip())] + match[2]
+        index = self.lines[int(match[1]) - 1] - 1
+        old = lines[index]
+        lines[index] = old[: len(old) - len(old.lstrip())] + match[2]
         return Patch.between({target.file: before}, {target.file: "\n".join(lines)})
 
     def reference_answer(self) -> str:

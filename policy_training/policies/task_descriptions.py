@@ -97,7 +97,7 @@ class ChatPrompt:
         protected = self.task.suite.protected
         code = [path for path in near if not is_protected(path, protected)]
         helpers = [path for path in near if is_protected(path, protected)]
-        found: dict[str, str] = {}
+        shown: dict[str, str] = {}
         room = self.largest
         for path in dict.fromkeys([*named, *code, *tests, *helpers]):
             try:
@@ -105,9 +105,9 @@ class ChatPrompt:
             except OSError:  # an id that names no file
                 continue
             if len(text) <= room:
-                found[path] = text
+                shown[path] = text
                 room -= len(text)
-        return found
+        return shown
 
     def patch(self, answer: str) -> Patch | None:
         """The patch that an answer stands for; None when it cannot be read, or edits what is not there."""
@@ -125,10 +125,10 @@ class ChatPrompt:
         after: dict[str, str] = {}
         for path, old, new in _edits(text):
             if path not in after:
-                known = self._read(path)
-                if known is not None:
-                    before[path] = known
-                after[path] = known or ""
+                text_before = self._read(path)
+                if text_before is not None:
+                    before[path] = text_before
+                after[path] = text_before or ""
             edited = after[path] + new if path not in before and not old.strip() else _replaced(after[path], old, new)
             if edited is None or not path:
                 return None
@@ -157,9 +157,9 @@ def _replaced(text: str, old: str, new: str) -> str | None:
 def _edits(text: str) -> list[tuple[str, str, str]]:
     """(path, old lines, new lines) of each block; one without a path of its own is about the file of the one before."""
     paths = {match.start("old"): match["path"].strip() for match in _BLOCK.finditer(text)}
-    found: list[tuple[str, str, str]] = []
+    edits: list[tuple[str, str, str]] = []
     current = ""
     for match in _MORE.finditer(text):
         current = str(PurePosixPath(paths[match.start("old")])) if match.start("old") in paths else current
-        found.append((current, match["old"], match["new"]))
-    return found
+        edits.append((current, match["old"], match["new"]))
+    return edits

@@ -30,12 +30,12 @@ class FreshCopy:
     Links are left out, as they are where tests run. Changes of modes count for nothing.
     """
 
-    def __init__(self, base: Tree, place: Path) -> None:
+    def __init__(self, base: Tree, root: Path) -> None:
         """Raises UserError where git can't be run; OSError when the disk is full."""
         self._base = base
-        self._place = place
-        self._repository = place / "base.git"
-        self.folder = place / "tree"
+        self._root = root
+        self._repository = root / "base.git"
+        self.folder = root / "tree"
         self._begin()
         shutil.copytree(self._repository, self.folder / ".git")
 
@@ -63,11 +63,11 @@ class FreshCopy:
         _make_readable(self.folder)
         _forget_repositories(self.folder)
         self._git("add", "--all")
-        found = self._git("diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "--no-color", "HEAD")
-        return Patch(found.decode("utf-8", "surrogateescape"))
+        diff = self._git("diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "--no-color", "HEAD")
+        return Patch(diff.decode("utf-8", "surrogateescape"))
 
     def _begin_again(self) -> None:
-        aside = self._place / "aside"
+        aside = self._root / "aside"
         self.folder.rename(aside)
         self._begin()
         remove(self.folder)
@@ -92,8 +92,8 @@ class FreshCopy:
         except FileNotFoundError as error:
             raise UserError("policies that are commands need git, which is not installed") from error
         except subprocess.CalledProcessError as error:
-            said = error.stderr.decode("utf-8", "replace").strip()
-            raise OSError(f"git {arguments[0]} failed in {self.folder}: {said}") from error
+            reason = error.stderr.decode("utf-8", "replace").strip()
+            raise OSError(f"git {arguments[0]} failed in {self.folder}: {reason}") from error
         return done.stdout
 
 
@@ -122,5 +122,5 @@ def _forget_repositories(folder: Path) -> None:
             Path(parent, ".git").unlink()
         if ".git" in folders:
             folders.remove(".git")
-            found = Path(parent, ".git")
-            found.unlink() if found.is_symlink() else remove(found)
+            repository = Path(parent, ".git")
+            repository.unlink() if repository.is_symlink() else remove(repository)

@@ -51,8 +51,8 @@ class ScoreCalibration:
         """The steps in order, each with the highest score in it."""
         from scipy.optimize import isotonic_regression
 
-        order = sorted(range(len(self.scores)), key=lambda place: self.scores[place])
-        outcomes = [float(self.verified[place]) for place in order]
+        order = sorted(range(len(self.scores)), key=lambda index: self.scores[index])
+        outcomes = [float(self.verified[index]) for index in order]
         ends = isotonic_regression(outcomes).blocks.tolist()
         return [
             _IsotonicStep(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
@@ -63,10 +63,10 @@ class ScoreCalibration:
         """The probability that an answer with this score is verified; beyond the known scores that of the outermost."""
         from statsmodels.stats.proportion import proportion_confint
 
-        place = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
-        block = self._blocks[place]
-        low, high = proportion_confint(block.verified, block.answers, method="wilson")
-        return Chance(block.verified / block.answers, (float(high) - float(low)) / 2)
+        index = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
+        step = self._blocks[index]
+        low, high = proportion_confint(step.verified, step.answers, method="wilson")
+        return Chance(step.verified / step.answers, (float(high) - float(low)) / 2)
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / FILE, json.dumps({"scores": self.scores, "verified": self.verified}))
@@ -78,8 +78,8 @@ class ScoreCalibration:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text())
-            return cls(tuple(map(float, found["scores"])), tuple(map(bool, found["verified"])))
+            values = json.loads(path.read_text())
+            return cls(tuple(map(float, values["scores"])), tuple(map(bool, values["verified"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): train the reward model again") from error
 

@@ -36,10 +36,11 @@ def pairs(answers: Sequence[ScoredAnswer], *, per_task: int | None = 8, seed: in
         tasks.setdefault(answer.task_id, []).append(answer)
     chosen = []
     for task_id in sorted(tasks):
-        found = [_pair(one, other) for one, other in combinations(tasks[task_id], 2) if one.reward != other.reward]
-        if per_task is not None and len(found) > per_task:
-            found = random.Random(f"{seed} {task_id}").sample(found, per_task)
-        chosen.extend(found)
+        both = combinations(tasks[task_id], 2)
+        task_pairs = [_pair(one, other) for one, other in both if one.reward != other.reward]
+        if per_task is not None and len(task_pairs) > per_task:
+            task_pairs = random.Random(f"{seed} {task_id}").sample(task_pairs, per_task)
+        chosen.extend(task_pairs)
     return chosen
 
 

@@ -53,14 +53,14 @@ class RewardModel:
         """One number per prompt and completion, higher is better."""
         self.model.eval()
         ids = {text: self.encode(text) for text in {*prompts, *map(str.strip, completions)}}
-        rows, places = pack([ids[prompt] for prompt in prompts], [ids[text.strip()] for text in completions])
+        rows, positions = pack([ids[prompt] for prompt in prompts], [ids[text.strip()] for text in completions])
         order = sorted(range(len(rows)), key=lambda index: rows[index].length)  # alike lengths waste no padding
         scores: dict[int, list[float]] = {}
         for start, end in passes([rows[index].length for index in order], TOKENS_PER_PASS) if rows else []:
             batch = order[start:end]
-            found = iter(packed_scores(self.model, [rows[index] for index in batch]).tolist())
-            scores.update({index: [next(found) for _ in rows[index].completions] for index in batch})
-        return [scores[row][column] for row, column in places]
+            batch_scores = iter(packed_scores(self.model, [rows[index] for index in batch]).tolist())
+            scores.update({index: [next(batch_scores) for _ in rows[index].completions] for index in batch})
+        return [scores[row][column] for row, column in positions]
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -182,11 +182,13 @@ class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
         def packed(input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
             texts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
             cut = list(zip(texts, lengths, strict=True))
-            rows, places = pack([text[:length] for text, length in cut], [text[length:] for text, length in cut])
+            rows, positions = pack([text[:length] for text, length in cut], [text[length:] for text, length in cut])
             with self.accelerator.autocast():
                 flat = packed_scores(bare, rows)
             starts = torch.tensor([0, *(len(row.completions) for row in rows)]).cumsum(0).tolist()
-            return SimpleNamespace(logits=torch.stack([flat[starts[row] + column] for row, column in places])[:, None])
+            return SimpleNamespace(
+                logits=torch.stack([flat[starts[row] + column] for row, column in positions])[:, None]
+            )
 
         return super().compute_loss(packed, inputs, *args, **kwargs)
 
@@ -198,19 +200,19 @@ class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
 
 class _TaskSampler(Sampler[int]):
     def __init__(self, tasks: Sequence[str], seed: int) -> None:
-        self.places: dict[str, list[int]] = {}
-        for place, task in enumerate(tasks):
-            self.places.setdefault(task, []).append(place)
+        self.rows: dict[str, list[int]] = {}
+        for row, task in enumerate(tasks):
+            self.rows.setdefault(task, []).append(row)
         self.chance = random.Random(seed)
 
     def __iter__(self) -> Iterator[int]:
-        order = list(self.places)
+        order = list(self.rows)
         self.chance.shuffle(order)
         for task in order:
-            yield from self.chance.sample(self.places[task], len(self.places[task]))
+            yield from self.chance.sample(self.rows[task], len(self.rows[task]))
 
     def __len__(self) -> int:
-        return sum(map(len, self.places.values()))
+        return sum(map(len, self.rows.values()))
 
 
 class _PairCollator(DataCollatorForPreference):  # type: ignore[misc]

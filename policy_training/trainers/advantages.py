@@ -24,13 +24,13 @@ def generalized_advantages(
     advantages = torch.zeros_like(values)
     next_value = torch.zeros_like(values[:, 0])
     next_advantage = torch.zeros_like(next_value)
-    for place in reversed(range(values.shape[1])):
-        own = mask[:, place].bool()
-        delta = rewards[:, place] + gamma * next_value - values[:, place]
+    for position in reversed(range(values.shape[1])):
+        own = mask[:, position].bool()
+        delta = rewards[:, position] + gamma * next_value - values[:, position]
         advantage = delta + gamma * lam * next_advantage
-        advantages[:, place] = torch.where(own, advantage, 0.0)
+        advantages[:, position] = torch.where(own, advantage, 0.0)
         next_advantage = torch.where(own, advantage, next_advantage)
-        next_value = torch.where(own, values[:, place], next_value)
+        next_value = torch.where(own, values[:, position], next_value)
     return advantages, torch.where(mask.bool(), advantages + values, 0.0)
 
 

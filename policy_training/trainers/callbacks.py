@@ -49,9 +49,9 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         del args
-        over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
-        over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
-        if over_time or over_steps:
+        is_over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
+        is_over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
+        if is_over_time or is_over_steps:
             control.should_training_stop = True
         return control
 
@@ -97,4 +97,4 @@ def layer_stack(model: Any) -> tuple[str, torch.nn.ModuleList]:
     stacks = [
         (name, module) for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)
     ]
-    return max(stacks, key=lambda found: len(found[1]))
+    return max(stacks, key=lambda stack: len(stack[1]))

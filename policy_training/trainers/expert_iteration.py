@@ -65,12 +65,12 @@ def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Exampl
     for attempt in attempts:
         if attempt.verified:
             example = Example(attempt.rollout.prompt, attempt.rollout.completion.strip())
-            found = counts.setdefault(attempt.rollout.task_id, {})
-            found[example] = found.get(example, 0) + 1
+            examples = counts.setdefault(attempt.rollout.task_id, {})
+            examples[example] = examples.get(example, 0) + 1
     return [
         example
-        for found in counts.values()
-        for example in sorted(found, key=lambda item: (-found[item], item.completion))[:per_task]
+        for examples in counts.values()
+        for example in sorted(examples, key=lambda item: (-examples[item], item.completion))[:per_task]
     ]
 
 

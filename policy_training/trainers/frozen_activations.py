@@ -28,7 +28,7 @@ def cached_frozen_activations(model: Any, limit_bytes: int = 1 << 30) -> Iterato
     `limit_bytes` are kept, on the model's device; what does not fit is computed each time.
     """
     layers = _LayerSplit.of(model)
-    if layers is None or not layers.separable():
+    if layers is None or not layers.is_separable():
         yield False
         return
     memory = _ActivationCache(layers, limit_bytes)
@@ -84,10 +84,10 @@ class _LayerSplit:
     @torch.no_grad()
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What reaches the first layer that learns, as [rows, length, width]."""
-        found: list[Tensor] = []
+        captured: list[Tensor] = []
 
         def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(args[0] if args else kwargs["hidden_states"])
+            captured.append(args[0] if args else kwargs["hidden_states"])
             raise _ReachedLearningLayersError
 
         training = self.base.training
@@ -96,14 +96,14 @@ class _LayerSplit:
         try:
             self.base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         except _ReachedLearningLayersError:
-            return found[0]
+            return captured[0]
         finally:
             hook.remove()
             self.base.train(training)
         raise AssertionError("the model never ran the first of its layers that learn")
 
     @torch.no_grad()
-    def separable(self) -> bool:
+    def is_separable(self) -> bool:
         """Do the layers that learn, given what leaves the frozen ones, end where the whole model ends?"""
         if len(set(getattr(self.base.config, "layer_types", None) or ())) > 1:
             return False  # such models tell a layer's kind by its number
@@ -115,11 +115,11 @@ class _LayerSplit:
             expected = self.base(input_ids=ids, attention_mask=mask, use_cache=False)[0]
             states = self.states(ids, mask)
             self.use(self.learning)
-            found = self.base(inputs_embeds=states, attention_mask=mask, use_cache=False)[0]
+            continued = self.base(inputs_embeds=states, attention_mask=mask, use_cache=False)[0]
         finally:
             self.use(self.whole)
             self.base.train(training)
-        return bool(torch.allclose(expected, found, rtol=1e-3, atol=1e-4))
+        return bool(torch.allclose(expected, continued, rtol=1e-3, atol=1e-4))
 
 
 @dataclass
@@ -136,16 +136,16 @@ class _ActivationCache:
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(1).tolist()
         keys = [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
-        missing = [place for place, key in enumerate(keys) if key not in self._kept]
-        rows = {place: self._kept[key] for place, key in enumerate(keys) if key in self._kept}
+        missing = [index for index, key in enumerate(keys) if key not in self._kept]
+        rows = {index: self._kept[key] for index, key in enumerate(keys) if key in self._kept}
         if missing:
             fresh = self.layers.states(ids[missing], mask[missing])
-            for place, states in zip(missing, fresh, strict=True):
-                rows[place] = states[: lengths[place]]
-                self._keep(keys[place], rows[place])
+            for index, states in zip(missing, fresh, strict=True):
+                rows[index] = states[: lengths[index]]
+                self._keep(keys[index], rows[index])
         states = rows[0].new_zeros(*ids.shape, rows[0].shape[-1])
-        for place, row in rows.items():
-            states[place, : len(row)] = row
+        for index, row in rows.items():
+            states[index, : len(row)] = row
         return states
 
     def _keep(self, key: tuple[int, ...], states: Tensor) -> None:

@@ -32,7 +32,7 @@ class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
 class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once."""
 
-    droppable = False  # its loss is a mean over rows
+    can_drop_rows = False  # its loss is a mean over rows
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
         """RLOOTrainer expects the completions alone."""
@@ -63,8 +63,8 @@ class ExecutedTests:
     def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
         began = time.perf_counter()
         rollouts = [
-            self._rollout(name, text, place)
-            for place, (name, text) in enumerate(zip(task_id, completions, strict=True))
+            self._rollout(name, text, number)
+            for number, (name, text) in enumerate(zip(task_id, completions, strict=True))
         ]
         tasks = {name: self.prompts[name].task for name in set(task_id)}
         attempts = judge(rollouts, tasks, self.scorer, self.shaping)
@@ -77,12 +77,12 @@ class ExecutedTests:
         unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
         return [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
 
-    def _rollout(self, task_id: str, completion: str, place: int) -> Rollout:
+    def _rollout(self, task_id: str, completion: str, number: int) -> Rollout:
         from regrade.datasets.patches import Patch
 
         patch = self.prompts[task_id].patch(completion)
         return Rollout(
-            task_id, "trained", 1.0, place, 0, patch or Patch(""), self.prompts[task_id].text, completion,
+            task_id, "trained", 1.0, number, 0, patch or Patch(""), self.prompts[task_id].text, completion,
             well_formed=patch is not None,
         )  # fmt: skip
 

@@ -110,14 +110,14 @@ class ValueHead(torch.nn.Module):
 class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head stays off the model: what saves or syncs that never sees it."""
 
-    droppable = False  # a row without advantage still teaches the critic
-    takes_sampled_log_probs = False  # the critic's values are read off the same pass
+    can_drop_rows = False  # a row without advantage still teaches the critic
+    can_reuse_sampled_log_probs = False  # the critic's values are read off the same pass
 
-    def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **others: Any) -> None:
+    def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **arguments: Any) -> None:
         # Before the base has touched the model. The base would load the reference from the folder that the model once
         # came from, which is not where training starts.
         reference = _frozen_copy(model) if args.kl_coef else None
-        super().__init__(model, args=args, **others)
+        super().__init__(model, args=args, **arguments)
         device = self.accelerator.device
         self.reference = None if reference is None else reference.to(device)
         self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
@@ -129,17 +129,17 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         return {} if model is self.reference else {"values": self.value_head(states)}
 
     def _numbers_of_tokens(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = super()._numbers_of_tokens(model, *args, **kwargs)
-        if "values" in found:
-            self._latest = found
-        return found
+        numbers: dict[str, Tensor] = super()._numbers_of_tokens(model, *args, **kwargs)
+        if "values" in numbers:
+            self._latest = numbers
+        return numbers
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         """The base's; their sums are kept as they are: NaN where nothing could be scored."""
-        each: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        weighted = each * self.reward_weights.to(each.device)
-        self._rewards = weighted.nansum(1).masked_fill(each.isnan().all(1), torch.nan)
-        return each
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        weighted = rewards * self.reward_weights.to(rewards.device)
+        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
+        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """The base's batch, with advantages a token and the critic's targets; all (B, C)."""
@@ -183,14 +183,14 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         """The clipped policy loss of the base, and the clipped loss of the critic from the same forward pass."""
         policy_loss: Tensor = super()._compute_loss(model, inputs)
         mask = inputs["completion_mask"] * inputs["tool_mask"]
-        each = clipped_value_loss(
+        losses = clipped_value_loss(
             self._latest["values"], inputs["old_values"], inputs["returns"], self.args.cliprange_value
         )
         # A mean over tokens, counted as the base counts them: over all micro-batches of an optimizer step.
         tokens = inputs["num_items_in_batch"].clamp(min=1)
         if self.model.training:
             tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        value_loss = (each * mask).sum() / tokens
+        value_loss = (losses * mask).sum() / tokens
         self._metrics["train" if self.model.training else "eval"]["value/loss"].append(float(value_loss.detach()))
         loss: Tensor = policy_loss + self.args.value_coef * value_loss
         return loss
@@ -229,8 +229,8 @@ def _frozen_copy(model: Any) -> Any:
 
 def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     """(B,) rewards laid on the last unmasked token of each row."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    last = (places * mask).argmax(1)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = (positions * mask).argmax(1)
     return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
 
 

@@ -78,8 +78,9 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         del args
         if state.global_step % self.every == 0 or control.should_training_stop:
             self.check(state.global_step)
-            found = [quality for _, quality in self.history]
-            if len(found) > self.patience and max(found[-self.patience :]) <= max(found[: -self.patience]):
+            qualities = [quality for _, quality in self.history]
+            earlier, latest = qualities[: -self.patience], qualities[-self.patience :]
+            if earlier and max(latest) <= max(earlier):
                 control.should_training_stop = True
         return control
 
@@ -112,8 +113,8 @@ class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 
     warmup = 3
 
-    def __init__(self, *args: Any, clock: StopAndLog, **others: Any) -> None:
-        super().__init__(*args, **others)
+    def __init__(self, *args: Any, clock: StopAndLog, **arguments: Any) -> None:
+        super().__init__(*args, **arguments)
         self.clock = clock
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -200,17 +201,17 @@ def answer_quality(
     stop = language_model.stop_ids[0]
     prompts = [language_model.encode(example.prompt) for example in examples]
     answers = [[*language_model.encode(example.completion), stop] for example in examples]
-    rows, places = pack(prompts, answers)
+    rows, positions = pack(prompts, answers)
     order = sorted(range(len(rows)), key=lambda index: rows[index].length)
-    found: dict[int, list[tuple[float, bool]]] = {}
+    likelihoods: dict[int, list[tuple[float, bool]]] = {}
     for start, end in passes([rows[index].length for index in order], tokens_per_batch):
         some = [rows[index] for index in order[start:end]]
-        found.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
-    each = [found[row][column] for row, column in places]
+        likelihoods.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
+    answered = [likelihoods[row][column] for row, column in positions]
     return AnswerQuality(
-        probability=sum(math.exp(total) for total, _ in each) / len(each),
-        exact=sum(exact for _, exact in each) / len(each),
-        log_likelihood=sum(total for total, _ in each) / sum(map(len, answers)),
+        probability=sum(math.exp(total) for total, _ in answered) / len(answered),
+        exact=sum(exact for _, exact in answered) / len(answered),
+        log_likelihood=sum(total for total, _ in answered) / sum(map(len, answers)),
     )
 
 

@@ -37,26 +37,26 @@ def pack(
     """Group completions by prompt and merge identical ones.
 
     Returns:
-        rows, and for each input its (row, completion) place in them.
+        rows, and for each input its (row, completion) position in them.
     """
     groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     order: dict[tuple[int, ...], int] = {}
-    places = []
+    positions = []
     for prompt, completion in zip(prompts, completions, strict=True):
         key, answer = tuple(prompt), tuple(completion)
         row = order.setdefault(key, len(order))
-        known = groups.setdefault(key, {})
-        places.append((row, known.setdefault(answer, len(known))))
-    return [PackedRow(prompt, tuple(known)) for prompt, known in groups.items()], places
+        completion_numbers = groups.setdefault(key, {})
+        positions.append((row, completion_numbers.setdefault(answer, len(completion_numbers))))
+    return [PackedRow(prompt, tuple(completion_numbers)) for prompt, completion_numbers in groups.items()], positions
 
 
 def passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
     """Slices of rows whose padded size stays under `tokens` (one row at least)."""
     slices, start, widest = [], 0, 0
-    for place, length in enumerate(lengths):
-        if place > start and max(widest, length) * (place - start + 1) > tokens:
-            slices.append((start, place))
-            start, widest = place, 0
+    for index, length in enumerate(lengths):
+        if index > start and max(widest, length) * (index - start + 1) > tokens:
+            slices.append((start, index))
+            start, widest = index, 0
         widest = max(widest, length)
     return [*slices, (start, len(lengths))]
 
@@ -75,7 +75,7 @@ def packed_log_probs(
 def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     """Last hidden states that predict the completion tokens, (tokens, hidden); `unflatten` knows their order."""
     hidden = _packed_hidden(model, rows)
-    where = [(index, place) for index, row in enumerate(rows) for place, _ in _predictions(row)]
+    where = [(index, position) for index, row in enumerate(rows) for position, _ in _predictions(row)]
     return _gather(hidden, where)
 
 

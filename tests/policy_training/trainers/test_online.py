@@ -83,8 +83,8 @@ def test_log_probs_and_entropies_are_those_of_trls_own_method(grpo: Any) -> None
 
 @pytest.mark.parametrize("advantages", [[0.5, 0.0, 0.0, -1.0], [0.0] * 4])
 def test_leaving_out_rows_without_advantage_changes_no_gradient(grpo: Any, advantages: list[float]) -> None:
-    def gradients(droppable: bool) -> list[torch.Tensor]:
-        grpo.droppable = droppable
+    def gradients(can_drop_rows: bool) -> list[torch.Tensor]:
+        grpo.can_drop_rows = can_drop_rows
         loss = grpo._compute_loss(grpo.model, batch_of(grpo, advantages))
         return list(torch.autograd.grad(loss, list(grpo.model.parameters()), allow_unused=True, materialize_grads=True))
 
