@@ -1,4 +1,4 @@
-"""Which policies `regrade evaluate` is given: words, a TOML file, folders of checkpoints and files of predictions."""
+"""The policies of `regrade evaluate`: from words, a TOML file, folders of checkpoints and files of predictions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from regrade.evaluators.storage.run import Role
     from regrade.policy_training.policies.policy_files import EndpointRow
 
-MOST_TOLD = 20
-"""Lines about predictions that are printed one by one."""
+MAX_PRINTED = 20
+"""Maximum number of problems with predictions that are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyOptions:
-    """What was given to name policies by."""
+    """The options of `regrade evaluate` that name policies."""
 
     words: Sequence[str]
     file: Path | None
     predictions: Sequence[Path]
     checkpoints: Sequence[Path]
     behind: EndpointRow
-    """What all models behind the endpoint of the command line have in common."""
+    """Shared settings of all models behind the endpoint of the command line."""
     name: str | None
     role: Role | None
     baseline: str | None
@@ -40,7 +40,7 @@ def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     """All policies, with their roles.
 
     Raises:
-        UserError: there is none, two have one name, or an option names one that there isn't.
+        UserError: there is none, two have the same name, or an option names a missing one.
     """
     policies = _named(_all_entrants(given, tasks), given.name)
     names = [entrant.name for entrant in policies]
@@ -102,9 +102,9 @@ def _with_roles(policies: Sequence[Entrant], given: PolicyOptions) -> list[Entra
 
 
 def _tell(problems: Sequence[str]) -> None:
-    """One line for each, as long as there are few enough to read."""
+    """One line per problem, at most `MAX_PRINTED`."""
     console = stderr()
-    for problem in problems[:MOST_TOLD]:
+    for problem in problems[:MAX_PRINTED]:
         console.print(f"note: {one_line(problem)}", markup=False, soft_wrap=True)
-    if len(problems) > MOST_TOLD:
-        console.print(f"note: and {len(problems) - MOST_TOLD} more like that", markup=False)
+    if len(problems) > MAX_PRINTED:
+        console.print(f"note: and {len(problems) - MAX_PRINTED} more problems", markup=False)

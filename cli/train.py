@@ -1,4 +1,4 @@
-"""`regrade train`: one algorithm, from a model to a checkpoint."""
+"""`regrade train`: train a model by one algorithm."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ PPO_LEARNING_RATE = 1e-5
 
 
 def train(
-    algorithm: Annotated[Algorithm, typer.Argument(help="What to train by.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="The run's folder: log, manifest and checkpoint.")],
+    algorithm: Annotated[Algorithm, typer.Argument(help="Training algorithm.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run: log, manifest and checkpoint.")],
     model: Annotated[
-        str, typer.Option(help="smollm2-135m, a checkpoint's folder, or a model on the hub.")
+        str, typer.Option(help="smollm2-135m, the folder of a checkpoint, or a model on the hub.")
     ] = "smollm2-135m",
     tasks: TaskSource = None,
     split: Split = None,
     limit: Limit = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many optimizer steps.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so much wall time.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default: the algorithm's own.")] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Attempts at each task, where attempts are sampled.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of sampling while training.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Wall time.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default: that of the algorithm.")] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Attempts per task (not for sft and ppo).")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature (not for sft and ppo).")] = 1.0,
     save_every: Annotated[
-        int | None, typer.Option(min=1, help="Also keep a checkpoint every so many steps, for evaluate --checkpoints.")
+        int | None, typer.Option(min=1, help="Steps between additional checkpoints, for evaluate --checkpoints.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:
@@ -48,11 +48,11 @@ def train(
 
     Prints the folder of the checkpoint.
 
-    sft learns from the tasks' reference patches (default: the split `demonstrations`); all others learn from executed
-    tests alone (default: `tests_only`). Give --steps, --minutes or both: whichever comes first.
+    sft learns from the reference patches of the tasks (default: the split `demonstrations`), all other algorithms from
+    executed tests only (default: `tests_only`). Give --steps, --minutes or both; training stops at the first limit.
     """
     if steps is None and minutes is None:
-        raise UserError("for how long? give --steps, --minutes or both")
+        raise UserError("no end of training: give --steps, --minutes or both")
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.policy_training.train import TrainingPlan
     from regrade.policy_training.train import train as run_training

@@ -1,13 +1,13 @@
 """The main job, end to end: demonstrations are scarce, tests are plentiful.
 
-1. SFT on the demonstrations (tasks whose reference fix may be used), to its plateau: the baseline.
-2. Expert iteration, then GRPO, on other functions' tasks of which only the tests are used: the candidate.
-3. SFT goes on over the demonstrations for as long as 2 took: the equal-time control.
-4. SFT that may see every reference: an upper bound, labelled so.
+1. SFT on the demonstrations (tasks with their reference fix), to its plateau: the baseline.
+2. Expert iteration, then GRPO, on tasks of other functions, with their tests only: the candidate.
+3. SFT continues on the demonstrations for the wall time of 2: the equal-time control.
+4. SFT with all references: the upper bound.
 5. A reward model from the executed attempts of 2.
-6. Each policy's temperature is chosen on validation tasks; the verdict falls on packages that nothing was trained on.
+6. Validation tasks select each policy's temperature; the verdict comes from packages without any training task.
 
-Every phase leaves its result on disk, and a run that was killed goes on with the phase it was in.
+Every phase stores its result, and a killed run resumes in the phase in which it was killed.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ RL_PHASES = ("expert iteration", "grpo")
 def run_demo(
     out: Path, settings: DemoSettings, seed: int, stage: Stage, *, sandbox: str = "auto", model: str = EMBEDDED
 ) -> Run:
-    """Do the main job in `out`, or go on with it.
+    """Run the main job in `out`, or resume it.
 
     Raises:
-        UserError: no network on the first run, no model, no sandbox, or `out` holds a run with other settings.
+        UserError: there is no network on the first run, no model or no sandbox, or `out` contains a run with other
+            settings.
     """
     run = Run(out)
     demo = Demo(run, settings, seed, stage, model)
@@ -77,7 +78,7 @@ def run_demo(
 
 
 class Demo:
-    """The phases of the main job over one run's folder; each is skipped once it has ended well."""
+    """The phases of the main job on one run's folder; a finished phase is skipped."""
 
     def __init__(self, run: Run, settings: DemoSettings, seed: int, stage: Stage, model: str) -> None:
         self.run = run
@@ -88,7 +89,7 @@ class Demo:
         self.tasks: DemoTasks
 
     def check_same(self) -> None:
-        """A run goes on only with the settings that it began with. Raises UserError."""
+        """Raises UserError if the run was started with other settings."""
         wanted = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
         begun = self.run.manifest.configuration
         if begun and dict(begun) != wanted:
@@ -100,14 +101,14 @@ class Demo:
         self.run.update(configuration=wanted, seeds={"run": self.seed}, model=self.model_name)
 
     def prepare(self, scorer: Scorer) -> None:
-        """Fetch the packages, make the test environment, convert the model, choose the tasks."""
+        """Fetch the packages, create the test environment, convert the model, choose the tasks."""
         with self.run.phase("prepare"), self.stage("preparing") as tell:
             tell(0, 3)
             language_model = load_model(self.model_name)
             tell(1, 3)
             self.tasks = choose_tasks(lambda split: load_tasks(split=split), language_model.encode, self.settings)
             tell(2, 3)
-            # One attempt makes the environment and warms the workers, so that no later phase pays for it.
+            # One attempt creates the environment and starts the workers, so that no later phase includes that time.
             scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
             tell(3, 3)
         self.run.record_tasks(self.tasks.held_out)
@@ -147,7 +148,7 @@ class Demo:
             language_model.save(self.run.checkpoint("sft"))
 
     def expert_iteration(self, scorer: Scorer) -> None:
-        """Rounds of trying, keeping what the tests verify, and learning from it."""
+        """Rounds of sampling, execution, and training on the verified answers."""
         if self.run.finished("expert iteration"):
             return
         settings = self.settings
@@ -181,7 +182,7 @@ class Demo:
         )  # fmt: skip
 
     def grpo(self, scorer: Scorer) -> None:
-        """GRPO goes on from expert iteration, on the tests-only tasks of which it was seen that attempts differ."""
+        """GRPO continues from expert iteration, on the tests-only tasks whose attempts had different rewards."""
         if self.run.finished("grpo"):
             return
         settings = self.settings
@@ -196,12 +197,12 @@ class Demo:
             language_model.save(self.run.checkpoint("rl"))
 
     def control(self) -> None:
-        """SFT goes on over the demonstrations for the wall time that reinforcement learning took."""
+        """SFT continues on the demonstrations for the wall time of reinforcement learning."""
         seconds = sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
         self._more_sft("control", "SFT given equal time", self.tasks.demonstrations, Budget(seconds=seconds))
 
     def upper_bound(self) -> None:
-        """SFT that may see the references of the tests-only tasks as well: not to be had by learning from tests."""
+        """SFT with the references of the tests-only tasks too, which learning from tests does not have."""
         everything = (*self.tasks.demonstrations, *self.tasks.tests_only)
         self._more_sft("sft-all", "SFT, all references", everything, Budget(self.settings.upper_bound_steps))
 
@@ -218,7 +219,7 @@ class Demo:
             language_model.save(self.run.checkpoint(name))
 
     def reward_model(self) -> None:
-        """A reward model on pairs from executed scores, tested on attempts at tasks that it was not trained on."""
+        """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
         if self.run.finished("reward model"):
             return
         with self.run.phase("reward model"), self.stage("reward model") as tell:
@@ -240,7 +241,7 @@ class Demo:
         tasks = self.tasks.validation
         for entrant in self._entrants():
             phase = f"validate {entrant.name}"
-            if entrant.role == "upper bound":  # for scale alone: its greedy answers say enough
+            if entrant.role == "upper bound":  # only for scale: its greedy answers suffice
                 self.run.add_policy(entrant.name, entrant.role, best_temperature=GREEDY, label=entrant.label)
             elif not self.run.finished(phase):
                 with self.run.phase(phase):
@@ -248,7 +249,7 @@ class Demo:
                     choose_temperature(self.run, entrant, load, self._sweep(), tasks, self._by(scorer))
 
     def judge(self, scorer: Scorer) -> None:
-        """All policies on the held-out packages: greedy, and over the temperatures, most at its own best."""
+        """All policies on the held-out packages: greedily and at all temperatures, most at the best one."""
         tasks = self.tasks.held_out
         for entrant in self._entrants():
             name = entrant.name
@@ -277,7 +278,7 @@ class Demo:
         return ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
 
     def _sweep(self) -> Sweep:
-        """One attempt at each temperature that is not the best shows how fixing and breaking trade off."""
+        """One attempt at each other temperature shows the trade-off between fixes and breakage."""
         settings = self.settings
         return Sweep(settings.temperatures, settings.held_out_samples, 1, settings.validation_samples, with_greedy=True)
 
@@ -289,7 +290,7 @@ class Demo:
     def _log(self, phase: str, tell: Callable[[int, int], None] | None, steps: int) -> StepLog:
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
             if tell is not None:
-                tell(step, max(step, steps) if steps else 0)  # a budget of time has no number of steps
+                tell(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]
@@ -299,7 +300,7 @@ class Demo:
         return log
 
     def _keep(self, attempts: Sequence[Attempt], number: int) -> None:
-        """What a round tried and what became of it: the reward model learns from it, and people read it."""
+        """Store the attempts of a round, for the reward model and for readers."""
         write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", attempts)
 
     def _kept(self) -> list[ScoredAnswer]:
@@ -309,5 +310,5 @@ class Demo:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back."""
+    """The value after a round trip through JSON."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Several attempts at a time: what endpoints and commands have in common."""
+"""Concurrent attempts, for endpoints and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AttemptFunction = Callable[[Trial], Awaitable[Rollout]]
 
 @dataclass
 class Losses:
-    """Attempts lost in a row: enough of them, and whatever loses them counts as dead."""
+    """Counter of attempts lost in a row; at `most`, the endpoint or command counts as dead."""
 
     most: int
     in_a_row: int = 0
@@ -43,15 +43,15 @@ def concurrently(
 ) -> Iterator[Rollout]:
     """Make every attempt, `limit` at a time, and yield rollouts in the order in which they end.
 
-    They go on while the caller does something else with a rollout. When the iterator is closed, those under way are
-    cancelled, and it waits until they have cleaned up.
+    Attempts continue while the caller processes a rollout. Closing the iterator cancels the running attempts and waits
+    for their cleanup.
 
     Args:
-        session: opened once around all attempts; gives the function that makes one.
-        keep: told of each rollout as soon as it is there.
+        session: opened once around all attempts; its value is the function that makes one attempt.
+        keep: called with each rollout as soon as its attempt ends.
 
     Raises:
-        Exception: the first that an attempt raised; the others are cancelled.
+        Exception: the first one of an attempt; the other attempts are cancelled.
     """
     work = _AttemptThread(trials, session, limit, keep)
     work.start()
@@ -65,7 +65,7 @@ def concurrently(
 
 
 class _AttemptThread(threading.Thread):
-    """An event loop in a thread of its own: the caller's may be at work in a sandbox, or be one of a notebook's."""
+    """An event loop in its own thread: the caller may be busy in a sandbox, or run in a notebook's event loop."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class _AttemptThread(threading.Thread):
             end = _first(group)
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # handed to the thread that reads the results
+        except BaseException as error:  # raised in the thread that reads the results
             end = error
         finally:
             self._began.set()
@@ -101,7 +101,7 @@ class _AttemptThread(threading.Thread):
     def stop(self) -> None:
         self._began.wait()
         if self._loop is not None and self._task is not None and self.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has already ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self.join()
 
@@ -113,7 +113,7 @@ class _AttemptThread(threading.Thread):
                 group.create_task(self._some(attempt))
 
     async def _some(self, attempt: AttemptFunction) -> None:
-        for trial in self._trials:  # shared by all: each takes the next one
+        for trial in self._trials:  # shared by all tasks: each takes the next one
             rollout = await attempt(trial)
             self._keep(trial, rollout)
             self.results.put(rollout)

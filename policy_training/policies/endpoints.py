@@ -1,11 +1,11 @@
-"""Policies behind an OpenAI-compatible endpoint: any server that speaks /chat/completions or /completions.
+"""Policies behind an OpenAI-compatible endpoint: any server with /chat/completions or /completions.
 
-What goes wrong on the way is told apart:
-- no connection, a time-out, 408, 409, 425, 429 and 5xx, an answer that is none: asked again, with growing pauses and as
-  the server's Retry-After says; then the attempt is *lost*, which is unscored and made again by the next run. After
-  some attempts lost in a row the endpoint counts as dead, and is not asked any more.
-- 400 to 404, 422: what was given is wrong (the key, the model's name, a parameter): the evaluation stops and says so.
-  Only a question that is too long for the model is the policy's own: it has no usable answer.
+Failures:
+- no connection, a timeout, 408, 409, 425, 429 and 5xx, or an invalid response: the request is retried with exponential
+  backoff, and after the server's Retry-After. Then the attempt is *lost*: unscored, and repeated by the next run. After
+  `dead_after` attempts lost in a row the endpoint counts as dead, and gets no further request.
+- 400 to 404, 422: an input is wrong (the key, the model's name, a parameter): the evaluation stops with an error. The
+  exception is a prompt that is too long for the model: the attempt counts, without a usable answer.
 """
 
 from __future__ import annotations
@@ -38,40 +38,45 @@ MAX_CHAT_TOKENS = 4096
 USUAL_KEY = "OPENAI_API_KEY"
 TRANSIENT = frozenset({408, 409, 425, 429})
 LARGEST_ANSWER = 64 << 20
-"""Bytes; no answer of a model comes near."""
+"""Bytes, far above the size of a real answer."""
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries, at most; a server that asks for more is taken to be down."""
+"""Seconds between two tries, at most; a server that requests more counts as down."""
 TOO_LONG = ("context_length", "context length", "maximum context", "too many tokens", "too long", "max_model_len")
-"""What servers say, in one of these ways, of a question that does not fit the model."""
+"""Parts of the messages with which servers reject a prompt that is too long for the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a model answers, and how it is asked."""
+    """A model behind a URL, and the settings of its requests.
+
+    Raises:
+        UserError: the URL is invalid or contains a password, the API is unknown, or `body` is not JSON.
+    """
 
     base_url: str
     """Such as `http://localhost:8000/v1`."""
     model: str
     api: Api = "chat"
-    """`chat`: any task, answered by edits or a diff. `completions`: the short format that local models are trained on,
-    so that a checkpoint behind a server is asked word for word what it is asked here."""
+    """`chat`: any task, answered by edits or a diff. `completions`: the short format of local models, so that a
+    checkpoint behind a server gets the same prompt as here. Default: `chat`."""
     key_variable: str | None = None
-    """Environment variable that holds the key; None: $OPENAI_API_KEY where there is one."""
+    """Environment variable with the key. Default: None: $OPENAI_API_KEY if it is set."""
     max_tokens: int | None = None
-    """Of an answer; None: 4096 in a chat, as many as a local model gets in the short format."""
+    """Length of an answer. Default: None: 4096 in a chat, that of local models in the short format."""
     seconds: float = 300.0
-    """How long one answer may take."""
+    """Time limit of one request, in seconds. Default: 300."""
     tries: int = 6
+    """Requests per attempt, at most. Default: 6."""
     at_a_time: int = 8
-    """Requests under way at a time."""
+    """Concurrent requests. Default: 8."""
     dead_after: int = 8
-    """Attempts lost in a row after which the endpoint counts as dead."""
+    """Attempts lost in a row after which the endpoint counts as dead. Default: 8."""
     pause: float = 0.5
-    """Seconds of the first pause between tries; each is up to twice as long as the one before."""
+    """Seconds of the first pause between tries; each is up to twice as long as the one before. Default: 0.5."""
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Further parameters of each request, such as `{"top_p": 0.95}`."""
+    """Further parameters of each request, such as `{"top_p": 0.95}`. Default: none."""
     omit: tuple[str, ...] = ()
-    """Parameters that the server refuses, such as `seed`."""
+    """Parameters that the server rejects, such as `seed`. Default: none."""
 
     def __post_init__(self) -> None:
         url = httpx2.URL(self.base_url)
@@ -91,7 +96,7 @@ class Endpoint:
             raise UserError(f"the endpoint {self.base_url!r}: `body` is no JSON: {error}") from error
 
     def key(self) -> str | None:
-        """The key; None where the endpoint takes none. Raises UserError if the variable that is named is not set."""
+        """The key, or None without one. Raises UserError if `key_variable` is not set or cannot be sent."""
         key = os.environ.get(self.key_variable or USUAL_KEY)
         if self.key_variable and not key:
             raise UserError(f"the environment variable {self.key_variable!r}, for the endpoint's key, is not set")
@@ -104,12 +109,12 @@ class Endpoint:
 
 
 class Lost(RuntimeError):
-    """The endpoint gave no answer, and the policy is not to blame."""
+    """The endpoint returned no answer, for a reason that the policy did not cause."""
 
     def __init__(self, why: str, pause: float | None = None) -> None:
         super().__init__(why)
         self.pause = pause
-        """Seconds after which the server asks to be asked again."""
+        """Seconds until the next try, as requested by the server."""
 
 
 @dataclass
@@ -123,7 +128,7 @@ class EndpointPolicy:
         yield from self.attempt(trials(tasks, samplings), seed, lambda _trial, _rollout: None)
 
     def attempt(self, trials: Sequence[Trial], seed: int, keep: Keep) -> Iterator[Rollout]:
-        """Raises UserError if the key is missing or refused, or the server does not know the model."""
+        """One rollout per trial. Raises UserError if the key is missing or rejected, or the server lacks the model."""
         key = self.endpoint.key()
 
         @asynccontextmanager
@@ -143,7 +148,7 @@ def _client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
 
 
 class _EndpointSession:
-    """One evaluation's requests."""
+    """The requests of one evaluation."""
 
     def __init__(self, policy: EndpointPolicy, client: httpx2.AsyncClient, seed: int) -> None:
         self._policy = policy
@@ -166,7 +171,7 @@ class _EndpointSession:
             self._losses.add(str(lost))
             return self._rollout(trial, Patch(""), sent, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
-        # A proposed patch is read against the tree, which a large repository makes slow: others are asked meanwhile.
+        # Parsing a patch against a large repository is slow; other requests continue meanwhile.
         patch = await asyncio.to_thread(prompt.patch, text)
         seconds = time.perf_counter() - began
         return self._rollout(
@@ -193,7 +198,7 @@ class _EndpointSession:
         return self._endpoint.max_tokens or (MAX_CHAT_TOKENS if self._endpoint.api == "chat" else MAX_ANSWER_TOKENS)
 
     def _prompt(self, task: Task) -> ChatPrompt | SingleTurnPrompt:
-        """Attempts at one task come one after another, and share what is asked."""
+        """Attempts at one task are consecutive and share its prompt."""
         if task.id not in self._prompts:
             if len(self._prompts) >= 2 * self._endpoint.at_a_time:
                 self._prompts.clear()
@@ -221,7 +226,7 @@ class _EndpointSession:
         path = "/chat/completions" if self._endpoint.api == "chat" else "/completions"
         url = self._endpoint.base_url.rstrip("/") + path
         try:
-            async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit starts anew with each byte
+            async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit restarts with each byte
                 async with self._client.stream("POST", url, json=dict(body)) as response:
                     content = await _whole(response, url)
         except (httpx2.TimeoutException, TimeoutError) as error:
@@ -257,7 +262,7 @@ class _CompletionResponse(msgspec.Struct):
 
 
 async def _whole(response: httpx2.Response, url: str) -> bytes:
-    """What a server answers, unpacked. One that never ends would fill the memory before its time is up."""
+    """The decompressed body. Its size is limited: an endless one would fill the memory before the timeout."""
     content = bytearray()
     async for part in response.aiter_bytes():
         content += part
@@ -277,7 +282,7 @@ def _read(content: bytes, url: str) -> tuple[str, int]:
 
 
 def _error_text(content: bytes) -> str:
-    """The server's own words, short."""
+    """The server's error message, shortened."""
     try:
         value = json.loads(content)
         error = value.get("error", value) if isinstance(value, dict) else value

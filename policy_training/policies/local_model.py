@@ -1,4 +1,4 @@
-"""Policies: language models that answer in the short format, and scripted controls."""
+"""Local language models as policies, and the loader of local and scripted policies by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelPolicy:
     progress: Callable[[int, int], None] | None = None
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        """Sample every task at every temperature with one pass over its prompt; tasks come as they are finished."""
+        """Sample every task at every temperature with one pass over its prompt, in the order in which tasks end."""
         prompts = [prompt_of(task.without_reference()) for task in tasks]
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         began = time.perf_counter()
@@ -36,7 +36,7 @@ class ModelPolicy:
                 yield self._rollout(prompts[index], tokens, temperature, sample, seed, seconds)
             if self.progress is not None:
                 self.progress(done, len(tasks))
-            began = time.perf_counter()  # what the caller does with a rollout is not generation
+            began = time.perf_counter()  # the time that the caller spends is not generation
 
     def _rollout(
         self, prompt: SingleTurnPrompt, tokens: list[int], temperature: float, sample: int, seed: int, seconds: float
@@ -52,7 +52,7 @@ class ModelPolicy:
 def complete(
     language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """(prompt's place, its completions as token ids, one per temperature), in the order in which they end."""
+    """(index of the prompt, its completions as token ids, one per temperature), in the order in which they end."""
     from regrade.policy_training.policies.sampling import stream
 
     model = language_model.model

@@ -1,4 +1,4 @@
-"""Which policies an evaluation is of: words of the command line, or a TOML file.
+"""The policies of an evaluation, from the command line or a TOML file.
 
     [[policy]]
     name = "sft"
@@ -8,7 +8,7 @@
     [[policy]]
     endpoint = "http://localhost:8000/v1"    # any OpenAI-compatible server
     model = "Qwen/Qwen3-Coder-30B"
-    key = "VLLM_KEY"                         # the environment variable that holds the key
+    key = "VLLM_KEY"                         # environment variable with the key
 
     [[policy]]
     name = "mini"
@@ -56,7 +56,7 @@ ENDPOINT, COMMAND = "endpoint:", "command:"
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
 _STEP = re.compile(r"(?P<series>.*?)[-_]?(?P<step>[0-9]+)")
 UNTOLD = ("", "checkpoint", "step", "global_step")
-"""Names of checkpoints that do not say of which training they are: its folder does."""
+"""Names of checkpoints that do not identify the training; the folder's name is the series then."""
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
@@ -96,8 +96,8 @@ class EndpointRow(_PolicyRow):
 
 
 class CommandRow(_PolicyRow):
-    """See `regrade.policy_training.policies.commands.Command`. A text is split as a shell would, and no shell runs
-    it.
+    """See `regrade.policy_training.policies.commands.Command`. A string is split by the shell's rules, but no shell
+    runs it.
     """
 
     command: str | tuple[str, ...]
@@ -115,7 +115,7 @@ class ScriptedRow(_PolicyRow):
 
 
 class CheckpointsRow(_PolicyRow):
-    """Every checkpoint of a folder whose name ends in its step."""
+    """Every checkpoint of a folder; the name of a checkpoint ends in its step."""
 
     checkpoints: str
 
@@ -130,14 +130,14 @@ KINDS: Mapping[str, type[_PolicyRow]] = {
     "command": CommandRow, "endpoint": EndpointRow, "predictions": PredictionsRow, "checkpoints": CheckpointsRow,
     "scripted": ScriptedRow, "model": ModelRow,
 }  # fmt: skip
-"""The key that tells a kind -> what it takes; the first that is there counts."""
+"""Key that selects a kind -> its fields; the first key present counts."""
 
 
 def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
     """The policies of a TOML file, in its order.
 
     Raises:
-        UserError: the file can't be read, or an entry is wrong; names the entry and the key.
+        UserError: the file cannot be read, or an entry is invalid; the message names the entry and the key.
     """
     try:
         values = tomllib.loads(read_text(path))
@@ -157,10 +157,10 @@ def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
 def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -> Entrant:
     """`[NAME=]SPEC`, where SPEC is no-op, reference, a model, `endpoint:MODEL` or `command:PROGRAM ARGUMENTS`.
 
-    `endpoint` is what all models behind endpoints have in common.
+    `endpoint` has the settings that all models behind endpoints share.
 
     Raises:
-        UserError: it stands for nothing.
+        UserError: SPEC is invalid, or an endpoint has no base URL.
     """
     named = None if Path(words).exists() else _NAMED.fullmatch(words)
     name, spec = (named["name"], named["spec"]) if named else ("", words)
@@ -180,7 +180,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
 
 
 def entrants_of_checkpoints(folder: Path) -> list[Entrant]:
-    """A policy for each checkpoint of a folder, called SERIES@STEP. Raises UserError if it holds none."""
+    """A policy for each checkpoint of a folder, called SERIES@STEP. Raises UserError if there is none."""
     return _entrants(CheckpointsRow(checkpoints=str(folder)), Path(), ())
 
 
@@ -257,7 +257,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
         seconds=row.seconds, tries=row.tries, at_a_time=row.at_a_time, dead_after=row.dead_after, body=row.body,
         omit=row.omit,
     )  # fmt: skip
-    endpoint.key()  # a missing key is said before any policy is asked
+    endpoint.key()  # a missing key is reported before any request
     name = row.name or Path(row.model).name
     spec: dict[str, Any] = {
         "endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body, "max_tokens": row.max_tokens

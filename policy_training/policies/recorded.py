@@ -1,4 +1,4 @@
-"""Predictions that were made elsewhere, as a policy: nothing is asked, and every task has an attempt."""
+"""Predictions from files, as a policy: no model is called, and every task has an attempt."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from regrade.datasets.tasks import Task
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a model proposed. A task that it proposed nothing for counts as one that it left as it was."""
+    """The predictions of one model. A task without a prediction counts as an attempt without changes."""
 
     predictions: Predictions
     is_incomplete: bool = False
-    """Is a missing prediction perhaps one that could not be read? It is then unscored."""
+    """Could a missing prediction be an unreadable one? It is then unscored. Default: no."""
 
     @property
     def name(self) -> str:

@@ -1,12 +1,12 @@
-"""Sample completions with every prompt run once and no place in the batch left idle.
+"""Sample completions with one forward pass per prompt and no idle rows in the batch.
 
 A group of G completions shares one prompt. Its keys and values are computed once and *not* copied per completion: each
 decoding step attends to them as one group of G x heads queries, and to a small private cache of the tokens drawn so
-far. Answers end at different lengths, so rows leave as they end, and further prompts are let in as soon as there is
-room (continuous batching, Orca, Yu et al. 2022).
+far. Answers have different lengths, so rows leave as they end, and further prompts enter as soon as slots are free
+(continuous batching, Orca, Yu et al. 2022).
 
-What a completion becomes depends on the weights, the seed, its prompt and its place in the group, not on what is
-sampled beside it: each row has random numbers of its own (up to rounding, which differs with the size of a batch).
+A completion depends on the weights, the seed, its prompt and its index in the group, not on the other rows of the
+batch: each row has its own random numbers (up to rounding, which differs with the size of a batch).
 
 Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
 """
@@ -27,16 +27,17 @@ from transformers import AttentionInterface, Cache, DynamicCache
 
 ATTENTION = "regrade_shared_prompt"
 ROWS = 96
-"""Completions decoded at a time, unless told. On a CPU more take as much longer; fewer waste the reading of weights."""
+"""Default number of completions decoded at a time. On a CPU, more take proportionally longer, and fewer waste the
+reading of weights."""
 
 
 @dataclass
 class Completion:
-    """What was drawn after a prompt."""
+    """A sampled completion of a prompt."""
 
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
-    """Of each token, at the temperature that it was drawn at (0: at 1)."""
+    """Of each token, at its sampling temperature (for 0: at 1)."""
 
 
 def sample(
@@ -76,7 +77,7 @@ def stream(
         rows: completions decoded at a time; at least one prompt's are.
 
     Yields:
-        (place in `prompts`, its completions). The longest prompts come first.
+        (index in `prompts`, its completions). The longest prompts come first.
     """
     group = len(temperatures)
     batch = _SamplingBatch(
@@ -96,12 +97,12 @@ def stream(
 
 
 def _slots(rows: int, group: int, prompts: int) -> int:
-    """Places for prompts: half as many again as fill the rows, as groups are waited for until their last row ends."""
+    """Slots for prompts: 1.5 times as many as fill the rows, because a group leaves only when its last row ends."""
     return max(1, min(prompts, -(-3 * rows // (2 * group))))
 
 
 def _random_numbers(prompts: Sequence[Sequence[int]], group: int, steps: int, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), (prompts, group, steps); a prompt that comes again gets others."""
+    """Uniform numbers in [0, 1), (prompts, group, steps); a repeated prompt gets different ones."""
     seen: Counter[bytes] = Counter()
     out = np.empty((len(prompts), group, steps), dtype=np.float32)
     for index, prompt in enumerate(prompts):
@@ -116,7 +117,7 @@ class _OpenPrompt:
     """A prompt whose completions are being sampled."""
 
     index: int
-    """Its place in the caller's list."""
+    """Its index in the caller's list."""
     length: int
     completions: list[Completion]
     open: int
@@ -136,7 +137,7 @@ class _SamplingBatch:
     """By slot."""
     free: list[int] = field(init=False)
     active: Tensor = field(init=False)
-    """Rows (slot x group + place) that have not ended, ascending."""
+    """Rows (slot x group + index in the group) that have not ended, ascending."""
     memory: _KeyValueCache | None = None
 
     def __post_init__(self) -> None:
@@ -157,7 +158,7 @@ class _SamplingBatch:
     def admit(self, indices: list[int], prompts: list[Sequence[int]], numbers: Tensor) -> None:
         """Run the prompts once, put them into free slots, and draw the first token of each completion."""
         keys, values, logits = _run_prompts(self.model, prompts)
-        if self.memory is None:  # the first prompts to come are the longest
+        if self.memory is None:  # the first prompts are the longest
             self.memory = _KeyValueCache.like(keys, self.slots, self.group, self.max_tokens)
         taken = [self.free.pop() for _ in prompts]
         self.memory.write(taken, keys, values, [len(prompt) for prompt in prompts])
@@ -230,7 +231,7 @@ class _KeyValueCache:
     rows: Tensor = field(init=False)
     """The rows of this step."""
     positions: Tensor = field(init=False)
-    """Where each of them writes its token."""
+    """Position of the token that each of them writes."""
     width: int = 0
     """Longest prompt of this step."""
     own_bias: Tensor = field(init=False)
@@ -238,7 +239,7 @@ class _KeyValueCache:
 
     @classmethod
     def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _KeyValueCache:
-        """Room for prompts as long as these, and `steps` tokens a row."""
+        """An empty cache for prompts as long as these, and `steps` tokens per row."""
         _, heads, width, size = keys[0].shape
 
         def pair(*shape: int) -> tuple[Tensor, Tensor]:
@@ -263,7 +264,7 @@ class _KeyValueCache:
             self.bias[slot, ..., :length] = 0.0
 
     def prepare(self, rows: Tensor, positions: Tensor) -> None:
-        """Say which rows run, and which of their own positions each writes."""
+        """Set the rows of the step, and the position of the token that each of them writes."""
         self.rows, self.positions, self.width = rows, positions, max(self.used)
         count = len(self.own[0][0])
         last = positions.new_zeros(count)
@@ -274,7 +275,7 @@ class _KeyValueCache:
 
 
 class _CacheWriter(Cache):  # type: ignore[misc]
-    """What the model takes for its cache: writes the new keys and values where the attention will look for them."""
+    """The model's cache: writes the new keys and values into the shared cache, where the attention reads them."""
 
     def __init__(self, memory: _KeyValueCache) -> None:
         super().__init__(layers=[])
@@ -307,7 +308,10 @@ def shared_prompt_attention(
     """One decoding step: attention over the shared prompt and the row's own tokens, in one softmax.
 
     Attention is a small part of a step, so it is computed for all rows of all slots, ended or not, which keeps groups
-    whole; `query` (active rows, heads, 1, head size) and the result are of the active rows alone.
+    complete. `query` has the active rows only, (active rows, heads, 1, head size).
+
+    Returns:
+        (active rows, 1, heads, head size), and None for the attention weights.
     """
     del key, value, attention_mask
     memory = prompt_memory
@@ -339,7 +343,7 @@ def shared_prompt_attention(
 
 @contextmanager
 def _attention(model: Any) -> Iterator[None]:
-    """Switch the model to the shared-prompt attention, and back whatever happens."""
+    """Switch the model to the shared-prompt attention inside the `with` block."""
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     before = model.config._attn_implementation
     model.config._attn_implementation = ATTENTION
@@ -357,7 +361,7 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
     ids = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    # Right padding: causal attention never looks at it, so no mask is needed in this pass.
+    # Right padding: causal attention never attends to it, so this pass needs no mask.
     cache = DynamicCache(config=model.config)
     hidden = model.base_model(input_ids=ids.to(device), past_key_values=cache, use_cache=True).last_hidden_state
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
@@ -366,15 +370,15 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
 
 
 def _draw(logits: Tensor, temperatures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row, and its log-probability: argmax where the temperature is 0, else where the cumulative
-    distribution passes the point."""
+    """One token per row, (rows,), and its log-probability, (rows,): the argmax at temperature 0, else the inverse of
+    the cumulative distribution at the point."""
     greedy = temperatures == 0
     best = logits.argmax(-1)
     probabilities = (logits.float() / temperatures.masked_fill(greedy, 1.0)[:, None]).softmax(-1)
     tokens = best
     if not bool(greedy.all()):
         cumulative = probabilities.cumsum(-1)
-        # Scaled by the last sum, which rounding leaves a little off 1, so that no draw falls beyond the vocabulary.
+        # Scaled by the last sum, which rounding makes differ from 1, so that no draw exceeds the vocabulary.
         where = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True)[:, 0]
         tokens = torch.where(greedy, best, where.clamp_(max=logits.shape[-1] - 1))
     return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()

@@ -1,7 +1,7 @@
 """The short answer format: a function with numbered lines and one failing test go in, `LINE new text` comes out.
 
-A prompt for a small model must be short. It sees the body of one function, without its docstring, dedented and
-numbered; the line of a test that fails and its error; and answers with one line to put in place of another:
+A prompt for a small model must be short. It contains the body of one function, without its docstring, dedented and
+numbered, and the line and error of a failing test. The answer replaces one line:
 
     1 def second(seq):
     2     return seq[2]
@@ -10,7 +10,7 @@ numbered; the line of a test that fails and its error; and answers with one line
     Fix:
     2 return seq[1]
 
-The line's indentation is kept, so the answer does not repeat it. An answer that repeats the line changes nothing.
+The line keeps its indentation, so the answer does not repeat it. An answer that repeats the line changes nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Target, Task
 
 MAX_ANSWER_TOKENS = 40
-"""An answer is one line; what is longer is none."""
+"""An answer is one line; a longer one is malformed."""
 _ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
 
 
 @dataclass(frozen=True)
 class SingleTurnPrompt:
-    """A task as a prompt, and the way back from an answer to a patch."""
+    """A task as a prompt for a small model, and the parser of answers into patches."""
 
     task: Task
     text: str
@@ -40,7 +40,7 @@ class SingleTurnPrompt:
     """For each shown line, its 1-based number in the file."""
 
     def patch(self, answer: str) -> Patch | None:
-        """The patch that an answer stands for: empty when it changes nothing, None when it cannot be read."""
+        """The patch of an answer: empty without a change, None if the answer is malformed."""
         match = _ANSWER.fullmatch(answer)
         if match is None or not 1 <= int(match[1]) <= len(self.lines):
             return None
@@ -53,7 +53,7 @@ class SingleTurnPrompt:
         return Patch.between({target.file: before}, {target.file: "\n".join(lines)})
 
     def reference_answer(self) -> str:
-        """The answer that the task's reference patch stands for.
+        """The answer that expresses the task's reference patch.
 
         Raises:
             UserError: the task has no reference, or it changes more than one shown line.
@@ -68,7 +68,7 @@ class SingleTurnPrompt:
         return answer
 
     def answer_of(self, patch: Patch) -> str | None:
-        """The answer that stands for a patch; None where it does not replace exactly one shown line."""
+        """The answer that expresses a patch; None if the patch does not replace exactly one shown line."""
         files = patch.files
         if len(files) != 1 or files[0].path != _target(self.task).file:
             return None
@@ -79,10 +79,10 @@ class SingleTurnPrompt:
 
 
 def prompt_of(task: Task) -> SingleTurnPrompt:
-    """Make the prompt of a task.
+    """The prompt of a task.
 
     Raises:
-        UserError: the task does not say which function to look at.
+        UserError: the task has no target function.
     """
     target = _target(task)
     source = task.base.read(target.file).split("\n")

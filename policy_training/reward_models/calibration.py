@@ -1,4 +1,4 @@
-"""What a reward model's score means: how often answers that scored so were verified, and how sure that is."""
+"""Calibration of a reward model: from a score to the probability that an answer is verified, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FILE = "calibration.json"
 
 
 class Chance(NamedTuple):
-    """A probability with its doubt."""
+    """A probability with its uncertainty."""
 
     probability: float
     doubt: float
-    """Half the width of the 95 % Wilson interval: small only where many answers with such a score were executed."""
+    """Half the width of the 95 % Wilson interval: small only if many answers with similar scores were executed."""
 
 
 class _IsotonicStep(NamedTuple):
@@ -33,10 +33,13 @@ class _IsotonicStep(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreCalibration:
-    """Scores of executed answers that the model did not learn from, and which of them were verified.
+    """Scores of held-out executed answers, and their verdicts.
 
-    Between scores and probabilities stands an isotonic regression (Zadrozny and Elkan 2002): the rising step function
-    that fits best. Within a step the answers are alike, so its interval is that of their share.
+    An isotonic regression (Zadrozny and Elkan 2002), the best increasing step function, maps scores to probabilities.
+    The interval of a step is that of the share of verified answers in it.
+
+    Raises:
+        ValueError: there is no answer, or the numbers of scores and verdicts differ.
     """
 
     scores: tuple[float, ...]
@@ -48,7 +51,7 @@ class ScoreCalibration:
 
     @cached_property
     def _blocks(self) -> list[_IsotonicStep]:
-        """The steps in order, each with the highest score in it."""
+        """The steps of the regression in ascending order."""
         from scipy.optimize import isotonic_regression
 
         order = sorted(range(len(self.scores)), key=lambda index: self.scores[index])
@@ -60,7 +63,7 @@ class ScoreCalibration:
         ]
 
     def chance(self, score: float) -> Chance:
-        """The probability that an answer with this score is verified; beyond the known scores that of the outermost."""
+        """The probability that an answer with this score is verified; outside the range of scores, that of its end."""
         from statsmodels.stats.proportion import proportion_confint
 
         index = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
@@ -73,7 +76,7 @@ class ScoreCalibration:
 
     @classmethod
     def load(cls, folder: Path) -> ScoreCalibration | None:
-        """None where the model was never tested. Raises UserError where the file holds something else."""
+        """None if the model was never tested. Raises UserError if the file is damaged."""
         path = folder / FILE
         if not path.is_file():
             return None
@@ -85,7 +88,10 @@ class ScoreCalibration:
 
 
 def expected_calibration_error(chances: Sequence[Chance], verified: Sequence[bool], bins: int = 10) -> float:
-    """Mean gap between probability and share verified over equal bins of probability (Naeini et al. 2015)."""
+    """Mean gap between probability and share of verified answers, over equal bins of probability.
+
+    Source: Naeini et al. 2015. 0 without answers.
+    """
     gaps = 0.0
     for number in range(bins):
         within = [

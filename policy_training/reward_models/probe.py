@@ -1,4 +1,4 @@
-"""A trained reward model as a probe: evidence of what a patch is likely to be worth, without running it."""
+"""A trained reward model as a probe: it predicts the verdict on a patch without execution."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class RewardModelProbe:
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: what `regrade train reward-model` wrote.
+            folder: the output of `regrade train reward-model`.
 
         Raises:
-            UserError: the folder holds no reward model, or one that was never tested on executed answers.
+            UserError: the folder contains no reward model, or one that was never tested on executed answers.
         """
         self._model = RewardModel.load(folder)
         self._name = folder.name
         calibration = ScoreCalibration.load(folder)
         if calibration is None:
             raise UserError(
-                f"the reward model in {folder} was never tested, so nobody knows what its scores mean: train it with "
+                f"the reward model in {folder} was never tested, so its scores are not calibrated: train it with "
                 "`regrade train reward-model` on the attempts at two tasks or more"
             )
         self._calibration = calibration
 
     @cached_property
     def identity(self) -> str:
-        """Digest of the weights and of what they were found to mean: a part of the key of stored evidence."""
+        """Digest of the weights and of the calibration: a part of the key of stored evidence."""
         # The words are part of the key of stored evidence, so they do not follow the name of the class.
         scores, verified = self._calibration.scores, self._calibration.verified
         whole = hashlib.sha256(f"Calibration(scores={scores!r}, verified={verified!r})".encode())
@@ -48,7 +48,7 @@ class RewardModelProbe:
         return whole.hexdigest()
 
     def __call__(self, before: Tree, after: Tree, patch: Patch, task: Task) -> Prediction:  # noqa: ARG002 (as all probes)
-        """What the model expects of the patch; no probability where it cannot be put to it."""
+        """The prediction for the patch, without a probability if the prompt or the answer format cannot express it."""
         try:
             prompt = prompt_of(task)
         except UserError as error:

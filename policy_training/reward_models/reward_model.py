@@ -1,10 +1,10 @@
-"""A reward model: learns from executed attempts which of two answers to a prompt is the better one.
+"""A reward model: learns from executed attempts to rank the answers to a prompt.
 
 Bradley-Terry on pairs (Ouyang et al. 2203.02155; the margin of Touvron et al. 2307.09288) with TRL's RewardTrainer,
-from the policy's own checkpoint: the language-model head gives way to one number, read at the answer's last token.
+from the policy's own checkpoint: one output at the answer's last token replaces the language-model head.
 
-Each prompt is run once for all of its answers, in training and in scoring. For that, the pairs of a task stay together
-in a batch. By default only the upper half of the layers learns: that halves the time of a step.
+Training and scoring run each prompt once for all of its answers; therefore the pairs of a task stay together in a
+batch. By default only the upper half of the layers learns, which halves the time of a step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TOKENS_PER_PASS = 6144
 
 @dataclass
 class RewardModel:
-    """Scores answers; only differences between answers to the same prompt mean anything."""
+    """Scores answers; only score differences between answers to the same prompt are meaningful."""
 
     model: Any
     """transformers.PreTrainedModel for sequence classification with one label"""
@@ -50,11 +50,13 @@ class RewardModel:
 
     @torch.no_grad()
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-        """One number per prompt and completion, higher is better."""
+        """One score per pair of prompt and completion, in their order; higher is better."""
         self.model.eval()
         ids = {text: self.encode(text) for text in {*prompts, *map(str.strip, completions)}}
         rows, positions = pack([ids[prompt] for prompt in prompts], [ids[text.strip()] for text in completions])
-        order = sorted(range(len(rows)), key=lambda index: rows[index].length)  # alike lengths waste no padding
+        order = sorted(
+            range(len(rows)), key=lambda index: rows[index].length
+        )  # rows of similar lengths need little padding
         scores: dict[int, list[float]] = {}
         for start, end in passes([rows[index].length for index in order], TOKENS_PER_PASS) if rows else []:
             batch = order[start:end]
@@ -66,24 +68,26 @@ class RewardModel:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def save(self, folder: Path) -> Path:
-        """Write model and tokenizer, whole or not at all."""
+        """Write model and tokenizer atomically. Returns the folder."""
         return LanguageModel("reward model", self.model, self.tokenizer).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> RewardModel:
-        """Raises UserError: the folder holds no reward model."""
+        """Raises UserError if the folder contains no reward model."""
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} holds no reward model: give a folder that `regrade train reward-model` wrote")
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
         if model.config.num_labels != 1 or loading["missing_keys"]:
-            raise UserError(f"{folder} holds another kind of model: a reward model has one output and its own weights")
+            raise UserError(
+                f"{folder} holds another kind of model: give a folder that `regrade train reward-model` wrote"
+            )
         return cls(model.eval(), AutoTokenizer.from_pretrained(folder))
 
 
 def packed_scores(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """The rewards of all completions, (completions,), row by row, in one pass."""
+    """The scores of all completions, (completions,), row by row, from one forward pass."""
     return model.score(final_states(model, rows))[:, 0].float()  # type: ignore[no-any-return]
 
 
@@ -98,13 +102,14 @@ def train_reward_model(
     seed: int,
     log: StepLog | None = None,
 ) -> RewardModel:
-    """Train a reward model from a policy's weights and save it in `out`; the policy itself is left alone.
+    """Train a reward model from a policy's weights and save it in `out`; the policy itself does not change.
 
     Args:
-        source: the policy, or the name or folder to load it from.
+        source: the policy, or its name or folder.
+        budget: in optimizer steps, seconds, or both.
 
     Raises:
-        UserError: there is no preference to learn from, or no such model.
+        UserError: there is no preference, or no such model.
     """
     if not preferences:
         raise UserError(
@@ -116,7 +121,7 @@ def train_reward_model(
     reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
     freeze_bottom(reward_model.model, settings.frozen)
     reward_model.model.train()
-    with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is whole or not there
+    with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is complete or missing
         config = RewardConfig(
             **common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=settings.learning_rate),
             per_device_train_batch_size=settings.pairs_per_step, center_rewards_coefficient=0.01, max_length=None,
@@ -147,14 +152,14 @@ def train_and_test_reward_model(
 ) -> dict[str, float]:
     """Train on pairs of some tasks, save in `out`, and test on executed answers to the other tasks.
 
-    What its scores were found to mean there is saved beside it (see `ScoreCalibration`).
+    The calibration from this test is saved with the model (see `ScoreCalibration`).
 
     Returns:
-        figures on the tasks held out: `pair_accuracy`, `pairs`, `auc`, `answers`, `verified`, `tasks` (NaN where there
-        is nothing to tell), and the number of `training_pairs` and `training_tasks`.
+        figures on the held-out tasks: `pair_accuracy`, `pairs`, `auc`, `answers`, `verified`, `tasks` (NaN if
+        undefined), and the number of `training_pairs` and `training_tasks`.
 
     Raises:
-        UserError: there is no preference to learn from, or no such model.
+        UserError: there is no preference, or no such model.
     """
     learned, held_out = split_by_task(answers, settings.test_share, seed)
     preferences = pairs(learned, seed=seed)
@@ -173,7 +178,7 @@ def train_and_test_reward_model(
 
 
 class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer that runs each prompt of a batch once; loss, margin, centring and metrics are the base's."""
+    """RewardTrainer that runs each prompt of a batch once; loss, margin, centring and metrics are inherited."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         lengths = inputs.pop("prompt_lengths").tolist()
@@ -224,7 +229,7 @@ class _PairCollator(DataCollatorForPreference):  # type: ignore[misc]
 
 
 def _as_dataset(preferences: Sequence[Preference], reward_model: RewardModel) -> Dataset:
-    """Tokens, so that TRL neither cuts pairs nor adds an end to answers, which scoring would then have to add too."""
+    """Pairs as token ids, so that TRL neither truncates them nor appends a token that scoring lacks."""
     rows = []
     for preference in preferences:
         prompt = reward_model.encode(preference.prompt)

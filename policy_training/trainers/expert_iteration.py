@@ -1,7 +1,7 @@
-"""Expert iteration (rejection-sampling fine-tuning): try, execute, keep what passed and broke nothing, learn from it.
+"""Expert iteration (rejection-sampling fine-tuning): sample, execute, and train on the clean fixes.
 
-Each round takes the next share of the tests-only tasks, so that over the rounds every task is tried. What a round
-verified is kept for the later rounds, beside the demonstrations. References of tests-only tasks are never read.
+Each round takes the next share of the tests-only tasks, so that the rounds cover every task. Later rounds also train on
+the verified answers of earlier ones, and on demonstrations. References of tests-only tasks are never read.
 
 Sources: Anthony et al. 1705.08439 (expert iteration); Singh et al. 2312.06585 (ReST-EM).
 """
@@ -25,17 +25,17 @@ from regrade.policy_training.trainers.sft import Example, train_sft
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found and did."""
+    """The result of one round."""
 
     attempts: list[Attempt]
     verified: list[Example]
-    """New in this round."""
+    """The new verified answers."""
     spent: WallSeconds
 
 
 @dataclass
 class ExpertIteration:
-    """The loop over rounds: the demonstrations, and the verified answers so far."""
+    """The state between rounds: the demonstrations, and the verified answers so far."""
 
     demonstrations: Sequence[Example]
     settings: ExpertIterationSettings = field(default_factory=ExpertIterationSettings)
@@ -45,7 +45,11 @@ class ExpertIteration:
         self, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, *, out: Path, budget: Budget,
         seed: int, log: StepLog | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:  # fmt: skip
-        """Try `tasks`, then train the model in place on all verified answers and a draw of the demonstrations."""
+        """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
+
+        Raises:
+            UserError: there is neither a verified answer nor a demonstration.
+        """
         settings, policy = self.settings, ModelPolicy(language_model, "expert-iteration")
         attempts, spent = gather(policy, tasks, settings.sampling, seed, scorer, settings.shaping, progress)
         new = verified_examples(attempts, settings.answers_per_task)
@@ -60,7 +64,7 @@ class ExpertIteration:
 
 
 def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Example]:
-    """The distinct verified answers of each task, most frequent first, at most `per_task` of each."""
+    """The distinct verified answers of each task, most frequent first, at most `per_task` per task."""
     counts: dict[str, dict[Example, int]] = {}
     for attempt in attempts:
         if attempt.verified:
@@ -75,7 +79,7 @@ def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Exampl
 
 
 def shares(tasks: Sequence[Task], rounds: int, seed: int) -> list[list[Task]]:
-    """The tasks, shuffled, dealt out to the rounds."""
+    """The shuffled tasks in `rounds` disjoint shares."""
     shuffled = sorted(tasks, key=lambda task: task.id)
     random.Random(seed).shuffle(shuffled)
     return [shuffled[start::rounds] for start in range(rounds)]

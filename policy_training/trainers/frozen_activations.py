@@ -1,7 +1,7 @@
-"""What leaves the frozen layers for an example never changes: compute it once, and train the rest from there.
+"""A cache of the outputs of frozen layers, which never change for an example.
 
 SFT passes over the same examples many times. With the bottom two thirds of a model frozen, half of the arithmetic of a
-step is a forward pass whose result is known from the epoch before.
+step is a forward pass with the same result as in the epoch before.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from regrade.policy_training.trainers.callbacks import layer_stack
 
 @contextmanager
 def cached_frozen_activations(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
-    """Inside, training steps of `model` take what leaves its frozen bottom layers from memory, once it is known.
+    """Inside the `with` block, training steps of `model` reuse the outputs of its frozen bottom layers.
 
-    Yields whether that is possible. It is not, and nothing changes, if no layer is frozen or if the model does more
-    with embeddings than to hand them to its first layer: a few tokens, run whole and in two parts, tell.
-    Only batches padded on the right, without position ids of their own, are served; others run as ever. At most
-    `limit_bytes` are kept, on the model's device; what does not fit is computed each time.
+    Only batches padded on the right, without explicit position ids, use the cache. At most `limit_bytes` are cached, on
+    the model's device; other outputs are computed each time.
+
+    Yields:
+        whether the cache is in use. It is not if no layer is frozen, or if the model processes embeddings before its
+        first layer, which a comparison on a few tokens detects.
     """
     layers = _LayerSplit.of(model)
     if layers is None or not layers.is_separable():
@@ -54,12 +56,12 @@ def cached_frozen_activations(model: Any, limit_bytes: int = 1 << 30) -> Iterato
 
 
 class _ReachedLearningLayersError(Exception):
-    """Ends a forward pass where the frozen layers end."""
+    """Ends a forward pass after the frozen layers."""
 
 
 @dataclass(frozen=True)
 class _LayerSplit:
-    """A model's layers: frozen ones at the bottom, then those that learn."""
+    """A model's layers: frozen ones at the bottom, then the learning ones."""
 
     base: Any
     name: str
@@ -68,7 +70,7 @@ class _LayerSplit:
 
     @classmethod
     def of(cls, model: Any) -> _LayerSplit | None:
-        """None if the lowest layer learns, or if none does."""
+        """None if the lowest layer learns, or no layer does."""
         name, whole = layer_stack(model)
         learns = [any(weight.requires_grad for weight in layer.parameters()) for layer in whole]
         if not any(learns) or learns[0]:
@@ -77,13 +79,13 @@ class _LayerSplit:
         return cls(model.base_model, name, whole, whole[first:])
 
     def use(self, layers: ModuleList) -> None:
-        """Let the model consist of these layers."""
+        """Replace the model's layers by these."""
         owner, _, attribute = self.name.rpartition(".")
         setattr(self.base.get_submodule(owner), attribute, layers)
 
     @torch.no_grad()
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What reaches the first layer that learns, as [rows, length, width]."""
+        """The input of the first learning layer, (rows, length, hidden)."""
         captured: list[Tensor] = []
 
         def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -91,7 +93,7 @@ class _LayerSplit:
             raise _ReachedLearningLayersError
 
         training = self.base.training
-        self.base.eval()  # no dropout: it would differ each time
+        self.base.eval()  # without dropout, which would differ each time
         hook = self.learning[0].register_forward_pre_hook(stop, with_kwargs=True)
         try:
             self.base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
@@ -100,13 +102,13 @@ class _LayerSplit:
         finally:
             hook.remove()
             self.base.train(training)
-        raise AssertionError("the model never ran the first of its layers that learn")
+        raise AssertionError("the model never ran its first learning layer")
 
     @torch.no_grad()
     def is_separable(self) -> bool:
-        """Do the layers that learn, given what leaves the frozen ones, end where the whole model ends?"""
+        """Do the learning layers, on the outputs of the frozen ones, have the outputs of the whole model?"""
         if len(set(getattr(self.base.config, "layer_types", None) or ())) > 1:
-            return False  # such models tell a layer's kind by its number
+            return False  # such models derive a layer's kind from its index
         ids = torch.arange(8, device=self.base.device)[None]
         mask = torch.ones_like(ids)
         training = self.base.training
@@ -124,7 +126,7 @@ class _LayerSplit:
 
 @dataclass
 class _ActivationCache:
-    """Hidden states after the frozen layers, by the tokens of an example."""
+    """Hidden states after the frozen layers, keyed by the token ids of an example."""
 
     layers: _LayerSplit
     limit_bytes: int
@@ -132,7 +134,7 @@ class _ActivationCache:
     _bytes: int = 0
 
     def states(self, batch: dict[str, Any]) -> Tensor:
-        """As [rows, length, width], 0 where the batch is padded."""
+        """(rows, length, hidden), 0 on padding."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(1).tolist()
         keys = [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
@@ -151,7 +153,7 @@ class _ActivationCache:
     def _keep(self, key: tuple[int, ...], states: Tensor) -> None:
         size = states.numel() * states.element_size()
         if key not in self._kept and self._bytes + size <= self.limit_bytes:
-            self._kept[key] = states.clone()  # not a view that keeps the whole batch alive
+            self._kept[key] = states.clone()  # a view would keep the whole batch in memory
             self._bytes += size
 
 

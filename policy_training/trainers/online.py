@@ -1,4 +1,5 @@
-"""Online reinforcement learning on executed tests with TRL: GRPO and RLOO (REINFORCE, leave-one-out baseline)."""
+"""Online reinforcement learning on executed tests with TRL: GRPO (Shao et al. 2402.03300) and RLOO (REINFORCE with a
+leave-one-out baseline, Ahmadian et al. 2402.14740)."""
 
 from __future__ import annotations
 
@@ -35,15 +36,15 @@ class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     can_drop_rows = False  # its loss is a mean over rows
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
-        """RLOOTrainer expects the completions alone."""
+        """RLOOTrainer expects completions without log-probabilities."""
         return self._completions(prompt_ids)
 
 
 class ExecutedTests:
-    """A TRL reward function: applies each completion to its task, runs the tests, and pays `training_reward`.
+    """A TRL reward function: applies each completion to its task, runs the tests, and returns `training_reward`.
 
-    Where an attempt stays unscored for a reason that is not the policy's, its whole group gets None: a group with a
-    hole would have its siblings' baseline shifted.
+    If an attempt is unscored for a reason that the policy did not cause, its whole group gets None: a group with a
+    missing reward would have a shifted baseline.
     """
 
     __name__ = "executed_tests"
@@ -88,9 +89,9 @@ class ExecutedTests:
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Shares among attempts: clean fixes, any breakage, no change, unreadable, reaching for the verdict.
+    """Shares of attempts in [0, 1]: clean fixes, breakage, no change, malformed, tampering.
 
-    And the number of attempts by each kind of tampering that was seen, as `tampering/KIND`.
+    And the number of attempts with each kind of tampering, as `tampering/KIND`.
     """
     count = max(1, len(attempts))
     kinds = Counter(kind for attempt in attempts for kind in attempt.tampering)
@@ -116,8 +117,8 @@ def train_online(
     seed: int,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by GRPO or RLOO; the tasks' references are not used, nor seen."""
-    # TRL leaves out batches that it cannot fill, without a word.
+    """Train the model in place by GRPO or RLOO; the tasks' references are not read."""
+    # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
@@ -132,7 +133,7 @@ def train_online(
         "max_completion_length": MAX_ANSWER_TOKENS,
         "temperature": settings.temperature,
         "beta": 0.0,
-        # Late steps then average out the noise of single groups. Without a number of steps there is no end to fall to.
+        # A falling rate averages out the noise of single groups. It needs a number of steps.
         "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
         "warmup_steps": 2,
         "remove_unused_columns": False,

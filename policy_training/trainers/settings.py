@@ -49,7 +49,7 @@ class SFTSettings:
 
     algorithm: ClassVar[Algorithm] = "sft"
     learning_rate: float = 1e-4
-    """Peak per optimizer step, after the warm-up; > 0. Default: 1e-4."""
+    """Peak learning rate, after the warm-up; > 0. Default: 1e-4."""
     batch_size: int = 8
     """Examples per optimizer step; >= 1. Default: 8."""
     frozen: float = 0.0
@@ -87,7 +87,7 @@ class OnlineSettings:
     algorithm: OnlineAlgorithm
     """`grpo` or `rloo`; no default."""
     learning_rate: float = 2e-5
-    """Peak per optimizer step, after the warm-up; > 0. Default: 2e-5."""
+    """Peak learning rate, after the warm-up; > 0. Default: 2e-5."""
     prompts_per_step: int = 8
     """Tasks per optimizer step; >= 1. With fewer tasks, all of them. Default: 8."""
     samples_per_prompt: int = 8
@@ -115,9 +115,9 @@ class PPOSettings:
 
     algorithm: ClassVar[Algorithm] = "ppo"
     learning_rate: float = 2e-5
-    """Of the policy, per optimizer step, after the warm-up; > 0. Default: 2e-5."""
+    """Of the policy, after the warm-up; > 0. Default: 2e-5."""
     value_learning_rate: float = 1e-3
-    """Of the value head, per optimizer step; > 0. Default: 1e-3."""
+    """Of the value head; > 0. Default: 1e-3."""
     kl_coef: float = 0.05
     """Penalty per nat of KL divergence from the initial policy; >= 0. 0: no reference model. Default: 0.05."""
     epochs: int = 4
@@ -144,9 +144,9 @@ class RewardModelSettings:
 
     algorithm: ClassVar[Algorithm] = "reward-model"
     learning_rate: float = 5e-5
-    """Of the layers that learn, per optimizer step, after the warm-up; > 0. Default: 5e-5."""
+    """Of the learning layers, after the warm-up; > 0. Default: 5e-5."""
     head_learning_rate: float = 1e-3
-    """Of the new output layer, per optimizer step, after the warm-up; > 0. Default: 1e-3."""
+    """Of the new output layer, after the warm-up; > 0. Default: 1e-3."""
     pairs_per_step: int = 32
     """Pairs of answers per optimizer step; >= 1. Default: 32."""
     frozen: float = 0.5

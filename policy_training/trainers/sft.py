@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified ones."""
+"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified answers."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ class Example:
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Example]:
-    """The reference fix of each task, as the answer that a policy should give.
+    """The reference fix of each task, as the answer that a policy should return.
 
     Raises:
-        UserError: a task has no reference, or none that the answer format can express.
+        UserError: a task has no reference, or the answer format cannot express it.
     """
     prompts = [prompt_of(task) for task in tasks]
     return [Example(prompt.text, prompt.reference_answer()) for prompt in prompts]
 
 
 class AnswerQuality(NamedTuple):
-    """How well a model answers examples; the greater, the better."""
+    """The quality of a model's answers to examples; greater is better."""
 
     probability: float
-    """Mean over the examples of the probability of the whole answer: how often sampling at temperature 1 gives it."""
+    """Mean probability of the whole answer: its expected frequency when sampling at temperature 1."""
     exact: float
-    """Share of the answers that greedy decoding gives word for word."""
+    """Share of the answers that greedy decoding reproduces exactly."""
     log_likelihood: float
-    """Mean over answer tokens, in nats."""
+    """Mean log-likelihood per answer token, in nats."""
 
 
 @dataclass(kw_only=True)
 class Plateau(TrainerCallback):  # type: ignore[misc]
-    """Stops training once validation has not improved for `patience` checks; the best weights come back.
+    """Stops training once validation has not improved for `patience` checks, and restores the best weights.
 
-    What counts is the mean probability of whole answers. It goes on rising for epochs after the likelihood, which
-    punishes confident mistakes without bound, has turned; the share of exact answers rises with it but in few steps.
+    The criterion is the mean probability of whole answers. It rises for epochs after the likelihood, which penalizes
+    confident mistakes without bound, has started to fall; the share of exact answers rises with it, but in few steps.
     """
 
     model: Any
@@ -68,6 +68,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
     every: int
     """Optimizer steps between checks."""
     patience: int = 2
+    """Checks without improvement before training stops. Default: 2."""
     history: list[tuple[int, AnswerQuality]] = field(default_factory=list)
     """(step, quality) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
@@ -85,7 +86,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         return control
 
     def check(self, step: int) -> None:
-        """Measure, and remember the weights if they are the best so far."""
+        """Measure, and store the weights if they are the best so far."""
         self.model.eval()
         quality = self.measure()
         self.model.train()
@@ -96,7 +97,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         self.history.append((step, quality))
 
     def restore(self) -> None:
-        """Put the best weights back."""
+        """Load the best weights into the model."""
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
                 if name in self._best:
@@ -106,9 +107,9 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
 class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short answers, with budgets.
 
-    The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, be that a number of steps or
-    a time: training that ends without decay is worse than it need be, and no fair comparison. On a CPU, logits are
-    computed for answers alone; TRL computes them there for prompts too, which takes half of a step.
+    The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
+    decay, training ends worse, and comparisons are unfair. On a CPU, logits are computed for answers only; TRL also
+    computes them for prompts, which takes half of a step.
     """
 
     warmup = 3
@@ -151,7 +152,7 @@ def train_sft(
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone.
+    """Train the model in place with TRL's SFTTrainer; the loss is on the answers only.
 
     The learning rate falls linearly to 0 at the end of the budget.
 
@@ -191,7 +192,7 @@ def train_sft(
 def answer_quality(
     language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048
 ) -> AnswerQuality:
-    """How well the model answers, each prompt run once, without sampling: a token is greedy's if it is the likeliest.
+    """The quality of the model's answers, from one forward pass per prompt: greedy decoding takes the likeliest token.
 
     Raises:
         UserError: there is no example.
@@ -216,7 +217,7 @@ def answer_quality(
 
 
 def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[tuple[float, bool]]]:
-    """(log-likelihood, is it what greedy decoding gives?) of each completion, as [row][completion]."""
+    """(log-likelihood in nats, does greedy decoding reproduce it?) of each completion, as [row][completion]."""
     normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
     targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
     targets = targets.to(normal.device)
