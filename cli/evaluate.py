@@ -125,9 +125,16 @@ def evaluate(
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
     given = PolicyOptions(
-        words=policies or (), file=file, predictions=predictions or (), checkpoints=checkpoints or (), behind=behind,
-        name=name, role=role, baseline=baseline, controls=control or (),
-    )  # fmt: skip
+        words=policies or (),
+        file=file,
+        predictions=predictions or (),
+        checkpoints=checkpoints or (),
+        behind=behind,
+        name=name,
+        role=role,
+        baseline=baseline,
+        controls=control or (),
+    )
     contest = entrants(given, chosen)
     sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     by = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)

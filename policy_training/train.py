@@ -54,9 +54,13 @@ class TrainingPlan:
 
 
 def train(
-    plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer, out: Path, *,
+    plan: TrainingPlan,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    *,
     progress: Callable[[int, int], None] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
@@ -103,9 +107,14 @@ def _train_into(
 
 
 def _run_trainer(
-    run: Run, plan: TrainingPlan, model: LanguageModel, examples: Sequence[Example], tasks: Sequence[Task],
-    scorer: Scorer, log: StepLog,
-) -> None:  # fmt: skip
+    run: Run,
+    plan: TrainingPlan,
+    model: LanguageModel,
+    examples: Sequence[Example],
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    log: StepLog,
+) -> None:
     scratch, budget, seed = run.folder / "trainer", plan.budget, plan.seed
     match plan.settings:
         case SFTSettings() as settings:
@@ -123,15 +132,25 @@ def _run_trainer(
 
 
 def _train_reward_model(
-    run: Run, plan: TrainingPlan, settings: RewardModelSettings, model: LanguageModel, tasks: Sequence[Task],
-    scorer: Scorer, log: StepLog,
-) -> None:  # fmt: skip
+    run: Run,
+    plan: TrainingPlan,
+    settings: RewardModelSettings,
+    model: LanguageModel,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    log: StepLog,
+) -> None:
     attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, Shaping())
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
-        model, scored_answers(attempts), settings, out=run.checkpoint("reward-model"), budget=plan.budget,
-        seed=plan.seed, log=log,
-    )  # fmt: skip
+        model,
+        scored_answers(attempts),
+        settings,
+        out=run.checkpoint("reward-model"),
+        budget=plan.budget,
+        seed=plan.seed,
+        log=log,
+    )
     run.log("reward-model-test", 1, 0.0, **figures)
 
 

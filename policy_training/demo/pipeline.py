@@ -132,10 +132,15 @@ class Demo:
             )
             with self.stage("SFT") as tell:
                 train_sft(
-                    language_model, examples, self.settings.sft, out=self.run.folder / "trainer",
-                    budget=Budget(self.settings.sft_steps), seed=self.seed, plateau=plateau,
+                    language_model,
+                    examples,
+                    self.settings.sft,
+                    out=self.run.folder / "trainer",
+                    budget=Budget(self.settings.sft_steps),
+                    seed=self.seed,
+                    plateau=plateau,
                     log=self._log("sft", tell, self.settings.sft_steps),
-                )  # fmt: skip
+                )
             for step, quality in plateau.history:
                 self.run.log(
                     "sft-validation",
@@ -168,18 +173,27 @@ class Demo:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
         with self.stage(f"expert iteration, round {number + 1}") as tell:
             outcome = loop.round(
-                language_model, tasks, scorer, out=self.run.folder / "trainer",
-                budget=Budget(self.settings.round_steps), seed=self.seed * 1000 + number,
+                language_model,
+                tasks,
+                scorer,
+                out=self.run.folder / "trainer",
+                budget=Budget(self.settings.round_steps),
+                seed=self.seed * 1000 + number,
                 log=self._log(phase, None, self.settings.round_steps),
                 progress=lambda _what, done, total: tell(done, total),
-            )  # fmt: skip
+            )
         seconds = time.monotonic() - began
         self._keep(outcome.attempts, number)
         self.run.log(
-            "expert-iteration", number + 1, seconds, verified=len(outcome.verified), **rates(outcome.attempts),
-            execution_seconds=outcome.spent.execution, generation_seconds=outcome.spent.generation,
+            "expert-iteration",
+            number + 1,
+            seconds,
+            verified=len(outcome.verified),
+            **rates(outcome.attempts),
+            execution_seconds=outcome.spent.execution,
+            generation_seconds=outcome.spent.generation,
             training_seconds=seconds - outcome.spent.execution - outcome.spent.generation,
-        )  # fmt: skip
+        )
 
     def grpo(self, scorer: Scorer) -> None:
         """GRPO continues from expert iteration, on the tests-only tasks whose attempts had different rewards."""
@@ -191,9 +205,15 @@ class Demo:
             per_generation = settings.grpo.prompts_per_step * settings.grpo.steps_per_generation
             tasks = worth_trying(self.tasks.tests_only, self._kept(), per_generation)
             train_online(
-                language_model, tasks, scorer, settings.grpo, out=self.run.folder / "trainer",
-                budget=Budget(settings.grpo_steps), seed=self.seed, log=self._log("grpo", tell, settings.grpo_steps),
-            )  # fmt: skip
+                language_model,
+                tasks,
+                scorer,
+                settings.grpo,
+                out=self.run.folder / "trainer",
+                budget=Budget(settings.grpo_steps),
+                seed=self.seed,
+                log=self._log("grpo", tell, settings.grpo_steps),
+            )
             language_model.save(self.run.checkpoint("rl"))
 
     def control(self) -> None:
@@ -212,10 +232,14 @@ class Demo:
         with self.run.phase(name), self.stage(title) as tell:
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             train_sft(
-                language_model, demonstrations(tasks), self.settings.expert_iteration.sft,
-                out=self.run.folder / "trainer", budget=budget, seed=self.seed + 1,
+                language_model,
+                demonstrations(tasks),
+                self.settings.expert_iteration.sft,
+                out=self.run.folder / "trainer",
+                budget=budget,
+                seed=self.seed + 1,
                 log=self._log(name, tell, budget.steps or 0),
-            )  # fmt: skip
+            )
             language_model.save(self.run.checkpoint(name))
 
     def reward_model(self) -> None:

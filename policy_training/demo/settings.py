@@ -27,9 +27,14 @@ def _expert_iteration() -> ExpertIterationSettings:
 
 def _grpo() -> OnlineSettings:
     return OnlineSettings(
-        algorithm="grpo", learning_rate=4e-5, prompts_per_step=4, samples_per_prompt=6, steps_per_generation=12,
-        temperature=EXPLORATION_TEMPERATURE, frozen=FROZEN,
-    )  # fmt: skip
+        algorithm="grpo",
+        learning_rate=4e-5,
+        prompts_per_step=4,
+        samples_per_prompt=6,
+        steps_per_generation=12,
+        temperature=EXPLORATION_TEMPERATURE,
+        frozen=FROZEN,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

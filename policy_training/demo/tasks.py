@@ -57,9 +57,11 @@ def choose_tasks(
         return tuple(spread(short, count))
 
     return DemoTasks(
-        some("demonstrations", settings.demonstrations), some("tests_only", settings.tests_only),
-        some("validation", settings.validation), some("held_out", settings.held_out),
-    )  # fmt: skip
+        some("demonstrations", settings.demonstrations),
+        some("tests_only", settings.tests_only),
+        some("validation", settings.validation),
+        some("held_out", settings.held_out),
+    )
 
 
 def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:

@@ -85,9 +85,12 @@ class WallSeconds:
 
 
 def judge(
-    rollouts: Sequence[Rollout], tasks: dict[str, Task], scorer: Scorer, shaping: Shaping,
+    rollouts: Sequence[Rollout],
+    tasks: dict[str, Task],
+    scorer: Scorer,
+    shaping: Shaping,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Attempt]:  # fmt: skip
+) -> list[Attempt]:
     """Execute the patches of rollouts and reward each; one attempt per rollout, in their order.
 
     Equal patches of a task are executed once, and empty or uncompilable ones never.
@@ -126,9 +129,14 @@ def _compiles(task: Task, patch: Patch) -> bool:
 
 
 def gather(
-    policy: Policy, tasks: Sequence[Task], sampling: Sampling, seed: int, scorer: Scorer, shaping: Shaping,
+    policy: Policy,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    seed: int,
+    scorer: Scorer,
+    shaping: Shaping,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[Attempt], WallSeconds]:  # fmt: skip
+) -> tuple[list[Attempt], WallSeconds]:
     """Sample attempts of a policy at every task, and execute them.
 
     Args:

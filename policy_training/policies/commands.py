@@ -153,13 +153,26 @@ class _CommandSession:
         return self._rollout(trial, values["instruction"], patch, output, seconds)
 
     def _rollout(
-        self, trial: Trial, prompt: str, patch: Patch = NOTHING, completion: str = "", seconds: float = 0.0,
+        self,
+        trial: Trial,
+        prompt: str,
+        patch: Patch = NOTHING,
+        completion: str = "",
+        seconds: float = 0.0,
         lost: str = "",
-    ) -> Rollout:  # fmt: skip
+    ) -> Rollout:
         return Rollout(
-            trial.task.id, self._policy.name, trial.temperature, trial.sample, self._seed, patch, prompt, completion,
-            seconds=seconds, lost=lost,
-        )  # fmt: skip
+            trial.task.id,
+            self._policy.name,
+            trial.temperature,
+            trial.sample,
+            self._seed,
+            patch,
+            prompt,
+            completion,
+            seconds=seconds,
+            lost=lost,
+        )
 
     def _values(self, trial: Trial, folder: Path) -> dict[str, str]:
         """Placeholder -> its value."""
@@ -168,9 +181,13 @@ class _CommandSession:
         file = folder / "instruction.md"
         file.write_text(instruction, encoding="utf-8", errors="surrogateescape")
         return {
-            "instruction": instruction, "instruction_file": str(file), "task": trial.task.id, "python": python,
-            "temperature": f"{trial.temperature:g}", "seed": str(1000 * self._seed + trial.sample),
-        }  # fmt: skip
+            "instruction": instruction,
+            "instruction_file": str(file),
+            "task": trial.task.id,
+            "python": python,
+            "temperature": f"{trial.temperature:g}",
+            "seed": str(1000 * self._seed + trial.sample),
+        }
 
     async def _run(self, folder: Path, values: Mapping[str, str], mark: str) -> tuple[int | None, str]:
         """Exit code of the command (None at the time limit), and the end of its output."""
@@ -180,9 +197,15 @@ class _CommandSession:
         async with _printed() as (pipe, printed):
             try:
                 process = await asyncio.create_subprocess_exec(
-                    self._program, *arguments, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
-                    stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
+                    self._program,
+                    *arguments,
+                    cwd=folder,
+                    env=environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=pipe,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
             except OSError as error:
                 advice = "use {instruction_file}" if error.errno == errno.E2BIG else "does it run in a terminal?"
                 why = f"the command {self._program!r} cannot be started: {error.strerror}; {advice}"

@@ -180,18 +180,29 @@ class _EndpointSession:
 
     def _rollout(self, trial: Trial, patch: Patch, prompt: str, completion: str = "", **more: Any) -> Rollout:
         return Rollout(
-            trial.task.id, self._policy.name, trial.temperature, trial.sample, self._seed, patch, prompt, completion,
+            trial.task.id,
+            self._policy.name,
+            trial.temperature,
+            trial.sample,
+            self._seed,
+            patch,
+            prompt,
+            completion,
             **more,
-        )  # fmt: skip
+        )
 
     def _body(self, prompt: ChatPrompt | SingleTurnPrompt, trial: Trial) -> dict[str, Any]:
         content = (
             {"messages": prompt.messages} if isinstance(prompt, ChatPrompt) else {"prompt": prompt.text, "stop": ["\n"]}
         )
         values = {
-            "model": self._endpoint.model, **content, "temperature": trial.temperature,
-            "max_tokens": self._most_tokens(), "seed": 1000 * self._seed + trial.sample, **self._endpoint.body,
-        }  # fmt: skip
+            "model": self._endpoint.model,
+            **content,
+            "temperature": trial.temperature,
+            "max_tokens": self._most_tokens(),
+            "seed": 1000 * self._seed + trial.sample,
+            **self._endpoint.body,
+        }
         return {name: value for name, value in values.items() if name not in self._endpoint.omit}
 
     def _most_tokens(self) -> int:

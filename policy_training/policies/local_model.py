@@ -44,9 +44,18 @@ class ModelPolicy:
         text = self.language_model.decode(tokens)
         patch = prompt.patch(text)
         return Rollout(
-            prompt.task.id, self.name, temperature, sample, seed, patch or Patch(""), prompt.text, text,
-            well_formed=patch is not None, tokens=len(tokens), seconds=seconds,
-        )  # fmt: skip
+            prompt.task.id,
+            self.name,
+            temperature,
+            sample,
+            seed,
+            patch or Patch(""),
+            prompt.text,
+            text,
+            well_formed=patch is not None,
+            tokens=len(tokens),
+            seconds=seconds,
+        )
 
 
 def complete(

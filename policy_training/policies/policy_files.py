@@ -246,26 +246,48 @@ def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entr
 def _local(row: ModelRow) -> Entrant:
     name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
     return Entrant(
-        name, row.role or "candidate", lambda tasks: load_policy(row.model, tasks), row.label, row.series, row.step,
+        name,
+        row.role or "candidate",
+        lambda tasks: load_policy(row.model, tasks),
+        row.label,
+        row.series,
+        row.step,
         {"model": row.model},
-    )  # fmt: skip
+    )
 
 
 def _behind_endpoint(row: EndpointRow) -> Entrant:
     endpoint = Endpoint(
-        base_url=row.endpoint, model=row.model, api=row.api, key_variable=row.key, max_tokens=row.max_tokens,
-        seconds=row.seconds, tries=row.tries, at_a_time=row.at_a_time, dead_after=row.dead_after, body=row.body,
+        base_url=row.endpoint,
+        model=row.model,
+        api=row.api,
+        key_variable=row.key,
+        max_tokens=row.max_tokens,
+        seconds=row.seconds,
+        tries=row.tries,
+        at_a_time=row.at_a_time,
+        dead_after=row.dead_after,
+        body=row.body,
         omit=row.omit,
-    )  # fmt: skip
+    )
     endpoint.key()  # a missing key is reported before any request
     name = row.name or Path(row.model).name
     spec: dict[str, Any] = {
-        "endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body, "max_tokens": row.max_tokens
-    }  # fmt: skip
+        "endpoint": row.endpoint,
+        "model": row.model,
+        "api": row.api,
+        "body": row.body,
+        "max_tokens": row.max_tokens,
+    }
     return Entrant(
-        name, row.role or "candidate", lambda _tasks: EndpointPolicy(endpoint, name), row.label, row.series, row.step,
+        name,
+        row.role or "candidate",
+        lambda _tasks: EndpointPolicy(endpoint, name),
+        row.label,
+        row.series,
+        row.step,
         {key: value for key, value in spec.items() if value},
-    )  # fmt: skip
+    )
 
 
 def _behind_command(row: CommandRow, folder: Path) -> Entrant:
@@ -273,9 +295,13 @@ def _behind_command(row: CommandRow, folder: Path) -> Entrant:
     if words and "/" in words[0] and (folder / words[0]).is_file():
         words = (str((folder / words[0]).absolute()), *words[1:])
     command = Command(
-        arguments=words, seconds=row.seconds, at_a_time=row.at_a_time, count_failures=row.count_failures,
-        dead_after=row.dead_after, environment=row.environment,
-    )  # fmt: skip
+        arguments=words,
+        seconds=row.seconds,
+        at_a_time=row.at_a_time,
+        count_failures=row.count_failures,
+        dead_after=row.dead_after,
+        environment=row.environment,
+    )
     command.program()
     name = row.name or Path(words[0]).name
     spec = {"command": list(words)}
@@ -295,9 +321,13 @@ def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
     policy = load_policy(row.scripted, tasks)
     spec = {"scripted": policy.name}
     return Entrant(
-        row.name or policy.name, row.role or "scripted", lambda tasks: load_policy(row.scripted, tasks), row.label,
-        spec=spec, is_fixed=True,
-    )  # fmt: skip
+        row.name or policy.name,
+        row.role or "scripted",
+        lambda tasks: load_policy(row.scripted, tasks),
+        row.label,
+        spec=spec,
+        is_fixed=True,
+    )
 
 
 def _of_predictions(predictions: Predictions, is_incomplete: bool, row: PredictionsRow) -> Entrant:

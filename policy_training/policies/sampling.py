@@ -81,9 +81,12 @@ def stream(
     """
     group = len(temperatures)
     batch = _SamplingBatch(
-        model=model, temperatures=list(temperatures), stops=frozenset(stop_ids), max_tokens=max_tokens,
+        model=model,
+        temperatures=list(temperatures),
+        stops=frozenset(stop_ids),
+        max_tokens=max_tokens,
         slots=_slots(rows, group, len(prompts)),
-    )  # fmt: skip
+    )
     draws = _random_numbers(prompts, group, max_tokens, seed)
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while waiting or batch.live:
@@ -181,8 +184,10 @@ class _SamplingBatch:
             hidden = self.model.base_model(
                 input_ids=self.last[rows, None].to(device),
                 position_ids=(self.lengths[rows] + self.drawn[rows] - 1)[:, None].to(device),
-                past_key_values=_CacheWriter(self.memory), use_cache=True, prompt_memory=self.memory,
-            ).last_hidden_state[:, -1]  # fmt: skip
+                past_key_values=_CacheWriter(self.memory),
+                use_cache=True,
+                prompt_memory=self.memory,
+            ).last_hidden_state[:, -1]
             logits = self.model.lm_head(hidden)
         self._take(rows, logits)
         self.active = rows[self._open(rows)]

@@ -75,11 +75,16 @@ class FreshCopy:
 
     def _git(self, *arguments: str) -> bytes:
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._repository.parent), "LC_ALL": "C",
-            "GIT_DIR": str(self._repository), "GIT_WORK_TREE": str(self.folder),
-            "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull,
-            **WHO, **{name.replace("AUTHOR", "COMMITTER"): value for name, value in WHO.items()},
-        }  # fmt: skip
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self._repository.parent),
+            "LC_ALL": "C",
+            "GIT_DIR": str(self._repository),
+            "GIT_WORK_TREE": str(self.folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            **WHO,
+            **{name.replace("AUTHOR", "COMMITTER"): value for name, value in WHO.items()},
+        }
         try:
             done = subprocess.run(
                 ["git", *arguments],

@@ -91,6 +91,18 @@ def packed_scores(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     return model.score(final_states(model, rows))[:, 0].float()  # type: ignore[no-any-return]
 
 
+def _reward_config(settings: RewardModelSettings, common: dict[str, Any]) -> RewardConfig:
+    return RewardConfig(
+        **common,
+        per_device_train_batch_size=settings.pairs_per_step,
+        center_rewards_coefficient=0.01,
+        max_length=None,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        remove_unused_columns=False,
+    )
+
+
 @quiet_libraries()
 def train_reward_model(
     source: LanguageModel | str | Path,
@@ -122,17 +134,17 @@ def train_reward_model(
     freeze_bottom(reward_model.model, settings.frozen)
     reward_model.model.train()
     with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is complete or missing
-        config = RewardConfig(
-            **common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=settings.learning_rate),
-            per_device_train_batch_size=settings.pairs_per_step, center_rewards_coefficient=0.01, max_length=None,
-            lr_scheduler_type="constant_with_warmup", warmup_steps=2, remove_unused_columns=False,
-        )  # fmt: skip
+        common = common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=settings.learning_rate)
+        config = _reward_config(settings, common)
         trainer = SharedPromptRewardTrainer(
-            reward_model.model, args=config, train_dataset=_as_dataset(preferences, reward_model),
-            processing_class=reward_model.tokenizer, data_collator=_PairCollator(reward_model.tokenizer.pad_token_id),
+            reward_model.model,
+            args=config,
+            train_dataset=_as_dataset(preferences, reward_model),
+            processing_class=reward_model.tokenizer,
+            data_collator=_PairCollator(reward_model.tokenizer.pad_token_id),
             callbacks=[StopAndLog(budget, log)],
             optimizers=(_optimizer(reward_model.model, config, settings.head_learning_rate), None),
-        )  # fmt: skip
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     reward_model.model.eval()
@@ -233,11 +245,15 @@ def _as_dataset(preferences: Sequence[Preference], reward_model: RewardModel) ->
     rows = []
     for preference in preferences:
         prompt = reward_model.encode(preference.prompt)
-        rows.append({
-            "task_id": preference.task_id, "prompt_length": len(prompt), "margin": preference.margin,
-            "chosen_ids": prompt + reward_model.encode(preference.chosen),
-            "rejected_ids": prompt + reward_model.encode(preference.rejected),
-        })  # fmt: skip
+        rows.append(
+            {
+                "task_id": preference.task_id,
+                "prompt_length": len(prompt),
+                "margin": preference.margin,
+                "chosen_ids": prompt + reward_model.encode(preference.chosen),
+                "rejected_ids": prompt + reward_model.encode(preference.rejected),
+            }
+        )
     return Dataset.from_list(rows)
 
 

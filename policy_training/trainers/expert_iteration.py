@@ -42,9 +42,17 @@ class ExpertIteration:
     verified: list[Example] = field(default_factory=list)
 
     def round(
-        self, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, *, out: Path, budget: Budget,
-        seed: int, log: StepLog | None = None, progress: Callable[[str, int, int], None] | None = None,
-    ) -> Round:  # fmt: skip
+        self,
+        language_model: LanguageModel,
+        tasks: Sequence[Task],
+        scorer: Scorer,
+        *,
+        out: Path,
+        budget: Budget,
+        seed: int,
+        log: StepLog | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Round:
         """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
 
         Raises:

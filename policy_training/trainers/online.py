@@ -83,9 +83,16 @@ class ExecutedTests:
 
         patch = self.prompts[task_id].patch(completion)
         return Rollout(
-            task_id, "trained", 1.0, number, 0, patch or Patch(""), self.prompts[task_id].text, completion,
+            task_id,
+            "trained",
+            1.0,
+            number,
+            0,
+            patch or Patch(""),
+            self.prompts[task_id].text,
+            completion,
             well_formed=patch is not None,
-        )  # fmt: skip
+        )
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
@@ -145,9 +152,13 @@ def train_online(
     )
     language_model.model.train()
     trainer = trainer_type(
-        model=language_model.model, reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=language_model.tokenizer, callbacks=[StopAndLog(budget, log)],
-    )  # fmt: skip
+        model=language_model.model,
+        reward_funcs=reward,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
+        callbacks=[StopAndLog(budget, log)],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()

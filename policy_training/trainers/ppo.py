@@ -162,9 +162,12 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
             advantages, returns = generalized_advantages(rewards, values, mask, self.args.gamma, self.args.lam)
         self._log_batch(values, returns, penalty, mask)
         return batch | {
-            "advantages": whiten(advantages, mask), "returns": returns, "old_values": values * mask, "tool_mask": mask,
+            "advantages": whiten(advantages, mask),
+            "returns": returns,
+            "old_values": values * mask,
+            "tool_mask": mask,
             "num_items_in_batch": mask.sum(),
-        }  # fmt: skip
+        }
 
     def _log_probs_then(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the batch's tokens under the sampling policy and under the reference, (B, C) each."""
@@ -241,6 +244,24 @@ def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
 
 
+def _ppo_config(settings: PPOSettings, answers: int, common: dict[str, Any]) -> PPOConfig:
+    """The configuration of a trainer with batches of `answers` answers."""
+    return PPOConfig(
+        **common,
+        per_device_train_batch_size=answers,
+        num_generations=settings.samples_per_prompt,
+        num_iterations=settings.epochs,
+        max_completion_length=MAX_ANSWER_TOKENS,
+        temperature=settings.temperature,
+        kl_coef=settings.kl_coef,
+        value_learning_rate=settings.value_learning_rate,
+        scale_rewards="none",
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        remove_unused_columns=False,
+    )
+
+
 @quiet_libraries()
 def train_ppo(
     language_model: LanguageModel,
@@ -269,23 +290,21 @@ def train_ppo(
             f"{len(tasks)} task(s) x {settings.samples_per_prompt} sample(s) make no batch: PPO needs at least 2 "
             "answers per step, so give more tasks or set samples_per_prompt"
         )
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     reward = ExecutedTests(hidden, scorer, settings.shaping)
     rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
-    config = PPOConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
-        per_device_train_batch_size=answers, num_generations=settings.samples_per_prompt,
-        num_iterations=settings.epochs, max_completion_length=MAX_ANSWER_TOKENS, temperature=settings.temperature,
-        kl_coef=settings.kl_coef, value_learning_rate=settings.value_learning_rate, scale_rewards="none",
-        lr_scheduler_type="constant_with_warmup", warmup_steps=2, remove_unused_columns=False,
-    )  # fmt: skip
     language_model.model.train()
     trainer = PPOTrainer(
-        language_model.model, args=config, value_head=value_head, reward_funcs=reward,
-        train_dataset=Dataset.from_list(rows), processing_class=language_model.tokenizer,
+        language_model.model,
+        args=_ppo_config(settings, answers, common),
+        value_head=value_head,
+        reward_funcs=reward,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.value_head.save(out)

@@ -104,9 +104,15 @@ class OnlineSettings:
 
     def __post_init__(self) -> None:
         _check(
-            self, algorithm=_ALGORITHM, learning_rate=_POSITIVE, prompts_per_step=_COUNT, samples_per_prompt=_GROUP,
-            steps_per_generation=_COUNT, temperature=_POSITIVE, frozen=_SHARE,
-        )  # fmt: skip
+            self,
+            algorithm=_ALGORITHM,
+            learning_rate=_POSITIVE,
+            prompts_per_step=_COUNT,
+            samples_per_prompt=_GROUP,
+            steps_per_generation=_COUNT,
+            temperature=_POSITIVE,
+            frozen=_SHARE,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +139,15 @@ class PPOSettings:
 
     def __post_init__(self) -> None:
         _check(
-            self, learning_rate=_POSITIVE, value_learning_rate=_POSITIVE, kl_coef=_NOT_NEGATIVE, epochs=_COUNT,
-            prompts_per_step=_COUNT, samples_per_prompt=_COUNT, temperature=_POSITIVE,
-        )  # fmt: skip
+            self,
+            learning_rate=_POSITIVE,
+            value_learning_rate=_POSITIVE,
+            kl_coef=_NOT_NEGATIVE,
+            epochs=_COUNT,
+            prompts_per_step=_COUNT,
+            samples_per_prompt=_COUNT,
+            temperature=_POSITIVE,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +173,15 @@ class RewardModelSettings:
 
     def __post_init__(self) -> None:
         _check(
-            self, learning_rate=_POSITIVE, head_learning_rate=_POSITIVE, pairs_per_step=_COUNT, frozen=_SHARE,
-            preferences=_OPTIONAL_COUNT, test_share=_SHARE, sampling=_SAMPLING,
-        )  # fmt: skip
+            self,
+            learning_rate=_POSITIVE,
+            head_learning_rate=_POSITIVE,
+            pairs_per_step=_COUNT,
+            frozen=_SHARE,
+            preferences=_OPTIONAL_COUNT,
+            test_share=_SHARE,
+            sampling=_SAMPLING,
+        )
 
 
 TrainerSettings = SFTSettings | ExpertIterationSettings | OnlineSettings | PPOSettings | RewardModelSettings

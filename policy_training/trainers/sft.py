@@ -176,10 +176,13 @@ def train_sft(
     clock = StopAndLog(budget, log)
     callbacks = [clock, *([plateau] if plateau is not None else [])]
     trainer = _AnswerTrainer(
-        language_model.model, args=arguments, train_dataset=Dataset.from_list(rows),
-        processing_class=language_model.tokenizer, callbacks=callbacks,
+        language_model.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
+        callbacks=callbacks,
         clock=clock,
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     with cached_frozen_activations(language_model.model):
         trainer.train()

@@ -84,15 +84,25 @@ class SharedPrompts:
 
     def _sample(self: Any, prompts: list[tuple[int, ...]], samples: int) -> Iterator[tuple[int, list[Completion]]]:
         return stream(
-            self.accelerator.unwrap_model(self.model), prompts, [self.temperature] * samples,
-            stop_ids=list(self.eos_token_ids), max_tokens=self.args.max_completion_length, rows=self.answer_batch_rows,
+            self.accelerator.unwrap_model(self.model),
+            prompts,
+            [self.temperature] * samples,
+            stop_ids=list(self.eos_token_ids),
+            max_tokens=self.args.max_completion_length,
+            rows=self.answer_batch_rows,
             seed=int(torch.randint(2**62, ())),  # from torch's generator, which the trainer seeds and checkpoints
-        )  # fmt: skip
+        )
 
     def _get_per_token_logps_and_entropies(
-        self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int,
-        batch_size: int | None = None, compute_entropy: bool = False, **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
+        self: Any,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
         """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
         del batch_size
         if (

@@ -150,6 +150,8 @@ def _packed_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     mask |= torch.eye(width, dtype=torch.bool)  # padding attends to itself: a row of -inf would be NaN
     bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
     return model.base_model(  # type: ignore[no-any-return]
-        input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=bias[:, None].to(device),
+        input_ids=ids.to(device),
+        position_ids=positions.to(device),
+        attention_mask=bias[:, None].to(device),
         use_cache=False,
-    ).last_hidden_state  # fmt: skip
+    ).last_hidden_state
