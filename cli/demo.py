@@ -50,6 +50,6 @@ def stage(title: str) -> Iterator[Callable[[int, int], None]]:
     if not console.is_terminal:
         console.print(f"{title} ...", markup=False)
     began = time.monotonic()
-    with progress(title) as tell:
-        yield tell
+    with progress(title) as display:
+        yield display
     console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)

@@ -46,16 +46,16 @@ def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     names = [entrant.name for entrant in policies]
     if not all(name.strip() for name in names):
         raise UserError("a policy without a name: write NAME=POLICY, with the name of a model or a program in POLICY")
-    odd = next((text for one in policies for text in (one.name, one.label) if not text.isprintable()), None)
-    if odd is not None:
-        raise UserError(f"the name {odd!r} cannot be printed as it is: give the policy another one")
+    unprintable = next((text for one in policies for text in (one.name, one.label) if not text.isprintable()), None)
+    if unprintable is not None:
+        raise UserError(f"the name {unprintable!r} cannot be printed as it is: give the policy another one")
     shown = [entrant.label or entrant.name for entrant in policies]
     same = next((text for text in shown if shown.count(text) > 1), None)
     if same is not None and len(set(names)) == len(names):
         raise UserError(f"two policies are shown as {same!r}: give one of them another label")
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise UserError(f"two policies are called {double!r}: write NAME=POLICY for one of them")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"two policies are called {repeated!r}: write NAME=POLICY for one of them")
     return _with_roles(policies, given)
 
 
@@ -70,7 +70,7 @@ def _all_entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
         policies += policy_files.entrants_of_checkpoints(folder)
     if given.predictions:
         files = read_predictions(given.predictions)
-        _tell(list(files.problems({task.id for task in tasks})))
+        _print_problems(list(files.problems({task.id for task in tasks})))
         policies += policy_files.entrants_of_predictions(files)
     if not policies:
         raise UserError("which policy? name one, or give --policies, --checkpoints or --predictions")
@@ -101,7 +101,7 @@ def _with_roles(policies: Sequence[Entrant], given: PolicyOptions) -> list[Entra
     return cast
 
 
-def _tell(problems: Sequence[str]) -> None:
+def _print_problems(problems: Sequence[str]) -> None:
     """One line per problem, at most `MAX_PRINTED`."""
     console = stderr()
     for problem in problems[:MAX_PRINTED]:

@@ -64,8 +64,8 @@ def train(
     budget = Budget(steps, None if minutes is None else 60 * minutes)
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
-    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as tell:
-        checkpoint = run_training(plan, chosen, scorer, out, progress=tell)
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:
+        checkpoint = run_training(plan, chosen, scorer, out, progress=report)
     typer.echo(checkpoint)
 
 

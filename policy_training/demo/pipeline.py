@@ -29,7 +29,7 @@ from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, 
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Role, Run
 from regrade.policy_training.demo.settings import DemoSettings
-from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, worth_trying
+from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, informative_tasks
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
 from regrade.policy_training.policies.models import EMBEDDED, LanguageModel, load_model
@@ -90,27 +90,27 @@ class Demo:
 
     def check_same(self) -> None:
         """Raises UserError if the run was started with other settings."""
-        wanted = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
-        begun = self.run.manifest.configuration
-        if begun and dict(begun) != wanted:
-            changed = sorted(key for key in wanted if begun.get(key) != wanted[key])
+        configuration = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
+        stored = self.run.manifest.configuration
+        if stored and dict(stored) != configuration:
+            changed = sorted(key for key in configuration if stored.get(key) != configuration[key])
             raise UserError(
                 f"{self.run.folder} holds a run with other {' and '.join(changed)}: give another folder with --out, "
                 "or delete this one"
             )
-        self.run.update(configuration=wanted, seeds={"run": self.seed}, model=self.model_name)
+        self.run.update(configuration=configuration, seeds={"run": self.seed}, model=self.model_name)
 
     def prepare(self, scorer: Scorer) -> None:
         """Fetch the packages, create the test environment, convert the model, choose the tasks."""
-        with self.run.phase("prepare"), self.stage("preparing") as tell:
-            tell(0, 3)
+        with self.run.phase("prepare"), self.stage("preparing") as report:
+            report(0, 3)
             language_model = load_model(self.model_name)
-            tell(1, 3)
+            report(1, 3)
             self.tasks = choose_tasks(lambda split: load_tasks(split=split), language_model.encode, self.settings)
-            tell(2, 3)
+            report(2, 3)
             # One attempt creates the environment and starts the workers, so that no later phase includes that time.
             scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
-            tell(3, 3)
+            report(3, 3)
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
         self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
@@ -130,7 +130,7 @@ class Demo:
                 measure=lambda: answer_quality(language_model, held),
                 every=self.settings.check_every,
             )
-            with self.stage("SFT") as tell:
+            with self.stage("SFT") as report:
                 train_sft(
                     language_model,
                     examples,
@@ -139,7 +139,7 @@ class Demo:
                     budget=Budget(self.settings.sft_steps),
                     seed=self.seed,
                     plateau=plateau,
-                    log=self._log("sft", tell, self.settings.sft_steps),
+                    log=self._log("sft", report, self.settings.sft_steps),
                 )
             for step, quality in plateau.history:
                 self.run.log(
@@ -171,7 +171,7 @@ class Demo:
         self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, number: int
     ) -> None:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
-        with self.stage(f"expert iteration, round {number + 1}") as tell:
+        with self.stage(f"expert iteration, round {number + 1}") as report:
             outcome = loop.round(
                 language_model,
                 tasks,
@@ -180,10 +180,10 @@ class Demo:
                 budget=Budget(self.settings.round_steps),
                 seed=self.seed * 1000 + number,
                 log=self._log(phase, None, self.settings.round_steps),
-                progress=lambda _what, done, total: tell(done, total),
+                progress=lambda _what, done, total: report(done, total),
             )
         seconds = time.monotonic() - began
-        self._keep(outcome.attempts, number)
+        self._store_attempts(outcome.attempts, number)
         self.run.log(
             "expert-iteration",
             number + 1,
@@ -200,10 +200,10 @@ class Demo:
         if self.run.finished("grpo"):
             return
         settings = self.settings
-        with self.run.phase("grpo"), self.stage("GRPO") as tell:
+        with self.run.phase("grpo"), self.stage("GRPO") as report:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
             per_generation = settings.grpo.prompts_per_step * settings.grpo.steps_per_generation
-            tasks = worth_trying(self.tasks.tests_only, self._kept(), per_generation)
+            tasks = informative_tasks(self.tasks.tests_only, self._stored_answers(), per_generation)
             train_online(
                 language_model,
                 tasks,
@@ -212,7 +212,7 @@ class Demo:
                 out=self.run.folder / "trainer",
                 budget=Budget(settings.grpo_steps),
                 seed=self.seed,
-                log=self._log("grpo", tell, settings.grpo_steps),
+                log=self._log("grpo", report, settings.grpo_steps),
             )
             language_model.save(self.run.checkpoint("rl"))
 
@@ -229,7 +229,7 @@ class Demo:
     def _more_sft(self, name: str, title: str, tasks: Sequence[Task], budget: Budget) -> None:
         if self.run.finished(name):
             return
-        with self.run.phase(name), self.stage(title) as tell:
+        with self.run.phase(name), self.stage(title) as report:
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             train_sft(
                 language_model,
@@ -238,7 +238,7 @@ class Demo:
                 out=self.run.folder / "trainer",
                 budget=budget,
                 seed=self.seed + 1,
-                log=self._log(name, tell, budget.steps or 0),
+                log=self._log(name, report, budget.steps or 0),
             )
             language_model.save(self.run.checkpoint(name))
 
@@ -246,15 +246,15 @@ class Demo:
         """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
         if self.run.finished("reward model"):
             return
-        with self.run.phase("reward model"), self.stage("reward model") as tell:
+        with self.run.phase("reward model"), self.stage("reward model") as report:
             figures = train_and_test_reward_model(
                 self.run.checkpoint("sft"),
-                self._kept(),
+                self._stored_answers(),
                 self.settings.reward_model,
                 out=self.run.checkpoint("reward-model"),
                 budget=Budget(self.settings.reward_model_steps),
                 seed=self.seed,
-                log=self._log("reward-model", tell, self.settings.reward_model_steps),
+                log=self._log("reward-model", report, self.settings.reward_model_steps),
             )
             self.run.log("reward-model-test", 1, 0.0, **figures)
 
@@ -311,10 +311,10 @@ class Demo:
 
     # ------------------------------------------------------------ records
 
-    def _log(self, phase: str, tell: Callable[[int, int], None] | None, steps: int) -> StepLog:
+    def _log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
-            if tell is not None:
-                tell(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
+            if report is not None:
+                report(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]
@@ -323,11 +323,11 @@ class Demo:
 
         return log
 
-    def _keep(self, attempts: Sequence[Attempt], number: int) -> None:
+    def _store_attempts(self, attempts: Sequence[Attempt], number: int) -> None:
         """Store the attempts of a round, for the reward model and for readers."""
         write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", attempts)
 
-    def _kept(self) -> list[ScoredAnswer]:
+    def _stored_answers(self) -> list[ScoredAnswer]:
         return [
             answer for path in sorted((self.run.folder / "attempts").glob("*.jsonl")) for answer in read_attempts(path)
         ]

@@ -45,7 +45,7 @@ def choose_tasks(
         UserError: a split has too few tasks with a short enough prompt.
     """
 
-    def some(split: str, count: int) -> tuple[Task, ...]:
+    def choose(split: str, count: int) -> tuple[Task, ...]:
         short = [task for task in load(split) if len(encode(prompt_of(task).text)) <= settings.max_prompt_tokens]
         if settings.repositories is not None:
             short = _of_largest(short, settings.repositories)
@@ -57,10 +57,10 @@ def choose_tasks(
         return tuple(spread(short, count))
 
     return DemoTasks(
-        some("demonstrations", settings.demonstrations),
-        some("tests_only", settings.tests_only),
-        some("validation", settings.validation),
-        some("held_out", settings.held_out),
+        choose("demonstrations", settings.demonstrations),
+        choose("tests_only", settings.tests_only),
+        choose("validation", settings.validation),
+        choose("held_out", settings.held_out),
     )
 
 
@@ -71,13 +71,13 @@ def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
     return [task for task in tasks if task.repository in kept]
 
 
-def worth_trying(tasks: Sequence[Task], tried: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
+def informative_tasks(tasks: Sequence[Task], answers: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
     """The tasks with an earlier attempt of nonzero reward; all tasks, if those are fewer than `at_least`.
 
     If a policy never edits the file of a task, all attempts of a group have the same reward, and GRPO learns nothing
     from their execution.
     """
-    moved = {answer.task_id for answer in tried if answer.reward}
+    moved = {answer.task_id for answer in answers if answer.reward}
     kept = [task for task in tasks if task.id in moved]
     return kept if len(kept) >= at_least else list(tasks)
 

@@ -225,9 +225,9 @@ class _CommandSession:
 def kill_marked(mark: str) -> None:
     """Kill all processes of an attempt, also those that left its session."""
     deadline = time.monotonic() + KILLING_SECONDS
-    wanted = f"{MARK}={mark}".encode()
+    marker = f"{MARK}={mark}".encode()
     while time.monotonic() < deadline:
-        processes = [process for process in _processes() if wanted in _environment(process).split(b"\0")]
+        processes = [process for process in _processes() if marker in _environment(process).split(b"\0")]
         if not processes:
             return
         for process in processes:

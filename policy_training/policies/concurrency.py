@@ -53,15 +53,15 @@ def concurrently(
     Raises:
         Exception: the first one of an attempt; the other attempts are cancelled.
     """
-    work = _AttemptThread(trials, session, limit, keep)
-    work.start()
+    thread = _AttemptThread(trials, session, limit, keep)
+    thread.start()
     try:
-        while (result := work.results.get()) is not None:
+        while (result := thread.results.get()) is not None:
             if isinstance(result, BaseException):
                 raise result
             yield result
     finally:
-        work.stop()
+        thread.stop()
 
 
 class _AttemptThread(threading.Thread):
@@ -87,7 +87,7 @@ class _AttemptThread(threading.Thread):
     def run(self) -> None:
         end: BaseException | None = None
         try:
-            asyncio.run(self._all())
+            asyncio.run(self._run_session())
         except BaseExceptionGroup as group:
             end = _first(group)
         except asyncio.CancelledError:
@@ -105,14 +105,14 @@ class _AttemptThread(threading.Thread):
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self.join()
 
-    async def _all(self) -> None:
+    async def _run_session(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._began.set()
         async with self._session() as attempt, asyncio.TaskGroup() as group:
             for _ in range(self._limit):
-                group.create_task(self._some(attempt))
+                group.create_task(self._make_attempts(attempt))
 
-    async def _some(self, attempt: AttemptFunction) -> None:
+    async def _make_attempts(self, attempt: AttemptFunction) -> None:
         for trial in self._trials:  # shared by all tasks: each takes the next one
             rollout = await attempt(trial)
             self._keep(trial, rollout)

@@ -150,7 +150,7 @@ class _SamplingBatch:
         self.last = torch.zeros(rows, dtype=torch.long)
         self.drawn = torch.zeros(rows, dtype=torch.long)
         self.lengths = torch.zeros(rows, dtype=torch.long)
-        self.heat = torch.tensor(self.temperatures).repeat(self.slots)
+        self.row_temperatures = torch.tensor(self.temperatures).repeat(self.slots)
         self.numbers = torch.zeros((rows, self.max_tokens))
         self._done: list[_OpenPrompt] = []
 
@@ -199,7 +199,9 @@ class _SamplingBatch:
 
     def _take(self, rows: Tensor, logits: Tensor) -> None:
         points = self.numbers[rows, self.drawn[rows]].to(logits.device)
-        tokens, log_probs = (drawn.cpu() for drawn in _draw(logits, self.heat[rows].to(logits.device), points))
+        tokens, log_probs = (
+            drawn.cpu() for drawn in _draw(logits, self.row_temperatures[rows].to(logits.device), points)
+        )
         self.last[rows] = tokens
         self.drawn[rows] += 1
         for row, token, log_prob in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), strict=True):

@@ -130,7 +130,7 @@ class _ActivationCache:
 
     layers: _LayerSplit
     limit_bytes: int
-    _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _stored: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
     def states(self, batch: dict[str, Any]) -> Tensor:
@@ -138,22 +138,22 @@ class _ActivationCache:
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(1).tolist()
         keys = [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
-        missing = [index for index, key in enumerate(keys) if key not in self._kept]
-        rows = {index: self._kept[key] for index, key in enumerate(keys) if key in self._kept}
+        missing = [index for index, key in enumerate(keys) if key not in self._stored]
+        rows = {index: self._stored[key] for index, key in enumerate(keys) if key in self._stored}
         if missing:
             fresh = self.layers.states(ids[missing], mask[missing])
             for index, states in zip(missing, fresh, strict=True):
                 rows[index] = states[: lengths[index]]
-                self._keep(keys[index], rows[index])
+                self._store(keys[index], rows[index])
         states = rows[0].new_zeros(*ids.shape, rows[0].shape[-1])
         for index, row in rows.items():
             states[index, : len(row)] = row
         return states
 
-    def _keep(self, key: tuple[int, ...], states: Tensor) -> None:
+    def _store(self, key: tuple[int, ...], states: Tensor) -> None:
         size = states.numel() * states.element_size()
-        if key not in self._kept and self._bytes + size <= self.limit_bytes:
-            self._kept[key] = states.clone()  # a view would keep the whole batch in memory
+        if key not in self._stored and self._bytes + size <= self.limit_bytes:
+            self._stored[key] = states.clone()  # a view would keep the whole batch in memory
             self._bytes += size
 
 
