@@ -1,4 +1,4 @@
-"""`regrade demo`: the main job from end to end."""
+"""`regrade demo`: the main job, from training to the report."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from regrade.cli.options import SandboxName
 
 
 def demo(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Every phase for real, at a size that ends in four minutes.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="All phases at a small size, in four minutes.")] = False,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="The run's folder; default: runs/demo or runs/demo-quick.")
+        Path | None, typer.Option(file_okay=False, help="Folder of the run. Default: runs/demo or runs/demo-quick.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    model: Annotated[str, typer.Option(help="The embedded model, a folder, or a name on the hub.")] = "smollm2-135m",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    model: Annotated[
+        str, typer.Option(help="smollm2-135m, the folder of a checkpoint, or a model on the hub.")
+    ] = "smollm2-135m",
     sandbox: SandboxName = "auto",
 ) -> None:
-    """Do the main job: train, evaluate, report.
+    """Run the main job: train, evaluate, report.
 
-    An SFT baseline, then reinforcement learning from executed tests, and a report on which fixes more and breaks less.
-    A run that was stopped goes on where it was when the same command is run again.
+    It trains an SFT baseline, continues with reinforcement learning from executed tests, and reports which policy fixes
+    more and breaks less. The same command resumes a stopped run.
     """
     from regrade.policy_training.demo.pipeline import run_demo
     from regrade.policy_training.demo.settings import FULL, QUICK
@@ -45,11 +45,11 @@ def demo(
 
 @contextmanager
 def stage(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress display for one stage of the run, which leaves a line with its wall time behind."""
+    """A progress display for one stage of the run; at the end it prints a line with the wall time."""
     console = stderr()
     if not console.is_terminal:
         console.print(f"{title} ...", markup=False)
     began = time.monotonic()
-    with progress(title) as tell:
-        yield tell
+    with progress(title) as display:
+        yield display
     console.print(f"{title}: {time.monotonic() - began:.0f} s", markup=False)

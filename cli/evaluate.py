@@ -12,7 +12,7 @@ import typer
 from regrade.cli.console import asides, print_json, progress, stderr, stdout
 from regrade.cli.jobs import model_probes
 from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
-from regrade.cli.policy_arguments import Given, entrants
+from regrade.cli.policy_arguments import PolicyOptions, entrants
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def evaluate(
         wanted = load_reward(reward)
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
     behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
-    given = Given(
+    given = PolicyOptions(
         words=policies or (),
         file=file,
         predictions=predictions or (),

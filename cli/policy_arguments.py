@@ -1,4 +1,4 @@
-"""Which policies `regrade evaluate` is given: words, a TOML file, folders of checkpoints and files of predictions."""
+"""The policies of `regrade evaluate`: from words, a TOML file, folders of checkpoints and files of predictions."""
 
 from __future__ import annotations
 
@@ -16,77 +16,77 @@ if TYPE_CHECKING:
     from regrade.evaluators.storage.run import PolicyRole
     from regrade.policy_training.policies.policy_files import EndpointRow
 
-MOST_TOLD = 20
-"""Lines about predictions that are printed one by one."""
+MAX_PRINTED = 20
+"""Maximum number of problems with predictions that are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What was given to name policies by."""
+class PolicyOptions:
+    """The options of `regrade evaluate` that name policies."""
 
     words: Sequence[str]
     file: Path | None
     predictions: Sequence[Path]
     checkpoints: Sequence[Path]
     behind: EndpointRow
-    """What all models behind the endpoint of the command line have in common."""
+    """Shared settings of all models behind the endpoint of the command line."""
     name: str | None
     role: PolicyRole | None
     baseline: str | None
     controls: Sequence[str]
 
 
-def entrants(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     """All policies, with their roles.
 
     Raises:
-        UserError: there is none, two have one name, or an option names one that there isn't.
+        UserError: there is none, two have the same name, or an option names a missing one.
     """
-    found = _named(_found(given, tasks), given.name)
-    names = [entrant.name for entrant in found]
+    policies = _named(_all_entrants(given, tasks), given.name)
+    names = [entrant.name for entrant in policies]
     if not all(name.strip() for name in names):
         raise UserError("a policy without a name: write NAME=POLICY, with the name of a model or a program in POLICY")
-    odd = next((text for one in found for text in (one.name, one.label) if not text.isprintable()), None)
-    if odd is not None:
-        raise UserError(f"the name {odd!r} cannot be printed as it is: give the policy another one")
-    shown = [entrant.label or entrant.name for entrant in found]
+    unprintable = next((text for one in policies for text in (one.name, one.label) if not text.isprintable()), None)
+    if unprintable is not None:
+        raise UserError(f"the name {unprintable!r} cannot be printed as it is: give the policy another one")
+    shown = [entrant.label or entrant.name for entrant in policies]
     same = next((text for text in shown if shown.count(text) > 1), None)
     if same is not None and len(set(names)) == len(names):
         raise UserError(f"two policies are shown as {same!r}: give one of them another label")
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise UserError(f"two policies are called {double!r}: write NAME=POLICY for one of them")
-    return _with_roles(found, given)
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"two policies are called {repeated!r}: write NAME=POLICY for one of them")
+    return _with_roles(policies, given)
 
 
-def _found(given: Given, tasks: Sequence[Task]) -> list[Entrant]:
+def _all_entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
     from regrade.policy_training.policies import policy_files
 
-    found = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
+    policies = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
     if given.file is not None:
-        found += policy_files.read_policies(given.file, tasks)
+        policies += policy_files.read_policies(given.file, tasks)
     for folder in given.checkpoints:
-        found += policy_files.entrants_of_checkpoints(folder)
+        policies += policy_files.entrants_of_checkpoints(folder)
     if given.predictions:
         files = read_predictions(given.predictions)
-        _tell(list(files.problems({task.id for task in tasks})))
-        found += policy_files.entrants_of_predictions(files)
-    if not found:
+        _print_problems(list(files.problems({task.id for task in tasks})))
+        policies += policy_files.entrants_of_predictions(files)
+    if not policies:
         raise UserError("which policy? name one, or give --policies, --checkpoints or --predictions")
-    return found
+    return policies
 
 
-def _named(found: Sequence[Entrant], name: str | None) -> list[Entrant]:
+def _named(policies: Sequence[Entrant], name: str | None) -> list[Entrant]:
     if name is None:
-        return list(found)
-    if len(found) > 1:
-        raise UserError(f"--name {name!r} is for one policy, and there are {len(found)}: write NAME=POLICY for each")
-    return [replace(found[0], name=name)]
+        return list(policies)
+    if len(policies) > 1:
+        raise UserError(f"--name {name!r} is for one policy, and there are {len(policies)}: write NAME=POLICY for each")
+    return [replace(policies[0], name=name)]
 
 
-def _with_roles(found: Sequence[Entrant], given: Given) -> list[Entrant]:
-    names = {entrant.name for entrant in found}
+def _with_roles(policies: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]:
+    names = {entrant.name for entrant in policies}
     options = [("--baseline", given.baseline), *(("--control", name) for name in given.controls)]
     for option, name in options:
         if name is not None and name not in names:
@@ -94,17 +94,17 @@ def _with_roles(found: Sequence[Entrant], given: Given) -> list[Entrant]:
     roles: dict[str, PolicyRole] = dict.fromkeys(given.controls, "control")
     if given.baseline:
         roles[given.baseline] = "baseline"
-    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in found]
+    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in policies]
     first = [entrant.name for entrant in cast if entrant.role == "baseline"]
     if len(first) > 1:
         raise UserError(f"{' and '.join(map(repr, first))} are both the baseline: a run has one, name it by --baseline")
     return cast
 
 
-def _tell(problems: Sequence[str]) -> None:
-    """One line for each, as long as there are few enough to read."""
+def _print_problems(problems: Sequence[str]) -> None:
+    """One line per problem, at most `MAX_PRINTED`."""
     console = stderr()
-    for problem in problems[:MOST_TOLD]:
+    for problem in problems[:MAX_PRINTED]:
         console.print(f"note: {one_line(problem)}", markup=False, soft_wrap=True)
-    if len(problems) > MOST_TOLD:
-        console.print(f"note: and {len(problems) - MOST_TOLD} more like that", markup=False)
+    if len(problems) > MAX_PRINTED:
+        console.print(f"note: and {len(problems) - MAX_PRINTED} more problems", markup=False)

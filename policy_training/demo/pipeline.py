@@ -1,13 +1,13 @@
 """The main job, end to end: demonstrations are scarce, tests are plentiful.
 
-1. SFT on the demonstrations (tasks whose reference fix may be used), to its plateau: the baseline.
-2. Expert iteration, then GRPO, on other functions' tasks of which only the tests are used: the candidate.
-3. SFT goes on over the demonstrations for as long as 2 took: the equal-time control.
-4. SFT that may see every reference: an upper bound, labelled so.
+1. SFT on the demonstrations (tasks with their reference fix), to its plateau: the baseline.
+2. Expert iteration, then GRPO, on tasks of other functions, with their tests only: the candidate.
+3. SFT continues on the demonstrations for the wall time of 2: the equal-time control.
+4. SFT with all references: the upper bound.
 5. A reward model from the executed attempts of 2.
-6. Each policy's temperature is chosen on validation tasks; the verdict falls on packages that nothing was trained on.
+6. Validation tasks select each policy's temperature; the verdict comes from packages without any training task.
 
-Every phase leaves its result on disk, and a run that was killed goes on with the phase it was in.
+Every phase stores its result, and a killed run resumes in the phase in which it was killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, 
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
-from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, worth_trying
+from regrade.policy_training.demo.tasks import DemoTasks, choose_tasks, informative_tasks
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
 from regrade.policy_training.policies.models import EMBEDDED, LanguageModel, load_model
@@ -55,10 +55,11 @@ RL_PHASES = ("expert iteration", "grpo")
 def run_demo(
     out: Path, settings: DemoSettings, seed: int, stage: Stage, *, sandbox: str = "auto", model: str = EMBEDDED
 ) -> Run:
-    """Do the main job in `out`, or go on with it.
+    """Run the main job in `out`, or resume it.
 
     Raises:
-        UserError: no network on the first run, no model, no sandbox, or `out` holds a run with other settings.
+        UserError: there is no network on the first run, no model or no sandbox, or `out` contains a run with other
+            settings.
     """
     run = Run(out)
     demo = Demo(run, settings, seed, stage, model)
@@ -77,7 +78,7 @@ def run_demo(
 
 
 class Demo:
-    """The phases of the main job over one run's folder; each is skipped once it has ended well."""
+    """The phases of the main job on one run's folder; a finished phase is skipped."""
 
     def __init__(self, run: Run, settings: DemoSettings, seed: int, stage: Stage, model: str) -> None:
         self.run = run
@@ -88,28 +89,28 @@ class Demo:
         self.tasks: DemoTasks
 
     def check_same(self) -> None:
-        """A run goes on only with the settings that it began with. Raises UserError."""
-        wanted = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
-        begun = self.run.manifest.configuration
-        if begun and dict(begun) != wanted:
-            changed = sorted(key for key in wanted if begun.get(key) != wanted[key])
+        """Raises UserError if the run was started with other settings."""
+        configuration = {"settings": _plain(asdict(self.settings)), "seed": self.seed, "model": self.model_name}
+        stored = self.run.manifest.configuration
+        if stored and dict(stored) != configuration:
+            changed = sorted(key for key in configuration if stored.get(key) != configuration[key])
             raise UserError(
                 f"{self.run.folder} holds a run with other {' and '.join(changed)}: give another folder with --out, "
                 "or delete this one"
             )
-        self.run.update(configuration=wanted, seeds={"run": self.seed}, model=self.model_name)
+        self.run.update(configuration=configuration, seeds={"run": self.seed}, model=self.model_name)
 
     def prepare(self, scorer: Scorer) -> None:
-        """Fetch the packages, make the test environment, convert the model, choose the tasks."""
-        with self.run.phase("prepare"), self.stage("preparing") as tell:
-            tell(0, 3)
+        """Fetch the packages, create the test environment, convert the model, choose the tasks."""
+        with self.run.phase("prepare"), self.stage("preparing") as report:
+            report(0, 3)
             language_model = load_model(self.model_name)
-            tell(1, 3)
+            report(1, 3)
             self.tasks = choose_tasks(lambda split: load_tasks(split=split), language_model.encode, self.settings)
-            tell(2, 3)
-            # One attempt makes the environment and warms the workers, so that no later phase pays for it.
+            report(2, 3)
+            # One attempt creates the environment and starts the workers, so that no later phase includes that time.
             scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
-            tell(3, 3)
+            report(3, 3)
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
         self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
@@ -125,15 +126,21 @@ class Demo:
         with self.run.phase("sft"):
             language_model = load_model(self.model_name, to_train=True)
             plateau = Plateau(
-                language_model.model, lambda: answer_quality(language_model, held), self.settings.check_every
+                model=language_model.model,
+                measure=lambda: answer_quality(language_model, held),
+                every=self.settings.check_every,
             )
-            with self.stage("SFT") as tell:
+            with self.stage("SFT") as report:
                 train_sft(
-                    language_model, examples, out=self.run.folder / "trainer", budget=Budget(self.settings.sft_steps),
-                    seed=self.seed, learning_rate=self.settings.sft_learning_rate, batch_size=self.settings.batch_size,
-                    frozen=self.settings.frozen, plateau=plateau,
-                    log=self._log("sft", tell, self.settings.sft_steps),
-                )  # fmt: skip
+                    language_model,
+                    examples,
+                    self.settings.sft,
+                    out=self.run.folder / "trainer",
+                    budget=Budget(self.settings.sft_steps),
+                    seed=self.seed,
+                    plateau=plateau,
+                    log=self._log("sft", report, self.settings.sft_steps),
+                )
             for step, quality in plateau.history:
                 self.run.log(
                     "sft-validation",
@@ -146,18 +153,13 @@ class Demo:
             language_model.save(self.run.checkpoint("sft"))
 
     def expert_iteration(self, scorer: Scorer) -> None:
-        """Rounds of trying, keeping what the tests verify, and learning from it."""
+        """Rounds of sampling, execution, and training on the verified answers."""
         if self.run.finished("expert iteration"):
             return
         settings = self.settings
         with self.run.phase("expert iteration"):
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
-            loop = ExpertIteration(
-                demonstrations(self.tasks.demonstrations),
-                Sampling(settings.exploration_temperature, settings.round_samples),
-                learning_rate=settings.round_learning_rate, batch_size=settings.batch_size,
-                frozen=settings.frozen,
-            )  # fmt: skip
+            loop = ExpertIteration(demonstrations(self.tasks.demonstrations), settings.expert_iteration)
             dealt = shares(
                 self.tasks.tests_only, max(1, len(self.tasks.tests_only) // settings.tasks_per_round), self.seed
             )
@@ -169,77 +171,90 @@ class Demo:
         self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, number: int
     ) -> None:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
-        with self.stage(f"expert iteration, round {number + 1}") as tell:
-            found = loop.round(
-                language_model, tasks, scorer, out=self.run.folder / "trainer",
-                budget=Budget(self.settings.round_steps), seed=self.seed * 1000 + number,
+        with self.stage(f"expert iteration, round {number + 1}") as report:
+            outcome = loop.round(
+                language_model,
+                tasks,
+                scorer,
+                out=self.run.folder / "trainer",
+                budget=Budget(self.settings.round_steps),
+                seed=self.seed * 1000 + number,
                 log=self._log(phase, None, self.settings.round_steps),
-                progress=lambda _what, done, total: tell(done, total),
-            )  # fmt: skip
+                progress=lambda _what, done, total: report(done, total),
+            )
         seconds = time.monotonic() - began
-        self._keep(found.attempts, number)
+        self._store_attempts(outcome.attempts, number)
         self.run.log(
-            "expert-iteration", number + 1, seconds, verified=len(found.verified), **rates(found.attempts),
-            execution_seconds=found.spent.execution, generation_seconds=found.spent.generation,
-            training_seconds=seconds - found.spent.execution - found.spent.generation,
-        )  # fmt: skip
+            "expert-iteration",
+            number + 1,
+            seconds,
+            verified=len(outcome.verified),
+            **rates(outcome.attempts),
+            execution_seconds=outcome.spent.execution,
+            generation_seconds=outcome.spent.generation,
+            training_seconds=seconds - outcome.spent.execution - outcome.spent.generation,
+        )
 
     def grpo(self, scorer: Scorer) -> None:
-        """GRPO goes on from expert iteration, on the tests-only tasks of which it was seen that attempts differ."""
+        """GRPO continues from expert iteration, on the tests-only tasks whose attempts had different rewards."""
         if self.run.finished("grpo"):
             return
         settings = self.settings
-        with self.run.phase("grpo"), self.stage("GRPO") as tell:
+        with self.run.phase("grpo"), self.stage("GRPO") as report:
             language_model = load_model(str(self.run.checkpoint("expert-iteration")), to_train=True)
-            tasks = worth_trying(
-                self.tasks.tests_only, self._kept(), settings.prompts_per_step * settings.steps_per_generation
-            )
+            per_generation = settings.grpo.prompts_per_step * settings.grpo.steps_per_generation
+            tasks = informative_tasks(self.tasks.tests_only, self._stored_answers(), per_generation)
             train_online(
-                language_model, tasks, scorer, algorithm="grpo", out=self.run.folder / "trainer",
-                budget=Budget(settings.grpo_steps), seed=self.seed, learning_rate=settings.grpo_learning_rate,
-                prompts_per_step=settings.prompts_per_step, samples_per_prompt=settings.group_size,
-                steps_per_generation=settings.steps_per_generation, temperature=settings.exploration_temperature,
-                frozen=settings.frozen,
-                log=self._log("grpo", tell, settings.grpo_steps),
-            )  # fmt: skip
+                language_model,
+                tasks,
+                scorer,
+                settings.grpo,
+                out=self.run.folder / "trainer",
+                budget=Budget(settings.grpo_steps),
+                seed=self.seed,
+                log=self._log("grpo", report, settings.grpo_steps),
+            )
             language_model.save(self.run.checkpoint("rl"))
 
     def control(self) -> None:
-        """SFT goes on over the demonstrations for the wall time that reinforcement learning took."""
+        """SFT continues on the demonstrations for the wall time of reinforcement learning."""
         seconds = sum(self.run.manifest.phases[name].seconds for name in RL_PHASES)
         self._more_sft("control", "SFT given equal time", self.tasks.demonstrations, Budget(seconds=seconds))
 
     def upper_bound(self) -> None:
-        """SFT that may see the references of the tests-only tasks as well: not to be had by learning from tests."""
+        """SFT with the references of the tests-only tasks too, which learning from tests does not have."""
         everything = (*self.tasks.demonstrations, *self.tasks.tests_only)
         self._more_sft("sft-all", "SFT, all references", everything, Budget(self.settings.upper_bound_steps))
 
     def _more_sft(self, name: str, title: str, tasks: Sequence[Task], budget: Budget) -> None:
         if self.run.finished(name):
             return
-        with self.run.phase(name), self.stage(title) as tell:
+        with self.run.phase(name), self.stage(title) as report:
             language_model = load_model(str(self.run.checkpoint("sft")), to_train=True)
             train_sft(
-                language_model, demonstrations(tasks), out=self.run.folder / "trainer", budget=budget,
-                seed=self.seed + 1, learning_rate=self.settings.round_learning_rate,
-                batch_size=self.settings.batch_size, frozen=self.settings.frozen,
-                log=self._log(name, tell, budget.steps or 0),
-            )  # fmt: skip
+                language_model,
+                demonstrations(tasks),
+                self.settings.expert_iteration.sft,
+                out=self.run.folder / "trainer",
+                budget=budget,
+                seed=self.seed + 1,
+                log=self._log(name, report, budget.steps or 0),
+            )
             language_model.save(self.run.checkpoint(name))
 
     def reward_model(self) -> None:
-        """A reward model on pairs from executed scores, tested on attempts at tasks that it was not trained on."""
+        """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
         if self.run.finished("reward model"):
             return
-        with self.run.phase("reward model"), self.stage("reward model") as tell:
+        with self.run.phase("reward model"), self.stage("reward model") as report:
             figures = train_and_test_reward_model(
                 self.run.checkpoint("sft"),
-                self._kept(),
+                self._stored_answers(),
+                self.settings.reward_model,
                 out=self.run.checkpoint("reward-model"),
-                preferences=self.settings.preferences,
                 budget=Budget(self.settings.reward_model_steps),
                 seed=self.seed,
-                log=self._log("reward-model", tell, self.settings.reward_model_steps),
+                log=self._log("reward-model", report, self.settings.reward_model_steps),
             )
             self.run.log("reward-model-test", 1, 0.0, **figures)
 
@@ -250,7 +265,7 @@ class Demo:
         tasks = self.tasks.validation
         for entrant in self._entrants():
             phase = f"validate {entrant.name}"
-            if entrant.role == "upper bound":  # for scale alone: its greedy answers say enough
+            if entrant.role == "upper bound":  # only for scale: its greedy answers suffice
                 self.run.add_policy(entrant.name, entrant.role, best_temperature=GREEDY, label=entrant.label)
             elif not self.run.finished(phase):
                 with self.run.phase(phase):
@@ -258,7 +273,7 @@ class Demo:
                     choose_temperature(self.run, entrant, load, self._sweep(), tasks, self._by(scorer))
 
     def judge(self, scorer: Scorer) -> None:
-        """All policies on the held-out packages: greedy, and over the temperatures, most at its own best."""
+        """All policies on the held-out packages: greedily and at all temperatures, most at the best one."""
         tasks = self.tasks.held_out
         for entrant in self._entrants():
             name = entrant.name
@@ -290,7 +305,7 @@ class Demo:
         return ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
 
     def _sweep(self) -> Sweep:
-        """One attempt at each temperature that is not the best shows how fixing and breaking trade off."""
+        """One attempt at each other temperature shows the trade-off between fixes and breakage."""
         settings = self.settings
         return Sweep(settings.temperatures, settings.held_out_samples, 1, settings.validation_samples, with_greedy=True)
 
@@ -299,10 +314,10 @@ class Demo:
 
     # ------------------------------------------------------------ records
 
-    def _log(self, phase: str, tell: Callable[[int, int], None] | None, steps: int) -> StepLog:
+    def _log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
         def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
-            if tell is not None:
-                tell(step, max(step, steps) if steps else 0)  # a budget of time has no number of steps
+            if report is not None:
+                report(step, max(step, steps) if steps else 0)  # a time budget has no number of steps
             parts = dict(numbers)
             if "execution_seconds" in parts and "step_time" in parts:
                 busy = parts["execution_seconds"] + parts["generation_seconds"]
@@ -311,16 +326,16 @@ class Demo:
 
         return log
 
-    def _keep(self, attempts: Sequence[Attempt], number: int) -> None:
-        """What a round tried and what became of it: the reward model learns from it, and people read it."""
+    def _store_attempts(self, attempts: Sequence[Attempt], number: int) -> None:
+        """Store the attempts of a round, for the reward model and for readers."""
         write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", attempts)
 
-    def _kept(self) -> list[ScoredAnswer]:
+    def _stored_answers(self) -> list[ScoredAnswer]:
         return [
             answer for path in sorted((self.run.folder / "attempts").glob("*.jsonl")) for answer in read_attempts(path)
         ]
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back."""
+    """The value after a round trip through JSON."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Which tasks the main job uses: short ones, many functions, the same every time."""
+"""The choice of tasks for the main job: short prompts, many functions, the same in every run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.environments.attempts import ScoredAnswer
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 
 
 @dataclass(frozen=True)
 class DemoTasks:
-    """The tasks of the main job, by what may be done with them."""
+    """The tasks of the main job, by their use."""
 
     demonstrations: tuple[Task, ...]
     tests_only: tuple[Task, ...]
@@ -35,49 +35,55 @@ class DemoTasks:
 def choose_tasks(
     load: Callable[[str], Sequence[Task]], encode: Callable[[str], list[int]], settings: DemoSettings
 ) -> DemoTasks:
-    """Choose from each split, which `load` returns by name. The choice does not depend on the run's seed.
+    """Choose tasks from each split. The choice does not depend on the run's seed.
+
+    Args:
+        load: returns the tasks of a split by its name.
+        encode: returns the token ids of a text.
 
     Raises:
-        UserError: a split has too few tasks with a prompt short enough.
+        UserError: a split has too few tasks with a short enough prompt.
     """
 
-    def some(split: str, count: int) -> tuple[Task, ...]:
-        short = [task for task in load(split) if len(encode(ask(task).prompt)) <= settings.max_prompt_tokens]
+    def choose(split: str, count: int) -> tuple[Task, ...]:
+        short = [task for task in load(split) if len(encode(prompt_of(task).text)) <= settings.max_prompt_tokens]
         if settings.repositories is not None:
             short = _of_largest(short, settings.repositories)
         if len(short) < count:
             raise UserError(
                 f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} "
-                f"tokens, and {count} are wanted: rebuild the recipes with `regrade tasks build`"
+                f"tokens, and {count} are needed: rebuild the recipes with `regrade tasks build`"
             )
         return tuple(spread(short, count))
 
     return DemoTasks(
-        some("demonstrations", settings.demonstrations), some("tests_only", settings.tests_only),
-        some("validation", settings.validation), some("held_out", settings.held_out),
-    )  # fmt: skip
+        choose("demonstrations", settings.demonstrations),
+        choose("tests_only", settings.tests_only),
+        choose("validation", settings.validation),
+        choose("held_out", settings.held_out),
+    )
 
 
 def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
-    """The tasks of so many repositories, those that have the most."""
+    """The tasks of the `repositories` repositories with the most tasks."""
     counts = Counter(task.repository for task in sorted(tasks, key=lambda task: task.repository))
     kept = {name for name, _ in counts.most_common(repositories)}
     return [task for task in tasks if task.repository in kept]
 
 
-def worth_trying(tasks: Sequence[Task], tried: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
-    """The tasks at which an earlier attempt won or lost something; all, if those are fewer than `at_least`.
+def informative_tasks(tasks: Sequence[Task], answers: Sequence[ScoredAnswer], at_least: int) -> list[Task]:
+    """The tasks with an earlier attempt of nonzero reward; all tasks, if those are fewer than `at_least`.
 
-    Where a policy leaves the file alone whenever it is asked, all attempts of a group are worth the same, and GRPO
-    learns nothing from their execution.
+    If a policy never edits the file of a task, all attempts of a group have the same reward, and GRPO learns nothing
+    from their execution.
     """
-    moved = {answer.task_id for answer in tried if answer.reward}
+    moved = {answer.task_id for answer in answers if answer.reward}
     kept = [task for task in tasks if task.id in moved]
     return kept if len(kept) >= at_least else list(tasks)
 
 
 def spread(tasks: Sequence[Task], count: int) -> list[Task]:
-    """`count` tasks over as many functions as there are: the first of each, then the second of each, and so on."""
+    """`count` tasks of as many functions as possible: the first of each, then the second of each, and so on."""
     by_function: dict[tuple[str, str], list[Task]] = {}
     shuffled = sorted(tasks, key=lambda task: task.id)
     random.Random(0).shuffle(shuffled)

@@ -1,1 +1,1 @@
-"""Attempts of a policy, executed, and what training pays for them."""
+"""Executed attempts of a policy, and their training rewards."""

@@ -1,4 +1,4 @@
-"""Attempts of a policy with their verdicts: sample, execute, and keep what was learned."""
+"""Attempts of a policy with their verdicts: sample, execute, reward, and store them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rollout and what the tests said of it."""
+    """One rollout with its test results and its reward."""
 
     rollout: Rollout
     run: TestRun | None
-    """None: unscored, for a reason that is not the policy's."""
+    """None: not executed, or unscored for a reason that the policy did not cause."""
     reward: float | None
-    """`training_reward`, or None where unscored."""
+    """`training_reward`, or None if unscored."""
     compiles: bool = True
-    """False: it leaves a Python file that does not compile. Not executed, as it can but break."""
+    """False: it leaves a Python file that does not compile. It is not executed, because it can only break tests."""
     tampering: tuple[str, ...] = ()
-    """Kinds of the signs, conclusive ones, that it reaches for the verdict."""
+    """Kinds of conclusive signs that it tampers with the evaluation."""
 
     @property
     def broke(self) -> bool:
-        """It breaks something, or can't be run at all."""
+        """Does it break a test, or fail to compile?"""
         return not self.compiles or (self.run is not None and bool(self.run.broken))
 
     @property
     def verified(self) -> bool:
-        """It fixes the bug and breaks nothing, by execution, and does not reach for the verdict."""
+        """Is it a clean fix, by execution, without tampering with the evaluation?"""
         fixed = self.run is not None and self.run.resolved and self.run.end is End.COMPLETED
         return fixed and not self.tampering
 
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """An executed attempt as a reward model sees it."""
+    """An executed attempt, as training data of a reward model."""
 
     task_id: str
     prompt: str
@@ -72,23 +72,29 @@ def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
 
 
 def read_attempts(path: Path) -> list[ScoredAnswer]:
-    """What `write_attempts` wrote."""
+    """The answers in a file of `write_attempts`."""
     return [ScoredAnswer(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Wall seconds of one gathering."""
+class WallSeconds:
+    """Wall time of the two parts of `gather`, in seconds."""
 
     generation: float
     execution: float
 
 
 def judge(
-    rollouts: Sequence[Rollout], tasks: dict[str, Task], scorer: Scorer, shaping: Shaping,
+    rollouts: Sequence[Rollout],
+    tasks: dict[str, Task],
+    scorer: Scorer,
+    shaping: Shaping,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Attempt]:  # fmt: skip
-    """Execute the patches of rollouts (equal ones once; not those that are empty or don't compile) and reward each."""
+) -> list[Attempt]:
+    """Execute the patches of rollouts and reward each; one attempt per rollout, in their order.
+
+    Equal patches of a task are executed once, and empty or uncompilable ones never.
+    """
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
     broken = {(task_id, digest): not _compiles(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
     to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
@@ -96,8 +102,8 @@ def judge(
     evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
     attempts = []
     for rollout, runs in zip(rollouts, to_run, strict=True):
-        found = next(evidence) if runs else EvidenceSet()
-        run, tampering = _test_run(found), _tampering(found)
+        records = next(evidence) if runs else EvidenceSet()
+        run, tampering = _test_run(records), _tampering(records)
         compiles = not broken[rollout.task_id, rollout.patch.digest]
         reward = training_reward(rollout, run, shaping, compiles=compiles, tampered=bool(tampering))
         attempts.append(Attempt(rollout, run, reward, compiles, tampering))
@@ -107,8 +113,8 @@ def judge(
 def _compiles(task: Task, patch: Patch) -> bool:
     """Does each patched Python file parse?
 
-    A patch that does not apply, or cannot be applied because the disk is full, say, is left to the scorer: it reports
-    the former and retries the latter.
+    The scorer handles a patch that does not apply (it reports it) or cannot be applied, for example because the disk is
+    full (it retries).
     """
     try:
         after = apply_patch(task.base, patch)
@@ -119,10 +125,19 @@ def _compiles(task: Task, patch: Patch) -> bool:
 
 
 def gather(
-    policy: Policy, tasks: Sequence[Task], sampling: Sampling, seed: int, scorer: Scorer, shaping: Shaping,
+    policy: Policy,
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    seed: int,
+    scorer: Scorer,
+    shaping: Shaping,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[Attempt], Spent]:  # fmt: skip
-    """Let a policy try every task, and find out what became of it."""
+) -> tuple[list[Attempt], WallSeconds]:
+    """Sample attempts of a policy at every task, and execute them.
+
+    Args:
+        progress: called with the stage (`sampling`, `executing`), and the numbers of done and of all attempts.
+    """
     began = time.monotonic()
     rollouts = []
     expected = len(tasks) * sampling.samples
@@ -137,14 +152,14 @@ def gather(
             progress("executing", done, total)
 
     attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, shaping, executed)
-    return attempts, Spent(sampled - began, time.monotonic() - sampled)
+    return attempts, WallSeconds(sampled - began, time.monotonic() - sampled)
 
 
 def _test_run(evidence: EvidenceSet) -> TestRun | None:
-    found = evidence.records.get(TestRun)
-    return found if isinstance(found, TestRun) else None
+    run = evidence.records.get(TestRun)
+    return run if isinstance(run, TestRun) else None
 
 
 def _tampering(evidence: EvidenceSet) -> tuple[str, ...]:
-    found = evidence.records.get(Integrity)
-    return found.kinds if isinstance(found, Integrity) else ()
+    integrity = evidence.records.get(Integrity)
+    return integrity.kinds if isinstance(integrity, Integrity) else ()

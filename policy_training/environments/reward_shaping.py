@@ -1,4 +1,4 @@
-"""What training pays for an attempt: a map from what the tests showed to a training value."""
+"""The training reward of an attempt, from its test results."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from regrade.rewards.evidence import End, TestRun
 
 @dataclass(frozen=True)
 class Shaping:
-    """What training pays for. Negative values are wanted: an attempt that breaks must be worse than none.
+    """The weights of the training reward. It can be negative: breakage must be worse than no change.
 
-    A fix that breaks nothing is worth 1. Short of that, `partial` times the share of FAIL_TO_PASS that pass as long as
-    nothing breaks. Once anything does, whatever was fixed, `breakage` times (a half + half the share of PASS_TO_PASS
-    that break) is lost: the first broken test costs the most. A file that no longer compiles counts as all of them
-    broken. An answer that cannot be read costs `malformed`; none costs `no_op`. One that reaches for the verdict costs
-    `tampering`, whatever the tests say of it.
+    A clean fix has reward 1. A partial fix without breakage has `partial` times the share of FAIL_TO_PASS tests that
+    pass. With breakage, whatever was fixed, the reward is -`breakage` times (1/2 + 1/2 the share of PASS_TO_PASS tests
+    that break): the first broken test costs the most. A file that does not compile counts as all of them broken.
 
-    As they stand, an attempt pays where a fix is at least about two thirds as likely as breakage, and leaving the file
-    alone is better elsewhere. With less for breakage, or a price on doing nothing, training made policies bolder: they
-    broke more and fixed no more.
+    With the defaults, the expected reward of an edit is positive if a fix is at least about two thirds as likely as
+    breakage; otherwise no change is better. With a lower `breakage` or a positive `no_op`, trained policies edited more
+    often: they broke more and fixed no more.
     """
 
     partial: float = 0.2
+    """Reward of a full share of FAIL_TO_PASS tests that pass, in an attempt that is no clean fix. Default: 0.2."""
     breakage: float = 1.2
+    """Penalty of an attempt that breaks all PASS_TO_PASS tests. Default: 1.2."""
     malformed: float = 0.6
+    """Penalty of a malformed answer. Default: 0.6."""
     no_op: float = 0.0
+    """Penalty of an answer without a change. Default: 0."""
     tampering: float = 1.2
+    """Penalty of an attempt that tampers with the evaluation, whatever its test results. Default: 1.2."""
 
 
 def training_reward(
     rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True, tampered: bool = False
 ) -> float | None:
-    """The reward of an attempt, at most 1; None where it is unscored. See `Shaping`."""
+    """The reward of an attempt, at most 1; None if it is unscored. See `Shaping`."""
     if not rollout.well_formed:
         return -shaping.malformed
     if rollout.patch.is_empty:

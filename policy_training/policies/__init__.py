@@ -1,1 +1,1 @@
-"""What proposes patches: local models, endpoints, commands, recorded predictions, scripted controls."""
+"""Policies, which propose patches: local models, endpoints, commands, recorded predictions, scripted controls."""

@@ -1,14 +1,15 @@
-"""Policies behind a command: any agent that edits the files of the folder that it is started in.
+"""Policies behind a command: any agent that edits the files of its working directory.
 
-Each attempt gets a fresh copy of the task's tree: no reference, and one commit of git history, the base. What differs
-from the base at the end is the prediction, whatever the command did to git; edits of tests are in it, and are ignored
-where every patch's are. The command is the user's own program: it runs as them, outside every sandbox, with their
-environment and network, since it has to reach its model.
+Each attempt gets a fresh copy of the task's tree, without the reference and with one commit of git history, the base.
+The prediction is the difference from the base at the end, whatever the command did to git. It contains edits of tests,
+which scoring ignores as in every patch. The command is the user's own program: it runs as that user, outside every
+sandbox, with the user's environment and network, because it needs to reach its model.
 
 How an attempt ends:
-- by itself, or at the time limit: what differs counts. Running out of time is the policy's own doing.
-- with an exit code other than 0 and no change: *lost*, which is unscored and made again by the next run, because a
-  command that could not reach its model looks the same. `count_failures` counts it as an attempt that changed nothing.
+- by itself, or at the time limit: the difference counts. A timeout is caused by the policy.
+- with an exit code other than 0 and no change: the attempt is *lost*, that is, unscored and repeated by the next run,
+  because a command that could not reach its model looks the same. With `count_failures` it counts as an attempt without
+  changes.
 """
 
 from __future__ import annotations
@@ -36,35 +37,42 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
-from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
-from regrade.policy_training.policies.task_descriptions import brief
+from regrade.policy_training.policies.concurrency import AttemptFunction, Losses, concurrently
+from regrade.policy_training.policies.task_descriptions import describe
 from regrade.policy_training.policies.tree_copies import FreshCopy
 
 logger = logging.getLogger(__name__)
 LONGEST_OUTPUT = 20_000
-"""Bytes of its output, the last, that are kept of an attempt."""
+"""Bytes of an attempt's output that are stored: the last ones."""
 MARK = "REGRADE_ATTEMPT"
-"""Environment variable by which the processes of one attempt are found, wherever they went."""
+"""Environment variable that identifies the processes of one attempt, also those that left its session."""
 KILLING_SECONDS = 5.0
 NOTHING = Patch("")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Command:
-    """What is started for each attempt."""
+    """The program of each attempt.
+
+    Raises:
+        UserError: the command is empty, or an argument or environment variable is invalid.
+    """
 
     arguments: tuple[str, ...]
-    """Program and arguments. In each of them `{instruction}` stands for what is asked in words, `{instruction_file}`
-    for a file with that, `{task}` for the task's id, `{python}` for the interpreter that its tests run with,
-    `{temperature}` and `{seed}` for themselves. The environment has all but the first as $REGRADE_TASK and so on."""
+    """Program and arguments. Placeholders in the arguments: `{instruction}` is the task description,
+    `{instruction_file}` the path of a file with it, `{task}` the task's id, `{python}` the interpreter of its tests,
+    `{temperature}` and `{seed}` those of the attempt. All but the first are also environment variables:
+    $REGRADE_TASK and so on."""
     seconds: float = 1800.0
-    """Time limit of one attempt."""
+    """Time limit of one attempt, in seconds. Default: 1800."""
     at_a_time: int = 2
+    """Concurrent attempts. Default: 2."""
     count_failures: bool = False
-    """Does an exit code other than 0 without any change count as an attempt that changed nothing?"""
+    """Does an exit code other than 0 without changes count as an attempt without changes? Default: no, it is lost."""
     dead_after: int = 8
-    """Attempts lost in a row after which the command is not started any more."""
+    """Attempts lost in a row after which no further one is started. Default: 8."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Further environment variables. Default: none."""
 
     def __post_init__(self) -> None:
         if not self.arguments or not self.arguments[0]:
@@ -76,11 +84,11 @@ class Command:
             raise UserError(f"the command {self.arguments[0]!r}: no environment variable can be called {odd!r}")
 
     def program(self) -> str:
-        """Where the program lies. Raises UserError if it is nowhere."""
-        found = shutil.which(self.arguments[0])
-        if found is None:
+        """The absolute path of the program. Raises UserError if it is not installed."""
+        path = shutil.which(self.arguments[0])
+        if path is None:
             raise UserError(f"the command {self.arguments[0]!r} is not installed here: give a program's name or path")
-        return str(Path(found).absolute())
+        return str(Path(path).absolute())
 
 
 @dataclass
@@ -94,23 +102,23 @@ class CommandPolicy:
         yield from self.attempt(trials(tasks, samplings), seed, lambda _trial, _rollout: None)
 
     def attempt(self, trials: Sequence[Trial], seed: int, keep: Keep) -> Iterator[Rollout]:
-        """Raises UserError if there is no such program."""
+        """One rollout per trial. Raises UserError if the program is not installed."""
         program = self.command.program()
 
         @asynccontextmanager
-        async def session() -> AsyncIterator[Attempt]:
+        async def session() -> AsyncIterator[AttemptFunction]:
             folder = scratch.scratch_folder()
             folder.chmod(0o700)
             try:
-                yield _Running(self, program, folder, seed).attempt
+                yield _CommandSession(self, program, folder, seed).attempt
             finally:
                 scratch.remove(folder)
 
         return concurrently(trials, session, self.command.at_a_time, keep)
 
 
-class _Running:
-    """One evaluation's attempts."""
+class _CommandSession:
+    """The attempts of one evaluation."""
 
     def __init__(self, policy: CommandPolicy, program: str, scratch: Path, seed: int) -> None:
         self._policy = policy
@@ -124,16 +132,16 @@ class _Running:
         if self._losses.are_final:
             return self._rollout(trial, "", lost=f"the command was not started: {self._losses}")
         mark = secrets.token_hex(8)
-        place = self._scratch / mark
-        copy = await asyncio.to_thread(FreshCopy, trial.task.base, place)
+        folder = self._scratch / mark
+        copy = await asyncio.to_thread(FreshCopy, trial.task.base, folder)
         try:
-            return await self._attempt(trial, copy, place, mark)
+            return await self._attempt(trial, copy, folder, mark)
         finally:
             kill_marked(mark)
-            scratch.remove(place)
+            scratch.remove(folder)
 
-    async def _attempt(self, trial: Trial, copy: FreshCopy, place: Path, mark: str) -> Rollout:
-        values = await asyncio.to_thread(self._values, trial, place)
+    async def _attempt(self, trial: Trial, copy: FreshCopy, folder: Path, mark: str) -> Rollout:
+        values = await asyncio.to_thread(self._values, trial, folder)
         began = time.perf_counter()
         code, output = await self._run(copy.folder, values, mark)
         seconds = time.perf_counter() - began
@@ -150,36 +158,59 @@ class _Running:
         return self._rollout(trial, values["instruction"], patch, output, seconds)
 
     def _rollout(
-        self, trial: Trial, prompt: str, patch: Patch = NOTHING, completion: str = "", seconds: float = 0.0,
+        self,
+        trial: Trial,
+        prompt: str,
+        patch: Patch = NOTHING,
+        completion: str = "",
+        seconds: float = 0.0,
         lost: str = "",
-    ) -> Rollout:  # fmt: skip
+    ) -> Rollout:
         return Rollout(
-            task_id=trial.task.id, policy=self._policy.name, temperature=trial.temperature, sample=trial.sample,
-            seed=self._seed, patch=patch, prompt=prompt, completion=completion, seconds=seconds, lost=lost,
-        )  # fmt: skip
+            task_id=trial.task.id,
+            policy=self._policy.name,
+            temperature=trial.temperature,
+            sample=trial.sample,
+            seed=self._seed,
+            patch=patch,
+            prompt=prompt,
+            completion=completion,
+            seconds=seconds,
+            lost=lost,
+        )
 
-    def _values(self, trial: Trial, place: Path) -> dict[str, str]:
-        """Placeholder -> what stands in its place."""
+    def _values(self, trial: Trial, folder: Path) -> dict[str, str]:
+        """Placeholder -> its value."""
         python = str(python_for(trial.task.requirements, default_cache()))
-        instruction = f"{brief(trial.task)}\n\n{_how_tests_run(trial.task, python)}".strip() + "\n"
-        file = place / "instruction.md"
+        instruction = f"{describe(trial.task)}\n\n{_how_tests_run(trial.task, python)}".strip() + "\n"
+        file = folder / "instruction.md"
         file.write_text(instruction, encoding="utf-8", errors="surrogateescape")
         return {
-            "instruction": instruction, "instruction_file": str(file), "task": trial.task.id, "python": python,
-            "temperature": f"{trial.temperature:g}", "seed": str(1000 * self._seed + trial.sample),
-        }  # fmt: skip
+            "instruction": instruction,
+            "instruction_file": str(file),
+            "task": trial.task.id,
+            "python": python,
+            "temperature": f"{trial.temperature:g}",
+            "seed": str(1000 * self._seed + trial.sample),
+        }
 
     async def _run(self, folder: Path, values: Mapping[str, str], mark: str) -> tuple[int | None, str]:
-        """Exit code of the command, None at the time limit, and the end of what it printed."""
+        """Exit code of the command (None at the time limit), and the end of its output."""
         shown = {f"REGRADE_{name.upper()}": value for name, value in values.items() if name != "instruction"}
         environment = {**os.environ, **self._command.environment, **shown, "PWD": str(folder), MARK: mark}
         arguments = [_filled(argument, values) for argument in self._command.arguments[1:]]
         async with _printed() as (pipe, printed):
             try:
                 process = await asyncio.create_subprocess_exec(
-                    self._program, *arguments, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
-                    stdout=pipe, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
+                    self._program,
+                    *arguments,
+                    cwd=folder,
+                    env=environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=pipe,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
             except OSError as error:
                 advice = "use {instruction_file}" if error.errno == errno.E2BIG else "does it run in a terminal?"
                 why = f"the command {self._program!r} cannot be started: {error.strerror}; {advice}"
@@ -193,19 +224,19 @@ class _Running:
                 if process.returncode is None:
                     kill_tree(process.pid)
                     await process.wait()
-                kill_marked(mark)  # what still runs could change files while they are compared
+                kill_marked(mark)  # remaining processes could change files during the comparison
         return code, printed.text
 
 
 def kill_marked(mark: str) -> None:
-    """Kill all processes that an attempt started, also those that left its session, until none is left."""
+    """Kill all processes of an attempt, also those that left its session."""
     deadline = time.monotonic() + KILLING_SECONDS
-    wanted = f"{MARK}={mark}".encode()
+    marker = f"{MARK}={mark}".encode()
     while time.monotonic() < deadline:
-        found = [process for process in _processes() if wanted in _environment(process).split(b"\0")]
-        if not found:
+        processes = [process for process in _processes() if marker in _environment(process).split(b"\0")]
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
@@ -216,7 +247,7 @@ def _processes() -> list[int]:
 
 
 def _environment(process: int) -> bytes:
-    """Empty for a process that is gone, a zombie, or somebody else's."""
+    """Empty for a process that has ended, a zombie, or another user's process."""
     try:
         return Path(f"/proc/{process}/environ").read_bytes()
     except OSError:
@@ -224,8 +255,8 @@ def _environment(process: int) -> bytes:
 
 
 def _filled(argument: str, values: Mapping[str, str]) -> str:
-    """Only the known names are replaced, so that an argument may hold JSON."""
-    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), argument)
+    """Only known placeholders are replaced, so that an argument may contain JSON."""
+    return re.sub(r"\{(\w+)\}", lambda placeholder: values.get(placeholder[1], placeholder[0]), argument)
 
 
 def _how_tests_run(task: Task, python: str) -> str:
@@ -235,8 +266,8 @@ def _how_tests_run(task: Task, python: str) -> str:
     return f"The tests run by: {f'PYTHONPATH={os.pathsep.join(folders)} ' if folders else ''}{python} -m pytest"
 
 
-class _End(asyncio.Protocol):
-    """The end of what a program prints; what came before is forgotten, however much it is."""
+class _OutputTail(asyncio.Protocol):
+    """The end of a program's output; the beginning is dropped."""
 
     def __init__(self) -> None:
         self._bytes = b""
@@ -254,13 +285,13 @@ class _End(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def _printed() -> AsyncIterator[tuple[int, _End]]:
-    """The end of a pipe that a program may print to, and what it printed there.
+async def _printed() -> AsyncIterator[tuple[int, _OutputTail]]:
+    """The write end of a pipe for a program's output, and the output's tail.
 
-    No pipe of asyncio's own: its process would not count as ended while any other process still holds the pipe.
+    Not a pipe of asyncio: its process would not count as ended while another process has the pipe open.
     """
     read, write = os.pipe()
-    transport, printed = await asyncio.get_running_loop().connect_read_pipe(_End, os.fdopen(read, "rb", 0))
+    transport, printed = await asyncio.get_running_loop().connect_read_pipe(_OutputTail, os.fdopen(read, "rb", 0))
     try:
         yield write, printed
     finally:

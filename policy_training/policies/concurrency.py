@@ -1,4 +1,4 @@
-"""Several attempts at a time: what endpoints and commands have in common."""
+"""Concurrent attempts, for endpoints and commands."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from regrade.datasets.rollouts import Keep, Rollout, Trial
 
-Attempt = Callable[[Trial], Awaitable[Rollout]]
+AttemptFunction = Callable[[Trial], Awaitable[Rollout]]
 
 
 @dataclass
 class Losses:
-    """Attempts lost in a row: enough of them, and whatever loses them counts as dead."""
+    """Counter of attempts lost in a row; at `most`, the endpoint or command counts as dead."""
 
     most: int
     in_a_row: int = 0
@@ -39,38 +39,38 @@ class Losses:
 
 
 def concurrently(
-    trials: Sequence[Trial], session: Callable[[], AbstractAsyncContextManager[Attempt]], limit: int, keep: Keep
+    trials: Sequence[Trial], session: Callable[[], AbstractAsyncContextManager[AttemptFunction]], limit: int, keep: Keep
 ) -> Iterator[Rollout]:
     """Make every attempt, `limit` at a time, and yield rollouts in the order in which they end.
 
-    They go on while the caller does something else with a rollout. When the iterator is closed, those under way are
-    cancelled, and it waits until they have cleaned up.
+    Attempts continue while the caller processes a rollout. Closing the iterator cancels the running attempts and waits
+    for their cleanup.
 
     Args:
-        session: opened once around all attempts; gives the function that makes one.
-        keep: told of each rollout as soon as it is there.
+        session: opened once around all attempts; its value is the function that makes one attempt.
+        keep: called with each rollout as soon as its attempt ends.
 
     Raises:
-        Exception: the first that an attempt raised; the others are cancelled.
+        Exception: the first one of an attempt; the other attempts are cancelled.
     """
-    work = _Work(trials, session, limit, keep)
-    work.start()
+    thread = _AttemptThread(trials, session, limit, keep)
+    thread.start()
     try:
-        while (found := work.results.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
+        while (result := thread.results.get()) is not None:
+            if isinstance(result, BaseException):
+                raise result
+            yield result
     finally:
-        work.stop()
+        thread.stop()
 
 
-class _Work(threading.Thread):
-    """An event loop in a thread of its own: the caller's may be at work in a sandbox, or be one of a notebook's."""
+class _AttemptThread(threading.Thread):
+    """An event loop in its own thread: the caller may be busy in a sandbox, or run in a notebook's event loop."""
 
     def __init__(
         self,
         trials: Sequence[Trial],
-        session: Callable[[], AbstractAsyncContextManager[Attempt]],
+        session: Callable[[], AbstractAsyncContextManager[AttemptFunction]],
         limit: int,
         keep: Keep,
     ) -> None:
@@ -87,12 +87,12 @@ class _Work(threading.Thread):
     def run(self) -> None:
         end: BaseException | None = None
         try:
-            asyncio.run(self._all())
+            asyncio.run(self._run_session())
         except BaseExceptionGroup as group:
             end = _first(group)
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # handed to the thread that reads the results
+        except BaseException as error:  # raised in the thread that reads the results
             end = error
         finally:
             self._began.set()
@@ -101,26 +101,26 @@ class _Work(threading.Thread):
     def stop(self) -> None:
         self._began.wait()
         if self._loop is not None and self._task is not None and self.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has already ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self.join()
 
-    async def _all(self) -> None:
+    async def _run_session(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._began.set()
         async with self._session() as attempt, asyncio.TaskGroup() as group:
             for _ in range(self._limit):
-                group.create_task(self._some(attempt))
+                group.create_task(self._make_attempts(attempt))
 
-    async def _some(self, attempt: Attempt) -> None:
-        for trial in self._trials:  # shared by all: each takes the next one
+    async def _make_attempts(self, attempt: AttemptFunction) -> None:
+        for trial in self._trials:  # shared by all tasks: each takes the next one
             rollout = await attempt(trial)
             self._keep(trial, rollout)
             self.results.put(rollout)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,11 +1,11 @@
-"""Policies behind an OpenAI-compatible endpoint: any server that speaks /chat/completions or /completions.
+"""Policies behind an OpenAI-compatible endpoint: any server with /chat/completions or /completions.
 
-What goes wrong on the way is told apart:
-- no connection, a time-out, 408, 409, 425, 429 and 5xx, an answer that is none: asked again, with growing pauses and as
-  the server's Retry-After says; then the attempt is *lost*, which is unscored and made again by the next run. After
-  some attempts lost in a row the endpoint counts as dead, and is not asked any more.
-- 400 to 404, 422: what was given is wrong (the key, the model's name, a parameter): the evaluation stops and says so.
-  Only a question that is too long for the model is the policy's own: it has no usable answer.
+Failures:
+- no connection, a timeout, 408, 409, 425, 429 and 5xx, or an invalid response: the request is retried with exponential
+  backoff, and after the server's Retry-After. Then the attempt is *lost*: unscored, and repeated by the next run. After
+  `dead_after` attempts lost in a row the endpoint counts as dead, and gets no further request.
+- 400 to 404, 422: an input is wrong (the key, the model's name, a parameter): the evaluation stops with an error. The
+  exception is a prompt that is too long for the model: the attempt counts, without a usable answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
 from regrade.datasets.visible_text import visible
-from regrade.policy_training.policies.concurrency import Attempt, Losses, concurrently
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
-from regrade.policy_training.policies.task_descriptions import Brief
+from regrade.policy_training.policies.concurrency import AttemptFunction, Losses, concurrently
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.task_descriptions import ChatPrompt
 
 logger = logging.getLogger(__name__)
 Api = Literal["chat", "completions"]
@@ -41,40 +41,45 @@ MAX_CHAT_TOKENS = 4096
 USUAL_KEY = "OPENAI_API_KEY"
 TRANSIENT = frozenset({408, 409, 425, 429})
 LARGEST_ANSWER = 64 << 20
-"""Bytes; no answer of a model comes near."""
+"""Bytes, far above the size of a real answer."""
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries, at most; a server that asks for more is taken to be down."""
+"""Seconds between two tries, at most; a server that requests more counts as down."""
 TOO_LONG = ("context_length", "context length", "maximum context", "too many tokens", "too long", "max_model_len")
-"""What servers say, in one of these ways, of a question that does not fit the model."""
+"""Parts of the messages with which servers reject a prompt that is too long for the model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a model answers, and how it is asked."""
+    """A model behind a URL, and the settings of its requests.
+
+    Raises:
+        UserError: the URL is invalid or contains a password, the API is unknown, or `body` is not JSON.
+    """
 
     base_url: str
     """Such as `http://localhost:8000/v1`."""
     model: str
     api: Api = "chat"
-    """`chat`: any task, answered by edits or a diff. `completions`: the short format that local models are trained on,
-    so that a checkpoint behind a server is asked word for word what it is asked here."""
+    """`chat`: any task, answered by edits or a diff. `completions`: the short format of local models, so that a
+    checkpoint behind a server gets the same prompt as here. Default: `chat`."""
     key_variable: str | None = None
-    """Environment variable that holds the key; None: $OPENAI_API_KEY where there is one."""
+    """Environment variable with the key. Default: None: $OPENAI_API_KEY if it is set."""
     max_tokens: int | None = None
-    """Of an answer; None: 4096 in a chat, as many as a local model gets in the short format."""
+    """Length of an answer. Default: None: 4096 in a chat, that of local models in the short format."""
     seconds: float = 300.0
-    """How long one answer may take."""
+    """Time limit of one request, in seconds. Default: 300."""
     tries: int = 6
+    """Requests per attempt, at most. Default: 6."""
     at_a_time: int = 8
-    """Requests under way at a time."""
+    """Concurrent requests. Default: 8."""
     dead_after: int = 8
-    """Attempts lost in a row after which the endpoint counts as dead."""
+    """Attempts lost in a row after which the endpoint counts as dead. Default: 8."""
     pause: float = 0.5
-    """Seconds of the first pause between tries; each is up to twice as long as the one before."""
+    """Seconds of the first pause between tries; each is up to twice as long as the one before. Default: 0.5."""
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Further parameters of each request, such as `{"top_p": 0.95}`."""
+    """Further parameters of each request, such as `{"top_p": 0.95}`. Default: none."""
     omit: tuple[str, ...] = ()
-    """Parameters that the server refuses, such as `seed`."""
+    """Parameters that the server rejects, such as `seed`. Default: none."""
 
     def __post_init__(self) -> None:
         url = httpx2.URL(self.base_url)
@@ -94,25 +99,25 @@ class Endpoint:
             raise UserError(f"the endpoint {self.base_url!r}: `body` is no JSON: {error}") from error
 
     def key(self) -> str | None:
-        """The key; None where the endpoint takes none. Raises UserError if the variable that is named is not set."""
-        found = os.environ.get(self.key_variable or USUAL_KEY)
-        if self.key_variable and not found:
+        """The key, or None without one. Raises UserError if `key_variable` is not set or cannot be sent."""
+        key = os.environ.get(self.key_variable or USUAL_KEY)
+        if self.key_variable and not key:
             raise UserError(f"the environment variable {self.key_variable!r}, for the endpoint's key, is not set")
-        if found and not (found.isascii() and found.isprintable()):
+        if key and not (key.isascii() and key.isprintable()):
             raise UserError(
                 f"the environment variable {self.key_variable or USUAL_KEY!r} holds no key: it has a line break or a "
                 "letter beyond ASCII, which no header can hold"
             )
-        return found
+        return key
 
 
 class Lost(RuntimeError):
-    """The endpoint gave no answer, and the policy is not to blame."""
+    """The endpoint returned no answer, for a reason that the policy did not cause."""
 
     def __init__(self, why: str, pause: float | None = None) -> None:
         super().__init__(why)
         self.pause = pause
-        """Seconds after which the server asks to be asked again."""
+        """Seconds until the next try, as requested by the server."""
 
 
 @dataclass
@@ -126,13 +131,13 @@ class EndpointPolicy:
         yield from self.attempt(trials(tasks, samplings), seed, lambda _trial, _rollout: None)
 
     def attempt(self, trials: Sequence[Trial], seed: int, keep: Keep) -> Iterator[Rollout]:
-        """Raises UserError if the key is missing or refused, or the server does not know the model."""
+        """One rollout per trial. Raises UserError if the key is missing or rejected, or the server lacks the model."""
         key = self.endpoint.key()
 
         @asynccontextmanager
-        async def session() -> AsyncIterator[Attempt]:
+        async def session() -> AsyncIterator[AttemptFunction]:
             async with _client(self.endpoint, key) as client:
-                yield _Asking(self, client, seed).attempt
+                yield _EndpointSession(self, client, seed).attempt
 
         return concurrently(trials, session, self.endpoint.at_a_time, keep)
 
@@ -145,8 +150,8 @@ def _client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
     )
 
 
-class _Asking:
-    """One evaluation's requests."""
+class _EndpointSession:
+    """The requests of one evaluation."""
 
     def __init__(self, policy: EndpointPolicy, client: httpx2.AsyncClient, seed: int) -> None:
         self._policy = policy
@@ -154,15 +159,15 @@ class _Asking:
         self._client = client
         self._seed = seed
         self._losses = Losses(policy.endpoint.dead_after)
-        self._questions: dict[str, Brief | Question] = {}
+        self._prompts: dict[str, ChatPrompt | SingleTurnPrompt] = {}
 
     async def attempt(self, trial: Trial) -> Rollout:
         if self._losses.are_final:
             return self._rollout(trial, Patch(""), "", lost=f"the endpoint was not asked: {self._losses}")
         began = time.perf_counter()
-        question = self._question(trial.task)
-        body = self._body(question, trial)
-        prompt = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
+        prompt = self._prompt(trial.task)
+        body = self._body(prompt, trial)
+        sent = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
         try:
             text, tokens = await self._answer(body)
         except Lost as lost:
@@ -170,43 +175,52 @@ class _Asking:
             if logger.isEnabledFor(logging.WARNING):
                 why = self._without_key(lost)
                 logger.warning("attempt lost: task %s, sample %d: %s", trial.task.id, trial.sample, why)
-            return self._rollout(trial, Patch(""), prompt, lost=f"the endpoint gave no answer: {lost}")
+            return self._rollout(trial, Patch(""), sent, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
-        # A proposed patch is read against the tree, which a large repository makes slow: others are asked meanwhile.
-        patch = await asyncio.to_thread(question.patch, text)
+        # Parsing a patch against a large repository is slow; other requests continue meanwhile.
+        patch = await asyncio.to_thread(prompt.patch, text)
         seconds = time.perf_counter() - began
         return self._rollout(
-            trial, patch or Patch(""), prompt, text, well_formed=patch is not None, tokens=tokens, seconds=seconds
+            trial, patch or Patch(""), sent, text, well_formed=patch is not None, tokens=tokens, seconds=seconds
         )
 
     def _rollout(self, trial: Trial, patch: Patch, prompt: str, completion: str = "", **more: Any) -> Rollout:
         return Rollout(
-            task_id=trial.task.id, policy=self._policy.name, temperature=trial.temperature, sample=trial.sample,
-            seed=self._seed, patch=patch, prompt=prompt, completion=completion, **more,
-        )  # fmt: skip
+            task_id=trial.task.id,
+            policy=self._policy.name,
+            temperature=trial.temperature,
+            sample=trial.sample,
+            seed=self._seed,
+            patch=patch,
+            prompt=prompt,
+            completion=completion,
+            **more,
+        )
 
-    def _body(self, question: Brief | Question, trial: Trial) -> dict[str, Any]:
-        asked = (
-            {"messages": question.messages}
-            if isinstance(question, Brief)
-            else {"prompt": question.prompt, "stop": ["\n"]}
+    def _body(self, prompt: ChatPrompt | SingleTurnPrompt, trial: Trial) -> dict[str, Any]:
+        content = (
+            {"messages": prompt.messages} if isinstance(prompt, ChatPrompt) else {"prompt": prompt.text, "stop": ["\n"]}
         )
         values = {
-            "model": self._endpoint.model, **asked, "temperature": trial.temperature,
-            "max_tokens": self._most_tokens(), "seed": 1000 * self._seed + trial.sample, **self._endpoint.body,
-        }  # fmt: skip
+            "model": self._endpoint.model,
+            **content,
+            "temperature": trial.temperature,
+            "max_tokens": self._most_tokens(),
+            "seed": 1000 * self._seed + trial.sample,
+            **self._endpoint.body,
+        }
         return {name: value for name, value in values.items() if name not in self._endpoint.omit}
 
     def _most_tokens(self) -> int:
         return self._endpoint.max_tokens or (MAX_CHAT_TOKENS if self._endpoint.api == "chat" else MAX_ANSWER_TOKENS)
 
-    def _question(self, task: Task) -> Brief | Question:
-        """Attempts at one task come one after another, and share what is asked."""
-        if task.id not in self._questions:
-            if len(self._questions) >= 2 * self._endpoint.at_a_time:
-                self._questions.clear()
-            self._questions[task.id] = Brief(task) if self._endpoint.api == "chat" else ask(task)
-        return self._questions[task.id]
+    def _prompt(self, task: Task) -> ChatPrompt | SingleTurnPrompt:
+        """Attempts at one task are consecutive and share its prompt."""
+        if task.id not in self._prompts:
+            if len(self._prompts) >= 2 * self._endpoint.at_a_time:
+                self._prompts.clear()
+            self._prompts[task.id] = ChatPrompt(task) if self._endpoint.api == "chat" else prompt_of(task)
+        return self._prompts[task.id]
 
     async def _answer(self, body: Mapping[str, Any]) -> tuple[str, int]:
         """(text, tokens generated). Raises Lost, or UserError."""
@@ -217,8 +231,8 @@ class _Asking:
             before_sleep=self._log_retry,
             reraise=True,
         )
-        found: tuple[str, int] = await asking(self._ask, body)
-        return found
+        answer: tuple[str, int] = await asking(self._ask, body)
+        return answer
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
         if logger.isEnabledFor(logging.WARNING):
@@ -241,7 +255,7 @@ class _Asking:
         path = "/chat/completions" if self._endpoint.api == "chat" else "/completions"
         url = self._endpoint.base_url.rstrip("/") + path
         try:
-            async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit starts anew with each byte
+            async with asyncio.timeout(self._endpoint.seconds):  # the client's own limit restarts with each byte
                 async with self._client.stream("POST", url, json=dict(body)) as response:
                     content = await _whole(response, url)
         except (httpx2.TimeoutException, TimeoutError) as error:
@@ -250,54 +264,54 @@ class _Asking:
             raise Lost(f"{url}: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return _read(content, url)
-        said = _said(content)
+        reason = _error_text(content)
         if response.status_code in TRANSIENT or response.is_server_error:
-            raise Lost(f"{url}: {response.status_code} {said}", _retry_after(response))
-        if any(words in said.lower() for words in TOO_LONG):
-            return f"[no answer: {said}]", 0
-        raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {said}{_advice(response)}")
+            raise Lost(f"{url}: {response.status_code} {reason}", _retry_after(response))
+        if any(words in reason.lower() for words in TOO_LONG):
+            return f"[no answer: {reason}]", 0
+        raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {reason}{_advice(response)}")
 
 
-class _Message(msgspec.Struct):
+class _ResponseMessage(msgspec.Struct):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
-    message: _Message | None = None
+class _ResponseChoice(msgspec.Struct):
+    message: _ResponseMessage | None = None
     text: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class _ResponseUsage(msgspec.Struct):
     completion_tokens: int | None = None
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+class _CompletionResponse(msgspec.Struct):
+    choices: list[_ResponseChoice]
+    usage: _ResponseUsage | None = None
 
 
 async def _whole(response: httpx2.Response, url: str) -> bytes:
-    """What a server answers, unpacked. One that never ends would fill the memory before its time is up."""
-    found = bytearray()
+    """The decompressed body. Its size is limited: an endless one would fill the memory before the timeout."""
+    content = bytearray()
     async for part in response.aiter_bytes():
-        found += part
-        if len(found) > LARGEST_ANSWER:
+        content += part
+        if len(content) > LARGEST_ANSWER:
             raise Lost(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
-    return bytes(found)
+    return bytes(content)
 
 
 def _read(content: bytes, url: str) -> tuple[str, int]:
     try:
-        found = msgspec.json.decode(content, type=_Completion)
-        choice = found.choices[0]
+        completion = msgspec.json.decode(content, type=_CompletionResponse)
+        choice = completion.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
         raise Lost(f"{url}: what it answers is no completion ({error})") from error
     text = choice.message.content if choice.message is not None else choice.text
-    return text or "", (found.usage.completion_tokens or 0) if found.usage is not None else 0
+    return text or "", (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
 
 
-def _said(content: bytes) -> str:
-    """The server's own words, short."""
+def _error_text(content: bytes) -> str:
+    """The server's error message, shortened."""
     try:
         value = json.loads(content)
         error = value.get("error", value) if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Policies: language models that answer in the short format, and scripted controls."""
+"""Local language models as policies, and the loader of local and scripted policies by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE, NoOp, Reference
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 
 
 @dataclass
@@ -24,46 +24,54 @@ class ModelPolicy:
     progress: Callable[[int, int], None] | None = None
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
-        """Sample every task at every temperature with one pass over its prompt; tasks come as they are finished."""
-        questions = [ask(task.without_reference()) for task in tasks]
+        """Sample every task at every temperature with one pass over its prompt, in the order in which tasks end."""
+        prompts = [prompt_of(task.without_reference()) for task in tasks]
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
-        prompts = [self.language_model.encode(question.prompt) for question in questions]
         began = time.perf_counter()
-        answered = complete(self.language_model, prompts, [heat for heat, _ in numbered], seed)
+        encoded = [self.language_model.encode(prompt.text) for prompt in prompts]
+        answered = complete(self.language_model, encoded, [temperature for temperature, _ in numbered], seed)
         for done, (index, completions) in enumerate(answered, 1):
             seconds = (time.perf_counter() - began) / len(numbered)
             for (temperature, sample), tokens in zip(numbered, completions, strict=True):
-                yield self._rollout(questions[index], tokens, temperature, sample, seed, seconds)
+                yield self._rollout(prompts[index], tokens, temperature, sample, seed, seconds)
             if self.progress is not None:
                 self.progress(done, len(tasks))
-            began = time.perf_counter()  # what the caller does with a rollout is not generation
+            began = time.perf_counter()  # the time that the caller spends is not generation
 
     def _rollout(
-        self, question: Question, tokens: list[int], temperature: float, sample: int, seed: int, seconds: float
+        self, prompt: SingleTurnPrompt, tokens: list[int], temperature: float, sample: int, seed: int, seconds: float
     ) -> Rollout:
         text = self.language_model.decode(tokens)
-        patch = question.patch(text)
+        patch = prompt.patch(text)
         return Rollout(
-            task_id=question.task.id, policy=self.name, temperature=temperature, sample=sample, seed=seed,
-            patch=patch or Patch(""), prompt=question.prompt, completion=text, well_formed=patch is not None,
-            tokens=len(tokens), seconds=seconds,
-        )  # fmt: skip
+            task_id=prompt.task.id,
+            policy=self.name,
+            temperature=temperature,
+            sample=sample,
+            seed=seed,
+            patch=patch or Patch(""),
+            prompt=prompt.text,
+            completion=text,
+            well_formed=patch is not None,
+            tokens=len(tokens),
+            seconds=seconds,
+        )
 
 
 def complete(
     language_model: LanguageModel, prompts: list[list[int]], temperatures: list[float], seed: int
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """(prompt's place, its completions as token ids, one per temperature), in the order in which they end."""
+    """(index of the prompt, its completions as token ids, one per temperature), in the order in which they end."""
     from regrade.policy_training.policies.sampling import stream
 
     model = language_model.model
     was_training = model.training
     model.eval()
     try:
-        for index, found in stream(
+        for index, completions in stream(
             model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
         ):
-            yield index, [completion.tokens for completion in found]
+            yield index, [completion.tokens for completion in completions]
     finally:
         model.train(was_training)
 

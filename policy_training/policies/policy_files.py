@@ -1,4 +1,4 @@
-"""Which policies an evaluation is of: words of the command line, or a TOML file.
+"""The policies of an evaluation, from the command line or a TOML file.
 
     [[policy]]
     name = "sft"
@@ -8,7 +8,7 @@
     [[policy]]
     endpoint = "http://localhost:8000/v1"    # any OpenAI-compatible server
     model = "Qwen/Qwen3-Coder-30B"
-    key = "VLLM_KEY"                         # the environment variable that holds the key
+    key = "VLLM_KEY"                         # environment variable with the key
 
     [[policy]]
     name = "mini"
@@ -56,20 +56,20 @@ ENDPOINT, COMMAND = "endpoint:", "command:"
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
 _STEP = re.compile(r"(?P<series>.*?)[-_]?(?P<step>[0-9]+)")
 UNTOLD = ("", "checkpoint", "step", "global_step")
-"""Names of checkpoints that do not say of which training they are: its folder does."""
+"""Names of checkpoints that do not identify the training; the folder's name is the series then."""
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _PolicyRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
     role: PolicyRole | None = None
     label: str = ""
 
 
-class ModelRow(_Row):
+class ModelRow(_PolicyRow):
     """A local model."""
 
     model: str
@@ -77,7 +77,7 @@ class ModelRow(_Row):
     step: int | None = None
 
 
-class EndpointRow(_Row):
+class EndpointRow(_PolicyRow):
     """See `regrade.policy_training.policies.endpoints.Endpoint`."""
 
     endpoint: str
@@ -95,9 +95,9 @@ class EndpointRow(_Row):
     step: int | None = None
 
 
-class CommandRow(_Row):
-    """See `regrade.policy_training.policies.commands.Command`. A text is split as a shell would, and no shell runs
-    it.
+class CommandRow(_PolicyRow):
+    """See `regrade.policy_training.policies.commands.Command`. A string is split by the shell's rules, but no shell
+    runs it.
     """
 
     command: str | tuple[str, ...]
@@ -108,36 +108,36 @@ class CommandRow(_Row):
     environment: dict[str, str] = {}
 
 
-class ScriptedRow(_Row):
+class ScriptedRow(_PolicyRow):
     """A control that follows a fixed rule."""
 
     scripted: str
 
 
-class CheckpointsRow(_Row):
-    """Every checkpoint of a folder whose name ends in its step."""
+class CheckpointsRow(_PolicyRow):
+    """Every checkpoint of a folder; the name of a checkpoint ends in its step."""
 
     checkpoints: str
 
 
-class PredictionsRow(_Row):
+class PredictionsRow(_PolicyRow):
     """A policy for each model in the file; `name` and `label` are for a file of one."""
 
     predictions: str
 
 
-KINDS: Mapping[str, type[_Row]] = {
+KINDS: Mapping[str, type[_PolicyRow]] = {
     "command": CommandRow, "endpoint": EndpointRow, "predictions": PredictionsRow, "checkpoints": CheckpointsRow,
     "scripted": ScriptedRow, "model": ModelRow,
 }  # fmt: skip
-"""The key that tells a kind -> what it takes; the first that is there counts."""
+"""Key that selects a kind -> its fields; the first key present counts."""
 
 
 def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
     """The policies of a TOML file, in its order.
 
     Raises:
-        UserError: the file can't be read, or an entry is wrong; names the entry and the key.
+        UserError: the file cannot be read, or an entry is invalid; the message names the entry and the key.
     """
     try:
         values = tomllib.loads(read_text(path))
@@ -157,14 +157,14 @@ def read_policies(path: Path, tasks: Sequence[Task]) -> list[Entrant]:
 def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -> Entrant:
     """`[NAME=]SPEC`, where SPEC is no-op, reference, a model, `endpoint:MODEL` or `command:PROGRAM ARGUMENTS`.
 
-    `endpoint` is what all models behind endpoints have in common.
+    `endpoint` has the settings that all models behind endpoints share.
 
     Raises:
-        UserError: it stands for nothing.
+        UserError: SPEC is invalid, or an endpoint has no base URL.
     """
     named = None if Path(words).exists() else _NAMED.fullmatch(words)
     name, spec = (named["name"], named["spec"]) if named else ("", words)
-    row: _Row
+    row: _PolicyRow
     if spec.startswith(COMMAND):
         row = CommandRow(name=name, command=spec.removeprefix(COMMAND))
     elif spec.startswith(ENDPOINT):
@@ -180,7 +180,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
 
 
 def entrants_of_checkpoints(folder: Path) -> list[Entrant]:
-    """A policy for each checkpoint of a folder, called SERIES@STEP. Raises UserError if it holds none."""
+    """A policy for each checkpoint of a folder, called SERIES@STEP. Raises UserError if there is none."""
     return _entrants(CheckpointsRow(checkpoints=str(folder)), Path(), ())
 
 
@@ -188,43 +188,43 @@ def entrants_of_predictions(files: PredictionFiles, row: PredictionsRow | None =
     """A policy for each model. Raises UserError if there are several, and one name."""
     row = row or PredictionsRow(predictions="")
     if row.name and len(files.models) > 1:
-        listed = ", ".join(found.model for found in files.models)
+        listed = ", ".join(predictions.model for predictions in files.models)
         raise UserError(
             f"the predictions are of {len(files.models)} models ({listed}): one name is not enough for them"
         )
-    return [_of_predictions(found, bool(files.broken), row) for found in files.models]
+    return [_of_predictions(predictions, bool(files.broken), row) for predictions in files.models]
 
 
 def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
     """(series, step, folder) of each checkpoint, by series and step. Raises UserError if there is none."""
-    found = []
+    checkpoints = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         named = _STEP.fullmatch(path.name)
         if named and (path / "config.json").is_file():
             series = folder.resolve().name if named["series"] in UNTOLD else named["series"]
-            found.append((series, int(named["step"]), path))
+            checkpoints.append((series, int(named["step"]), path))
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}: name the one in which a training kept its checkpoints")
-    if not found:
+    if not checkpoints:
         raise UserError(
             f"{folder} holds no checkpoints: expected folders such as grpo-20 or checkpoint-100 with a saved model "
             "(`regrade train --save-every 20` writes them)"
         )
-    return sorted(found)
+    return sorted(checkpoints)
 
 
-def _checked(row: object, where: str) -> _Row:
+def _checked(row: object, where: str) -> _PolicyRow:
     kind = next((kind for key, kind in KINDS.items() if isinstance(row, dict) and key in row), None)
     if kind is None:
         raise UserError(f"{where}: what is it? give one of {', '.join(KINDS)}")
     try:
         return msgspec.convert(row, kind)
     except msgspec.ValidationError as error:
-        known = ", ".join(kind.__struct_fields__)
-        raise UserError(f"{where}: {error}; it takes {known}") from error
+        fields = ", ".join(kind.__struct_fields__)
+        raise UserError(f"{where}: {error}; it takes {fields}") from error
 
 
-def _entrants(row: _Row, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
+def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
     if isinstance(row, PredictionsRow):
         return entrants_of_predictions(read_predictions([folder / row.predictions]), row)
     if isinstance(row, CheckpointsRow):
@@ -239,39 +239,69 @@ def _entrants(row: _Row, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
     if isinstance(row, ScriptedRow):
         return [_scripted(row, tasks)]
     assert isinstance(row, ModelRow)
-    lies_here = (folder / row.model).is_dir()
-    return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if lies_here else row)]
+    is_local_folder = (folder / row.model).is_dir()
+    return [_local(msgspec.structs.replace(row, model=str(folder / row.model)) if is_local_folder else row)]
 
 
 def _local(row: ModelRow) -> Entrant:
     name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
     return Entrant(
-        name=name, role=row.role or "candidate", load=lambda tasks: load_policy(row.model, tasks), label=row.label,
-        series=row.series, step=row.step, spec={"model": row.model},
-    )  # fmt: skip
+        name=name,
+        role=row.role or "candidate",
+        load=lambda tasks: load_policy(row.model, tasks),
+        label=row.label,
+        series=row.series,
+        step=row.step,
+        spec={"model": row.model},
+    )
 
 
 def _behind_endpoint(row: EndpointRow) -> Entrant:
     endpoint = Endpoint(
-        row.endpoint, row.model, row.api, row.key, row.max_tokens, row.seconds, row.tries, row.at_a_time,
-        row.dead_after, body=row.body, omit=row.omit,
-    )  # fmt: skip
-    endpoint.key()  # a missing key is said before any policy is asked
+        base_url=row.endpoint,
+        model=row.model,
+        api=row.api,
+        key_variable=row.key,
+        max_tokens=row.max_tokens,
+        seconds=row.seconds,
+        tries=row.tries,
+        at_a_time=row.at_a_time,
+        dead_after=row.dead_after,
+        body=row.body,
+        omit=row.omit,
+    )
+    endpoint.key()  # a missing key is reported before any request
     name = row.name or Path(row.model).name
     spec: dict[str, Any] = {
-        "endpoint": row.endpoint, "model": row.model, "api": row.api, "body": row.body, "max_tokens": row.max_tokens
-    }  # fmt: skip
+        "endpoint": row.endpoint,
+        "model": row.model,
+        "api": row.api,
+        "body": row.body,
+        "max_tokens": row.max_tokens,
+    }
     return Entrant(
-        name=name, role=row.role or "candidate", load=lambda _tasks: EndpointPolicy(endpoint, name), label=row.label,
-        series=row.series, step=row.step, spec={key: value for key, value in spec.items() if value},
-    )  # fmt: skip
+        name=name,
+        role=row.role or "candidate",
+        load=lambda _tasks: EndpointPolicy(endpoint, name),
+        label=row.label,
+        series=row.series,
+        step=row.step,
+        spec={key: value for key, value in spec.items() if value},
+    )
 
 
 def _behind_command(row: CommandRow, folder: Path) -> Entrant:
     words = _split(row.command) if isinstance(row.command, str) else row.command
     if words and "/" in words[0] and (folder / words[0]).is_file():
         words = (str((folder / words[0]).absolute()), *words[1:])
-    command = Command(words, row.seconds, row.at_a_time, row.count_failures, row.dead_after, row.environment)
+    command = Command(
+        arguments=words,
+        seconds=row.seconds,
+        at_a_time=row.at_a_time,
+        count_failures=row.count_failures,
+        dead_after=row.dead_after,
+        environment=row.environment,
+    )
     command.program()
     name = row.name or Path(words[0]).name
     spec = {"command": list(words)}
@@ -297,16 +327,25 @@ def _scripted(row: ScriptedRow, tasks: Sequence[Task]) -> Entrant:
     policy = load_policy(row.scripted, tasks)
     spec = {"scripted": policy.name}
     return Entrant(
-        name=row.name or policy.name, role=row.role or "scripted", load=lambda tasks: load_policy(row.scripted, tasks),
-        label=row.label, spec=spec, is_fixed=True,
-    )  # fmt: skip
+        name=row.name or policy.name,
+        role=row.role or "scripted",
+        load=lambda tasks: load_policy(row.scripted, tasks),
+        label=row.label,
+        spec=spec,
+        is_fixed=True,
+    )
 
 
-def _of_predictions(found: Predictions, unsure: bool, row: PredictionsRow) -> Entrant:
+def _of_predictions(predictions: Predictions, is_incomplete: bool, row: PredictionsRow) -> Entrant:
     def load(_tasks: Sequence[Task]) -> Policy:
-        return Recorded(found, unsure)
+        return Recorded(predictions, is_incomplete)
 
-    spec = {"predictions": found.model}
+    spec = {"predictions": predictions.model}
     return Entrant(
-        name=row.name or found.model, role=row.role or "candidate", load=load, label=row.label, spec=spec, is_fixed=True
+        name=row.name or predictions.model,
+        role=row.role or "candidate",
+        load=load,
+        label=row.label,
+        spec=spec,
+        is_fixed=True,
     )

@@ -1,4 +1,4 @@
-"""Keep other libraries' progress bars and deprecation notes off a terminal that has a progress display of its own."""
+"""Silence the progress bars and deprecation warnings of other libraries; Regrade has its own progress display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions that were made elsewhere, as a policy: nothing is asked, and every task has an attempt."""
+"""Predictions from files, as a policy: no model is called, and every task has an attempt."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from regrade.datasets.tasks import Task
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a model proposed. A task that it proposed nothing for counts as one that it left as it was."""
+    """The predictions of one model. A task without a prediction counts as an attempt without changes."""
 
     predictions: Predictions
-    unsure: bool = False
-    """Is a missing prediction perhaps one that could not be read? It is then unscored."""
+    is_incomplete: bool = False
+    """Could a missing prediction be an unreadable one? It is then unscored. Default: no."""
 
     @property
     def name(self) -> str:
@@ -25,9 +25,9 @@ class Recorded:
 
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
         for task in tasks:
-            known = self.predictions.patches.get(task.id)
+            patch = self.predictions.patches.get(task.id)
             lost = self.predictions.doubtful.get(task.id, "")
-            if known is None and not lost and self.unsure:
+            if patch is None and not lost and self.is_incomplete:
                 lost = "no prediction was found, and some could not be read"
             for sampling in samplings:
                 for sample in range(sampling.samples):
@@ -37,6 +37,6 @@ class Recorded:
                         temperature=sampling.temperature,
                         sample=sample,
                         seed=seed,
-                        patch=known or Patch(""),
+                        patch=patch or Patch(""),
                         lost=lost,
                     )

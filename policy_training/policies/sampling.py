@@ -1,12 +1,12 @@
-"""Sample completions with every prompt run once and no place in the batch left idle.
+"""Sample completions with one forward pass per prompt and no idle rows in the batch.
 
 A group of G completions shares one prompt. Its keys and values are computed once and *not* copied per completion: each
 decoding step attends to them as one group of G x heads queries, and to a small private cache of the tokens drawn so
-far. Answers end at different lengths, so rows leave as they end, and further prompts are let in as soon as there is
-room (continuous batching, Orca, Yu et al. 2022).
+far. Answers have different lengths, so rows leave as they end, and further prompts enter as soon as slots are free
+(continuous batching, Orca, Yu et al. 2022).
 
-What a completion becomes depends on the weights, the seed, its prompt and its place in the group, not on what is
-sampled beside it: each row has random numbers of its own (up to rounding, which differs with the size of a batch).
+A completion depends on the weights, the seed, its prompt and its index in the group, not on the other rows of the
+batch: each row has its own random numbers (up to rounding, which differs with the size of a batch).
 
 Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
 """
@@ -27,16 +27,17 @@ from transformers import AttentionInterface, Cache, DynamicCache
 
 ATTENTION = "regrade_shared_prompt"
 ROWS = 96
-"""Completions decoded at a time, unless told. On a CPU more take as much longer; fewer waste the reading of weights."""
+"""Default number of completions decoded at a time. On a CPU, more take proportionally longer, and fewer waste the
+reading of weights."""
 
 
 @dataclass
 class Completion:
-    """What was drawn after a prompt."""
+    """A sampled completion of a prompt."""
 
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
-    """Of each token, at the temperature that it was drawn at (0: at 1)."""
+    """Of each token, at its sampling temperature (for 0: at 1)."""
 
 
 def sample(
@@ -50,8 +51,9 @@ def sample(
     rows: int = ROWS,
 ) -> list[list[list[int]]]:
     """All of `stream`, in the order of the prompts: token ids as [prompt][completion][token]."""
-    found = dict(stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows))
-    return [[completion.tokens for completion in found[index]] for index in range(len(prompts))]
+    samples = stream(model, prompts, temperatures, stop_ids=stop_ids, max_tokens=max_tokens, seed=seed, rows=rows)
+    by_prompt = dict(samples)
+    return [[completion.tokens for completion in by_prompt[index]] for index in range(len(prompts))]
 
 
 def stream(
@@ -75,10 +77,16 @@ def stream(
         rows: completions decoded at a time; at least one prompt's are.
 
     Yields:
-        (place in `prompts`, its completions). The longest prompts come first.
+        (index in `prompts`, its completions). The longest prompts come first.
     """
     group = len(temperatures)
-    batch = _Batch(model, list(temperatures), frozenset(stop_ids), max_tokens, slots=_slots(rows, group, len(prompts)))
+    batch = _SamplingBatch(
+        model=model,
+        temperatures=list(temperatures),
+        stops=frozenset(stop_ids),
+        max_tokens=max_tokens,
+        slots=_slots(rows, group, len(prompts)),
+    )
     draws = _random_numbers(prompts, group, max_tokens, seed)
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     while waiting or batch.live:
@@ -92,12 +100,12 @@ def stream(
 
 
 def _slots(rows: int, group: int, prompts: int) -> int:
-    """Places for prompts: half as many again as fill the rows, as groups are waited for until their last row ends."""
+    """Slots for prompts: 1.5 times as many as fill the rows, because a group leaves only when its last row ends."""
     return max(1, min(prompts, -(-3 * rows // (2 * group))))
 
 
 def _random_numbers(prompts: Sequence[Sequence[int]], group: int, steps: int, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), (prompts, group, steps); a prompt that comes again gets others."""
+    """Uniform numbers in [0, 1), (prompts, group, steps); a repeated prompt gets different ones."""
     seen: Counter[bytes] = Counter()
     out = np.empty((len(prompts), group, steps), dtype=np.float32)
     for index, prompt in enumerate(prompts):
@@ -108,19 +116,19 @@ def _random_numbers(prompts: Sequence[Sequence[int]], group: int, steps: int, se
 
 
 @dataclass
-class _Live:
+class _OpenPrompt:
     """A prompt whose completions are being sampled."""
 
     index: int
-    """Its place in the caller's list."""
+    """Its index in the caller's list."""
     length: int
     completions: list[Completion]
     open: int
     """Completions that have not ended."""
 
 
-@dataclass
-class _Batch:
+@dataclass(kw_only=True)
+class _SamplingBatch:
     """Prompts in a fixed number of slots, `group` rows each, of which only the unfinished ones are decoded."""
 
     model: Any
@@ -128,12 +136,12 @@ class _Batch:
     stops: frozenset[int]
     max_tokens: int
     slots: int
-    live: dict[int, _Live] = field(default_factory=dict)
+    live: dict[int, _OpenPrompt] = field(default_factory=dict)
     """By slot."""
     free: list[int] = field(init=False)
     active: Tensor = field(init=False)
-    """Rows (slot x group + place) that have not ended, ascending."""
-    memory: _Memory | None = None
+    """Rows (slot x group + index in the group) that have not ended, ascending."""
+    memory: _KeyValueCache | None = None
 
     def __post_init__(self) -> None:
         rows = self.slots * self.group
@@ -142,9 +150,9 @@ class _Batch:
         self.last = torch.zeros(rows, dtype=torch.long)
         self.drawn = torch.zeros(rows, dtype=torch.long)
         self.lengths = torch.zeros(rows, dtype=torch.long)
-        self.heat = torch.tensor(self.temperatures).repeat(self.slots)
+        self.row_temperatures = torch.tensor(self.temperatures).repeat(self.slots)
         self.numbers = torch.zeros((rows, self.max_tokens))
-        self._done: list[_Live] = []
+        self._done: list[_OpenPrompt] = []
 
     @property
     def group(self) -> int:
@@ -153,8 +161,8 @@ class _Batch:
     def admit(self, indices: list[int], prompts: list[Sequence[int]], numbers: Tensor) -> None:
         """Run the prompts once, put them into free slots, and draw the first token of each completion."""
         keys, values, logits = _run_prompts(self.model, prompts)
-        if self.memory is None:  # the first prompts to come are the longest
-            self.memory = _Memory.like(keys, self.slots, self.group, self.max_tokens)
+        if self.memory is None:  # the first prompts are the longest
+            self.memory = _KeyValueCache.like(keys, self.slots, self.group, self.max_tokens)
         taken = [self.free.pop() for _ in prompts]
         self.memory.write(taken, keys, values, [len(prompt) for prompt in prompts])
         rows = (torch.tensor(taken)[:, None] * self.group + torch.arange(self.group)).flatten()
@@ -162,7 +170,7 @@ class _Batch:
         self.drawn[rows] = 0
         for slot, index, prompt in zip(taken, indices, prompts, strict=True):
             self.lengths[slot * self.group : (slot + 1) * self.group] = len(prompt)
-            self.live[slot] = _Live(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
+            self.live[slot] = _OpenPrompt(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
         self._take(rows, logits.repeat_interleave(self.group, 0))
         self.active = torch.cat((self.active, rows[self._open(rows)])).sort().values
 
@@ -176,8 +184,10 @@ class _Batch:
             hidden = self.model.base_model(
                 input_ids=self.last[rows, None].to(device),
                 position_ids=(self.lengths[rows] + self.drawn[rows] - 1)[:, None].to(device),
-                past_key_values=_Writer(self.memory), use_cache=True, prompt_memory=self.memory,
-            ).last_hidden_state[:, -1]  # fmt: skip
+                past_key_values=_CacheWriter(self.memory),
+                use_cache=True,
+                prompt_memory=self.memory,
+            ).last_hidden_state[:, -1]
             logits = self.model.lm_head(hidden)
         self._take(rows, logits)
         self.active = rows[self._open(rows)]
@@ -189,13 +199,15 @@ class _Batch:
 
     def _take(self, rows: Tensor, logits: Tensor) -> None:
         points = self.numbers[rows, self.drawn[rows]].to(logits.device)
-        tokens, log_probs = (found.cpu() for found in _draw(logits, self.heat[rows].to(logits.device), points))
+        tokens, log_probs = (
+            drawn.cpu() for drawn in _draw(logits, self.row_temperatures[rows].to(logits.device), points)
+        )
         self.last[rows] = tokens
         self.drawn[rows] += 1
         for row, token, log_prob in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), strict=True):
-            slot, place = divmod(row, self.group)
+            slot, number = divmod(row, self.group)
             prompt = self.live[slot]
-            completion = prompt.completions[place]
+            completion = prompt.completions[number]
             completion.tokens.append(token)
             completion.log_probs.append(log_prob)
             if token in self.stops or len(completion.tokens) == self.max_tokens:
@@ -211,8 +223,8 @@ class _Batch:
         return ~ended & (self.drawn[rows] < self.max_tokens)
 
 
-@dataclass
-class _Memory:
+@dataclass(kw_only=True)
+class _KeyValueCache:
     """Keys and values: of each slot's prompt once, and of each row's own tokens."""
 
     prompt: list[tuple[Tensor, Tensor]]
@@ -225,26 +237,26 @@ class _Memory:
     """Length of the prompt in each slot."""
     rows: Tensor = field(init=False)
     """The rows of this step."""
-    places: Tensor = field(init=False)
-    """Where each of them writes its token."""
+    positions: Tensor = field(init=False)
+    """Position of the token that each of them writes."""
     width: int = 0
     """Longest prompt of this step."""
     own_bias: Tensor = field(init=False)
     """(rows, 1, 1, t): 0 up to the token being run, -inf after it, for all rows."""
 
     @classmethod
-    def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _Memory:
-        """Room for prompts as long as these, and `steps` tokens a row."""
+    def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _KeyValueCache:
+        """An empty cache for prompts as long as these, and `steps` tokens per row."""
         _, heads, width, size = keys[0].shape
 
         def pair(*shape: int) -> tuple[Tensor, Tensor]:
             return keys[0].new_zeros(shape), keys[0].new_zeros(shape)
 
         return cls(
-            [pair(slots, heads, width, size) for _ in keys],
-            [pair(slots * group, heads, steps, size) for _ in keys],
-            keys[0].new_full((slots, 1, 1, width), float("-inf")),
-            [0] * slots,
+            prompt=[pair(slots, heads, width, size) for _ in keys],
+            own=[pair(slots * group, heads, steps, size) for _ in keys],
+            bias=keys[0].new_full((slots, 1, 1, width), float("-inf")),
+            used=[0] * slots,
         )
 
     def write(self, slots: list[int], keys: list[Tensor], values: list[Tensor], lengths: list[int]) -> None:
@@ -258,21 +270,21 @@ class _Memory:
             self.bias[slot] = float("-inf")
             self.bias[slot, ..., :length] = 0.0
 
-    def prepare(self, rows: Tensor, places: Tensor) -> None:
-        """Say which rows run, and which of their own places each writes."""
-        self.rows, self.places, self.width = rows, places, max(self.used)
+    def prepare(self, rows: Tensor, positions: Tensor) -> None:
+        """Set the rows of the step, and the position of the token that each of them writes."""
+        self.rows, self.positions, self.width = rows, positions, max(self.used)
         count = len(self.own[0][0])
-        last = places.new_zeros(count)
-        last[rows] = places
-        after = torch.arange(int(places.max()) + 1, device=rows.device)[None] > last[:, None]
+        last = positions.new_zeros(count)
+        last[rows] = positions
+        after = torch.arange(int(positions.max()) + 1, device=rows.device)[None] > last[:, None]
         self.own_bias = torch.zeros(after.shape, dtype=self.bias.dtype, device=rows.device)
         self.own_bias = self.own_bias.masked_fill_(after, float("-inf"))[:, None, None]
 
 
-class _Writer(Cache):  # type: ignore[misc]
-    """What the model takes for its cache: writes the new keys and values where the attention will look for them."""
+class _CacheWriter(Cache):  # type: ignore[misc]
+    """The model's cache: writes the new keys and values into the shared cache, where the attention reads them."""
 
-    def __init__(self, memory: _Memory) -> None:
+    def __init__(self, memory: _KeyValueCache) -> None:
         super().__init__(layers=[])
         self.memory = memory
 
@@ -280,8 +292,8 @@ class _Writer(Cache):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         keys, values = self.memory.own[layer_idx]
-        keys[self.memory.rows, :, self.memory.places] = key_states[:, :, 0]
-        values[self.memory.rows, :, self.memory.places] = value_states[:, :, 0]
+        keys[self.memory.rows, :, self.memory.positions] = key_states[:, :, 0]
+        values[self.memory.rows, :, self.memory.positions] = value_states[:, :, 0]
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -297,13 +309,16 @@ def shared_prompt_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     *,
-    prompt_memory: _Memory,
+    prompt_memory: _KeyValueCache,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """One decoding step: attention over the shared prompt and the row's own tokens, in one softmax.
 
     Attention is a small part of a step, so it is computed for all rows of all slots, ended or not, which keeps groups
-    whole; `query` (active rows, heads, 1, head size) and the result are of the active rows alone.
+    complete. `query` has the active rows only, (active rows, heads, 1, head size).
+
+    Returns:
+        (active rows, 1, heads, head size), and None for the attention weights.
     """
     del key, value, attention_mask
     memory = prompt_memory
@@ -335,7 +350,7 @@ def shared_prompt_attention(
 
 @contextmanager
 def _attention(model: Any) -> Iterator[None]:
-    """Switch the model to the shared-prompt attention, and back whatever happens."""
+    """Switch the model to the shared-prompt attention inside the `with` block."""
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     before = model.config._attn_implementation
     model.config._attn_implementation = ATTENTION
@@ -353,7 +368,7 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
     ids = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    # Right padding: causal attention never looks at it, so no mask is needed in this pass.
+    # Right padding: causal attention never attends to it, so this pass needs no mask.
     cache = DynamicCache(config=model.config)
     hidden = model.base_model(input_ids=ids.to(device), past_key_values=cache, use_cache=True).last_hidden_state
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
@@ -362,15 +377,15 @@ def _run_prompts(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[list[Ten
 
 
 def _draw(logits: Tensor, temperatures: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row, and its log-probability: argmax where the temperature is 0, else where the cumulative
-    distribution passes the point."""
+    """One token per row, (rows,), and its log-probability, (rows,): the argmax at temperature 0, else the inverse of
+    the cumulative distribution at the point."""
     greedy = temperatures == 0
     best = logits.argmax(-1)
     probabilities = (logits.float() / temperatures.masked_fill(greedy, 1.0)[:, None]).softmax(-1)
     tokens = best
     if not bool(greedy.all()):
         cumulative = probabilities.cumsum(-1)
-        # Scaled by the last sum, which rounding leaves a little off 1, so that no draw falls beyond the vocabulary.
+        # Scaled by the last sum, which rounding makes differ from 1, so that no draw exceeds the vocabulary.
         where = torch.searchsorted(cumulative, points[:, None] * cumulative[:, -1:], right=True)[:, 0]
         tokens = torch.where(greedy, best, where.clamp_(max=logits.shape[-1] - 1))
     return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()

@@ -16,7 +16,7 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class NoOp:
-    """Control: changes nothing. It breaks nothing and fixes nothing, so no metric may crown it."""
+    """Control: changes nothing. It breaks nothing and fixes nothing, so no metric may rank it first."""
 
     name: str = "no-op"
 
@@ -36,7 +36,7 @@ class NoOp:
 
 @dataclass(frozen=True)
 class Reference:
-    """Control: applies the reference patch. Built from tasks that still have theirs, so no real policy can be it."""
+    """Control: applies the reference patch, from tasks with their reference, which no real policy gets."""
 
     patches: dict[str, Patch]
     name: str = "reference"

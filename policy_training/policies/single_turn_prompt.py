@@ -1,7 +1,7 @@
 """The short answer format: a function with numbered lines and one failing test go in, `LINE new text` comes out.
 
-A prompt for a small model must be short. It sees the body of one function, without its docstring, dedented and
-numbered; the line of a test that fails and its error; and answers with one line to put in place of another:
+A prompt for a small model must be short. It contains the body of one function, without its docstring, dedented and
+numbered, and the line and error of a failing test. The answer replaces one line:
 
     1 def second(seq):
     2     return seq[2]
@@ -10,7 +10,7 @@ numbered; the line of a test that fails and its error; and answers with one line
     Fix:
     2 return seq[1]
 
-The line's indentation is kept, so the answer does not repeat it. An answer that repeats the line changes nothing.
+The line keeps its indentation, so the answer does not repeat it. An answer that repeats the line changes nothing.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Target, Task
 
 MAX_ANSWER_TOKENS = 40
-"""An answer is one line; what is longer is none."""
+"""An answer is one line; a longer one is malformed."""
 _ANSWER = re.compile(r"\s*([0-9]{1,3}) (\S[^\n]*?)\s*")
 
 
 @dataclass(frozen=True)
-class Question:
-    """A task as a prompt, and the way back from an answer to a patch."""
+class SingleTurnPrompt:
+    """A task as a prompt for a small model, and the parser of answers into patches."""
 
     task: Task
-    prompt: str
+    text: str
     lines: tuple[int, ...]
     """For each shown line, its 1-based number in the file."""
 
     def patch(self, answer: str) -> Patch | None:
-        """The patch that an answer stands for: empty when it changes nothing, None when it cannot be read."""
+        """The patch of an answer: empty without a change, None if the answer is malformed."""
         match = _ANSWER.fullmatch(answer)
         if match is None or not 1 <= int(match[1]) <= len(self.lines):
             return None
         target = _target(self.task)
         before = self.task.base.read(target.file)
         lines = before.split("\n")
-        place = self.lines[int(match[1]) - 1] - 1
-        old = lines[place]
-        lines[place] = old[: len(old) - len(old.lstrip())] + match[2]
+        index = self.lines[int(match[1]) - 1] - 1
+        old = lines[index]
+        lines[index] = old[: len(old) - len(old.lstrip())] + match[2]
         return Patch.between({target.file: before}, {target.file: "\n".join(lines)})
 
     def reference_answer(self) -> str:
-        """The answer that the task's reference patch stands for.
+        """The answer that expresses the task's reference patch.
 
         Raises:
             UserError: the task has no reference, or it changes more than one shown line.
@@ -68,7 +68,7 @@ class Question:
         return answer
 
     def answer_of(self, patch: Patch) -> str | None:
-        """The answer that stands for a patch; None where it does not replace exactly one shown line."""
+        """The answer that expresses a patch; None if the patch does not replace exactly one shown line."""
         files = patch.files
         if len(files) != 1 or files[0].path != _target(self.task).file:
             return None
@@ -78,11 +78,11 @@ class Question:
         return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
 
 
-def ask(task: Task) -> Question:
-    """Make the prompt of a task.
+def prompt_of(task: Task) -> SingleTurnPrompt:
+    """The prompt of a task.
 
     Raises:
-        UserError: the task does not say which function to look at.
+        UserError: the task has no target function.
     """
     target = _target(task)
     source = task.base.read(target.file).split("\n")
@@ -92,7 +92,7 @@ def ask(task: Task) -> Question:
     )
     text = textwrap.dedent("\n".join(source[n - 1] for n in shown))
     body = "\n".join(f"{number} {line}" for number, line in enumerate(text.split("\n"), 1))
-    return Question(task, f"{body}\n{task.failure}\nFix:\n", shown)
+    return SingleTurnPrompt(task, f"{body}\n{task.failure}\nFix:\n", shown)
 
 
 def _target(task: Task) -> Target:

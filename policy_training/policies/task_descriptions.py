@@ -1,6 +1,6 @@
-"""A task in words, as a policy that is no small local model is asked it, and edits read back from its answer.
+"""Task descriptions for chat models and agents, and the parser of their answers.
 
-The policy may answer with edits, each a file's path and blocks that say what to put in place of what,
+An answer consists of edits, each the path of a file and blocks of old and new lines,
 
     src/shop.py
     <<<<<<< SEARCH
@@ -9,7 +9,7 @@ The policy may answer with edits, each a file's path and blocks that say what to
         return price / rate
     >>>>>>> REPLACE
 
-or with a unified diff, bare or in a fence.
+or of a unified diff, bare or in a fence.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
 
 MOST_TESTS = 20
-"""Names of tests that are told of; one change rarely mends more, and a list of thousands says no more."""
+"""Names of tests in a description; one change rarely fixes more."""
 LARGEST_QUESTION = 60_000
-"""Characters of source that are shown, some 15,000 tokens."""
+"""Characters of source in a prompt, about 15,000 tokens."""
 
 HOW_TO_ANSWER = """\
 You mend bugs in a code repository. Answer with edits and nothing else. Each edit is the path of a file on a line of its
@@ -56,8 +56,8 @@ _FENCE = re.compile(r"^```(?:diff|patch)[ \t]*\n(?P<diff>.*?)^```[ \t]*$", re.MU
 _DIFF = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
 
 
-def brief(task: Task) -> str:
-    """What is asked, in words: the instruction, the tests that must pass, and what one of them shows."""
+def describe(task: Task) -> str:
+    """The instruction, the FAIL_TO_PASS tests, and the failure of one of them, as text."""
     names = [f"- {test}" for test in task.fail_to_pass[:MOST_TESTS]]
     if (more := len(task.fail_to_pass) - MOST_TESTS) > 0:
         names.append(f"- and {more} more")
@@ -73,44 +73,44 @@ def brief(task: Task) -> str:
 
 
 @dataclass(frozen=True)
-class Brief:
-    """A task as the messages of a chat, and the way back from an answer to a patch."""
+class ChatPrompt:
+    """A task as the messages of a chat, and the parser of answers into patches."""
 
     task: Task
     largest: int = LARGEST_QUESTION
 
     @cached_property
     def messages(self) -> list[dict[str, str]]:
-        """OpenAI's `messages`: how to answer, then what is asked and the source that it is about."""
+        """OpenAI's `messages`: the answer format, then the task description and the relevant source."""
         shown = [f"{path}\n```\n{text}\n```" for path, text in self.sources().items()]
         return [
             {"role": "system", "content": HOW_TO_ANSWER},
-            {"role": "user", "content": "\n\n".join([brief(self.task), *shown])},
+            {"role": "user", "content": "\n\n".join([describe(self.task), *shown])},
         ]
 
     def sources(self) -> dict[str, str]:
-        """Path -> text of the files shown, as many as fit: where the bug is said to lie, then what the failing tests
-        import, nearest first, then those tests."""
+        """Path -> text of the files in the prompt, as many as fit: the target's file, then the imports of the failing
+        tests, nearest first, then those tests."""
         tests = sorted({file_of(test) for test in self.task.fail_to_pass})
         near = [path for path in seen_by_failing_tests(self.task) if path not in tests]
         named = [self.task.target.file] if self.task.target else []
         protected = self.task.suite.protected
         code = [path for path in near if not is_protected(path, protected)]
         helpers = [path for path in near if is_protected(path, protected)]
-        found: dict[str, str] = {}
+        shown: dict[str, str] = {}
         room = self.largest
         for path in dict.fromkeys([*named, *code, *tests, *helpers]):
             try:
                 text = self.task.base.read(path)
-            except OSError:  # an id that names no file
+            except OSError:  # a test id without a file
                 continue
             if len(text) <= room:
-                found[path] = text
+                shown[path] = text
                 room -= len(text)
-        return found
+        return shown
 
     def patch(self, answer: str) -> Patch | None:
-        """The patch that an answer stands for; None when it cannot be read, or edits what is not there."""
+        """The patch of an answer; None if it is malformed, or edits lines that do not exist."""
         text = answer.replace("\r\n", "\n")
         if "<<<<< SEARCH" in text:
             return self._edited(text)
@@ -125,10 +125,10 @@ class Brief:
         after: dict[str, str] = {}
         for path, old, new in _edits(text):
             if path not in after:
-                known = self._read(path)
-                if known is not None:
-                    before[path] = known
-                after[path] = known or ""
+                text_before = self._read(path)
+                if text_before is not None:
+                    before[path] = text_before
+                after[path] = text_before or ""
             edited = after[path] + new if path not in before and not old.strip() else _replaced(after[path], old, new)
             if edited is None or not path:
                 return None
@@ -136,18 +136,18 @@ class Brief:
         return Patch.between(before, after) if after else None
 
     def _read(self, path: str) -> str | None:
-        """None where the task has no such file."""
+        """None if the task has no such file."""
         root = self.task.base.root.resolve()
         if not path or not (root / path).resolve().is_relative_to(root):
             return None
         try:
             return self.task.base.read(path)
-        except (OSError, ValueError):  # it is a folder, or no path at all
+        except (OSError, ValueError):  # a folder, or an invalid path
             return None
 
 
 def _replaced(text: str, old: str, new: str) -> str | None:
-    """None where the old lines are not there."""
+    """None if the old lines do not occur."""
     if old.strip() and old in text:
         return text.replace(old, new, 1)
     last = old.removesuffix("\n")  # of a file that does not end in a newline
@@ -155,11 +155,11 @@ def _replaced(text: str, old: str, new: str) -> str | None:
 
 
 def _edits(text: str) -> list[tuple[str, str, str]]:
-    """(path, old lines, new lines) of each block; one without a path of its own is about the file of the one before."""
+    """(path, old lines, new lines) of each block; one without a path applies to the file of the block before it."""
     paths = {match.start("old"): match["path"].strip() for match in _BLOCK.finditer(text)}
-    found: list[tuple[str, str, str]] = []
+    edits: list[tuple[str, str, str]] = []
     current = ""
     for match in _MORE.finditer(text):
         current = str(PurePosixPath(paths[match.start("old")])) if match.start("old") in paths else current
-        found.append((current, match["old"], match["new"]))
-    return found
+        edits.append((current, match["old"], match["new"]))
+    return edits

@@ -1,1 +1,1 @@
-"""Models that predict a verdict from task and patch, with calibrated doubt."""
+"""Models that predict a verdict from task and patch, with calibrated uncertainty."""

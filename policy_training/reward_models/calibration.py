@@ -1,4 +1,4 @@
-"""What a reward model's score means: how often answers that scored so were verified, and how sure that is."""
+"""Calibration of a reward model: from a score to the probability that an answer is verified, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ FILE = "calibration.json"
 
 
 class Chance(NamedTuple):
-    """A probability with its doubt."""
+    """A probability with its uncertainty."""
 
     probability: float
     doubt: float
-    """Half the width of the 95 % Wilson interval: small only where many answers with such a score were executed."""
+    """Half the width of the 95 % Wilson interval: small only if many answers with similar scores were executed."""
 
 
-class _Block(NamedTuple):
+class _IsotonicStep(NamedTuple):
     highest: float
     verified: int
     answers: int
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Scores of executed answers that the model did not learn from, and which of them were verified.
+class ScoreCalibration:
+    """Scores of held-out executed answers, and their verdicts.
 
-    Between scores and probabilities stands an isotonic regression (Zadrozny and Elkan 2002): the rising step function
-    that fits best. Within a step the answers are alike, so its interval is that of their share.
+    An isotonic regression (Zadrozny and Elkan 2002), the best increasing step function, maps scores to probabilities.
+    The interval of a step is that of the share of verified answers in it.
+
+    Raises:
+        ValueError: there is no answer, or the numbers of scores and verdicts differ.
     """
 
     scores: tuple[float, ...]
@@ -47,45 +50,48 @@ class Calibration:
             raise ValueError("a calibration needs at least one executed answer, and a verdict for each score")
 
     @cached_property
-    def _blocks(self) -> list[_Block]:
-        """The steps in order, each with the highest score in it."""
+    def _blocks(self) -> list[_IsotonicStep]:
+        """The steps of the regression in ascending order."""
         from scipy.optimize import isotonic_regression
 
-        order = sorted(range(len(self.scores)), key=lambda place: self.scores[place])
-        outcomes = [float(self.verified[place]) for place in order]
+        order = sorted(range(len(self.scores)), key=lambda index: self.scores[index])
+        outcomes = [float(self.verified[index]) for index in order]
         ends = isotonic_regression(outcomes).blocks.tolist()
         return [
-            _Block(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
+            _IsotonicStep(self.scores[order[end - 1]], round(sum(outcomes[first:end])), end - first)
             for first, end in pairwise(ends)
         ]
 
     def chance(self, score: float) -> Chance:
-        """The probability that an answer with this score is verified; beyond the known scores that of the outermost."""
+        """The probability that an answer with this score is verified; outside the range of scores, that of its end."""
         from statsmodels.stats.proportion import proportion_confint
 
-        place = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
-        block = self._blocks[place]
-        low, high = proportion_confint(block.verified, block.answers, method="wilson")
-        return Chance(block.verified / block.answers, (float(high) - float(low)) / 2)
+        index = min(bisect_left([block.highest for block in self._blocks], score), len(self._blocks) - 1)
+        step = self._blocks[index]
+        low, high = proportion_confint(step.verified, step.answers, method="wilson")
+        return Chance(step.verified / step.answers, (float(high) - float(low)) / 2)
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / FILE, json.dumps({"scores": self.scores, "verified": self.verified}))
 
     @classmethod
-    def load(cls, folder: Path) -> Calibration | None:
-        """None where the model was never tested. Raises UserError where the file holds something else."""
+    def load(cls, folder: Path) -> ScoreCalibration | None:
+        """None if the model was never tested. Raises UserError if the file is damaged."""
         path = folder / FILE
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text())
-            return cls(tuple(map(float, found["scores"])), tuple(map(bool, found["verified"])))
+            values = json.loads(path.read_text())
+            return cls(tuple(map(float, values["scores"])), tuple(map(bool, values["verified"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): train the reward model again") from error
 
 
 def expected_calibration_error(chances: Sequence[Chance], verified: Sequence[bool], bins: int = 10) -> float:
-    """Mean gap between probability and share verified over equal bins of probability (Naeini et al. 2015)."""
+    """Mean gap between probability and share of verified answers, over equal bins of probability.
+
+    Source: Naeini et al. 2015. 0 without answers.
+    """
     gaps = 0.0
     for number in range(bins):
         within = [

@@ -1,4 +1,4 @@
-"""Preferences from executed scores: of two answers to one prompt, the one that the tests liked better."""
+"""Preferences from executed scores: of two answers to one prompt, the one with the higher reward."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ class Preference:
     chosen: str
     rejected: str
     margin: float
-    """By how much the executed reward of the chosen answer is higher (> 0)."""
+    """Difference of the two executed rewards; > 0."""
 
 
 def pairs(answers: Sequence[ScoredAnswer], *, per_task: int | None = 8, seed: int = 0) -> list[Preference]:
     """Pairs of distinct answers to the same task with different rewards, tasks in order of their ids.
 
     Args:
-        answers: executed ones; an unscored attempt has no reward and so is none (see `scored_answers`).
-        per_task: at most so many of each task, drawn by `seed` and the task's id; None: all.
+        answers: executed ones, without unscored attempts (see `scored_answers`).
+        per_task: maximum number of pairs per task, drawn by `seed` and the task's id; None: all.
     """
     tasks: dict[str, list[ScoredAnswer]] = {}
     for answer in distinct(answers):
         tasks.setdefault(answer.task_id, []).append(answer)
     chosen = []
     for task_id in sorted(tasks):
-        found = [_pair(one, other) for one, other in combinations(tasks[task_id], 2) if one.reward != other.reward]
-        if per_task is not None and len(found) > per_task:
-            found = random.Random(f"{seed} {task_id}").sample(found, per_task)
-        chosen.extend(found)
+        both = combinations(tasks[task_id], 2)
+        task_pairs = [_pair(one, other) for one, other in both if one.reward != other.reward]
+        if per_task is not None and len(task_pairs) > per_task:
+            task_pairs = random.Random(f"{seed} {task_id}").sample(task_pairs, per_task)
+        chosen.extend(task_pairs)
     return chosen
 
 
 def distinct(answers: Sequence[ScoredAnswer]) -> list[ScoredAnswer]:
-    """Each answer of a task once (space around it aside), in the order of task ids and of the answers' texts."""
+    """Each answer of a task once, apart from surrounding space, sorted by task ids and texts."""
     first: dict[tuple[str, str], ScoredAnswer] = {}
     for answer in answers:
         first.setdefault((answer.task_id, answer.completion.strip()), answer)
@@ -57,16 +58,17 @@ def _pair(one: ScoredAnswer, other: ScoredAnswer) -> Preference:
     return Preference(better.task_id, better.prompt, *texts, better.reward - worse.reward)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How well scores agree with what the tests said."""
+    """Agreement of scores with executed rewards."""
 
     pair_accuracy: float | None
-    """Share of pairs, of answers to one task with different rewards, that the scores put in the right order; a tie
-    counts a half. None: there is no such pair."""
+    """Share of pairs (two answers to one task with different rewards) that the scores order correctly; a tie counts
+    1/2. None: there is no pair."""
     pairs: int
     auc: float | None
-    """Chance that a verified answer scores above another, over all tasks; 0.5 is a coin. None: one kind only."""
+    """Probability that a verified answer scores above an unverified one, over all tasks; 0.5 is chance. None: all
+    answers are of one kind."""
     answers: int
     """Distinct ones."""
     verified: int
@@ -74,7 +76,7 @@ class Agreement:
 
 
 def agreement(answers: Sequence[ScoredAnswer], scores: Sequence[float]) -> Agreement:
-    """Compare scores with executed rewards. Answers must be distinct: repeats would count the easy ones many times."""
+    """Compare scores with executed rewards. Answers must be distinct: repeats would count easy ones several times."""
     by_text = {(a.task_id, a.completion.strip()): score for a, score in zip(answers, scores, strict=True)}
     every = pairs(answers, per_task=None)
     gaps = [by_text[pair.task_id, pair.chosen] - by_text[pair.task_id, pair.rejected] for pair in every]
@@ -84,19 +86,19 @@ def agreement(answers: Sequence[ScoredAnswer], scores: Sequence[float]) -> Agree
     # AUC = U / (n1 n2), Mann and Whitney 1947
     auc = float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)) if good and bad else None
     return Agreement(
-        right / len(every) if every else None,
-        len(every),
-        auc,
-        len(answers),
-        len(good),
-        len({a.task_id for a in answers}),
+        pair_accuracy=right / len(every) if every else None,
+        pairs=len(every),
+        auc=auc,
+        answers=len(answers),
+        verified=len(good),
+        tasks=len({answer.task_id for answer in answers}),
     )
 
 
 def split_by_task(
     answers: Sequence[ScoredAnswer], test_share: float, seed: int
 ) -> tuple[list[ScoredAnswer], list[ScoredAnswer]]:
-    """Answers to learn from, and answers to test on, of other tasks (at least one task in each, if there are two)."""
+    """Training answers and test answers, of different tasks (at least one task in each, if there are two)."""
     tasks = sorted({answer.task_id for answer in answers})
     random.Random(seed).shuffle(tasks)
     count = min(max(1, round(test_share * len(tasks))), len(tasks) - 1)

@@ -1,4 +1,4 @@
-"""A trained reward model as a probe: evidence of what a patch is likely to be worth, without running it."""
+"""A trained reward model as a probe: it predicts the verdict on a patch without execution."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
-from regrade.policy_training.policies.single_turn_prompt import ask
-from regrade.policy_training.reward_models.calibration import Calibration
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.reward_models.calibration import ScoreCalibration
 from regrade.policy_training.reward_models.reward_model import RewardModel
 from regrade.rewards.evidence import Prediction
 
@@ -21,39 +21,41 @@ class RewardModelProbe:
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: what `regrade train reward-model` wrote.
+            folder: the output of `regrade train reward-model`.
 
         Raises:
-            UserError: the folder holds no reward model, or one that was never tested on executed answers.
+            UserError: the folder contains no reward model, or one that was never tested on executed answers.
         """
         self._model = RewardModel.load(folder)
         self._name = folder.name
-        calibration = Calibration.load(folder)
+        calibration = ScoreCalibration.load(folder)
         if calibration is None:
             raise UserError(
-                f"the reward model in {folder} was never tested, so nobody knows what its scores mean: train it with "
+                f"the reward model in {folder} was never tested, so its scores are not calibrated: train it with "
                 "`regrade train reward-model` on the attempts at two tasks or more"
             )
         self._calibration = calibration
 
     @cached_property
     def identity(self) -> str:
-        """Digest of the weights and of what they were found to mean: a part of the key of stored evidence."""
-        whole = hashlib.sha256(repr(self._calibration).encode())
+        """Digest of the weights and of the calibration: a part of the key of stored evidence."""
+        # The words are part of the key of stored evidence, so they do not follow the name of the class.
+        scores, verified = self._calibration.scores, self._calibration.verified
+        whole = hashlib.sha256(f"Calibration(scores={scores!r}, verified={verified!r})".encode())
         for name, weights in sorted(self._model.model.state_dict().items()):
             whole.update(name.encode())
             whole.update(weights.detach().cpu().float().numpy().tobytes())
         return whole.hexdigest()
 
     def __call__(self, before: Tree, after: Tree, patch: Patch, task: Task) -> Prediction:  # noqa: ARG002 (as all probes)
-        """What the model expects of the patch; no probability where it cannot be put to it."""
+        """The prediction for the patch, without a probability if the prompt or the answer format cannot express it."""
         try:
-            question = ask(task)
+            prompt = prompt_of(task)
         except UserError as error:
             return Prediction(None, 0.0, self._name, str(error))
-        answer = question.answer_of(patch)
+        answer = prompt.answer_of(patch)
         if answer is None:
             return Prediction(None, 0.0, self._name, "it does not replace exactly one line of the function shown")
-        (score,) = self._model.score([question.prompt], [answer])
+        (score,) = self._model.score([prompt.text], [answer])
         chance = self._calibration.chance(score)
         return Prediction(chance.probability, chance.doubt, self._name)

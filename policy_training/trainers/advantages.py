@@ -1,7 +1,7 @@
-"""The arithmetic of PPO over tokens: advantages, whitening, the critic's loss. All tensors are (rows, tokens).
+"""The per-token formulas of PPO: advantages, whitening, the critic's loss. All tensors are (rows, tokens).
 
-`mask` is 1 on the tokens that the policy generated and 0 on padding and on tokens that others wrote (tools). What a
-masked token holds never matters, and results are 0 there.
+`mask` is 1 on the tokens that the policy generated and 0 on padding and on tokens of tools. Values on masked tokens are
+ignored, and results are 0 there.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from torch import Tensor
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95
 ) -> tuple[Tensor, Tensor]:
-    """Generalized advantage estimation (Schulman et al. 1506.02438, eq. 16) for episodes that end with their row.
+    """Generalized advantage estimation (Schulman et al. 1506.02438, eq. 16); each row is one episode.
 
     A_t = delta_t + gamma lam A_u and delta_t = r_t + gamma V_u - V_t, where u is the next token that the policy
-    generated: tokens in between are stepped over as if they were not there. After the last one, V and A are 0.
+    generated: masked tokens in between are skipped. After the last one, V and A are 0.
+
+    Args:
+        gamma: discount per token.
+        lam: lambda of GAE.
 
     Returns:
-        advantages and returns (the critic's targets: advantage + value).
+        advantages, and returns (the critic's targets: advantage + value); (rows, tokens) each.
     """
     advantages = torch.zeros_like(values)
     next_value = torch.zeros_like(values[:, 0])
     next_advantage = torch.zeros_like(next_value)
-    for place in reversed(range(values.shape[1])):
-        own = mask[:, place].bool()
-        delta = rewards[:, place] + gamma * next_value - values[:, place]
+    for position in reversed(range(values.shape[1])):
+        own = mask[:, position].bool()
+        delta = rewards[:, position] + gamma * next_value - values[:, position]
         advantage = delta + gamma * lam * next_advantage
-        advantages[:, place] = torch.where(own, advantage, 0.0)
+        advantages[:, position] = torch.where(own, advantage, 0.0)
         next_advantage = torch.where(own, advantage, next_advantage)
-        next_value = torch.where(own, values[:, place], next_value)
+        next_value = torch.where(own, values[:, position], next_value)
     return advantages, torch.where(mask.bool(), advantages + values, 0.0)
 
 
 def whiten(numbers: Tensor, mask: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1 over the unmasked tokens."""
+    """Shift and scale to mean 0 and standard deviation 1 over the unmasked tokens; (rows, tokens)."""
     kept = numbers[mask.bool()]
     if kept.numel() == 0:
         return torch.zeros_like(numbers)
@@ -44,13 +48,14 @@ def whiten(numbers: Tensor, mask: Tensor) -> Tensor:
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Half the squared error a token: the larger of it and the one of the value kept within `clip` of the old one."""
+    """Half the squared error per token, (rows, tokens): the larger one of the value and of the value clipped to within
+    `clip` of the old value (Schulman et al. 1707.06347, as in OpenAI's baselines)."""
     held = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns).square(), (held - returns).square())
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 a constant one. NaN: no variance."""
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 a constant one. NaN without variance."""
     kept = mask.bool()
     if int(kept.sum()) < 2:
         return float("nan")

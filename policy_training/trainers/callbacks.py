@@ -1,4 +1,4 @@
-"""What every trainer here shares: a log of steps, a budget of wall time, and quiet defaults for TRL."""
+"""Common parts of the trainers: the budget, the log of steps, defaults for TRL, and frozen layers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
-"""Called with (step, seconds since the start, numbers of the step)."""
+"""Called with (step, seconds since the start, metrics of the step)."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When training stops: after so many optimizer steps or seconds, whichever comes first."""
+    """The end of training: a number of optimizer steps or of seconds, whichever comes first."""
 
     steps: int | None = None
+    """Optimizer steps. Default: None: no limit."""
     seconds: float | None = None
+    """Wall time. Default: None: no limit."""
 
 
 @dataclass
 class StopAndLog(TrainerCallback):  # type: ignore[misc]
-    """Hands each step's numbers on, and ends training when the budget is spent."""
+    """Logs each step's metrics, and ends training when the budget is used up."""
 
     budget: Budget
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
 
     def spent(self, step: int) -> float:
-        """Share of the budget that is used up after `step` steps, by now."""
+        """Share of the budget that is used up now, after `step` steps; 1: all."""
         by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
         by_time = 0.0 if self.budget.seconds is None else (time.monotonic() - self.began) / self.budget.seconds
         return max(by_steps, by_time)
@@ -49,15 +51,15 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         del args
-        over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
-        over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
-        if over_time or over_steps:
+        is_over_time = self.budget.seconds is not None and time.monotonic() - self.began >= self.budget.seconds
+        is_over_steps = self.budget.steps is not None and state.global_step >= self.budget.steps
+        if is_over_time or is_over_steps:
             control.should_training_stop = True
         return control
 
 
 def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: float) -> dict[str, Any]:
-    """Keyword arguments that every TRL configuration here gets."""
+    """Keyword arguments for all TRL configurations."""
     return {
         "output_dir": str(folder),
         "seed": seed,
@@ -80,10 +82,10 @@ def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: 
 
 
 def freeze_bottom(model: Any, share: float = 0.0) -> None:
-    """Let all weights learn but the (tied) embeddings and the bottom `share` of the layers.
+    """Freeze the (tied) embeddings and the bottom `share` of the layers; all other weights learn.
 
     Embeddings are a fifth of the small model, and answers use few of its tokens. Frozen layers need no backward pass:
-    with half of them a step takes a third less, and a few hundred examples hardly miss them.
+    with half of them a step takes a third less time, and on a few hundred examples the loss is hardly higher.
     """
     model.requires_grad_(True)
     model.get_input_embeddings().requires_grad_(False)
@@ -93,8 +95,8 @@ def freeze_bottom(model: Any, share: float = 0.0) -> None:
 
 
 def layer_stack(model: Any) -> tuple[str, torch.nn.ModuleList]:
-    """The transformer layers of a model, bottom first, and their name within its base model."""
+    """The name of a model's transformer layers within its base model, and the layers, bottom first."""
     stacks = [
         (name, module) for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)
     ]
-    return max(stacks, key=lambda found: len(found[1]))
+    return max(stacks, key=lambda stack: len(stack[1]))

@@ -1,7 +1,7 @@
-"""What leaves the frozen layers for an example never changes: compute it once, and train the rest from there.
+"""A cache of the outputs of frozen layers, which never change for an example.
 
 SFT passes over the same examples many times. With the bottom two thirds of a model frozen, half of the arithmetic of a
-step is a forward pass whose result is known from the epoch before.
+step is a forward pass with the same result as in the epoch before.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from regrade.policy_training.trainers.callbacks import layer_stack
 
 
 @contextmanager
-def remembered(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
-    """Inside, training steps of `model` take what leaves its frozen bottom layers from memory, once it is known.
+def cached_frozen_activations(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
+    """Inside the `with` block, training steps of `model` reuse the outputs of its frozen bottom layers.
 
-    Yields whether that is possible. It is not, and nothing changes, if no layer is frozen or if the model does more
-    with embeddings than to hand them to its first layer: a few tokens, run whole and in two parts, tell.
-    Only batches padded on the right, without position ids of their own, are served; others run as ever. At most
-    `limit_bytes` are kept, on the model's device; what does not fit is computed each time.
+    Only batches padded on the right, without explicit position ids, use the cache. At most `limit_bytes` are cached, on
+    the model's device; other outputs are computed each time.
+
+    Yields:
+        whether the cache is in use. It is not if no layer is frozen, or if the model processes embeddings before its
+        first layer, which a comparison on a few tokens detects.
     """
-    layers = _Split.of(model)
-    if layers is None or not layers.separable():
+    layers = _LayerSplit.of(model)
+    if layers is None or not layers.is_separable():
         yield False
         return
-    memory = _Memory(layers, limit_bytes)
+    memory = _ActivationCache(layers, limit_bytes)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if module.training and torch.is_grad_enabled() and not args and _right_padded(kwargs):
@@ -54,12 +56,12 @@ def remembered(model: Any, limit_bytes: int = 1 << 30) -> Iterator[bool]:
 
 
 class _ReachedLearningLayersError(Exception):
-    """Ends a forward pass where the frozen layers end."""
+    """Ends a forward pass after the frozen layers."""
 
 
 @dataclass(frozen=True)
-class _Split:
-    """A model's layers: frozen ones at the bottom, then those that learn."""
+class _LayerSplit:
+    """A model's layers: frozen ones at the bottom, then the learning ones."""
 
     base: Any
     name: str
@@ -67,8 +69,8 @@ class _Split:
     learning: ModuleList
 
     @classmethod
-    def of(cls, model: Any) -> _Split | None:
-        """None if the lowest layer learns, or if none does."""
+    def of(cls, model: Any) -> _LayerSplit | None:
+        """None if the lowest layer learns, or no layer does."""
         name, whole = layer_stack(model)
         learns = [any(weight.requires_grad for weight in layer.parameters()) for layer in whole]
         if not any(learns) or learns[0]:
@@ -77,36 +79,36 @@ class _Split:
         return cls(model.base_model, name, whole, whole[first:])
 
     def use(self, layers: ModuleList) -> None:
-        """Let the model consist of these layers."""
+        """Replace the model's layers by these."""
         owner, _, attribute = self.name.rpartition(".")
         setattr(self.base.get_submodule(owner), attribute, layers)
 
     @torch.no_grad()
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What reaches the first layer that learns, as [rows, length, width]."""
-        found: list[Tensor] = []
+        """The input of the first learning layer, (rows, length, hidden)."""
+        captured: list[Tensor] = []
 
         def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(args[0] if args else kwargs["hidden_states"])
+            captured.append(args[0] if args else kwargs["hidden_states"])
             raise _ReachedLearningLayersError
 
         training = self.base.training
-        self.base.eval()  # no dropout: it would differ each time
+        self.base.eval()  # without dropout, which would differ each time
         hook = self.learning[0].register_forward_pre_hook(stop, with_kwargs=True)
         try:
             self.base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         except _ReachedLearningLayersError:
-            return found[0]
+            return captured[0]
         finally:
             hook.remove()
             self.base.train(training)
-        raise AssertionError("the model never ran the first of its layers that learn")
+        raise AssertionError("the model never ran its first learning layer")
 
     @torch.no_grad()
-    def separable(self) -> bool:
-        """Do the layers that learn, given what leaves the frozen ones, end where the whole model ends?"""
+    def is_separable(self) -> bool:
+        """Do the learning layers, on the outputs of the frozen ones, have the outputs of the whole model?"""
         if len(set(getattr(self.base.config, "layer_types", None) or ())) > 1:
-            return False  # such models tell a layer's kind by its number
+            return False  # such models derive a layer's kind from its index
         ids = torch.arange(8, device=self.base.device)[None]
         mask = torch.ones_like(ids)
         training = self.base.training
@@ -115,43 +117,43 @@ class _Split:
             expected = self.base(input_ids=ids, attention_mask=mask, use_cache=False)[0]
             states = self.states(ids, mask)
             self.use(self.learning)
-            found = self.base(inputs_embeds=states, attention_mask=mask, use_cache=False)[0]
+            continued = self.base(inputs_embeds=states, attention_mask=mask, use_cache=False)[0]
         finally:
             self.use(self.whole)
             self.base.train(training)
-        return bool(torch.allclose(expected, found, rtol=1e-3, atol=1e-4))
+        return bool(torch.allclose(expected, continued, rtol=1e-3, atol=1e-4))
 
 
 @dataclass
-class _Memory:
-    """Hidden states after the frozen layers, by the tokens of an example."""
+class _ActivationCache:
+    """Hidden states after the frozen layers, keyed by the token ids of an example."""
 
-    layers: _Split
+    layers: _LayerSplit
     limit_bytes: int
-    _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _stored: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
     def states(self, batch: dict[str, Any]) -> Tensor:
-        """As [rows, length, width], 0 where the batch is padded."""
+        """(rows, length, hidden), 0 on padding."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         lengths = mask.sum(1).tolist()
         keys = [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
-        missing = [place for place, key in enumerate(keys) if key not in self._kept]
-        rows = {place: self._kept[key] for place, key in enumerate(keys) if key in self._kept}
+        missing = [index for index, key in enumerate(keys) if key not in self._stored]
+        rows = {index: self._stored[key] for index, key in enumerate(keys) if key in self._stored}
         if missing:
             fresh = self.layers.states(ids[missing], mask[missing])
-            for place, states in zip(missing, fresh, strict=True):
-                rows[place] = states[: lengths[place]]
-                self._keep(keys[place], rows[place])
+            for index, states in zip(missing, fresh, strict=True):
+                rows[index] = states[: lengths[index]]
+                self._store(keys[index], rows[index])
         states = rows[0].new_zeros(*ids.shape, rows[0].shape[-1])
-        for place, row in rows.items():
-            states[place, : len(row)] = row
+        for index, row in rows.items():
+            states[index, : len(row)] = row
         return states
 
-    def _keep(self, key: tuple[int, ...], states: Tensor) -> None:
+    def _store(self, key: tuple[int, ...], states: Tensor) -> None:
         size = states.numel() * states.element_size()
-        if key not in self._kept and self._bytes + size <= self.limit_bytes:
-            self._kept[key] = states.clone()  # not a view that keeps the whole batch alive
+        if key not in self._stored and self._bytes + size <= self.limit_bytes:
+            self._stored[key] = states.clone()  # a view would keep the whole batch in memory
             self._bytes += size
 
 

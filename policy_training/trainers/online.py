@@ -1,4 +1,5 @@
-"""Online reinforcement learning on executed tests with TRL: GRPO and RLOO (REINFORCE, leave-one-out baseline)."""
+"""Online reinforcement learning on executed tests with TRL: GRPO (Shao et al. 2402.03300) and RLOO (REINFORCE with a
+leave-one-out baseline, Ahmadian et al. 2402.14740)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, Question, ask
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 
@@ -31,18 +33,18 @@ class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
 class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once."""
 
-    droppable = False  # its loss is a mean over rows
+    can_drop_rows = False  # its loss is a mean over rows
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
-        """RLOOTrainer expects the completions alone."""
+        """RLOOTrainer expects completions without log-probabilities."""
         return self._completions(prompt_ids)
 
 
 class ExecutedTests:
-    """A TRL reward function: applies each completion to its task, runs the tests, and pays `training_reward`.
+    """A TRL reward function: applies each completion to its task, runs the tests, and returns `training_reward`.
 
-    Where an attempt stays unscored for a reason that is not the policy's, its whole group gets None: a group with a
-    hole would have its siblings' baseline shifted.
+    If an attempt is unscored for a reason that the policy did not cause, its whole group gets None: a group with a
+    missing reward would have a shifted baseline.
     """
 
     __name__ = "executed_tests"
@@ -54,7 +56,7 @@ class ExecutedTests:
         shaping: Shaping,
         keep: Callable[[list[Attempt]], None] | None = None,
     ) -> None:
-        self.questions: dict[str, Question] = {task.id: ask(task) for task in tasks}
+        self.prompts: dict[str, SingleTurnPrompt] = {task.id: prompt_of(task) for task in tasks}
         self.scorer = scorer
         self.shaping = shaping
         self.keep = keep
@@ -62,10 +64,10 @@ class ExecutedTests:
     def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
         began = time.perf_counter()
         rollouts = [
-            self._rollout(name, text, place)
-            for place, (name, text) in enumerate(zip(task_id, completions, strict=True))
+            self._rollout(name, text, number)
+            for number, (name, text) in enumerate(zip(task_id, completions, strict=True))
         ]
-        tasks = {name: self.questions[name].task for name in set(task_id)}
+        tasks = {name: self.prompts[name].task for name in set(task_id)}
         attempts = judge(rollouts, tasks, self.scorer, self.shaping)
         if self.keep is not None:
             self.keep(attempts)
@@ -76,20 +78,27 @@ class ExecutedTests:
         unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
         return [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
 
-    def _rollout(self, task_id: str, completion: str, place: int) -> Rollout:
+    def _rollout(self, task_id: str, completion: str, number: int) -> Rollout:
         from regrade.datasets.patches import Patch
 
-        patch = self.questions[task_id].patch(completion)
+        patch = self.prompts[task_id].patch(completion)
         return Rollout(
-            task_id=task_id, policy="trained", temperature=1.0, sample=place, seed=0, patch=patch or Patch(""),
-            prompt=self.questions[task_id].prompt, completion=completion, well_formed=patch is not None,
-        )  # fmt: skip
+            task_id=task_id,
+            policy="trained",
+            temperature=1.0,
+            sample=number,
+            seed=0,
+            patch=patch or Patch(""),
+            prompt=self.prompts[task_id].text,
+            completion=completion,
+            well_formed=patch is not None,
+        )
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Shares among attempts: clean fixes, any breakage, no change, unreadable, reaching for the verdict.
+    """Shares of attempts in [0, 1]: clean fixes, breakage, no change, malformed, tampering.
 
-    And the number of attempts by each kind of tampering that was seen, as `tampering/KIND`.
+    And the number of attempts with each kind of tampering, as `tampering/KIND`.
     """
     count = max(1, len(attempts))
     kinds = Counter(kind for attempt in attempts for kind in attempt.tampering)
@@ -108,57 +117,48 @@ def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],
     scorer: Scorer,
+    settings: OnlineSettings,
     *,
-    algorithm: str,
     out: Path,
     budget: Budget,
     seed: int,
-    shaping: Shaping | None = None,
-    learning_rate: float = 2e-5,
-    prompts_per_step: int = 8,
-    samples_per_prompt: int = 8,
-    steps_per_generation: int = 1,
-    temperature: float = 1.0,
-    frozen: float = 0.0,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by `grpo` or `rloo`; the tasks' references are not used, nor seen.
-
-    Args:
-        steps_per_generation: optimizer steps that share one generation, `prompts_per_step` prompts each. Sampling and
-            execution fill the machine better in large batches; the ratio to the sampling policy is clipped.
-    """
-    # TRL leaves out batches that it cannot fill, without a word.
-    prompts_per_step = min(prompts_per_step, len(tasks))
-    steps_per_generation = min(steps_per_generation, len(tasks) // prompts_per_step)
-    freeze_bottom(language_model.model, frozen)
+    """Train the model in place by GRPO or RLOO; the tasks' references are not read."""
+    # TRL silently drops batches that it cannot fill.
+    prompts_per_step = min(settings.prompts_per_step, len(tasks))
+    freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
-    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
+    reward = ExecutedTests(hidden, scorer, settings.shaping)
+    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
     arguments: dict[str, Any] = {
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        "per_device_train_batch_size": prompts_per_step * samples_per_prompt,
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,
         "gradient_accumulation_steps": 1,
-        "steps_per_generation": steps_per_generation,
-        "num_generations": samples_per_prompt,
+        "steps_per_generation": min(settings.steps_per_generation, len(tasks) // prompts_per_step),
+        "num_generations": settings.samples_per_prompt,
         "max_completion_length": MAX_ANSWER_TOKENS,
-        "temperature": temperature,
+        "temperature": settings.temperature,
         "beta": 0.0,
-        # Late steps then average out the noise of single groups. Without a number of steps there is no end to fall to.
+        # A falling rate averages out the noise of single groups. It needs a number of steps.
         "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
         "warmup_steps": 2,
         "remove_unused_columns": False,
     }
     trainer_type, config = (
         (SharedPromptGRPOTrainer, GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo"))
-        if algorithm == "grpo"
+        if settings.algorithm == "grpo"
         else (SharedPromptRLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()
     trainer = trainer_type(
-        model=language_model.model, reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=language_model.tokenizer, callbacks=[StopAndLog(budget, log)],
-    )  # fmt: skip
+        model=language_model.model,
+        reward_funcs=reward,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
+        callbacks=[StopAndLog(budget, log)],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()

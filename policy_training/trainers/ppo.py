@@ -1,11 +1,11 @@
-"""PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL itself dropped it.
+"""PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL removed its own.
 
-GRPO judges an answer by its siblings, PPO by a critic: a value head that reads the policy's own last hidden states and
-predicts, at every token, the reward still to come. The reward of an answer comes at its last token; at every token the
-policy pays for having moved away from where it started (a KL penalty). Advantages are estimated token by token (GAE).
+The baseline of GRPO is the group of an answer, that of PPO a critic: a value head on the policy's own last hidden
+states that predicts, at every token, the future reward. The reward of an answer comes at its last token, and a penalty
+for the KL divergence from the initial policy at every token. Advantages are estimated per token (GAE).
 
-TRL stays the trainer (tasks, generation batches, epochs over them, the clipped policy loss, logging); this adds the
-critic and the advantages. Left out, for now: an adaptive KL coefficient, pretraining the critic, LoRA.
+TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
+critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.reward_shaping import Shaping
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -39,24 +38,32 @@ from regrade.policy_training.trainers.advantages import (
 )
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.settings import PPOSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
-    """GRPO's settings and the critic's. The KL penalty is part of the reward here, so `beta` stays 0."""
+    """TRL's settings of GRPO, and those of the critic. The KL penalty is part of the reward, so `beta` must be 0.
 
-    num_generations: int | None = field(default=1, metadata={"help": "Answers to each prompt; 1 is enough."})
-    num_iterations: int = field(default=4, metadata={"help": "Epochs over each batch of answers."})
+    Raises:
+        ValueError: the batch is too small, not a multiple of `num_generations`, or `beta` is not 0.
+    """
+
+    num_generations: int | None = field(default=1, metadata={"help": "Answers per prompt; 1 is enough."})
+    num_iterations: int = field(default=4, metadata={"help": "Optimizer steps on each batch of answers."})
     kl_coef: float = field(
-        default=0.05, metadata={"help": "Price of a nat of KL to the first policy; 0: none is kept."}
+        default=0.05,
+        metadata={"help": "Penalty per nat of KL divergence from the initial policy; 0: no reference model."},
     )
-    value_coef: float = field(default=0.1, metadata={"help": "Weight of the critic's loss."})
-    gamma: float = field(default=1.0, metadata={"help": "Discount a token."})
+    value_coef: float = field(default=0.1, metadata={"help": "Weight of the critic's loss in the total."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount per token."})
     lam: float = field(default=0.95, metadata={"help": "Lambda of GAE."})
-    cliprange_value: float = field(default=0.2, metadata={"help": "How far a value may move in the epochs on a batch."})
+    cliprange_value: float = field(
+        default=0.2, metadata={"help": "Clip range of a value within the epochs on a batch."}
+    )
     value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the value head."})
 
     def __post_init__(self) -> None:
@@ -67,20 +74,20 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
             )
         if self.beta != 0.0:
             raise ValueError(
-                f"beta is {self.beta}: PPO takes the KL penalty off the reward, so set kl_coef and leave beta 0"
+                f"beta is {self.beta}: in PPO the KL penalty is part of the reward, so set kl_coef and leave beta 0"
             )
-        # GRPO's own check refuses groups of one, which PPO does not need, so it is shown the whole batch as a group.
-        wanted, self.num_generations = self.num_generations or 1, self.per_device_train_batch_size
+        # GRPO's own check rejects groups of one, which PPO allows, so it checks the whole batch as one group.
+        samples, self.num_generations = self.num_generations or 1, self.per_device_train_batch_size
         super().__post_init__()
-        if self.generation_batch_size % wanted:
+        if self.generation_batch_size % samples:
             raise ValueError(
-                f"a batch of {self.generation_batch_size} answers is no multiple of num_generations={wanted}"
+                f"a batch of {self.generation_batch_size} answers is no multiple of num_generations={samples}"
             )
-        self.num_generations = wanted
+        self.num_generations = samples
 
 
 class ValueHead(torch.nn.Module):
-    """The critic: a linear map from a hidden state to a value, 0 everywhere at first."""
+    """The critic: a linear map from a hidden state to a value, initialized with 0."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -98,7 +105,7 @@ class ValueHead(torch.nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> ValueHead:
-        """Raises UserError: the folder holds none."""
+        """Raises UserError if the folder contains none."""
         path = folder / VALUE_HEAD_FILE
         if not path.is_file():
             raise UserError(f"{folder} holds no {VALUE_HEAD_FILE}: give a folder that `regrade train ppo` wrote")
@@ -109,64 +116,67 @@ class ValueHead(torch.nn.Module):
 
 
 class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with a critic. The value head stays off the model: what saves or syncs that never sees it."""
+    """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
-    droppable = False  # a row without advantage still teaches the critic
-    takes_sampled_log_probs = False  # the critic's values are read off the same pass
+    can_drop_rows = False  # a row without advantage still teaches the critic
+    can_reuse_sampled_log_probs = False  # the critic's values need the forward pass
 
-    def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **others: Any) -> None:
-        # Before the base has touched the model. The base would load the reference from the folder that the model once
-        # came from, which is not where training starts.
+    def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **arguments: Any) -> None:
+        # Copied before the base class changes the model. The base class would load the reference from the folder that
+        # the model was loaded from, which may differ from the model now.
         reference = _frozen_copy(model) if args.kl_coef else None
-        super().__init__(model, args=args, **others)
+        super().__init__(model, args=args, **arguments)
         device = self.accelerator.device
         self.reference = None if reference is None else reference.to(device)
         self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
         self._rewards = torch.empty(0)
         self._latest: dict[str, Tensor] = {}
-        """Numbers of the policy's tokens in its latest pass, (B, C) each."""
+        """Per-token numbers of the policy's latest forward pass, (B, C) each."""
 
     def _numbers_of_states(self, model: Any, states: Tensor) -> dict[str, Tensor]:
         return {} if model is self.reference else {"values": self.value_head(states)}
 
     def _numbers_of_tokens(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = super()._numbers_of_tokens(model, *args, **kwargs)
-        if "values" in found:
-            self._latest = found
-        return found
+        numbers: dict[str, Tensor] = super()._numbers_of_tokens(model, *args, **kwargs)
+        if "values" in numbers:
+            self._latest = numbers
+        return numbers
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """The base's; their sums are kept as they are: NaN where nothing could be scored."""
-        each: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        weighted = each * self.reward_weights.to(each.device)
-        self._rewards = weighted.nansum(1).masked_fill(each.isnan().all(1), torch.nan)
-        return each
+        """As inherited; also stores the weighted sums, (B,), with NaN for unscored answers."""
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        weighted = rewards * self.reward_weights.to(rewards.device)
+        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
+        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        """The base's batch, with advantages a token and the critic's targets; all (B, C)."""
+        """The inherited batch, with per-token advantages and the critic's targets; all (B, C)."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         with torch.no_grad():
             old, reference = self._log_probs_then(batch)
             values = self._latest["values"]
             scored = ~self._rewards.isnan()
-            # Unscored answers teach nothing, neither the policy nor the critic: the loss's mask leaves them out.
+            # Unscored answers train neither the policy nor the critic: the mask of the loss excludes them.
             mask = batch["completion_mask"] * batch.get("tool_mask", 1) * scored[:, None]
             penalty = (old - reference) * mask
             rewards = _at_last_token(self._rewards.nan_to_num(), mask) - self.args.kl_coef * penalty
             advantages, returns = generalized_advantages(rewards, values, mask, self.args.gamma, self.args.lam)
         self._log_batch(values, returns, penalty, mask)
         return batch | {
-            "advantages": whiten(advantages, mask), "returns": returns, "old_values": values * mask, "tool_mask": mask,
+            "advantages": whiten(advantages, mask),
+            "returns": returns,
+            "old_values": values * mask,
+            "tool_mask": mask,
             "num_items_in_batch": mask.sum(),
-        }  # fmt: skip
+        }
 
     def _log_probs_then(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities, under the policy that sampled and under the reference, of the batch's tokens."""
+        """Log-probabilities of the batch's tokens under the sampling policy and under the reference, (B, C) each."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         attended = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
         width = batch["completion_ids"].shape[1]
         if "old_per_token_logps" not in batch:
-            # Strictly on-policy: the loss takes its own log-probabilities for the old ones. These serve the KL alone.
+            # Strictly on-policy: the loss uses its own log-probabilities as the old ones. These are for the KL only.
             self._numbers_of_tokens(self.model, ids, attended, width, entropy=False)
         old = self._latest["log_probs"]
         if self.reference is None:
@@ -181,28 +191,28 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         metrics["value/explained_variance"].append(explained_variance(values, returns, mask))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The clipped policy loss of the base, and the clipped loss of the critic from the same forward pass."""
+        """The inherited clipped policy loss, plus the critic's clipped loss from the same forward pass."""
         policy_loss: Tensor = super()._compute_loss(model, inputs)
         mask = inputs["completion_mask"] * inputs["tool_mask"]
-        each = clipped_value_loss(
+        losses = clipped_value_loss(
             self._latest["values"], inputs["old_values"], inputs["returns"], self.args.cliprange_value
         )
-        # A mean over tokens, counted as the base counts them: over all micro-batches of an optimizer step.
+        # A mean over tokens, counted as in the base class: over all micro-batches of an optimizer step.
         tokens = inputs["num_items_in_batch"].clamp(min=1)
         if self.model.training:
             tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        value_loss = (each * mask).sum() / tokens
+        value_loss = (losses * mask).sum() / tokens
         self._metrics["train" if self.model.training else "eval"]["value/loss"].append(float(value_loss.detach()))
         loss: Tensor = policy_loss + self.args.value_coef * value_loss
         return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The base's, with the value head as a group of its own."""
+        """The inherited one, with a parameter group for the value head."""
         if self.optimizer is None:
             optimizer: torch.optim.Optimizer = super().create_optimizer(model)
             head, limit = list(self.value_head.parameters()), self.args.max_grad_norm
             optimizer.add_param_group({"params": head, "lr": self.args.value_learning_rate, "weight_decay": 0.0})
-            # The trainer clips and clears the gradients of the model's parameters only.
+            # The trainer clips and clears only the gradients of the model's parameters.
             optimizer.register_step_pre_hook(lambda *_: _clip(head, limit))
             optimizer.register_step_post_hook(lambda *_: self.value_head.zero_grad())
         return self.optimizer  # type: ignore[no-any-return]
@@ -222,17 +232,35 @@ def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
 
 
 def _frozen_copy(model: Any) -> Any:
-    """A model of its own with the same weights; hooks and patches of the original don't come along."""
-    twin = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
-    twin.load_state_dict(model.state_dict())
-    return twin.requires_grad_(False).eval()
+    """A separate model with the same weights, without the hooks and patches of the original."""
+    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
+    reference.load_state_dict(model.state_dict())
+    return reference.requires_grad_(False).eval()
 
 
 def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
-    """(B,) rewards laid on the last unmasked token of each row."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    last = (places * mask).argmax(1)
+    """(B, C): the (B,) rewards at the last unmasked token of each row, 0 elsewhere."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = (positions * mask).argmax(1)
     return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
+
+
+def _ppo_config(settings: PPOSettings, answers: int, common: dict[str, Any]) -> PPOConfig:
+    """The configuration of a trainer with batches of `answers` answers."""
+    return PPOConfig(
+        **common,
+        per_device_train_batch_size=answers,
+        num_generations=settings.samples_per_prompt,
+        num_iterations=settings.epochs,
+        max_completion_length=MAX_ANSWER_TOKENS,
+        temperature=settings.temperature,
+        kl_coef=settings.kl_coef,
+        value_learning_rate=settings.value_learning_rate,
+        scale_rewards="none",
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        remove_unused_columns=False,
+    )
 
 
 @quiet_libraries()
@@ -240,54 +268,44 @@ def train_ppo(
     language_model: LanguageModel,
     tasks: Sequence[Task],
     scorer: Scorer,
+    settings: PPOSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    shaping: Shaping | None = None,
-    learning_rate: float = 2e-5,
-    value_learning_rate: float = 1e-3,
-    kl_coef: float = 0.05,
-    epochs: int = 4,
-    prompts_per_step: int = 32,
-    samples_per_prompt: int = 1,
-    temperature: float = 1.0,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not seen.
+    """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
     Args:
-        budget: a step is an optimizer step: each batch of answers serves `epochs` of them.
-        samples_per_prompt: more than one spares running prompts; PPO itself needs no groups.
-        value_head: a critic to go on with, from `ValueHead.load`.
+        budget: in optimizer steps, of which each batch of answers serves `settings.epochs`, or seconds.
+        value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
 
     Raises:
-        UserError: too few tasks for a batch.
+        UserError: there are too few tasks for a batch.
     """
-    prompts = min(prompts_per_step, len(tasks))
-    if prompts * samples_per_prompt < 2:
+    answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
+    if answers < 2:
         raise UserError(
-            f"{counted(len(tasks), 'task')} x {counted(samples_per_prompt, 'sample')} make no batch: "
-            "PPO needs at least 2 answers a step, so give more tasks or set samples_per_prompt"
+            f"{counted(len(tasks), 'task')} x {counted(settings.samples_per_prompt, 'sample')} make no batch: PPO "
+            "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, shaping or Shaping())
-    rows = [{"prompt": reward.questions[task.id].prompt, "task_id": task.id} for task in hidden]
-    config = PPOConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        per_device_train_batch_size=prompts * samples_per_prompt, num_generations=samples_per_prompt,
-        num_iterations=epochs, max_completion_length=MAX_ANSWER_TOKENS, temperature=temperature, kl_coef=kl_coef,
-        value_learning_rate=value_learning_rate, scale_rewards="none", lr_scheduler_type="constant_with_warmup",
-        warmup_steps=2, remove_unused_columns=False,
-    )  # fmt: skip
+    reward = ExecutedTests(hidden, scorer, settings.shaping)
+    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
     language_model.model.train()
     trainer = PPOTrainer(
-        language_model.model, args=config, value_head=value_head, reward_funcs=reward,
-        train_dataset=Dataset.from_list(rows), processing_class=language_model.tokenizer,
+        language_model.model,
+        args=_ppo_config(settings, answers, common),
+        value_head=value_head,
+        reward_funcs=reward,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.value_head.save(out)

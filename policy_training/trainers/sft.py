@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified ones."""
+"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified answers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
@@ -34,40 +35,41 @@ class Example:
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Example]:
-    """The reference fix of each task, as the answer that a policy should give.
+    """The reference fix of each task, as the answer that a policy should return.
 
     Raises:
-        UserError: a task has no reference, or none that the answer format can express.
+        UserError: a task has no reference, or the answer format cannot express it.
     """
-    questions = [ask(task) for task in tasks]
-    return [Example(question.prompt, question.reference_answer()) for question in questions]
+    prompts = [prompt_of(task) for task in tasks]
+    return [Example(prompt.text, prompt.reference_answer()) for prompt in prompts]
 
 
-class Quality(NamedTuple):
-    """How well a model answers examples; the greater, the better."""
+class AnswerQuality(NamedTuple):
+    """The quality of a model's answers to examples; greater is better."""
 
     probability: float
-    """Mean over the examples of the probability of the whole answer: how often sampling at temperature 1 gives it."""
+    """Mean probability of the whole answer: its expected frequency when sampling at temperature 1."""
     exact: float
-    """Share of the answers that greedy decoding gives word for word."""
+    """Share of the answers that greedy decoding reproduces exactly."""
     log_likelihood: float
-    """Mean over answer tokens, in nats."""
+    """Mean log-likelihood per answer token, in nats."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Plateau(TrainerCallback):  # type: ignore[misc]
-    """Stops training once validation has not improved for `patience` checks; the best weights come back.
+    """Stops training once validation has not improved for `patience` checks, and restores the best weights.
 
-    What counts is the mean probability of whole answers. It goes on rising for epochs after the likelihood, which
-    punishes confident mistakes without bound, has turned; the share of exact answers rises with it but in few steps.
+    The criterion is the mean probability of whole answers. It rises for epochs after the likelihood, which penalizes
+    confident mistakes without bound, has started to fall; the share of exact answers rises with it, but in few steps.
     """
 
     model: Any
-    measure: Callable[[], Quality]
+    measure: Callable[[], AnswerQuality]
     every: int
     """Optimizer steps between checks."""
     patience: int = 2
-    history: list[tuple[int, Quality]] = field(default_factory=list)
+    """Checks without improvement before training stops. Default: 2."""
+    history: list[tuple[int, AnswerQuality]] = field(default_factory=list)
     """(step, quality) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
@@ -77,13 +79,14 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         del args
         if state.global_step % self.every == 0 or control.should_training_stop:
             self.check(state.global_step)
-            found = [quality for _, quality in self.history]
-            if len(found) > self.patience and max(found[-self.patience :]) <= max(found[: -self.patience]):
+            qualities = [quality for _, quality in self.history]
+            earlier, latest = qualities[: -self.patience], qualities[-self.patience :]
+            if earlier and max(latest) <= max(earlier):
                 control.should_training_stop = True
         return control
 
     def check(self, step: int) -> None:
-        """Measure, and remember the weights if they are the best so far."""
+        """Measure, and store the weights if they are the best so far."""
         self.model.eval()
         quality = self.measure()
         self.model.train()
@@ -94,7 +97,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
         self.history.append((step, quality))
 
     def restore(self) -> None:
-        """Put the best weights back."""
+        """Load the best weights into the model."""
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
                 if name in self._best:
@@ -104,15 +107,15 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
 class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short answers, with budgets.
 
-    The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, be that a number of steps or
-    a time: training that ends without decay is worse than it need be, and no fair comparison. On a CPU, logits are
-    computed for answers alone; TRL computes them there for prompts too, which takes half of a step.
+    The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
+    decay, training ends worse, and comparisons are unfair. On a CPU, logits are computed for answers only; TRL also
+    computes them for prompts, which takes half of a step.
     """
 
     warmup = 3
 
-    def __init__(self, *args: Any, clock: StopAndLog, **others: Any) -> None:
-        super().__init__(*args, **others)
+    def __init__(self, *args: Any, clock: StopAndLog, **arguments: Any) -> None:
+        super().__init__(*args, **arguments)
         self.clock = clock
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -141,17 +144,15 @@ class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Example],
+    settings: SFTSettings,
     *,
     out: Path,
     budget: Budget,
     seed: int,
-    learning_rate: float = 1e-4,
-    batch_size: int = 8,
-    frozen: float = 0.0,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place with TRL's SFTTrainer; the loss is on the answers alone.
+    """Train the model in place with TRL's SFTTrainer; the loss is on the answers only.
 
     The learning rate falls linearly to 0 at the end of the budget.
 
@@ -160,13 +161,13 @@ def train_sft(
     """
     if not examples:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
-    freeze_bottom(language_model.model, frozen)
+    freeze_bottom(language_model.model, settings.frozen)
     eos = language_model.tokenizer.eos_token
     rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=learning_rate),
-        per_device_train_batch_size=batch_size,
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        per_device_train_batch_size=settings.batch_size,
         completion_only_loss=True,
         max_length=None,
         train_sampling_strategy="group_by_length",
@@ -175,12 +176,15 @@ def train_sft(
     clock = StopAndLog(budget, log)
     callbacks = [clock, *([plateau] if plateau is not None else [])]
     trainer = _AnswerTrainer(
-        language_model.model, args=arguments, train_dataset=Dataset.from_list(rows),
-        processing_class=language_model.tokenizer, callbacks=callbacks,
+        language_model.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
+        callbacks=callbacks,
         clock=clock,
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
-    with remembered(language_model.model):
+    with cached_frozen_activations(language_model.model):
         trainer.train()
     if plateau is not None:
         plateau.restore()
@@ -188,8 +192,10 @@ def train_sft(
 
 
 @torch.no_grad()
-def answer_quality(language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048) -> Quality:
-    """How well the model answers, each prompt run once, without sampling: a token is greedy's if it is the likeliest.
+def answer_quality(
+    language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048
+) -> AnswerQuality:
+    """The quality of the model's answers, from one forward pass per prompt: greedy decoding takes the likeliest token.
 
     Raises:
         UserError: there is no example.
@@ -199,22 +205,22 @@ def answer_quality(language_model: LanguageModel, examples: Sequence[Example], t
     stop = language_model.stop_ids[0]
     prompts = [language_model.encode(example.prompt) for example in examples]
     answers = [[*language_model.encode(example.completion), stop] for example in examples]
-    rows, places = pack(prompts, answers)
+    rows, positions = pack(prompts, answers)
     order = sorted(range(len(rows)), key=lambda index: rows[index].length)
-    found: dict[int, list[tuple[float, bool]]] = {}
+    likelihoods: dict[int, list[tuple[float, bool]]] = {}
     for start, end in passes([rows[index].length for index in order], tokens_per_batch):
         some = [rows[index] for index in order[start:end]]
-        found.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
-    each = [found[row][column] for row, column in places]
-    return Quality(
-        probability=sum(math.exp(total) for total, _ in each) / len(each),
-        exact=sum(exact for _, exact in each) / len(each),
-        log_likelihood=sum(total for total, _ in each) / sum(map(len, answers)),
+        likelihoods.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
+    answered = [likelihoods[row][column] for row, column in positions]
+    return AnswerQuality(
+        probability=sum(math.exp(total) for total, _ in answered) / len(answered),
+        exact=sum(exact for _, exact in answered) / len(answered),
+        log_likelihood=sum(total for total, _ in answered) / sum(map(len, answers)),
     )
 
 
 def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[tuple[float, bool]]]:
-    """(log-likelihood, is it what greedy decoding gives?) of each completion, as [row][completion]."""
+    """(log-likelihood in nats, does greedy decoding reproduce it?) of each completion, as [row][completion]."""
     normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
     targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
     targets = targets.to(normal.device)

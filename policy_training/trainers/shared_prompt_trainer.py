@@ -1,7 +1,7 @@
-"""What makes TRL's online trainers run each prompt once, as a mixin over their generation and log-prob methods.
+"""A mixin for TRL's online trainers that runs each prompt once, in generation and in log-probabilities.
 
-Used as `class X(SharedPrompts, GRPOTrainer)`. TRL stays the trainer: sampling of tasks, advantages, losses, clipping,
-logging and checkpoints are its own.
+Used as `class X(SharedPrompts, GRPOTrainer)`. TRL provides the sampling of tasks, advantages, losses, clipping,
+logging and checkpoints.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from regrade.policy_training.trainers.shared_prompts import (
 
 
 class SharedPrompts:
-    """Mixin: group rows by prompt when sampling and when scoring tokens; time the parts of a step."""
+    """Mixin: groups rows by prompt in sampling and in log-probabilities, and times the parts of a step.
+
+    Raises:
+        UserError: it is launched in several processes.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         processes = self.accelerator.num_processes  # type: ignore[attr-defined]
         if processes > 1:
-            # The passes here go round DistributedDataParallel, so gradients would not be averaged, without a word.
+            # These passes bypass DistributedDataParallel, so gradients would silently not be averaged.
             raise UserError(
                 f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
             )
@@ -41,82 +45,97 @@ class SharedPrompts:
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
-    takes_sampled_log_probs = True
-    """Are the sampler's log-probabilities all that is needed of the policy that sampled?"""
+    can_reuse_sampled_log_probs = True
+    """Are the sampler's log-probabilities sufficient for the sampling policy, without a forward pass?"""
     tokens_per_pass = 6144
-    """Tokens of packed rows in one forward pass while gradients are on."""
+    """Tokens of packed rows per forward pass."""
 
     def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
-        """As TRL's, but where a generation is spread over several steps, each step gets whole groups: dealt out row by
-        row, as TRL does, a prompt would be run again in almost every step."""
+        """As in TRL, but if a generation is spread over several steps, each step gets complete groups: TRL distributes
+        single rows, which would run a prompt again in almost every step."""
         if not self.model.training or self.args.steps_per_generation == 1:
             return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
-            found = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(_groups_shuffled(found, self.num_generations), steps)
+            generated = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(_groups_shuffled(generated, self.num_generations), steps)
         return self._buffered_inputs[self._step % steps]
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> Any:
-        """What GRPOTrainer expects: completions, and log-probabilities of a sampler other than the model (none)."""
+        """Completions, and log-probabilities of an external sampler (none)."""
         return self._completions(prompt_ids), None
 
     def _completions(self, prompt_ids: list[list[int]]) -> list[list[int]]:
-        """Completions for `prompt_ids`, in which TRL repeats each prompt once per completion wanted."""
+        """Completions for `prompt_ids`, in which TRL repeats each prompt once per requested completion."""
         began = time.perf_counter()
         waiting: dict[tuple[int, ...], list[int]] = {}
-        for place, prompt in enumerate(prompt_ids):
-            waiting.setdefault(tuple(prompt), []).append(place)
+        for row, prompt in enumerate(prompt_ids):
+            waiting.setdefault(tuple(prompt), []).append(row)
         out: list[list[int]] = [[] for _ in prompt_ids]
         prompts = list(waiting)
         answers = self._sample(prompts, max(map(len, waiting.values())))
         self._sampled.clear()
         for index, completions in answers:
-            for place, completion in zip(waiting[prompts[index]], completions, strict=False):
-                out[place] = completion.tokens
+            for row, completion in zip(waiting[prompts[index]], completions, strict=False):
+                out[row] = completion.tokens
                 self._sampled[prompts[index], tuple(completion.tokens)] = completion.log_probs
         self._log_metric("generation_seconds", time.perf_counter() - began)  # type: ignore[attr-defined]
         return out
 
-    def _sample(self: Any, prompts: list[tuple[int, ...]], each: int) -> Iterator[tuple[int, list[Completion]]]:
+    def _sample(self: Any, prompts: list[tuple[int, ...]], samples: int) -> Iterator[tuple[int, list[Completion]]]:
         return stream(
-            self.accelerator.unwrap_model(self.model), prompts, [self.temperature] * each,
-            stop_ids=list(self.eos_token_ids), max_tokens=self.args.max_completion_length, rows=self.answer_batch_rows,
-            seed=int(torch.randint(2**62, ())),  # from torch's own generator, which the trainer seeds and checkpoints
-        )  # fmt: skip
+            self.accelerator.unwrap_model(self.model),
+            prompts,
+            [self.temperature] * samples,
+            stop_ids=list(self.eos_token_ids),
+            max_tokens=self.args.max_completion_length,
+            rows=self.answer_batch_rows,
+            seed=int(torch.randint(2**62, ())),  # from torch's generator, which the trainer seeds and checkpoints
+        )
 
     def _get_per_token_logps_and_entropies(
-        self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int,
-        batch_size: int | None = None, compute_entropy: bool = False, **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
+        self: Any,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
         """Per-token log-probabilities of (B, P + C) rows, left-padded prompts first: (B, C), (B, C) or None, None."""
         del batch_size
-        if self.takes_sampled_log_probs and not torch.is_grad_enabled() and not compute_entropy and model is self.model:
-            # Between sampling and the first step no weight has changed: what the sampler saw need not be run again.
-            known = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
-            if known is not None:
-                return known, None, None
-        found = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
-        return found["log_probs"], found.get("entropies"), None
+        if (
+            self.can_reuse_sampled_log_probs
+            and not torch.is_grad_enabled()
+            and not compute_entropy
+            and model is self.model
+        ):
+            # No weight changes between sampling and the first step, so the sampler's log-probabilities are still valid.
+            log_probs = self._log_probs_of_sampling(input_ids, attention_mask, logits_to_keep)
+            if log_probs is not None:
+                return log_probs, None, None
+        numbers = self._numbers_of_tokens(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
+        return numbers["log_probs"], numbers.get("entropies"), None
 
     def _log_probs_of_sampling(self, input_ids: Tensor, attention_mask: Tensor, width: int) -> Tensor | None:
-        """The (B, C) log-probabilities that the rows were sampled with, forgotten thereafter; None: not all known."""
+        """The (B, C) log-probabilities from sampling, for one use; None if one is missing."""
         split = input_ids.shape[1] - width
         prompts = _without_padding(input_ids[:, :split], attention_mask[:, :split])
         answers = _without_padding(input_ids[:, split:], attention_mask[:, split:])
         keys = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
-        known, self._sampled = self._sampled, {}
-        if any(key not in known for key in keys):
+        sampled, self._sampled = self._sampled, {}
+        if any(key not in sampled for key in keys):
             return None
-        rows = [torch.tensor(known[key], device=input_ids.device) for key in keys]
+        rows = [torch.tensor(sampled[key], device=input_ids.device) for key in keys]
         return torch.stack([torch.nn.functional.pad(row, (0, width - len(row))) for row in rows])
 
     def _numbers_of_tokens(
         self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, width: int, *, entropy: bool
     ) -> dict[str, Tensor]:
-        """Whatever `_numbers_of_rows` finds, laid out as (B, C) with 0 on padding; C is `width`."""
+        """The results of `_numbers_of_rows` as (B, C) with 0 on padding; C is `width`."""
         split = input_ids.shape[1] - width
-        rows, places = pack(
+        rows, positions = pack(
             _without_padding(input_ids[:, :split], attention_mask[:, :split]),
             _without_padding(input_ids[:, split:], attention_mask[:, split:]),
         )
@@ -125,32 +144,32 @@ class SharedPrompts:
         for start, end in passes([row.length for row in rows], self.tokens_per_pass):
             for name, flat in self._numbers_of_rows(bare, rows[start:end], entropy).items():
                 pieces.setdefault(name, []).extend(unflatten(flat, rows[start:end]))
-        return {name: _laid_out(found, places, width) for name, found in pieces.items()}
+        return {name: _laid_out(tensors, positions, width) for name, tensors in pieces.items()}
 
     def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
-        """`log_probs`, and `entropies` if wanted, one per completion token, from one pass over packed rows."""
+        """`log_probs`, and `entropies` on request, one per completion token, from one pass over packed rows."""
         states = prediction_states(model, rows)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
-        found = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
-        return found if spread is None else {**found, "entropies": spread}
+        numbers = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
+        return numbers if spread is None else {**numbers, "entropies": spread}
 
     def _numbers_of_states(self, model: Any, states: Tensor) -> dict[str, Tensor]:
-        """Further numbers, one per completion token, that a trainer reads off the hidden states (tokens, hidden)."""
+        """Further numbers of a trainer, one per completion token, from the hidden states (tokens, hidden)."""
         del model, states
         return {}
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """TRL's loss over the rows that carry a gradient: those of groups without variance have advantage 0."""
-        if self.beta == 0.0 and self.droppable:
+        """TRL's loss over the rows with a gradient: rows of groups without variance have advantage 0."""
+        if self.beta == 0.0 and self.can_drop_rows:
             inputs = _with_advantage(inputs)
         return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
 
-    droppable = True
-    """Does the loss's normaliser stay the same when rows of advantage 0 are left out? (A sum over a fixed count.)"""
+    can_drop_rows = True
+    """Is the normaliser of the loss independent of rows with advantage 0? (A sum over a fixed count.)"""
 
 
 def _groups_shuffled(inputs: dict[str, Any], size: int) -> dict[str, Any]:
-    """The rows of `inputs`, whose groups of `size` lie together, with the groups in random order."""
+    """The rows of `inputs`, in consecutive groups of `size`, with the groups in random order."""
     rows = len(inputs["completion_ids"])
     order = (torch.randperm(rows // size)[:, None] * size + torch.arange(size)).flatten()
     return {
@@ -167,10 +186,10 @@ def _without_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
-def _laid_out(pieces: list[list[Tensor]], places: list[tuple[int, int]], width: int) -> Tensor:
+def _laid_out(pieces: list[list[Tensor]], positions: list[tuple[int, int]], width: int) -> Tensor:
     """[row][completion] tensors back as the (B, C) of the inputs, 0 on padding."""
-    found = [pieces[row][column] for row, column in places]
-    return torch.stack([torch.nn.functional.pad(piece, (0, width - len(piece))) for piece in found])
+    completions = [pieces[row][column] for row, column in positions]
+    return torch.stack([torch.nn.functional.pad(piece, (0, width - len(piece))) for piece in completions])
 
 
 def _with_advantage(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +197,7 @@ def _with_advantage(inputs: dict[str, Any]) -> dict[str, Any]:
     flat = advantages if advantages.dim() == 1 else advantages.abs().sum(1)
     keep = (flat != 0).nonzero().flatten()
     if len(keep) == 0:
-        keep = torch.zeros(1, dtype=torch.long, device=advantages.device)  # a loss of 0 that still has a graph
+        keep = torch.zeros(1, dtype=torch.long, device=advantages.device)  # a loss of 0 with a graph
     rows = len(advantages)
     return {
         key: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows else value

@@ -1,10 +1,10 @@
-"""Log-probabilities of completions with each prompt run once for all of its completions.
+"""Log-probabilities of completions with one forward pass per prompt for all of its completions.
 
 A group of G completions shares one prompt of P tokens, and answers here are short (C << P). Run row by row, as
 trainers do, a group costs G x (P + C) tokens; here it costs P + G x C, and identical completions are run once: a row
 holds `prompt, completion 1, completion 2, ...`; a block mask lets each completion see the prompt and itself only, and
 position ids restart after the prompt for each. Logits are computed on completion tokens alone. Gradients are those of
-the separate rows (held by a test). `sampling` does the same for drawing completions.
+the separate rows (checked by a test). `sampling` does the same for drawing completions.
 
 Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One prompt and its distinct completions, laid out in one row."""
+    """One prompt and its distinct completions, in one row."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
@@ -37,26 +37,26 @@ def pack(
     """Group completions by prompt and merge identical ones.
 
     Returns:
-        rows, and for each input its (row, completion) place in them.
+        rows, and for each input its (row, completion) position in them.
     """
     groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     order: dict[tuple[int, ...], int] = {}
-    places = []
+    positions = []
     for prompt, completion in zip(prompts, completions, strict=True):
         key, answer = tuple(prompt), tuple(completion)
         row = order.setdefault(key, len(order))
-        known = groups.setdefault(key, {})
-        places.append((row, known.setdefault(answer, len(known))))
-    return [PackedRow(prompt, tuple(known)) for prompt, known in groups.items()], places
+        completion_numbers = groups.setdefault(key, {})
+        positions.append((row, completion_numbers.setdefault(answer, len(completion_numbers))))
+    return [PackedRow(prompt, tuple(completion_numbers)) for prompt, completion_numbers in groups.items()], positions
 
 
 def passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
-    """Slices of rows whose padded size stays under `tokens` (one row at least)."""
+    """(start, end) of slices of rows whose padded size is at most `tokens`, with one row at least."""
     slices, start, widest = [], 0, 0
-    for place, length in enumerate(lengths):
-        if place > start and max(widest, length) * (place - start + 1) > tokens:
-            slices.append((start, place))
-            start, widest = place, 0
+    for index, length in enumerate(lengths):
+        if index > start and max(widest, length) * (index - start + 1) > tokens:
+            slices.append((start, index))
+            start, widest = index, 0
         widest = max(widest, length)
     return [*slices, (start, len(lengths))]
 
@@ -66,23 +66,23 @@ def packed_log_probs(
 ) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:
     """Log-probabilities (and entropies) of every completion token, as [row][completion] -> (C,) tensors.
 
-    One forward pass over the rows, padded to the longest; the caller chooses how many rows fit.
+    One forward pass over the rows, padded to the longest; the caller limits their number.
     """
     log_probs, spread = token_log_probs(model, rows, prediction_states(model, rows), temperature, entropy=entropy)
     return unflatten(log_probs, rows), None if spread is None else unflatten(spread, rows)
 
 
 def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """Last hidden states that predict the completion tokens, (tokens, hidden); `unflatten` knows their order."""
+    """Last hidden states that predict the completion tokens, (tokens, hidden), in the order of `unflatten`."""
     hidden = _packed_hidden(model, rows)
-    where = [(index, place) for index, row in enumerate(rows) for place, _ in _predictions(row)]
+    where = [(index, position) for index, row in enumerate(rows) for position, _ in _predictions(row)]
     return _gather(hidden, where)
 
 
 def final_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     """Last hidden state at the last token of each completion, (completions, hidden), row by row.
 
-    At an empty completion it is that of the prompt's last token.
+    For an empty completion it is that of the prompt's last token.
     """
     hidden = _packed_hidden(model, rows)
     where = []
@@ -102,7 +102,7 @@ def _gather(hidden: Tensor, where: list[tuple[int, int]]) -> Tensor:
 def token_log_probs(
     model: Any, rows: Sequence[PackedRow], states: Tensor, temperature: float = 1.0, *, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities, and entropies if wanted, of the completion tokens, (tokens,), from `prediction_states`."""
+    """Log-probabilities, and entropies on request, of the completion tokens, (tokens,), from `prediction_states`."""
     tokens = [token for row in rows for _, token in _predictions(row)]
     targets = torch.tensor(tokens, dtype=torch.long, device=states.device)
     normal = (model.lm_head(states).float() / temperature).log_softmax(-1)
@@ -111,7 +111,7 @@ def token_log_probs(
 
 
 def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:
-    """(place whose hidden state predicts it, token) for each completion token."""
+    """(position of the hidden state that predicts it, token) for each completion token."""
     start = len(row.prompt)
     for completion in row.completions:
         for offset, token in enumerate(completion):
@@ -120,7 +120,7 @@ def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:
 
 
 def unflatten(flat: Tensor, rows: Sequence[PackedRow]) -> list[list[Tensor]]:
-    """One number a completion token, row by row and completion by completion, as [row][completion] -> (C,)."""
+    """Numbers per completion token, (tokens,), as [row][completion] -> (C,)."""
     sizes = [len(completion) for row in rows for completion in row.completions]
     pieces = iter(torch.split(flat, sizes))
     return [[next(pieces) for _ in row.completions] for row in rows]
@@ -150,6 +150,8 @@ def _packed_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     mask |= torch.eye(width, dtype=torch.bool)  # padding attends to itself: a row of -inf would be NaN
     bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
     return model.base_model(  # type: ignore[no-any-return]
-        input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=bias[:, None].to(device),
+        input_ids=ids.to(device),
+        position_ids=positions.to(device),
+        attention_mask=bias[:, None].to(device),
         use_cache=False,
-    ).last_hidden_state  # fmt: skip
+    ).last_hidden_state

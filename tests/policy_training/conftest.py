@@ -19,6 +19,7 @@ from regrade.datasets.tasks import TestSuite as Suite
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Example, demonstrations, train_sft
 
 LIBRARY = '''\
@@ -171,8 +172,8 @@ def undecided_folder(
     wrong = [
         Example(known.prompt, answer) for task, known in zip(tasks, right, strict=True) for answer in others[task.id]
     ]
-    policy, budget = untrained(tokenizer), Budget(steps=60)
-    train_sft(policy, right + wrong, out=folder / "trainer", budget=budget, seed=0, learning_rate=1e-2, batch_size=6)
+    policy, settings = untrained(tokenizer), SFTSettings(learning_rate=1e-2, batch_size=6)
+    train_sft(policy, right + wrong, settings, out=folder / "trainer", budget=Budget(steps=60), seed=0)
     return policy.save(folder / "undecided")
 
 

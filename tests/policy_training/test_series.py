@@ -18,6 +18,7 @@ from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.policies.policy_files import checkpoints_in, entrants_of_checkpoints
 from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import RewardModelSettings, SFTSettings
 from regrade.reports.results import load_results
 from regrade.reports.summary import summary
 from regrade.rewards import tests as passing
@@ -27,7 +28,8 @@ from regrade.rewards import tests as passing
 def test_breakage_is_followed_along_a_training(
     undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
-    plan = TrainingPlan("sft", str(undecided_folder), Budget(steps=40), learning_rate=1e-2, save_every=20)
+    settings = SFTSettings(learning_rate=1e-2)
+    plan = TrainingPlan(settings=settings, model=str(undecided_folder), budget=Budget(steps=40), save_every=20)
     last = train(plan, tasks, scorer, tmp_path / "training")
     folder = tmp_path / "training" / "checkpoints"
     assert checkpoints_in(folder) == [("sft", 20, folder / "sft-20"), ("sft", 40, folder / "sft-40")]
@@ -49,5 +51,6 @@ def test_breakage_is_followed_along_a_training(
 
 
 def test_a_reward_model_has_no_series(tasks: list[Task], scorer: Scorer, tmp_path: Path) -> None:
+    plan = TrainingPlan(settings=RewardModelSettings(), model="m", budget=Budget(steps=1), save_every=1)
     with pytest.raises(UserError, match="--save-every"):
-        train(TrainingPlan("reward-model", "m", Budget(steps=1), save_every=1), tasks, scorer, tmp_path)
+        train(plan, tasks, scorer, tmp_path)

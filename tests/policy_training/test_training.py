@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.reward_models.reward_model import RewardModel
-from regrade.policy_training.train import Algorithm, TrainingPlan, train
+from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import (
+    ExpertIterationSettings,
+    OnlineSettings,
+    PPOSettings,
+    RewardModelSettings,
+    SFTSettings,
+    TrainerSettings,
+)
+
+SETTINGS: tuple[TrainerSettings, ...] = (
+    SFTSettings(), ExpertIterationSettings(sampling=Sampling(1.0, 6)),
+    OnlineSettings(algorithm="grpo", samples_per_prompt=6), OnlineSettings(algorithm="rloo", samples_per_prompt=6),
+    PPOSettings(), RewardModelSettings(sampling=Sampling(1.0, 6)),
+)  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.algorithm)
 def test_every_algorithm_leaves_a_checkpoint_and_a_log(
-    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Algorithm
+    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path, settings: TrainerSettings
 ) -> None:
+    algorithm = settings.algorithm
     every = None if algorithm == "reward-model" else 1
-    plan = TrainingPlan(algorithm, str(undecided_folder), Budget(steps=2), samples=6, save_every=every)
+    plan = TrainingPlan(settings=settings, model=str(undecided_folder), budget=Budget(steps=2), save_every=every)
     seen: list[tuple[int, int]] = []
     checkpoint = train(plan, tasks, scorer, tmp_path / "run", progress=lambda *counts: seen.append(counts))
     if algorithm == "reward-model":
@@ -40,8 +55,6 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
     assert seen[-1] == (2, 2)
 
 
-def test_what_cannot_be_trained_is_a_user_error(tasks: list[Task], scorer: Scorer, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no training algorithm 'magic'; choose from: sft"):
-        train(TrainingPlan("magic", "m", Budget(steps=1)), tasks, scorer, tmp_path)  # type: ignore[arg-type]
+def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tasks to train on"):
-        train(TrainingPlan("ppo", "m", Budget(steps=1)), [], scorer, tmp_path)
+        train(TrainingPlan(settings=PPOSettings(), model="m", budget=Budget(steps=1)), [], scorer, tmp_path)

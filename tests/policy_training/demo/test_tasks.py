@@ -10,7 +10,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo.settings import FULL, QUICK, DemoSettings
-from regrade.policy_training.demo.tasks import choose_tasks, spread, worth_trying
+from regrade.policy_training.demo.tasks import choose_tasks, informative_tasks, spread
 from regrade.policy_training.environments.attempts import ScoredAnswer
 
 SMALL = DemoSettings(max_prompt_tokens=1000, demonstrations=3, tests_only=4, validation=2, held_out=2)
@@ -59,10 +59,10 @@ def test_long_prompts_are_left_out_and_too_few_tasks_are_an_error(make_task: Cal
 
 @pytest.mark.parametrize("settings", [FULL, QUICK], ids=["full", "quick"])
 def test_the_settings_fit_together(settings: DemoSettings) -> None:
-    assert settings.prompts_per_step * settings.steps_per_generation <= settings.tests_only
+    assert settings.grpo.prompts_per_step * settings.grpo.steps_per_generation <= settings.tests_only
     assert settings.rounds * settings.tasks_per_round <= settings.tests_only
     assert settings.scripted <= settings.held_out
-    assert settings.group_size > 1
+    assert settings.grpo.samples_per_prompt > 1
     assert min(settings.temperatures) > 0
 
 
@@ -76,5 +76,5 @@ def test_tasks_that_no_attempt_moved_are_not_tried_again(make_task: Callable[[st
     names = [task.id for task in tasks]
     rewards = [(names[0], 0.0), (names[0], 0.0), (names[1], 0.0), (names[1], -0.6), (names[2], 1.0)]
     tried = [ScoredAnswer(name, "prompt", "answer", reward, reward == 1.0) for name, reward in rewards]
-    assert [task.id for task in worth_trying(tasks, tried, 2)] == names[1:3]
-    assert worth_trying(tasks, tried, 3) == list(tasks), "too few are left for a batch"
+    assert [task.id for task in informative_tasks(tasks, tried, 2)] == names[1:3]
+    assert informative_tasks(tasks, tried, 3) == list(tasks), "too few are left for a batch"

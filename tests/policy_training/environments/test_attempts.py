@@ -17,7 +17,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, judge, read_attempts, scored_answers, write_attempts
 from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.trainers.online import rates
 from regrade.rewards.evidence import End, EvidenceSet
 from regrade.rewards.evidence import TestOutcome as Outcome
@@ -123,7 +123,7 @@ def test_what_does_not_compile_costs_as_if_it_broke_everything_and_is_not_execut
     make_task: Callable[[str], Task],
 ) -> None:
     task = make_task("second")
-    patch = ask(task).patch("2 return (")
+    patch = prompt_of(task).patch("2 return (")
     assert patch is not None
     rollouts = [replace(attempt(patch), task_id=task.id), replace(attempt(Patch("")), task_id=task.id)]
     (broken, nothing) = judge(rollouts, {task.id: task}, cast(Scorer, Forbidden()), SHAPING)
@@ -161,7 +161,7 @@ def test_a_patch_that_could_not_be_applied_for_want_of_git_is_unscored(
     make_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task("second")
-    patch = ask(task).patch("2 return (")
+    patch = prompt_of(task).patch("2 return (")
     assert patch is not None
     monkeypatch.setenv("PATH", str(tmp_path))
     (unscored,) = judge([replace(attempt(patch), task_id=task.id)], {task.id: task}, cast(Scorer, Unable()), SHAPING)

@@ -26,7 +26,7 @@ GREEDY = [Sampling(0.0, 1)]
 
 
 def shell(script: str, **more: object) -> Command:
-    return Command(("sh", "-c", script), **more)  # type: ignore[arg-type]
+    return Command(arguments=("sh", "-c", script), **more)  # type: ignore[arg-type]
 
 
 def attempts(command: Command, task: Task, samplings: list[Sampling] = GREEDY) -> list[Rollout]:
@@ -207,7 +207,7 @@ def test_failing_without_a_change_is_lost_and_with_one_counts(task: Task) -> Non
 
 def test_arguments_are_filled_in_and_nothing_else_in_braces_is(task: Task) -> None:
     (rollout,) = attempts(
-        Command(("echo", "{task}:{temperature}:{seed}", '{"a": {b}}', "{instruction}"), at_a_time=1),
+        Command(arguments=("echo", "{task}:{temperature}:{seed}", '{"a": {b}}', "{instruction}"), at_a_time=1),
         task, [Sampling(0.5, 1)],
     )  # fmt: skip
     assert rollout.completion.startswith('second:0.5:5000 {"a": {b}} Mend `second`.')
@@ -224,16 +224,16 @@ def test_a_command_that_cannot_be_started_is_a_user_error(task: Task, tmp_path: 
     (tmp_path / "agent").write_bytes(b"\x7fELF nonsense")
     (tmp_path / "agent").chmod(0o755)
     with pytest.raises(UserError, match="cannot be started: Exec format error"):
-        attempts(Command((str(tmp_path / "agent"),)), task)
+        attempts(Command(arguments=(str(tmp_path / "agent"),)), task)
     with pytest.raises(UserError, match=r"Argument list too long; use \{instruction_file\}"):
-        attempts(Command(("echo", "{instruction}")), replace(task, instruction="x" * 200_000))
+        attempts(Command(arguments=("echo", "{instruction}")), replace(task, instruction="x" * 200_000))
 
 
 def test_a_command_that_is_not_there_is_a_user_error(task: Task) -> None:
     with pytest.raises(UserError, match="'no-such-agent' is not installed"):
-        attempts(Command(("no-such-agent",)), task)
+        attempts(Command(arguments=("no-such-agent",)), task)
     with pytest.raises(UserError, match="empty"):
-        Command(())
+        Command(arguments=())
 
 
 def test_stopping_ends_what_is_under_way_and_leaves_no_folder_behind(

@@ -10,7 +10,7 @@ import torch
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.local_model import complete
 from regrade.policy_training.policies.models import LanguageModel, embedded_weights, load_model
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
 
 MakeTask = Callable[[str], Task]
@@ -31,9 +31,9 @@ def test_prompt_and_answer_read_apart_are_prompt_and_answer_read_together(
 ) -> None:
     """SFT reads them together and sampling apart: the policy must meet the tokens that it learned."""
     for name in ("second", "add"):
-        question = ask(make_task(name))
-        answer = question.reference_answer()
-        assert embedded.encode(question.prompt + answer) == embedded.encode(question.prompt) + embedded.encode(answer)
+        prompt = prompt_of(make_task(name))
+        answer = prompt.reference_answer()
+        assert embedded.encode(prompt.text + answer) == embedded.encode(prompt.text) + embedded.encode(answer)
         assert embedded.decode([*embedded.encode(answer), *embedded.stop_ids]) == answer
         assert embedded.encode(answer + embedded.tokenizer.eos_token)[-1:] == embedded.stop_ids
 

@@ -16,7 +16,7 @@ from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies import endpoints
 from regrade.policy_training.policies.endpoints import Endpoint, EndpointPolicy
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from tests.endpoint_server import serving
 
 SWEEP = [Sampling(0.0, 1), Sampling(0.7, 3)]
@@ -28,7 +28,7 @@ def asked(endpoint: Endpoint, tasks: list[Task], samplings: list[Sampling] | Non
 
 
 def quick(url: str, **more: object) -> Endpoint:
-    return Endpoint(url, "org/model", pause=0.01, **more)  # type: ignore[arg-type]
+    return Endpoint(base_url=url, model="org/model", pause=0.01, **more)  # type: ignore[arg-type]
 
 
 def test_edits_of_a_chat_become_the_reference(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_edits_of_a_chat_become_the_reference(tasks: list[Task], monkeypatch: py
 
 
 def test_the_short_format_is_asked_word_for_word_as_a_local_model_is(tasks: list[Task]) -> None:
-    answers = {ask(task).prompt: ask(task).reference_answer() for task in tasks}
+    answers = {prompt_of(task).text: prompt_of(task).reference_answer() for task in tasks}
     with serving(lambda request: answers[request["prompt"]]) as server:
         rollouts = asked(quick(server.url, api="completions"), [task.without_reference() for task in tasks])
     assert {r.task_id: r.patch for r in rollouts} == {task.id: task.reference for task in tasks}
@@ -159,14 +159,14 @@ def test_what_the_user_got_wrong_stops_the_evaluation(tasks: list[Task], monkeyp
         assert len(server.requests) <= 8, "no more than were under way"
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(UserError, match=r"'NO_KEY'.*not set"):
-        asked(Endpoint("http://localhost/v1", "m", key_variable="NO_KEY"), tasks)
+        asked(Endpoint(base_url="http://localhost/v1", model="m", key_variable="NO_KEY"), tasks)
     monkeypatch.setenv("TORN_KEY", "secret\n")
     with pytest.raises(UserError, match=r"'TORN_KEY' holds no key") as torn:
-        asked(Endpoint("http://localhost/v1", "m", key_variable="TORN_KEY"), tasks)
+        asked(Endpoint(base_url="http://localhost/v1", model="m", key_variable="TORN_KEY"), tasks)
     assert "secret" not in str(torn.value)
     for url, words in [("localhost:8000", "no URL"), ("https://me:pass@host/v1", "password")]:
         with pytest.raises(UserError, match=words) as caught:
-            Endpoint(url, "m")
+            Endpoint(base_url=url, model="m")
         assert "pass@" not in str(caught.value)
 
 

@@ -17,6 +17,7 @@ from regrade.policy_training.policies.local_model import ModelPolicy, load_polic
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.scripted import NoOp, Reference
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
 
 SWEEP = [Sampling(0.0, 1), Sampling(1.0, 3)]
@@ -84,8 +85,8 @@ def test_a_saved_policy_gives_the_reference_that_it_learned(
     language_model: LanguageModel, tasks: list[Task], tmp_path: Path
 ) -> None:
     train_sft(
-        language_model, demonstrations(tasks), out=tmp_path / "trainer", budget=Budget(steps=40), seed=0,
-        learning_rate=1e-2, batch_size=2,
+        language_model, demonstrations(tasks), SFTSettings(learning_rate=1e-2, batch_size=2),
+        out=tmp_path / "trainer", budget=Budget(steps=40), seed=0,
     )  # fmt: skip
     folder = language_model.save(tmp_path / "mended")
     rollouts = list(load_policy(str(folder), device="cpu").propose(tasks, [Sampling(0.0, 1)], seed=0))

@@ -9,7 +9,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task, Tree
-from regrade.policy_training.policies.task_descriptions import Brief, brief
+from regrade.policy_training.policies.task_descriptions import ChatPrompt, describe
 
 FILES = {
     "shop/__init__.py": "from shop.prices import net\n",
@@ -41,26 +41,26 @@ def task(tmp_path: Path) -> Task:
 
 
 def test_the_files_that_the_failing_test_imports_are_shown_nearest_first(task: Task) -> None:
-    assert list(Brief(task).sources()) == [
+    assert list(ChatPrompt(task).sources()) == [
         "shop/prices.py", "shop/rates.py", "tests/test_prices.py", "tests/helpers.py"
     ]  # fmt: skip
     named = replace(task, target=Target("shop/unrelated.py", "other", 1, 2))
-    assert next(iter(Brief(named).sources())) == "shop/unrelated.py"
+    assert next(iter(ChatPrompt(named).sources())) == "shop/unrelated.py"
 
 
 def test_what_does_not_fit_is_left_out(task: Task) -> None:
-    small = Brief(task, largest=len(FILES["shop/prices.py"]) + len(FILES["shop/rates.py"])).sources()
+    small = ChatPrompt(task, largest=len(FILES["shop/prices.py"]) + len(FILES["shop/rates.py"])).sources()
     assert sum(map(len, small.values())) <= len(FILES["shop/prices.py"]) + len(FILES["shop/rates.py"])
     assert "shop/prices.py" in small
 
 
 def test_the_question_says_what_is_asked_and_by_which_tests(task: Task) -> None:
-    text = brief(replace(task, failure="assert False"))
+    text = describe(replace(task, failure="assert False"))
     for words in ("Prices are wrong.", "- tests/test_prices.py::test_net", "assert False"):
         assert words in text
-    many = brief(replace(task, fail_to_pass=tuple(f"t.py::t{n}" for n in range(1000))))
+    many = describe(replace(task, fail_to_pass=tuple(f"t.py::t{n}" for n in range(1000))))
     assert "- and 980 more" in many
-    system, user = Brief(task).messages
+    system, user = ChatPrompt(task).messages
     assert (system["role"], user["role"]) == ("system", "user")
     assert FILES["shop/prices.py"] in user["content"]
 
@@ -77,7 +77,7 @@ def test_the_question_says_what_is_asked_and_by_which_tests(task: Task) -> None:
     ],
 )
 def test_an_answer_is_read_in_each_of_its_forms(task: Task, answer: str) -> None:
-    assert Brief(task).patch(answer) == MENDED
+    assert ChatPrompt(task).patch(answer) == MENDED
 
 
 def test_blocks_may_edit_one_file_twice_create_files_and_end_without_a_newline(task: Task) -> None:
@@ -86,7 +86,7 @@ def test_blocks_may_edit_one_file_twice_create_files_and_end_without_a_newline(t
         "shop/new.py\n<<<<<<< SEARCH\n=======\nX = 1\n>>>>>>> REPLACE\n"
         "shop/unrelated.py\n<<<<<<< SEARCH\n    return 1\n=======\n    return 2\n>>>>>>> REPLACE\n"
     )
-    patch = Brief(task).patch(answer)
+    patch = ChatPrompt(task).patch(answer)
     assert patch is not None
     assert {file.path: [text for _, text in file.added] for file in patch.files} == {
         "shop/prices.py": ["def net(price: float):", "    return price / RATE"],
@@ -110,7 +110,7 @@ def test_blocks_may_edit_one_file_twice_create_files_and_end_without_a_newline(t
     ],
 )
 def test_an_answer_that_edits_nothing_that_is_there_cannot_be_read(task: Task, answer: str) -> None:
-    found = Brief(task).patch(answer)
+    found = ChatPrompt(task).patch(answer)
     assert found is None or "outside" in answer
     if found is not None:
         with pytest.raises(ValueError, match="leaves the repository"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.reward_models.calibration import FILE, Calibration, Chance, expected_calibration_error
+from regrade.policy_training.reward_models.calibration import FILE, Chance, ScoreCalibration, expected_calibration_error
 
 answers = st.lists(st.tuples(st.floats(-10, 10), st.booleans()), min_size=1, max_size=60)
 
@@ -20,7 +20,7 @@ answers = st.lists(st.tuples(st.floats(-10, 10), st.booleans()), min_size=1, max
 def test_probabilities_rise_with_the_score_and_intervals_stay_sound(
     known: list[tuple[float, bool]], asked: list[float]
 ) -> None:
-    found = Calibration(tuple(score for score, _ in known), tuple(good for _, good in known))
+    found = ScoreCalibration(tuple(score for score, _ in known), tuple(good for _, good in known))
     chances = [found.chance(score) for score in sorted(asked)]
     assert all(0.0 <= chance.probability <= 1.0 and 0.0 < chance.doubt <= 0.5 for chance in chances)
     assert all(one.probability <= other.probability for one, other in pairwise(chances))
@@ -30,7 +30,7 @@ def test_the_mean_is_kept() -> None:
     chance = random.Random(0)
     scores = [chance.gauss(0, 1) for _ in range(400)]
     verified = [chance.random() < 1 / (1 + 2.7**-score) for score in scores]
-    found = Calibration(tuple(scores), tuple(verified))
+    found = ScoreCalibration(tuple(scores), tuple(verified))
     chances = [found.chance(score) for score in scores]
     assert sum(each.probability for each in chances) == pytest.approx(sum(verified))
     assert expected_calibration_error(chances, verified) < 0.02
@@ -41,8 +41,8 @@ def test_the_mean_is_kept() -> None:
 
 
 def test_doubt_falls_with_what_was_executed() -> None:
-    few = Calibration((0.0, 1.0), (False, True)).chance(1.0)
-    many = Calibration((0.0,) * 50 + (1.0,) * 50, (False,) * 50 + (True,) * 50).chance(1.0)
+    few = ScoreCalibration((0.0, 1.0), (False, True)).chance(1.0)
+    many = ScoreCalibration((0.0,) * 50 + (1.0,) * 50, (False,) * 50 + (True,) * 50).chance(1.0)
     assert few.probability == many.probability == 1.0
     assert few.doubt > 0.35
     assert many.doubt < 0.05
@@ -54,11 +54,11 @@ def test_the_error_of_calibration() -> None:
 
 
 def test_it_is_kept_beside_the_model_and_damage_is_told(tmp_path: Path) -> None:
-    assert Calibration.load(tmp_path) is None
-    made = Calibration((0.5, -1.25), (True, False))
+    assert ScoreCalibration.load(tmp_path) is None
+    made = ScoreCalibration((0.5, -1.25), (True, False))
     made.save(tmp_path)
-    assert Calibration.load(tmp_path) == made
+    assert ScoreCalibration.load(tmp_path) == made
     for damaged in ("", "{}", '{"scores": [1], "verified": []}', '{"scores": ["x"], "verified": [true]}'):
         (tmp_path / FILE).write_text(damaged)
         with pytest.raises(UserError, match="damaged"):
-            Calibration.load(tmp_path)
+            ScoreCalibration.load(tmp_path)

@@ -15,10 +15,11 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.single_turn_prompt import ask
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.reward_models.probe import RewardModelProbe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import RewardModelSettings
 from regrade.rewards import Prediction, learned
 
 
@@ -30,7 +31,7 @@ def folder(language_model: LanguageModel, tmp_path: Path) -> Path:
         for text, reward in (("1 return x", 1.0), ("1 pass", -0.3), ("2 pass", -0.3))
     ]
     out = tmp_path / "judge"
-    train_and_test_reward_model(language_model, answers, out=out, budget=Budget(steps=2), seed=0)
+    train_and_test_reward_model(language_model, answers, RewardModelSettings(), out=out, budget=Budget(steps=2), seed=0)
     return out
 
 
@@ -92,7 +93,9 @@ def test_other_weights_are_another_identity(folder: Path, language_model: Langua
         for task in range(8)
         for text in ("1 a", "1 b")
     ]
-    train_and_test_reward_model(language_model, answers, out=tmp_path / "other", budget=Budget(steps=3), seed=1)
+    train_and_test_reward_model(
+        language_model, answers, RewardModelSettings(), out=tmp_path / "other", budget=Budget(steps=3), seed=1
+    )
     assert RewardModelProbe(tmp_path / "other").identity != RewardModelProbe(folder).identity
 
 
@@ -104,12 +107,12 @@ def test_a_model_that_was_never_tested_is_refused(folder: Path) -> None:
 
 def test_a_patch_and_its_answer_are_two_forms_of_one_thing(tasks: list[Task]) -> None:
     for task in tasks:
-        question = ask(task)
-        answer = question.reference_answer()
-        patch = question.patch(answer)
+        prompt = prompt_of(task)
+        answer = prompt.reference_answer()
+        patch = prompt.patch(answer)
         assert patch is not None
-        assert question.answer_of(patch) == answer
-        assert question.answer_of(Patch("")) is None
+        assert prompt.answer_of(patch) == answer
+        assert prompt.answer_of(Patch("")) is None
 
 
 def test_without_a_model_one_line_says_what_to_do(tasks: list[Task], tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from regrade.policy_training.reward_models.reward_model import (
     train_reward_model,
 )
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import RewardModelSettings
+
+DEFAULT = RewardModelSettings()
 
 
 def answer(task: str, text: str, reward: float) -> ScoredAnswer:
@@ -86,9 +89,10 @@ def separable(tasks: int, seed: int) -> list[ScoredAnswer]:
 
 @pytest.fixture
 def learned(language_model: LanguageModel, tmp_path: Path) -> RewardModel:
+    settings = RewardModelSettings(learning_rate=3e-3, head_learning_rate=1e-2, frozen=0.0)
     return train_reward_model(
-        language_model, pairs(separable(16, 0)), out=tmp_path / "reward-model", budget=Budget(steps=30), seed=0,
-        learning_rate=3e-3, head_learning_rate=1e-2, frozen=0.0,
+        language_model, pairs(separable(16, 0)), settings, out=tmp_path / "reward-model", budget=Budget(steps=30),
+        seed=0,
     )  # fmt: skip
 
 
@@ -109,7 +113,7 @@ def test_it_learns_a_separable_preference_and_is_saved(learned: RewardModel, tmp
 def test_scores_are_those_of_plain_transformers(language_model: LanguageModel, tmp_path: Path) -> None:
     """Whoever loads the folder without regrade, and pads to the right, gets the same numbers."""
     learned = train_reward_model(
-        language_model, pairs(separable(2, 0)), out=tmp_path / "reward-model", budget=Budget(steps=1), seed=0
+        language_model, pairs(separable(2, 0)), DEFAULT, out=tmp_path / "reward-model", budget=Budget(steps=1), seed=0
     )
     unseen = separable(3, 2)
     prompts, texts = [a.prompt for a in unseen], [a.completion for a in unseen]
@@ -127,8 +131,8 @@ def test_the_policy_and_the_frozen_layers_stay_as_they_are(language_model: Langu
     policy = {name: weight.clone() for name, weight in language_model.model.state_dict().items()}
     steps: list[dict[str, float]] = []
     reward_model = train_reward_model(
-        language_model, pairs(separable(4, 0)), out=tmp_path / "out", budget=Budget(steps=3), seed=0, pairs_per_step=8,
-        log=lambda _step, _seconds, numbers: steps.append(dict(numbers)),
+        language_model, pairs(separable(4, 0)), RewardModelSettings(pairs_per_step=8), out=tmp_path / "out",
+        budget=Budget(steps=3), seed=0, log=lambda _step, _seconds, numbers: steps.append(dict(numbers)),
     )  # fmt: skip
     for name, weight in language_model.model.state_dict().items():
         assert torch.equal(weight, policy[name])
@@ -145,7 +149,7 @@ def test_the_policy_and_the_frozen_layers_stay_as_they_are(language_model: Langu
 def test_training_is_the_same_with_the_same_seed(language_model: LanguageModel, tmp_path: Path) -> None:
     def scores(seed: int) -> list[float]:
         model = train_reward_model(
-            language_model, pairs(separable(4, 0)), out=tmp_path / "out", budget=Budget(steps=2), seed=seed
+            language_model, pairs(separable(4, 0)), DEFAULT, out=tmp_path / "out", budget=Budget(steps=2), seed=seed
         )
         return model.score(["Prompt:\n"], ["1 return x"])
 
@@ -155,7 +159,12 @@ def test_training_is_the_same_with_the_same_seed(language_model: LanguageModel, 
 
 def test_it_is_tested_on_other_tasks_than_it_learned_from(language_model: LanguageModel, tmp_path: Path) -> None:
     figures = train_and_test_reward_model(
-        language_model, separable(8, 0), out=tmp_path / "out", budget=Budget(steps=1), seed=0, preferences=20
+        language_model,
+        separable(8, 0),
+        RewardModelSettings(preferences=20),
+        out=tmp_path / "out",
+        budget=Budget(steps=1),
+        seed=0,
     )
     assert figures["tasks"] == 2
     assert figures["training_tasks"] <= 6
@@ -166,7 +175,7 @@ def test_it_is_tested_on_other_tasks_than_it_learned_from(language_model: Langua
 
 def test_without_held_out_pairs_the_figures_are_not_numbers(language_model: LanguageModel, tmp_path: Path) -> None:
     figures = train_and_test_reward_model(
-        language_model, separable(1, 0), out=tmp_path / "out", budget=Budget(steps=1), seed=0
+        language_model, separable(1, 0), DEFAULT, out=tmp_path / "out", budget=Budget(steps=1), seed=0
     )
     assert math.isnan(figures["auc"])
     assert figures["tasks"] == 0
@@ -174,7 +183,7 @@ def test_without_held_out_pairs_the_figures_are_not_numbers(language_model: Lang
 
 def test_nothing_to_learn_from_is_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no preferences to learn from"):
-        train_reward_model(language_model, [], out=tmp_path / "out", budget=Budget(steps=1), seed=0)
+        train_reward_model(language_model, [], DEFAULT, out=tmp_path / "out", budget=Budget(steps=1), seed=0)
 
 
 def test_loading_something_else_is_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
@@ -187,7 +196,7 @@ def test_loading_something_else_is_a_user_error(language_model: LanguageModel, t
 
 def test_scoring_nothing_and_empty_answers(language_model: LanguageModel, tmp_path: Path) -> None:
     model = train_reward_model(
-        language_model, pairs(separable(2, 0)), out=tmp_path / "out", budget=Budget(steps=1), seed=0
+        language_model, pairs(separable(2, 0)), DEFAULT, out=tmp_path / "out", budget=Budget(steps=1), seed=0
     )
     assert model.score([], []) == []
     assert all(map(math.isfinite, model.score(["Prompt:\n", "Prompt:\n"], ["", " \n"])))

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Example, train_sft
 
 
@@ -23,7 +24,8 @@ def test_the_bottom_and_the_embeddings_do_not_learn(
 ) -> None:
     before = copy.deepcopy(language_model.model.state_dict())
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
-    train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=2), seed=0, batch_size=4, frozen=share)
+    settings = SFTSettings(batch_size=4, frozen=share)
+    train_sft(language_model, examples, settings, out=tmp_path, budget=Budget(steps=2), seed=0)
     after = language_model.model.state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
     tied = {"model.embed_tokens.weight", "lm_head.weight"} & before.keys()

@@ -16,6 +16,7 @@ from regrade.policy_training.environments.attempts import Attempt
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
+from regrade.policy_training.trainers.settings import ExpertIterationSettings, SFTSettings
 from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
@@ -65,7 +66,8 @@ def test_a_round_teaches_what_the_tests_verified(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
     """No reference is given; what is learned are the reference's own answers, found by trying."""
-    loop = ExpertIteration([], Sampling(1.0, 12), learning_rate=3e-3)
+    settings = ExpertIterationSettings(sampling=Sampling(1.0, 12), sft=SFTSettings(learning_rate=3e-3))
+    loop = ExpertIteration([], settings)
     before = {example: answer_quality(undecided, [example]).log_likelihood for example in demonstrations(tasks)}
     hidden = [task.without_reference() for task in tasks]
     found = loop.round(undecided, hidden, scorer, out=tmp_path, budget=Budget(steps=10), seed=0)

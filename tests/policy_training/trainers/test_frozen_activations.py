@@ -13,7 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers import sft
 from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom, layer_stack
-from regrade.policy_training.trainers.frozen_activations import remembered
+from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Example, train_sft
 
 EXAMPLES = [Example("Prompt" * (k + 1) + ":\n", f"{k} return x") for k in range(6)]
@@ -50,13 +51,11 @@ def test_training_goes_the_same_way_and_runs_frozen_layers_once_an_example(
     ends, rows = [], []
     for keep in (True, False):
         if not keep:
-            monkeypatch.setattr(sft, "remembered", lambda _model: nullcontext())
+            monkeypatch.setattr(sft, "cached_frozen_activations", lambda _model: nullcontext())
         language_model.model.load_state_dict(start)
         seen = RowsSeen(language_model.model)
-        train_sft(
-            language_model, EXAMPLES, out=tmp_path, budget=Budget(steps=12), seed=0, batch_size=2, frozen=0.5,
-            learning_rate=1e-3,
-        )  # fmt: skip
+        settings = SFTSettings(learning_rate=1e-3, batch_size=2, frozen=0.5)
+        train_sft(language_model, EXAMPLES, settings, out=tmp_path, budget=Budget(steps=12), seed=0)
         ends.append({name: weight.clone() for name, weight in language_model.model.state_dict().items()})
         rows.append(seen.rows)
     assert any(not torch.equal(ends[0][name], start[name]) for name in start)
@@ -70,7 +69,7 @@ def test_states_are_the_models_own_whatever_is_kept(language_model: LanguageMode
     freeze_bottom(language_model.model, 0.5)
     inputs = batch(language_model)
     expected = last_states(language_model, **inputs)
-    with remembered(language_model.model, limit) as possible:
+    with cached_frozen_activations(language_model.model, limit) as possible:
         assert possible
         language_model.model.train()
         for order in ([0, 1, 2, 3, 4, 5], [5, 1, 4, 0, 3, 2]):
@@ -85,7 +84,7 @@ def test_measuring_and_odd_batches_run_the_whole_model(language_model: LanguageM
     freeze_bottom(language_model.model, 0.5)
     inputs = batch(language_model)
     seen = RowsSeen(language_model.model)
-    with remembered(language_model.model):
+    with cached_frozen_activations(language_model.model):
         seen.rows = 0
         language_model.model.eval()
         last_states(language_model, **inputs)
@@ -108,7 +107,7 @@ def test_the_layers_are_whole_again_after_an_error(language_model: LanguageModel
     freeze_bottom(language_model.model, 0.5)
     name, layers = layer_stack(language_model.model)
     language_model.model.train()
-    with remembered(language_model.model):
+    with cached_frozen_activations(language_model.model):
         hook = layers[-1].register_forward_pre_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             last_states(language_model, **batch(language_model))
@@ -119,7 +118,7 @@ def test_the_layers_are_whole_again_after_an_error(language_model: LanguageModel
 def test_models_that_add_positions_to_embeddings_are_left_alone() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2)).train()
     freeze_bottom(model, 0.5)
-    with remembered(model) as possible:
+    with cached_frozen_activations(model) as possible:
         assert not possible
         assert len(model.transformer.h) == 2
 
@@ -127,5 +126,5 @@ def test_models_that_add_positions_to_embeddings_are_left_alone() -> None:
 @pytest.mark.parametrize("frozen", [0.0, 1.0])
 def test_without_both_kinds_of_layers_there_is_nothing_to_keep(language_model: LanguageModel, frozen: float) -> None:
     freeze_bottom(language_model.model, frozen)
-    with remembered(language_model.model) as possible:
+    with cached_frozen_activations(language_model.model) as possible:
         assert not possible

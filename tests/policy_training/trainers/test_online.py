@@ -22,6 +22,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online
 from regrade.policy_training.trainers.ppo import VALUE_HEAD_FILE, PPOConfig, PPOTrainer, ValueHead, train_ppo
+from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings
 from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 
 Reward = Callable[..., list[float | None]]
@@ -82,8 +83,8 @@ def test_log_probs_and_entropies_are_those_of_trls_own_method(grpo: Any) -> None
 
 @pytest.mark.parametrize("advantages", [[0.5, 0.0, 0.0, -1.0], [0.0] * 4])
 def test_leaving_out_rows_without_advantage_changes_no_gradient(grpo: Any, advantages: list[float]) -> None:
-    def gradients(droppable: bool) -> list[torch.Tensor]:
-        grpo.droppable = droppable
+    def gradients(can_drop_rows: bool) -> list[torch.Tensor]:
+        grpo.can_drop_rows = can_drop_rows
         loss = grpo._compute_loss(grpo.model, batch_of(grpo, advantages))
         return list(torch.autograd.grad(loss, list(grpo.model.parameters()), allow_unused=True, materialize_grads=True))
 
@@ -208,7 +209,7 @@ def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
 def test_a_few_steps_make_the_verified_fix_likelier(
-    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: str
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
 ) -> None:
     right = demonstrations(tasks)
     before = answer_quality(undecided, right).log_likelihood
@@ -217,14 +218,12 @@ def test_a_few_steps_make_the_verified_fix_likelier(
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
         rows.append(dict(numbers))
 
-    common: dict[str, Any] = {"out": tmp_path, "seed": 0, "learning_rate": 5e-3, "log": log, "samples_per_prompt": 12}
     if algorithm == "ppo":
-        common["learning_rate"] = 2e-3
-        train_ppo(undecided, tasks, scorer, budget=Budget(steps=16), epochs=2, value_learning_rate=1e-2, **common)
+        ppo = PPOSettings(learning_rate=2e-3, value_learning_rate=1e-2, epochs=2, samples_per_prompt=12)
+        train_ppo(undecided, tasks, scorer, ppo, out=tmp_path, budget=Budget(steps=16), seed=0, log=log)
     else:
-        train_online(
-            undecided, tasks, scorer, algorithm=algorithm, budget=Budget(steps=10), prompts_per_step=2, **common
-        )
+        online = OnlineSettings(algorithm=algorithm, learning_rate=5e-3, prompts_per_step=2, samples_per_prompt=12)
+        train_online(undecided, tasks, scorer, online, out=tmp_path, budget=Budget(steps=10), seed=0, log=log)
     assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["fix_and_clean"] > 0
@@ -247,7 +246,7 @@ def test_too_few_tasks_for_a_batch_is_a_user_error(
     language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"1 task\(s\) x 1 sample"):
-        train_ppo(language_model, tasks[:1], scorer, out=tmp_path, budget=Budget(steps=1), seed=0)
+        train_ppo(language_model, tasks[:1], scorer, PPOSettings(), out=tmp_path, budget=Budget(steps=1), seed=0)
 
 
 @pytest.mark.slow
@@ -260,10 +259,8 @@ def test_interruption_leaves_model_and_scorer_usable(
         signal.raise_signal(signal.SIGINT)
 
     def train(steps: int, log: Callable[[int, float, Mapping[str, float]], None] | None) -> None:
-        train_online(
-            undecided, tasks, scorer, algorithm="grpo", out=tmp_path, budget=Budget(steps=steps), seed=0,
-            prompts_per_step=2, samples_per_prompt=4, log=log,
-        )  # fmt: skip
+        settings = OnlineSettings(algorithm="grpo", prompts_per_step=2, samples_per_prompt=4)
+        train_online(undecided, tasks, scorer, settings, out=tmp_path, budget=Budget(steps=steps), seed=0, log=log)
 
     with pytest.raises(KeyboardInterrupt):
         train(50, interrupt)

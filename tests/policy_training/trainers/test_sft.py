@@ -16,7 +16,17 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.local_model import complete
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget
-from regrade.policy_training.trainers.sft import Example, Plateau, Quality, answer_quality, demonstrations, train_sft
+from regrade.policy_training.trainers.settings import SFTSettings
+from regrade.policy_training.trainers.sft import (
+    AnswerQuality,
+    Example,
+    Plateau,
+    answer_quality,
+    demonstrations,
+    train_sft,
+)
+
+OF_FOUR = SFTSettings(batch_size=4)
 
 MakeTask = Callable[[str], Task]
 
@@ -67,7 +77,8 @@ def test_it_learns_the_demonstrations_and_answers_them(
     examples = demonstrations([make_task("second"), make_task("add")])
     embeddings = language_model.model.get_input_embeddings().weight.clone()
     before = answer_quality(language_model, examples)
-    train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=40), seed=0, learning_rate=1e-2, batch_size=2)
+    settings = SFTSettings(learning_rate=1e-2, batch_size=2)
+    train_sft(language_model, examples, settings, out=tmp_path, budget=Budget(steps=40), seed=0)
     after = answer_quality(language_model, examples)
     assert after.exact == 1.0
     assert after.log_likelihood > 0.1 * before.log_likelihood
@@ -86,7 +97,7 @@ def test_it_stops_at_the_seconds_of_its_budget(language_model: LanguageModel, tm
         time.sleep(0.05)
 
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
-    train_sft(language_model, examples, out=tmp_path, budget=Budget(seconds=0.5), seed=0, batch_size=4, log=log)
+    train_sft(language_model, examples, OF_FOUR, out=tmp_path, budget=Budget(seconds=0.5), seed=0, log=log)
     # the step that ends beyond the budget is the last one
     assert steps[-1][1] >= 0.5
     assert len(steps) < 2 or steps[-2][1] < 0.5 + 0.05
@@ -104,7 +115,8 @@ def test_the_learning_rate_falls_to_nothing_at_the_end_of_the_budget(
         time.sleep(0.2)
 
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
-    train_sft(language_model, examples, out=tmp_path, budget=budget, seed=0, batch_size=4, learning_rate=1e-3, log=log)
+    settings = SFTSettings(learning_rate=1e-3, batch_size=4)
+    train_sft(language_model, examples, settings, out=tmp_path, budget=budget, seed=0, log=log)
     assert rates[0] < rates[2] <= 1e-3  # a warm-up
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert 0 < rates[-1] < 0.3 * max(rates)
@@ -114,7 +126,7 @@ def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_
     steps: list[int] = []
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
     train_sft(
-        language_model, examples, out=tmp_path, budget=Budget(steps=3, seconds=600), seed=0, batch_size=4,
+        language_model, examples, OF_FOUR, out=tmp_path, budget=Budget(steps=3, seconds=600), seed=0,
         log=lambda step, _seconds, _numbers: steps.append(step),
     )  # fmt: skip
     assert steps == [1, 2, 3]
@@ -123,15 +135,15 @@ def test_it_stops_at_the_steps_of_its_budget(language_model: LanguageModel, tmp_
 def test_the_best_weights_come_back_after_the_plateau(language_model: LanguageModel, tmp_path: Path) -> None:
     """Training ends two checks after the best one and goes back to it."""
     seen: list[torch.Tensor] = []
-    found = iter([Quality(value, 0.5, -1.0) for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
+    found = iter([AnswerQuality(value, 0.5, -1.0) for value in (0.1, 0.3, 0.3, 0.2, 0.9)])
 
-    def measure() -> Quality:
+    def measure() -> AnswerQuality:
         seen.append(language_model.model.base_model.norm.weight.detach().clone())
         return next(found)
 
-    plateau = Plateau(language_model.model, measure, every=1)
+    plateau = Plateau(model=language_model.model, measure=measure, every=1)
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
-    train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=20), seed=0, batch_size=4, plateau=plateau)
+    train_sft(language_model, examples, OF_FOUR, out=tmp_path, budget=Budget(steps=20), seed=0, plateau=plateau)
     assert [quality.probability for _, quality in plateau.history] == [0.1, 0.3, 0.3, 0.2]
     assert torch.equal(language_model.model.base_model.norm.weight, seen[1])
     assert not torch.equal(seen[1], seen[3])
@@ -147,13 +159,13 @@ def test_interruption_ends_training_at_once(language_model: LanguageModel, tmp_p
 
     examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
     with pytest.raises(KeyboardInterrupt):
-        train_sft(language_model, examples, out=tmp_path, budget=Budget(steps=50), seed=0, batch_size=4, log=interrupt)
+        train_sft(language_model, examples, OF_FOUR, out=tmp_path, budget=Budget(steps=50), seed=0, log=interrupt)
     assert steps == [1, 2]
 
 
 def test_no_examples_is_a_user_error(language_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no examples to learn from"):
-        train_sft(language_model, [], out=tmp_path, budget=Budget(steps=1), seed=0)
+        train_sft(language_model, [], SFTSettings(), out=tmp_path, budget=Budget(steps=1), seed=0)
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(language_model: LanguageModel, tmp_path: Path) -> None:
@@ -162,7 +174,7 @@ def test_the_loss_is_the_mean_over_answer_tokens(language_model: LanguageModel, 
     total, count = map(sum, zip(*losses_and_counts, strict=True))
     losses: list[float] = []
     train_sft(
-        language_model, examples, out=tmp_path, budget=Budget(steps=1), seed=0, batch_size=2,
+        language_model, examples, SFTSettings(batch_size=2), out=tmp_path, budget=Budget(steps=1), seed=0,
         log=lambda _step, _seconds, numbers: losses.append(numbers["loss"]),
     )  # fmt: skip
     assert losses == [pytest.approx(total / count, rel=1e-3)]

@@ -1,0 +1,187 @@
+"""The settings of the trainers, one frozen dataclass each. Constructing one with a value out of range raises UserError.
+
+What a trainer needs besides is how long it trains (`Budget`), its seed, and where it writes and logs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.rollouts import Sampling
+from regrade.policy_training.environments.reward_shaping import Shaping
+
+Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
+OnlineAlgorithm = Literal["grpo", "rloo"]
+
+
+class _Range(NamedTuple):
+    contains: Callable[[Any], bool]
+    words: str
+
+
+_POSITIVE = _Range(lambda value: 0 < value < math.inf, "a finite number above 0")
+_NOT_NEGATIVE = _Range(lambda value: 0 <= value < math.inf, "a finite number of at least 0")
+_SHARE = _Range(lambda value: 0 <= value <= 1, "a share between 0 and 1")
+_COUNT = _Range(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_GROUP = _Range(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
+_OPTIONAL_COUNT = _Range(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
+_SAMPLING = _Range(
+    lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
+    "a temperature of at least 0 and at least 1 sample",
+)
+_ALGORITHM = _Range(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
+
+
+def _check(settings: object, **ranges: _Range) -> None:
+    for name, allowed in ranges.items():
+        value = getattr(settings, name)
+        if not allowed.contains(value):
+            raise UserError(f"{type(settings).__name__}: {name} is {value!r}; give {allowed.words}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings:
+    """Supervised fine-tuning."""
+
+    algorithm: ClassVar[Algorithm] = "sft"
+    learning_rate: float = 1e-4
+    """Peak learning rate, after the warm-up; > 0. Default: 1e-4."""
+    batch_size: int = 8
+    """Examples per optimizer step; >= 1. Default: 8."""
+    frozen: float = 0.0
+    """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+
+    def __post_init__(self) -> None:
+        _check(self, learning_rate=_POSITIVE, batch_size=_COUNT, frozen=_SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertIterationSettings:
+    """Expert iteration."""
+
+    algorithm: ClassVar[Algorithm] = "expert-iteration"
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, samples=8))
+    """Temperature (>= 0), and attempts per task and round (>= 1). Default: 0.8, and 8 attempts."""
+    answers_per_task: int = 2
+    """Distinct verified answers per task that a round adds, so that easy tasks do not dominate; >= 1. Default: 2."""
+    replay: float = 1.0
+    """Demonstrations, drawn anew each round, per verified answer; >= 0. Default: 1: enough that the policy does not
+    forget them, and few enough that a short round still learns something new."""
+    sft: SFTSettings = SFTSettings(learning_rate=5e-5)
+    """Of the training that ends each round. Default: SFT's, at a learning rate of 5e-5."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """The reward of an attempt. Default: `Shaping()`."""
+
+    def __post_init__(self) -> None:
+        _check(self, sampling=_SAMPLING, answers_per_task=_COUNT, replay=_NOT_NEGATIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSettings:
+    """GRPO and RLOO."""
+
+    algorithm: OnlineAlgorithm
+    """`grpo` or `rloo`; no default."""
+    learning_rate: float = 2e-5
+    """Peak learning rate, after the warm-up; > 0. Default: 2e-5."""
+    prompts_per_step: int = 8
+    """Tasks per optimizer step; >= 1. With fewer tasks, all of them. Default: 8."""
+    samples_per_prompt: int = 8
+    """Attempts per task: the size of a group; >= 2. Default: 8."""
+    steps_per_generation: int = 1
+    """Optimizer steps that share one generation, `prompts_per_step` tasks each; >= 1. Sampling and execution use the
+    machine better in large batches; the ratio to the sampling policy is clipped. Default: 1."""
+    temperature: float = 1.0
+    """Of sampling; > 0. Default: 1."""
+    frozen: float = 0.0
+    """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """The reward of an attempt. Default: `Shaping()`."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            algorithm=_ALGORITHM,
+            learning_rate=_POSITIVE,
+            prompts_per_step=_COUNT,
+            samples_per_prompt=_GROUP,
+            steps_per_generation=_COUNT,
+            temperature=_POSITIVE,
+            frozen=_SHARE,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings:
+    """PPO."""
+
+    algorithm: ClassVar[Algorithm] = "ppo"
+    learning_rate: float = 2e-5
+    """Of the policy, after the warm-up; > 0. Default: 2e-5."""
+    value_learning_rate: float = 1e-3
+    """Of the value head; > 0. Default: 1e-3."""
+    kl_coef: float = 0.05
+    """Penalty per nat of KL divergence from the initial policy; >= 0. 0: no reference model. Default: 0.05."""
+    epochs: int = 4
+    """Optimizer steps on each batch of answers; >= 1. Default: 4."""
+    prompts_per_step: int = 32
+    """Tasks per batch; >= 1. With fewer tasks, all of them. Default: 32."""
+    samples_per_prompt: int = 1
+    """Attempts per task; >= 1. PPO needs no groups; more than one shares the forward pass of the prompt. Default: 1."""
+    temperature: float = 1.0
+    """Of sampling; > 0. Default: 1."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """The reward of an attempt. Default: `Shaping()`."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            learning_rate=_POSITIVE,
+            value_learning_rate=_POSITIVE,
+            kl_coef=_NOT_NEGATIVE,
+            epochs=_COUNT,
+            prompts_per_step=_COUNT,
+            samples_per_prompt=_COUNT,
+            temperature=_POSITIVE,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelSettings:
+    """The reward model."""
+
+    algorithm: ClassVar[Algorithm] = "reward-model"
+    learning_rate: float = 5e-5
+    """Of the learning layers, after the warm-up; > 0. Default: 5e-5."""
+    head_learning_rate: float = 1e-3
+    """Of the new output layer, after the warm-up; > 0. Default: 1e-3."""
+    pairs_per_step: int = 32
+    """Pairs of answers per optimizer step; >= 1. Default: 32."""
+    frozen: float = 0.5
+    """Share of the layers, from the bottom, that keep their weights, as the embeddings do, in [0, 1]. Default: 0.5."""
+    preferences: int | None = None
+    """Pairs to train on at most, drawn evenly from the training tasks; >= 1. Default: None: all."""
+    test_share: float = 0.25
+    """Share of the tasks whose answers are held out to test the model, in [0, 1]. Default: 0.25."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, samples=8))
+    """Temperature (>= 0), and attempts per task (>= 1), of the answers that `regrade train reward-model` executes to
+    train on. Default: 1, and 8 attempts."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            learning_rate=_POSITIVE,
+            head_learning_rate=_POSITIVE,
+            pairs_per_step=_COUNT,
+            frozen=_SHARE,
+            preferences=_OPTIONAL_COUNT,
+            test_share=_SHARE,
+            sampling=_SAMPLING,
+        )
+
+
+TrainerSettings = SFTSettings | ExpertIterationSettings | OnlineSettings | PPOSettings | RewardModelSettings

@@ -1,0 +1,70 @@
+"""Settings of the trainers: their defaults are valid, and a value out of range is refused when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from regrade.cli.train import settings_of
+from regrade.datasets.errors import UserError
+from regrade.datasets.rollouts import Sampling
+from regrade.policy_training.trainers.settings import (
+    ExpertIterationSettings,
+    OnlineSettings,
+    PPOSettings,
+    RewardModelSettings,
+    SFTSettings,
+    TrainerSettings,
+)
+
+REFUSED: dict[str, Callable[[], TrainerSettings]] = {
+    "SFTSettings: learning_rate is 0.0; give a finite number above 0": lambda: SFTSettings(learning_rate=0.0),
+    "SFTSettings: learning_rate is nan;": lambda: SFTSettings(learning_rate=math.nan),
+    "SFTSettings: batch_size is 2.5; give a whole number of at least 1": lambda: SFTSettings(batch_size=2.5),  # type: ignore[arg-type]
+    "SFTSettings: frozen is 1.5; give a share between 0 and 1": lambda: SFTSettings(frozen=1.5),
+    "ExpertIterationSettings: answers_per_task is 0;": lambda: ExpertIterationSettings(answers_per_task=0),
+    "ExpertIterationSettings: replay is -1.0;": lambda: ExpertIterationSettings(replay=-1.0),
+    "ExpertIterationSettings: sampling is .* give a temperature of at least 0 and at least 1 sample": lambda: (
+        ExpertIterationSettings(sampling=Sampling(0.8, 0))
+    ),
+    "OnlineSettings: algorithm is 'magic'; give grpo or rloo": lambda: OnlineSettings(algorithm="magic"),  # type: ignore[arg-type]
+    "OnlineSettings: samples_per_prompt is 1; give a whole number of at least 2": lambda: OnlineSettings(
+        algorithm="grpo", samples_per_prompt=1
+    ),
+    "OnlineSettings: temperature is 0.0;": lambda: OnlineSettings(algorithm="rloo", temperature=0.0),
+    "PPOSettings: kl_coef is inf;": lambda: PPOSettings(kl_coef=math.inf),
+    "RewardModelSettings: preferences is 0; give a whole number of at least 1, or None": lambda: RewardModelSettings(
+        preferences=0
+    ),
+    "RewardModelSettings: test_share is -0.1;": lambda: RewardModelSettings(test_share=-0.1),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_value_out_of_range_is_a_user_error(message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        REFUSED[message]()
+
+
+def test_settings_cannot_be_changed_and_a_changed_copy_is_checked_too() -> None:
+    settings = PPOSettings()
+    with pytest.raises(FrozenInstanceError):
+        settings.epochs = 2  # type: ignore[misc]
+    with pytest.raises(UserError, match="epochs is 0"):
+        replace(settings, epochs=0)
+
+
+def test_the_options_of_the_command_reach_the_settings() -> None:
+    assert settings_of("sft", None, 8, 1.0) == SFTSettings()
+    assert settings_of("sft", 0.5, 8, 1.0) == SFTSettings(learning_rate=0.5)
+    assert settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
+        sampling=Sampling(0.7, 3), sft=SFTSettings(learning_rate=0.5)
+    )
+    assert settings_of("expert-iteration", None, 3, 0.7) == ExpertIterationSettings(sampling=Sampling(0.7, 3))
+    assert settings_of("rloo", None, 3, 0.7) == OnlineSettings(algorithm="rloo", samples_per_prompt=3, temperature=0.7)
+    assert settings_of("ppo", None, 8, 1.0) == PPOSettings(learning_rate=1e-5)
+    assert settings_of("ppo", 0.5, 8, 1.0) == PPOSettings(learning_rate=0.5)
+    assert settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
