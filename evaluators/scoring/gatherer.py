@@ -22,7 +22,8 @@ from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.assurance_levels import NOTHING_CLAIMED
-from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verification
+from regrade.rewards.assurance_level import AssuranceLevel
+from regrade.rewards.evidence import BuildRun, End, TestRun, Verification
 
 Executed = TestRun | BuildRun | Verification
 
@@ -170,7 +171,9 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     """The evidence on what does not apply."""
     if kind is TestRun:
         return not_applied(task, reason)
-    return BuildRun(False, 0, reason) if kind is BuildRun else Verification(LEVELS[-1], "", why=NOTHING_CLAIMED)
+    return (
+        BuildRun(False, 0, reason) if kind is BuildRun else Verification(max(AssuranceLevel), "", why=NOTHING_CLAIMED)
+    )
 
 
 def _killer(kind: type, task: Task, reason: str) -> Executed:
@@ -178,7 +181,7 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
     detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
-    return BuildRun(False, 0, detail) if kind is BuildRun else Verification("in-process", "", why=detail)
+    return BuildRun(False, 0, detail) if kind is BuildRun else Verification(AssuranceLevel.IN_PROCESS, "", why=detail)
 
 
 def _in_words(failure: Exception) -> str:

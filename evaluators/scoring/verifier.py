@@ -16,6 +16,7 @@ from regrade.evaluators.scoring.jobs import Work
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.verification.assurance_levels import Calibration, Means, calibrate, verify
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, Verification
 
 NOT_CONFINED = "the plain process keeps a candidate from nothing"
@@ -40,9 +41,9 @@ class Verifier:
         """
         task, run = work.task, work.records[TestRun]
         if not self._crew.isolated:
-            return Verification("unconfined", "unconfined", why=NOT_CONFINED)
+            return Verification(AssuranceLevel.UNCONFINED, AssuranceLevel.UNCONFINED, why=NOT_CONFINED)
         if task.suite.runner != "pytest":
-            return Verification("in-process", "in-process", why=OTHER_RUNNER)
+            return Verification(AssuranceLevel.IN_PROCESS, AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
         calibration = self._calibration(work) if run.fixed else None
         means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()
