@@ -45,7 +45,7 @@ ENVIRONMENT = {
 }
 
 
-class WorkerDied(RuntimeError):
+class WorkerDiedError(RuntimeError):
     """The whole worker died.
 
     `running`: a candidate had been forked, so it may be the candidate's doing. `killed`: this side did it.
@@ -183,7 +183,7 @@ class Worker:
 
         Raises:
             SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
-            WorkerDied: the worker died or hung.
+            WorkerDiedError: the worker died or hung.
         """
         if request.cold:
             self.close()
@@ -195,7 +195,7 @@ class Worker:
             answer = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
         if answer.get("event") != "done":
             self.close()
-            raise WorkerDied(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
+            raise WorkerDiedError(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
         if answer["stopped"] or not answer["clean"]:
             self.close()  # a fresh sandbox for the next candidate
         return Reply(
@@ -214,7 +214,7 @@ class Worker:
             session.close()
 
     def kill(self) -> None:
-        """From another thread: kill the sandbox, so that a run in progress raises WorkerDied."""
+        """From another thread: kill the sandbox, so that a run in progress raises WorkerDiedError."""
         session = self._session
         if session is not None:
             self._killed = True
@@ -266,7 +266,7 @@ class Worker:
         self.starts += 1
         try:
             ready = self._receive(START_SECONDS)
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             raise SandboxError(f"the worker did not start in the {self._sandbox.name} sandbox: {error}") from error
         if ready.get("event") != "ready":
             self.close()
@@ -319,7 +319,7 @@ class Worker:
             self._session.send(json.dumps(message).encode() + b"\n")
         except SandboxError as error:
             self.close()
-            raise WorkerDied(str(error), running=False, killed=self._killed) from error
+            raise WorkerDiedError(str(error), running=False, killed=self._killed) from error
 
     def _receive(self, seconds: float, *, running: bool = False) -> dict[str, Any]:
         assert self._session is not None
@@ -334,7 +334,7 @@ class Worker:
             if not block or len(self._buffer) > LONGEST_ANSWER:
                 reason = self._session.errors or "it gave no answer"
                 self.close()
-                raise WorkerDied(f"the worker died or hung: {reason}", running=running, killed=self._killed)
+                raise WorkerDiedError(f"the worker died or hung: {reason}", running=running, killed=self._killed)
             self._buffer += block
         line, self._buffer = self._buffer.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)

@@ -12,7 +12,7 @@ from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
-from regrade.evaluators.execution.worker import WorkerDied
+from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, Work
@@ -66,7 +66,7 @@ class Gatherer:
         What can't be gathered for no fault of the patch is left out, with the reason in `work.infrastructure`.
 
         Raises:
-            WorkerDied, SandboxError, OSError: the call was stopped.
+            WorkerDiedError, SandboxError, OSError: the call was stopped.
         """
         reason = ""
         try:
@@ -127,13 +127,13 @@ class Gatherer:
         while True:
             try:
                 return execute()
-            except (WorkerDied, SandboxError, OSError) as error:
+            except (WorkerDiedError, SandboxError, OSError) as error:
                 if batch.stopped or self._crew.is_stopped:
                     raise
                 failure = error
-            if isinstance(failure, WorkerDied) and failure.killed:  # for the sake of another call
+            if isinstance(failure, WorkerDiedError) and failure.killed:  # for the sake of another call
                 continue
-            is_death = isinstance(failure, WorkerDied) and failure.running
+            is_death = isinstance(failure, WorkerDiedError) and failure.running
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
                 if is_death:  # in fresh sandboxes, over some seconds: that is the candidate's doing

@@ -37,7 +37,7 @@ class Verifier:
         """How sure the verdict of the work's TestRun is.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         task, run = work.task, work.records[TestRun]
         if not self._crew.isolated:

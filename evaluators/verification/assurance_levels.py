@@ -71,7 +71,7 @@ def calibrate(
     """What the reference, in its workspace, shows about the task and these of its tests.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     boundary = boundary_of(task, workspace)
     if not boundary.files:
@@ -132,7 +132,7 @@ def verify(
         calibration: None: the task has no reference.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     reachable = "" if calibration is None else calibration.level(task)
     if not run.fixed:

@@ -103,7 +103,7 @@ class Endpoint:
         return found
 
 
-class Lost(RuntimeError):
+class LostAttemptError(RuntimeError):
     """The endpoint gave no answer, and the policy is not to blame."""
 
     def __init__(self, why: str, pause: float | None = None) -> None:
@@ -162,7 +162,7 @@ class _Asking:
         prompt = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
         try:
             text, tokens = await self._answer(body)
-        except Lost as lost:
+        except LostAttemptError as lost:
             self._losses.add(str(lost))
             return self._rollout(trial, Patch(""), prompt, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
@@ -203,11 +203,11 @@ class _Asking:
         return self._questions[task.id]
 
     async def _answer(self, body: Mapping[str, Any]) -> tuple[str, int]:
-        """(text, tokens generated). Raises Lost, or UserError."""
+        """(text, tokens generated). Raises LostAttemptError, or UserError."""
         asking = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._endpoint.tries),
             wait=self._pause,
-            retry=tenacity.retry_if_exception_type(Lost),
+            retry=tenacity.retry_if_exception_type(LostAttemptError),
             reraise=True,
         )
         found: tuple[str, int] = await asking(self._ask, body)
@@ -216,7 +216,7 @@ class _Asking:
     def _pause(self, state: tenacity.RetryCallState) -> float:
         usual = tenacity.wait_random_exponential(multiplier=self._endpoint.pause, max=LONGEST_PAUSE)(state)
         error = state.outcome.exception() if state.outcome is not None else None
-        wished = error.pause if isinstance(error, Lost) else None
+        wished = error.pause if isinstance(error, LostAttemptError) else None
         return usual if wished is None else max(usual, min(wished, LONGEST_PAUSE))
 
     async def _ask(self, body: Mapping[str, Any]) -> tuple[str, int]:
@@ -227,14 +227,16 @@ class _Asking:
                 async with self._client.stream("POST", url, json=dict(body)) as response:
                     content = await _whole(response, url)
         except (httpx2.TimeoutException, TimeoutError) as error:
-            raise Lost(f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})") from error
+            raise LostAttemptError(
+                f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})"
+            ) from error
         except httpx2.HTTPError as error:
-            raise Lost(f"{url}: {str(error) or type(error).__name__}") from error
+            raise LostAttemptError(f"{url}: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return _read(content, url)
         said = _said(content)
         if response.status_code in TRANSIENT or response.is_server_error:
-            raise Lost(f"{url}: {response.status_code} {said}", _retry_after(response))
+            raise LostAttemptError(f"{url}: {response.status_code} {said}", _retry_after(response))
         if any(words in said.lower() for words in TOO_LONG):
             return f"[no answer: {said}]", 0
         raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {said}{_advice(response)}")
@@ -264,7 +266,7 @@ async def _whole(response: httpx2.Response, url: str) -> bytes:
     async for part in response.aiter_bytes():
         found += part
         if len(found) > LARGEST_ANSWER:
-            raise Lost(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
+            raise LostAttemptError(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
     return bytes(found)
 
 
@@ -273,7 +275,7 @@ def _read(content: bytes, url: str) -> tuple[str, int]:
         found = msgspec.json.decode(content, type=_Completion)
         choice = found.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
-        raise Lost(f"{url}: what it answers is no completion ({error})") from error
+        raise LostAttemptError(f"{url}: what it answers is no completion ({error})") from error
     text = choice.message.content if choice.message is not None else choice.text
     return text or "", (found.usage.completion_tokens or 0) if found.usage is not None else 0
 
