@@ -23,7 +23,8 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.rewards.evidence import LEVELS, TestRun, Verification
+from regrade.rewards.assurance_level import AssuranceLevel
+from regrade.rewards.evidence import TestRun, Verification
 
 Found = tuple[Honest, TestRun, Verification]
 
@@ -75,18 +76,19 @@ def shortfalls(found: Sequence[Found]) -> list[Found]:
 
 def show(found: Sequence[Found], short: Sequence[Found]) -> dict[str, object]:
     """Print the table, and return its figures."""
+    levels_shown = [level for level in AssuranceLevel if level > AssuranceLevel.UNCONFINED]
     reached = Counter(verification.level for _, _, verification in found)
     own = statistics.median(run.seconds for _, run, _ in found)
     print(f"{'level':16} {'patches':>8} {'share':>7} {'median seconds beyond the tests':>32}")
     seconds: dict[str, float] = {}
-    for level in LEVELS[1:]:
+    for level in levels_shown:
         spent = [verification.seconds for _, _, verification in found if verification.level == level]
         seconds[level] = round(statistics.median(spent), 3) if spent else 0.0
         print(f"{level:16} {reached[level]:8} {reached[level] / len(found):7.1%} {seconds[level]:32.2f}")
     print(f"the tests alone, in the candidate's process: {own:.2f} s")
     repositories: dict[str, dict[str, int]] = {}
     for honest, _, verification in found:
-        levels = repositories.setdefault(honest.task.repository, dict.fromkeys(LEVELS[1:], 0))
+        levels = repositories.setdefault(honest.task.repository, dict.fromkeys(levels_shown, 0))
         levels[verification.level] += 1
     for name, levels in sorted(repositories.items()):
         print(f"{name:16} {', '.join(f'{count} {level}' for level, count in levels.items() if count)}")

@@ -153,7 +153,7 @@ def evaluate(
         for entrant in contest:
             try:
                 found[entrant.name] = sweeps.enter(run, entrant, sweep, by, chosen, judge)
-            except sweeps.TooManyLost as error:  # the others are judged all the same
+            except sweeps.TooManyLostError as error:  # the others are judged all the same
                 lost.append(str(error))
     if not found:
         raise UserError("; ".join(lost))

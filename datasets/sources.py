@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.task_files import read_task_file
-from regrade.datasets.json_fields import Fields, parse_json, read_text
+from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
 from regrade.datasets.mutation.rebuilding import rebuild, task_id
 from regrade.datasets.mutation.recipe_format import (
@@ -101,4 +101,4 @@ def _holds_recipes(path: Path) -> bool:
     if path.suffix == ".jsonl":
         return False
     value = parse_json(read_text(path), str(path))
-    return isinstance(value, dict) and "tasks" in Fields(value, str(path)).values
+    return isinstance(value, dict) and "tasks" in value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.json_structs import converted
 from regrade.evaluators.storage import journal
 from regrade.reports.hunks import AttributionView
 
@@ -34,10 +34,7 @@ def kept(run: Path) -> Mapping[tuple[str, str], AttributionView]:
     """
     found = {}
     for number, row in enumerate(journal.read(run / FILE), 1):
-        try:
-            line = msgspec.convert(row, _Kept)
-        except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            advice = "delete that row; `regrade explain RUN TASK_ID --hunks` finds it out again"
-            raise UserError(f"{run / FILE}, row {number}: damaged ({error}): {advice}") from error
+        advice = "delete that row; `regrade explain RUN TASK_ID --hunks` finds it out again"
+        line = converted(row, _Kept, f"{run / FILE}, row {number}: damaged", advice)
         found[line.task, line.patch_digest] = line.told
     return found

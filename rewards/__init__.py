@@ -2,6 +2,7 @@
 
 from regrade.rewards.algebra import Reward, minimum, reward
 from regrade.rewards.assurance import assured
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown, Part, Role
 from regrade.rewards.builtin import builtin_rewards, default
 from regrade.rewards.components import (
@@ -43,6 +44,7 @@ from regrade.rewards.loading import load_reward
 from regrade.rewards.score import Score
 
 __all__ = [
+    "AssuranceLevel",
     "Breakdown",
     "BuildRun",
     "ComplexityDelta",

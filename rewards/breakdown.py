@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from regrade.rewards.assurance_level import AssuranceLevel
+
 NOT_APPLICABLE = "not applicable: "
 """How the cause of a breakdown begins that is unscored because no part applies."""
 
@@ -74,8 +76,8 @@ class Breakdown(msgspec.Struct, frozen=True):
     """`scored` or `unscored`."""
     cause: str | None = None
     """Unscored: why. Scored: what the patch did that stopped the run or closed a gate, if anything."""
-    assurance: str = "in-process"
-    """How far the evidence can be trusted (see `EvidenceSet.assurance`)."""
+    assurance: str = AssuranceLevel.IN_PROCESS
+    """How far the evidence can be trusted: an `AssuranceLevel`, or `not recorded`."""
     parts: tuple[Part, ...] = ()
 
     @property

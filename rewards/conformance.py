@@ -69,7 +69,7 @@ class Untested(Enum):
 UNTESTED = Untested.UNTESTED
 
 
-class _Lacking(AssertionError):
+class _PropertyError(AssertionError):
     """A property does not hold on the evidence of this example."""
 
     def __init__(self, problem: str, evidence: EvidenceSet) -> None:
@@ -121,7 +121,7 @@ def _try(
 
     try:
         attempt()
-    except _Lacking as lack:
+    except _PropertyError as lack:
         return Violation(name, lack.problem, _described(reward, lack.evidence))
     except Unsatisfiable:  # no evidence that the property speaks of, such as a reward that needs no tests
         return UNTESTED
@@ -145,28 +145,28 @@ def _answers(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
     try:
         reward.evaluate(evidence)
     except RewardError as error:
-        raise _Lacking(str(error), evidence) from error
+        raise _PropertyError(str(error), evidence) from error
 
 
 def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     """Its value lies in [0, 1], or it is unscored: trainers and gates count on it."""
     value = _judge(reward, evidence).value
     if value is not None and not (math.isfinite(value) and -TOLERANCE <= value <= 1.0 + TOLERANCE):
-        raise _Lacking(f"its value is {value:g}, outside [0, 1]", evidence)
+        raise _PropertyError(f"its value is {value:g}, outside [0, 1]", evidence)
 
 
 def _adds_up(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     """The contributions of its parts add up to its value."""
     found = _judge(reward, evidence)
     if found.value is not None and abs(total(found.parts) - found.value) > TOLERANCE:
-        raise _Lacking(f"its parts add up to {total(found.parts):g}, its value is {found.value:g}", evidence)
+        raise _PropertyError(f"its parts add up to {total(found.parts):g}, its value is {found.value:g}", evidence)
 
 
 def _deterministic(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     """Equal evidence has equal verdicts, reasons included."""
     first, again = _judge(reward, evidence), _judge(reward, deepcopy(evidence))
     if first != again:
-        raise _Lacking(f"equal evidence was judged {_short(first)}, then {_short(again)}", evidence)
+        raise _PropertyError(f"equal evidence was judged {_short(first)}, then {_short(again)}", evidence)
 
 
 def _pure(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
@@ -175,7 +175,7 @@ def _pure(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     with _watched() as touched:
         _judge(reward, evidence)
     if touched:
-        raise _Lacking(f"it touched the world outside: {touched[0]}", evidence)
+        raise _PropertyError(f"it touched the world outside: {touched[0]}", evidence)
 
 
 def _unscored(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
@@ -184,7 +184,9 @@ def _unscored(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> Non
     records = {kind: record for kind, record in evidence.records.items() if kind is not gone}
     lost = EvidenceSet(records, {gone: "the worker died"}, evidence.assurance)
     if (value := _judge(reward, lost).value) is not None:
-        raise _Lacking(f"without {gone.__name__}, for no fault of the patch, it is {value:g} and not unscored", lost)
+        raise _PropertyError(
+            f"without {gone.__name__}, for no fault of the patch, it is {value:g} and not unscored", lost
+        )
 
 
 def _breaking_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
@@ -259,7 +261,7 @@ def _with_outcome(evidence: EvidenceSet, run: TestRun, test: str, outcome: TestO
 def _must_not_rise(reward: Reward, before: EvidenceSet, after: EvidenceSet, when: str) -> None:
     first, second = _judge(reward, before).value, _judge(reward, after).value
     if first is not None and second is not None and second > first + TOLERANCE:
-        raise _Lacking(f"it rises from {first:g} to {second:g} {when}", before)
+        raise _PropertyError(f"it rises from {first:g} to {second:g} {when}", before)
 
 
 def _short(found: Breakdown) -> str:

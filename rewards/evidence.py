@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from regrade.datasets.node_ids import file_of, function_of
+from regrade.rewards.assurance_level import AssuranceLevel
 
 
 class TestStatus(StrEnum):
@@ -382,16 +383,12 @@ class Integrity:
         return tuple(sorted({sign.kind for sign in self.signs if sign.conclusive}))
 
 
-LEVELS = ("unconfined", "in-process", "tripwired", "out-of-process", "held-out")
-"""How far a verdict can be trusted, the weakest first."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """How sure the verdict of the tests is: what of it was seen where the candidate's code can't reach."""
 
-    level: str
-    """The strongest of `LEVELS` that holds for this patch. Where no FAIL_TO_PASS test passes, nothing has to be
+    level: AssuranceLevel
+    """The strongest that holds for this patch. Where no FAIL_TO_PASS test passes, nothing has to be
     verified, and it is the strongest of all."""
     reachable: str
     """The strongest that the task's reference patch reaches; empty: it has none."""
@@ -407,7 +404,8 @@ class Verification:
     """Held-out inputs that were compared with the reference."""
 
     def reaches(self, level: str) -> bool:
-        return LEVELS.index(self.level) >= LEVELS.index(level)
+        """Is the verdict as sure as this `AssuranceLevel`, or surer?"""
+        return AssuranceLevel(self.level) >= level
 
 
 @dataclass(frozen=True)
@@ -445,5 +443,5 @@ class EvidenceSet:
     records: Mapping[type, Any] = field(default_factory=dict)
     infrastructure: Mapping[type, str] = field(default_factory=dict)
     """Evidence type -> why it could not be gathered for a reason that is not the candidate's."""
-    assurance: str = "in-process"
+    assurance: AssuranceLevel = AssuranceLevel.IN_PROCESS
     """How far the verdict can be trusted: `in-process` means that the candidate's code ran in the tests' process."""

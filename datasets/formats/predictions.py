@@ -15,13 +15,25 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_fields import parse_json, read_text, shown
+from regrade.datasets.json_structs import converted
+from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.patches import Patch
 
-KEYS = ("instance_id", "model_name_or_path", "model_patch")
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Entry(msgspec.Struct):
+    instance_id: Name
+    model_name_or_path: Name
+    model_patch: str | None
+
+
+KEYS = _Entry.__struct_fields__
 TOLD_SINGLY = 5
 """More instances than this without a task, or tasks without a prediction, are told in one line: a file for another set
 of tasks would be hundreds of lines."""
@@ -92,12 +104,13 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
     first: dict[tuple[str, str], str] = {}
     for path in paths:
         for where, value in _entries(path, broken):
-            problem = _problem(value)
-            if problem:
-                broken.append(f"{where}: {problem}")
+            try:
+                entry = _entry(value, where)
+            except UserError as error:
+                broken.append(str(error))
                 continue
-            instance, model = value["instance_id"], value["model_name_or_path"]
-            patch = Patch(_whole(value["model_patch"] or ""))
+            instance, model = entry.instance_id, entry.model_name_or_path
+            patch = Patch(_whole(entry.model_patch or ""))
             known = patches.setdefault(model, {}).setdefault(instance, patch)
             before = first.setdefault((model, instance), where)
             if before == where:
@@ -153,20 +166,12 @@ def _whole(text: str) -> str:
     return text if not text.strip() or text.endswith("\n") else text + "\n"
 
 
-def _problem(value: object) -> str:
-    """What keeps an entry from being a prediction; empty if nothing does."""
-    if not isinstance(value, dict):
-        return f"expected a JSON object, found {shown(value)}"
-    for key in KEYS[:2]:
-        if not isinstance(value.get(key), str) or not value[key]:
-            found = f"found {shown(value[key])}" if key in value else "the key is missing"
-            return f"{key!r} must be a text that is not empty; {found}"
-    if "model_patch" not in value:
-        return "'model_patch' must be a unified diff or null; the key is missing"
-    if not isinstance(value["model_patch"], str | None):
-        return f"'model_patch' must be a unified diff or null; found {shown(value['model_patch'])}"
+def _entry(value: object, where: str) -> _Entry:
+    """Raises UserError for what is no prediction."""
+    known = {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
+    entry = converted(known, _Entry, where)
     try:
-        "".join(value[key] or "" for key in KEYS).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return "it holds half a surrogate pair, which is no text"
-    return ""
+        "".join(text or "" for text in msgspec.structs.astuple(entry)).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: it holds half a surrogate pair, which is no text") from error
+    return entry

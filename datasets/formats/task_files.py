@@ -24,33 +24,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from regrade.datasets.applying import DOES_NOT_APPLY, apply_patch
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_fields import Fields, parse_json, read_text, shown
+from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
+from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
-KEYS = frozenset(
-    {
-        "id",
-        "repository",
-        "package",
-        "base_patch",
-        "instruction",
-        "fail_to_pass",
-        "pass_to_pass",
-        "reference",
-        "failure",
-        "difficulty",
-        "target",
-        "python_path",
-        "paths",
-        "options",
-        "requirements",
-        "limits",
-    }
-)
+
+class _Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    file: Plain
+    function: Plain
+    first_line: Positive
+    last_line: Positive
+
+
+class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    wall_seconds: Seconds = Limits.wall_seconds
+    memory_mb: Positive = Limits.memory_mb
+    processes: Positive = Limits.processes
+    file_mb: Positive = Limits.file_mb
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    id: Plain
+    instruction: Plain
+    fail_to_pass: tuple[Plain, ...]
+    repository: Plain | UnsetType = UNSET
+    package: Plain | UnsetType = UNSET
+    base_patch: Plain | UnsetType = UNSET
+    pass_to_pass: tuple[Plain, ...] = ()
+    reference: Plain | UnsetType = UNSET
+    failure: Plain = ""
+    difficulty: Plain = ""
+    target: _Target | UnsetType = UNSET
+    python_path: tuple[Plain, ...] | UnsetType = UNSET
+    paths: tuple[Plain, ...] | UnsetType = UNSET
+    options: tuple[Plain, ...] | UnsetType = UNSET
+    requirements: tuple[Plain, ...] | UnsetType = UNSET
+    limits: _Limits = _Limits()
 
 
 def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
@@ -59,7 +75,7 @@ def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
     Raises:
         UserError: the file is unreadable or wrong, with the line, the key and what to do.
     """
-    tasks = [_task(fields, f"{path.name}:{number}", path.parent, cache) for number, fields in _entries(path)]
+    tasks = [_task(entry, where, path.parent, cache) for entry, where in _entries(path)]
     if not tasks:
         raise UserError(f"{path} holds no task; a task has at least the keys instruction, fail_to_pass and repository")
     seen: set[str] = set()
@@ -70,128 +86,106 @@ def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
     return tasks
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Fields]]:
-    """(line number in JSON Lines, else number in the list; the task's fields)."""
+def _entries(path: Path) -> Iterator[tuple[_Entry, str]]:
+    """(what is written of a task, file and line in JSON Lines, else file and number in the list)."""
     text = read_text(path)
     if path.suffix == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield number, Fields(parse_json(line, str(path), number), f"{path}:{number}")
+                yield _entry(parse_json(line, str(path), number), path, number, f"{path}:{number}")
         return
     value = parse_json(text, str(path))
-    for number, entry in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield number, Fields(entry, f"{path}, task {number}")
+    for number, each in enumerate(value if isinstance(value, list) else [value], start=1):
+        yield _entry(each, path, number, f"{path}, task {number}")
 
 
-def _task(fields: Fields, default_id: str, folder: Path, cache: Path | None) -> Task:
-    fields.only(KEYS)
-    pinned, root = _repository(fields, folder, cache)
-    fail_to_pass = fields.texts("fail_to_pass")
-    pass_to_pass = fields.texts("pass_to_pass", ())
-    if not fail_to_pass:
-        raise UserError(f"{fields.where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
-    if both := set(fail_to_pass) & set(pass_to_pass):
-        raise UserError(f"{fields.where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
-    base = _base(fields, Tree(root))
+def _entry(value: object, path: Path, number: int, where: str) -> tuple[_Entry, str]:
+    named = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
+    return converted(named, _Entry, where), where
+
+
+def _task(entry: _Entry, where: str, folder: Path, cache: Path | None) -> Task:
+    pinned, root = _repository(entry, where, folder, cache)
+    if not entry.fail_to_pass:
+        raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
+    if both := set(entry.fail_to_pass) & set(entry.pass_to_pass):
+        raise UserError(f"{where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
+    base = _base(entry, where, Tree(root))
+    suite: Package | TestSuite = pinned or TestSuite()
     return Task(
-        id=fields.text("id", default_id),
+        id=entry.id,
         repository=pinned.name if pinned else root.name,
         base=base,
-        instruction=fields.text("instruction"),
-        fail_to_pass=fail_to_pass,
-        pass_to_pass=pass_to_pass,
-        suite=_suite(fields, pinned),
-        requirements=fields.texts("requirements", pinned.requirements if pinned else ()),
-        limits=_limits(fields),
-        target=_target(fields, base),
-        failure=fields.text("failure", ""),
-        reference=_patch(fields, "reference"),
-        difficulty=fields.text("difficulty", ""),
+        instruction=entry.instruction,
+        fail_to_pass=entry.fail_to_pass,
+        pass_to_pass=entry.pass_to_pass,
+        suite=TestSuite(
+            python_path=suite.python_path if entry.python_path is UNSET else entry.python_path,
+            paths=suite.paths if entry.paths is UNSET else entry.paths,
+            options=suite.options if entry.options is UNSET else entry.options,
+        ),
+        requirements=(pinned.requirements if pinned else ()) if entry.requirements is UNSET else entry.requirements,
+        limits=Limits(**msgspec.structs.asdict(entry.limits)),
+        target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
+        failure=entry.failure,
+        reference=_patch(entry.reference, "reference", where),
+        difficulty=entry.difficulty,
     )
 
 
-def _repository(fields: Fields, folder: Path, cache: Path | None) -> tuple[Package | None, Path]:
-    if ("repository" in fields.values) == ("package" in fields.values):
-        raise UserError(f"{fields.where}: give either 'repository' (a folder) or 'package' (a pinned package's name)")
-    if "package" in fields.values:
-        pinned = package(fields.text("package"))
+def _repository(entry: _Entry, where: str, folder: Path, cache: Path | None) -> tuple[Package | None, Path]:
+    if entry.package is not UNSET and entry.repository is UNSET:
+        pinned = package(entry.package)
         return pinned, fetch(pinned, cache)
-    root = (folder / fields.text("repository")).resolve()
+    if entry.repository is UNSET or entry.package is not UNSET:
+        raise UserError(f"{where}: give either 'repository' (a folder) or 'package' (a pinned package's name)")
+    root = (folder / entry.repository).resolve()
     try:
         is_folder = root.is_dir()
     except OSError:  # a name too long to be one
         is_folder = False
     if not is_folder:
         raise UserError(
-            f"{fields.where}: 'repository' is {shown(fields.text('repository'))}, but {shown(str(root))} is no folder: "
+            f"{where}: 'repository' is {shown(entry.repository)}, but {shown(str(root))} is no folder: "
             "give one, relative to the task file"
         )
     return None, root
 
 
-def _base(fields: Fields, pristine: Tree) -> Tree:
-    patch = _patch(fields, "base_patch")
+def _base(entry: _Entry, where: str, pristine: Tree) -> Tree:
+    patch = _patch(entry.base_patch, "base_patch", where)
     if patch is None:
         return pristine
     try:
         return apply_patch(pristine, patch)
     except PatchError as error:
         why = str(error).removeprefix(DOES_NOT_APPLY)
-        raise UserError(f"{fields.where}: 'base_patch' does not apply to {pristine.root}: {why}") from error
+        raise UserError(f"{where}: 'base_patch' does not apply to {pristine.root}: {why}") from error
     except FileNotFoundError as error:
-        raise UserError(
-            f"{fields.where}: 'base_patch' is applied by git, which is not installed: install it"
-        ) from error
+        raise UserError(f"{where}: 'base_patch' is applied by git, which is not installed: install it") from error
 
 
-def _patch(fields: Fields, key: str) -> Patch | None:
-    if key not in fields.values:
+def _patch(text: str | UnsetType, key: str, where: str) -> Patch | None:
+    if text is UNSET:
         return None
-    patch = Patch(fields.text(key))
+    patch = Patch(text)
     try:
         found = patch.files
     except PatchError as error:
-        raise UserError(f"{fields.where}: {key!r} is no patch: {error}") from error
+        raise UserError(f"{where}: {key!r} is no patch: {error}") from error
     if not found:
-        raise UserError(f"{fields.where}: {key!r} changes nothing; leave the key out or give a unified diff")
+        raise UserError(f"{where}: {key!r} changes nothing; leave the key out or give a unified diff")
     return patch
 
 
-def _suite(fields: Fields, pinned: Package | None) -> TestSuite:
-    default = pinned or TestSuite()
-    return TestSuite(
-        python_path=fields.texts("python_path", default.python_path),
-        paths=fields.texts("paths", default.paths),
-        options=fields.texts("options", default.options),
-    )
-
-
-def _limits(fields: Fields) -> Limits:
-    given = fields.object("limits")
-    if given is None:
-        return Limits()
-    given.only({"wall_seconds", "memory_mb", "processes", "file_mb"})
-    usual = Limits()
-    return Limits(
-        given.number("wall_seconds", usual.wall_seconds),
-        given.integer("memory_mb", usual.memory_mb),
-        given.integer("processes", usual.processes),
-        given.integer("file_mb", usual.file_mb),
-    )
-
-
-def _target(fields: Fields, base: Tree) -> Target | None:
-    given = fields.object("target")
-    if given is None:
-        return None
-    given.only({"file", "function", "first_line", "last_line"})
-    target = Target(given.text("file"), given.text("function"), given.integer("first_line"), given.integer("last_line"))
+def _target(given: _Target, where: str, base: Tree) -> Target:
+    target = Target(**msgspec.structs.asdict(given))
     if target.file not in base.paths():
-        raise UserError(f"{given.where}: the base has no file {target.file!r}; give a path relative to the repository")
+        raise UserError(f"{where}: the base has no file {target.file!r}; give a path relative to the repository")
     lines = base.read(target.file).count("\n") + 1
     if not target.first_line <= target.last_line <= lines:
         raise UserError(
-            f"{given.where}: lines {target.first_line} to {target.last_line} are not in {target.file!r}, "
+            f"{where}: lines {target.first_line} to {target.last_line} are not in {target.file!r}, "
             f"which has {lines} lines: count from 1, in the base"
         )
     return target

@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_fields import Fields, parse_json, read_text
+from regrade.datasets.json_structs import Natural, Plain, Positive, converted
+from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, package
 
 FORMAT = 1
@@ -65,24 +68,6 @@ class TaskRecipe:
             "failure": failure,
         }
 
-    @classmethod
-    def from_json(cls, fields: Fields, tests: int) -> TaskRecipe:
-        """Raises UserError, naming the place, for anything that cannot be a recipe over so many tests."""
-        failure = fields.object("failure")
-        if failure is None:
-            raise UserError(f"{fields.where}: the key 'failure' is missing")
-        shown = Failure(failure.text("file"), failure.integer("line", least=0), failure.text("error"))
-        return cls(
-            file=fields.text("file"),
-            function=fields.text("function"),
-            kind=fields.text("kind"),
-            place=fields.text("place"),
-            line=fields.integer("line"),
-            digest=fields.text("digest"),
-            fail_to_pass=_indexes(fields, "fail_to_pass", tests),
-            failure=shown,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRecipes:
@@ -111,30 +96,44 @@ class PackageRecipes:
             "tasks": [task.to_json() for task in self.tasks],
         }
 
-    @classmethod
-    def from_json(cls, fields: Fields) -> PackageRecipes:
-        """Raises UserError for another format, another release than the pinned one, or a wrong or missing value."""
-        if fields.integer("format") != FORMAT:
-            raise UserError(
-                f"{fields.where}: 'format' is {fields.values['format']}, this version reads {FORMAT}: "
-                "rebuild the recipes with `regrade tasks build`"
-            )
-        pinned = package(fields.text("package"))
-        if (fields.text("version"), fields.text("sha256")) != (pinned.version, pinned.sha256):
-            raise UserError(
-                f"{fields.where}: made from {pinned.name} {fields.text('version')}, but pinned is "
-                f"{pinned.version}: rebuild the recipes with `regrade tasks build`"
-            )
-        tests = fields.texts("tests")
-        reach = fields.object("reach") or Fields({}, fields.where)
-        return cls(
-            package=pinned,
-            seed=fields.integer("seed", least=0),
-            tests=tests,
-            reach={key: _indexes(reach, key, len(tests)) for key in reach.values},
-            imported=fields.texts("imported"),
-            tasks=tuple(TaskRecipe.from_json(part, len(tests)) for part in fields.objects("tasks")),
-        )
+
+class _Failure(msgspec.Struct, kw_only=True):
+    file: Plain
+    line: Natural
+    error: Plain
+
+
+class _Task(msgspec.Struct, kw_only=True):
+    file: Plain
+    function: Plain
+    kind: Plain
+    place: Plain
+    line: Positive
+    digest: Plain
+    fail_to_pass: str
+    failure: _Failure
+
+
+class _Head(msgspec.Struct, kw_only=True):
+    """What is read of a file of any format."""
+
+    format: Positive
+
+
+class _Origin(msgspec.Struct, kw_only=True):
+    """Which release the recipes are for."""
+
+    package: Plain
+    version: Plain
+    sha256: Plain
+
+
+class _File(_Origin, kw_only=True):
+    seed: Natural
+    tests: tuple[Plain, ...]
+    reach: dict[str, str] = {}
+    imported: tuple[Plain, ...]
+    tasks: list[_Task]
 
 
 def write_recipes(recipes: PackageRecipes, folder: Path) -> Path:
@@ -154,8 +153,40 @@ def _compact(value: object) -> str:
 
 
 def read_recipes(path: Path) -> PackageRecipes:
-    """Raises UserError, naming file and key, if the file is unreadable or wrong."""
-    return PackageRecipes.from_json(Fields(parse_json(read_text(path), str(path)), str(path)))
+    """The recipes of a file.
+
+    Raises:
+        UserError: the file is unreadable, of another format or another release than the pinned one, or a value is
+            wrong; names the file and the key.
+    """
+    where = str(path)
+    value = parse_json(read_text(path), where)
+    again = "rebuild the recipes with `regrade tasks build`"
+    version = converted(value, _Head, where).format
+    if version != FORMAT:
+        raise UserError(f"{where}: 'format' is {version}, this version reads {FORMAT}: {again}")
+    origin = converted(value, _Origin, where)
+    pinned = package(origin.package)
+    if (origin.version, origin.sha256) != (pinned.version, pinned.sha256):
+        made = f"made from {pinned.name} {shown(origin.version)}, but pinned is {pinned.version}"
+        raise UserError(f"{where}: {made}: {again}")
+    file = converted(value, _File, where)
+    tests = len(file.tests)
+    return PackageRecipes(
+        package=pinned,
+        seed=file.seed,
+        tests=file.tests,
+        reach={key: _indexes(ranges, key, f"{where}, reach", tests) for key, ranges in file.reach.items()},
+        imported=file.imported,
+        tasks=tuple(_recipe(task, f"{where}, tasks[{number}]", tests) for number, task in enumerate(file.tasks)),
+    )
+
+
+def _recipe(task: _Task, where: str, tests: int) -> TaskRecipe:
+    fields = msgspec.structs.asdict(task)
+    fields["fail_to_pass"] = _indexes(task.fail_to_pass, "fail_to_pass", where, tests)
+    fields["failure"] = Failure(**msgspec.structs.asdict(task.failure))
+    return TaskRecipe(**fields)
 
 
 def recipe_files(folder: Path) -> list[Path]:
@@ -189,12 +220,11 @@ def from_ranges(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _indexes(fields: Fields, key: str, tests: int) -> tuple[int, ...]:
-    text = fields.text(key)
+def _indexes(ranges: str, key: str, where: str, tests: int) -> tuple[int, ...]:
     try:
-        found = from_ranges(text)
+        found = from_ranges(ranges)
     except ValueError:
-        raise UserError(f"{fields.where}: {key!r} must be ranges such as '3-5,9'; found {text[:60]!r}") from None
+        raise UserError(f"{where}: {key!r} must be ranges such as '3-5,9'; found {ranges[:60]!r}") from None
     if found and max(found) >= tests:
-        raise UserError(f"{fields.where}: {key!r} names test {max(found)}, but there are only {tests} tests")
+        raise UserError(f"{where}: {key!r} names test {max(found)}, but there are only {tests} tests")
     return found

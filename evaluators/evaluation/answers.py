@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.json_structs import converted
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Trial
 from regrade.evaluators.storage import journal
@@ -44,10 +44,7 @@ class Answers:
         self._lock = threading.Lock()
         self._known: dict[Key, _Answer] = {}
         for number, row in enumerate(journal.read(path), 1):
-            try:
-                answer = msgspec.convert(row, _Answer)
-            except msgspec.ValidationError as error:
-                raise UserError(f"{path}, line {number}: no answer of a policy ({error}); delete that line") from error
+            answer = converted(row, _Answer, f"{path}, line {number}: no answer of a policy", "delete that line")
             self._known[answer.task, answer.task_digest, answer.temperature, answer.sample, answer.seed] = answer
 
     def get(self, trial: Trial, seed: int) -> Rollout | None:

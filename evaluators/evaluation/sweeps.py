@@ -42,7 +42,7 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a progress display: `with stage("judging rl") as tell: tell(done, total)`."""
 
 
-class TooManyLost(UserError):
+class TooManyLostError(UserError):
     """The infrastructure lost so many attempts that nothing can be said."""
 
 
@@ -111,7 +111,7 @@ def enter(
 
     Raises:
         UserError: a task is among both, or the run knows another policy by that name or another baseline.
-        TooManyLost: see `choose_temperature`.
+        TooManyLostError: see `choose_temperature`.
     """
     check_apart(validation, held_out)
     check_entrant(run, entrant)
@@ -131,7 +131,7 @@ def choose_temperature(
     Where there is nothing to choose among or by, what was chosen before stays, else it is the lowest.
 
     Raises:
-        TooManyLost: of the attempts at the validation tasks; they are made again by the next call.
+        TooManyLostError: of the attempts at the validation tasks; they are made again by the next call.
     """
     known = run.manifest.policies.get(entrant.name)
     temperatures = (GREEDY,) if entrant.is_fixed else sweep.temperatures
@@ -156,7 +156,7 @@ def choose_temperature(
 def _check_known(name: str, rows: pd.DataFrame) -> None:
     lost = rows[rows["broke"].isna()]
     if len(lost) > TOLERATED_MISSING * len(rows):
-        raise TooManyLost(
+        raise TooManyLostError(
             f"{len(lost)} of {len(rows)} attempts of {name!r} at validation tasks were lost, for no fault of its own: "
             f"no temperature can be chosen ({lost['cause'].iloc[0]}); mend that and run the same command again"
         )

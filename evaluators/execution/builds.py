@@ -40,7 +40,7 @@ class Builder:
             key: digest of the task's base.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         build = compiled(workspace.before, workspace.after, patch, task)
         if not build.ok or selected_tests(task, workspace) is not None:

@@ -75,7 +75,7 @@ def run_tests(
             that of everything only if something was missed, so that an audit changes no verdict that was right.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     selected = selected_tests(task, workspace)
@@ -124,7 +124,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
     """Run the whole suite at once, in a sandbox and an interpreter started for it: the reference for `run_tests`.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     everything = frozenset(task.fail_to_pass + task.pass_to_pass)
     reply = _run(worker, task, workspace, everything, cold=True)

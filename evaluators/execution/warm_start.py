@@ -50,7 +50,7 @@ def prepare_suite(
         digest: of the pristine tree: other contents get other byte code.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     if suite.runner != "pytest":
         return UNPREPARED

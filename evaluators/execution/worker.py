@@ -50,7 +50,7 @@ ENVIRONMENT = {
 OfKind = TypeVar("OfKind", bound=Record)
 
 
-class WorkerDied(RuntimeError):
+class WorkerDiedError(RuntimeError):
     """The whole worker died.
 
     `running`: a candidate had been forked, so it may be the candidate's doing. `killed`: this side did it.
@@ -190,7 +190,7 @@ class Worker:
 
         Raises:
             SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
-            WorkerDied: the worker died or hung.
+            WorkerDiedError: the worker died or hung.
         """
         if request.cold:
             self.close()
@@ -224,7 +224,7 @@ class Worker:
             session.close()
 
     def kill(self) -> None:
-        """From another thread: kill the sandbox, so that a run in progress raises WorkerDied."""
+        """From another thread: kill the sandbox, so that a run in progress raises WorkerDiedError."""
         session = self._session
         if session is not None:
             self._killed = True
@@ -279,7 +279,7 @@ class Worker:
             event = self._receive(START_SECONDS)
             if not isinstance(event, ReadyEvent):
                 raise self._unexpected(event)
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             raise SandboxError(f"the worker did not start in the {self._sandbox.name} sandbox: {error}") from error
         seconds = time.monotonic() - began
         logger.info("worker started: sandbox %s, folder %s, %.2f s", self._sandbox.name, self._scratch, seconds)
@@ -352,17 +352,17 @@ class Worker:
         except ValueError as error:
             raise self._unexpected(line) from error
 
-    def _unexpected(self, answer: object) -> WorkerDied:
+    def _unexpected(self, answer: object) -> WorkerDiedError:
         return self._death(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
 
-    def _death(self, reason: str, *, running: bool) -> WorkerDied:
+    def _death(self, reason: str, *, running: bool) -> WorkerDiedError:
         """The error to raise; the sandbox is closed."""
         self.close()
         if self._killed:
             logger.debug("worker killed: folder %s", self._scratch)
         elif logger.isEnabledFor(logging.WARNING):
             logger.warning("worker died: folder %s: %s", self._scratch, visible(reason))
-        return WorkerDied(reason, running=running, killed=self._killed)
+        return WorkerDiedError(reason, running=running, killed=self._killed)
 
 
 def _programs(folder: Path) -> Path:

@@ -221,7 +221,7 @@ def _build_wheel(write: Write) -> int:
     try:
         built = wheels.build_wheel()
         write(json.dumps(["wheel", "built", built[:200]]))
-    except wheels.NoBackend as error:
+    except wheels.NoBackendError as error:
         write(json.dumps(["wheel", "none", str(error)[:200]]))
     except BaseException as error:
         write(json.dumps(["wheel", "failed", f"{type(error).__name__}: {error}"[:500]]))

@@ -13,7 +13,7 @@ LEGACY = "setuptools.build_meta:__legacy__"
 """What PEP 517 says for a project that names no backend."""
 
 
-class NoBackend(Exception):
+class NoBackendError(Exception):
     """There is nothing to build with."""
 
 
@@ -21,7 +21,7 @@ def build_wheel() -> str:
     """Build the wheel of the project in the working directory; the name of its file.
 
     Raises:
-        NoBackend: the project is none that can be built, or its backend is not installed.
+        NoBackendError: the project is none that can be built, or its backend is not installed.
         BaseException: whatever the backend raises.
     """
     backend = _backend()
@@ -34,13 +34,13 @@ def _backend() -> Any:
     if Path("pyproject.toml").is_file():
         table = tomllib.loads(Path("pyproject.toml").read_text("utf-8")).get("build-system", {})
     elif not Path("setup.py").is_file():
-        raise NoBackend("no pyproject.toml and no setup.py")
+        raise NoBackendError("no pyproject.toml and no setup.py")
     sys.path[:0] = [str(Path(path).resolve()) for path in table.get("backend-path", ())]
     name, _, attribute = str(table.get("build-backend", LEGACY)).partition(":")
     try:
         found: Any = importlib.import_module(name)
     except ImportError as error:
-        raise NoBackend(f"{name} is not installed") from error
+        raise NoBackendError(f"{name} is not installed") from error
     for part in filter(None, attribute.split(".")):
         found = getattr(found, part)
     return found

@@ -14,7 +14,7 @@ from regrade.datasets.tasks import Task
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
-from regrade.evaluators.execution.worker import WorkerDied
+from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
@@ -24,7 +24,8 @@ from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.assurance_levels import NOTHING_CLAIMED
-from regrade.rewards.evidence import LEVELS, BuildRun, End, TestRun, Verification
+from regrade.rewards.assurance_level import AssuranceLevel
+from regrade.rewards.evidence import BuildRun, End, TestRun, Verification
 
 logger = logging.getLogger(__name__)
 Executed = TestRun | BuildRun | Verification
@@ -68,7 +69,7 @@ class Gatherer:
         What can't be gathered for no fault of the patch is left out, with the reason in `job.infrastructure`.
 
         Raises:
-            WorkerDied, SandboxError, OSError: the call was stopped.
+            WorkerDiedError, SandboxError, OSError: the call was stopped.
         """
         reason = ""
         try:
@@ -132,13 +133,13 @@ class Gatherer:
         while True:
             try:
                 return execute()
-            except (WorkerDied, SandboxError, OSError) as error:
+            except (WorkerDiedError, SandboxError, OSError) as error:
                 if batch.stopped or self._crew.is_stopped:
                     raise
                 failure = error
-            if isinstance(failure, WorkerDied) and failure.killed:  # for the sake of another call
+            if isinstance(failure, WorkerDiedError) and failure.killed:  # for the sake of another call
                 continue
-            is_death = isinstance(failure, WorkerDied) and failure.running
+            is_death = isinstance(failure, WorkerDiedError) and failure.running
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
                 logger.warning("no further retry: task %s, %s", job.task.id, kind.__name__)
@@ -181,7 +182,7 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     return (
         BuildRun(False, 0, reason)
         if kind is BuildRun
-        else Verification(level=LEVELS[-1], reachable="", why=NOTHING_CLAIMED)
+        else Verification(level=max(AssuranceLevel), reachable="", why=NOTHING_CLAIMED)
     )
 
 
@@ -191,7 +192,9 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
     return (
-        BuildRun(False, 0, detail) if kind is BuildRun else Verification(level="in-process", reachable="", why=detail)
+        BuildRun(False, 0, detail)
+        if kind is BuildRun
+        else Verification(level=AssuranceLevel.IN_PROCESS, reachable="", why=detail)
     )
 
 

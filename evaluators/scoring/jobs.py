@@ -11,6 +11,7 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import EvidenceSet, Verification
 
 Job = tuple[Task, Patch]
@@ -30,7 +31,7 @@ class DistinctJob:
     places: list[int] = field(default_factory=list)
     infrastructure: dict[type, str] = field(default_factory=dict)
 
-    def evidence(self, assurance: str) -> EvidenceSet:
+    def evidence(self, assurance: AssuranceLevel) -> EvidenceSet:
         """All that is known of it by now."""
         verification = self.records.get(Verification)
         if verification is not None and verification.confirmed:

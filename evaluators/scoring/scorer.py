@@ -46,6 +46,7 @@ from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.algebra import Reward
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import EvidenceSet, Prediction
 
@@ -114,9 +115,9 @@ class Scorer(AbstractContextManager["Scorer"]):
         return self
 
     @property
-    def assurance(self) -> str:
+    def assurance(self) -> AssuranceLevel:
         """How far its verdicts can be trusted."""
-        return "in-process" if self.sandbox.isolated else "unconfined"
+        return AssuranceLevel.IN_PROCESS if self.sandbox.isolated else AssuranceLevel.UNCONFINED
 
     @property
     def stats(self) -> Stats:

@@ -17,6 +17,7 @@ from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.verification.assurance_levels import Means, ReferenceVerification, calibrate, verify
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, Verification
 
 logger = logging.getLogger(__name__)
@@ -38,13 +39,13 @@ class Verifier:
         """How sure the verdict of the job's TestRun is.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         task, run = job.task, job.records[TestRun]
         if not self._crew.isolated:
-            return Verification(level="unconfined", reachable="unconfined", why=NOT_CONFINED)
+            return Verification(level=AssuranceLevel.UNCONFINED, reachable=AssuranceLevel.UNCONFINED, why=NOT_CONFINED)
         if task.suite.runner != "pytest":
-            return Verification(level="in-process", reachable="in-process", why=OTHER_RUNNER)
+            return Verification(level=AssuranceLevel.IN_PROCESS, reachable=AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
         calibration = self._calibration(job) if run.fixed else None
         means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()

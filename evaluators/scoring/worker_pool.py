@@ -105,7 +105,7 @@ class Crew:
         """What is prepared for the task's suite, by the first thread that asks.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         if not self._sandbox.isolated:
             return UNPREPARED
@@ -126,7 +126,7 @@ class Crew:
             return self._preparations[key].of(task)
 
     def kill(self) -> None:
-        """Kill what runs, from any thread: it raises WorkerDied there, and the next run starts a fresh sandbox."""
+        """Kill what runs, from any thread: it raises WorkerDiedError there, and the next run starts a fresh sandbox."""
         with self._lock:
             for worker in self._workers:
                 worker.kill()

@@ -21,7 +21,7 @@ from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.static.files import read
 from regrade.evaluators.static.lint_settings import DEFAULT_RULES, LintSettings, as_options, first_party
-from regrade.evaluators.static.ruff import RuffRefused, check_folder
+from regrade.evaluators.static.ruff import RuffError, check_folder
 from regrade.evaluators.static.syntax import parse
 
 FILES = 60
@@ -96,7 +96,7 @@ def _kept(pristine: _Pristine, python_path: tuple[str, ...], protected: tuple[st
     packages = first_party(pristine.tree, python_path)
     try:
         found, quotes = _counts(texts, packages)
-    except RuffRefused:
+    except RuffError:
         return None
     kept = [*_kept_rules(found, _opportunities(texts)), *quotes]
     if not kept:

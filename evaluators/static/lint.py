@@ -18,7 +18,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.inferred_style import kept_settings
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
-from regrade.evaluators.static.ruff import RuffRefused, check_text
+from regrade.evaluators.static.ruff import RuffError, check_text
 from regrade.evaluators.static.syntax import parses
 from regrade.rewards.evidence import Finding, LintDelta
 
@@ -45,7 +45,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
             continue
         try:
             was, now, origin = _both(file, before, task)
-        except RuffRefused:  # CPython can read it and ruff cannot: it died, or took too long
+        except RuffError:  # CPython can read it and ruff cannot: it died, or took too long
             unparsable.append(file.path)
             continue
         old.extend(was)
@@ -67,7 +67,7 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnL
     """ruff's findings in one text.
 
     Raises:
-        RuffRefused: ruff does not accept the options.
+        RuffError: ruff does not accept the options.
         UserError: ruff is not installed.
     """
     source = _utf8(text)
@@ -83,7 +83,7 @@ def _both(
     """Findings before and after, by the project's rules where ruff accepts them, and whose rules they were.
 
     Raises:
-        RuffRefused: ruff cannot read the text.
+        RuffError: ruff cannot read the text.
     """
     settings = project_settings(before, task.suite.python_path, file.old_path)
     if settings is None:
@@ -91,7 +91,7 @@ def _both(
         return *_pair(settings, file), settings.origin
     try:
         return *_pair(settings, file), settings.origin
-    except RuffRefused:
+    except RuffError:
         settings = default_settings(file.before or "", "ruff refused the project's settings")
         return *_pair(settings, file), settings.origin
 

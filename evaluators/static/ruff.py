@@ -20,7 +20,7 @@ ISOLATED = (
 )  # fmt: skip
 
 
-class RuffRefused(RuntimeError):
+class RuffError(RuntimeError):
     """ruff does not accept the settings (another version's rules, say), or did not come to an end with the text."""
 
 
@@ -32,7 +32,7 @@ def check_text(options: tuple[str, ...], path: str, source: bytes) -> list[dict[
         path: the name that the text goes by; nothing is read there.
 
     Raises:
-        RuffRefused: ruff does not accept the options, died, or took too long.
+        RuffError: ruff does not accept the options, died, or took too long.
         UserError: ruff is not installed.
     """
     # From the root of the file system: nothing there can be taken for the project's neighbours.
@@ -49,9 +49,9 @@ def _run(arguments: list[str], folder: Path, source: bytes) -> list[dict[str, An
     try:
         done = subprocess.run(command, input=source, capture_output=True, cwd=folder, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise RuffRefused(f"ruff did not end within {SECONDS:g} s") from error
+        raise RuffError(f"ruff did not end within {SECONDS:g} s") from error
     if done.returncode not in (0, 1):
-        raise RuffRefused(" ".join(done.stderr.decode("utf-8", "replace").split())[:300])
+        raise RuffError(" ".join(done.stderr.decode("utf-8", "replace").split())[:300])
     records: list[dict[str, Any]] = json.loads(done.stdout)
     return [record for record in records if record["code"] not in (None, "invalid-syntax")]
 

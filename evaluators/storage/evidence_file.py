@@ -22,6 +22,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.serialisation import SCHEMA, decode_all, encode
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import EvidenceSet, TestList
 
 Key = tuple[str, str]
@@ -36,7 +37,7 @@ class _Line(msgspec.Struct):
     pass_to_pass: tuple[tuple[int, int], ...] = ()
     patch: str | None = None
     schema: int = SCHEMA
-    assurance: str = ""
+    assurance: AssuranceLevel = AssuranceLevel.UNCONFINED
     infrastructure: dict[str, str] = {}
     records: msgspec.Raw = msgspec.Raw(b"{}")
 

@@ -49,7 +49,8 @@ import msgspec
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_fields import is_text
+from regrade.datasets.json_structs import converted
+from regrade.datasets.json_text import is_text
 from regrade.evaluators.storage import journal
 
 NUMBERS = (
@@ -113,6 +114,8 @@ ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
 """The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
 
 
+WRITTEN_BY = "give a file that `regrade evaluate` wrote"
+
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 
 
@@ -170,13 +173,8 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
         UserError: one has not; names the row and the column.
     """
     for number, row in enumerate(rows, 1):
-        try:
-            msgspec.convert({name: None if _is_nan(value) else value for name, value in row.items()}, _StoredRow)
-        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # half a surrogate pair in a number's place
-            raise UserError(
-                f"{source}, row {number}: not a row of an evaluation ({error}): "
-                "give a file that `regrade evaluate` wrote"
-            ) from error
+        plain = {name: None if _is_nan(value) else value for name, value in row.items()}
+        converted(plain, _StoredRow, f"{source}, row {number}: not a row of an evaluation", WRITTEN_BY)
         for name in NAMES:
             if not is_text(row[name]):
                 raise UserError(
@@ -185,7 +183,7 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
         if (row["clean_fix"] or 0) > min(row["fix"] or 0, 1 - (row["broke"] or 0)):
             raise UserError(
                 f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_said(row['fix'])} and "
-                f"'broke' {_said(row['broke'])}: give a file that `regrade evaluate` wrote"
+                f"'broke' {_said(row['broke'])}: {WRITTEN_BY}"
             )
         yield row
 

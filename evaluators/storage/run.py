@@ -28,12 +28,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_fields import is_text, shown
+from regrade.datasets.json_structs import converted
+from regrade.datasets.json_text import is_text
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.json_numbers import finite_values
@@ -127,10 +128,7 @@ class Manifest:
     def from_json(cls, values: Mapping[str, Any], source: str = "manifest") -> Manifest:
         """Raises UserError naming `source` and the entry that is wrong."""
         plain = {**values, "policies": {}} if isinstance(values.get("policies", {}), dict) else values
-        try:
-            msgspec.convert(plain, _Written)
-        except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            raise UserError(f"{source}: damaged ({error}); {ADVICE}") from error
+        converted(plain, _Written, f"{source}: damaged", ADVICE)
         known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
         done = set(values.get("phases_done", ()))
         known["policies"] = {name: _policy(name, entry, source) for name, entry in values.get("policies", {}).items()}
@@ -412,20 +410,11 @@ class _TrainingStep(msgspec.Struct):
 def _typed(rows: Iterable[dict[str, Any]], kind: type[msgspec.Struct], path: Path) -> Iterator[dict[str, Any]]:
     """The rows as they are. Raises UserError naming the first that is none of its kind."""
     for number, row in enumerate(rows, 1):
-        try:
-            msgspec.convert(row, kind)
-        except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            raise UserError(f"{path}, row {number}: damaged ({error}); delete that row") from error
+        converted(row, kind, f"{path}, row {number}: damaged", "delete that row")
         yield row
 
 
 def _policy(name: str, entry: Any, source: str) -> PolicyEntry:
     if isinstance(entry, PolicyEntry):
         return entry
-    if not isinstance(entry, dict) or entry.get("role") not in get_args(PolicyRole):
-        roles = ", ".join(get_args(PolicyRole))
-        raise UserError(f"{source}, policies, {name!r}: its role must be one of {roles}; found {shown(entry)}")
-    try:
-        return msgspec.convert(entry, PolicyEntry)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise UserError(f"{source}, policies, {name!r}: damaged ({error}); {ADVICE}") from error
+    return converted(entry, PolicyEntry, f"{source}, policies, {name!r}", ADVICE)

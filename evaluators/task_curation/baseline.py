@@ -21,7 +21,7 @@ from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.execution.records import ImportedRecord, ReachRecord, TestRecord, UnmeasuredRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
-from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDied
+from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
@@ -127,7 +127,7 @@ def baseline(
         for share in _measured(bench, tree, suite, shares, _passing(replies), workers):
             measured.append(share)
             tell(runs + len(measured), runs + len(shares))
-    except (SandboxError, WorkerDied, OSError) as error:
+    except (SandboxError, WorkerDiedError, OSError) as error:
         advice = full_disk(error) or "try another one with --sandbox, see `regrade doctor`"
         raise UserError(f"the tests can't be run, the sandbox fails ({error}): {advice}") from error
     finally:
@@ -249,14 +249,16 @@ def _silent(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-class UnusableOptions(UserError):
+class UnusableOptionsError(UserError):
     """pytest does not know one of the options that the repository's configuration gives it."""
 
 
 def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     end, detail = ending(reply, limits.wall_seconds)
     if "unrecognized arguments" in detail:
-        raise UnusableOptions(f"the tests can't be run with the options of the repository's configuration: {detail}")
+        raise UnusableOptionsError(
+            f"the tests can't be run with the options of the repository's configuration: {detail}"
+        )
     if end is End.TIMEOUT:
         raise UserError(
             f"the tests can't be run as they are: they were {detail}; give them longer with --time-limit SECONDS, or "

@@ -18,7 +18,7 @@ from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.storage import serialisation
 from regrade.evaluators.storage.digests import key_of, sealed, unsealed
-from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptions, baseline
+from regrade.evaluators.task_curation.baseline import Baseline, UnusableOptionsError, baseline
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Measure:
         without_options = replace(suite, options=(*suite.options, "-o", "addopts="))
         try:
             return suite, self._kept_or_new(tree, suite, progress)
-        except UnusableOptions:
+        except UnusableOptionsError:
             return without_options, self._kept_or_new(tree, without_options, progress)
 
     def _kept_or_new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
@@ -80,7 +80,7 @@ class Measure:
                 cache=self.cache,
                 progress=progress,
             )
-        except UnusableOptions:
+        except UnusableOptionsError:
             raise
         except UserError as error:
             raise UserError(f"{tree.root}: {error}") from error

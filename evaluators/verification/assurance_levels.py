@@ -35,7 +35,8 @@ from regrade.evaluators.verification.two_process import (
     keys_beyond,
     without_judges,
 )
-from regrade.rewards.evidence import LEVELS, TestRun, TestStatus, Verification
+from regrade.rewards.assurance_level import AssuranceLevel
+from regrade.rewards.evidence import TestRun, TestStatus, Verification
 
 logger = logging.getLogger(__name__)
 NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
@@ -54,11 +55,11 @@ class ReferenceVerification:
     answers: str
     """Its answers, as JSON."""
 
-    def level(self, task: Task) -> str:
+    def level(self, task: Task) -> AssuranceLevel:
         """The strongest level that a patch of this task can reach."""
         if not task.fail_to_pass or not set(task.fail_to_pass) <= set(self.confirmed):
-            return "tripwired"
-        return "held-out" if json.loads(self.inputs) else "out-of-process"
+            return AssuranceLevel.TRIPWIRED
+        return AssuranceLevel.HELD_OUT if json.loads(self.inputs) else AssuranceLevel.OUT_OF_PROCESS
 
     def obstacle(self, task: Task) -> str:
         """Why a patch of this task can't be verified out of process; empty where it can."""
@@ -73,7 +74,7 @@ def calibrate(
     """What the reference, in its workspace, shows about the task and these of its tests.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     boundary = boundary_of(task, workspace)
     if not boundary.files:
@@ -134,13 +135,13 @@ def verify(
         calibration: None: the task has no reference.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     reachable = "" if calibration is None else calibration.level(task)
     if not run.fixed:
-        return Verification(level=LEVELS[-1], reachable=reachable, why=NOTHING_CLAIMED)
+        return Verification(level=max(AssuranceLevel), reachable=reachable, why=NOTHING_CLAIMED)
     found = _out_of_process(means, task, workspace, run, calibration, reachable)
-    if found.reaches("out-of-process"):
+    if found.reaches(AssuranceLevel.OUT_OF_PROCESS):
         return found
     return _tripwired(means, task, workspace, run, found)
 
@@ -155,14 +156,16 @@ def _out_of_process(
 ) -> Verification:
     claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
     if calibration is not None:
-        if reachable == "tripwired":
+        if reachable == AssuranceLevel.TRIPWIRED:
             return Verification(
-                level="in-process", reachable=reachable, why=f"nothing passes elsewhere: {calibration.obstacle(task)}"
+                level=AssuranceLevel.IN_PROCESS,
+                reachable=reachable,
+                why=f"nothing passes elsewhere: {calibration.obstacle(task)}",
             )
         claimed &= {*task.fail_to_pass, *calibration.confirmed}
     boundaries = _boundaries(task, workspace, calibration)
     if not boundaries[0][0].files:
-        return Verification(level="in-process", reachable=reachable, why="the patch changes no function")
+        return Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable, why="the patch changes no function")
     # A machine that was busy is no reason to doubt a patch: what is found twice counts.
     for boundary, watched in 2 * boundaries:
         logger.debug("verification in two processes: task %s, %d tests", task.id, len(claimed))
@@ -176,19 +179,23 @@ def _out_of_process(
     if against:
         refuted = tuple(sorted(against.items()))
         return Verification(
-            level="in-process", reachable=reachable, confirmed=confirmed, refuted=refuted, why=_why(against, boundary)
+            level=AssuranceLevel.IN_PROCESS,
+            reachable=reachable,
+            confirmed=confirmed,
+            refuted=refuted,
+            why=_why(against, boundary),
         )
     inputs = [] if calibration is None else json.loads(calibration.inputs)
     if not inputs:
         why = f"{len(run.fixed)} FAIL_TO_PASS tests pass where the patch can't reach"
-        return Verification(level="out-of-process", reachable=reachable, confirmed=confirmed, why=why)
+        return Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
     assert calibration is not None
     return _held_out(
         means,
         task,
         workspace,
         calibration,
-        Verification(level="out-of-process", reachable=reachable, confirmed=confirmed),
+        Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed),
     )
 
 
@@ -247,7 +254,7 @@ def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, fou
     if bare:
         test = min(bare)
         return replace(found, why=f"{test}: {dict(wires.untested)[test]}; {found.why}")
-    return replace(found, level="tripwired", why=f"{wires.laid} tripwires hold; {found.why}")
+    return replace(found, level=AssuranceLevel.TRIPWIRED, why=f"{wires.laid} tripwires hold; {found.why}")
 
 
 def _held_out(
@@ -265,7 +272,7 @@ def _held_out(
         apart = differences(inputs, expected, answers, range(len(inputs)))
         if not apart:
             why = f"{len(inputs)} held-out inputs are answered as by the reference"
-            return replace(found, level="held-out", why=why, inputs=len(inputs))
+            return replace(found, level=AssuranceLevel.HELD_OUT, why=why, inputs=len(inputs))
     why = f"{len(apart)} of {len(inputs)} held-out inputs are not answered as by the reference, such as {apart[0]}"
     return replace(found, why=why, inputs=len(inputs))
 

@@ -22,7 +22,7 @@ from regrade.datasets.syntax_trees import PARSE_ERRORS
 from regrade.evaluators import inside
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.expectations import Definition, Form, Site
-from regrade.evaluators.verification.parsed_tests import TestFile, TestFunction, TwinError
+from regrade.evaluators.verification.parsed_tests import TestCopyError, TestFile, TestFunction
 
 INSIDE = Path(inside.__file__).parent
 HELPERS: Mapping[Form, str] = {
@@ -66,7 +66,7 @@ def without_expectations(file: TestFile, functions: Sequence[TestFunction], seed
     """The text of a file, under its own names, in which what some tests expect is not to be read.
 
     Raises:
-        TwinError: it is no Python.
+        TestCopyError: it is no Python.
     """
     own = list({function.key: function for function in functions if function.added is None}.values())
     return make_twin(file, {function.key: None for function in own}, own, seed, whole=True, renamed=False).text
@@ -90,7 +90,7 @@ def make_twin(
         renamed: False: the tests keep their names.
 
     Raises:
-        TwinError: the copy is no Python.
+        TestCopyError: the copy is no Python.
     """
     random = Random(seed)
     drawn = {name: f"_{random.getrandbits(48):012x}" for name in dict.fromkeys(HELPERS.values())}
@@ -117,7 +117,7 @@ def make_twin(
     try:
         compile(text, file.path, "exec", dont_inherit=True)
     except PARSE_ERRORS as error:
-        raise TwinError(f"its copy is no Python: {error}") from error
+        raise TestCopyError(f"its copy is no Python: {error}") from error
     folder = file.path.rpartition("/")[0]
     name = f"test_{random.getrandbits(48):012x}.py"
     return Twin(f"{folder}/{name}" if folder else name, text, names)

@@ -22,8 +22,10 @@ from regrade.evaluators.verification.expectations import (
 UNDEFINED = "its file does not define it as a function of its own"
 
 
-class TwinError(ValueError):
+class TestCopyError(ValueError):
     """No copy of a test can be made; says why."""
+
+    __test__ = False
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,15 @@ class TestFile:
     __test__ = False
 
     def __init__(self, path: str, text: str) -> None:
-        """Raises TwinError: it can't be read as Python that keeps its form."""
+        """Raises TestCopyError: it can't be read as Python that keeps its form."""
         self.path = path
         self.text = text.replace("\r\n", "\n")
         if re.search(r"[\r\f\ud800-\udfff]", self.text):
-            raise TwinError("it holds bytes that are no plain text")
+            raise TestCopyError("it holds bytes that are no plain text")
         try:
             self._module = parse_tree(self.text)
         except PARSE_ERRORS as error:
-            raise TwinError(f"it is no Python: {error}") from error
+            raise TestCopyError(f"it is no Python: {error}") from error
         self._source = SourceText(self.text)
         self._definitions: dict[str, dict[str, list[Definition]]] = {}
         self._classes: dict[str, ast.ClassDef] = {}
@@ -80,13 +82,13 @@ class TestFile:
         self._mentioned |= self._named.keys()
 
     def function(self, test: str) -> TestFunction:
-        """The function of a test by its id. Raises TwinError where the file does not define it."""
+        """The function of a test by its id. Raises TestCopyError where the file does not define it."""
         head, bracket, _ = test.partition("::")[2].partition("[")
         *owners, name = head.split("::")
         owner = self._owner_of(".".join(owners), name)
         if owner is None:
             if bracket or not name.isidentifier():
-                raise TwinError(UNDEFINED)
+                raise TestCopyError(UNDEFINED)
             return self._inherited(".".join(owners), name)
         key = (owner, name)
         if key not in self._functions:
@@ -141,10 +143,10 @@ class TestFile:
         node = self._classes.get(owner)
         bases = {base for each in self._lineage(owner) for base in self._bases.get(each, ())}
         if node is None or not any(base.endswith("TestCase") for base in bases):
-            raise TwinError(UNDEFINED)
+            raise TestCopyError(UNDEFINED)
         first, last = node.body[0], node.body[-1]
         if first.lineno == node.lineno:
-            raise TwinError("its class is a single line")
+            raise TestCopyError("its class is a single line")
         indent = self._source.lines[first.lineno - 1][: first.col_offset]
         start = self._source.offset(last.end_lineno or last.lineno, last.end_col_offset or 0)
         end = Site(start, start, Form.END, node.lineno, certain=True)
@@ -165,13 +167,13 @@ class TestFile:
         start = self._source.offset(node.lineno, node.col_offset)
         found = re.compile(r"(?:async\s+)?def\s+(\w+)").match(self.text, start)
         if found is None or found[1] != node.name:
-            raise TwinError("the place of its name is not clear")
+            raise TestCopyError("the place of its name is not clear")
         return found.span(1)
 
 
 @lru_cache(maxsize=32)
 def read_test_file(path: str, text: str) -> TestFile:
-    """Raises TwinError: see `TestFile`."""
+    """Raises TestCopyError: see `TestFile`."""
     return TestFile(path, text)
 
 

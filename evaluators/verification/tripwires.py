@@ -26,7 +26,7 @@ from regrade.evaluators.verification.copied_tests import Twin, make_twin, withou
 from regrade.evaluators.verification.counterfactuals import Changed, Mended
 from regrade.evaluators.verification.expectations import Form, Site
 from regrade.evaluators.verification.import_effects import may_go_round, meddling
-from regrade.evaluators.verification.parsed_tests import TestFile, TestFunction, TwinError, read_test_file
+from regrade.evaluators.verification.parsed_tests import TestCopyError, TestFile, TestFunction, read_test_file
 from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
 
 MOST_TURNED = 4
@@ -134,7 +134,7 @@ def spring(
         calibration: of an earlier patch of the task, such as the reference: its mute wires are not laid again.
 
     Raises:
-        SandboxError, OSError, WorkerDied: see `Worker.run`.
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     tests = tuple(
         test
@@ -299,7 +299,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
             continue
         try:
             file = read_test_file(path, task.base.read(path))
-        except (TwinError, OSError) as error:
+        except (TestCopyError, OSError) as error:
             untested.update(dict.fromkeys(own, f"{path}: {error}"))
             continue
         found, lost = _functions(file, own)
@@ -307,7 +307,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
         try:
             laid = _copies_of(task, file, found, seed, whole=path in company)
             hidden[path] = without_expectations(file, list(found.values()), _digest(seed, path))
-        except TwinError as error:
+        except TestCopyError as error:
             untested.update(dict.fromkeys(own, f"{path}: {error}"))
             continue
         others = {place for place in company if "::" not in place and place != path}
@@ -353,7 +353,7 @@ def _functions(file: TestFile, tests: Iterable[str]) -> tuple[dict[str, TestFunc
     for test in tests:
         try:
             found[test] = file.function(test)
-        except TwinError as error:
+        except TestCopyError as error:
             lost[test] = str(error)
     return found, lost
 

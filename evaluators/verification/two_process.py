@@ -25,7 +25,7 @@ from regrade.evaluators.execution.records import (
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import in_company
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDied
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
 from regrade.evaluators.verification.held_out_inputs import Call
@@ -191,7 +191,7 @@ class WorkerPair:
         self._thread.shutdown()
 
     def kill(self) -> None:
-        """From another thread: kill both, so that a run in progress raises WorkerDied."""
+        """From another thread: kill both, so that a run in progress raises WorkerDiedError."""
         self._tests.kill()
         self._candidate.kill()
 
@@ -213,7 +213,7 @@ class WorkerPair:
             watched: keys of functions of which it is told what they are asked and answer.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         select = in_company(task, wanted)
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
@@ -234,7 +234,7 @@ class WorkerPair:
         """What the workspace's functions answer to inputs, as it came; fewer answers where the process did not go on.
 
         Raises:
-            SandboxError, OSError, WorkerDied: see `Worker.run`.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
         crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
         asked = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
@@ -281,11 +281,11 @@ class WorkerPair:
         """None where the candidate took its sandbox down, or is needed no longer: the tests tell what is missing.
 
         Raises:
-            SandboxError, OSError, WorkerDied: it never ran or was killed, which is not its fault.
+            SandboxError, OSError, WorkerDiedError: it never ran or was killed, which is not its fault.
         """
         try:
             return self._candidate.run(tree, request, preparation)
-        except WorkerDied as death:
+        except WorkerDiedError as death:
             if death.running or self._is_over:
                 return None
             raise

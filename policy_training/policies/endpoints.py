@@ -111,7 +111,7 @@ class Endpoint:
         return key
 
 
-class Lost(RuntimeError):
+class LostAttemptError(RuntimeError):
     """The endpoint returned no answer, for a reason that the policy did not cause."""
 
     def __init__(self, why: str, pause: float | None = None) -> None:
@@ -170,7 +170,7 @@ class _EndpointSession:
         sent = body["prompt"] if "prompt" in body else "\n\n".join(turn["content"] for turn in body["messages"])
         try:
             text, tokens = await self._answer(body)
-        except Lost as lost:
+        except LostAttemptError as lost:
             self._losses.add(str(lost))
             if logger.isEnabledFor(logging.WARNING):
                 why = self._without_key(lost)
@@ -223,11 +223,11 @@ class _EndpointSession:
         return self._prompts[task.id]
 
     async def _answer(self, body: Mapping[str, Any]) -> tuple[str, int]:
-        """(text, tokens generated). Raises Lost, or UserError."""
+        """(text, tokens generated). Raises LostAttemptError, or UserError."""
         asking = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._endpoint.tries),
             wait=self._pause,
-            retry=tenacity.retry_if_exception_type(Lost),
+            retry=tenacity.retry_if_exception_type(LostAttemptError),
             before_sleep=self._log_retry,
             reraise=True,
         )
@@ -248,7 +248,7 @@ class _EndpointSession:
     def _pause(self, state: tenacity.RetryCallState) -> float:
         usual = tenacity.wait_random_exponential(multiplier=self._endpoint.pause, max=LONGEST_PAUSE)(state)
         error = state.outcome.exception() if state.outcome is not None else None
-        wished = error.pause if isinstance(error, Lost) else None
+        wished = error.pause if isinstance(error, LostAttemptError) else None
         return usual if wished is None else max(usual, min(wished, LONGEST_PAUSE))
 
     async def _ask(self, body: Mapping[str, Any]) -> tuple[str, int]:
@@ -259,14 +259,16 @@ class _EndpointSession:
                 async with self._client.stream("POST", url, json=dict(body)) as response:
                     content = await _whole(response, url)
         except (httpx2.TimeoutException, TimeoutError) as error:
-            raise Lost(f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})") from error
+            raise LostAttemptError(
+                f"{url}: no answer within {self._endpoint.seconds:g} s ({type(error).__name__})"
+            ) from error
         except httpx2.HTTPError as error:
-            raise Lost(f"{url}: {str(error) or type(error).__name__}") from error
+            raise LostAttemptError(f"{url}: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return _read(content, url)
         reason = _error_text(content)
         if response.status_code in TRANSIENT or response.is_server_error:
-            raise Lost(f"{url}: {response.status_code} {reason}", _retry_after(response))
+            raise LostAttemptError(f"{url}: {response.status_code} {reason}", _retry_after(response))
         if any(words in reason.lower() for words in TOO_LONG):
             return f"[no answer: {reason}]", 0
         raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {reason}{_advice(response)}")
@@ -296,7 +298,7 @@ async def _whole(response: httpx2.Response, url: str) -> bytes:
     async for part in response.aiter_bytes():
         content += part
         if len(content) > LARGEST_ANSWER:
-            raise Lost(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
+            raise LostAttemptError(f"{url}: its answer has more than {LARGEST_ANSWER >> 20} MB")
     return bytes(content)
 
 
@@ -305,7 +307,7 @@ def _read(content: bytes, url: str) -> tuple[str, int]:
         completion = msgspec.json.decode(content, type=_CompletionResponse)
         choice = completion.choices[0]
     except (msgspec.DecodeError, IndexError, UnicodeDecodeError) as error:
-        raise Lost(f"{url}: what it answers is no completion ({error})") from error
+        raise LostAttemptError(f"{url}: what it answers is no completion ({error})") from error
     text = choice.message.content if choice.message is not None else choice.text
     return text or "", (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
 

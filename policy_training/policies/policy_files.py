@@ -41,7 +41,8 @@ import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.formats.predictions import PredictionFiles, Predictions, read_predictions
-from regrade.datasets.json_fields import read_text
+from regrade.datasets.json_structs import Seconds, converted
+from regrade.datasets.json_text import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
@@ -59,7 +60,6 @@ UNTOLD = ("", "checkpoint", "step", "global_step")
 """Names of checkpoints that do not identify the training; the folder's name is the series then."""
 
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
@@ -217,11 +217,7 @@ def _checked(row: object, where: str) -> _PolicyTable:
     kind = next((kind for key, kind in KINDS.items() if isinstance(row, dict) and key in row), None)
     if kind is None:
         raise UserError(f"{where}: what is it? give one of {', '.join(KINDS)}")
-    try:
-        return msgspec.convert(row, kind)
-    except msgspec.ValidationError as error:
-        fields = ", ".join(kind.__struct_fields__)
-        raise UserError(f"{where}: {error}; it takes {fields}") from error
+    return converted(row, kind, where)
 
 
 def _entrants(row: _PolicyTable, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:

@@ -18,7 +18,7 @@ from gauntlet.target import FILES, Target
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.sandboxes import KINDS, Sandbox
-from regrade.rewards.evidence import LEVELS as ASSURANCE
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus, Verification
 
 Tell = Callable[[str], None]
@@ -188,7 +188,7 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
 
 
 def reaches(level: str, wanted: str) -> bool:
-    return not level or ASSURANCE.index(level) >= ASSURANCE.index(wanted)
+    return not level or AssuranceLevel(level) >= wanted
 
 
 def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
-from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 CROSSING = "__regrade_crossing__"
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -143,14 +143,14 @@ class Noted:
         return noted
 
     def function(self, module: str, key: str) -> Any:
-        """Raises Uncrossable where importing the module does not define it."""
+        """Raises UncrossableError where importing the module does not define it."""
         if (module, key) not in self._functions:
             value: Any = importlib.import_module(module)
             for name in () if (module, key) in self._functions else key.partition("#")[0].split("."):
                 value = getattr(value, name, None)  # a patch may have moved or wrapped it
             self._functions.setdefault((module, key), value)
         if not callable(self._functions[module, key]):
-            raise Uncrossable(f"{module} defines no {key.partition('#')[0]} on import")
+            raise UncrossableError(f"{module} defines no {key.partition('#')[0]} on import")
         return self._functions[module, key]
 
 

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 LARGEST_MESSAGE = 64 << 20
 FORMS: tuple[dict[str, type], ...] = (
@@ -19,28 +19,28 @@ FORMS: tuple[dict[str, type], ...] = (
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Raises Uncrossable where the other side is gone."""
+    """Raises UncrossableError where the other side is gone."""
     data = json.dumps(message).encode()
     try:
         connection.sendall(struct.pack("!I", len(data)) + data)
     except OSError as error:
-        raise Uncrossable(f"the other process is gone: {error}") from None
+        raise UncrossableError(f"the other process is gone: {error}") from None
 
 
 def receive(connection: socket.socket) -> dict[str, Any]:
-    """The next message. Raises Uncrossable where none comes."""
+    """The next message. Raises UncrossableError where none comes."""
     (size,) = struct.unpack("!I", _read(connection, 4))
     if size > LARGEST_MESSAGE:
-        raise Uncrossable(f"a message of {size} bytes")
+        raise UncrossableError(f"a message of {size} bytes")
     try:
         message = json.loads(_read(connection, size))
     except (ValueError, RecursionError):
-        raise Uncrossable("what came is no message") from None
+        raise UncrossableError("what came is no message") from None
     if isinstance(message, dict):
         for form in FORMS:
             if message.keys() == form.keys() and all(isinstance(message[name], form[name]) for name in form):
                 return message
-    raise Uncrossable("what came is no message")
+    raise UncrossableError("what came is no message")
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
@@ -49,8 +49,8 @@ def _read(connection: socket.socket, size: int) -> bytes:
         try:
             block = connection.recv(min(size - len(data), 1 << 20))
         except OSError as error:
-            raise Uncrossable(f"the other process is gone: {error}") from None
+            raise UncrossableError(f"the other process is gone: {error}") from None
         if not block:
-            raise Uncrossable("the other process is gone")
+            raise UncrossableError("the other process is gone")
         data += block
     return bytes(data)

@@ -20,7 +20,7 @@ from regrade.evaluators.inside.remote_calls.plain_values import (
     SPECIAL,
     Packed,
     Side,
-    Uncrossable,
+    UncrossableError,
     found_by_name,
     special,
 )
@@ -43,13 +43,13 @@ class Packer:
         return self._values
 
     def pack(self, value: Any) -> Packed:
-        """Raises Uncrossable."""
+        """Raises UncrossableError."""
         kind = type(value)
         if value is None or kind is bool or kind is str:
             return value
         if kind is int:
             if value.bit_length() > LONGEST_INTEGER:
-                raise Uncrossable("an integer of more than a thousand digits")
+                raise UncrossableError("an integer of more than a thousand digits")
             return value
         if kind is float:
             return value if value - value == 0 else ["float", repr(value)]
@@ -77,7 +77,7 @@ class Packer:
         if isinstance(value, BaseException):
             return self.pack_error(value)
         if isinstance(value, types.ModuleType):
-            raise Uncrossable(f"the module {value.__name__}")
+            raise UncrossableError(f"the module {value.__name__}")
         if isinstance(value, types.TracebackType):  # nothing of it means anything on the other side
             return None
         named = self._named(value)
@@ -125,7 +125,7 @@ class Packer:
             kind, looks = "callable", {"parameters": _parameters(value), "attributes": attributes}
         elif self._side.name == "candidate":  # whose objects answer as the candidate likes
             if "__next__" not in looks:
-                raise Uncrossable(f"an object of {type(value).__module__}.{type(value).__qualname__}")
+                raise UncrossableError(f"an object of {type(value).__module__}.{type(value).__qualname__}")
             kind, looks = "iterator", []
         return ["number", self._side.name, self._side.number(value), kind, looks]
 
@@ -138,7 +138,7 @@ class Packer:
         try:
             arguments = [self.pack(each) for each in error.args]
             state = self.pack(dict(error.__dict__))
-        except Uncrossable:
+        except UncrossableError:
             arguments, state = [str(error)], ["node", self._add_node({})]
         origin = getattr(error, "__regrade_origin__", None)
         if self._side.name == "tests":

@@ -25,7 +25,7 @@ from regrade.evaluators.inside.remote_calls.plain_values import (
     NOT_NAMED,
     SPECIAL,
     Packed,
-    Uncrossable,
+    UncrossableError,
     replaces_method,
     special,
 )
@@ -99,12 +99,12 @@ class Peer:
             try:
                 importlib.import_module(module)
             except ImportError as error:
-                raise Uncrossable(f"{module} can't be imported: {error}") from None
+                raise UncrossableError(f"{module} can't be imported: {error}") from None
         value = _attribute(module, name)
         if self.name == "tests" and not self._may_be_named(value):
-            raise Uncrossable(f"{module}.{name} may not be named by a candidate")
+            raise UncrossableError(f"{module}.{name} may not be named by a candidate")
         if value is None:
-            raise Uncrossable(f"there is no {module}.{name} on this side")
+            raise UncrossableError(f"there is no {module}.{name} on this side")
         self.note_named(value)
         return value
 
@@ -135,7 +135,7 @@ class Peer:
         if side == self.name:
             return self._own[number]
         if self.name == "tests" and kind not in ("callable", "iterator"):
-            raise Uncrossable("an object of the candidate's")
+            raise UncrossableError("an object of the candidate's")
         if number not in self._stand_ins:
             self._stand_ins[number] = self._new_stand_in((side, number, kind, looks))
         return self._stand_ins[number]
@@ -158,7 +158,7 @@ class Peer:
         """What the other side answers; what changed in place there is changed here.
 
         Raises:
-            Uncrossable: an argument, the answer or a change can't cross, or the other side is gone.
+            UncrossableError: an argument, the answer or a change can't cross, or the other side is gone.
         """
         with self._lock:
             try:
@@ -175,20 +175,20 @@ class Peer:
                     self._serve(message)
             except RecursionError:
                 self.uncrossable.append("it is nested too deeply")
-                raise Uncrossable("it is nested too deeply") from None
-            except Uncrossable as problem:
+                raise UncrossableError("it is nested too deeply") from None
+            except UncrossableError as problem:
                 self.uncrossable.append(str(problem))
                 raise
 
     def _answer(self, message: dict[str, Any], known: list[Any]) -> Any:
         if "uncrossable" in message:
-            raise Uncrossable(str(message["uncrossable"]))
+            raise UncrossableError(str(message["uncrossable"]))
         unpacker = Unpacker(self, message["nodes"], known)
         unpacker.change(message["changes"])
         value = unpacker.unpack(message["value"])
         if message["raised"]:
             if not isinstance(value, BaseException):
-                raise Uncrossable("it raised what is no error")
+                raise UncrossableError("it raised what is no error")
             raise value
         return value
 
@@ -221,7 +221,7 @@ class Peer:
         while True:
             try:
                 message = receive(self._connection)
-            except Uncrossable:
+            except UncrossableError:
                 return
             self._serve(message)
 
@@ -232,7 +232,7 @@ class Peer:
             arguments = [unpacker.unpack(each) for each in message["arguments"]]
             try:
                 value = self.perform(message["ask"], arguments)
-            except Uncrossable:
+            except UncrossableError:
                 raise
             except BaseException as error:
                 value, raised = error, True
@@ -240,7 +240,7 @@ class Peer:
             packed: Packed = packer.pack_error(value) if raised else packer.pack(value)
             changed = changes(packer, message["nodes"])
             answer = {"value": packed, "raised": raised, "nodes": packer.nodes, "changes": changed}
-        except Uncrossable as problem:
+        except UncrossableError as problem:
             answer = {"uncrossable": str(problem)}
         except RecursionError:
             answer = {"uncrossable": "it is nested too deeply"}
@@ -258,12 +258,12 @@ class Peer:
             return getattr(arguments[0], operation)(*arguments[1:])
         if operation == "attribute":
             return getattr(*arguments)
-        raise Uncrossable(f"{operation} was asked for")
+        raise UncrossableError(f"{operation} was asked for")
 
     def _perform_for_the_candidate(self, operation: str, value: Any, *arguments: Any) -> Any:
         """Only to what it was given by number: what else it names, a class or a builtin, it has on its own side."""
         if id(value) not in self._numbers:
-            raise Uncrossable(f"{operation} was asked for, of what was not given")
+            raise UncrossableError(f"{operation} was asked for, of what was not given")
         if operation == "call":
             positional, keywords = arguments
             return value(*positional, **keywords)
@@ -275,7 +275,7 @@ class Peer:
         if operation in ("attribute", "set", "delete") and self._is_open(operation, value, arguments[0]):
             act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
             return act(value, *arguments)
-        raise Uncrossable(f"{operation} was asked for")
+        raise UncrossableError(f"{operation} was asked for")
 
 
 def _is_of_test_tools(value: Any, name: str) -> bool:

@@ -90,7 +90,7 @@ GIVEN = frozenset(_GIVEN.split())
 """Modules of the standard library whose classes and functions a candidate may name."""
 
 
-class Uncrossable(BaseException):
+class UncrossableError(BaseException):
     """A value can't cross, or what is asked of one that did. No test may take it for an error that it expects."""
 
 
@@ -119,7 +119,7 @@ class Side(Protocol):
         """Module and name of a global of the repository that is this very object."""
 
     def resolve(self, module: str, name: str) -> Any:
-        """What the other side named. Raises Uncrossable."""
+        """What the other side named. Raises UncrossableError."""
 
     def number(self, value: Any) -> int:
         """By which the other side may call the value."""

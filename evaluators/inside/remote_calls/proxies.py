@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from regrade.evaluators.inside.remote_calls.plain_values import Packed, Side, Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import Packed, Side, UncrossableError
 
 Known = tuple[str, int, str, Packed]
 """Side, number, kind and looks of a value that does not cross."""
@@ -101,7 +101,7 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 def _signature(parameters: list[list[Any]]) -> inspect.Signature:
-    """Raises Uncrossable."""
+    """Raises UncrossableError."""
     made = []
     try:
         for name, kind, has_default in parameters:
@@ -109,4 +109,4 @@ def _signature(parameters: list[list[Any]]) -> inspect.Signature:
             made.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
         return inspect.Signature(made)
     except (TypeError, ValueError) as error:
-        raise Uncrossable(f"what came are no parameters: {error}") from None
+        raise UncrossableError(f"what came are no parameters: {error}") from None

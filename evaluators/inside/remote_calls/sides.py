@@ -22,7 +22,7 @@ from typing import Any
 from regrade.evaluators.inside.remote_calls.boundary import Finder, Noted, asking, noting
 from regrade.evaluators.inside.remote_calls.messages import receive, send
 from regrade.evaluators.inside.remote_calls.peer import Peer, iterate
-from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0
@@ -49,7 +49,7 @@ class RemoteCaller:
 
     def asynchronous(self) -> Any:
         self._peer.uncrossable.append("a coroutine")
-        raise Uncrossable("a coroutine")
+        raise UncrossableError("a coroutine")
 
 
 class CrossingRecorder:
@@ -118,7 +118,7 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
             if isinstance(value, list) and value[:1] == ["number"] and value[3:4] == ["iterator"]:
                 answer["values"] = _values(connection, value)
             line = json.dumps(["answer", place, answer])
-        except (Uncrossable, OSError, RecursionError) as problem:
+        except (UncrossableError, OSError, RecursionError) as problem:
             write(json.dumps(["answer", place, {"gone": str(problem)}]))
             return 0  # whoever does not answer one input is asked no other
         write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", place, {"gone": "too long an answer"}]))
@@ -129,7 +129,7 @@ def _answered(connection: socket.socket, message: dict[str, Any]) -> dict[str, A
     send(connection, message)
     answer = receive(connection)
     if "ask" in answer:
-        raise Uncrossable("it asks back")
+        raise UncrossableError("it asks back")
     return answer
 
 

@@ -18,7 +18,7 @@ from regrade.evaluators.inside.remote_calls.plain_values import (
     MAKERS,
     Packed,
     Side,
-    Uncrossable,
+    UncrossableError,
     replaces_method,
 )
 
@@ -38,14 +38,14 @@ class Unpacker:
         self._filled = [False] * len(nodes)
 
     def unpack(self, packed: Packed) -> Any:
-        """Raises Uncrossable, for whatever is not as a packer makes it."""
+        """Raises UncrossableError, for whatever is not as a packer makes it."""
         try:
             return self._unpack(packed)
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-            raise Uncrossable(f"what came is no value: {type(error).__name__}: {str(error)[:200]}") from None
+            raise UncrossableError(f"what came is no value: {type(error).__name__}: {str(error)[:200]}") from None
 
     def change(self, changed: list[Packed]) -> None:
-        """Give known values the content that the other side left them with. Raises Uncrossable."""
+        """Give known values the content that the other side left them with. Raises UncrossableError."""
         try:
             for place, node in sorted(changed, key=operator.itemgetter(0), reverse=True):  # inner ones first
                 if not 0 <= place < self._first:
@@ -55,7 +55,7 @@ class Unpacker:
                     value.__dict__.clear()
                 self._fill(value, node)
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-            raise Uncrossable(f"what came is no content: {type(error).__name__}: {str(error)[:200]}") from None
+            raise UncrossableError(f"what came is no content: {type(error).__name__}: {str(error)[:200]}") from None
 
     def _unpack(self, packed: Packed) -> Any:
         if not isinstance(packed, list):
@@ -119,7 +119,7 @@ class Unpacker:
         for packed in kinds:
             try:
                 kind = self._unpack(packed)
-            except Uncrossable:
+            except UncrossableError:
                 continue
             if isinstance(kind, type) and issubclass(kind, Exception | SystemExit):
                 break
@@ -155,7 +155,7 @@ class Unpacker:
         """The class of an instance; to tests, who know no class that a patch adds, what it is a subclass of."""
         try:
             return self._own_class(packed)
-        except (Uncrossable, ValueError):
+        except (UncrossableError, ValueError):
             if base is object or self._side.name == "candidate":
                 raise
             return base

@@ -123,11 +123,11 @@ def test_altered_sources_are_noticed(cache: Path, tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "format": ({"format": 99}, "'format' is 99, this version reads 1"),
     "package": ({"package": "numpy"}, "no package called 'numpy'"),
-    "version": ({"version": "0.1"}, "made from inflection 0.1"),
+    "version": ({"version": "0.1"}, 'made from inflection "0.1", but pinned is'),
     "tests": ({"tests": "all"}, "'tests' must be a list of strings"),
     "reach": ({"reach": {"f": "1-"}}, r"reach: 'f' must be ranges"),
     "index": ({"reach": {"f": "0-2"}}, "names test 2, but there are only 2"),
-    "tasks": ({"tasks": [{}]}, r"tasks\[0\]: the key 'failure' is missing"),
+    "tasks": ({"tasks": [{}]}, r"tasks\[0\]: 'file' must be a string .*; the key is missing"),
 }
 
 

@@ -226,6 +226,8 @@ def test_mistakes_are_named(task, scorer, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_rows(tmp_path / "none.jsonl")
     journal.append(tmp_path / "other.jsonl", [{"a": 1}])
-    with pytest.raises(UserError, match=r"other.jsonl, row 1: not a row of an evaluation .*field `policy`"):
+    with pytest.raises(
+        UserError, match=r"other.jsonl, row 1: not a row of an evaluation: 'policy' must be a string; the key"
+    ):
         load_rows(tmp_path / "other.jsonl")
     assert evaluate([], [task], scorer, resolved).empty

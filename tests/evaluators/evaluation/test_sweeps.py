@@ -15,7 +15,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.answers import Answers
-from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, TooManyLost, enter
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, TooManyLostError, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.rows import load_rows
 from regrade.evaluators.storage.run import Run
@@ -189,7 +189,7 @@ def test_no_temperature_is_chosen_by_what_was_lost(
     judged, validation, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
     dead = OneByOne(fix, 1.0, loses=lambda trial: trial.temperature == 1.0)
-    with pytest.raises(TooManyLost, match=r"4 of 8 attempts of 'p'.*the endpoint died"):
+    with pytest.raises(TooManyLostError, match=r"4 of 8 attempts of 'p'.*the endpoint died"):
         enter(
             Run(tmp_path),
             entrant(dead),

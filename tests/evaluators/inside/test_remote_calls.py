@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from regrade.evaluators.inside.remote_calls.messages import send
 from regrade.evaluators.inside.remote_calls.peer import Peer
-from regrade.evaluators.inside.remote_calls.plain_values import Uncrossable
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 
 class Connection:
@@ -271,14 +271,14 @@ class TestWhatACandidateMayNot:
 
             __hash__ = None
 
-        with Connection(lambda: Equal()) as connection, pytest.raises(Uncrossable, match="an object of"):
+        with Connection(lambda: Equal()) as connection, pytest.raises(UncrossableError, match="an object of"):
             connection.ask()
 
     @pytest.mark.parametrize("name", [("unittest.mock", "ANY"), ("os", "_exit"), ("_pytest.outcomes", "Skipped")])
     def test_name_what_lies_beyond_the_repository(self, name):
         with Connection(lambda: None) as connection:
             connection.candidate.perform = lambda *_: Named(*name)
-            with pytest.raises(Uncrossable, match="may not be named"):
+            with pytest.raises(UncrossableError, match="may not be named"):
                 connection.ask()
 
     @pytest.mark.parametrize("attribute", ["__globals__", "__class__", "__dict__", "__code__"])
@@ -286,7 +286,7 @@ class TestWhatACandidateMayNot:
         def look(function):
             return function._regrade_peer.ask("attribute", function, attribute)
 
-        with Connection(look) as connection, pytest.raises(Uncrossable):
+        with Connection(look) as connection, pytest.raises(UncrossableError):
             connection.ask(lambda: SENTINEL)
 
     @pytest.mark.parametrize(
@@ -317,13 +317,13 @@ class TestWhatACandidateMayNot:
         tests = Peer("tests", one, lambda name: "own" if name == __name__ else "elsewhere")
         send(other, answer)
         other.shutdown(socket.SHUT_WR)
-        with pytest.raises(Uncrossable):
+        with pytest.raises(UncrossableError):
             tests.ask("try", [1])
         one.close()
         other.close()
 
     def test_name_a_number_so_large_that_nobody_may_read_it(self, echo):
-        with pytest.raises(Uncrossable, match="digits"):
+        with pytest.raises(UncrossableError, match="digits"):
             echo.ask(1 << 100_000)
 
     def test_write_to_what_it_was_given(self):
@@ -335,13 +335,13 @@ class TestWhatACandidateMayNot:
             case.check = print
 
         case = Case()
-        with Connection(meddle) as connection, pytest.raises(Uncrossable, match="set was asked for"):
+        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
             connection.ask(case)
         assert vars(case) == {}
 
     @pytest.mark.parametrize("attribute", ["gi_frame", "gi_code"])
     def test_look_into_the_frames_of_the_tests(self, attribute):
-        with Connection(lambda numbers: getattr(numbers, attribute)) as connection, pytest.raises(Uncrossable):
+        with Connection(lambda numbers: getattr(numbers, attribute)) as connection, pytest.raises(UncrossableError):
             connection.ask(number for number in [1])
 
     @pytest.mark.parametrize("name", ["assert_called_once_with", "configure_mock", "method_calls", "return_value"])
@@ -352,7 +352,7 @@ class TestWhatACandidateMayNot:
 
         callback = mock.Mock()
         callback.method(3)
-        with Connection(meddle) as connection, pytest.raises(Uncrossable):
+        with Connection(meddle) as connection, pytest.raises(UncrossableError):
             connection.ask(callback)
         assert callback.method_calls == [mock.call.method(3)]
 
@@ -372,7 +372,7 @@ class TestWhatACandidateMayNot:
         def call(function, other):
             return other._regrade_peer.ask("call", function, ([1, 2],), {})
 
-        with Connection(call) as connection, pytest.raises(Uncrossable, match="not given"):
+        with Connection(call) as connection, pytest.raises(UncrossableError, match="not given"):
             connection.ask(len, lambda: None)
 
     def test_put_a_function_in_place_of_a_method(self):
@@ -381,7 +381,7 @@ class TestWhatACandidateMayNot:
             box.is_full = lambda: True
             return box
 
-        with Connection(answer) as connection, pytest.raises(Uncrossable, match="in place of a method"):
+        with Connection(answer) as connection, pytest.raises(UncrossableError, match="in place of a method"):
             connection.ask()
 
     def test_replace_a_method_of_what_it_was_given(self):
@@ -393,7 +393,7 @@ class TestWhatACandidateMayNot:
             box.is_full = lambda: True
 
         box = Special(None)
-        with Connection(meddle) as connection, pytest.raises(Uncrossable, match="set was asked for"):
+        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
             connection.ask(box)
         assert vars(box) == {"value": 2}
 

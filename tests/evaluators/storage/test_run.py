@@ -112,7 +112,7 @@ def test_wrong_manifests_are_named(tmp_path):
     with pytest.raises(UserError, match="not JSON"):
         _ = run.manifest
     run.manifest_path.write_text('{"policies": {"a": {"role": "boss"}}}')
-    with pytest.raises(UserError, match=r"role must be one of baseline, .*boss"):
+    with pytest.raises(UserError, match=r"'role' must be one of 'baseline', .*boss"):
         _ = run.manifest
 
 

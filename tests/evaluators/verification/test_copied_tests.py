@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.copied_tests import make_twin, without_expectations
-from regrade.evaluators.verification.parsed_tests import TestFile, TwinError
+from regrade.evaluators.verification.parsed_tests import TestCopyError, TestFile
 
 HERE = Path(__file__).parents[1]
 TEXT = '''\
@@ -252,7 +252,7 @@ def test_real_test_files_can_be_copied(path):
     ],
 )
 def test_what_can_not_be_copied_says_why(text, test, why):
-    with pytest.raises(TwinError, match=why):
+    with pytest.raises(TestCopyError, match=why):
         TestFile("t.py", text).function(test)
 
 

@@ -93,8 +93,11 @@ def test_each_kind_of_policy(tmp_path: Path, tasks, monkeypatch: pytest.MonkeyPa
         ("[policy]\nmodel = 'a'", "expected one or more tables"),
         ("[[policies]]\nmodel = 'a'", "unknown: 'policies'"),
         ("[[policy]]\nname = 'a'", "policy 1: what is it"),
-        ("[[policy]]\nmodel = 'a'\n[[policy]]\nmodel = 'a'\ntemprature = 1", "policy 2: .*temprature.*it takes"),
-        ("[[policy]]\nmodel = 1", "policy 1: Expected `str`"),
+        (
+            "[[policy]]\nmodel = 'a'\n[[policy]]\nmodel = 'a'\ntemprature = 1",
+            "policy 2: unknown key 'temprature'; known keys: .*model",
+        ),
+        ("[[policy]]\nmodel = 1", "policy 1: 'model' must be a string; found 1"),
         ("[[policy]]\nmodel = 'a'\nrole = 'boss'", "boss"),
         ("[[policy]]\nscripted = 'yes'", "no scripted policy 'yes'"),
         ("[[policy]]\ncommand = []", "empty"),
