@@ -63,13 +63,13 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
-class _PolicyRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _PolicyEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
     role: Role | None = None
     label: str = ""
 
 
-class ModelRow(_PolicyRow):
+class ModelRow(_PolicyEntry):
     """A local model."""
 
     model: str
@@ -77,7 +77,7 @@ class ModelRow(_PolicyRow):
     step: int | None = None
 
 
-class EndpointRow(_PolicyRow):
+class EndpointRow(_PolicyEntry):
     """See `regrade.policy_training.policies.endpoints.Endpoint`."""
 
     endpoint: str
@@ -95,7 +95,7 @@ class EndpointRow(_PolicyRow):
     step: int | None = None
 
 
-class CommandRow(_PolicyRow):
+class CommandRow(_PolicyEntry):
     """See `regrade.policy_training.policies.commands.Command`. A string is split by the shell's rules, but no shell
     runs it.
     """
@@ -108,25 +108,25 @@ class CommandRow(_PolicyRow):
     environment: dict[str, str] = {}
 
 
-class ScriptedRow(_PolicyRow):
+class ScriptedRow(_PolicyEntry):
     """A control that follows a fixed rule."""
 
     scripted: str
 
 
-class CheckpointsRow(_PolicyRow):
+class CheckpointsRow(_PolicyEntry):
     """Every checkpoint of a folder; the name of a checkpoint ends in its step."""
 
     checkpoints: str
 
 
-class PredictionsRow(_PolicyRow):
+class PredictionsRow(_PolicyEntry):
     """A policy for each model in the file; `name` and `label` are for a file of one."""
 
     predictions: str
 
 
-KINDS: Mapping[str, type[_PolicyRow]] = {
+KINDS: Mapping[str, type[_PolicyEntry]] = {
     "command": CommandRow, "endpoint": EndpointRow, "predictions": PredictionsRow, "checkpoints": CheckpointsRow,
     "scripted": ScriptedRow, "model": ModelRow,
 }  # fmt: skip
@@ -164,7 +164,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
     """
     named = None if Path(words).exists() else _NAMED.fullmatch(words)
     name, spec = (named["name"], named["spec"]) if named else ("", words)
-    row: _PolicyRow
+    row: _PolicyEntry
     if spec.startswith(COMMAND):
         row = CommandRow(name=name, command=spec.removeprefix(COMMAND))
     elif spec.startswith(ENDPOINT):
@@ -213,7 +213,7 @@ def checkpoints_in(folder: Path) -> list[tuple[str, int, Path]]:
     return sorted(checkpoints)
 
 
-def _checked(row: object, where: str) -> _PolicyRow:
+def _checked(row: object, where: str) -> _PolicyEntry:
     kind = next((kind for key, kind in KINDS.items() if isinstance(row, dict) and key in row), None)
     if kind is None:
         raise UserError(f"{where}: what is it? give one of {', '.join(KINDS)}")
@@ -224,7 +224,7 @@ def _checked(row: object, where: str) -> _PolicyRow:
         raise UserError(f"{where}: {error}; it takes {fields}") from error
 
 
-def _entrants(row: _PolicyRow, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
+def _entrants(row: _PolicyEntry, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
     if isinstance(row, PredictionsRow):
         return entrants_of_predictions(read_predictions([folder / row.predictions]), row)
     if isinstance(row, CheckpointsRow):
