@@ -10,7 +10,7 @@ import typer
 
 from regrade.cli.console import print_json, stdout
 from regrade.cli.options import (
-    AssuranceLevel,
+    AssuranceOption,
     FailToPass,
     Repo,
     RewardModelFolder,
@@ -49,7 +49,7 @@ def explain(
     task: TaskId = None,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
-    assured: AssuranceLevel = None,
+    assured: AssuranceOption = None,
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Share the score out among the hunks of the patch, by scoring parts of it.")
     ] = False,

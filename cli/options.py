@@ -32,7 +32,7 @@ Reachable = Annotated[bool, typer.Option("--reachable", help=REACHABLE_HELP)]
 RewardModelFolder = Annotated[
     Path | None, typer.Option("--reward-model", help="A trained reward model, for rewards that ask one (`learned`).")
 ]
-AssuranceLevel = Annotated[
+AssuranceOption = Annotated[
     str | None,
     typer.Option(
         "--assured",

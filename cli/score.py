@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regrade.cli.console import print_json, stdout
 from regrade.cli.options import (
     AsJson,
-    AssuranceLevel,
+    AssuranceOption,
     FailToPass,
     Patches,
     Reachable,
@@ -43,7 +43,7 @@ def score(
     reachable: Reachable = False,
     reward_model: RewardModelFolder = None,
     time_limit: TimeLimit = 600.0,
-    assured: AssuranceLevel = None,
+    assured: AssuranceOption = None,
     json: AsJson = False,
 ) -> None:
     """Score patches for any local repository.

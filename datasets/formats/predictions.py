@@ -27,13 +27,13 @@ from regrade.datasets.patches import Patch
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Entry(msgspec.Struct):
+class _PredictionEntry(msgspec.Struct):
     instance_id: Name
     model_name_or_path: Name
     model_patch: str | None
 
 
-KEYS = _Entry.__struct_fields__
+KEYS = _PredictionEntry.__struct_fields__
 TOLD_SINGLY = 5
 """More instances than this without a task, or tasks without a prediction, are told in one line: a file for another set
 of tasks would be hundreds of lines."""
@@ -166,10 +166,10 @@ def _whole(text: str) -> str:
     return text if not text.strip() or text.endswith("\n") else text + "\n"
 
 
-def _entry(value: object, where: str) -> _Entry:
+def _entry(value: object, where: str) -> _PredictionEntry:
     """Raises UserError for what is no prediction."""
     known = {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
-    entry = converted(known, _Entry, where)
+    entry = converted(known, _PredictionEntry, where)
     try:
         "".join(text or "" for text in msgspec.structs.astuple(entry)).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -36,21 +36,21 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
 
-class _Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _TargetEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     file: Plain
     function: Plain
     first_line: Positive
     last_line: Positive
 
 
-class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class _LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     wall_seconds: Seconds = Limits.wall_seconds
     memory_mb: Positive = Limits.memory_mb
     processes: Positive = Limits.processes
     file_mb: Positive = Limits.file_mb
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     id: Plain
     instruction: Plain
     fail_to_pass: tuple[Plain, ...]
@@ -61,12 +61,12 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     reference: Plain | UnsetType = UNSET
     failure: Plain = ""
     difficulty: Plain = ""
-    target: _Target | UnsetType = UNSET
+    target: _TargetEntry | UnsetType = UNSET
     python_path: tuple[Plain, ...] | UnsetType = UNSET
     paths: tuple[Plain, ...] | UnsetType = UNSET
     options: tuple[Plain, ...] | UnsetType = UNSET
     requirements: tuple[Plain, ...] | UnsetType = UNSET
-    limits: _Limits = _Limits()
+    limits: _LimitsEntry = _LimitsEntry()
 
 
 def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
@@ -86,7 +86,7 @@ def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
     return tasks
 
 
-def _entries(path: Path) -> Iterator[tuple[_Entry, str]]:
+def _entries(path: Path) -> Iterator[tuple[_TaskEntry, str]]:
     """(what is written of a task, file and line in JSON Lines, else file and number in the list)."""
     text = read_text(path)
     if path.suffix == ".jsonl":
@@ -99,12 +99,12 @@ def _entries(path: Path) -> Iterator[tuple[_Entry, str]]:
         yield _entry(each, path, number, f"{path}, task {number}")
 
 
-def _entry(value: object, path: Path, number: int, where: str) -> tuple[_Entry, str]:
+def _entry(value: object, path: Path, number: int, where: str) -> tuple[_TaskEntry, str]:
     named = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
-    return converted(named, _Entry, where), where
+    return converted(named, _TaskEntry, where), where
 
 
-def _task(entry: _Entry, where: str, folder: Path, cache: Path | None) -> Task:
+def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Task:
     pinned, root = _repository(entry, where, folder, cache)
     if not entry.fail_to_pass:
         raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
@@ -133,7 +133,7 @@ def _task(entry: _Entry, where: str, folder: Path, cache: Path | None) -> Task:
     )
 
 
-def _repository(entry: _Entry, where: str, folder: Path, cache: Path | None) -> tuple[Package | None, Path]:
+def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> tuple[Package | None, Path]:
     if entry.package is not UNSET and entry.repository is UNSET:
         pinned = package(entry.package)
         return pinned, fetch(pinned, cache)
@@ -152,7 +152,7 @@ def _repository(entry: _Entry, where: str, folder: Path, cache: Path | None) -> 
     return None, root
 
 
-def _base(entry: _Entry, where: str, pristine: Tree) -> Tree:
+def _base(entry: _TaskEntry, where: str, pristine: Tree) -> Tree:
     patch = _patch(entry.base_patch, "base_patch", where)
     if patch is None:
         return pristine
@@ -178,7 +178,7 @@ def _patch(text: str | UnsetType, key: str, where: str) -> Patch | None:
     return patch
 
 
-def _target(given: _Target, where: str, base: Tree) -> Target:
+def _target(given: _TargetEntry, where: str, base: Tree) -> Target:
     target = Target(**msgspec.structs.asdict(given))
     if target.file not in base.paths():
         raise UserError(f"{where}: the base has no file {target.file!r}; give a path relative to the repository")

@@ -97,13 +97,13 @@ class PackageRecipes:
         }
 
 
-class _Failure(msgspec.Struct, kw_only=True):
+class _FailureEntry(msgspec.Struct, kw_only=True):
     file: Plain
     line: Natural
     error: Plain
 
 
-class _Task(msgspec.Struct, kw_only=True):
+class _RecipeEntry(msgspec.Struct, kw_only=True):
     file: Plain
     function: Plain
     kind: Plain
@@ -111,7 +111,7 @@ class _Task(msgspec.Struct, kw_only=True):
     line: Positive
     digest: Plain
     fail_to_pass: str
-    failure: _Failure
+    failure: _FailureEntry
 
 
 class _Head(msgspec.Struct, kw_only=True):
@@ -128,12 +128,12 @@ class _Origin(msgspec.Struct, kw_only=True):
     sha256: Plain
 
 
-class _File(_Origin, kw_only=True):
+class _RecipeFile(_Origin, kw_only=True):
     seed: Natural
     tests: tuple[Plain, ...]
     reach: dict[str, str] = {}
     imported: tuple[Plain, ...]
-    tasks: list[_Task]
+    tasks: list[_RecipeEntry]
 
 
 def write_recipes(recipes: PackageRecipes, folder: Path) -> Path:
@@ -170,7 +170,7 @@ def read_recipes(path: Path) -> PackageRecipes:
     if (origin.version, origin.sha256) != (pinned.version, pinned.sha256):
         made = f"made from {pinned.name} {shown(origin.version)}, but pinned is {pinned.version}"
         raise UserError(f"{where}: {made}: {again}")
-    file = converted(value, _File, where)
+    file = converted(value, _RecipeFile, where)
     tests = len(file.tests)
     return PackageRecipes(
         package=pinned,
@@ -182,7 +182,7 @@ def read_recipes(path: Path) -> PackageRecipes:
     )
 
 
-def _recipe(task: _Task, where: str, tests: int) -> TaskRecipe:
+def _recipe(task: _RecipeEntry, where: str, tests: int) -> TaskRecipe:
     fields = msgspec.structs.asdict(task)
     fields["fail_to_pass"] = _indexes(task.fail_to_pass, "fail_to_pass", where, tests)
     fields["failure"] = Failure(**msgspec.structs.asdict(task.failure))

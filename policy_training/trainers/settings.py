@@ -18,28 +18,32 @@ Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-mo
 OnlineAlgorithm = Literal["grpo", "rloo"]
 
 
-class _ValueRange(NamedTuple):
+class _ValidRange(NamedTuple):
     contains: Callable[[Any], bool]
     words: str
 
 
-_POSITIVE = _ValueRange(lambda value: 0 < value < math.inf, "a finite number above 0")
-_NOT_NEGATIVE = _ValueRange(lambda value: 0 <= value < math.inf, "a finite number of at least 0")
-_SHARE = _ValueRange(lambda value: 0 <= value <= 1, "a share between 0 and 1")
-_COUNT = _ValueRange(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
-_GROUP = _ValueRange(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
-_OPTIONAL_COUNT = _ValueRange(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
-_SAMPLING = _ValueRange(
+_POSITIVE = _ValidRange(lambda value: 0 < value < math.inf, "a finite number above 0")
+_NOT_NEGATIVE = _ValidRange(lambda value: 0 <= value < math.inf, "a finite number of at least 0")
+_SHARE = _ValidRange(lambda value: 0 <= value <= 1, "a share between 0 and 1")
+_COUNT = _ValidRange(lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1")
+_GROUP = _ValidRange(lambda value: isinstance(value, int) and value >= 2, "a whole number of at least 2")
+_OPTIONAL_COUNT = _ValidRange(lambda value: value is None or _COUNT.contains(value), f"{_COUNT.words}, or None")
+_SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
 )
-_ALGORITHM = _ValueRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
+_ALGORITHM = _ValidRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
 
 
-def _check(settings: object, **ranges: _ValueRange) -> None:
+def _check(settings: object, **ranges: _ValidRange) -> None:
     for name, allowed in ranges.items():
         value = getattr(settings, name)
-        if not allowed.contains(value):
+        try:
+            is_valid = allowed.contains(value)
+        except (TypeError, AttributeError):  # a value of another type
+            is_valid = False
+        if not is_valid:
             raise UserError(f"{type(settings).__name__}: {name} is {value!r}; give {allowed.words}")
 
 

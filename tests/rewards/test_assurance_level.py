@@ -33,7 +33,7 @@ def test_levels_are_ordered_by_strength_and_not_by_letters() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_level_is_stored_as_its_name_and_comes_back(name: str) -> None:
     tests = TestList((), ())
-    verification = Verification(AssuranceLevel(name), name)
+    verification = Verification(level=AssuranceLevel(name), reachable=name)
     text = encode(verification)
     assert json.loads(text)["level"] == json.loads(text)["reachable"] == name
     restored = decode(Verification, text, tests)
@@ -45,7 +45,7 @@ def test_a_level_is_stored_as_its_name_and_comes_back(name: str) -> None:
 
 
 def test_an_unknown_level_is_no_stored_evidence() -> None:
-    text = encode(Verification(AssuranceLevel.TRIPWIRED, "")).replace("tripwired", "boss")
+    text = encode(Verification(level=AssuranceLevel.TRIPWIRED, reachable="")).replace("tripwired", "boss")
     with pytest.raises(ValueError, match="boss"):
         decode(Verification, text, TestList((), ()))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from typing import get_args
 
 import pytest
 
-from regrade.cli.train import settings_of
+from regrade.cli import train
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.policy_training.trainers.settings import (
+    Algorithm,
     ExpertIterationSettings,
     OnlineSettings,
     PPOSettings,
@@ -22,6 +24,7 @@ from regrade.policy_training.trainers.settings import (
 
 REFUSED: dict[str, Callable[[], TrainerSettings]] = {
     "SFTSettings: learning_rate is 0.0; give a finite number above 0": lambda: SFTSettings(learning_rate=0.0),
+    "SFTSettings: learning_rate is '1e-4'; give a finite number above 0": lambda: SFTSettings(learning_rate="1e-4"),  # type: ignore[arg-type]
     "SFTSettings: learning_rate is nan;": lambda: SFTSettings(learning_rate=math.nan),
     "SFTSettings: batch_size is 2.5; give a whole number of at least 1": lambda: SFTSettings(batch_size=2.5),  # type: ignore[arg-type]
     "SFTSettings: frozen is 1.5; give a share between 0 and 1": lambda: SFTSettings(frozen=1.5),
@@ -58,13 +61,16 @@ def test_settings_cannot_be_changed_and_a_changed_copy_is_checked_too() -> None:
 
 
 def test_the_options_of_the_command_reach_the_settings() -> None:
-    assert settings_of("sft", None, 8, 1.0) == SFTSettings()
-    assert settings_of("sft", 0.5, 8, 1.0) == SFTSettings(learning_rate=0.5)
-    assert settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
+    assert get_args(train.Algorithm) == get_args(Algorithm), "the command offers every algorithm"
+    assert train.settings_of("sft", None, 8, 1.0) == SFTSettings()
+    assert train.settings_of("sft", 0.5, 8, 1.0) == SFTSettings(learning_rate=0.5)
+    assert train.settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
         sampling=Sampling(0.7, 3), sft=SFTSettings(learning_rate=0.5)
     )
-    assert settings_of("expert-iteration", None, 3, 0.7) == ExpertIterationSettings(sampling=Sampling(0.7, 3))
-    assert settings_of("rloo", None, 3, 0.7) == OnlineSettings(algorithm="rloo", samples_per_prompt=3, temperature=0.7)
-    assert settings_of("ppo", None, 8, 1.0) == PPOSettings(learning_rate=1e-5)
-    assert settings_of("ppo", 0.5, 8, 1.0) == PPOSettings(learning_rate=0.5)
-    assert settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
+    assert train.settings_of("expert-iteration", None, 3, 0.7) == ExpertIterationSettings(sampling=Sampling(0.7, 3))
+    assert train.settings_of("rloo", None, 3, 0.7) == OnlineSettings(
+        algorithm="rloo", samples_per_prompt=3, temperature=0.7
+    )
+    assert train.settings_of("ppo", None, 8, 1.0) == PPOSettings(learning_rate=1e-5)
+    assert train.settings_of("ppo", 0.5, 8, 1.0) == PPOSettings(learning_rate=0.5)
+    assert train.settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
