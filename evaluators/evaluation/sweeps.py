@@ -1,8 +1,10 @@
 """Many policies, each at its own best temperature, which validation tasks choose and the judged tasks never do.
 
-    candidate = Entrant("rl", "candidate", lambda tasks: load_policy("runs/rl/checkpoints/grpo"))
+    grpo = "runs/rl/checkpoints/grpo"
+    candidate = Entrant(name="rl", role="candidate", load=lambda tasks: load_policy(grpo))
+    judge = Judge(scorer=scorer, reward=default)
     sweep = Sweep(temperatures=(0.2, 0.6, 1.0), samples=4)
-    enter(run, candidate, sweep, validation_tasks, held_out_tasks, Judge(scorer, default))
+    enter(run, candidate, sweep, validation_tasks, held_out_tasks, judge)
 
 Rows of all temperatures stay in the run, so that a curve of fixing against breaking can be drawn. Everything can be
 stopped: what is recorded is not done again.

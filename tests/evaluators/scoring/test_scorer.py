@@ -653,7 +653,9 @@ from regrade.rewards.evidence import TestRun
 root = Path(sys.argv[1])
 base = Tree(root)
 before = {"a.py": base.read("a.py")}
-task = Task("t", "r", base, "", ("test_a.py::test_a",), (), limits=Limits(wall_seconds=120))
+task = Task(
+    id="t", repository="r", base=base, instruction="", fail_to_pass=("test_a.py::test_a",), pass_to_pass=(), limits=Limits(wall_seconds=120)
+)
 patches = [Patch.between(before, {"a.py": f"WAIT = {wait}\\nNUMBER = {number}\\n"}) for number, wait in enumerate([0] * 4 + [100] * 2)]
 with Scorer(workers=2, sandbox=sys.argv[3], cache=Path(sys.argv[2])) as scorer:
     scorer.gather([(task, patch) for patch in patches], [TestRun], progress=lambda done, total: print(done, flush=True))
