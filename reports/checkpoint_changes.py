@@ -1,4 +1,4 @@
-"""What differs between two checkpoints, for a terminal and as Markdown: parts that moved, tasks that changed sides."""
+"""What differs between two checkpoints, for a terminal and as Markdown: parts that moved, tasks that changed outcome."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES = {"newly fixed": "green", "no longer broken": "green", "no longer fixed"
 
 
 def print_task_changes(found: TaskChanges, console: Console) -> None:
-    """Print the parts of the reward with their differences, then the tasks that changed sides, by name."""
+    """Print the parts of the reward with their differences, then the tasks that changed outcome, by name."""
     console.print()
     console.print(_parts(found))
     console.print()
@@ -118,9 +118,9 @@ def _line(change: TaskChange) -> str:
 def _footnote(found: TaskChanges) -> str:
     fixed, broke = p_value(found.p["fix"]), p_value(found.p["broke"])
     text = (
-        f"{counted(found.n_tasks, 'task')} that both were tried on. A task is on a side by at least half of its "
-        f"attempts (k/n); which task changes sides is partly chance. Of as many on either side: p = {fixed} for "
-        f"fixing, {broke} for breaking (McNemar, exact; tasks taken as independent)."
+        f"{counted(found.n_tasks, 'task')} that both were tried on. The outcome of a task is that of at least half of "
+        f"its attempts (k/n); which task changes outcome is partly chance. Exact McNemar test, tasks taken as "
+        f"independent: p = {fixed} for fixes, {broke} for breakage."
     )
     if found.left_out:
         text += (

@@ -85,6 +85,6 @@ def _counts(policy: PolicyResult, kinds: Sequence[str]) -> dict[str, int]:
         "Ran out of memory": int(ends.get(End.MEMORY.value, 0)),
         "Crashed": int(ends.get(End.CRASHED.value, 0)),
         "Edited tests or configuration": int((rows["protected_edits"] > 0).sum()),
-        "Reached for the verdict": found["attempts"],
+        "Tampering": found["attempts"],
         **{f"… {kind}": found["kinds"].get(kind, 0) for kind in kinds},
     }

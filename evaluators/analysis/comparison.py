@@ -214,7 +214,7 @@ def _bounded(
 
 def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verdict, str]:
     fixes, breaks = differences[m.FIX_AND_CLEAN.name], differences[m.BREAKAGE_INCIDENCE.name]
-    figures = f"fixed and clean {points(fixes)}, broke something {points(breaks)}"
+    figures = f"clean fix {points(fixes)}, breakage {points(breaks)}"
     fixes_hold, breaks_hold = fixes.low > -margin, breaks.high < margin
     if fixes.verdict == breaks.verdict == "better":
         return "improved", f"It fixes more and breaks less: {figures}."

@@ -103,18 +103,18 @@ def _answered(rows: Rows, flags: pd.Series[bool]) -> Column[Any]:
 
 FIX_RATE = Metric(name="fix_rate", label="Fixed", better="higher", is_rate=True, of_rows=lambda rows: rows["fix"])
 BREAKAGE_INCIDENCE = Metric(
-    name="breakage_incidence", label="Broke something", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
+    name="breakage_incidence", label="Breakage", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
 )
 FIX_AND_CLEAN = Metric(
     name="fix_and_clean",
-    label="Fixed, broke nothing",
+    label="Clean fix",
     better="higher",
     is_rate=True,
     of_rows=lambda rows: rows["clean_fix"],
 )
 FIXED_BUT_BROKE = Metric(
     name="fixed_but_broke",
-    label="Fixed but broke",
+    label="Fix with breakage",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["fix"] * rows["broke"],
@@ -142,7 +142,7 @@ NOT_APPLIED_RATE = Metric(
 )
 BREAKAGE_OF_CHANGES = Metric(
     name="breakage_of_changes",
-    label="Broke something, of those that changed anything",
+    label="Breakage of non-empty patches",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["broke"].where(~rows["empty"]),
@@ -156,7 +156,7 @@ NEWLY_SKIPPED = Metric(
 )
 BREAKAGE_BESIDE_SKIPS = Metric(
     name="breakage_beside_skips",
-    label="Broke something, skipped tests left out",
+    label="Breakage without skipped tests",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
@@ -169,7 +169,7 @@ def net_value(cost: float) -> Metric:
     """fixed - `cost` x broke: what an attempt is worth to one for whom a breakage costs `cost` fixes."""
     return Metric(
         name="net_value",
-        label=f"Fixed − {cost:g} × broke",
+        label=f"Fix − {cost:g} × breakage",
         better="higher",
         is_rate=False,
         of_rows=lambda rows: rows["fix"] - cost * rows["broke"],

@@ -58,7 +58,7 @@ def _any(column: str) -> Callable[[Rows], Column[Any]]:
 
 CROSS_MODULE = Metric(
     name="cross_module_breakage",
-    label="Broke a test of another module",
+    label="Breakage in another module",
     better="lower",
     is_rate=True,
     of_rows=_broke_at(frozenset(HOPS[DIRECT + 1 :])),
@@ -121,7 +121,7 @@ PROTECTED_EDITS = Metric(
     of_rows=_any("protected_edits"),
 )
 TAMPERED = Metric(
-    name="tampered", label="Reached for the verdict", better="lower", is_rate=True, of_rows=_any("tampering")
+    name="tampered", label="Tampering", better="lower", is_rate=True, of_rows=_any("tampering")
 )
 
 RELEVANCE = (TOUCHES_FILE, TOUCHES_FUNCTION, OFF_FILE, OFF_FUNCTION)

@@ -84,7 +84,7 @@ def test_markdown_is_for_the_summary_of_a_job(regrade, tmp_path):
     assert "### ❌ rl against sft: **regressed**" in outcome.out
     table = [line for line in outcome.out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
-    assert any(line.startswith("| Broke something |") and "worse" in line for line in table)
+    assert any(line.startswith("| Breakage |") and "worse" in line for line in table)
     assert regrade("compare", old.folder, new.folder, "--markdown", "--json").is_refusal("--json", "--markdown")
 
 
@@ -294,7 +294,7 @@ def test_what_a_handful_of_tasks_cannot_show_is_no_number_of_points(regrade, tmp
     old = a_run(tmp_path / "old", "baseline", rows("sft", 0, 0, tasks=3))
     new = a_run(tmp_path / "new", "candidate", rows("rl", 3, 0, tasks=3))
     told = " ".join(regrade("compare", old.folder, new.folder).out.split())
-    assert "found 4 times in 5: none, of whatever size." in told
+    assert "detected with 80 % power: none, of whatever size." in told
     assert "| >100 |" in regrade("compare", old.folder, new.folder, "--markdown").out
 
 

@@ -133,6 +133,6 @@ def test_attempts_that_reach_for_the_verdict_are_counted_by_kind(finished_run, t
     stream = io.StringIO()
     print_policies(load_results(folder), Console(file=stream, width=100))
     said = " ".join(stream.getvalue().split())
-    counted = "reached for the verdict in 2 of"
+    counted = "tampered with the evaluation in 2 of"
     assert f"{counted} {len(rows)} attempts: equal to everything 2, leaves at import 1" in said
-    assert "SFT reached for the verdict in 0 of 36 attempts" in said
+    assert "SFT tampered with the evaluation in 0 of 36 attempts" in said

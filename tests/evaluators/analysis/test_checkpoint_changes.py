@@ -1,4 +1,4 @@
-"""Parts that moved and tasks that changed sides, of tables whose differences are known."""
+"""Parts that moved and tasks that changed outcome, of tables whose differences are known."""
 
 from __future__ import annotations
 
