@@ -1,4 +1,4 @@
-"""What differs between two checkpoints, for a terminal and as Markdown: parts that moved, tasks that changed outcome."""
+"""Changes between checkpoints, for a terminal and as Markdown: reward parts that moved, tasks that changed outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from regrade.datasets.plurals import counted
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.analysis.checkpoint_changes import SIDES, PartChange, TaskChange, TaskChanges
+from regrade.evaluators.analysis.checkpoint_changes import OUTCOME_CHANGES, PartChange, TaskChange, TaskChanges
 from regrade.reports.markdown import plain
 from regrade.reports.wording import number, p_value, percent, signed
 
@@ -26,7 +26,7 @@ def print_task_changes(found: TaskChanges, console: Console) -> None:
     console.print()
     console.print(_parts(found))
     console.print()
-    for side, _, _ in SIDES:
+    for side, _, _ in OUTCOME_CHANGES:
         changes = found.sides[side]
         console.print(
             Text(f"{side}: {counted(len(changes), 'task')}", style=f"bold {STYLES[side]}" if changes else "bold")
@@ -91,7 +91,7 @@ def task_changes_markdown(found: TaskChanges) -> str:
         rows = [_cells(part, number, 1, 3) for part in (*found.parts, found.reward)]
         rows += [_cells(gate, percent, 100, 1, name=f"closed by {gate.name}") for gate in _shown_gates(found)]
         lines += [f"| {' | '.join(map(plain, row))} |" for row in rows]
-    for side, _, _ in SIDES:
+    for side, _, _ in OUTCOME_CHANGES:
         changes = found.sides[side]
         if changes:
             lines += ["", f"**{side}: {counted(len(changes), 'task')}**", ""]

@@ -86,7 +86,8 @@ def _print_tampering(results: Results, console: Console) -> None:
     """How often each policy tampered with the evaluation, over all temperatures, and how."""
     looked = {policy.label: found for policy in results.policies if (found := m.tampering(policy.rows))["looked_at"]}
     if looked and not any(found["attempts"] for found in looked.values()):
-        console.print(f"No attempt of {sum(found['looked_at'] for found in looked.values())} tampered with the evaluation.")
+        attempts = sum(found["looked_at"] for found in looked.values())
+        console.print(f"No attempt of {attempts} tampered with the evaluation.")
         return
     for label, found in looked.items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items())

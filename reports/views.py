@@ -13,7 +13,7 @@ from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.checkpoint_changes import PartChange, TaskChanges, task_changes
 from regrade.evaluators.analysis.metrics import Estimate, Metric
 from regrade.evaluators.analysis.side_metrics import breakage_by_hops, broken_tests_by_hops
-from regrade.evaluators.analysis.slices import worth_showing
+from regrade.evaluators.analysis.slices import varying_traits
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
@@ -138,7 +138,7 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
     """Heading -> clean fixes within each kind of task, for the traits other than the repository that differ."""
     policies = {policy.name: policy for policy in compared(results)}
     found = {}
-    for trait in worth_showing(pd.concat([policy.best for policy in results.policies]), results.tasks):
+    for trait in varying_traits(pd.concat([policy.best for policy in results.policies]), results.tasks):
         if trait not in TRAITS or not policies:
             continue
         rows = {
@@ -150,9 +150,7 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
             for value, parts in results.slices[trait].items()
         }
         colours = {policy.label: inks[policy.name] for policy in policies.values()}
-        chart = charts.grouped(
-            f"trait-{trait}", TRAITS[trait], rows, colours, "clean fix, % of all attempts"
-        )
+        chart = charts.grouped(f"trait-{trait}", TRAITS[trait], rows, colours, "clean fix, % of all attempts")
         found[TRAITS[trait]] = FigureRows(chart, rows)
     return found
 

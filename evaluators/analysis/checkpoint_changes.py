@@ -28,7 +28,7 @@ from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.rewards.breakdown import Role
 
 OutcomeChange = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
-SIDES: tuple[tuple[OutcomeChange, str, bool], ...] = (
+OUTCOME_CHANGES: tuple[tuple[OutcomeChange, str, bool], ...] = (
     ("no longer fixed", "fix", False),
     ("newly broken", "broke", True),
     ("newly fixed", "fix", True),
@@ -113,9 +113,9 @@ def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges
     tasks = set(baseline["task"]) | set(candidate["task"])
     shared = _shared(baseline, candidate)
     first, second = (rows[rows["task"].isin(shared)] for rows in (baseline, candidate))
-    sides = {side: tuple(_changes(first, second, column, gains)) for side, column, gains in SIDES}
+    sides = {side: tuple(_changes(first, second, column, gains)) for side, column, gains in OUTCOME_CHANGES}
     p = {
-        column: mcnemar_p(*(len(sides[side]) for side, other, _ in SIDES if other == column))
+        column: mcnemar_p(*(len(sides[side]) for side, other, _ in OUTCOME_CHANGES if other == column))
         for column in ("fix", "broke")
     }
     rewards = tuple(sorted({name for rows in (first, second) for name in rows["reward_name"] if name}))

@@ -31,8 +31,15 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 from regrade.evaluators.analysis import metrics as m
-from regrade.evaluators.analysis.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
-from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.differences import (
+    Difference,
+    Pairs,
+    differences_of,
+    is_same_reward,
+    outcomes,
+    pairs_of,
+)
+from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
 
 __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
@@ -86,7 +93,7 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     """
     if not 0 <= margin < 1:
         raise UserError(f"the margin is a share between 0 and 1 (0.02 is 2 points); found {margin!r}")
-    whole = completed(baseline), completed(candidate)
+    whole = with_missing_attempts(baseline), with_missing_attempts(candidate)
     obstacle = _obstacle(*whole)
     known: dict[str, Any] = {
         "baseline": _only_policy(baseline, "baseline"),
@@ -201,8 +208,8 @@ def _bounded(
     margin: float,
 ) -> tuple[dict[str, Difference], dict[str, Verdict]]:
     """The differences with their worst and best case, and the verdicts of those cases."""
-    worst = differences_of(filled(baseline, "best"), filled(candidate, "worst"), level)
-    best = differences_of(filled(baseline, "worst"), filled(candidate, "best"), level)
+    worst = differences_of(fill_missing(baseline, "best"), fill_missing(candidate, "worst"), level)
+    best = differences_of(fill_missing(baseline, "worst"), fill_missing(candidate, "best"), level)
     bounded = {
         name: replace(found, worst=worst[name].difference, best=best[name].difference)
         if name in m.BOUNDED and name in worst and name in best
@@ -276,7 +283,7 @@ def _warnings(
     counts = [rows.groupby("task").size() for rows in (baseline, candidate)]
     if not counts[0].equals(counts[1]):
         yield "the two have different numbers of attempts for some tasks; each task still counts once"
-    if not same_reward(baseline, candidate):
+    if not is_same_reward(baseline, candidate):
         yield "the two were given different rewards, so that their rewards are not compared"
     if bounds:
         missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())

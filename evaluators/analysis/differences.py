@@ -122,7 +122,7 @@ def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric =
 
 
 def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> dict[str, Difference]:
-    compared = [metric for metric in COMPARED if metric is not m.REWARD or same_reward(baseline, candidate)]
+    compared = [metric for metric in COMPARED if metric is not m.REWARD or is_same_reward(baseline, candidate)]
     both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
     samples = {name: _sample(found, level) for name, found in both.items()}
     p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
@@ -177,7 +177,7 @@ def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLev
     return _interval(sample, most) if level == "function" and sample.count > 1 else None
 
 
-def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
+def is_same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
     return len({*baseline["reward_name"], *candidate["reward_name"]}) == 1
 
 

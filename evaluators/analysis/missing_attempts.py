@@ -10,7 +10,7 @@ Bound = Literal["worst", "best"]
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
 
-def completed(rows: pd.DataFrame) -> pd.DataFrame:
+def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one policy, and for each attempt that some task lacks a row without an outcome.
 
     A run tries every task with the same samples and seeds, so each (sample, seed) that occurs is due at every task: an
@@ -26,7 +26,7 @@ def completed(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def filled(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
+def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
     """The rows with every lost outcome put at its worst (fixed nothing, broke everything) or at its best."""
     lost = rows["broke"].isna()
     if not lost.any():

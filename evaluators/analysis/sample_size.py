@@ -78,7 +78,7 @@ def _tasks(spread: Spread, effect: float, attempts: int, power: float, alpha: fl
     return float(spread.design_effect * (reach / effect) ** 2)
 
 
-def tasks_to_hold(
+def tasks_for_margin(
     spread: Spread, margin: float, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
 ) -> int:
     """Tasks on which a policy that is just as good is shown, with probability `power`, not to be worse by `margin`.
@@ -94,7 +94,7 @@ def tasks_to_hold(
     return math.ceil(spread.design_effect * spread.with_attempts(attempts) * (z / margin) ** 2 - 1e-9)
 
 
-def effect_seen(
+def smallest_effect(
     spread: Spread, tasks: int, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
 ) -> float | None:
     """The smallest true difference that is found with probability `power` on so many tasks; None if none can be.
@@ -138,7 +138,7 @@ def spread_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) -
     return Spread(discordance, by_chance, max(1.0, effect))
 
 
-def spread_of_itself(rows: pd.DataFrame, metric: Metric) -> Spread | None:
+def spread_within(rows: pd.DataFrame, metric: Metric) -> Spread | None:
     """A/A: the spread of a policy from itself, the least that there is from another one. None with one attempt a task,
     or where attempts never differ."""
     within = _variance_within(rows, metric)

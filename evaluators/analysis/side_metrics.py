@@ -120,9 +120,7 @@ PROTECTED_EDITS = Metric(
     is_rate=True,
     of_rows=_any("protected_edits"),
 )
-TAMPERED = Metric(
-    name="tampered", label="Tampering", better="lower", is_rate=True, of_rows=_any("tampering")
-)
+TAMPERED = Metric(name="tampered", label="Tampering", better="lower", is_rate=True, of_rows=_any("tampering"))
 
 RELEVANCE = (TOUCHES_FILE, TOUCHES_FUNCTION, OFF_FILE, OFF_FUNCTION)
 """Of the attempts that changed anything, at tasks with a reference."""

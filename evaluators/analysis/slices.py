@@ -52,7 +52,7 @@ def slices(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], trait: st
     return {value: rows[values == value] for value in sorted(set(values), key=_order)}
 
 
-def worth_showing(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+def varying_traits(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """The traits by which these tasks differ."""
     return [trait for trait in TRAITS if len(slices(rows.drop_duplicates("task"), tasks, trait)) > 1]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.evaluation.rollout_scoring import evidence_beside
+from regrade.evaluators.evaluation.rollout_scoring import evidence_path
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
@@ -21,7 +21,7 @@ LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
 """What a copy of a run with other rewards does without: it is large, or no longer true."""
 
 
-def rescore(rows: Iterable[Mapping[str, Any]], kept: KeptEvidence, reward: Reward) -> Iterator[dict[str, Any]]:
+def rescore(rows: Iterable[Mapping[str, Any]], kept: EvidenceFile, reward: Reward) -> Iterator[dict[str, Any]]:
     """The rows with the verdict of `reward` in place of the one that they had. Equal patches are judged once.
 
     Raises:
@@ -38,7 +38,7 @@ def rescore(rows: Iterable[Mapping[str, Any]], kept: KeptEvidence, reward: Rewar
         yield {**row, **judged[key]}
 
 
-def _judge(key: tuple[str, str], row: Mapping[str, Any], kept: KeptEvidence, reward: Reward) -> dict[str, Any]:
+def _judge(key: tuple[str, str], row: Mapping[str, Any], kept: EvidenceFile, reward: Reward) -> dict[str, Any]:
     stored = kept.get(key)
     if stored is None:
         raise UserError(
@@ -72,7 +72,7 @@ def rescore_run(run: Run, reward: Reward) -> dict[str, tuple[list[dict[str, Any]
     if not any(before.values()):
         raise UserError(f"{run.folder} holds no rows of any policy: give the folder of an evaluation or a demo")
     return {
-        name: (rows, list(rescore(rows, KeptEvidence(evidence_beside(files[name])), reward)))
+        name: (rows, list(rescore(rows, EvidenceFile(evidence_path(files[name])), reward)))
         for name, rows in before.items()
         if rows
     }

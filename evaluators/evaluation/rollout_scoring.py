@@ -25,7 +25,7 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
@@ -70,7 +70,7 @@ def evaluate(
     by_id = {task.id: task for task in tasks}
     latest = {attempt(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
     known = {_key(row): row for row in latest.values()}  # an older row of an attempt is no longer what it says
-    kept = KeptEvidence(evidence_beside(out)) if out else None
+    kept = EvidenceFile(evidence_path(out)) if out else None
     needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # how often a policy cheats is always told
     effects = SideEffects()
     rows: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ def evaluate(
     return table(rows)
 
 
-def evidence_beside(rows: Path) -> Path:
+def evidence_path(rows: Path) -> Path:
     """Where the evidence of a file of rows is kept."""
     return rows.with_suffix(".evidence")  # not .jsonl: a folder of rows is read whole
 
@@ -140,7 +140,7 @@ def _score(
     scorer: EvidenceSource,
     reward: Reward,
     needs: frozenset[type],
-    kept: KeptEvidence | None,
+    kept: EvidenceFile | None,
     effects: SideEffects,
 ) -> list[dict[str, Any]]:
     answered = [(rollout, task) for rollout, task in pairs if not rollout.lost]

@@ -115,7 +115,7 @@ def enter(
         UserError: a task is among both, or the run knows another policy by that name or another baseline.
         TooManyLostError: see `choose_temperature`.
     """
-    check_apart(validation, held_out)
+    check_disjoint(validation, held_out)
     check_entrant(run, entrant)
     policy = cache(lambda: entrant.load(held_out))  # once for both, and only if it is needed at all
     best = choose_temperature(run, entrant, policy, sweep, validation, judge)
@@ -208,7 +208,7 @@ def record(
     return rows[[key in asked for key in keys]].reset_index(drop=True)
 
 
-def check_apart(validation: Sequence[Task], held_out: Sequence[Task]) -> None:
+def check_disjoint(validation: Sequence[Task], held_out: Sequence[Task]) -> None:
     """Raises UserError if a task that chooses a temperature is also one that the verdict rests on."""
     judged = {task.digest: task.id for task in held_out}
     both = next((task for task in validation if task.digest in judged), None)

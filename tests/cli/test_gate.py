@@ -198,10 +198,10 @@ def test_different_versions_are_refused_unless_they_are_allowed(regrade, tmp_pat
 
 def test_a_run_that_went_on_with_another_version_is_mixed_as_well(regrade, tmp_path):
     old, new = pair(tmp_path)
-    old.goes_on()
+    old.record_continuation()
     assert regrade("compare", old.folder, new.folder).code == 0
     old.update(versions={"pytest": "6.2"})
-    old.goes_on()
+    old.record_continuation()
     assert regrade("compare", old.folder, old.folder, "--candidate-policy", "sft").is_refusal("begun by pytest 6.2")
 
 

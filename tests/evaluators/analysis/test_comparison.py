@@ -7,7 +7,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.comparison import compare, noise_floor, outcomes
-from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import mcnemar_p
 from regrade.evaluators.storage.rows import COLUMNS, table
 
@@ -262,18 +262,18 @@ def test_absent_attempts_are_missing_ones():
     assert clean.worst < clean.difference < clean.best or clean.worst <= clean.best
     assert clean.best - clean.worst == pytest.approx(3 / 600)
     assert found.metrics["breakage_incidence"].worst >= found.metrics["breakage_incidence"].best
-    assert completed(whole) is whole
-    assert len(completed(some)) == len(whole)
-    assert completed(some)["task"].nunique() == 300
+    assert with_missing_attempts(whole) is whole
+    assert len(with_missing_attempts(some)) == len(whole)
+    assert with_missing_attempts(some)["task"].nunique() == 300
 
 
 def test_filling_puts_what_is_lost_at_either_end():
     lost = rows_of("rl", 0.15, 0.1, tasks=2, samples=1)
     lost.loc[0, ["fix", "broke", "clean_fix", "broken"]] = math.nan
-    worst, best = (filled(lost, fate).loc[0] for fate in ("worst", "best"))
+    worst, best = (fill_missing(lost, fate).loc[0] for fate in ("worst", "best"))
     assert (worst["fix"], worst["broke"], worst["broken"], worst["clean_fix"]) == (0, 1, 100, 0)
     assert (best["fix"], best["broke"], best["broken"], best["clean_fix"]) == (1, 0, 0, 1)
-    assert filled(lost, "best").loc[1].equals(lost.loc[1])
+    assert fill_missing(lost, "best").loc[1].equals(lost.loc[1])
 
 
 def test_pairs_are_the_two_by_two_table_of_one_attempt_each():

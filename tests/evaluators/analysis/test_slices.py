@@ -10,7 +10,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task
-from regrade.evaluators.analysis.slices import difficulty, distance, slices, traits_of, worth_showing
+from regrade.evaluators.analysis.slices import difficulty, distance, slices, traits_of, varying_traits
 from regrade.evaluators.storage.run import Run
 
 FILES = {
@@ -106,4 +106,4 @@ def test_slices_share_out_the_rows_in_order(task: Task) -> None:
         "1": [1], "2": [2], "3 or more": [0, 4], "unknown": [3]
     }  # fmt: skip
     assert list(found) == ["1", "2", "3 or more", "unknown"]
-    assert list(worth_showing(rows, tasks)) == ["repository", "distance"]
+    assert list(varying_traits(rows, tasks)) == ["repository", "distance"]

@@ -285,7 +285,7 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, monkeypatch):
     assert store.get(key_of(["0"]), BuildRun, a_task()) == record
     assert store.get(key_of(["149"]), BuildRun, a_task()) == record
     assert store.get(key_of(["1"]), BuildRun, a_task()) is None
-    (held,) = store.holdings()
+    (held,) = store.usage()
     assert (held.kind, held.records) == ("BuildRun", len(store))
     assert held.megabytes <= 1.0
     store.shrink(0.0)
@@ -314,7 +314,7 @@ def test_records_of_an_earlier_version_have_no_digest_and_are_not_believed(tmp_p
     assert store.damaged == 0
     store.put(key_of(["a"]), BuildRun(True, 1))
     assert store.get(key_of(["a"]), BuildRun, a_task()) == BuildRun(True, 1)
-    assert [held.kind for held in store.holdings()] == ["BuildRun"]
+    assert [held.kind for held in store.usage()] == ["BuildRun"]
     store.close()
 
 
