@@ -40,7 +40,7 @@ from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.json_numbers import finite_values
 
 PolicyRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
-"""Role of a policy in the comparison. Baseline: the candidate must beat it. Control: it rules out a simpler explanation,
+"""Role of a policy in a comparison. Baseline: the candidate must beat it. Control: it rules out a simpler explanation,
 such as more training time. Checkpoint: a state of the candidate during training. Upper bound: it saw data that the
 candidate may not see. Scripted: it follows a fixed rule (empty patches, the reference)."""
 
@@ -232,7 +232,7 @@ class Run:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure the wall time of a phase, failed and killed attempts included. `finished(name)` holds after a success.
+        """Measure the wall time of a phase, failed and killed attempts included. Success makes `finished(name)` true.
 
         The time is saved every `HEARTBEAT_SECONDS`, the most that a `kill -9` loses.
         """

@@ -158,8 +158,8 @@ def test_a_half_written_file_is_compared_as_far_as_it_goes_and_says_so(regrade, 
     path.write_text(path.read_text()[:-30])
     outcome = regrade("compare", old.folder, new.folder)
     assert outcome.code == 2, "a whole task is missing"
-    assert "not tried on the same tasks" in outcome.out
-    assert "rl.jsonl ends in a half-written line" in " ".join(outcome.out.split())
+    assert "not evaluated on the same tasks" in outcome.out
+    assert "rl.jsonl ends in an incomplete line" in " ".join(outcome.out.split())
 
 
 def test_empty_runs_are_refused(regrade, tmp_path):
@@ -177,7 +177,7 @@ def test_files_that_hold_too_much_or_something_else_are_one_line(regrade, tmp_pa
     for name in ("sft", "rl"):
         journal.append(both / f"{name}.jsonl", rows(name, 10, 6))
     outcome = regrade("compare", old.folder, both)
-    assert outcome.is_refusal("the candidate holds several values of policy (rl, sft)", "--candidate-policy")
+    assert outcome.is_refusal("the candidate has several values of policy (rl, sft)", "--candidate-policy")
     assert regrade("compare", old.folder, both, "--candidate-policy", "rl").code == 0
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\n")
     assert regrade("compare", old.folder, tmp_path / "picture.jsonl").is_refusal("picture.jsonl, line 1")
@@ -261,7 +261,7 @@ def test_a_declared_margin_is_the_one_that_is_compared_with(regrade, tmp_path):
     found = json.loads(regrade("compare", old.folder, new.folder, "--json").out)
     assert found["margin"] == 0.25
     other = json.loads(regrade("compare", old.folder, new.folder, "--margin", "0.3", "--json").out)
-    assert any("0.3 is not the one that was declared" in warning for warning in other["warnings"])
+    assert any("0.3 differs from the one declared" in warning for warning in other["warnings"])
     assert regrade(*plan, new.folder).is_refusal("'rl' was evaluated already")
 
 

@@ -152,12 +152,14 @@ def test_what_cannot_be_compared():
         assert not found.metrics
         return found.reason
 
-    assert "not tried on the same tasks: 300 and 299, of which 1" in reason(rows_of("rl", 0.15, 0.1, tasks=299))
-    assert "300 tasks have other files or tests" in reason(rows_of("rl", 0.15, 0.1, task_digest="other"))
+    assert "not evaluated on the same tasks: 300 and 299, of which 1" in reason(rows_of("rl", 0.15, 0.1, tasks=299))
+    assert "300 tasks have different files or tests" in reason(rows_of("rl", 0.15, 0.1, task_digest="other"))
     lost = rows_of("rl", 0.15, 0.1)
     lost.loc[:39, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     assert "7% of the candidate's attempts are missing" in reason(lost)
-    assert "75 of the candidate's rows are of an attempt" in reason(pd.concat([BASELINE, BASELINE[:75]]))
+    assert "75 of the candidate's rows repeat the attempt of another row" in reason(
+        pd.concat([BASELINE, BASELINE[:75]])
+    )
     nothing_to_fix = BASELINE.assign(fix=math.nan, clean_fix=math.nan)
     assert "FAIL_TO_PASS" in compare(nothing_to_fix, nothing_to_fix).reason
     single = compare(*(rows_of(name, 0.2, 0.1, tasks=1) for name in "ab"))
@@ -175,7 +177,7 @@ def test_a_policy_that_loses_its_bad_attempts_has_not_improved(fate):
     found = compare(BASELINE, candidate)
     assert found.metrics["breakage_incidence"].verdict == "better", "what is left looks better"
     assert (found.verdict, found.best) == ("no difference shown", "improved")
-    assert "rests on missing attempts" in found.reason
+    assert "depends on missing attempts" in found.reason
     better = rows_of("rl", 0.5, 0.05, seed=1)
     better.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     assert compare(BASELINE, better).verdict == "improved", "a gain that no missing attempt could undo is one"
@@ -238,7 +240,7 @@ def test_few_repositories_are_shown_beside_functions():
     assert found.clusters == "function"
     over = found.metrics["fix_and_clean"].over_repositories
     assert over.low < found.metrics["fix_and_clean"].difference < over.high
-    assert any("with those as clusters, t(2)" in warning for warning in found.warnings)
+    assert any("clusters of repositories, t(2)" in warning for warning in found.warnings)
     many = compare(*(rows.assign(repository=rows["function"]) for rows in (first, second)))
     assert many.clusters == "repository"
     assert many.metrics["fix_and_clean"].over_repositories is None

@@ -73,7 +73,7 @@ def test_a_reward_swamped_by_quality_is_warned_of() -> None:
 
 def test_parts_that_say_the_same_are_named() -> None:
     rows = [row("a", n, {"x": (n / 4, 0.5), "y": (n / 4, 0.5)}) for n in range(4)]
-    assert "x and y say the same (correlation 1.00): one of them is enough" in audit(rows).warnings
+    assert "x and y are redundant (correlation 1.00): use one of them" in audit(rows).warnings
 
 
 def test_a_reward_that_never_differs_teaches_nothing() -> None:

@@ -130,7 +130,7 @@ def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
 
 
 def test_evidence_that_nobody_gathered_is_told(run: Run) -> None:
-    with pytest.raises(UserError, match="holds no Unheard, which reward 'impossible' needs: evaluate again"):
+    with pytest.raises(UserError, match="has no Unheard, which reward 'impossible' needs: evaluate again"):
         rescore_run(run, impossible)
 
 

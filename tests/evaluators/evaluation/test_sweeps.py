@@ -143,7 +143,7 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
     run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
     first = entrant(Hot(fix, 0.0), spec={"model": "a"})
     enter(run, replace(first, role="baseline"), Sweep(), (), hidden(judged), judge)
-    with pytest.raises(UserError, match="knows 'p' as model 'a', and this is model 'b'"):
+    with pytest.raises(UserError, match="'p' is model 'a' in .*, but model 'b' here"):
         enter(run, replace(first, spec={"model": "b"}), Sweep(), (), hidden(judged), judge)
     with pytest.raises(UserError, match="has the baseline 'p'"):
         enter(run, replace(first, name="q", role="baseline"), Sweep(), (), hidden(judged), judge)
@@ -221,5 +221,5 @@ def test_what_a_fixed_policy_proposes_may_be_mended_and_turned_back(
 
 def test_a_file_of_answers_that_holds_something_else_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "x.answers").write_text('{"task": 1}\n')
-    with pytest.raises(UserError, match="line 1: no answer"):
+    with pytest.raises(UserError, match="line 1: not an answer"):
         Answers(tmp_path / "x.answers")
