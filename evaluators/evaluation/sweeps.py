@@ -213,8 +213,8 @@ def check_disjoint(validation: Sequence[Task], held_out: Sequence[Task]) -> None
     shared = next((task for task in validation if task.digest in judged), None)
     if shared is not None:
         raise UserError(
-            f"task {shared.id!r} is among the validation tasks and the held-out tasks: a temperature chosen on it would "
-            "bias the result; give other validation tasks"
+            f"task {shared.id!r} is among the validation tasks and the held-out tasks: a temperature chosen on it "
+            "would bias the result; give other validation tasks"
         )
 
 

@@ -143,7 +143,7 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
     run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
     first = entrant(Hot(fix, 0.0), spec={"model": "a"})
     enter(run, replace(first, role="baseline"), Sweep(), (), hidden(judged), judge)
-    with pytest.raises(UserError, match="'p' is model 'a' in .*, but model 'b' here"):
+    with pytest.raises(UserError, match=r"'p' is model 'a' in .*, but model 'b' here"):
         enter(run, replace(first, spec={"model": "b"}), Sweep(), (), hidden(judged), judge)
     with pytest.raises(UserError, match="has the baseline 'p'"):
         enter(run, replace(first, name="q", role="baseline"), Sweep(), (), hidden(judged), judge)
