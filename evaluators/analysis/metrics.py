@@ -105,11 +105,7 @@ BREAKAGE_INCIDENCE = Metric(
     name="breakage_incidence", label="Breakage", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
 )
 FIX_AND_CLEAN = Metric(
-    name="fix_and_clean",
-    label="Clean fix",
-    better="higher",
-    is_rate=True,
-    of_rows=lambda rows: rows["clean_fix"],
+    name="fix_and_clean", label="Clean fix", better="higher", is_rate=True, of_rows=lambda rows: rows["clean_fix"]
 )
 FIXED_BUT_BROKE = Metric(
     name="fixed_but_broke",

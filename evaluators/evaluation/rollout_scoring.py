@@ -65,7 +65,7 @@ def evaluate(
     """
     by_id = {task.id: task for task in tasks}
     latest = {attempt(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
-    known = {_key(row): row for row in latest.values()}  # an older row of an attempt is outdated
+    recorded_rows = {_key(row): row for row in latest.values()}  # an older row of an attempt is outdated
     evidence_file = EvidenceFile(evidence_path(out)) if out else None
     needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # tampering is always reported
     effects = SideEffects()
@@ -73,12 +73,12 @@ def evaluate(
     for group in _groups(rollouts, chunk):
         pairs = [(rollout, _task_of(rollout, by_id)) for rollout in group]
         keys = [_expected_key(rollout, task, reward) for rollout, task in pairs]
-        fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_known(known.get(key))]
+        fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
         scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
         if out and scored:
             journal.append(out, scored)
-        known.update((_key(row), row) for row in scored)
-        rows.extend(known[key] for key in keys)
+        recorded_rows.update((_key(row), row) for row in scored)
+        rows.extend(recorded_rows[key] for key in keys)
         if progress:
             progress(len(rows))
     return table(rows)
@@ -98,7 +98,7 @@ def recorded(out: Path, tasks: Iterable[Task] | None = None) -> frozenset[tuple[
     return frozenset(
         attempt(row)
         for row in checked(journal.read(out), str(out))
-        if _is_known(row) and (digests is None or digests.get(row["task"]) == row["task_digest"])
+        if _is_scored(row) and (digests is None or digests.get(row["task"]) == row["task_digest"])
     )
 
 
@@ -126,7 +126,7 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*attempt(row), row["patch_digest"], row["task_digest"], row["reward_name"])
 
 
-def _is_known(row: dict[str, Any] | None) -> bool:
+def _is_scored(row: dict[str, Any] | None) -> bool:
     return row is not None and row["status"] == "scored" and row["broke"] is not None
 
 

@@ -149,8 +149,7 @@ _OPTIONAL_TYPES: dict[str, Any] = {
     "tampering_kinds": list[str] | None,
 }  # fmt: skip
 _StoredRow = msgspec.defstruct(
-    "_Row",
-    [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)],
+    "_Row", [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)]
 )
 
 
