@@ -183,7 +183,7 @@ def test_a_policy_that_loses_its_bad_attempts_has_not_improved(fate):
     assert compare(BASELINE, better).verdict == "improved", "a gain that no missing attempt could undo is one"
 
 
-def test_a_few_lost_attempts_are_left_out_and_said():
+def test_a_few_lost_attempts_are_excluded_and_reported():
     lost = rows_of("rl", 0.15, 0.1)
     lost.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     found = compare(BASELINE, lost)
@@ -211,7 +211,7 @@ def test_noise_floor_compares_a_policy_with_itself():
 
 
 def test_a_handful_of_tasks_that_differ_is_no_difference():
-    """Four tasks of 300 newly broken, none mended: a bootstrap alone leaves 0 out, an exact test does not."""
+    """Four tasks of 300 newly broken, none fixed: a bootstrap interval excludes 0, an exact test does not reject it."""
     first = rows_of("sft", 0.3, 0.0, samples=1)
     second = first.assign(policy="rl")
     second.loc[:3, ["broke", "broken"]] = 1.0

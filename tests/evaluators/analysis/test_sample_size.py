@@ -23,7 +23,7 @@ def test_the_reference_figures_of_mcnemar_at_80_per_cent_power(discordance, effe
     assert smallest_effect(Spread(discordance), tasks) == pytest.approx(effect, rel=0.002)
 
 
-def test_the_planned_tasks_have_the_power_that_was_asked_for():
+def test_the_planned_tasks_have_the_requested_power():
     """By simulation, with the test that an analysis would make. (The exact one is a little less powerful.)"""
     rng = np.random.default_rng(4)
     effect, discordance = 0.10, 0.20
@@ -114,7 +114,7 @@ def test_single_attempts_say_nothing_of_chance():
         ({"discordance": 0.1, "design_effect": 0.0}, 0.05, "design effect"),
     ],
 )
-def test_what_cannot_be_planned(spread, effect, words):
+def test_invalid_plans_are_refused(spread, effect, words):
     with pytest.raises(UserError, match=words):
         tasks_needed(Spread(**spread), effect)
     with pytest.raises(UserError, match="power"):

@@ -1,4 +1,4 @@
-"""Evidence kept with a run: another reward judges the same attempts without running anything."""
+"""Stored evidence of a run: another reward scores the same attempts without execution."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["second"]
 
 
-def test_evidence_that_nobody_gathered_is_told(run: Run) -> None:
+def test_missing_evidence_is_refused(run: Run) -> None:
     with pytest.raises(UserError, match="has no Unheard, which reward 'impossible' needs: evaluate again"):
         rescore_run(run, impossible)
 
 
-def test_rows_without_evidence_are_told(run: Run, tmp_path: Path) -> None:
+def test_rows_without_evidence_are_refused(run: Run, tmp_path: Path) -> None:
     rows = journal.read(run.evaluation("mixed"))
     with pytest.raises(UserError, match="no evidence of the attempt of 'mixed' at 'shop/total': evaluate it again"):
         list(rescore(rows, EvidenceFile(tmp_path / "nothing"), tests))
@@ -148,7 +148,7 @@ def test_rows_without_evidence_are_told(run: Run, tmp_path: Path) -> None:
         (lambda lines: [line.replace(b'"schema": 1', b'"schema": 99') for line in lines], "schema 99, this version"),
     ],
 )
-def test_a_file_of_something_else_is_told(
+def test_a_file_without_evidence_is_refused(
     run: Run, tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]], said: str
 ) -> None:
     path = tmp_path / "spoilt.evidence"
@@ -192,7 +192,7 @@ ids = st.sampled_from([f"{file}::{name}" for file in ("a.py", "b.py", "c.py") fo
 
 
 @given(st.dictionaries(ids, outcomes, min_size=1), st.data())
-def test_a_stored_run_says_what_the_run_said(found: dict[str, TestOutcome], data: Any) -> None:
+def test_a_stored_run_equals_the_run(found: dict[str, TestOutcome], data: Any) -> None:
     count = data.draw(st.integers(0, len(found)))
     wanted, guarded = tuple(found)[:count], tuple(found)[count:]
     fresh = TestRun(outcomes=found, fail_to_pass=wanted, pass_to_pass=guarded)

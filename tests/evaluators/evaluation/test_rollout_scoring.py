@@ -191,7 +191,7 @@ def test_another_patch_reward_or_task_is_another_row(task, scorer, tmp_path):
     assert counting.jobs == 4
 
 
-def test_what_the_infrastructure_lost_is_null_and_tried_again(task, scorer, tmp_path):
+def test_attempts_lost_to_the_infrastructure_are_null_and_repeated(task, scorer, tmp_path):
     out = tmp_path / "rows.jsonl"
     lost = evaluate(attempts("fixes", "breaks"), [task], Counting(scorer, lost=1), resolved, out).iloc[0]
     assert lost["status"] == "unscored"
