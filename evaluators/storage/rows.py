@@ -2,7 +2,7 @@
 
 | column | type | meaning |
 |-|-|-|
-| policy, task, repository, function, file | text | policy, task, target; `function` is `file::qualified.name`, or empty |
+| policy, task, repository, function, file | text | policy, task, target; `function`: `file::qualified.name`, or empty |
 | temperature, sample, seed | number | the attempt |
 | task_digest, patch_digest, reward_name | text | inputs of the score |
 | patch, completion | text | the proposed patch, and the answer word for word |
