@@ -218,12 +218,12 @@ def _bounded(
 def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verdict, str]:
     fixes, breaks = differences[m.FIX_AND_CLEAN.name], differences[m.BREAKAGE_INCIDENCE.name]
     figures = f"clean fix {points(fixes)}, breakage {points(breaks)}"
-    is_fixing_kept, is_breakage_kept = fixes.low > -margin, breaks.high < margin
+    is_fix_noninferior, is_breakage_noninferior = fixes.low > -margin, breaks.high < margin
     if fixes.verdict == breaks.verdict == "better":
         return "improved", f"It fixes more and breaks less: {figures}."
-    if fixes.verdict == "better" and is_breakage_kept:
+    if fixes.verdict == "better" and is_breakage_noninferior:
         return "improved", f"It fixes more without breaking more (margin {margin * 100:g} points): {figures}."
-    if breaks.verdict == "better" and is_fixing_kept:
+    if breaks.verdict == "better" and is_fix_noninferior:
         return "improved", f"It breaks less without fixing less (margin {margin * 100:g} points): {figures}."
     if breaks.verdict == "worse":
         but = "It fixes more, but it" if fixes.verdict == "better" else "It"
