@@ -221,7 +221,7 @@ def test_rollouts_are_read_as_they_are_needed(task, scorer):
 
 
 def test_mistakes_are_named(task, scorer, tmp_path):
-    with pytest.raises(UserError, match="'shop/total', which is not among the 0 tasks"):
+    with pytest.raises(UserError, match="'shop/total', which is not among the 0 given tasks"):
         evaluate(attempts("fixes"), [], scorer, resolved)
     with pytest.raises(UserError, match="no such file"):
         load_rows(tmp_path / "none.jsonl")
