@@ -19,10 +19,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.sources import load_tasks
 from regrade.evaluators.evaluation.rescoring import rescore
-from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_beside
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_path
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.rewards import default
 
 
@@ -47,7 +47,7 @@ def main() -> None:
             fresh = (time.perf_counter() - began) / len(rollouts)
         rows = journal.read(out)
         began = time.perf_counter()
-        kept = KeptEvidence(evidence_beside(out))
+        kept = EvidenceFile(evidence_path(out))
         opened = time.perf_counter() - began
         began = time.perf_counter()
         for _ in range(chosen.repeats):

@@ -150,7 +150,7 @@ def against_itself(rows: pd.DataFrame, repetitions: int, attempts: int) -> Itera
 
 
 def report(found: dict[str, Comparison], itself: Sequence[Comparison], tasks: int) -> None:
-    print(f"{'against the baseline':24} {'fixed, broke nothing':>28} {'broke something':>28}  verdict")
+    print(f"{'against the baseline':24} {'clean fix':>28} {'breakage':>28}  verdict")
     figures: dict[str, Any] = {"verdicts": {}}
     for name, comparison in found.items():
         shown = [told(comparison, metric) for metric in ("fix_and_clean", "breakage_incidence")]

@@ -42,12 +42,12 @@ def _show(json: bool) -> None:
     folder = default_cache()
     sizes = {name: round(sum(map(_megabytes, _paths(folder, {name}))), 3) for name in CONTENTS}
     store = EvidenceStore(folder / DATABASE) if (folder / DATABASE).exists() else None
-    holdings = store.holdings() if store is not None else []
+    usage = store.usage() if store is not None else []
     if store is not None:
         store.close()
     if json:
         evidence = [
-            {"kind": held.kind, "records": held.records, "megabytes": round(held.megabytes, 3)} for held in holdings
+            {"kind": held.kind, "records": held.records, "megabytes": round(held.megabytes, 3)} for held in usage
         ]
         print_json({"folder": str(folder), "megabytes": sizes, "evidence": evidence})
         return
@@ -58,11 +58,11 @@ def _show(json: bool) -> None:
     for name, size in sizes.items():
         table.add_row(name, f"{size:,.1f}", CONTENTS[name])
     console.print(table)
-    if holdings:
+    if usage:
         kinds = Table("evidence", "records", "MB", "last used", box=None, pad_edge=False)
         for column in kinds.columns[1:3]:
             column.justify = "right"
-        for held in holdings:
+        for held in usage:
             kinds.add_row(
                 held.kind or "of earlier versions", f"{held.records:,}", f"{held.megabytes:,.1f}", _ago(held.last_used)
             )

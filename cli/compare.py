@@ -51,7 +51,7 @@ def compare(
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, as for a job's summary.")] = False,
     tasks: Annotated[
-        bool, typer.Option("--tasks", help="Name the parts of the reward that moved and the tasks that changed sides.")
+        bool, typer.Option("--tasks", help="Name the reward parts that moved and the tasks that changed outcome.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:

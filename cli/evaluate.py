@@ -141,12 +141,12 @@ def evaluate(
     run = Run(out)
     for entrant in contest:  # said before the first of them is judged, for hours perhaps
         sweeps.check_entrant(run, entrant)
-    sweeps.check_apart(by, chosen)
+    sweeps.check_disjoint(by, chosen)
     found: dict[str, pd.DataFrame] = {}
     lost: list[str] = []
     probes = model_probes(reward_model)
     with run.writing(), asides(), Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
-        run.goes_on()
+        run.record_continuation()
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         _record_tasks(run, chosen)
         judge = sweeps.Judge(scorer=scorer, reward=wanted, seed=seed, stage=progress, note=_note)

@@ -79,8 +79,10 @@ def plan(
         for k in tried:
             by_attempts[str(k)] = {
                 "tasks": sample_size.tasks_needed(spread, effect, attempts=k, **levels),
-                "tasks_to_hold": sample_size.tasks_to_hold(spread, margin, attempts=k, **levels),
-                "effect_seen": None if tasks is None else sample_size.effect_seen(spread, tasks, attempts=k, **levels),
+                "tasks_to_hold": sample_size.tasks_for_margin(spread, margin, attempts=k, **levels),
+                "effect_seen": None
+                if tasks is None
+                else sample_size.smallest_effect(spread, tasks, attempts=k, **levels),
             }
         found["measures"][name] = {
             "discordance": spread.discordance,
@@ -129,9 +131,7 @@ def _measured(
         stderr().print("note: a single policy: its differences from itself are the least that there will be")
     spreads = {}
     for metric in VERDICT_METRICS:
-        spread = (
-            sample_size.spread_of_itself(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
-        )
+        spread = sample_size.spread_within(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
         if spread is not None:
             spreads[metric.name] = spread if design_effect is None else replace(spread, design_effect=design_effect)
     if not spreads:

@@ -102,8 +102,6 @@ def _print(found: Audit) -> None:
         table.add_row(part.name, f"{part.weight:.3f}", f"{part.applies:.0%}", mean, f"{part.share:.0%}", outcome)
     console.print(table)
     if found.outcome_share is not None:
-        console.print(
-            f"Whether an attempt fixed or broke something explains {found.outcome_share:.0%} of the variance."
-        )
+        console.print(f"Clean fixes and breakage explain {found.outcome_share:.0%} of the variance.")
     for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow")

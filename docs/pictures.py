@@ -34,9 +34,9 @@ if ("PART" === "hunks") {  // the first attempt whose hunks were told apart
   fold.open = true;
   part.replaceChildren(fold.closest(".attempt"));
 }
-if (part.id === "tasks") {  // as somebody finds them who asks which fixes broke something, and opens one
+if (part.id === "tasks") {  // filtered by fixes with breakage, one task open
   showAll();
-  outcome.value = "fixed but broke"; outcome.dispatchEvent(new Event("input"));
+  outcome.value = "fix with breakage"; outcome.dispatchEvent(new Event("input"));
   if (tasks.every((task) => task.hidden)) showAll();
   tasks.find((task) => !task.hidden).open = true;
 }

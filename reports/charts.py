@@ -91,7 +91,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
             for point in one.points:
                 text = (
                     f"{one.label}, {temperature(point.temperature)}: fixed {rate(point.fix)}, "
-                    f"broke something {rate(point.broke)}"
+                    f"breakage {rate(point.broke)}"
                 )
                 pick = one.pick if point.is_best else {}
                 axes.plot(
@@ -116,7 +116,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
                         color=INKS["muted"],
                     )
         axes.tick_params(pad=8)
-        axes.set_xlabel("broke something, % of all attempts")
+        axes.set_xlabel("breakage, % of all attempts")
         axes.set_ylabel("fixed, % of all attempts")
         axes.set_xlim(0, max(5.0, 115 * max(p.broke.value for one in series for p in one.points)))
         axes.set_ylim(0, max(5.0, 112 * max(p.fix.value for one in series for p in one.points)))
@@ -125,7 +125,7 @@ def trade_off(series: Sequence[Series]) -> Markup:
 
 def by_temperature(series: Sequence[Series]) -> Markup:
     """Fix-and-clean over temperature with intervals, a line a policy."""
-    with canvas("by-temperature", "Fixed and clean by temperature", height=290) as drawing:
+    with canvas("by-temperature", "Clean fixes by temperature", height=290) as drawing:
         axes = drawing.axes
         for one in series:
             xs = [point.temperature for point in one.points]
@@ -141,7 +141,7 @@ def by_temperature(series: Sequence[Series]) -> Markup:
         ticks = sorted({point.temperature for one in series for point in one.points})
         axes.set_xticks(ticks, ["greedy" if tick == 0 else f"{tick:g}" for tick in ticks])
         axes.set_xlabel("temperature")
-        axes.set_ylabel("fixed and clean, %")
+        axes.set_ylabel("clean fix, %")
         axes.set_ylim(0, max(5.0, axes.get_ylim()[1]))
     return drawing.svg
 

@@ -1,4 +1,4 @@
-"""What differs between two checkpoints, for a terminal and as Markdown: parts that moved, tasks that changed sides."""
+"""Changes between checkpoints, for a terminal and as Markdown: reward parts that moved, tasks that changed outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from regrade.datasets.plurals import counted
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.analysis.checkpoint_changes import SIDES, PartChange, TaskChange, TaskChanges
+from regrade.evaluators.analysis.checkpoint_changes import OUTCOME_CHANGES, PartChange, TaskChange, TaskChanges
 from regrade.reports.markdown import plain
 from regrade.reports.wording import number, p_value, percent, signed
 
@@ -22,11 +22,11 @@ STYLES = {"newly fixed": "green", "no longer broken": "green", "no longer fixed"
 
 
 def print_task_changes(found: TaskChanges, console: Console) -> None:
-    """Print the parts of the reward with their differences, then the tasks that changed sides, by name."""
+    """Print the parts of the reward with their differences, then the tasks that changed outcome, by name."""
     console.print()
     console.print(_parts(found))
     console.print()
-    for side, _, _ in SIDES:
+    for side, _, _ in OUTCOME_CHANGES:
         changes = found.sides[side]
         console.print(
             Text(f"{side}: {counted(len(changes), 'task')}", style=f"bold {STYLES[side]}" if changes else "bold")
@@ -91,7 +91,7 @@ def task_changes_markdown(found: TaskChanges) -> str:
         rows = [_cells(part, number, 1, 3) for part in (*found.parts, found.reward)]
         rows += [_cells(gate, percent, 100, 1, name=f"closed by {gate.name}") for gate in _shown_gates(found)]
         lines += [f"| {' | '.join(map(plain, row))} |" for row in rows]
-    for side, _, _ in SIDES:
+    for side, _, _ in OUTCOME_CHANGES:
         changes = found.sides[side]
         if changes:
             lines += ["", f"**{side}: {counted(len(changes), 'task')}**", ""]
@@ -118,9 +118,9 @@ def _line(change: TaskChange) -> str:
 def _footnote(found: TaskChanges) -> str:
     fixed, broke = p_value(found.p["fix"]), p_value(found.p["broke"])
     text = (
-        f"{counted(found.n_tasks, 'task')} that both were tried on. A task is on a side by at least half of its "
-        f"attempts (k/n); which task changes sides is partly chance. Of as many on either side: p = {fixed} for "
-        f"fixing, {broke} for breaking (McNemar, exact; tasks taken as independent)."
+        f"{counted(found.n_tasks, 'task')} that both were tried on. The outcome of a task is that of at least half of "
+        f"its attempts (k/n); which task changes outcome is partly chance. Exact McNemar test, tasks taken as "
+        f"independent: p = {fixed} for fixes, {broke} for breakage."
     )
     if found.left_out:
         text += (

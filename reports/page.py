@@ -292,7 +292,7 @@ def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
 
 def _series(policy: PolicyResult, ink: str, *, is_looked_into: bool) -> charts.Series:
     found = []
-    pick = {"policy": policy.name, "outcome": "broke something"} if is_looked_into else {}
+    pick = {"policy": policy.name, "outcome": "breakage"} if is_looked_into else {}
     for at in policy.temperatures:
         figures = policy.estimates(at, (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN))
         fix, broke, clean = figures.values()
@@ -366,8 +366,8 @@ def _more(policy: PolicyResult) -> dict[str, str]:
     rows = policy.best
     tail = m.severity(rows)
     found = {
-        "Fixed but broke": rate(m.fixed_but_broke(rows)),
-        "Broke something, of those that changed anything": rate(m.estimate(rows, m.BREAKAGE_OF_CHANGES)),
+        "Fix with breakage": rate(m.fixed_but_broke(rows)),
+        "Breakage of non-empty patches": rate(m.estimate(rows, m.BREAKAGE_OF_CHANGES)),
         "Guarded tests broken, mean": rate(tail.mean),
         "… 90th percentile": percent(tail.ninetieth, 2),
         "… at least half of them": percent(tail.catastrophes),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Difference
-from regrade.evaluators.analysis.missing_attempts import completed
+from regrade.evaluators.analysis.missing_attempts import with_missing_attempts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.rewards.evidence import End
 
@@ -71,7 +71,7 @@ def task_notes(results: Results) -> list[str]:
 def _counts(policy: PolicyResult, kinds: Sequence[str]) -> dict[str, int]:
     rows = policy.rows
     ends, found = rows["end"].value_counts(), m.tampering(rows)
-    due = sum(len(completed(policy.at(at))) for at in policy.temperatures)
+    due = sum(len(with_missing_attempts(policy.at(at))) for at in policy.temperatures)
     return {
         "Attempts": len(rows),
         "Never recorded": due - len(rows),
@@ -85,6 +85,6 @@ def _counts(policy: PolicyResult, kinds: Sequence[str]) -> dict[str, int]:
         "Ran out of memory": int(ends.get(End.MEMORY.value, 0)),
         "Crashed": int(ends.get(End.CRASHED.value, 0)),
         "Edited tests or configuration": int((rows["protected_edits"] > 0).sum()),
-        "Reached for the verdict": found["attempts"],
+        "Tampering": found["attempts"],
         **{f"… {kind}": found["kinds"].get(kind, 0) for kind in kinds},
     }

@@ -15,7 +15,7 @@ from regrade.evaluators.analysis import comparability
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Comparison, compare, noise_floor
 from regrade.evaluators.analysis.metrics import Estimate, Metric, estimate
-from regrade.evaluators.analysis.slices import slices, worth_showing
+from regrade.evaluators.analysis.slices import slices, varying_traits
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, PolicyRole, Run
@@ -149,7 +149,7 @@ class Results:
         compared = [policy for policy in self.policies if policy.role != "checkpoint"]
         every = pd.concat([policy.best for policy in compared or self.policies])
         found: dict[str, dict[str, dict[str, pd.DataFrame]]] = {}
-        for trait in worth_showing(every, self.tasks):
+        for trait in varying_traits(every, self.tasks):
             parts: dict[str, dict[str, pd.DataFrame]] = {value: {} for value in slices(every, self.tasks, trait)}
             for policy in compared:
                 for value, rows in slices(policy.best, self.tasks, trait).items():

@@ -24,7 +24,7 @@ def summary(folder: Path) -> dict[str, Any]:
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
     or null; `metrics`, all that `regrade.evaluators.analysis.figures` computes; `tampering`, over all its attempts:
-    `looked_at`, `attempts` that reach for the verdict, and `kinds`, each with its attempts; `temperatures`, a list
+    `looked_at`, `attempts` that tamper, and `kinds`, each with its attempts; `temperatures`, a list
     with the same three at each temperature that was tried, and `is_best`; for a checkpoint `series` and `step`),
     `slices` (trait by which the tasks differ -> its value -> policy -> the same three, at its own best temperature),
     `series` (training -> its checkpoints by step, each with `step`, `policy`, `temperature` and the same three),

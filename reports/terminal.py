@@ -83,15 +83,16 @@ def print_policies(results: Results, console: Console) -> None:
 
 
 def _print_tampering(results: Results, console: Console) -> None:
-    """How often each policy reached for the verdict, over all temperatures, and how."""
+    """How often each policy tampered with the evaluation, over all temperatures, and how."""
     looked = {policy.label: found for policy in results.policies if (found := m.tampering(policy.rows))["looked_at"]}
     if looked and not any(found["attempts"] for found in looked.values()):
-        console.print(f"No attempt of {sum(found['looked_at'] for found in looked.values())} reached for the verdict.")
+        attempts = sum(found["looked_at"] for found in looked.values())
+        console.print(f"No attempt of {attempts} tampered with the evaluation.")
         return
     for label, found in looked.items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items())
         console.print(
-            f"{label} reached for the verdict in {found['attempts']} of {found['looked_at']} attempts"
+            f"{label} tampered with the evaluation in {found['attempts']} of {found['looked_at']} attempts"
             f"{f': {kinds}' if kinds else ''}",
             markup=False,
         )
@@ -273,8 +274,7 @@ def _footnote(comparison: Comparison) -> Text:
     text = (
         f"{comparison.n_tasks} tasks in {comparison.n_clusters} {what}, {comparison.n_baseline} and "
         f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {what}, sign-flip "
-        f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} found 4 times in 5: "
-        f"{least}."
+        f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} detected with 80 % power: {least}."
     )
     noise = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
     known = [f"{100 * each.noise:.1f} in {each.label.lower()}" for each in noise if each.noise is not None]

@@ -13,7 +13,7 @@ from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.checkpoint_changes import PartChange, TaskChanges, task_changes
 from regrade.evaluators.analysis.metrics import Estimate, Metric
 from regrade.evaluators.analysis.side_metrics import breakage_by_hops, broken_tests_by_hops
-from regrade.evaluators.analysis.slices import worth_showing
+from regrade.evaluators.analysis.slices import varying_traits
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
@@ -123,7 +123,7 @@ def hops(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
         "Breakage by distance from what was patched",
         rows,
         {policy.label: inks[policy.name] for policy in policies},
-        "broke something there, % of all attempts",
+        "breakage there, % of all attempts",
         picks={
             (row, policy.label): {"policy": policy.name, "outcome": f"hops {name}"}
             for row, name in zip(rows, found, strict=True)
@@ -135,10 +135,10 @@ def hops(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
 
 
 def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]:
-    """Heading -> fixed and clean within each kind of task, for the traits other than the repository that differ."""
+    """Heading -> clean fixes within each kind of task, for the traits other than the repository that differ."""
     policies = {policy.name: policy for policy in compared(results)}
     found = {}
-    for trait in worth_showing(pd.concat([policy.best for policy in results.policies]), results.tasks):
+    for trait in varying_traits(pd.concat([policy.best for policy in results.policies]), results.tasks):
         if trait not in TRAITS or not policies:
             continue
         rows = {
@@ -150,9 +150,7 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
             for value, parts in results.slices[trait].items()
         }
         colours = {policy.label: inks[policy.name] for policy in policies.values()}
-        chart = charts.grouped(
-            f"trait-{trait}", TRAITS[trait], rows, colours, "fixed, broke nothing, % of all attempts"
-        )
+        chart = charts.grouped(f"trait-{trait}", TRAITS[trait], rows, colours, "clean fix, % of all attempts")
         found[TRAITS[trait]] = FigureRows(chart, rows)
     return found
 
@@ -164,8 +162,8 @@ def checkpoints(results: Results) -> tuple[Checkpoints, ...]:
     for number, (name, policies) in enumerate(results.series.items()):
         rows = tuple((policy, policy.estimates(None, shown)) for policy in policies)
         lines = {
-            "fixed, broke nothing": ("good", [figures[m.FIX_AND_CLEAN.name] for _, figures in rows]),
-            "broke something": ("bad", [figures[m.BREAKAGE_INCIDENCE.name] for _, figures in rows]),
+            "clean fix": ("good", [figures[m.FIX_AND_CLEAN.name] for _, figures in rows]),
+            "breakage": ("bad", [figures[m.BREAKAGE_INCIDENCE.name] for _, figures in rows]),
         }
         steps = [policy.entry.step or 0 for policy in policies]
         found.append(Checkpoints(name, charts.over_steps(f"series-{number}", f"{name} by step", steps, lines), rows))

@@ -1,1 +1,1 @@
-"""Rows in, figures out: metrics, intervals, comparisons, audits. Nothing here runs code."""
+"""Analysis of rows: metrics, intervals, comparisons, audits. Nothing here executes code."""

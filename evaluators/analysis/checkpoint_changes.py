@@ -1,7 +1,7 @@
-"""What differs between two checkpoints, told by name: the parts of the reward that moved, the tasks that changed sides.
+"""Differences between two checkpoints: parts of the reward that moved, tasks that changed outcome.
 
-Pure over the tidy table (`regrade.evaluators.storage.rows`). Only tasks that both were tried on, with the same files
-and tests, count; each counts once, by the mean over its attempts whose outcome is known.
+A pure function of two tidy tables (`regrade.evaluators.storage.rows`). Only tasks of both tables with the same files
+and tests count, each once, by the mean over its attempts with a known outcome.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.rewards.breakdown import Role
 
 OutcomeChange = Literal["newly fixed", "no longer fixed", "newly broken", "no longer broken"]
-SIDES: tuple[tuple[OutcomeChange, str, bool], ...] = (
+OUTCOME_CHANGES: tuple[tuple[OutcomeChange, str, bool], ...] = (
     ("no longer fixed", "fix", False),
     ("newly broken", "broke", True),
     ("newly fixed", "fix", True),
     ("no longer broken", "broke", False),
 )
-"""(what it is called, the column, whether the candidate is the one of which it holds); what is worse comes first."""
+"""(name, column, does it hold of the candidate rather than of the baseline?); regressions come first."""
 HALF = 0.5
-"""It holds of a task if it holds of at least this share of its attempts whose outcome is known."""
+"""A task has an outcome if at least this share of its attempts with a known outcome have it."""
 Parts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartChange:
-    """A part of the reward, or the whole of it: its mean contribution, over the tasks that both know."""
+    """A part of the reward, or the whole reward: its mean contribution over the tasks that both tables score."""
 
     name: str
     baseline: float
@@ -50,49 +50,49 @@ class PartChange:
     difference: float
     low: float
     high: float
-    """95 % interval of the difference, clusters of tasks resampled; NaN where there are fewer than two of them, or
-    where no task differs."""
+    """95 % interval of the difference over clusters of tasks; NaN with fewer than two clusters, or if no task
+    differs."""
 
     @property
     def moved(self) -> bool:
-        """Does the interval leave 0 out?"""
+        """Does the interval exclude 0?"""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskChange:
-    """A task that changed sides."""
+    """A task that changed outcome."""
 
     task: str
     repository: str
     function: str
     baseline: tuple[int, int]
-    """(attempts of which it holds, attempts whose outcome is known)."""
+    """(attempts with the outcome, attempts with a known outcome)."""
     candidate: tuple[int, int]
     tests: tuple[str, ...]
-    """Of breakages: the broken tests, those of most attempts first."""
+    """For breakage: the broken tests, most frequent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskChanges:
-    """What `task_changes` found."""
+    """Result of `task_changes`."""
 
     n_tasks: int
-    """Tasks that both were tried on and of which both know an outcome."""
+    """Tasks with a known outcome in both tables."""
     left_out: int
-    """Tasks that only one was tried on, whose files or tests differ, or of which one knows no outcome."""
+    """Tasks of one table only, with different files or tests, or without a known outcome in one of them."""
     reward: PartChange | None
-    """None where the two were judged by different rewards, or nothing was scored."""
+    """None if the two tables have different rewards, or no task has a score in both."""
     parts: tuple[PartChange, ...]
-    """They add up to `reward`; those that moved most first."""
+    """They add up to `reward`; largest difference first."""
     gates: tuple[PartChange, ...]
-    """Gate -> share of the attempts for which it was closed, which silences the parts behind it."""
+    """Share of the attempts for which each gate was closed, so that the parts behind it counted as 0."""
     sides: Mapping[OutcomeChange, tuple[TaskChange, ...]]
     p: Mapping[str, float]
-    """`fix` and `broke` -> p of an exact McNemar test on the tasks that changed sides; it takes tasks to be
-    independent."""
+    """`fix` and `broke` -> p of an exact McNemar test on the tasks that changed outcome; it assumes independent
+    tasks."""
     rewards: tuple[str, ...]
-    """Names of the rewards of the two: several where they differ."""
+    """Names of the rewards of both tables: several if they differ."""
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -109,13 +109,13 @@ class TaskChanges:
 
 
 def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges:
-    """What differs between two tables of one policy at one temperature each, on the tasks that they share."""
+    """Changes from one table to another, each of one policy at one temperature, on their shared tasks."""
     tasks = set(baseline["task"]) | set(candidate["task"])
     shared = _shared(baseline, candidate)
     first, second = (rows[rows["task"].isin(shared)] for rows in (baseline, candidate))
-    sides = {side: tuple(_changes(first, second, column, gains)) for side, column, gains in SIDES}
+    sides = {side: tuple(_changes(first, second, column, gains)) for side, column, gains in OUTCOME_CHANGES}
     p = {
-        column: mcnemar_p(*(len(sides[side]) for side, other, _ in SIDES if other == column))
+        column: mcnemar_p(*(len(sides[side]) for side, other, _ in OUTCOME_CHANGES if other == column))
         for column in ("fix", "broke")
     }
     rewards = tuple(sorted({name for rows in (first, second) for name in rows["reward_name"] if name}))
@@ -133,7 +133,7 @@ def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges
 
 
 def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
-    """Tasks of which both know an outcome, on the same files and tests."""
+    """Tasks with a known outcome in both tables, and the same files and tests."""
     known = [rows[rows["broke"].notna() & rows["fix"].notna()] for rows in (baseline, candidate)]
     digests = [rows.groupby("task")["task_digest"].agg(set) for rows in known]
     both = digests[0].index.intersection(digests[1].index)
@@ -141,20 +141,20 @@ def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
 
 
 def _changes(baseline: pd.DataFrame, candidate: pd.DataFrame, column: str, gains: bool) -> Iterator[TaskChange]:
-    """The tasks of which the column holds for the one table and not for the other, in the order of their names."""
+    """The tasks whose outcome in this column changed in this direction, sorted by name."""
     before, after = _tallies(baseline, column), _tallies(candidate, column)
     for task in sorted(before):
-        held, holds = _holds(before[task]), _holds(after[task])
-        if held == holds or holds != gains:
+        had, has = _has_outcome(before[task]), _has_outcome(after[task])
+        if had == has or has != gains:
             continue
-        rows = (candidate if holds else baseline).query("task == @task")
+        rows = (candidate if has else baseline).query("task == @task")
         broken = Counter(test for tests in rows["broken_tests"] for test in tests or ()) if column == "broke" else {}
-        place = rows.iloc[0]
+        first = rows.iloc[0]
         names = tuple(sorted(broken, key=lambda test: (-broken[test], test)))
         yield TaskChange(
             task=task,
-            repository=place["repository"],
-            function=place["function"],
+            repository=first["repository"],
+            function=first["function"],
             baseline=before[task],
             candidate=after[task],
             tests=names,
@@ -163,19 +163,19 @@ def _changes(baseline: pd.DataFrame, candidate: pd.DataFrame, column: str, gains
 
 def _tallies(rows: pd.DataFrame, column: str) -> dict[str, tuple[int, int]]:
     known = rows[rows[column].notna()]
-    found = known.groupby("task")[column].agg(["sum", "size"])
-    return {str(task): (int(held), int(count)) for task, held, count in found.itertuples()}
+    tallies = known.groupby("task")[column].agg(["sum", "size"])
+    return {str(task): (int(hits), int(count)) for task, hits, count in tallies.itertuples()}
 
 
-def _holds(tally: tuple[int, int]) -> bool:
-    held, count = tally
-    return held >= HALF * count
+def _has_outcome(tally: tuple[int, int]) -> bool:
+    hits, count = tally
+    return hits >= HALF * count
 
 
 def _reward_changes(
     baseline: pd.DataFrame, candidate: pd.DataFrame
 ) -> tuple[PartChange | None, tuple[PartChange, ...], tuple[PartChange, ...]]:
-    """The reward, its parts and its gates, over the tasks of which both have a score."""
+    """Changes of the reward, its parts and its gates, over the tasks with a score in both tables."""
     scored = [rows[rows["reward"].notna()] for rows in (baseline, candidate)]
     both = set(scored[0]["task"]) & set(scored[1]["task"])
     if not both:
@@ -187,13 +187,13 @@ def _reward_changes(
     def changes(before: pd.DataFrame, after: pd.DataFrame, tops: Mapping[str, float]) -> tuple[PartChange, ...]:
         names = dict.fromkeys([*before.columns, *after.columns])
         absent = [pd.Series(0.0, index=table.index) for table in (before, after)]
-        found = [
+        moves = [
             _change(
                 name, first, before.get(name, absent[0]), second, after.get(name, absent[1]), tops.get(name, 1.0) or 1.0
             )
             for name in names
         ]
-        return tuple(sorted(found, key=lambda change: -abs(change.difference)))
+        return tuple(sorted(moves, key=lambda change: -abs(change.difference)))
 
     parts = changes(
         _table(first, _contributions),
@@ -212,12 +212,12 @@ def _change(
     after: pd.Series[Any],
     top: float = 1.0,
 ) -> PartChange:
-    """The paired difference of what lies between 0 and `top`, or as far beyond as it was seen to.
+    """The paired difference of values from 0 to `top`, or beyond as far as the observed ones.
 
-    It has no interval where no task differs, which says nothing of how much they may.
+    Without a task that differs there is no interval: the data do not bound the difference.
     """
     means = task_means(first, before)
-    candidate = task_means(second, after)["value"]  # of the same tasks, in the same order
+    candidate = task_means(second, after)["value"]  # same tasks, same order
     sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
     most = span(pd.concat([before, after]), top)
     baseline_mean, candidate_mean = float(means["value"].mean()), float(candidate.mean())
@@ -228,38 +228,38 @@ def _change(
 
 
 def _interval(sample: Clusters, most: float) -> tuple[float, float]:
-    is_told = sample.count > 1 and bool(sample.values.any())
-    return bounded_difference_interval(sample, most) if is_told else (math.nan, math.nan)
+    has_interval = sample.count > 1 and bool(sample.values.any())
+    return bounded_difference_interval(sample, most) if has_interval else (math.nan, math.nan)
 
 
 def _table(rows: pd.DataFrame, numbers: Callable[[Iterable[Parts]], dict[str, float]]) -> pd.DataFrame:
-    """A column a name, 0 where a row has none of it."""
+    """One column a name; 0 where a row lacks the name."""
     return pd.DataFrame([numbers(parts or ()) for parts in rows["parts"]], index=rows.index).fillna(0.0)
 
 
 def _contributions(parts: Iterable[Parts]) -> dict[str, float]:
-    """Part without parts of its own -> what it adds; parts of one name are added up."""
-    found: dict[str, float] = {}
+    """Leaf part -> its contribution; parts of the same name are summed."""
+    sums: dict[str, float] = {}
     for part in leaves(parts):
-        found[part["name"]] = found.get(part["name"], 0.0) + float(part["contribution"])
-    return found
+        sums[part["name"]] = sums.get(part["name"], 0.0) + float(part["contribution"])
+    return sums
 
 
 def _weights(parts: Iterable[Parts]) -> dict[str, float]:
-    """Part without parts of its own -> the most that it can add."""
-    found: dict[str, float] = {}
+    """Leaf part -> its largest possible contribution."""
+    sums: dict[str, float] = {}
     for part in leaves(parts):
-        found[part["name"]] = found.get(part["name"], 0.0) + abs(float(part["weight"]))
-    return found
+        sums[part["name"]] = sums.get(part["name"], 0.0) + abs(float(part["weight"]))
+    return sums
 
 
 def _closed(parts: Iterable[Parts]) -> dict[str, float]:
-    """Gate -> 1 where it was closed, 0 where it was open or did not apply."""
-    found: dict[str, float] = {}
+    """Gate -> 1 if it was closed, 0 if it was open or did not apply."""
+    gates: dict[str, float] = {}
     for part in parts:
         if part.get("role") == Role.GATE:
-            closed = part["value"] is not None and part["value"] < 1
-            found[part["name"]] = max(found.get(part["name"], 0.0), float(closed))
-        for name, closes in _closed(part.get("parts", ())).items():
-            found[name] = max(found.get(name, 0.0), closes)
-    return found
+            is_closed = part["value"] is not None and part["value"] < 1
+            gates[part["name"]] = max(gates.get(part["name"], 0.0), float(is_closed))
+        for name, closed in _closed(part.get("parts", ())).items():
+            gates[name] = max(gates.get(name, 0.0), closed)
+    return gates

@@ -1,4 +1,4 @@
-"""May two runs be held against each other? What their folders say, before any row is read."""
+"""Can two runs be compared? Checks of their manifests, before any row is read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
 def check(
     baseline: Path, candidate: Path, *, margin: float | None = None, mixed_versions: bool = False
 ) -> tuple[float, list[str]]:
-    """The margin to compare with, and what a reader of the comparison should know.
+    """The margin of the comparison, and notes for its readers.
 
     Args:
         baseline, candidate: a run's folder, or a file or folder of rows.
-        margin: None: the one declared for the candidate's run, or for the baseline's, else `comparison.MARGIN`.
+        margin: None: the margin that either run declares, else `comparison.MARGIN`.
 
     Raises:
         UserError: the two were evaluated by different versions and `mixed_versions` is false, or they declare
@@ -29,21 +29,21 @@ def check(
     first, second = (run.manifest if run else None for run in runs)
     is_one_run = runs[0] is not None and runs[1] is not None and runs[0].folder == runs[1].folder
     notes = list(_versions(first, None if is_one_run else second, mixed_versions))
-    notes += [f"{path} ends in a half-written line, which is left out" for path in _files(baseline, candidate)]
-    declared = {each for each in map(_margin, (first, second)) if each is not None}
+    notes += [f"{path} ends in an incomplete line, which is skipped" for path in _files(baseline, candidate)]
+    declared = {value for value in map(_margin, (first, second)) if value is not None}
     if margin is None:
         if len(declared) > 1:
-            listed = " and ".join(f"{each:g}" for each in sorted(declared))
+            listed = " and ".join(f"{value:g}" for value in sorted(declared))
             raise UserError(f"the two runs declare different margins, {listed}: choose one with --margin")
         return (declared.pop() if declared else MARGIN), notes
     if declared and declared != {margin}:
-        listed = ", ".join(f"{each:g}" for each in sorted(declared))
-        notes.append(f"the margin {margin:g} is not the one that was declared before the evaluation: {listed}")
+        listed = ", ".join(f"{value:g}" for value in sorted(declared))
+        notes.append(f"the margin {margin:g} differs from the one declared before the evaluation: {listed}")
     return margin, notes
 
 
 def _run(source: Path) -> Run | None:
-    """The run that a folder is, or that a file of rows belongs to."""
+    """The run of a folder, or of a file of rows; None if there is none."""
     for folder in (source, *source.parents[:2]):
         if (folder / "manifest.json").is_file():
             return Run(folder)
@@ -51,24 +51,25 @@ def _run(source: Path) -> Run | None:
 
 
 def _margin(manifest: Manifest | None) -> float | None:
-    found = _configured(manifest, "comparison").get("margin")
-    return float(found) if isinstance(found, int | float) else None
+    margin = _configured(manifest, "comparison").get("margin")
+    return float(margin) if isinstance(margin, int | float) else None
 
 
 def _configured(manifest: Manifest | None, key: str) -> Mapping[str, Any]:
-    """An entry of a run's configuration, empty where there is none: the file may hold anything."""
-    whole = manifest.configuration if manifest else {}
-    found = whole.get(key) if isinstance(whole, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    """An entry of a run's configuration; empty if it is missing or not an object."""
+    configuration = manifest.configuration if manifest else {}
+    entry = configuration.get(key) if isinstance(configuration, Mapping) else None
+    return entry if isinstance(entry, Mapping) else {}
 
 
 def _versions(baseline: Manifest | None, candidate: Manifest | None, mixed: bool) -> Iterator[str]:
-    for what, manifest in (("baseline", baseline), ("candidate", candidate)):
+    for role, manifest in (("baseline", baseline), ("candidate", candidate)):
         later = _configured(manifest, "continued_with")
         if manifest and later:
-            who = "run" if candidate is None else what
+            subject = "run" if candidate is None else role
             yield _mixed(
-                f"the {who} was begun by {_listed(manifest.versions, later)} and went on with {_listed(later, later)}",
+                f"the {subject} was started with {_listed(manifest.versions, later)}, continued with "
+                f"{_listed(later, later)}",
                 mixed,
             )
     if baseline is None or candidate is None:
@@ -77,15 +78,15 @@ def _versions(baseline: Manifest | None, candidate: Manifest | None, mixed: bool
     differing = [name for name in DECISIVE if significant(pair[0], name) != significant(pair[1], name)]
     if differing:
         sides = [_listed(versions, differing) for versions in pair]
-        yield _mixed(f"the baseline was evaluated by {sides[0]}, the candidate by {sides[1]}", mixed)
+        yield _mixed(f"the baseline was evaluated with {sides[0]}, the candidate with {sides[1]}", mixed)
     if baseline.assurance != candidate.assurance:
         levels = f"{baseline.assurance or 'unknown'} and {candidate.assurance or 'unknown'}"
-        yield f"the two were evaluated with different assurance: {levels}"
+        yield f"the two runs have different levels of assurance: {levels}"
 
 
 def _mixed(text: str, allowed: bool) -> str:
     if not allowed:
-        raise UserError(f"{text}: evaluate both by one version, or compare anyway with --mixed-versions")
+        raise UserError(f"{text}: evaluate both with one version, or add --mixed-versions to compare anyway")
     return text
 
 

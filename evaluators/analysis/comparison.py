@@ -1,22 +1,20 @@
-"""Two policies on the same tasks, paired: which fixes more, which breaks less, and is that more than chance?
+"""Paired comparison of two policies on the same tasks: clean fixes, breakage, and a verdict.
 
-The verdict rests on two measures, fix-and-clean and breakage incidence, both over all attempts. With the 95 %
-intervals of the paired differences (candidate - baseline) and a margin declared beforehand (2 points unless told):
+The verdict depends on two metrics over all attempts, `fix_and_clean` and `breakage_incidence`: on the 95 % intervals of
+their paired differences (candidate - baseline) and on a margin declared beforehand (default: 2 points).
 
-- **improved**: better on one, its interval beyond 0, and not worse on the other by the margin or more. Non-inferiority
-  on the other is what keeps a policy that does nothing (it breaks nothing) or one that only grew bolder from winning.
-  With missing attempts, it has to be so even if all of them had ended in the candidate's disfavour: else a policy that
-  loses its bad attempts would win.
-- **regressed**: not improved, and worse on one of them, its interval beyond 0 on the wrong side.
-- **no difference shown**: neither. It does not say that there is none: see the smallest difference that would have been
-  detected four times in five.
-- **not comparable**: other tasks, other versions of them, too many attempts missing, or too few tasks.
+- **improved**: one metric is better, and the other is non-inferior, that is, not worse by the margin or more. So
+  neither a policy that changes nothing nor one that only edits more often wins. With missing attempts this must hold
+  even if they all had ended in the candidate's disfavour: else a policy that loses its bad attempts would win.
+- **regressed**: not improved, and one metric is worse.
+- **no difference shown**: neither. A difference may exist: see the smallest one detected with 80 % power.
+- **not comparable**: other tasks or versions of tasks, too many missing attempts, or too few tasks.
 
-Fix-and-clean stands for fixing, since fixes that break other tests are no gain; the plain fix rate is reported beside
-it. Each of "improved" and "regressed" has two ways to be wrong with 2.5 % each, so either is said by chance at most
-once in twenty; the p-values, of all metrics together, are also shown adjusted by Holm's method. A difference is only
-called better or worse if the sign-flip test by cluster agrees with the interval: a bootstrap is too sure where only a
-handful of tasks differ. Under `uncertainty.MINIMUM_CLUSTERS` clusters the interval is t with C - 1 degrees of freedom.
+The verdict uses clean fixes, since a fix with breakage is no gain; the plain fix rate is reported too. "improved" and
+"regressed" each have two ways to be false, with 2.5 % each, so the error rate of either is at most 5 %. p-values are
+also reported with Holm's adjustment over all metrics. A metric is better or worse only if its interval excludes 0 and
+the sign-flip test by cluster agrees: a bootstrap is anticonservative if only a few tasks differ. With fewer than
+`uncertainty.MINIMUM_CLUSTERS` clusters the interval is a t interval with C - 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -31,8 +29,15 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 from regrade.evaluators.analysis import metrics as m
-from regrade.evaluators.analysis.differences import Difference, Pairs, differences_of, outcomes, pairs_of, same_reward
-from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.differences import (
+    Difference,
+    Pairs,
+    differences_of,
+    is_same_reward,
+    outcomes,
+    pairs_of,
+)
+from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
 
 __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
@@ -40,39 +45,39 @@ __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_fl
 Verdict = Literal["improved", "regressed", "no difference shown", "not comparable"]
 
 MARGIN = 0.02
-"""How much worse the other measure may truly be before a gain is no gain."""
+"""Non-inferiority margin: a gain counts only if the other metric is worse by less."""
 TOLERATED_MISSING = 0.05
-"""The share of attempts, of either policy, that may be missing before the comparison is void."""
+"""The largest share of missing attempts, of either policy, that a comparison accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare` found."""
+    """Result of `compare`."""
 
     baseline: str
     candidate: str
     verdict: Verdict
     reason: str
-    """One sentence with the figures that decided."""
+    """One sentence with the decisive figures."""
     margin: float
     metrics: Mapping[str, Difference] = field(default_factory=dict)
     clusters: ClusterLevel = "function"
-    """What was resampled: see `regrade.evaluators.analysis.uncertainty`."""
+    """The unit of resampling: see `regrade.evaluators.analysis.uncertainty`."""
     n_tasks: int = 0
     n_clusters: int = 0
     n_baseline: int = 0
     n_candidate: int = 0
     """Attempts."""
     mcnemar: float | None = None
-    """Exact McNemar p of fix-and-clean; only with one attempt a task. It takes tasks to be independent."""
+    """Exact McNemar p of clean fixes; only with one attempt a task. It assumes independent tasks."""
     warnings: tuple[str, ...] = ()
     pairs: Mapping[str, Pairs] = field(default_factory=dict)
-    """Fix-and-clean and breakage as 2 x 2 tables; only with one attempt a task."""
+    """Clean fixes and breakage as 2 x 2 tables; only with one attempt a task."""
     n_missing: int = 0
-    """Attempts of either that are missing: lost to the infrastructure, or not there."""
+    """Missing attempts of both: lost to the infrastructure, or never recorded."""
     worst: Verdict | None = None
     best: Verdict | None = None
-    """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None if none is."""
+    """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": {name: value.to_json() for name, value in self.metrics.items()}}
@@ -82,15 +87,15 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
     """Compare two tables of one policy at one temperature each (see `regrade.evaluators.storage.rows`), paired by task.
 
     Raises:
-        UserError: a table is empty or holds several policies or temperatures, or the margin is no share.
+        UserError: a table is empty or has several policies or temperatures, or the margin is not in [0, 1).
     """
     if not 0 <= margin < 1:
         raise UserError(f"the margin is a share between 0 and 1 (0.02 is 2 points); found {margin!r}")
-    whole = completed(baseline), completed(candidate)
+    whole = with_missing_attempts(baseline), with_missing_attempts(candidate)
     obstacle = _obstacle(*whole)
-    known: dict[str, Any] = {
-        "baseline": _only_policy(baseline, "baseline"),
-        "candidate": _only_policy(candidate, "candidate"),
+    facts: dict[str, Any] = {
+        "baseline": _single_policy(baseline, "baseline"),
+        "candidate": _single_policy(candidate, "candidate"),
         "margin": margin,
         "n_baseline": len(baseline),
         "n_candidate": len(candidate),
@@ -98,20 +103,18 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         "n_missing": sum(int(rows["broke"].isna().sum()) for rows in whole),
     }
     if obstacle:
-        return Comparison(verdict="not comparable", reason=obstacle, **known)
+        return Comparison(verdict="not comparable", reason=obstacle, **facts)
     level = cluster_level(baseline)
     differences = differences_of(baseline, candidate, level)
     verdict, reason = _verdict(differences, margin)
     bounds: dict[str, Verdict] = {}
-    if known["n_missing"]:
+    if facts["n_missing"]:
         differences, bounds = _bounded(differences, *whole, level, margin)
         if verdict == "improved" and bounds["worst"] != "improved":
-            verdict, reason = (
-                "no difference shown",
-                (
-                    f"{reason} But that rests on missing attempts: had they ended in its disfavour, it would be "
-                    f"{bounds['worst']!r}. Run the same evaluation again, which completes it."
-                ),
+            verdict = "no difference shown"
+            reason += (
+                " But that depends on missing attempts: if they had ended in its disfavour, the verdict would be "
+                f"{bounds['worst']!r}. Run the same evaluation again to complete it."
             )
     pairs = pairs_of(baseline, candidate)
     return Comparison(
@@ -125,15 +128,15 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
-        **known,
+        **facts,
     )
 
 
 def noise_floor(rows: pd.DataFrame) -> Comparison | None:
-    """A/A control: one policy against itself, every second sample and seed against the others; None with too few.
+    """A/A control: every second (seed, sample) of one policy against the others; None with too few attempts.
 
-    The differences are pure chance, so they show what size of difference to think nothing of. Each half has half of the
-    attempts: the floor of the whole comparison is lower by about the square root of two (see `Difference.noise`).
+    All differences are due to chance, so their size is the noise of a comparison. Each half has half of the attempts:
+    the noise of the whole comparison is smaller by about the square root of two (see `Difference.noise`).
     """
     number = rows.groupby(["seed", "sample"]).ngroup()
     halves = rows[number % 2 == 0], rows[number % 2 == 1]
@@ -142,54 +145,54 @@ def noise_floor(rows: pd.DataFrame) -> Comparison | None:
     return compare(*halves)
 
 
-def _only_policy(rows: pd.DataFrame, what: str) -> str:
+def _single_policy(rows: pd.DataFrame, role: str) -> str:
     if not len(rows):
-        raise UserError(f"the {what} has no rows; evaluate it first")
-    for column, advice in (("policy", f"--{what}-policy"), ("temperature", "--temperature")):
-        found = sorted(rows[column].unique())
-        if len(found) > 1:
-            listed = ", ".join(map(str, found))
-            raise UserError(f"the {what} holds several values of {column} ({listed}); choose one with {advice}")
+        raise UserError(f"the {role} has no rows; evaluate it first")
+    for column, advice in (("policy", f"--{role}-policy"), ("temperature", "--temperature")):
+        values = sorted(rows[column].unique())
+        if len(values) > 1:
+            listed = ", ".join(map(str, values))
+            raise UserError(f"the {role} has several values of {column} ({listed}); choose one with {advice}")
     return str(rows["policy"].iloc[0])
 
 
 def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
-    """Why the two cannot be compared; empty if they can."""
+    """The reason why the two are not comparable; empty if they are."""
     first, second = (rows.groupby("task")["task_digest"].agg(set) for rows in (baseline, candidate))
-    for what, rows in (("baseline", baseline), ("candidate", candidate)):
+    for role, rows in (("baseline", baseline), ("candidate", candidate)):
         doubled = int(rows.duplicated(["task", "sample", "seed"]).sum())
         if doubled:
-            return f"{doubled} of the {what}'s rows are of an attempt that another row is of: leave one row an attempt"
+            return f"{doubled} of the {role}'s rows repeat the attempt of another row: leave one row an attempt"
     only = first.index.symmetric_difference(second.index)
     if len(only):
         counts = f"{len(first)} and {len(second)}, of which {len(only)} are not shared, such as {only[0]!r}"
         return (
-            f"they were not tried on the same tasks: {counts}; evaluate both with the same tasks, --limit and --seed, "
-            "and let an evaluation that was stopped go on"
+            f"they were not evaluated on the same tasks: {counts}; evaluate both with the same tasks, --limit and "
+            "--seed, and complete an interrupted evaluation"
         )
     changed = [task for task in first.index if first[task] != second[task] or len(first[task]) > 1]
     if changed:
         return (
-            f"{len(changed)} tasks have other files or tests in one of them, such as {changed[0]!r}: evaluate both "
+            f"{len(changed)} tasks have different files or tests in the two, such as {changed[0]!r}: evaluate both "
             "with the same version of the tasks"
         )
-    for what, rows in (("baseline", baseline), ("candidate", candidate)):
+    for role, rows in (("baseline", baseline), ("candidate", candidate)):
         missing = float(rows["broke"].isna().mean())
         if missing > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
             first_lost = rows[rows["broke"].isna()].iloc[0]
             such_as = f"such as sample {first_lost['sample']} of seed {first_lost['seed']} at {first_lost['task']!r}"
             return (
-                f"{missing:.0%} of the {what}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
-                "or never recorded: run the same evaluation again, which completes it"
+                f"{missing:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
+                "or never recorded: run the same evaluation again to complete it"
             )
     known = outcomes(baseline, candidate)
     if known.empty:
-        return "no task has a known outcome of FAIL_TO_PASS tests: what was fixed cannot be compared"
-    if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
         return (
-            f"{counted(len(known), 'task')} of a single cluster cannot show how much figures vary; evaluate more tasks"
+            "no task has a known outcome of FAIL_TO_PASS tests, so fixes cannot be compared: give tasks with such tests"
         )
+    if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
+        return f"{counted(len(known), 'task')} of a single cluster cannot show variation: evaluate more tasks"
     return ""
 
 
@@ -200,27 +203,27 @@ def _bounded(
     level: ClusterLevel,
     margin: float,
 ) -> tuple[dict[str, Difference], dict[str, Verdict]]:
-    """The differences with their worst and best case, and the verdicts of those cases."""
-    worst = differences_of(filled(baseline, "best"), filled(candidate, "worst"), level)
-    best = differences_of(filled(baseline, "worst"), filled(candidate, "best"), level)
+    """The differences with their worst and best case, and the verdict of each case."""
+    worst = differences_of(fill_missing(baseline, "best"), fill_missing(candidate, "worst"), level)
+    best = differences_of(fill_missing(baseline, "worst"), fill_missing(candidate, "best"), level)
     bounded = {
-        name: replace(found, worst=worst[name].difference, best=best[name].difference)
+        name: replace(difference, worst=worst[name].difference, best=best[name].difference)
         if name in m.BOUNDED and name in worst and name in best
-        else found
-        for name, found in differences.items()
+        else difference
+        for name, difference in differences.items()
     }
     return bounded, {"worst": _verdict(worst, margin)[0], "best": _verdict(best, margin)[0]}
 
 
 def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verdict, str]:
     fixes, breaks = differences[m.FIX_AND_CLEAN.name], differences[m.BREAKAGE_INCIDENCE.name]
-    figures = f"fixed and clean {points(fixes)}, broke something {points(breaks)}"
-    fixes_hold, breaks_hold = fixes.low > -margin, breaks.high < margin
+    figures = f"clean fix {points(fixes)}, breakage {points(breaks)}"
+    is_fix_noninferior, is_breakage_noninferior = fixes.low > -margin, breaks.high < margin
     if fixes.verdict == breaks.verdict == "better":
         return "improved", f"It fixes more and breaks less: {figures}."
-    if fixes.verdict == "better" and breaks_hold:
+    if fixes.verdict == "better" and is_breakage_noninferior:
         return "improved", f"It fixes more without breaking more (margin {margin * 100:g} points): {figures}."
-    if breaks.verdict == "better" and fixes_hold:
+    if breaks.verdict == "better" and is_fix_noninferior:
         return "improved", f"It breaks less without fixing less (margin {margin * 100:g} points): {figures}."
     if breaks.verdict == "worse":
         but = "It fixes more, but it" if fixes.verdict == "better" else "It"
@@ -232,15 +235,15 @@ def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verd
         why = f"It fixes more, but it may break more by {margin * 100:g} points or more"
     elif breaks.verdict == "better":
         why = f"It breaks less, but it may fix less by {margin * 100:g} points or more"
-    elif any(each.low > 0 or each.high < 0 for each in (fixes, breaks)):
-        why = "An interval lies beyond 0, but the sign-flip test does not agree: too few tasks differ"
+    elif any(metric.low > 0 or metric.high < 0 for metric in (fixes, breaks)):
+        why = "An interval excludes 0, but the sign-flip test does not agree: too few tasks differ"
     else:
-        why = "Neither interval lies beyond 0"
+        why = "Neither interval excludes 0"
     return "no difference shown", f"{why}: {figures}."
 
 
 def points(difference: Difference) -> str:
-    """Such as `+3.1 points [+0.4, +5.8]`; a metric that is no rate is shown as it is."""
+    """Such as `+3.1 points [+0.4, +5.8]`; a metric that is not a rate has no unit."""
     scale, unit, digits = (100, " points", 1) if difference.is_rate else (1, "", 3)
     value, low, high = (
         f"{scale * number + 0.0:+.{digits}f}".replace("-", "−")
@@ -261,12 +264,12 @@ def _warnings(
     if level == "function":
         count = baseline["repository"].nunique()
         warning = (
-            f"intervals resample functions, not repositories, of which there are only {count}: "
-            f"they speak of new bugs in {plural(count, 'this repository', 'these repositories')}, not of other ones"
+            f"intervals resample functions, not repositories, of which there are only {count}: they apply to new bugs "
+            f"in {plural(count, 'this repository', 'these repositories')}, not to other repositories"
         )
         if fixes.over_repositories is not None:
             low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in fixes.over_repositories)
-            warning += f" (with those as clusters, t({count - 1}): {fixes.label.lower()} [{low}, {high}] points)"
+            warning += f" (clusters of repositories, t({count - 1}): {fixes.label.lower()} [{low}, {high}] points)"
         yield warning
     if fixes.n_clusters < FEWEST_REPOSITORIES:
         yield (
@@ -275,14 +278,14 @@ def _warnings(
         )
     counts = [rows.groupby("task").size() for rows in (baseline, candidate)]
     if not counts[0].equals(counts[1]):
-        yield "the two have different numbers of attempts for some tasks; each task still counts once"
-    if not same_reward(baseline, candidate):
-        yield "the two were given different rewards, so that their rewards are not compared"
+        yield "some tasks have different numbers of attempts in the two; each task still counts once"
+    if not is_same_reward(baseline, candidate):
+        yield "the two were scored by different rewards, so their rewards are not compared"
     if bounds:
         missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
         text = (
             f"{counted(missing, 'attempt')} {plural(missing, 'is', 'are')} missing (lost to the infrastructure, "
-            "or never recorded) and left out"
+            "or never recorded) and excluded"
         )
         if {*bounds.values()} != {verdict}:
             text += (

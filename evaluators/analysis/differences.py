@@ -1,4 +1,4 @@
-"""The paired differences of two policies, metric by metric, with what says how sure they are."""
+"""Paired differences of two policies for each metric, with intervals, p-values and noise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from regrade.evaluators.storage.json_numbers import finite_values
 
 ALPHA = 0.05
 NOISE = 1.96
-"""Standard errors within which 95 % of the differences of a policy from itself lie."""
+"""Standard errors within which 95 % of the differences between two equal policies lie."""
 
 COMPARED = (
     m.FIX_AND_CLEAN,
@@ -43,14 +43,12 @@ COMPARED = (
     m.MALFORMED_RATE,
     m.REWARD,
 )
-
-
 VERDICT_METRICS = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One metric of both policies and the paired difference, candidate - baseline, over tasks."""
+    """One metric of both policies, and the paired difference over tasks, candidate - baseline."""
 
     name: str
     label: str
@@ -65,28 +63,28 @@ class Difference:
     p: float
     """Sign-flip permutation test by cluster, two-sided."""
     p_holm: float
-    """Adjusted for all metrics that have a better end."""
+    """Holm-adjusted over all metrics with a better direction."""
     detectable: float
-    """The smallest true difference found with probability 0.8."""
+    """The smallest true difference that the comparison detects with 80 % power."""
     n_tasks: int
     n_clusters: int
     noise: float | None = None
-    """A/A: the baseline against itself with other seeds differs by less than this 19 times in 20. From how its own
-    attempts at one task differ; None with one attempt a task."""
+    """A/A: with 95 % probability the baseline differs from itself, with other seeds, by less than this. Estimated from
+    the variance of its attempts within a task; None with one attempt a task."""
     worst: float | None = None
     best: float | None = None
-    """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None if none is."""
+    """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
     over_repositories: Interval | None = None
-    """t interval over the repositories, where there are too few of them to decide by; None where they decide."""
+    """t interval over repositories, if there are too few of them to be the clusters; else None."""
 
     @property
     def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Of this metric alone: its interval must lie beyond 0, and the sign-flip test agree.
+        """Verdict on this metric alone: better or worse if its interval excludes 0 and the sign-flip test agrees.
 
-        Where only a handful of tasks differ, all to one side, a bootstrap leaves 0 out too soon.
+        If only a few tasks differ, all in one direction, a bootstrap interval excludes 0 too early.
         """
-        is_beyond = self.low > 0 or self.high < 0
-        if self.better == "neither" or not (is_beyond and self.p <= ALPHA):
+        excludes_zero = self.low > 0 or self.high < 0
+        if self.better == "neither" or not (excludes_zero and self.p <= ALPHA):
             return "no difference shown"
         return "better" if (self.low > 0) == (self.better == "higher") else "worse"
 
@@ -100,7 +98,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """The tasks by the outcome of both policies, of one attempt each at every task."""
+    """Numbers of tasks by the outcomes of both policies, with one attempt each at every task."""
 
     both: int
     only_baseline: int
@@ -110,11 +108,11 @@ class Pairs:
     """Exact McNemar test."""
     low: float
     high: float
-    """Newcombe's paired 95 % interval of the difference, candidate - baseline. Both take tasks to be independent."""
+    """Newcombe's paired 95 % interval of candidate - baseline. Both assume independent tasks."""
 
 
 def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric = m.FIX_AND_CLEAN) -> pd.DataFrame:
-    """One row a task that both know: task, repository, function, baseline, candidate (means over samples and seeds)."""
+    """One row a task with known values in both: task, repository, function, baseline, candidate (both means)."""
     first, second = (task_means(rows, metric.of_rows(rows)) for rows in (baseline, candidate))
     both = first.rename(columns={"value": "baseline"})
     both["candidate"] = both["task"].map(dict(zip(second["task"], second["value"], strict=True))).astype("float64")
@@ -122,20 +120,20 @@ def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric =
 
 
 def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> dict[str, Difference]:
-    compared = [metric for metric in COMPARED if metric is not m.REWARD or same_reward(baseline, candidate)]
+    compared = [metric for metric in COMPARED if metric is not m.REWARD or is_same_reward(baseline, candidate)]
     both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
-    samples = {name: _sample(found, level) for name, found in both.items()}
+    samples = {name: _sample(pairs, level) for name, pairs in both.items()}
     p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
     adjusted = holm({x.name: p_values[x.name] for x in compared if x.better != "neither" and x.name in p_values})
-    found = {}
+    differences = {}
     for metric in compared:
         sample = samples[metric.name]
         if sample.count < 2:
-            continue  # a metric that was not measured, such as the reward of rows without one
+            continue  # not measured, such as the reward of rows without one
         p = p_values[metric.name]
         most = _most(metric, baseline, candidate)
         low, high = _interval(sample, most)
-        found[metric.name] = Difference(
+        differences[metric.name] = Difference(
             name=metric.name,
             label=metric.label,
             better=metric.better,
@@ -153,7 +151,7 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
             over_repositories=_over_repositories(both[metric.name], most, level),
         )
-    return found
+    return differences
 
 
 def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
@@ -161,8 +159,8 @@ def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
 
 
 def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> float | None:
-    """The largest difference that there can be: of rates, and of rewards, which lie between 0 and 1 unless they were
-    seen not to. None: not said."""
+    """The largest possible difference: of rates, and of rewards, which lie in [0, 1] unless observed values exceed it.
+    None: unbounded."""
     if metric is m.REWARD:
         return span(pd.concat([baseline["reward"], candidate["reward"]]))
     return 1.0 if metric.is_rate else None
@@ -177,23 +175,23 @@ def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLev
     return _interval(sample, most) if level == "function" and sample.count > 1 else None
 
 
-def same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
+def is_same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:
     return len({*baseline["reward_name"], *candidate["reward_name"]}) == 1
 
 
 def _attempts(rows: pd.DataFrame) -> float:
-    """Attempts a task: the harmonic mean, as it decides the error."""
+    """Attempts a task: their harmonic mean, which determines the standard error."""
     return float(1 / np.mean(1 / np.unique(np.asarray(rows["task"], dtype=object), return_counts=True)[1]))
 
 
 def noise_level(rows: pd.DataFrame, metric: m.Metric, attempts: float | None = None) -> float | None:
-    """What a policy differs from itself by, less than 19 times in 20, if it is tried again with other seeds.
+    """The largest difference of a policy from itself, with other seeds, at 95 % probability.
 
-    `NOISE` x the error of the difference of two means over tasks whose attempts vary as those of these rows do. None
-    where no task has two attempts.
+    `NOISE` x standard error of the difference of two means over tasks, from the variance of the attempts within tasks.
+    None if no task has two attempts.
 
     Args:
-        attempts: a task in the other evaluation; None: as many as here.
+        attempts: number a task in the other evaluation; None: as in these rows.
     """
     values = metric.of_rows(rows).to_numpy(dtype=np.float64)
     known = ~np.isnan(values)

@@ -1,9 +1,9 @@
-"""What the rows of an evaluation say about a policy: each figure with how much it rests on and how sure it is.
+"""Metrics of one policy over the rows of an evaluation: each estimate with its sample size and 95 % interval.
 
-Each metric gives every row a number, or NaN where it is not known (the infrastructure failed) or does not apply. Its
-value is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows are those
-of `regrade.evaluators.storage.rows`, of one policy at one temperature. `regrade.evaluators.analysis.side_metrics` has
-those of side effects, and `regrade.evaluators.analysis.figures` all of them at once.
+A metric assigns a number to each row, or NaN if the value is unknown (the infrastructure failed) or does not apply. Its
+estimate is the mean over tasks of each task's mean over samples and seeds, so every task counts the same. Rows: see
+`regrade.evaluators.storage.rows`, of one policy at one temperature. `regrade.evaluators.analysis.side_metrics` has the
+metrics of side effects, and `regrade.evaluators.analysis.figures` computes all metrics.
 """
 
 from __future__ import annotations
@@ -40,26 +40,25 @@ CATASTROPHE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure and how much it rests on."""
+    """An estimate of a metric, with its interval and sample size."""
 
     value: float
-    """NaN if nothing is known."""
+    """NaN without any known value."""
     low: float
     high: float
-    """95 % interval, tasks resampled in clusters."""
+    """95 % interval over clusters of tasks."""
     n: int
-    """Attempts that it was measured on."""
+    """Attempts with a known value."""
     n_tasks: int
     clusters: ClusterLevel
     n_clusters: int
     missing: int = 0
-    """Attempts, to which the metric applies, whose outcome is not known because the infrastructure failed."""
+    """Attempts without a known value because the infrastructure failed."""
     worst: float | None = None
     best: float | None = None
-    """The value if all missing attempts had ended as badly, or as well, as they could; None if none is missing."""
+    """The value if all missing attempts had the worst, or the best, outcome; None without missing attempts."""
     at_most: float | None = None
-    """Of a rate of which no attempt showed a case: what it is at most, with 95 % confidence (the rule of three, each
-    cluster one trial)."""
+    """Upper 95 % confidence bound of a rate without an observed case (the rule of three, each cluster one trial)."""
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -72,20 +71,20 @@ Column = pd.Series  # of float64, one number a row
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number for each row, and how to read it."""
+    """A function from rows to numbers, and its interpretation."""
 
     name: str
     label: str
     better: Literal["higher", "lower", "neither"]
     is_rate: bool
-    """Between 0 and 1, and shown in per cent."""
+    """In [0, 1], and shown in per cent."""
     of_rows: Callable[[Rows], Column[Any]]
     span: tuple[float, float] | None = None
-    """The least and the most that an attempt can get, for bounds; None: those of a rate, else unknown."""
+    """The smallest and largest value of an attempt, for bounds; None: 0 and 1 for a rate, else unknown."""
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """(worst, best) that an attempt can get; None where no end is better, or they are unknown."""
+        """(worst, best) value of an attempt; None if no direction is better, or the span is unknown."""
         span = self.span or ((0.0, 1.0) if self.is_rate else None)
         if span is None or self.better == "neither":
             return None
@@ -97,24 +96,20 @@ def _severity(rows: Rows) -> Column[Any]:
 
 
 def _answered(rows: Rows, flags: pd.Series[bool]) -> Column[Any]:
-    """What an answer is like, where there is one."""
+    """The flags as 0 and 1; NaN for attempts without an answer."""
     return flags.astype("float64").where(rows["patch_digest"] != LOST)
 
 
 FIX_RATE = Metric(name="fix_rate", label="Fixed", better="higher", is_rate=True, of_rows=lambda rows: rows["fix"])
 BREAKAGE_INCIDENCE = Metric(
-    name="breakage_incidence", label="Broke something", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
+    name="breakage_incidence", label="Breakage", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
 )
 FIX_AND_CLEAN = Metric(
-    name="fix_and_clean",
-    label="Fixed, broke nothing",
-    better="higher",
-    is_rate=True,
-    of_rows=lambda rows: rows["clean_fix"],
+    name="fix_and_clean", label="Clean fix", better="higher", is_rate=True, of_rows=lambda rows: rows["clean_fix"]
 )
 FIXED_BUT_BROKE = Metric(
     name="fixed_but_broke",
-    label="Fixed but broke",
+    label="Fix with breakage",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["fix"] * rows["broke"],
@@ -142,7 +137,7 @@ NOT_APPLIED_RATE = Metric(
 )
 BREAKAGE_OF_CHANGES = Metric(
     name="breakage_of_changes",
-    label="Broke something, of those that changed anything",
+    label="Breakage of non-empty patches",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["broke"].where(~rows["empty"]),
@@ -156,7 +151,7 @@ NEWLY_SKIPPED = Metric(
 )
 BREAKAGE_BESIDE_SKIPS = Metric(
     name="breakage_beside_skips",
-    label="Broke something, skipped tests left out",
+    label="Breakage without skipped tests",
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
@@ -166,10 +161,10 @@ REWARD = Metric(name="reward", label="Reward", better="higher", is_rate=False, o
 
 
 def net_value(cost: float) -> Metric:
-    """fixed - `cost` x broke: what an attempt is worth to one for whom a breakage costs `cost` fixes."""
+    """fix - `cost` x breakage: the value of an attempt if one breakage costs `cost` fixes."""
     return Metric(
         name="net_value",
-        label=f"Fixed − {cost:g} × broke",
+        label=f"Fix − {cost:g} × breakage",
         better="higher",
         is_rate=False,
         of_rows=lambda rows: rows["fix"] - cost * rows["broke"],
@@ -194,11 +189,11 @@ METRICS = (
     REWARD,
 )
 BOUNDED = frozenset(metric.name for metric in METRICS if metric.ends is not None)
-"""Metrics that can be bounded where attempts are missing."""
+"""Names of the metrics with bounds for missing attempts."""
 
 
 def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> Estimate:
-    """The metric over these rows. `level`: what to resample; None: as `uncertainty.cluster_level` says."""
+    """The metric over these rows. `level`: the unit of resampling; None: `uncertainty.cluster_level` of the rows."""
     values = metric.of_rows(rows).astype("float64")
     known = values.notna()
     tasks = task_means(rows[known], values[known])
@@ -208,8 +203,8 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     low, high = _interval(sample, metric, is_binary=bool(values[known].isin((0, 1)).all()))
     missing = int((rows["broke"].isna() & ~known).sum())
     worst, best = _bounds(rows, values, metric, missing)
-    none_seen = metric.is_rate and n > 0 and not sample.values.any()
-    at_most = rule_of_three(sample.count) if none_seen else None
+    has_no_case = metric.is_rate and n > 0 and not sample.values.any()
+    at_most = rule_of_three(sample.count) if has_no_case else None
     return Estimate(
         value=sample.mean,
         low=low,
@@ -240,11 +235,11 @@ def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tu
 
 
 def tampering(rows: Rows) -> dict[str, Any]:
-    """How often these attempts reach for the verdict: `looked_at`, `attempts` that do, and `kinds` (kind -> attempts).
+    """Frequency of tampering: checked attempts (`looked_at`), tampering `attempts`, and `kinds` (kind -> attempts).
 
-    An attempt of two kinds counts under both. Signs that honest code shows as well are left out.
+    An attempt of two kinds counts under both. Signs that honest code may show too are excluded.
     """
-    kinds = Counter(kind for found in rows["tampering_kinds"] for kind in found or ())
+    kinds = Counter(kind for signs in rows["tampering_kinds"] for kind in signs or ())
     return {
         "looked_at": int(rows["tampering"].notna().sum()),
         "attempts": int((rows["tampering"] > 0).sum()),
@@ -258,22 +253,22 @@ def fix_rate(rows: Rows) -> Estimate:
 
 
 def breakage_incidence(rows: Rows) -> Estimate:
-    """Share of *all* attempts (intention to treat) that broke a PASS_TO_PASS test, crashed or ran out of time."""
+    """Share of *all* attempts (intention to treat) that broke a PASS_TO_PASS test, crashed or timed out."""
     return estimate(rows, BREAKAGE_INCIDENCE)
 
 
 def fix_and_clean(rows: Rows) -> Estimate:
-    """Share of attempts that fixed all and broke nothing."""
+    """Share of clean fixes: all FAIL_TO_PASS tests pass, without breakage."""
     return estimate(rows, FIX_AND_CLEAN)
 
 
 def fixed_but_broke(rows: Rows) -> Estimate:
-    """Share of attempts that fixed all and broke something."""
+    """Share of attempts that pass all FAIL_TO_PASS tests, with breakage."""
     return estimate(rows, FIXED_BUT_BROKE)
 
 
 def no_op_rate(rows: Rows) -> Estimate:
-    """Share of attempts that left the repository as it was, readable or not: stands beside breakage, always."""
+    """Share of attempts that changed nothing, readable or not. Reports show it next to every breakage rate."""
     return estimate(rows, NO_OP_RATE)
 
 
@@ -284,7 +279,7 @@ def malformed_rate(rows: Rows) -> Estimate:
 
 @dataclass(frozen=True)
 class Severity:
-    """How much of the guarded suite is broken, over all attempts."""
+    """Distribution of the share of guarded tests that an attempt breaks, over all attempts."""
 
     mean: Estimate
     """Macro mean of broken / guarded."""
@@ -294,11 +289,11 @@ class Severity:
     catastrophes: float
     """Share of attempts that break at least `CATASTROPHE` of the guarded tests."""
     pooled: float
-    """All broken tests over all guarded ones. Secondary: a single large suite can rule it."""
+    """All broken tests / all guarded tests. Secondary: a single large suite can dominate it."""
 
 
 def severity(rows: Rows) -> Severity:
-    """Distribution of the share of guarded tests that an attempt breaks; NaN where no attempt is known."""
+    """Severity over all attempts; NaN without a known attempt."""
     values = _severity(rows)
     known = values.dropna()
     pooled = rows.loc[known.index, "broken"].sum() / rows.loc[known.index, "guarded"].sum() if len(known) else math.nan
@@ -314,7 +309,7 @@ def severity(rows: Rows) -> Severity:
 def pass_at_k(rows: Rows, k: int, outcome: str = "clean_fix") -> Estimate:
     """Probability that at least one of k samples succeeds: 1 - C(n - c, k) / C(n, k) a task, unbiased.
 
-    Chen et al. 2021, arXiv 2107.03374. Tasks with fewer than k known samples are left out.
+    Chen et al. 2021, arXiv 2107.03374. Tasks with fewer than k known samples are excluded.
     """
     return _over_draws(rows, k, outcome, lambda n, c: 1 - _all_of(n - c, n, k))
 
@@ -330,33 +325,33 @@ def _all_of(good: int, n: int, k: int) -> float:
 
 def _over_draws(rows: Rows, k: int, outcome: str, chance: Callable[[int, int], float]) -> Estimate:
     if k < 1:
-        raise ValueError(f"k is a number of samples, at least 1; found {k}")
+        raise ValueError(f"k, a number of samples, must be at least 1; found {k}")
     known = rows[rows[outcome].notna()]
     counts = known.groupby("task")[outcome].agg(["size", "sum"])
     counts = counts[counts["size"] >= k]
     chances = {task: chance(int(n), int(c)) for task, n, c in counts.itertuples()}
-    used = known[known["task"].isin(chances)]
-    whole = Metric(
+    covered = known[known["task"].isin(chances)]
+    metric = Metric(
         name="pass",
         label=f"pass@{k}",
         better="higher",
         is_rate=True,
         of_rows=lambda rows: rows["task"].map(chances).astype("float64"),
     )
-    return estimate(used, whole, cluster_level(rows) if len(rows) else None)
+    return estimate(covered, metric, cluster_level(rows) if len(rows) else None)
 
 
 def best_temperature(rows: Rows, metric: Metric = FIX_AND_CLEAN) -> float:
-    """The lowest temperature that is not worse than the best one by more than a standard error of their difference.
+    """The lowest temperature whose mean is within one standard error of the best one (of their difference).
 
     The difference is paired by task. The one-standard-error rule (Breiman et al. 1984, CART, section 3.4.3): on few
-    validation tasks the highest mean is mostly luck, and a low temperature is the safer choice.
+    validation tasks the highest mean is mostly chance, and a low temperature is the safer choice.
 
     Raises:
         ValueError: there are no rows.
     """
     if rows.empty:
-        raise ValueError("no rows to choose a temperature by")
+        raise ValueError("no rows to choose a temperature from")
     sign = -1.0 if metric.better == "lower" else 1.0
     table = rows.assign(value=sign * metric.of_rows(rows).astype("float64"))
     means = table.pivot_table(index="task", columns="temperature", values="value", aggfunc="mean", dropna=False)
@@ -374,14 +369,14 @@ CostColumn = Literal["tokens", "seconds"]
 
 
 def cost_per_clean_fix(rows: Rows, cost: CostColumn) -> float:
-    """Tokens, or seconds of generation and execution, of all attempts for each clean fix; infinite without one."""
+    """Tokens, or seconds of generation and execution, of all attempts per clean fix; infinite without a clean fix."""
     known = rows[rows["clean_fix"].notna()]
     fixes = float(known["clean_fix"].sum())
     return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
 
 
 def cost_estimate(rows: Rows, cost: CostColumn, level: ClusterLevel | None = None) -> Estimate:
-    """`cost_per_clean_fix` with its interval: of the ratio of sums, clusters of tasks resampled."""
+    """`cost_per_clean_fix` with the interval of the ratio of sums over clusters of tasks."""
     known = rows[rows["clean_fix"].notna()]
     level = level or cluster_level(rows)
     labels = cluster_labels(known, level)
@@ -406,5 +401,5 @@ def _spent(rows: Rows, cost: CostColumn) -> Column[Any]:
 
 
 def net_value_sweep(rows: Rows, costs: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 5.0)) -> dict[float, Estimate]:
-    """Net value by what a breakage costs, in fixes."""
+    """Cost of a breakage, in fixes -> net value."""
     return {float(cost): estimate(rows, net_value(cost)) for cost in np.asarray(costs, dtype=float)}

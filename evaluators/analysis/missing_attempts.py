@@ -1,4 +1,4 @@
-"""Attempts that a comparison should have and has not: counted, and bounded by the worst and the best they could be."""
+"""Missing attempts of a comparison: counted, and bounded by their worst and best outcome."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ Bound = Literal["worst", "best"]
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
 
-def completed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one policy, and for each attempt that some task lacks a row without an outcome.
+def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one policy, plus a row without an outcome for each missing attempt.
 
-    A run tries every task with the same samples and seeds, so each (sample, seed) that occurs is due at every task: an
-    evaluation that was stopped half-way, or a file whose end was lost, lacks some.
+    An evaluation makes the same (sample, seed) pairs of attempts at every task. If it was interrupted, or a file lost
+    its end, some tasks lack a pair.
     """
     pairs = rows[["sample", "seed"]].drop_duplicates()
     if len(rows) == len(pairs) * rows["task"].nunique():
         return rows
-    due = rows.drop_duplicates("task").drop(columns=["sample", "seed"]).merge(pairs, how="cross")
+    expected = rows.drop_duplicates("task").drop(columns=["sample", "seed"]).merge(pairs, how="cross")
     present = pd.MultiIndex.from_frame(rows[["task", "sample", "seed"]])
-    absent = due[~pd.MultiIndex.from_frame(due[["task", "sample", "seed"]]).isin(present)]
+    absent = expected[~pd.MultiIndex.from_frame(expected[["task", "sample", "seed"]]).isin(present)]
     lost = absent.assign(**dict.fromkeys(OUTCOMES, float("nan")), reward=float("nan"), status="unscored", empty=False)
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def filled(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
-    """The rows with every lost outcome put at its worst (fixed nothing, broke everything) or at its best."""
+def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
+    """The rows with the worst outcome (nothing fixed, everything broken) or the best one for every missing attempt."""
     lost = rows["broke"].isna()
     if not lost.any():
         return rows
-    good = bound == "best"
-    found = rows.copy()
+    is_best = bound == "best"
+    filled = rows.copy()
     for name in ("fix", "clean_fix"):
-        found.loc[lost, name] = float(good)
-    found.loc[lost, "fixed"] = rows["fail_to_pass"][lost] * good
+        filled.loc[lost, name] = float(is_best)
+    filled.loc[lost, "fixed"] = rows["fail_to_pass"][lost] * is_best
     for name in ("broken", "newly_skipped"):
-        found.loc[lost, name] = rows["guarded"][lost] * (not good)
-    found.loc[lost, "broke"] = float(not good)
-    return found
+        filled.loc[lost, name] = rows["guarded"][lost] * (not is_best)
+    filled.loc[lost, "broke"] = float(not is_best)
+    return filled

@@ -1,14 +1,13 @@
-"""How many tasks, and attempts at each, it takes to see a difference: from a stored run, or from what one assumes.
+"""Sample size: the tasks and attempts needed to detect a difference, from a stored run or from assumptions.
 
-The plan is McNemar's, for paired single attempts: with the discordance D (the share of tasks that exactly one of the
-two policies solves) and the true difference d, a two-sided test of level alpha finds it with the wanted power on
+The formula is McNemar's, for paired single attempts. With the discordance D (the share of tasks that exactly one of the
+two policies solves) and the true difference d, a two-sided test at level alpha reaches the required power with
 
     n = (z_{1 - alpha/2} sqrt(D) + z_{power} sqrt(D - d^2))^2 / d^2
 
-tasks (Connor 1987, Biometrics 43; Miettinen 1968). Two things bend it. Several attempts at each task average out what
-is mere chance within a task: with k of them, D falls by (1 - 1/k) of the discordance that the policies have with
-themselves. And tasks of one repository resemble each other: n grows by the design effect, the ratio of the
-cluster-robust variance to the plain one.
+tasks (Connor 1987, Biometrics 43; Miettinen 1968). Two corrections apply. k attempts at each task reduce the variance
+within a task: D falls by (1 - 1/k) of the discordance of the policies with themselves. Tasks of one repository are
+correlated: n grows by the design effect, the ratio of the cluster-robust variance to the plain one.
 """
 
 from __future__ import annotations
@@ -31,76 +30,78 @@ POWER, ALPHA = 0.8, 0.05
 
 @dataclass(frozen=True)
 class Spread:
-    """How two policies' outcomes at the same tasks differ, for one binary metric."""
+    """Discordance of two policies' outcomes at the same tasks, for one binary metric."""
 
     discordance: float
-    """Share of the tasks where, of one attempt by each, exactly one has the outcome."""
+    """Share of the tasks at which exactly one of two attempts, one by each policy, has the outcome."""
     by_chance: float | None = None
-    """That much of it would be there between a policy and itself: other seeds change it. None: not known, so that
-    several attempts at a task are not credited with anything."""
+    """Its part between a policy and itself, with other seeds. None: unknown, so further attempts at a task do not
+    reduce the number of tasks."""
     design_effect: float = 1.0
-    """Variance with tasks in clusters / variance of as many independent tasks."""
+    """Variance with tasks in clusters / variance of the same number of independent tasks."""
 
     def __post_init__(self) -> None:
-        _check("the discordance", self.discordance, 0 < self.discordance <= 1, "a share above 0, at most 1")
-        _check("the design effect", self.design_effect, 0 < self.design_effect < math.inf, "above 0; 1: no clusters")
+        _check("the discordance", self.discordance, 0 < self.discordance <= 1, "in (0, 1]")
+        _check(
+            "the design effect", self.design_effect, 0 < self.design_effect < math.inf, "above 0 (1: independent tasks)"
+        )
         if self.by_chance is not None:
-            is_part = 0 <= self.by_chance <= self.discordance
-            _check("the discordance by chance", self.by_chance, is_part, "a part of the discordance")
+            is_valid = 0 <= self.by_chance <= self.discordance
+            _check("the discordance by chance", self.by_chance, is_valid, "between 0 and the discordance")
 
     def with_attempts(self, attempts: int) -> float:
-        """Mean square of a task's difference with so many attempts by each policy."""
+        """Mean square of a task's difference with this number of attempts by each policy."""
         return self.discordance - (self.by_chance or 0.0) * (1 - 1 / attempts)
 
 
 def tasks_needed(
     spread: Spread, effect: float, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
 ) -> int:
-    """Tasks on which a true difference of `effect` is found with probability `power` by a two-sided test.
+    """Tasks needed by a two-sided test to detect a true difference of `effect` with this power.
 
     Raises:
-        UserError: no such difference can be: it is larger than the discordance, or a share is none.
+        UserError: the effect exceeds the discordance, or an argument is out of range.
     """
     _check_test(power, alpha)
     effect = abs(effect)
-    _check("the effect", effect, 0 < effect < 1, "a share above 0 and below 1 (0.05 is 5 points)")
+    _check("the effect", effect, 0 < effect < 1, "between 0 and 1, both excluded (0.05 is 5 points)")
     if effect > spread.discordance:
         raise UserError(
-            f"a difference of {effect:g} needs a discordance of at least {effect:g}, found {spread.discordance:g}: the "
-            "share of tasks that exactly one of two policies solves is never smaller than their difference"
+            f"an effect of {effect:g} needs a discordance of at least {effect:g}; found {spread.discordance:g} (the "
+            "share of tasks that exactly one of the policies solves): give a smaller effect"
         )
     return math.ceil(_tasks(spread, effect, attempts, power, alpha) - 1e-9)
 
 
 def _tasks(spread: Spread, effect: float, attempts: int, power: float, alpha: float) -> float:
     square = max(spread.with_attempts(attempts), effect**2)
-    reach = _z(1 - alpha / 2) * math.sqrt(square) + _z(power) * math.sqrt(square - effect**2)
-    return float(spread.design_effect * (reach / effect) ** 2)
+    root = _z(1 - alpha / 2) * math.sqrt(square) + _z(power) * math.sqrt(square - effect**2)
+    return float(spread.design_effect * (root / effect) ** 2)
 
 
-def tasks_to_hold(
+def tasks_for_margin(
     spread: Spread, margin: float, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
 ) -> int:
-    """Tasks on which a policy that is just as good is shown, with probability `power`, not to be worse by `margin`.
+    """Tasks needed to show, with this power, that an equally good policy is not worse by `margin`.
 
-    Non-inferiority, one-sided at alpha / 2, as the verdict of a comparison asks for it.
+    A non-inferiority test, one-sided at alpha / 2, as in the verdict of a comparison.
 
     Raises:
-        UserError: a share is none.
+        UserError: an argument is out of range.
     """
     _check_test(power, alpha)
-    _check("the margin", margin, 0 < margin < 1, "a share above 0 and below 1 (0.02 is 2 points)")
+    _check("the margin", margin, 0 < margin < 1, "between 0 and 1, both excluded (0.02 is 2 points)")
     z = _z(1 - alpha / 2) + _z(power)
     return math.ceil(spread.design_effect * spread.with_attempts(attempts) * (z / margin) ** 2 - 1e-9)
 
 
-def effect_seen(
+def smallest_effect(
     spread: Spread, tasks: int, *, attempts: int = 1, power: float = POWER, alpha: float = ALPHA
 ) -> float | None:
-    """The smallest true difference that is found with probability `power` on so many tasks; None if none can be.
+    """The smallest true difference that this number of tasks detects with this power; None if there is none.
 
     Raises:
-        UserError: a share is none, or there are no tasks.
+        UserError: an argument is out of range, or there are no tasks.
     """
     _check_test(power, alpha)
     _check("the number of tasks", tasks, tasks >= 1, "at least 1")
@@ -115,7 +116,7 @@ def effect_seen(
 
 
 def spread_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) -> Spread | None:
-    """The spread of two recorded evaluations of the same tasks; None where they never differ.
+    """The spread of two recorded evaluations of the same tasks; None if they never differ.
 
     Args:
         baseline, candidate: rows of one policy at one temperature each (see `regrade.evaluators.storage.rows`).
@@ -138,15 +139,15 @@ def spread_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) -
     return Spread(discordance, by_chance, max(1.0, effect))
 
 
-def spread_of_itself(rows: pd.DataFrame, metric: Metric) -> Spread | None:
-    """A/A: the spread of a policy from itself, the least that there is from another one. None with one attempt a task,
-    or where attempts never differ."""
+def spread_within(rows: pd.DataFrame, metric: Metric) -> Spread | None:
+    """A/A: the spread of a policy from itself, a lower bound of that from another policy. None with one attempt a task,
+    or if attempts never differ."""
     within = _variance_within(rows, metric)
     return Spread(2 * within, 2 * within) if within else None
 
 
 def _variance_within(rows: pd.DataFrame, metric: Metric) -> float | None:
-    """Mean over tasks of the variance among the attempts at one; None where no task has two."""
+    """Mean over tasks of the variance of the attempts at a task; None if no task has two."""
     values = metric.of_rows(rows)
     variances = values[values.notna()].groupby(rows["task"][values.notna()]).var(ddof=1).dropna()
     return None if variances.empty else float(variances.mean())
@@ -161,6 +162,6 @@ def _check_test(power: float, alpha: float) -> None:
     _check("alpha", alpha, 0 < alpha < 0.5, "between 0 and 0.5")
 
 
-def _check(what: str, value: float, holds: bool, expected: str) -> None:
-    if not holds:
-        raise UserError(f"{what} must be {expected}; found {value!r}")
+def _check(name: str, value: float, is_valid: bool, expected: str) -> None:
+    if not is_valid:
+        raise UserError(f"{name} must be {expected}; found {value!r}")

@@ -1,14 +1,14 @@
-"""Parts of an evaluation's tasks: by repository, source, difficulty, and distance between symptom and cause.
+"""Slices of an evaluation's tasks by trait: repository, source, difficulty, distance between symptom and cause.
 
-Every trait is known before any policy has tried the task. (Difficulty by how a policy fared would make that policy look
-bad on the hard ones by construction.)
+Every trait is independent of the policies. (A policy would be bad at hard tasks by construction if its own results
+defined difficulty.)
 
 | trait | meaning |
 |-|-|
 | repository | as in the rows |
-| source | where the task came from: `mutation`, `local`, ... |
-| difficulty | what the task says of itself, else the size of its reference (one line: of the function around it) |
-| distance | imports on the shortest way from a FAIL_TO_PASS test's file to a file that the reference changes |
+| source | origin of the task: `mutation`, `local`, ... |
+| difficulty | the task's own field, else the size of its reference (one line: of the enclosing function) |
+| distance | imports on the shortest path from a FAIL_TO_PASS test's file to a file that the reference changes |
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from regrade.evaluators.static.dependencies.distance import seen_by_failing_test
 TRAITS = ("repository", "source", "difficulty", "distance")
 UNKNOWN = "unknown"
 FAR = 3
-"""From so many imports on, all distances are one slice."""
+"""All distances from this number of imports on are one slice."""
 MANY_LINES = 10
 LONG_FUNCTION, LONGER_FUNCTION = 10, 30
 
 
-def traits_of(tasks: Iterable[Task], known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def traits_of(tasks: Iterable[Task], recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Task id -> its source, difficulty and distance.
 
     Args:
-        known: what a run has of its tasks (`Run.tasks`); those that are there, unchanged, are not looked at again.
+        recorded: descriptions of tasks (`Run.tasks`); the traits of unchanged tasks are copied from there.
     """
-    return {task.id: _traits(task, known.get(task.id, {})) for task in tasks}
+    return {task.id: _traits(task, recorded.get(task.id, {})) for task in tasks}
 
 
 def slices(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], trait: str) -> dict[str, pd.DataFrame]:
-    """Value of a trait -> the rows of its tasks; values in order, by size where they have one.
+    """Value of a trait -> the rows of its tasks. Values with a size are sorted by size, others by name.
 
     Args:
-        tasks: what a run has of its tasks (`Run.tasks`).
+        tasks: descriptions of the tasks (`Run.tasks`).
     """
     if trait == "repository":
         values = rows["repository"]
@@ -52,19 +52,19 @@ def slices(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]], trait: st
     return {value: rows[values == value] for value in sorted(set(values), key=_order)}
 
 
-def worth_showing(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
-    """The traits by which these tasks differ."""
+def varying_traits(rows: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+    """The traits with several values among these tasks."""
     return [trait for trait in TRAITS if len(slices(rows.drop_duplicates("task"), tasks, trait)) > 1]
 
 
-def _traits(task: Task, known: Mapping[str, Any]) -> dict[str, Any]:
-    if known.get("digest") == task.digest and {"source", "difficulty", "distance"} <= known.keys():
-        return {name: known[name] for name in ("source", "difficulty", "distance")}
+def _traits(task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    if recorded.get("digest") == task.digest and {"source", "difficulty", "distance"} <= recorded.keys():
+        return {name: recorded[name] for name in ("source", "difficulty", "distance")}
     return {"source": task.source, "difficulty": difficulty(task), "distance": distance(task)}
 
 
 def difficulty(task: Task) -> str:
-    """A word for it (see the module's table); `unknown` without a reference that can be read."""
+    """Difficulty (see the module's table); `unknown` without a valid reference."""
     if task.difficulty:
         return task.difficulty
     try:
@@ -81,16 +81,16 @@ def difficulty(task: Task) -> str:
         return f"up to {MANY_LINES} lines"
     if task.target is None:
         return "one line"
-    shown = task.target.last_line - task.target.first_line + 1
-    if shown > LONGER_FUNCTION:
+    length = task.target.last_line - task.target.first_line + 1
+    if length > LONGER_FUNCTION:
         return f"one line, function of more than {LONGER_FUNCTION} lines"
-    return f"one line, function of up to {LONG_FUNCTION if shown <= LONG_FUNCTION else LONGER_FUNCTION} lines"
+    return f"one line, function of up to {LONG_FUNCTION if length <= LONG_FUNCTION else LONGER_FUNCTION} lines"
 
 
 def distance(task: Task) -> str:
-    """Imports between symptom and cause: `0` (the test's own file), `1`, `2`, `3 or more`; `unknown` if no way is seen.
+    """Imports between symptom and cause: `0` (the test's own file), `1`, `2`, `3 or more`; `unknown` without a path.
 
-    The cause is what the reference changes, else the file of the task's target.
+    The cause is a file that the reference changes, else the file of the task's target.
     """
     try:
         causes = {file.path for file in task.reference.files} if task.reference else set()
@@ -98,8 +98,8 @@ def distance(task: Task) -> str:
         causes = set()
     if not causes and task.target:
         causes = {task.target.file}
-    seen = seen_by_failing_tests(task) if causes else {}
-    hops = min((seen[path] for path in causes if path in seen), default=None)
+    distances = seen_by_failing_tests(task) if causes else {}
+    hops = min((distances[path] for path in causes if path in distances), default=None)
     if hops is None:
         return UNKNOWN
     return f"{FAR} or more" if hops >= FAR else str(hops)

@@ -1,1 +1,1 @@
-"""Policies x tasks x samples -> rows, whose evidence is stored beside them."""
+"""Evaluation of policies: policies x tasks x samples -> rows, with their evidence beside them."""

@@ -1,6 +1,6 @@
-"""Answers of policies that are slow or cost money to ask, kept from the moment they are there.
+"""Answers of slow or paid policies, stored as soon as they arrive.
 
-An answer waits for others before it is scored. Were the run killed meanwhile, it would have to be paid for again.
+An answer waits for a batch before it is scored. If the run is killed meanwhile, a stored answer is not paid for twice.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ class _Answer(msgspec.Struct):
 
 
 class Answers:
-    """A file of answers of one policy, each a line. May be added to by several threads."""
+    """A file of answers of one policy, one JSON line each. Several threads may add answers."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if the file holds something else."""
+        """Raises UserError if a line of the file is not an answer."""
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[Key, _Answer] = {}
+        self._stored: dict[Key, _Answer] = {}
         for number, row in enumerate(journal.read(path), 1):
-            answer = converted(row, _Answer, f"{path}, line {number}: no answer of a policy", "delete that line")
-            self._known[answer.task, answer.task_digest, answer.temperature, answer.sample, answer.seed] = answer
+            answer = converted(row, _Answer, f"{path}, line {number}: not an answer of a policy", "delete that line")
+            self._stored[answer.task, answer.task_digest, answer.temperature, answer.sample, answer.seed] = answer
 
     def get(self, trial: Trial, seed: int) -> Rollout | None:
-        """The answer that was given to this trial, if it was."""
+        """The stored answer to this trial; None if there is none."""
         key = (trial.task.id, trial.task.digest, float(trial.temperature), trial.sample, seed)
-        found = self._known.get(key)
-        if found is None:
+        answer = self._stored.get(key)
+        if answer is None:
             return None
         return Rollout(
             task_id=trial.task.id, policy="", temperature=trial.temperature, sample=trial.sample, seed=seed,
-            patch=Patch(found.patch), prompt=found.prompt, completion=found.completion, well_formed=found.well_formed,
-            tokens=found.tokens, seconds=found.seconds,
+            patch=Patch(answer.patch), prompt=answer.prompt, completion=answer.completion,
+            well_formed=answer.well_formed, tokens=answer.tokens, seconds=answer.seconds,
         )  # fmt: skip
 
     def add(self, trial: Trial, rollout: Rollout) -> None:
-        """Keep an answer; one that was lost is none."""
+        """Store an answer; lost rollouts are skipped."""
         if rollout.lost:
             return
         values: dict[str, Any] = asdict(rollout)

@@ -1,4 +1,4 @@
-"""Where a patch changes lines, beside where its task's reference does, and how far from there it broke tests."""
+"""Footprint of a patch: its changed lines by symbol, their overlap with the reference, and hops to broken tests."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files,
 from regrade.evaluators.static.languages import Language, language_of
 
 LONGEST = 20_000
-"""Lines of a changed stretch in which those that stay are still looked for: it takes their square in time."""
+"""Lines of the longest changed range that is compared line by line, in quadratic time."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The changed lines of a patch by where they stand; files that the run takes from the pristine tree left out."""
+    """Changed lines of a patch by symbol, without the files that a run takes from the pristine tree."""
 
     lines: Mapping[Symbol, int]
-    """(path, innermost function, class or assignment) -> lines added and removed there."""
+    """(path, innermost function, class or assignment) -> lines added and removed in it."""
     old_paths: frozenset[str]
-    """The changed files, by their paths before the patch."""
+    """Paths of the changed files before the patch."""
 
     @property
     def files(self) -> frozenset[str]:
         return frozenset(path for path, _ in self.lines)
 
-    def share_outside(self, places: Collection[Symbol]) -> float | None:
-        """Share of the changed lines that lie in none of the places; None where no line is changed."""
+    def share_outside(self, symbols: Collection[Symbol]) -> float | None:
+        """Share of the changed lines outside these symbols; None if no line is changed."""
         total = sum(self.lines.values())
-        return sum(count for place, count in self.lines.items() if place not in places) / total if total else None
+        return sum(count for symbol, count in self.lines.items() if symbol not in symbols) / total if total else None
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """A patch beside the reference of its task."""
+    """Overlap of a patch with the reference of its task."""
 
     touches_file: bool
     touches_function: bool
-    """The innermost function, class or assignment around a changed line; module level counts as one."""
+    """Innermost function, class or assignment around a changed line; module level counts as one symbol."""
     off_file: float | None
     off_function: float | None
-    """Share of the changed lines outside the files, and the functions, that the reference touches; None without any."""
+    """Share of the changed lines outside the files, and functions, that the reference changes; None without lines."""
 
 
 def footprint(task: Task, patch: Patch) -> Footprint | None:
-    """Where the patch changes lines; None where it is no patch, or does not apply."""
+    """The footprint of a patch; None if it is malformed or does not apply."""
     try:
-        files = _as_written(task, patch)
+        files = _from_hunks(task, patch)
         if files is None:
             workspace = prepare(task, patch)
             files = changed_files(workspace.before, workspace.after, patch, task)
@@ -66,14 +66,14 @@ def footprint(task: Task, patch: Patch) -> Footprint | None:
         return None
     counts: Counter[Symbol] = Counter()
     for file in files:
-        counts.update(_places(file))
+        counts.update(_changed_symbols(file))
     return Footprint(counts, frozenset(file.old_path for file in files if file.before is not None))
 
 
-def _as_written(task: Task, patch: Patch) -> list[ChangedFile] | None:
+def _from_hunks(task: Task, patch: Patch) -> list[ChangedFile] | None:
     """The changed files by the line numbers of the hunks, without `git apply`, which takes ten times as long.
 
-    None where the numbers may be off, or a file comes, goes or moves: each hunk must remove lines that are there.
+    None if a number may be wrong (a removed line differs from the base), or a file is added, deleted or renamed.
     """
     files = []
     for file in counted(patch, task):
@@ -88,8 +88,8 @@ def _as_written(task: Task, patch: Patch) -> list[ChangedFile] | None:
 
 
 def relevance(own: Footprint, reference: Footprint) -> Relevance:
-    """Does the patch change what the reference changes, and how much else?"""
-    in_files = {place for place in own.lines if place[0] in reference.files}
+    """Compare the footprint of a patch with that of the reference."""
+    in_files = {symbol for symbol in own.lines if symbol[0] in reference.files}
     return Relevance(
         bool(own.files & reference.files),
         bool(own.lines.keys() & reference.lines.keys()),
@@ -99,10 +99,10 @@ def relevance(own: Footprint, reference: Footprint) -> Relevance:
 
 
 def hops_of(task: Task, patched: Iterable[str], tests: Iterable[str]) -> list[int | None]:
-    """Distance of each test's file from the nearest patched module, by the import graph of the base.
+    """Distance of each test's file from the nearest patched module, in the import graph of the base.
 
     0: the test lies in a patched file; 1: its file imports a patched module; 2: it imports a module that imports one;
-    and so on. None: no chain of imports leads there (a dynamic import, a file that is read, the order of tests).
+    and so on. None: no chain of imports (instead a dynamic import, a file that the code reads, the order of tests).
 
     Args:
         patched: paths of the changed files before the patch.
@@ -115,18 +115,18 @@ def hops_of(task: Task, patched: Iterable[str], tests: Iterable[str]) -> list[in
     return [hops.get(file) for file in files]
 
 
-def _distances(graph: Graph, start: frozenset[str], wanted: frozenset[str]) -> dict[str, int]:
+def _distances(graph: Graph, start: frozenset[str], targets: frozenset[str]) -> dict[str, int]:
     hops = dict.fromkeys(start, 0)
-    near, far = sorted(start & graph.texts.keys()), 0
-    while near and not wanted <= hops.keys():
-        far += 1
-        near = sorted({importer for path in near for importer in graph.importers(path)} - hops.keys())
-        hops.update(dict.fromkeys(near, far))
+    frontier, distance = sorted(start & graph.texts.keys()), 0
+    while frontier and not targets <= hops.keys():
+        distance += 1
+        frontier = sorted({importer for path in frontier for importer in graph.importers(path)} - hops.keys())
+        hops.update(dict.fromkeys(frontier, distance))
     return hops
 
 
-def _places(file: ChangedFile) -> Iterator[Symbol]:
-    """(path, symbol) of each line that is removed or added."""
+def _changed_symbols(file: ChangedFile) -> Iterator[Symbol]:
+    """(path, symbol) of each removed or added line."""
     before, after = (text.split("\n") if text is not None else [] for text in (file.before, file.after))
     removed, added = _differing(before, after)
     for numbers, text, path in ((removed, file.before, file.old_path), (added, file.after, file.path)):
@@ -134,7 +134,7 @@ def _places(file: ChangedFile) -> Iterator[Symbol]:
 
 
 def _differing(before: list[str], after: list[str]) -> tuple[list[int], list[int]]:
-    """Numbers, from 0 on, of the lines that go and of those that come."""
+    """Numbers, from 0, of the removed lines and of the added lines."""
     shorter = min(len(before), len(after))
     head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
     tail = next((n for n in range(shorter - head) if before[-1 - n] != after[-1 - n]), shorter - head)
@@ -151,13 +151,13 @@ def _differing(before: list[str], after: list[str]) -> tuple[list[int], list[int
 
 
 def _owners(text: str, path: str, lines: list[int]) -> list[str]:
-    """The innermost symbol around each of the lines; that of the module where the language is not read."""
+    """The innermost symbol around each of the lines; MODULE if the language is not supported or the file too large."""
     language = language_of(path)
     if language is None or not lines or len(text) > LARGEST:
         return [MODULE] * len(lines)
-    owners, each = _symbols(text, language), text.split("\n")
-    begins = [0, *accumulate(len(line.encode("utf-8", "surrogateescape")) + 1 for line in each)]
-    return [owners.of(begins[n] + len(each[n]) - len(each[n].lstrip())) for n in lines]
+    owners, rows = _symbols(text, language), text.split("\n")
+    starts = [0, *accumulate(len(row.encode("utf-8", "surrogateescape")) + 1 for row in rows)]
+    return [owners.of(starts[n] + len(rows[n]) - len(rows[n].lstrip())) for n in lines]
 
 
 @lru_cache(maxsize=64)

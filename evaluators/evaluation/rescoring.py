@@ -1,4 +1,4 @@
-"""Another reward for a run that is over: its evidence is kept, so nothing is run, and no sandbox is needed."""
+"""Rescoring of a finished run with another reward, from stored evidence: no execution, no sandbox."""
 
 from __future__ import annotations
 
@@ -10,95 +10,96 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.evaluation.rollout_scoring import evidence_beside
+from regrade.evaluators.evaluation.rollout_scoring import evidence_path
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
-"""What a copy of a run with other rewards does without: it is large, or no longer true."""
+"""Files that a rescored copy of a run omits, as they are large or outdated."""
 
 
-def rescore(rows: Iterable[Mapping[str, Any]], kept: KeptEvidence, reward: Reward) -> Iterator[dict[str, Any]]:
-    """The rows with the verdict of `reward` in place of the one that they had. Equal patches are judged once.
+def rescore(rows: Iterable[Mapping[str, Any]], evidence_file: EvidenceFile, reward: Reward) -> Iterator[dict[str, Any]]:
+    """The rows, rescored by `reward`. Equal patches are scored once.
 
     Raises:
-        UserError: a row's evidence was not kept, or none of a type that the reward needs.
+        UserError: the evidence of a row, or a type of it that the reward needs, is not stored.
     """
-    judged: dict[tuple[str, str], dict[str, Any]] = {}
+    scores: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if is_lost(row):
             yield {**row, "reward_name": reward.name}
             continue
         key = (row["task_digest"], row["patch_digest"])
-        if key not in judged:
-            judged[key] = _judge(key, row, kept, reward)
-        yield {**row, **judged[key]}
+        if key not in scores:
+            scores[key] = _score(key, row, evidence_file, reward)
+        yield {**row, **scores[key]}
 
 
-def _judge(key: tuple[str, str], row: Mapping[str, Any], kept: KeptEvidence, reward: Reward) -> dict[str, Any]:
-    stored = kept.get(key)
+def _score(key: tuple[str, str], row: Mapping[str, Any], evidence_file: EvidenceFile, reward: Reward) -> dict[str, Any]:
+    stored = evidence_file.get(key)
     if stored is None:
         raise UserError(
-            f"{kept.path} holds no evidence of the attempt of {row['policy']!r} at {row['task']!r}: evaluate it again"
+            f"{evidence_file.path} has no evidence of the attempt of {row['policy']!r} at {row['task']!r}: evaluate it "
+            "again"
         )
     evidence = stored.of(reward.needs)
     missing = sorted(kind.__name__ for kind in reward.needs - evidence.records.keys() - evidence.infrastructure.keys())
     if missing:
         raise UserError(
-            f"{kept.path} holds no {' and no '.join(missing)}, which reward {reward.name!r} needs: evaluate again with "
-            "this reward, or one that needs the same"
+            f"{evidence_file.path} has no {' and no '.join(missing)}, which reward {reward.name!r} needs: evaluate "
+            "again with this reward, or one with the same needs"
         )
-    found = reward.evaluate(evidence)
+    breakdown = reward.evaluate(evidence)
     return {
         "reward_name": reward.name,
-        "status": found.status,
-        "cause": found.cause,
-        "reward": found.value,
-        "parts": found.to_json()["parts"],
+        "status": breakdown.status,
+        "cause": breakdown.cause,
+        "reward": breakdown.value,
+        "parts": breakdown.to_json()["parts"],
     }
 
 
 def rescore_run(run: Run, reward: Reward) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Policy -> its rows as they were, and as `reward` judges them.
+    """Policy -> (its stored rows, the same rows rescored by `reward`).
 
     Raises:
-        UserError: the run holds no rows, or not the evidence that is needed.
+        UserError: the run has no rows, or lacks evidence that the reward needs.
     """
     files = {name: run.evaluation(name) for name in run.manifest.policies}
     before = {name: list(checked(journal.read(path), str(path))) for name, path in files.items()}
     if not any(before.values()):
-        raise UserError(f"{run.folder} holds no rows of any policy: give the folder of an evaluation or a demo")
+        raise UserError(f"{run.folder} has no rows of any policy: give the folder of an evaluation or a demo")
     return {
-        name: (rows, list(rescore(rows, KeptEvidence(evidence_beside(files[name])), reward)))
+        name: (rows, list(rescore(rows, EvidenceFile(evidence_path(files[name])), reward)))
         for name, rows in before.items()
         if rows
     }
 
 
 def write_rescored(run: Run, rescored: Mapping[str, Iterable[Mapping[str, Any]]], out: Path) -> Run:
-    """A copy of the run with these rows in place of its own, for `report` and `compare`; weights are not copied.
+    """Copy the run with these rows in place of its own, without weights, for `report` and `compare`.
 
     Raises:
-        UserError: there is something at `out` already, or it can't be written.
+        UserError: `out` exists and is not an empty folder, or it can't be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: give --out a new folder")
-    making = out.with_name(f".{out.name}.{os.getpid()}")
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        shutil.copytree(run.folder, making, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        copy = Run(making)
+        shutil.copytree(run.folder, draft, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        copy = Run(draft)
         for name, rows in rescored.items():
             text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
             journal.write_atomically(copy.evaluation(name), text)
-        copy.note(f"rewards given anew, from the evidence of {run.folder.name}")
+        copy.note(f"rescored from the evidence of {run.folder.name}")
         if out.exists():
             out.rmdir()
-        making.rename(out)
+        draft.rename(out)
     except OSError as error:
         raise UserError(f"{out} can't be written: {error}") from error
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     return Run(out)

@@ -1,13 +1,12 @@
-"""Score the rollouts of policies: rows appended durably as they come, so that a killed evaluation goes on.
+"""Scoring of rollouts of policies: rows are appended durably as they arrive, so a killed evaluation can continue.
 
-What a row says where there is nothing to run, or nothing that ran to its end:
-- A patch that changes nothing fixes nothing and breaks nothing, by the definition of the base. An answer that cannot be
-  read, and a patch that does not apply, are counted the same: the policy produced nothing usable, the repository stays
-  as it was. So breakage counts every attempt (intention to treat), and `empty`, `well_formed` and `applied` tell them
-  apart.
-- A patch whose execution crashes or hits a limit broke something, even if every test reported before had passed.
-- What the infrastructure failed to find out is missing, and so is an attempt that it lost before there was an answer.
-  Such rows are tried again when the evaluation is run again.
+Rows without a complete test run:
+- An empty patch fixes nothing and breaks nothing. An unreadable answer, or a patch that does not apply, counts the
+  same: the repository is unchanged. So breakage rates cover every attempt (intention to treat); `empty`, `well_formed`
+  and `applied` distinguish the cases.
+- An execution that crashes or exceeds a limit is breakage, even if every test before had passed.
+- After an infrastructure failure the outcome is missing, also if the failure came before the answer. The next run of
+  the same evaluation repeats such attempts.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
 
 CHUNK = 192
-"""Rollouts handed to the scorer at once: enough to keep workers busy, few enough to lose little when killed."""
+"""Rollouts a batch of the scorer: enough to keep workers busy, few enough to lose little on a kill."""
 
 
 class EvidenceSource(Protocol):
-    """The part of `regrade.evaluators.scoring.scorer.Scorer` that an evaluation needs."""
+    """The part of `regrade.evaluators.scoring.scorer.Scorer` that an evaluation uses."""
 
     def gather(self, jobs: Sequence[tuple[Task, Patch]], needs: Collection[type]) -> list[EvidenceSet]: ...
 
@@ -52,58 +51,54 @@ def evaluate(
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
-    """Score each rollout on the whole suite and return one row for each, in order (see
-    `regrade.evaluators.storage.rows`).
+    """Score each rollout on the whole suite; return one row each, in order (see `regrade.evaluators.storage.rows`).
 
     Args:
         rollouts: read lazily, `chunk` at a time, so generation and scoring can alternate.
-        out: JSON lines, beside which the evidence is kept (see `regrade.evaluators.evaluation.rescoring`); rows that
-        it holds
-            already, of the same attempt, patch, task and reward, are not scored again unless the infrastructure had
-            failed. None: nothing is written.
-        also: evidence to gather beside what the reward needs, for the columns that speak of side effects.
-        progress: called with the number of rollouts done so far.
+        out: JSON lines; the evidence is stored beside it (see `regrade.evaluators.evaluation.rescoring`). Rows of the
+            same attempt, patch, task and reward are reused, unless the infrastructure failed. None: no files.
+        also: types of evidence to gather besides the reward's needs, for the columns of side effects.
+        progress: called with the number of completed rollouts.
 
     Raises:
-        UserError: a rollout belongs to none of `tasks`, or `out` holds something else.
+        UserError: a rollout belongs to none of `tasks`, or a line of `out` is not a row.
     """
     by_id = {task.id: task for task in tasks}
     latest = {attempt(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
-    known = {_key(row): row for row in latest.values()}  # an older row of an attempt is no longer what it says
-    kept = KeptEvidence(evidence_beside(out)) if out else None
-    needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # how often a policy cheats is always told
+    recorded_rows = {_key(row): row for row in latest.values()}  # an older row of an attempt is outdated
+    evidence_file = EvidenceFile(evidence_path(out)) if out else None
+    needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # tampering is always reported
     effects = SideEffects()
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):
         pairs = [(rollout, _task_of(rollout, by_id)) for rollout in group]
-        keys = [_wanted(rollout, task, reward) for rollout, task in pairs]
-        fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_known(known.get(key))]
-        scored = _score(fresh, scorer, reward, needs, kept, effects)
+        keys = [_expected_key(rollout, task, reward) for rollout, task in pairs]
+        fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
+        scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
         if out and scored:
             journal.append(out, scored)
-        known.update((_key(row), row) for row in scored)
-        rows.extend(known[key] for key in keys)
+        recorded_rows.update((_key(row), row) for row in scored)
+        rows.extend(recorded_rows[key] for key in keys)
         if progress:
             progress(len(rows))
     return table(rows)
 
 
-def evidence_beside(rows: Path) -> Path:
-    """Where the evidence of a file of rows is kept."""
-    return rows.with_suffix(".evidence")  # not .jsonl: a folder of rows is read whole
+def evidence_path(rows: Path) -> Path:
+    """Path of the evidence of a file of rows."""
+    return rows.with_suffix(".evidence")  # not .jsonl: `load_rows` reads every .jsonl file of a folder
 
 
 def recorded(out: Path, tasks: Iterable[Task] | None = None) -> frozenset[tuple[Any, ...]]:
-    """(policy, task, temperature, sample, seed) of the attempts that need not be generated again: their tests ran.
+    """(policy, task, temperature, sample, seed) of the scored attempts, which need not be generated again.
 
-    With `tasks`, only those at one of them as it is now: the attempts at a task that was edited since are to be made
-    again.
+    With `tasks`, only attempts at the current version of one of them: an edited task needs new attempts.
     """
     digests = None if tasks is None else {task.id: task.digest for task in tasks}
     return frozenset(
         attempt(row)
         for row in checked(journal.read(out), str(out))
-        if _is_known(row) and (digests is None or digests.get(row["task"]) == row["task_digest"])
+        if _is_scored(row) and (digests is None or digests.get(row["task"]) == row["task_digest"])
     )
 
 
@@ -117,21 +112,21 @@ def _task_of(rollout: Rollout, by_id: dict[str, Task]) -> Task:
     if rollout.task_id not in by_id:
         raise UserError(
             f"a rollout of policy {rollout.policy!r} is for task {rollout.task_id!r}, which is not among the "
-            f"{len(by_id)} tasks given; evaluate with the tasks that the rollouts were made for"
+            f"{len(by_id)} given tasks: evaluate with the tasks of the rollouts"
         )
     return by_id[rollout.task_id]
 
 
-def _wanted(rollout: Rollout, task: Task, reward: Reward) -> tuple[Any, ...]:
-    who = (rollout.policy, rollout.task_id, float(rollout.temperature), rollout.sample, rollout.seed)
-    return (*who, LOST if rollout.lost else rollout.patch.digest, task.digest, reward.name)
+def _expected_key(rollout: Rollout, task: Task, reward: Reward) -> tuple[Any, ...]:
+    name = (rollout.policy, rollout.task_id, float(rollout.temperature), rollout.sample, rollout.seed)
+    return (*name, LOST if rollout.lost else rollout.patch.digest, task.digest, reward.name)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*attempt(row), row["patch_digest"], row["task_digest"], row["reward_name"])
 
 
-def _is_known(row: dict[str, Any] | None) -> bool:
+def _is_scored(row: dict[str, Any] | None) -> bool:
     return row is not None and row["status"] == "scored" and row["broke"] is not None
 
 
@@ -140,18 +135,19 @@ def _score(
     scorer: EvidenceSource,
     reward: Reward,
     needs: frozenset[type],
-    kept: KeptEvidence | None,
+    evidence_file: EvidenceFile | None,
     effects: SideEffects,
 ) -> list[dict[str, Any]]:
     answered = [(rollout, task) for rollout, task in pairs if not rollout.lost]
-    found = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs) if answered else []
-    if kept is not None and answered:  # before the rows: a row without its evidence could not be judged anew
-        kept.add((task, rollout.patch.digest, each) for (rollout, task), each in zip(answered, found, strict=True))
-    evidence = iter(found)
+    gathered = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs) if answered else []
+    if evidence_file is not None and answered:  # before the rows: a row without its evidence cannot be rescored
+        patches = ((task, rollout.patch.digest) for rollout, task in answered)
+        evidence_file.add((*patch, evidence) for patch, evidence in zip(patches, gathered, strict=True))
+    remaining = iter(gathered)
     return [
         _lost_row(rollout, task, needs, reward, effects)
         if rollout.lost
-        else _row(rollout, task, each := next(evidence), reward.evaluate(each), reward.name, effects)
+        else _row(rollout, task, evidence := next(remaining), reward.evaluate(evidence), reward.name, effects)
         for rollout, task in pairs
     ]
 
@@ -159,20 +155,15 @@ def _score(
 def _lost_row(
     rollout: Rollout, task: Task, needs: Collection[type], reward: Reward, effects: SideEffects
 ) -> dict[str, Any]:
-    """An attempt without an answer: nothing is known of it."""
+    """The row of an attempt without an answer: its outcome is unknown."""
     nothing = EvidenceSet({}, dict.fromkeys(needs, rollout.lost))
     row = _row(rollout, task, nothing, reward.evaluate(nothing), reward.name, effects)
-    told: dict[str, Any] = {"status": "unscored", "cause": rollout.lost, "reward": None, "parts": []}
-    return {**row, **told, **dict.fromkeys(OPTIONAL), "patch_digest": LOST, **_unknown(task)}
+    unscored: dict[str, Any] = {"status": "unscored", "cause": rollout.lost, "reward": None, "parts": []}
+    return {**row, **unscored, **dict.fromkeys(OPTIONAL), "patch_digest": LOST, **_unknown(task)}
 
 
 def _row(
-    rollout: Rollout,
-    task: Task,
-    evidence: EvidenceSet,
-    breakdown: Breakdown,
-    reward_name: str,
-    effects: SideEffects,
+    rollout: Rollout, task: Task, evidence: EvidenceSet, breakdown: Breakdown, reward_name: str, effects: SideEffects
 ) -> dict[str, Any]:
     target = task.target
     outcome = _outcome(rollout.patch, task, evidence)
@@ -208,7 +199,7 @@ def _row(
 
 
 def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
-    """The columns that the tests decide."""
+    """The columns that depend on the tests."""
     run: TestRun | None = evidence.records.get(TestRun)
     applied = run is None or run.end is not End.NOT_APPLIED
     empty = patch.is_empty or not applied
@@ -223,7 +214,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
         return _unknown(task)
     broken = run.broken
     broke = bool(broken) or run.end is not End.COMPLETED
-    fix = len(run.fixed) == len(run.fail_to_pass) if run.fail_to_pass else None  # nothing to fix is nothing fixed
+    fix = len(run.fixed) == len(run.fail_to_pass) if run.fail_to_pass else None  # no FAIL_TO_PASS tests: unknown
     skipped = sum(run.outcomes[test].status is TestStatus.SKIPPED for test in broken)
     return {
         **counts,
@@ -240,7 +231,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
 
 
 def _unknown(task: Task) -> dict[str, Any]:
-    """The columns that the tests decide, where they decided nothing."""
+    """The columns that depend on the tests, without an outcome."""
     unknown = dict.fromkeys(("fix", "fixed", "broken", "broke", "clean_fix", "newly_skipped"))
     tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
     facts = {"empty": False, "applied": True, "end": "", "broken_tests": [], "execution_seconds": 0.0}
@@ -251,4 +242,4 @@ def _changed_lines(patch: Patch) -> int:
     try:
         return patch.changed_lines
     except PatchError:
-        return 0  # such a patch does not apply either, which the row says
+        return 0  # such a patch does not apply either: see `applied`

@@ -1,4 +1,4 @@
-"""Many policies, each at its own best temperature, which validation tasks choose and the judged tasks never do.
+"""Evaluation of several policies, each at its best temperature, chosen on validation tasks, never on held-out tasks.
 
     grpo = "runs/rl/checkpoints/grpo"
     candidate = Entrant(name="rl", role="candidate", load=lambda tasks: load_policy(grpo))
@@ -6,8 +6,8 @@
     sweep = Sweep(temperatures=(0.2, 0.6, 1.0), samples=4)
     enter(run, candidate, sweep, validation_tasks, held_out_tasks, judge)
 
-Rows of all temperatures stay in the run, so that a curve of fixing against breaking can be drawn. Everything can be
-stopped: what is recorded is not done again.
+The run stores the rows of all temperatures, for a curve of fixes against breakage. A stopped evaluation continues where
+it stopped: recorded attempts are not repeated.
 """
 
 from __future__ import annotations
@@ -38,86 +38,86 @@ from regrade.rewards.algebra import Reward
 
 GREEDY = 0.0
 CHUNK_OF_TRIALS = 32
-"""Answers of a policy asked one by one that are scored at once, while others are under way."""
+"""Answers a batch of the scorer, for policies that answer trial by trial: others are generated meanwhile."""
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a progress display: `with stage("judging rl") as tell: tell(done, total)`."""
+"""Opens a progress display: `with stage("judging rl") as report: report(done, total)`."""
 
 
 class TooManyLostError(UserError):
-    """The infrastructure lost so many attempts that nothing can be said."""
+    """The infrastructure lost too many attempts for a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """A policy among others, made when its turn comes: a model of gigabytes is not held while others are judged."""
+    """A policy of an evaluation, loaded when its turn comes, so that one model at a time is in memory."""
 
     name: str
     role: PolicyRole
     load: Callable[[Sequence[Task]], Policy]
-    """Makes the policy for some tasks (scripted ones answer from them)."""
+    """Loads the policy for these tasks, from which scripted policies answer."""
     label: str = ""
     series: str = ""
     step: int | None = None
-    """For a checkpoint: see `regrade.evaluators.storage.run.PolicyEntry`."""
+    """Of a checkpoint: see `regrade.evaluators.storage.run.PolicyEntry`."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     is_fixed: bool = False
-    """Is what it proposes known beforehand (scripted, recorded predictions)? It is then tried once, as if greedily."""
+    """Are its patches fixed beforehand (scripted, recorded predictions)? It then has one greedy attempt a task."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """At which temperatures policies are tried, and how often."""
+    """The temperatures of an evaluation, and the attempts at each."""
 
     temperatures: tuple[float, ...] = (GREEDY,)
     samples: int = 4
-    """Attempts at each task at a policy's best temperature (greedy: one is all there is)."""
+    """Attempts at each task at a policy's best temperature (greedy: one)."""
     samples_elsewhere: int | None = None
-    """The same at the other temperatures, which show how fixing and breaking trade off; None: as many."""
+    """Attempts at each task at other temperatures, for the trade-off of fixes and breakage; None: `samples`."""
     validation_samples: int = 2
     """Attempts at each validation task and temperature."""
     with_greedy: bool = False
-    """Is each policy tried greedily too, although that is not among those to choose from?"""
+    """Is each policy evaluated greedily too, without choosing that temperature?"""
 
     def for_validation(self) -> list[Sampling]:
         return [_sampling(temperature, self.validation_samples) for temperature in self.temperatures]
 
     def for_judging(self, best: float) -> list[Sampling]:
-        """What is tried on the tasks that the verdict rests on, lowest temperature first."""
+        """Samplings on the held-out tasks, lowest temperature first."""
         elsewhere = self.samples if self.samples_elsewhere is None else self.samples_elsewhere
-        every = {*self.temperatures, best, *([GREEDY] if self.with_greedy else [])}
-        return [_sampling(t, self.samples if t == best else elsewhere) for t in sorted(every)]
+        temperatures = {*self.temperatures, best, *([GREEDY] if self.with_greedy else [])}
+        return [_sampling(t, self.samples if t == best else elsewhere) for t in sorted(temperatures)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What attempts are scored by."""
+    """Scorer, reward and seed of an evaluation, with its progress callbacks."""
 
     scorer: EvidenceSource
     reward: Reward
     seed: int = 0
     also: Collection[type] = COLLATERAL
-    """Evidence to gather beside what the reward needs: see `regrade.evaluators.evaluation.rollout_scoring`."""
+    """Types of evidence to gather besides the reward's needs: see `regrade.evaluators.evaluation.rollout_scoring`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
-    """Is told what a person wants to know on the way."""
+    """Called with each note for the user."""
 
 
 def enter(
     run: Run, entrant: Entrant, sweep: Sweep, validation: Sequence[Task], held_out: Sequence[Task], judge: Judge
 ) -> pd.DataFrame:
-    """Choose the entrant's temperature, record its attempts, and return their rows at all temperatures.
+    """Choose the entrant's temperature, record its attempts, and return the rows of all temperatures.
 
     Args:
-        validation: chooses the temperature where there are several; empty: nothing chooses, and the lowest is taken.
+        validation: tasks that choose among several temperatures; empty: the lowest one is used.
 
     Raises:
-        UserError: a task is among both, or the run knows another policy by that name or another baseline.
+        UserError: a task is in both lists, or the run has another policy of that name or another baseline.
         TooManyLostError: see `choose_temperature`.
     """
-    check_apart(validation, held_out)
+    check_disjoint(validation, held_out)
     check_entrant(run, entrant)
-    policy = cache(lambda: entrant.load(held_out))  # once for both, and only if it is needed at all
+    policy = cache(lambda: entrant.load(held_out))  # loaded at most once, and only if needed
     best = choose_temperature(run, entrant, policy, sweep, validation, judge)
     out = run.evaluation(entrant.name)
     if entrant.is_fixed:
@@ -128,26 +128,26 @@ def enter(
 def choose_temperature(
     run: Run, entrant: Entrant, policy: Callable[[], Policy], sweep: Sweep, validation: Sequence[Task], judge: Judge
 ) -> float:
-    """The temperature that does best on the validation tasks (see `best_temperature`), entered into the run.
+    """Choose the best temperature on the validation tasks (see `best_temperature`) and record it in the run.
 
-    Where there is nothing to choose among or by, what was chosen before stays, else it is the lowest.
+    With one temperature or no validation tasks, an earlier choice stays; else it is the lowest.
 
     Raises:
-        TooManyLostError: of the attempts at the validation tasks; they are made again by the next call.
+        TooManyLostError: too many attempts at validation tasks were lost; the next call repeats them.
     """
-    known = run.manifest.policies.get(entrant.name)
+    entry = run.manifest.policies.get(entrant.name)
     temperatures = (GREEDY,) if entrant.is_fixed else sweep.temperatures
     best, is_chosen = min(temperatures), False
     if len(temperatures) > 1 and validation:
-        # A temperature is chosen by what the tests say, whatever is rewarded and whatever else a patch does.
+        # The tests alone choose the temperature, whatever the reward.
         by_tests = replace(judge, reward=tests, also=())
         title = f"choosing the temperature of {entrant.label or entrant.name}"
         sampled = sweep.for_validation()
         rows = record(entrant, policy, validation, sampled, by_tests, run.validation(entrant.name), title)
-        _check_known(entrant.name, rows)
+        _check_lost(entrant.name, rows)
         best, is_chosen = best_temperature(rows), True
-    elif known is not None and known.chosen:
-        best, is_chosen = known.best_temperature, True
+    elif entry is not None and entry.chosen:
+        best, is_chosen = entry.best_temperature, True
     run.add_policy(
         entrant.name, entrant.role, best_temperature=best, label=entrant.label, chosen=is_chosen,
         series=entrant.series, step=entrant.step, spec=dict(entrant.spec),
@@ -155,12 +155,12 @@ def choose_temperature(
     return best
 
 
-def _check_known(name: str, rows: pd.DataFrame) -> None:
+def _check_lost(name: str, rows: pd.DataFrame) -> None:
     lost = rows[rows["broke"].isna()]
     if len(lost) > TOLERATED_MISSING * len(rows):
         raise TooManyLostError(
-            f"{len(lost)} of {len(rows)} attempts of {name!r} at validation tasks were lost, for no fault of its own: "
-            f"no temperature can be chosen ({lost['cause'].iloc[0]}); mend that and run the same command again"
+            f"the infrastructure lost {len(lost)} of {len(rows)} attempts of {name!r} at validation tasks, too many to "
+            f"choose a temperature ({lost['cause'].iloc[0]}): fix the cause and run the same command again"
         )
 
 
@@ -168,83 +168,82 @@ def record(
     entrant: Entrant, policy: Callable[[], Policy], tasks: Sequence[Task], samplings: Sequence[Sampling], judge: Judge,
     out: Path, title: str = "",
 ) -> pd.DataFrame:  # fmt: skip
-    """Have a policy make the attempts that `out` lacks, score them, and return the rows of all that were asked for.
+    """Generate the attempts that `out` lacks, score them, and return the rows of all attempts.
 
-    A fixed policy is asked for all of them, since what it proposes may have been mended; what is recorded already is
-    not scored again.
+    A fixed policy proposes all its patches again, since they may have changed; recorded patches are not scored again.
 
     Args:
-        policy: called only if some attempt is missing.
-        title: of the progress display; empty: that it is judged.
+        policy: loads the policy; called only if an attempt is missing.
+        title: of the progress display; empty: `judging` and the label.
     """
-    name, wanted = entrant.name, trials(tasks, samplings)
+    name, due = entrant.name, trials(tasks, samplings)
     done = recorded(out, tasks)
-    lacking = [each for each in wanted if _attempt(name, each, judge.seed) not in done]
-    missing = wanted if entrant.is_fixed else lacking
-    if len(lacking) < len(wanted):
-        judge.note(f"{name}: {len(wanted) - len(lacking)} of {len(wanted)} attempts are recorded already")
+    lacking = [trial for trial in due if _attempt(name, trial, judge.seed) not in done]
+    missing = due if entrant.is_fixed else lacking
+    if len(lacking) < len(due):
+        judge.note(f"{name}: {len(due) - len(lacking)} of {len(due)} attempts are recorded already")
     if missing:
-        with judge.stage(title or f"judging {entrant.label or name}") as tell:
-            made = policy()
-            one_by_one = isinstance(made, TrialPolicy)
-            # A task of any other policy is tried whole: its prompt is run once for all its attempts.
-            waiting = {each.task.id for each in missing}
-            total = len(missing) if one_by_one else sum(each.task.id in waiting for each in wanted)
-            tell(0, total)
+        with judge.stage(title or f"judging {entrant.label or name}") as report:
+            loaded = policy()
+            is_by_trial = isinstance(loaded, TrialPolicy)
+            # Other policies answer task by task: the prompt is processed once for all attempts.
+            waiting = {trial.task.id for trial in missing}
+            total = len(missing) if is_by_trial else sum(trial.task.id in waiting for trial in due)
+            report(0, total)
             rollouts = (
-                _one_by_one(made, missing, judge.seed, out, lambda count: tell(count, total))
-                if isinstance(made, TrialPolicy)
-                else made.propose([task for task in tasks if task.id in waiting], samplings, judge.seed)
+                _by_trial(loaded, missing, judge.seed, out, lambda count: report(count, total))
+                if isinstance(loaded, TrialPolicy)
+                else loaded.propose([task for task in tasks if task.id in waiting], samplings, judge.seed)
             )
             with closing(_named(rollouts, name)) as source:
                 evaluate(
                     source, tasks, judge.scorer, judge.reward, out, also=judge.also,
-                    chunk=CHUNK_OF_TRIALS if one_by_one else CHUNK,
-                    progress=None if one_by_one else lambda count: tell(count, total),
+                    chunk=CHUNK_OF_TRIALS if is_by_trial else CHUNK,
+                    progress=None if is_by_trial else lambda count: report(count, total),
                 )  # fmt: skip
-    asked = {_attempt(name, each, judge.seed) for each in wanted}
+    attempts = {_attempt(name, trial, judge.seed) for trial in due}
     rows = table(journal.read(out), str(out))
     keys = zip(rows["policy"], rows["task"], rows["temperature"], rows["sample"], rows["seed"], strict=True)
-    return rows[[key in asked for key in keys]].reset_index(drop=True)
+    return rows[[key in attempts for key in keys]].reset_index(drop=True)
 
 
-def check_apart(validation: Sequence[Task], held_out: Sequence[Task]) -> None:
-    """Raises UserError if a task that chooses a temperature is also one that the verdict rests on."""
-    judged = {task.digest: task.id for task in held_out}
-    both = next((task for task in validation if task.digest in judged), None)
-    if both is not None:
+def check_disjoint(validation: Sequence[Task], held_out: Sequence[Task]) -> None:
+    """Raises UserError if a validation task is also a held-out task."""
+    judged = {task.digest for task in held_out}
+    shared = next((task for task in validation if task.digest in judged), None)
+    if shared is not None:
         raise UserError(
-            f"task {both.id!r} is among the validation tasks and among those that policies are judged on: a "
-            "temperature chosen on it would flatter the policy; give other tasks to choose by"
+            f"task {shared.id!r} is among the validation tasks and the held-out tasks: a temperature chosen on it "
+            "would bias the result; give other validation tasks"
         )
 
 
 def check_entrant(run: Run, entrant: Entrant) -> None:
-    """Raises UserError if the run knows another policy by that name, or has another baseline."""
+    """Raises UserError if the run has another policy of that name, or another baseline."""
     policies = run.manifest.policies
-    known = policies.get(entrant.name)
-    if known is not None and known.spec and entrant.spec and _identity(known.spec) != _identity(entrant.spec):
+    entry = policies.get(entrant.name)
+    if entry is not None and entry.spec and entrant.spec and _identity(entry.spec) != _identity(entrant.spec):
         raise UserError(
-            f"{run.folder} knows {entrant.name!r} as {_told(known.spec)}, and this is {_told(entrant.spec)}: give it "
+            f"{entrant.name!r} is {_listed(entry.spec)} in {run.folder}, but {_listed(entrant.spec)} here: give it "
             "another name, or the run another folder"
         )
     same = [name for name in policies if name != entrant.name and run.evaluation(name) == run.evaluation(entrant.name)]
     if same:
         raise UserError(f"{entrant.name!r} and {same[0]!r} would be written to one file: give one of them another name")
-    others = [name for name, entry in policies.items() if entry.role == "baseline" and name != entrant.name]
-    if entrant.role == "baseline" and others:
+    baselines = [name for name, entry in policies.items() if entry.role == "baseline" and name != entrant.name]
+    if entrant.role == "baseline" and baselines:
         raise UserError(
-            f"{run.folder} has the baseline {others[0]!r}: a run has one, so give {entrant.name!r} another role, or "
-            "the run another folder"
+            f"{run.folder} has the baseline {baselines[0]!r} already, and a run has one: give {entrant.name!r} another "
+            "role, or the run another folder"
         )
 
 
 def _identity(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a server listens may change; which model it is may not."""
+    """The spec without the endpoint: a server may move, its model may not change."""
     return {key: value for key, value in spec.items() if key != "endpoint"}
 
 
-def _told(spec: Mapping[str, Any]) -> str:
+def _listed(spec: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in spec.items())
 
 
@@ -257,7 +256,7 @@ def _attempt(name: str, trial: Trial, seed: int) -> tuple[Any, ...]:
 
 
 def _named(rollouts: Iterator[Rollout], name: str) -> Generator[Rollout, None, None]:
-    """The rollouts under the name that the policy has in the run; closing this closes them."""
+    """The rollouts under the policy's name in the run; closing this generator closes them."""
     try:
         for rollout in rollouts:
             yield replace(rollout, policy=name)
@@ -266,27 +265,27 @@ def _named(rollouts: Iterator[Rollout], name: str) -> Generator[Rollout, None, N
             rollouts.close()
 
 
-def _one_by_one(
+def _by_trial(
     policy: TrialPolicy, missing: Sequence[Trial], seed: int, out: Path, progress: Callable[[int], None]
 ) -> Iterator[Rollout]:
-    """An answer is kept as soon as it is there, and one that was never scored, since the run was killed, is read.
+    """Rollouts of the missing trials: stored answers that a killed run had not scored, then new ones, stored at once.
 
-    Progress is that of the answers: they may take hours, and scoring goes on beside.
+    `progress` counts answers: they may take hours, and are scored meanwhile.
     """
     answers = Answers(out.with_suffix(".answers"))
-    asked: list[Trial] = []
-    there = itertools.count(1)
+    unanswered: list[Trial] = []
+    counter = itertools.count(1)
 
-    def keep(trial: Trial, rollout: Rollout) -> None:
+    def store(trial: Trial, rollout: Rollout) -> None:
         answers.add(trial, rollout)
-        progress(next(there))
+        progress(next(counter))
 
     for trial in missing:
-        known = answers.get(trial, seed)
-        if known is None:
-            asked.append(trial)
+        answer = answers.get(trial, seed)
+        if answer is None:
+            unanswered.append(trial)
         else:
-            progress(next(there))
-            yield known
-    if asked:
-        yield from policy.attempt(asked, seed, keep)
+            progress(next(counter))
+            yield answer
+    if unanswered:
+        yield from policy.attempt(unanswered, seed, store)

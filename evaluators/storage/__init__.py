@@ -1,1 +1,1 @@
-"""What Regrade writes to disk: the evidence store, run folders, rows, journals."""
+"""Files that Regrade writes: the evidence store, run folders, rows, journals."""

@@ -10,18 +10,18 @@ SEAL_LENGTH = len('{"sha256": "", "content": ') + 64
 
 
 def key_of(parts: Sequence[str]) -> bytes:
-    """SHA-256 of a list of texts; no two lists share one."""
+    """SHA-256 of a list of texts; different lists have different keys."""
     return hashlib.sha256(json.dumps(list(parts)).encode("utf-8", "surrogatepass")).digest()
 
 
 def sealed(content: str) -> str:
-    """JSON together with its digest, as JSON, for `unsealed`."""
+    """The content (JSON) with its SHA-256 digest, as one JSON object; `unsealed` reads it."""
     return f'{{"sha256": "{hashlib.sha256(content.encode()).hexdigest()}", "content": {content}}}'
 
 
 def unsealed(text: str) -> str:
-    """The JSON that `sealed` was given. Raises ValueError where not every byte is as it was written."""
+    """The content that `sealed` wrote. Raises ValueError if any byte has changed since."""
     content = text[SEAL_LENGTH:-1]
     if sealed(content) != text:
-        raise ValueError("its digest is that of another content")
+        raise ValueError("its digest does not match its content")
     return content

@@ -1,4 +1,4 @@
-"""The evidence store: what was found out once is never executed again."""
+"""The evidence store: an SQLite cache of evidence, so that no test run is executed twice."""
 
 from __future__ import annotations
 
@@ -26,28 +26,26 @@ CREATE TABLE IF NOT EXISTS evidence
 digest BLOB NOT NULL DEFAULT x'')
 WITHOUT ROWID
 """
-ADDED_COLUMNS = (
-    "kind TEXT NOT NULL DEFAULT ''", "used INTEGER NOT NULL DEFAULT 0", "digest BLOB NOT NULL DEFAULT x''"
-)  # fmt: skip
-"""Those that files of earlier versions lack."""
-FIND = "SELECT CAST(record AS BLOB), used, digest FROM evidence WHERE key = ?"
-"""As bytes: a damaged text need not be one any more."""
-KEEP = "INSERT OR REPLACE INTO evidence (key, record, kind, used, digest) VALUES (?, ?, ?, ?, ?)"
+ADDED_COLUMNS = ("kind TEXT NOT NULL DEFAULT ''", "used INTEGER NOT NULL DEFAULT 0", "digest BLOB NOT NULL DEFAULT x''")
+"""Columns that files of earlier versions lack."""
+SELECT = "SELECT CAST(record AS BLOB), used, digest FROM evidence WHERE key = ?"
+"""Selects bytes: a damaged record may not decode as text."""
+INSERT = "INSERT OR REPLACE INTO evidence (key, record, kind, used, digest) VALUES (?, ?, ?, ?, ?)"
 LIMIT_GB = 4.0
-"""Size of the store where $REGRADE_EVIDENCE_GB does not say otherwise: some millions of records."""
-CHECKED_EVERY = 256
-"""Records written by one process between two looks at the size."""
-MOST_WAITING = 10_000
-"""Records held in memory while the disk is full; beyond that the oldest are found out again another time."""
-KEPT = 0.8
-"""Share of the limit that is left after records were dropped, so that this is rare."""
+"""Default limit of the store in gigabytes: some millions of records. $REGRADE_EVIDENCE_GB overrides it."""
+CHECK_INTERVAL = 256
+"""Records that one process writes between two checks of the size."""
+MOST_PENDING = 10_000
+"""Records buffered in memory while the disk is full; beyond that the oldest are dropped, and gathered again later."""
+TARGET_SHARE = 0.8
+"""Share of the limit that is in use after an eviction: below 1, so that evictions are rare."""
 DIGEST_BYTES = 16
-"""Of damage that nobody means, one in 2^128 would be missed."""
+"""Bytes of a stored digest: accidental damage escapes it with probability 2^-128."""
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What the store holds of one kind of evidence."""
+class KindUsage:
+    """Size of the records of one type of evidence."""
 
     kind: str
     records: int
@@ -57,11 +55,11 @@ class Holding:
 
 
 class EvidenceStore:
-    """Evidence by a key that covers all that could change it. Many threads and processes may use one file at once.
+    """Evidence by a key that covers every input of it. Many threads and processes may use one file at once.
 
-    Each record is written in a transaction of its own (SQLite, write-ahead log), so a process killed at any moment
-    loses at most the record that it was writing. Above its limit the store drops the records that were not used for
-    the longest time. Each record has its digest beside it; one that is not as it was written is not believed.
+    Each record is written in its own transaction (SQLite, write-ahead log): a killed process loses at most the record
+    that it was writing. Above its limit the store evicts the least recently used records. Each record is stored with
+    its digest; a record that does not match its digest counts as missing.
     """
 
     def __init__(self, path: Path, limit_gb: float | None = None) -> None:
@@ -70,15 +68,15 @@ class EvidenceStore:
             limit_gb: gigabytes of records; None: $REGRADE_EVIDENCE_GB, or LIMIT_GB.
 
         Raises:
-            UserError: the file can't be used, or the limit is no number above 0.
+            UserError: SQLite cannot open the file, or $REGRADE_EVIDENCE_GB is not a number above 0.
         """
         self._lock = threading.Lock()
         self._path = path
         self._limit = (_chosen_limit() if limit_gb is None else limit_gb) * 1e9
         self._unchecked = 0
-        self._waiting: deque[tuple[Any, ...]] = deque(maxlen=MOST_WAITING)
+        self._pending: deque[tuple[Any, ...]] = deque(maxlen=MOST_PENDING)
         self.damaged = 0
-        """Records that were asked for here and were not as they were written."""
+        """Requested records that did not match their digest."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
@@ -90,31 +88,31 @@ class EvidenceStore:
             raise _unusable(path, error) from error
 
     def _add_columns(self) -> None:
-        """Bring a file that an earlier version made to the present form. What has no digest is not believed."""
-        there = {row[1] for row in self._database.execute("PRAGMA table_info(evidence)")}
+        """Add the columns that a file of an earlier version lacks. Its records have no digest and count as missing."""
+        present = {row[1] for row in self._database.execute("PRAGMA table_info(evidence)")}
         for column in ADDED_COLUMNS:
-            if column.split()[0] not in there:
+            if column.split()[0] not in present:
                 with contextlib.suppress(sqlite3.OperationalError):  # another process has just added it
                     self._database.execute(f"ALTER TABLE evidence ADD COLUMN {column}")
 
     def get(self, key: bytes, kind: type, task: Task) -> Any | None:
-        """The record under the key, or None. A record of another shape, or a damaged one, counts as missing.
+        """The record under the key; None if it is missing, damaged or not of this type.
 
         Raises:
             UserError: the file is damaged.
         """
         try:
             with self._lock:
-                row = self._database.execute(FIND, (key,)).fetchone()
+                row = self._database.execute(SELECT, (key,)).fetchone()
         except sqlite3.DatabaseError as error:
             raise _unusable(self._path, error) from error
-        if row is None or not row[2]:  # of an earlier version, which kept no digests
+        if row is None or not row[2]:  # earlier versions stored no digest
             return None
         record, used, digest = row
         if _digest(key, record) != digest:
             with self._lock:
                 self.damaged += 1
-            logger.warning("damaged record of %s in %s: it is gathered again", kind.__name__, self._path)
+            logger.warning("damaged record of %s in %s: it will be gathered again", kind.__name__, self._path)
             return None
         if used < _hour():
             self._mark_used(key)
@@ -124,65 +122,65 @@ class EvidenceStore:
             return None
 
     def put(self, key: bytes, evidence: Any) -> None:
-        """Keep a record, and those that could not be kept before.
+        """Store a record, and the records of earlier failures.
 
         Raises:
-            sqlite3.Error: the disk is full or the file is gone. It is tried again with the next record, and at the end.
+            sqlite3.Error: the disk is full or the file is gone. The next `put`, and `close`, write the record again.
         """
         record = encode(evidence)
         row = (key, record, type(evidence).__qualname__, _hour(), _digest(key, record.encode()))
         with self._lock:
             try:
-                self._database.execute(KEEP, row)
+                self._database.execute(INSERT, row)
             except sqlite3.Error:
-                self._waiting.append(row)
+                self._pending.append(row)
                 raise
-            self._keep_waiting()
+            self._write_pending()
             self._unchecked += 1
-            is_due = self._unchecked >= CHECKED_EVERY
+            is_due = self._unchecked >= CHECK_INTERVAL
         if is_due:
             self.shrink()
 
-    def _keep_waiting(self) -> None:
-        """As many as can be kept now; one that fails waits behind the others."""
-        while self._waiting:
-            row = self._waiting.popleft()
+    def _write_pending(self) -> None:
+        """Write the buffered records up to the first failure, which goes back into the buffer."""
+        while self._pending:
+            row = self._pending.popleft()
             try:
-                self._database.execute(KEEP, row)
+                self._database.execute(INSERT, row)
             except sqlite3.Error:
-                self._waiting.append(row)
+                self._pending.append(row)
                 return
 
     def shrink(self, limit_gb: float | None = None) -> int:
-        """Drop the records that were not used for the longest time, down to the limit.
+        """Evict the least recently used records until the store is within its limit.
 
         Args:
-            limit_gb: another limit, this time; the file then gives the space back, which takes a while.
+            limit_gb: a limit for this call alone; the file then shrinks too, which is slow. None: the store's own.
 
         Returns:
-            How many were dropped.
+            The number of evicted records.
         """
         limit = self._limit if limit_gb is None else limit_gb * 1e9
         with self._lock:
             self._unchecked = 0
             size = self._size()
-            dropped = self._drop(size - (KEPT * limit if limit_gb is None else limit)) if size > limit else 0
+            evicted = self._evict(size - (TARGET_SHARE * limit if limit_gb is None else limit)) if size > limit else 0
             if limit_gb is not None:
                 self._database.execute("VACUUM")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        if dropped:
-            logger.info("evicted %d records from %s", dropped, self._path)
-        return dropped
+        if evicted:
+            logger.info("evicted %d records from %s", evicted, self._path)
+        return evicted
 
     def _size(self) -> int:
-        """Bytes of the pages in use, which costs nothing to find out."""
+        """Bytes of the pages in use; SQLite counts them without reading the file."""
         pages, free, page_bytes = (
             self._database.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * page_bytes)
 
-    def _drop(self, amount: float) -> int:
+    def _evict(self, amount: float) -> int:
         oldest: list[tuple[bytes]] = []
         for key, size in self._database.execute("SELECT key, length(record) FROM evidence ORDER BY used"):
             if amount <= 0:
@@ -197,17 +195,17 @@ class EvidenceStore:
         return len(oldest)
 
     def _mark_used(self, key: bytes) -> None:
-        """That it was used is worth no failure: the store may be read-only or full."""
+        """Record the time of use. A failure is ignored: the store may be read-only or full."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._database.execute("UPDATE evidence SET used = ? WHERE key = ?", (_hour(), key))
 
-    def holdings(self) -> list[Holding]:
-        """What is in the store, by kind of evidence; `""` for what earlier versions kept."""
+    def usage(self) -> list[KindUsage]:
+        """Size of the records by type of evidence; type `""`: records of earlier versions."""
         with self._lock:
             rows = self._database.execute(
                 "SELECT kind, count(*), total(length(record)), max(used) FROM evidence GROUP BY kind ORDER BY kind"
             ).fetchall()
-        return [Holding(kind, count, size / 1e6, used * 3600.0) for kind, count, size, used in rows]
+        return [KindUsage(kind, count, size / 1e6, used * 3600.0) for kind, count, size, used in rows]
 
     def __len__(self) -> int:
         with self._lock:
@@ -216,12 +214,12 @@ class EvidenceStore:
 
     def close(self) -> None:
         with self._lock:
-            self._keep_waiting()
+            self._write_pending()
             self._database.close()
 
 
 def _digest(key: bytes, record: bytes) -> bytes:
-    """Of a record and its place: neither other bytes nor another record may stand there."""
+    """Digest of a record and its key: it detects changed bytes, and a record under the key of another."""
     return hashlib.sha256(key + record).digest()[:DIGEST_BYTES]
 
 

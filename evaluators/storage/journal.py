@@ -1,4 +1,4 @@
-"""Files that survive `kill -9`: JSON lines appended one whole line at a time, and files replaced all at once."""
+"""Files that survive `kill -9`: JSON lines are appended a whole line at a time, other files replaced atomically."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from regrade.datasets.errors import UserError
 
 LONGEST_INTEGER = 300
-"""Digits: one of more is no number that a float can hold."""
+"""Digits; a longer integer does not fit into a float."""
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a reader, or a restart, sees the old file or the new one and never a part."""
+    """Replace the content of `path` by `text`: a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8", errors="surrogateescape") as file:
@@ -29,7 +29,7 @@ def write_atomically(path: Path, text: str) -> None:
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append each row as one line of JSON by one `write`, then flush to disk.
 
-    What a killed process left of a line is cut off first (see `repair`), so that no row is ever glued to a torn one.
+    `repair` first removes the torn line of a killed process, so that no row is appended to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     repair(path)
@@ -43,14 +43,14 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def repair(path: Path) -> None:
-    """Cut off a last line without its newline: its writer was killed half-way, and its work counts as not done."""
+    """Remove a last line without a newline: its writer was killed, and its work counts as not done."""
     if is_torn(path):
         with path.open("rb+") as file:
             file.truncate(path.read_bytes().rfind(b"\n") + 1)
 
 
 def is_torn(path: Path) -> bool:
-    """Does the file end in a line that was never finished? `read` leaves it out."""
+    """Does the file end in an unfinished line? `read` skips such a line."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -59,37 +59,37 @@ def is_torn(path: Path) -> bool:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; a torn last line is left out, a missing file has no rows.
+    """The rows of a file of JSON lines, without a torn last line; a missing file has no rows.
 
     Raises:
-        UserError: a whole line is no JSON object.
+        UserError: a line is not a JSON object.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is empty, or torn
+    lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last newline is empty, or torn
     return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        row = json.loads(line, parse_constant=_refuse_number, parse_float=_finite, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and run again") from error
     if not isinstance(row, dict):
-        found = repr(line[:40])
-        raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; delete that line and run again")
+        start = repr(line[:40])
+        raise UserError(f"{path}, line {number}: expected a JSON object, found {start}; delete that line and run again")
     return row
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+def _refuse_number(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
-    """What is too large for a float would be read as infinite, which poisons every mean."""
+    """json reads a number too large for a float as infinity, which would make every mean infinite."""
     value = float(text)
-    return value if math.isfinite(value) else _no_number(f"{text[:20]}, too large for a float,")
+    return value if math.isfinite(value) else _refuse_number(f"{text[:20]}, too large for a float,")
 
 
-def _whole(text: str) -> float:
-    return int(text) if len(text) < LONGEST_INTEGER else _no_number(f"an integer of {len(text)} digits")
+def _integer(text: str) -> float:
+    return int(text) if len(text) < LONGEST_INTEGER else _refuse_number(f"an integer of {len(text)} digits")

@@ -1,4 +1,4 @@
-"""Numbers for JSON, which has neither NaN nor infinity: null takes their place."""
+"""Numbers for JSON: null replaces NaN and infinity, which JSON lacks."""
 
 from __future__ import annotations
 

@@ -2,39 +2,40 @@
 
 | column | type | meaning |
 |-|-|-|
-| policy, task, repository, function, file | text | who tried what; `function` is `file::qualified.name`, or empty |
-| temperature, sample, seed | number | which attempt |
-| task_digest, patch_digest, reward_name | text | what the verdict depends on |
-| patch, completion | text | what the policy proposed, and its answer word for word |
-| empty | bool | nothing was changed: no patch, an unreadable answer, or a patch that does not apply |
+| policy, task, repository, function, file | text | policy, task, target; `function`: `file::qualified.name`, or empty |
+| temperature, sample, seed | number | the attempt |
+| task_digest, patch_digest, reward_name | text | inputs of the score |
+| patch, completion | text | the proposed patch, and the answer word for word |
+| empty | bool | no change: no patch, an unreadable answer, or a patch that does not apply |
 | well_formed | bool | the answer could be read |
-| applied | bool | the patch applied to the base (true for one that changes nothing) |
-| status, cause | text | `scored` or `unscored` (the reward), and why |
-| end | text | how the execution ended, see `regrade.rewards.evidence.End`; empty if unknown |
+| applied | bool | the patch applied to the base (true for an empty patch) |
+| status, cause | text | `scored` or `unscored` (the reward), and the cause |
+| end | text | end of the execution, see `regrade.rewards.evidence.End`; empty if unknown |
 | reward | number | missing if unscored |
-| fix | 0, 1 | all FAIL_TO_PASS pass |
-| fail_to_pass, fixed | number | how many there are, how many of them pass |
-| guarded, broken, newly_skipped | number | PASS_TO_PASS tests; those that no longer pass; those of them skipped |
-| broke | 0, 1 | `broken` > 0, or the patch crashed, ran out of time or out of memory |
-| broken_tests | list | ids |
+| fix | 0, 1 | all FAIL_TO_PASS tests pass |
+| fail_to_pass, fixed | number | FAIL_TO_PASS tests, those that pass |
+| guarded, broken, newly_skipped | number | PASS_TO_PASS tests, those broken, those broken by a skip |
+| broke | 0, 1 | `broken` > 0, or the execution crashed, timed out or ran out of memory |
+| broken_tests | list | their ids |
 | clean_fix | 0, 1 | `fix` and not `broke` |
-| tampering | number | conclusive signs of reaching for the verdict; missing if nobody looked |
+| tampering | number | conclusive signs of tampering; missing if not checked |
 | tokens, generation_seconds, execution_seconds, changed_lines | number | cost and size |
 | parts | list | the reward's breakdown: name, value, weight, contribution, why |
 
-Those that follow may be left out on disk, as older rows do:
+Optional columns, which older rows lack:
 
 | column | type | meaning |
 |-|-|-|
-| broken_hops | list | distance of each of `broken_tests` from the patched modules, see
-`regrade.evaluators.evaluation.footprint` | | touches_file, touches_function | 0, 1 | is a line changed in a file, a
-function, that the reference changes? | | off_file, off_function | number | share of the changed lines outside those
-files, those functions | | lint_added, lint_removed, complexity_change | number | findings; sum of the cyclomatic
-complexity, after less before | | built | 0, 1 | what is patched still compiles and imports |
-| tampering_kinds | list | the kinds of those signs, each once |
-| protected_edits | number | files of tests and configuration that the patch tried to change |
+| broken_hops | list | distance of each broken test from the patched modules (`evaluation.footprint.hops_of`) |
+| touches_file, touches_function | 0, 1 | a changed line lies in a file, a function, that the reference changes |
+| off_file, off_function | number | share of the changed lines outside these files, these functions |
+| lint_added, lint_removed | number | lint findings |
+| complexity_change | number | sum of the cyclomatic complexity, after minus before |
+| built | 0, 1 | the patched files compile and import |
+| tampering_kinds | list | kinds of the signs of tampering, each once |
+| protected_edits | number | files of tests and configuration that the patch edits |
 
-What is not known, because the infrastructure failed, is null on disk and NaN in memory. It is never 0. An attempt that
+A value that is unknown because the infrastructure failed is null on disk and NaN in memory, never 0. An attempt that
 was lost before there was an answer has the `patch_digest` LOST.
 """
 
@@ -99,25 +100,23 @@ TEXTS = (
     "end",
 )
 NAMES = ("policy", "task", "repository", "function", "file", "reward_name")
-"""Those of the texts that regrade wrote itself. What a policy wrote, or a test printed, may be no text at all."""
+"""Texts that regrade wrote. Texts of a policy or a test may contain lone surrogates."""
 LISTS = ("broken_tests", "parts")
 OPTIONAL_LISTS = ("broken_hops", "tampering_kinds")
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
-"""What every row has."""
+"""Columns of every row."""
 OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
-"""What rows of older versions, and of other programs, may lack."""
+"""Columns that rows of older versions and other programs may lack."""
 
 LOST = "lost"
-"""Stands for the digest of a patch that nobody knows. (That of an answer which changes nothing is the empty text's.)"""
+"""The `patch_digest` of a lost attempt. (An empty patch has the digest of the empty text.)"""
 
 ATTEMPT = ("policy", "task", "temperature", "sample", "seed")
-"""The columns that name one attempt; a later row of the same attempt replaces an earlier one."""
-
+"""The columns that identify an attempt; a later row of the same attempt replaces an earlier one."""
 
 WRITTEN_BY = "give a file that `regrade evaluate` wrote"
 
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
-
 
 Outcome = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
@@ -150,16 +149,15 @@ _OPTIONAL_TYPES: dict[str, Any] = {
     "tampering_kinds": list[str] | None,
 }  # fmt: skip
 _StoredRow = msgspec.defstruct(
-    "_Row",
-    [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)],
+    "_Row", [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)]
 )
 
 
 def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFrame:
-    """Rows as a table with exactly `COLUMNS` and `OPTIONAL` and their types; of rows of one attempt the last counts.
+    """Rows as a table with exactly `COLUMNS` and `OPTIONAL` and their types; the last row of an attempt counts.
 
     Raises:
-        UserError: a row lacks a column or holds something of another type.
+        UserError: a row lacks a column or has a value of the wrong type.
     """
     latest = {attempt(row): row for row in checked(rows, source)}
     values = list(latest.values())
@@ -167,10 +165,10 @@ def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFra
 
 
 def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
-    """The rows, as they are, once each is seen to have every column with a value of its type.
+    """The rows, unchanged, each after a check of its columns and their types.
 
     Raises:
-        UserError: one has not; names the row and the column.
+        UserError: a row fails the check; the message names the row and the column.
     """
     for number, row in enumerate(rows, 1):
         plain = {name: None if _is_nan(value) else value for name, value in row.items()}
@@ -178,17 +176,17 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
         for name in NAMES:
             if not is_text(row[name]):
                 raise UserError(
-                    f"{source}, row {number}: {name!r} holds half a surrogate pair, which is no text: delete that row"
+                    f"{source}, row {number}: {name!r} contains a lone surrogate, which is not text: delete that row"
                 )
         if (row["clean_fix"] or 0) > min(row["fix"] or 0, 1 - (row["broke"] or 0)):
             raise UserError(
-                f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_said(row['fix'])} and "
-                f"'broke' {_said(row['broke'])}: {WRITTEN_BY}"
+                f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_shown(row['fix'])} and "
+                f"'broke' {_shown(row['broke'])}: {WRITTEN_BY}"
             )
         yield row
 
 
-def _said(value: float | None) -> str:
+def _shown(value: float | None) -> str:
     return "null" if value is None or _is_nan(value) else f"{value:g}"
 
 
@@ -201,7 +199,7 @@ def load_rows(path: Path) -> pd.DataFrame:
     """The table of a file, or of all `.jsonl` files of a folder.
 
     Raises:
-        UserError: there is no such file, it has no rows, or a row is wrong.
+        UserError: there is no such file, it has no rows, or a row is invalid.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; give a .jsonl file that `regrade evaluate` wrote, or its folder")
@@ -213,12 +211,12 @@ def load_rows(path: Path) -> pd.DataFrame:
 
 
 def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What names the attempt of a row (see `ATTEMPT`)."""
+    """The key of a row's attempt (see `ATTEMPT`)."""
     return tuple(float(row[name]) if name == "temperature" else row[name] for name in ATTEMPT)
 
 
 def is_lost(row: Mapping[str, Any]) -> bool:
-    """Did the infrastructure lose the attempt before there was an answer? Nothing is then known of the policy's."""
+    """Did the infrastructure lose the attempt before there was an answer? Its outcome is then unknown."""
     return bool(row["patch_digest"] == LOST)
 
 

@@ -1,15 +1,15 @@
-"""A run: a folder with a manifest (what was done, with what, how long it took) and everything that was measured.
+"""A run: a folder with a manifest (inputs, settings, versions, times) and all measurements.
 
     RUN/manifest.json                   versions, seeds, configuration, policies, phases: see `Manifest`
-    RUN/tasks.jsonl                     the held-out tasks in words, for the report: see `Run.record_tasks`
+    RUN/tasks.jsonl                     descriptions of the held-out tasks, for the report: see `Run.record_tasks`
     RUN/evaluations/POLICY.jsonl        rows of a policy on the held-out tasks, all temperatures
-    RUN/evaluations-validation/...      the same on the validation tasks, which chose the temperatures
+    RUN/evaluations-validation/...      the same on the validation tasks, which choose the temperatures
     RUN/training/PHASE.jsonl            one line a step, any numeric keys (loss, reward, entropy, kl, ...)
     RUN/checkpoints/NAME/               weights and optimizer states
-    RUN/hunks.jsonl                     what hunks are worth: see `regrade.reports.kept_hunks`
+    RUN/hunks.jsonl                     values of hunks: see `regrade.reports.kept_hunks`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
 
-Every file is appended line by line or replaced at once, so a run killed at any moment can be opened and gone on with.
+Every file is appended line by line or replaced atomically, so a killed run can be opened and continued.
 """
 
 from __future__ import annotations
@@ -40,54 +40,50 @@ from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.json_numbers import finite_values
 
 PolicyRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
-"""What a policy is in the comparison: what the candidate must beat, what rules out an easier explanation (more time),
-what is judged, a state of it along its training, what saw more than it was allowed to, and what follows a fixed rule
-(changes nothing; the reference)."""
+"""Role of a policy in a comparison. Baseline: the candidate must beat it. Control: it rules out a simpler explanation,
+such as more training time. Checkpoint: a state of the candidate during training. Upper bound: it saw data that the
+candidate may not see. Scripted: it follows a fixed rule (empty patches, the reference)."""
 
 DECISIVE: Mapping[str, int] = {"regrade": 3, "python": 2, "pytest": 1}
-"""What decides what a test's outcome means -> how many parts of its version have to agree."""
+"""Package that affects the outcomes of tests -> number of parts of its version that must agree."""
 
 ADVICE = "restore it or start the run in a new folder"
-"""What to do about a manifest that cannot be read."""
+"""Advice for a manifest that cannot be read."""
 
 HEARTBEAT_SECONDS = 5.0
-"""How much of a phase's wall time a `kill -9` may cost."""
+"""The most of a phase's wall time that a `kill -9` loses."""
 
 RECORDED_PACKAGES = ("regrade", "numpy", "pandas", "pytest", "scipy", "statsmodels", "torch", "transformers", "trl")
 
 LONGEST_NAME = 150
-"""Bytes of a file's name, less its ending."""
+"""Bytes of a file name without its suffix."""
 
-STEP_SECONDS = {
-    "execution": "execution_seconds",
-    "generation": "generation_seconds",
-    "training": "training_seconds",
-}
-"""Part of a training step -> the key of the training log that holds its seconds."""
+STEP_SECONDS = {"execution": "execution_seconds", "generation": "generation_seconds", "training": "training_seconds"}
+"""Part of a training step -> key of its seconds in the training log."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyEntry:
-    """What the report needs to know of one policy; its rows lie in `evaluations/`."""
+    """One policy of a run, for the report; its rows are in `evaluations/`."""
 
     role: PolicyRole
     best_temperature: Annotated[float, msgspec.Meta(ge=0, le=1e300)] = 0.0
     """Chosen on validation tasks, never on the held-out ones; 0 is greedy."""
     label: str = ""
-    """The name that people read; empty: the policy's own name."""
+    """Name in reports; empty: the policy's own name."""
     chosen: bool = False
-    """Was the temperature chosen on validation tasks? Else it is the only one, or the lowest one tried."""
+    """Was the temperature chosen on validation tasks? If not, it is the only or the lowest one evaluated."""
     series: str = ""
-    """For a checkpoint: the training that it belongs to."""
+    """Of a checkpoint: its training run."""
     step: int | None = None
-    """For a checkpoint: after how many steps of it."""
+    """Of a checkpoint: its training step."""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """What it was made of (a model's name, an endpoint, a command), as plain JSON, without any key."""
+    """Source of the policy (name of a model, endpoint, command) as plain JSON, without API keys."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Wall time of one phase of a run, over all the attempts that it took."""
+    """Wall time of one phase of a run, summed over all attempts to complete it."""
 
     seconds: float = 0.0
     done: bool = False
@@ -95,7 +91,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is needed to repeat a run and to read its results."""
+    """All information needed to repeat a run and to interpret its results."""
 
     name: str = ""
     started: str = ""
@@ -105,20 +101,20 @@ class Manifest:
     assurance: str = ""
     seeds: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Python, the platform and each package that could change a result."""
+    """Python, the platform and each package that may affect a result."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name of an input (a set of tasks, a model's weights) -> its digest."""
     policies: Mapping[str, PolicyEntry] = field(default_factory=dict)
     phases: Mapping[str, Phase] = field(default_factory=dict)
-    """In the order in which they began."""
+    """In the order of their start."""
     share_of_step: Mapping[str, float] = field(default_factory=dict)
-    """execution, generation, training -> share of the wall time of reinforcement learning's steps; adds up to 1."""
+    """execution, generation, training -> share of the wall time of RL steps; the shares add up to 1."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report must know: a time-out that cut a phase short, an odd setting."""
+    """Notes for readers of the report, such as a phase that a time limit ended, or an unusual setting."""
 
     def to_json(self) -> dict[str, Any]:
-        """`phases` is written as name -> seconds, `phases_done` lists those that ended."""
+        """`phases` becomes name -> seconds; `phases_done` lists the completed phases."""
         values = asdict(self)
         values["phases"] = {name: round(phase.seconds, 3) for name, phase in self.phases.items()}
         values["phases_done"] = [name for name, phase in self.phases.items() if phase.done]
@@ -126,29 +122,29 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str = "manifest") -> Manifest:
-        """Raises UserError naming `source` and the entry that is wrong."""
+        """Raises UserError, which names `source` and the invalid entry."""
         plain = {**values, "policies": {}} if isinstance(values.get("policies", {}), dict) else values
-        converted(plain, _Written, f"{source}: damaged", ADVICE)
-        known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
+        converted(plain, _StoredManifest, f"{source}: damaged", ADVICE)
+        fields = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
         done = set(values.get("phases_done", ()))
-        known["policies"] = {name: _policy(name, entry, source) for name, entry in values.get("policies", {}).items()}
+        fields["policies"] = {name: _policy(name, entry, source) for name, entry in values.get("policies", {}).items()}
         seconds = values.get("phases", {})
-        known["phases"] = {name: Phase(float(spent), name in done) for name, spent in seconds.items()}
-        known["notes"] = tuple(values.get("notes", ()))
-        return cls(**known)
+        fields["phases"] = {name: Phase(float(spent), name in done) for name, spent in seconds.items()}
+        fields["notes"] = tuple(values.get("notes", ()))
+        return cls(**fields)
 
 
 class Run:
-    """A run's folder. Making one creates the folder and its manifest, or opens those that are there.
+    """A run's folder. The constructor creates the folder and its manifest, or opens existing ones.
 
-    The manifest is read anew for each access and replaced at once by each change, so several `Run`s of one folder in
-    one process agree. Two processes should not change one run at a time: see `writing`.
+    Each access reads the manifest again and each change replaces it atomically, so several `Run`s of one folder in one
+    process agree. Two processes must not change one run at a time: see `writing`.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder can't be made."""
+        """Raises UserError if the folder can't be created."""
         self.folder = folder
-        self._lock = threading.RLock()  # the heartbeat of a phase writes beside the program
+        self._lock = threading.RLock()  # the heartbeat thread of a phase writes too
         if not self.manifest_path.exists():
             started = datetime.now(UTC).isoformat(timespec="seconds")
             try:
@@ -159,18 +155,18 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """A run that must exist already. Raises UserError if it doesn't."""
+        """Open an existing run. Raises UserError if there is none."""
         if not (folder / "manifest.json").exists():
             advice = "give a folder that `regrade demo` or `regrade evaluate` wrote"
-            raise UserError(f"{folder} is no run: it has no manifest.json; {advice}")
+            raise UserError(f"{folder} is not a run, as it has no manifest.json; {advice}")
         return cls(folder)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from adding to the run meanwhile: each would miss what the other writes.
+        """Lock the run against other writing processes: each would miss the rows that the other writes.
 
         Raises:
-            UserError: another process does so. (One that was killed does not.)
+            UserError: another process holds the lock. (A killed process releases it.)
         """
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -191,7 +187,7 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest as it stands on disk. Raises UserError if it cannot be read."""
+        """The manifest on disk. Raises UserError if it cannot be read."""
         path, advice = self.manifest_path, ADVICE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -200,11 +196,11 @@ class Run:
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
         if not is_text(values):
-            raise UserError(f"{path}: damaged (half a surrogate pair, which is no text); {ADVICE}")
+            raise UserError(f"{path}: damaged (it contains a lone surrogate, which is not text); {ADVICE}")
         return Manifest.from_json(values, str(path))
 
     def update(self, **changes: Any) -> Manifest:
-        """Replace fields of the manifest (see `Manifest`); mappings are merged into what is there, key by key."""
+        """Replace fields of the manifest (see `Manifest`); mappings are merged key by key."""
         with self._lock:
             old = self.manifest
             merged: dict[str, Any] = {
@@ -218,97 +214,97 @@ class Run:
     def add_policy(
         self, name: str, role: PolicyRole, *, best_temperature: float = 0.0, label: str = "", **more: Any
     ) -> None:
-        """Enter a policy into the manifest, or change its entry. `more`: other fields of `PolicyEntry`."""
+        """Add a policy to the manifest, or replace its entry. `more`: other fields of `PolicyEntry`."""
         self.update(policies={name: PolicyEntry(role=role, best_temperature=best_temperature, label=label, **more)})
 
-    def goes_on(self) -> None:
-        """Tell the manifest where attempts are added by other versions than the run began with (see `DECISIVE`)."""
+    def record_continuation(self) -> None:
+        """Record the current versions (see `DECISIVE`) in the manifest if they differ from those at the run's start."""
         before, now = self.manifest.versions, installed_versions()
         changed = {name: now[name] for name in DECISIVE if significant(before, name) != significant(now, name)}
         if changed:
             self.update(configuration={"continued_with": changed})
 
     def note(self, text: str) -> None:
-        """Add a note for the reader of the report, once."""
+        """Add a note for readers of the report; an equal note is added once."""
         with self._lock:
             if text not in self.manifest.notes:
                 self.update(notes=(*self.manifest.notes, text))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase. The time of attempts that failed or were killed counts; `finished(name)` once one ends well.
+        """Measure the wall time of a phase, failed and killed attempts included. Success makes `finished(name)` true.
 
-        The time is saved every few seconds, so that a `kill -9` loses no more than that.
+        The time is saved every `HEARTBEAT_SECONDS`, the most that a `kill -9` loses.
         """
         before = self.manifest.phases.get(name, Phase()).seconds
         began = time.monotonic()
         stop = threading.Event()
 
-        def save(done: bool) -> None:
-            self.update(phases={name: Phase(before + time.monotonic() - began, done)})
+        def save(is_done: bool) -> None:
+            self.update(phases={name: Phase(before + time.monotonic() - began, is_done)})
 
-        def beat() -> None:
+        def save_regularly() -> None:
             while not stop.wait(HEARTBEAT_SECONDS):
                 save(False)
 
         save(False)
-        heart = threading.Thread(target=beat, name=f"time of {name}", daemon=True)
-        heart.start()
-        done = False
+        heartbeat = threading.Thread(target=save_regularly, name=f"time of {name}", daemon=True)
+        heartbeat.start()
+        is_done = False
         try:
             yield
-            done = True
+            is_done = True
         finally:
             stop.set()
-            heart.join()
-            save(done)
+            heartbeat.join()
+            save(is_done)
 
     def finished(self, name: str) -> bool:
-        """Did the phase end well, in this process or an earlier one?"""
+        """Did the phase succeed, in this process or an earlier one?"""
         return self.manifest.phases.get(name, Phase()).done
 
     def evaluation(self, policy: str) -> Path:
-        """Where the held-out rows of a policy are."""
+        """Path of a policy's rows on held-out tasks."""
         return self.folder / "evaluations" / f"{_file_name(policy)}.jsonl"
 
     def validation(self, policy: str) -> Path:
-        """Where the validation rows of a policy are: they choose its temperature and checkpoint."""
+        """Path of a policy's rows on validation tasks, which choose its temperature and checkpoint."""
         return self.folder / "evaluations-validation" / f"{_file_name(policy)}.jsonl"
 
     def training_log(self, phase: str) -> Path:
         return self.folder / "training" / f"{_file_name(phase)}.jsonl"
 
     def record_tasks(self, tasks: Iterable[Task], traits: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """Keep what a reader of the report wants to know of each task: its failing test and its reference patch.
+        """Store a description of each task for the report: its instruction, failing tests and reference patch.
 
-        Tasks that were kept before stay, as they are now if they are among these. `traits`: task id -> what else is
-        known of it, as `regrade.evaluators.analysis.slices.traits_of` gives.
+        Tasks recorded earlier stay; those among `tasks` are updated. `traits`: task id -> its traits, as
+        `regrade.evaluators.analysis.slices.traits_of` returns them.
         """
-        known = self.tasks()
-        known.update((task.id, {**_described(task), **(traits or {}).get(task.id, {})}) for task in tasks)
-        lines = [json.dumps(described) + "\n" for described in known.values()]
+        descriptions = self.tasks()
+        descriptions.update((task.id, {**_description(task), **(traits or {}).get(task.id, {})}) for task in tasks)
+        lines = [json.dumps(description) + "\n" for description in descriptions.values()]
         journal.write_atomically(self.folder / "tasks.jsonl", "".join(lines))
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Task id -> what `record_tasks` kept of it; empty if it was never called."""
+        """Task id -> its description by `record_tasks`; empty if that was never called."""
         path = self.folder / "tasks.jsonl"
-        return {row["id"]: row for row in _typed(journal.read(path), _KeptTask, path)}
+        return {row["id"]: row for row in _typed(journal.read(path), _StoredTask, path)}
 
     def checkpoint(self, name: str) -> Path:
-        """A folder for weights; not created here, so that its presence can mean that it is whole."""
+        """A folder for weights. It is not created here: an existing folder is a complete checkpoint."""
         return self.folder / "checkpoints" / _file_name(name)
 
     def log(self, phase: str, step: int, seconds: float, **numbers: float) -> None:
         """Append one step to the training log. `seconds`: wall time since the phase began.
 
-        Keys are free; `execution_seconds`, `generation_seconds` and `training_seconds` of reinforcement learning make
-        `share_of_step`. A number that is not finite is written as null: it shows as a gap.
+        Keys are free; `share_of_step` uses `execution_seconds`, `generation_seconds` and `training_seconds` of RL. A
+        number that is not finite is written as null, a gap in a chart.
         """
         row = {"phase": phase, "step": step, "seconds": seconds, **finite_values(numbers)}
         journal.append(self.training_log(phase), [row])
 
     def training(self) -> dict[str, list[dict[str, Any]]]:
-        """Phase -> its steps in order. A step done again after a restart counts once, as it was last."""
+        """Phase -> its steps in order. Of a step repeated after a restart the last line counts."""
         phases: dict[str, dict[int, dict[str, Any]]] = {}
         for path in sorted((self.folder / "training").glob("*.jsonl")):
             for row in _typed(journal.read(path), _TrainingStep, path):
@@ -316,7 +312,7 @@ class Run:
         return {name: [steps[step] for step in sorted(steps)] for name, steps in phases.items()}
 
     def share_of_step(self) -> dict[str, float]:
-        """execution, generation, training -> share: from the manifest, else from the seconds in the training logs."""
+        """execution, generation, training -> share of the wall time: from the manifest, else from the training logs."""
         if self.manifest.share_of_step:
             return dict(self.manifest.share_of_step)
         rows = [row for steps in self.training().values() for row in steps]
@@ -331,21 +327,19 @@ class Run:
 
 def installed_versions() -> dict[str, str]:
     """Python, the platform, and the packages of `RECORDED_PACKAGES` that are installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def significant(versions: Mapping[str, str], name: str) -> list[str]:
-    """The parts of a package's version that have to agree."""
+    """The parts of a package's version that must agree."""
     return str(versions.get(name, "unknown")).split(".")[: DECISIVE[name]]
 
 
-def _described(task: Task) -> dict[str, Any]:
+def _description(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
         "repository": task.repository,
@@ -358,16 +352,16 @@ def _described(task: Task) -> dict[str, Any]:
 
 
 def _file_name(name: str) -> str:
-    """Of a name too long for one, its beginning and what tells it from others."""
-    found = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
-    if len(found.encode()) <= LONGEST_NAME:
-        return found
+    """The name without special characters; of a name that is too long, its start and a digest."""
+    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+    if len(safe.encode()) <= LONGEST_NAME:
+        return safe
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return f"{found.encode()[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
+    return f"{safe.encode()[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
 
 
-class _Written(msgspec.Struct):
-    """What a manifest holds on disk; each policy's entry is looked at by itself."""
+class _StoredManifest(msgspec.Struct):
+    """A manifest on disk; `_policy` checks each entry of `policies`."""
 
     name: str = ""
     started: str = ""
@@ -385,8 +379,8 @@ class _Written(msgspec.Struct):
     notes: list[str] = []
 
 
-class _KeptTask(msgspec.Struct):
-    """What the report reads of a task."""
+class _StoredTask(msgspec.Struct):
+    """The description of a task on disk."""
 
     id: str
     repository: str = ""
@@ -397,7 +391,7 @@ class _KeptTask(msgspec.Struct):
 
 
 class _TrainingStep(msgspec.Struct):
-    """What is read of every training step; its other numbers are free."""
+    """The typed keys of a training step; other keys are free."""
 
     phase: str = ""
     step: int = 0
@@ -408,7 +402,7 @@ class _TrainingStep(msgspec.Struct):
 
 
 def _typed(rows: Iterable[dict[str, Any]], kind: type[msgspec.Struct], path: Path) -> Iterator[dict[str, Any]]:
-    """The rows as they are. Raises UserError naming the first that is none of its kind."""
+    """The rows, unchanged. Raises UserError, which names the first invalid row."""
     for number, row in enumerate(rows, 1):
         converted(row, kind, f"{path}, row {number}: damaged", "delete that row")
         yield row

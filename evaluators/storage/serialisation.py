@@ -1,4 +1,4 @@
-"""Evidence as JSON text and back. A run of tests is kept compactly: one letter a test, words only for what failed."""
+"""Evidence to JSON and back. A test run takes one letter a test, and a message only for a test that has one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from msgspec.structs import astuple
 from regrade.rewards.evidence import LETTERS, End, StoredOutcomes, TestList, TestRun
 
 SCHEMA = 1
-"""Version of the evidence types' shape, written beside what is kept. It grows when a field changes its meaning."""
-
+"""Version of the evidence types, stored with each record. It grows when a field changes its meaning."""
 
 DETERMINISTIC: Literal["deterministic"] | None = "deterministic"
 
 
 class HasTests(Protocol):
-    """A task, or what is known of its tests."""
+    """A task, or its lists of test ids."""
 
     @property
     def fail_to_pass(self) -> tuple[str, ...]: ...
@@ -32,7 +31,7 @@ class HasTests(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredRun:
-    """A TestRun without its test ids: the task has them."""
+    """A TestRun without its test ids, which the task holds."""
 
     letters: str
     words: dict[int, tuple[str, float]]
@@ -46,45 +45,45 @@ def encode(evidence: Any) -> str:
     """One record of evidence (a frozen dataclass) as JSON.
 
     Raises:
-        TypeError: it has a field of a type that JSON cannot hold.
+        TypeError: a field has a type that JSON cannot represent.
     """
     record, order = evidence, DETERMINISTIC
     if isinstance(evidence, TestRun):
-        record, order = _stored(evidence), None  # the places of tests are in order as they are
+        record, order = _stored(evidence), None  # the keys of `words` are sorted already
     try:
         return msgspec.json.encode(record, order=order).decode()
-    except UnicodeEncodeError:  # half of a surrogate pair, out of a test's output: only json escapes it
+    except UnicodeEncodeError:  # a lone surrogate from a test's output: json escapes it, msgspec does not
         return json.dumps(msgspec.to_builtins(record, order=order, str_keys=True), separators=(",", ":"))
 
 
 def decode(kind: type, text: str | bytes, tests: HasTests) -> Any:
-    """The record that `encode` wrote. Raises ValueError where the text is of another shape."""
+    """The record that `encode` wrote. Raises ValueError if the text does not match the type."""
     if kind is not TestRun:
         return decode_plain(kind, text)
     return _restored(decode_plain(_StoredRun, text), tests)
 
 
 def decode_all(kinds: frozenset[type], text: str | bytes, tests: HasTests) -> dict[type, Any]:
-    """Those records that are of one of the kinds, out of a JSON object of them by the names of their kinds.
+    """The records of these types from a JSON object: name of a type -> its record. Absent types are left out.
 
     Raises:
-        ValueError: one is of another shape.
+        ValueError: a record does not match its type.
     """
     ordered, decoder = _records_decoder(kinds)
-    records = astuple(decoder.decode(text))
-    found = {kind: record for kind, record in zip(ordered, records, strict=True) if record is not UNSET}
-    if TestRun in found:
-        found[TestRun] = _restored(found[TestRun], tests)
-    return found
+    values = astuple(decoder.decode(text))
+    records = {kind: record for kind, record in zip(ordered, values, strict=True) if record is not UNSET}
+    if TestRun in records:
+        records[TestRun] = _restored(records[TestRun], tests)
+    return records
 
 
 def _restored(run: _StoredRun, tests: HasTests) -> TestRun:
-    known = tests if isinstance(tests, TestList) else _test_list(tests.fail_to_pass, tests.pass_to_pass)
-    outcomes = StoredOutcomes(known, run.letters, run.words)
+    ids = tests if isinstance(tests, TestList) else _test_list(tests.fail_to_pass, tests.pass_to_pass)
+    outcomes = StoredOutcomes(ids, run.letters, run.words)
     return TestRun(
         outcomes=outcomes,
-        fail_to_pass=known.fail_to_pass,
-        pass_to_pass=known.pass_to_pass,
+        fail_to_pass=ids.fail_to_pass,
+        pass_to_pass=ids.pass_to_pass,
         end=run.end,
         detail=run.detail,
         scope=run.scope,
@@ -93,12 +92,12 @@ def _restored(run: _StoredRun, tests: HasTests) -> TestRun:
 
 
 def decode_plain(kind: type, text: str | bytes) -> Any:
-    """JSON as an instance of a dataclass. Raises ValueError where the text is of another shape."""
+    """JSON as an instance of a dataclass. Raises ValueError if the text does not match the type."""
     try:
         return _decoder(kind).decode(text)
     except msgspec.ValidationError:
         raise
-    except msgspec.DecodeError:  # it may hold half of a surrogate pair
+    except msgspec.DecodeError:  # perhaps a lone surrogate, which json accepts
         return msgspec.convert(json.loads(text), kind, str_keys=True)
 
 
@@ -109,9 +108,9 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
 
 @cache
 def _records_decoder(kinds: frozenset[type]) -> tuple[tuple[type, ...], msgspec.json.Decoder[Any]]:
-    """One pass over all the records costs half of what one decoder a record does."""
+    """One decoder for all records takes half the time of one decoder a record."""
     ordered = tuple(kinds)
-    fields = [(f"record{place}", _stored_as(kind) | UnsetType, UNSET) for place, kind in enumerate(ordered)]
+    fields = [(f"record{index}", _stored_as(kind) | UnsetType, UNSET) for index, kind in enumerate(ordered)]
     names = {name: kind.__qualname__ for (name, _, _), kind in zip(fields, ordered, strict=True)}
     return ordered, msgspec.json.Decoder(msgspec.defstruct("Records", fields, rename=names))
 
@@ -128,8 +127,8 @@ def _test_list(fail_to_pass: tuple[str, ...], pass_to_pass: tuple[str, ...]) -> 
 def _stored(run: TestRun) -> _StoredRun:
     outcomes = [run.outcomes[test] for test in run.fail_to_pass + run.pass_to_pass]
     words = {
-        place: (outcome.message, outcome.seconds)
-        for place, outcome in enumerate(outcomes)
+        index: (outcome.message, outcome.seconds)
+        for index, outcome in enumerate(outcomes)
         if outcome.message or outcome.seconds
     }
     letters = "".join(LETTERS[outcome.status] for outcome in outcomes)

@@ -67,7 +67,7 @@ def test_what_cannot_be_compared_does_not_pass_a_gate(regrade, tmp_path):
     second = write(tmp_path / "b.jsonl", "rl", fixes=10, breaks=6, tasks=50)
     outcome = regrade("compare", first, second)
     assert outcome.code == 2
-    assert "not tried on the same tasks" in outcome.out
+    assert "not evaluated on the same tasks" in outcome.out
 
 
 def test_of_a_run_the_candidate_is_held_against_the_baseline(regrade, run):

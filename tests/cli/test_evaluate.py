@@ -159,7 +159,7 @@ def test_an_endpoint_that_dies_leaves_nothing_at_zero_and_is_gone_on_with(regrad
     with serving(lambda request: FIX[asked_about(request)]) as server:
         spec = policies.read_text()
         policies.write_text(re.sub("endpoint = .*", f'endpoint = "{server.url}"', spec).replace('"m"', '"another"'))
-        assert regrade(*arguments).is_refusal("knows 'p'", "another name")
+        assert regrade(*arguments).is_refusal("'p' is ", " here: give it another name")
         policies.write_text(re.sub("endpoint = .*", f'endpoint = "{server.url}"', spec))
         outcome = regrade(*arguments)
     assert outcome.code == 0, outcome.err

@@ -84,7 +84,7 @@ def test_markdown_is_for_the_summary_of_a_job(regrade, tmp_path):
     assert "### ❌ rl against sft: **regressed**" in outcome.out
     table = [line for line in outcome.out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
-    assert any(line.startswith("| Broke something |") and "worse" in line for line in table)
+    assert any(line.startswith("| Breakage |") and "worse" in line for line in table)
     assert regrade("compare", old.folder, new.folder, "--markdown", "--json").is_refusal("--json", "--markdown")
 
 
@@ -158,8 +158,8 @@ def test_a_half_written_file_is_compared_as_far_as_it_goes_and_says_so(regrade, 
     path.write_text(path.read_text()[:-30])
     outcome = regrade("compare", old.folder, new.folder)
     assert outcome.code == 2, "a whole task is missing"
-    assert "not tried on the same tasks" in outcome.out
-    assert "rl.jsonl ends in a half-written line" in " ".join(outcome.out.split())
+    assert "not evaluated on the same tasks" in outcome.out
+    assert "rl.jsonl ends in an incomplete line" in " ".join(outcome.out.split())
 
 
 def test_empty_runs_are_refused(regrade, tmp_path):
@@ -177,7 +177,7 @@ def test_files_that_hold_too_much_or_something_else_are_one_line(regrade, tmp_pa
     for name in ("sft", "rl"):
         journal.append(both / f"{name}.jsonl", rows(name, 10, 6))
     outcome = regrade("compare", old.folder, both)
-    assert outcome.is_refusal("the candidate holds several values of policy (rl, sft)", "--candidate-policy")
+    assert outcome.is_refusal("the candidate has several values of policy (rl, sft)", "--candidate-policy")
     assert regrade("compare", old.folder, both, "--candidate-policy", "rl").code == 0
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\n")
     assert regrade("compare", old.folder, tmp_path / "picture.jsonl").is_refusal("picture.jsonl, line 1")
@@ -198,10 +198,10 @@ def test_different_versions_are_refused_unless_they_are_allowed(regrade, tmp_pat
 
 def test_a_run_that_went_on_with_another_version_is_mixed_as_well(regrade, tmp_path):
     old, new = pair(tmp_path)
-    old.goes_on()
+    old.record_continuation()
     assert regrade("compare", old.folder, new.folder).code == 0
     old.update(versions={"pytest": "6.2"})
-    old.goes_on()
+    old.record_continuation()
     assert regrade("compare", old.folder, old.folder, "--candidate-policy", "sft").is_refusal("begun by pytest 6.2")
 
 
@@ -261,7 +261,7 @@ def test_a_declared_margin_is_the_one_that_is_compared_with(regrade, tmp_path):
     found = json.loads(regrade("compare", old.folder, new.folder, "--json").out)
     assert found["margin"] == 0.25
     other = json.loads(regrade("compare", old.folder, new.folder, "--margin", "0.3", "--json").out)
-    assert any("0.3 is not the one that was declared" in warning for warning in other["warnings"])
+    assert any("0.3 differs from the one declared" in warning for warning in other["warnings"])
     assert regrade(*plan, new.folder).is_refusal("'rl' was evaluated already")
 
 
@@ -294,7 +294,7 @@ def test_what_a_handful_of_tasks_cannot_show_is_no_number_of_points(regrade, tmp
     old = a_run(tmp_path / "old", "baseline", rows("sft", 0, 0, tasks=3))
     new = a_run(tmp_path / "new", "candidate", rows("rl", 3, 0, tasks=3))
     told = " ".join(regrade("compare", old.folder, new.folder).out.split())
-    assert "found 4 times in 5: none, of whatever size." in told
+    assert "detected with 80 % power: none, of whatever size." in told
     assert "| >100 |" in regrade("compare", old.folder, new.folder, "--markdown").out
 
 

@@ -76,8 +76,8 @@ def test_comparisons_have_the_margin_that_was_declared(finished_run, tmp_path):
     found = load_results(folder)
     assert {pair.best.margin for pair in found.pairs} == {0.3}
     assert summary(folder)["comparison"]["rl_vs_sft"]["margin"] == 0.3
-    assert any("the run was begun by pytest" in remark for remark in found.remarks)
-    assert any("rl.jsonl ends in a half-written line" in remark for remark in found.remarks)
+    assert any("the run was started with pytest" in remark for remark in found.remarks)
+    assert any("rl.jsonl ends in an incomplete line" in remark for remark in found.remarks)
 
 
 def test_all_figures_of_a_policy_stand_in_the_summary(finished_run):
@@ -133,6 +133,6 @@ def test_attempts_that_reach_for_the_verdict_are_counted_by_kind(finished_run, t
     stream = io.StringIO()
     print_policies(load_results(folder), Console(file=stream, width=100))
     said = " ".join(stream.getvalue().split())
-    counted = "reached for the verdict in 2 of"
+    counted = "tampered with the evaluation in 2 of"
     assert f"{counted} {len(rows)} attempts: equal to everything 2, leaves at import 1" in said
-    assert "SFT reached for the verdict in 0 of 36 attempts" in said
+    assert "SFT tampered with the evaluation in 0 of 36 attempts" in said

@@ -44,8 +44,8 @@ def test_comparison_says_its_verdict_in_words(results):
     found = results.pairs[0].best
     plain = printed(print_comparison, found)
     assert plain.startswith(f"rl against sft: {found.verdict.upper()}\n")
-    row = next(line for line in plain.splitlines() if line.startswith("Fixed, broke nothing"))
-    assert "Fixed, broke nothing 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
+    row = next(line for line in plain.splitlines() if line.startswith("Clean fix"))
+    assert "Clean fix 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
     assert "p (Holm)" in plain
     assert "12 tasks in 12 functions, 12 and 24 attempts" in " ".join(plain.split())
     assert "not repositories, of which there are only 2" in " ".join(plain.split())

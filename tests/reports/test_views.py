@@ -75,7 +75,7 @@ def test_checkpoints_are_a_series_by_step_and_not_rows_among_the_policies(traine
     (series,) = checkpoints(results)
     assert series.name == "expert"
     assert [policy.entry.step for policy, _ in series.rows] == [10, 20]
-    assert "step 20, broke something: 25.0 % [" in series.chart
+    assert "step 20, breakage: 25.0 % [" in series.chart
     page = build_page(results)
     assert "expert-10" not in [row.policy.name for row in page.best_rows]
     assert 'id="checkpoints"' in write_report(trained).read_text(encoding="utf-8")

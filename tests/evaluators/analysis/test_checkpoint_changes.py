@@ -1,4 +1,4 @@
-"""Parts that moved and tasks that changed sides, of tables whose differences are known."""
+"""Parts that moved and tasks that changed outcome, of tables whose differences are known."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_broken_tests_are_those_of_the_side_that_breaks() -> None:
         row("new", "b", fix=1, broke=1, sample=n, broken_tests=["t::y", "t::z"][n:]) for n in range(2)
     ]
     found = changes(before, after)
-    (mended,), (broken,) = found.sides["no longer broken"], found.sides["newly broken"]
-    assert (mended.task, mended.tests) == ("a", ("t::x",))
+    (repaired,), (broken,) = found.sides["no longer broken"], found.sides["newly broken"]
+    assert (repaired.task, repaired.tests) == ("a", ("t::x",))
     assert (broken.task, broken.tests) == ("b", ("t::z", "t::y")), "those of most attempts first"
     assert not found.sides["newly fixed"]
 
@@ -130,7 +130,7 @@ def test_parts_add_up_to_the_reward_and_sides_to_the_difference_in_tasks(
     found.to_json()
 
 
-def test_tasks_of_one_side_alone_and_other_rewards_are_left_out_and_told() -> None:
+def test_tasks_of_one_table_and_other_rewards_are_excluded_and_reported() -> None:
     before = [row("old", task, fix=1) for task in "abc"]
     after = [row("new", "a", fix=0), row("new", "b", fix=0, task_digest="other"), row("new", "d", fix=0)]
     found = changes(before, after)

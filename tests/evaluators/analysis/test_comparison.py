@@ -7,7 +7,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.comparison import compare, noise_floor, outcomes
-from regrade.evaluators.analysis.missing_attempts import completed, filled
+from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import mcnemar_p
 from regrade.evaluators.storage.rows import COLUMNS, table
 
@@ -152,12 +152,14 @@ def test_what_cannot_be_compared():
         assert not found.metrics
         return found.reason
 
-    assert "not tried on the same tasks: 300 and 299, of which 1" in reason(rows_of("rl", 0.15, 0.1, tasks=299))
-    assert "300 tasks have other files or tests" in reason(rows_of("rl", 0.15, 0.1, task_digest="other"))
+    assert "not evaluated on the same tasks: 300 and 299, of which 1" in reason(rows_of("rl", 0.15, 0.1, tasks=299))
+    assert "300 tasks have different files or tests" in reason(rows_of("rl", 0.15, 0.1, task_digest="other"))
     lost = rows_of("rl", 0.15, 0.1)
     lost.loc[:39, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     assert "7% of the candidate's attempts are missing" in reason(lost)
-    assert "75 of the candidate's rows are of an attempt" in reason(pd.concat([BASELINE, BASELINE[:75]]))
+    assert "75 of the candidate's rows repeat the attempt of another row" in reason(
+        pd.concat([BASELINE, BASELINE[:75]])
+    )
     nothing_to_fix = BASELINE.assign(fix=math.nan, clean_fix=math.nan)
     assert "FAIL_TO_PASS" in compare(nothing_to_fix, nothing_to_fix).reason
     single = compare(*(rows_of(name, 0.2, 0.1, tasks=1) for name in "ab"))
@@ -175,13 +177,13 @@ def test_a_policy_that_loses_its_bad_attempts_has_not_improved(fate):
     found = compare(BASELINE, candidate)
     assert found.metrics["breakage_incidence"].verdict == "better", "what is left looks better"
     assert (found.verdict, found.best) == ("no difference shown", "improved")
-    assert "rests on missing attempts" in found.reason
+    assert "depends on missing attempts" in found.reason
     better = rows_of("rl", 0.5, 0.05, seed=1)
     better.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     assert compare(BASELINE, better).verdict == "improved", "a gain that no missing attempt could undo is one"
 
 
-def test_a_few_lost_attempts_are_left_out_and_said():
+def test_a_few_lost_attempts_are_excluded_and_reported():
     lost = rows_of("rl", 0.15, 0.1)
     lost.loc[:9, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     found = compare(BASELINE, lost)
@@ -209,7 +211,7 @@ def test_noise_floor_compares_a_policy_with_itself():
 
 
 def test_a_handful_of_tasks_that_differ_is_no_difference():
-    """Four tasks of 300 newly broken, none mended: a bootstrap alone leaves 0 out, an exact test does not."""
+    """Four tasks of 300 newly broken, none fixed: a bootstrap interval excludes 0, an exact test does not reject it."""
     first = rows_of("sft", 0.3, 0.0, samples=1)
     second = first.assign(policy="rl")
     second.loc[:3, ["broke", "broken"]] = 1.0
@@ -238,7 +240,7 @@ def test_few_repositories_are_shown_beside_functions():
     assert found.clusters == "function"
     over = found.metrics["fix_and_clean"].over_repositories
     assert over.low < found.metrics["fix_and_clean"].difference < over.high
-    assert any("with those as clusters, t(2)" in warning for warning in found.warnings)
+    assert any("clusters of repositories, t(2)" in warning for warning in found.warnings)
     many = compare(*(rows.assign(repository=rows["function"]) for rows in (first, second)))
     assert many.clusters == "repository"
     assert many.metrics["fix_and_clean"].over_repositories is None
@@ -262,18 +264,18 @@ def test_absent_attempts_are_missing_ones():
     assert clean.worst < clean.difference < clean.best or clean.worst <= clean.best
     assert clean.best - clean.worst == pytest.approx(3 / 600)
     assert found.metrics["breakage_incidence"].worst >= found.metrics["breakage_incidence"].best
-    assert completed(whole) is whole
-    assert len(completed(some)) == len(whole)
-    assert completed(some)["task"].nunique() == 300
+    assert with_missing_attempts(whole) is whole
+    assert len(with_missing_attempts(some)) == len(whole)
+    assert with_missing_attempts(some)["task"].nunique() == 300
 
 
 def test_filling_puts_what_is_lost_at_either_end():
     lost = rows_of("rl", 0.15, 0.1, tasks=2, samples=1)
     lost.loc[0, ["fix", "broke", "clean_fix", "broken"]] = math.nan
-    worst, best = (filled(lost, fate).loc[0] for fate in ("worst", "best"))
+    worst, best = (fill_missing(lost, fate).loc[0] for fate in ("worst", "best"))
     assert (worst["fix"], worst["broke"], worst["broken"], worst["clean_fix"]) == (0, 1, 100, 0)
     assert (best["fix"], best["broke"], best["broken"], best["clean_fix"]) == (1, 0, 0, 1)
-    assert filled(lost, "best").loc[1].equals(lost.loc[1])
+    assert fill_missing(lost, "best").loc[1].equals(lost.loc[1])
 
 
 def test_pairs_are_the_two_by_two_table_of_one_attempt_each():

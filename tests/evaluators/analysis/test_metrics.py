@@ -54,7 +54,7 @@ NOTHING = {"empty": True, "changed_lines": 0}
 LOST = dict.fromkeys(("fix", "clean_fix", "broke", "broken", "reward")) | {"status": "unscored"}
 
 
-def test_each_metric_counts_what_it_says():
+def test_each_metric_counts_its_attempts():
     rows = table([row("a", **FIXED), row("b", **BROKE), row("c", **BOTH), row("d", **NOTHING)])
     assert metrics.fix_rate(rows).value == 0.5
     assert metrics.breakage_incidence(rows).value == 0.5

@@ -1,4 +1,4 @@
-"""What a reward pays for within groups: shares that add up, checked against numpy's own covariance."""
+"""Audit of rewards within groups: shares add up, and agree with numpy's covariance."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_differences_between_tasks_count_for_nothing() -> None:
     assert any("x never differs" in warning for warning in audit(rows).warnings)
 
 
-def test_a_reward_swamped_by_quality_is_warned_of() -> None:
+def test_a_reward_dominated_by_quality_gets_a_warning() -> None:
     rows = [
         row("a", n, {"tests": (float(n == 0), 0.1), "style": (style, 0.9)}, fix=int(n == 0))
         for n, style in enumerate([0.2, 0.9, 0.1, 1.0])
@@ -71,9 +71,9 @@ def test_a_reward_swamped_by_quality_is_warned_of() -> None:
     assert not any("moves" in warning for warning in audit(paying).warnings)
 
 
-def test_parts_that_say_the_same_are_named() -> None:
+def test_redundant_parts_are_named() -> None:
     rows = [row("a", n, {"x": (n / 4, 0.5), "y": (n / 4, 0.5)}) for n in range(4)]
-    assert "x and y say the same (correlation 1.00): one of them is enough" in audit(rows).warnings
+    assert "x and y are redundant (correlation 1.00): use one of them" in audit(rows).warnings
 
 
 def test_a_reward_that_never_differs_teaches_nothing() -> None:

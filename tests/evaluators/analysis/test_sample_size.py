@@ -8,11 +8,11 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
 from regrade.evaluators.analysis.sample_size import (
     Spread,
-    effect_seen,
+    smallest_effect,
     spread_of,
-    spread_of_itself,
+    spread_within,
+    tasks_for_margin,
     tasks_needed,
-    tasks_to_hold,
 )
 from regrade.evaluators.analysis.uncertainty import Clusters, mcnemar_p
 
@@ -20,10 +20,10 @@ from regrade.evaluators.analysis.uncertainty import Clusters, mcnemar_p
 @pytest.mark.parametrize(("discordance", "effect", "tasks"), [(0.10, 0.05, 312), (0.20, 0.10, 155)])
 def test_the_reference_figures_of_mcnemar_at_80_per_cent_power(discordance, effect, tasks):
     assert tasks_needed(Spread(discordance), effect) == tasks
-    assert effect_seen(Spread(discordance), tasks) == pytest.approx(effect, rel=0.002)
+    assert smallest_effect(Spread(discordance), tasks) == pytest.approx(effect, rel=0.002)
 
 
-def test_the_planned_tasks_have_the_power_that_was_asked_for():
+def test_the_planned_tasks_have_the_requested_power():
     """By simulation, with the test that an analysis would make. (The exact one is a little less powerful.)"""
     rng = np.random.default_rng(4)
     effect, discordance = 0.10, 0.20
@@ -39,7 +39,7 @@ def test_the_planned_tasks_have_the_power_that_was_asked_for():
 def test_margins_are_planned_one_sided_for_a_policy_that_is_as_good():
     """By simulation: 80 of 100 intervals lie above the margin."""
     rng = np.random.default_rng(5)
-    n = tasks_to_hold(Spread(0.2), 0.08)
+    n = tasks_for_margin(Spread(0.2), 0.08)
     found = []
     for _ in range(2000):
         lost, won, _ = rng.multinomial(n, [0.1, 0.1, 0.8])
@@ -63,7 +63,7 @@ def test_what_is_seen_with_the_planned_tasks_is_what_was_planned_for(discordance
     spread = Spread(discordance, by_chance=discordance / 2)
     effect = share * discordance
     n = tasks_needed(spread, effect, attempts=attempts)
-    seen = effect_seen(spread, n, attempts=attempts)
+    seen = smallest_effect(spread, n, attempts=attempts)
     assert seen is not None
     assert seen <= effect * 1.001
     assert tasks_needed(spread, max(seen, 1e-5), attempts=attempts) >= n - 1
@@ -90,7 +90,7 @@ def test_a_stored_run_gives_its_discordance_its_chance_and_its_design_effect():
     difference = Clusters.of((second.mean(1) - first.mean(1)), np.repeat(np.arange(1500), 2))
     assert found.design_effect == pytest.approx(difference.standard_error**2 * 3000 / difference.values.var(ddof=1))
     assert 1.3 < found.design_effect < 2
-    itself = spread_of_itself(rows("a", first), FIX_AND_CLEAN)
+    itself = spread_within(rows("a", first), FIX_AND_CLEAN)
     assert itself.discordance == pytest.approx(np.mean(first[:, 0] != first[:, 1]), abs=0.03)
 
 
@@ -98,7 +98,7 @@ def test_single_attempts_say_nothing_of_chance():
     ones, zeros = np.ones((10, 1)), np.zeros((10, 1))
     assert spread_of(rows("a", ones), rows("b", zeros), FIX_AND_CLEAN).by_chance is None
     assert spread_of(rows("a", ones), rows("b", ones), FIX_AND_CLEAN) is None
-    assert spread_of_itself(rows("a", ones), FIX_AND_CLEAN) is None
+    assert spread_within(rows("a", ones), FIX_AND_CLEAN) is None
     other = rows("b", ones).assign(task="elsewhere")
     with pytest.raises(UserError, match="share no task"):
         spread_of(rows("a", ones), other, FIX_AND_CLEAN)
@@ -114,9 +114,9 @@ def test_single_attempts_say_nothing_of_chance():
         ({"discordance": 0.1, "design_effect": 0.0}, 0.05, "design effect"),
     ],
 )
-def test_what_cannot_be_planned(spread, effect, words):
+def test_invalid_plans_are_refused(spread, effect, words):
     with pytest.raises(UserError, match=words):
         tasks_needed(Spread(**spread), effect)
     with pytest.raises(UserError, match="power"):
         tasks_needed(Spread(0.1), 0.05, power=1.0)
-    assert effect_seen(Spread(0.01), 20) is None
+    assert smallest_effect(Spread(0.01), 20) is None

@@ -1,4 +1,4 @@
-"""Traits of tasks that are known before anybody has tried them."""
+"""Traits of tasks, independent of any policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Target, Task
-from regrade.evaluators.analysis.slices import difficulty, distance, slices, traits_of, worth_showing
+from regrade.evaluators.analysis.slices import difficulty, distance, slices, traits_of, varying_traits
 from regrade.evaluators.storage.run import Run
 
 FILES = {
@@ -67,7 +67,7 @@ def test_distance_without_a_reference_goes_to_the_target(task: Task) -> None:
     assert distance(replace(task, target=Target("shop/prices.py", "f", 1, 1))) == "2"
 
 
-def test_difficulty_is_what_the_task_says_else_the_size_of_its_reference(task: Task) -> None:
+def test_difficulty_is_the_field_of_the_task_else_the_size_of_its_reference(task: Task) -> None:
     assert difficulty(task) == "unknown"
     one = replace(task, reference=changing("shop/deep.py"))
     assert difficulty(replace(one, difficulty="15 min - 1 hour")) == "15 min - 1 hour"
@@ -81,7 +81,7 @@ def test_difficulty_is_what_the_task_says_else_the_size_of_its_reference(task: T
     assert difficulty(replace(task, reference=Patch("no diff"))) == "unknown"
 
 
-def test_a_run_keeps_traits_and_tasks_that_did_not_change_are_not_looked_at_again(task: Task, tmp_path) -> None:
+def test_a_run_stores_traits_and_those_of_unchanged_tasks_are_reused(task: Task, tmp_path) -> None:
     run = Run(tmp_path / "run")
     first = replace(task, reference=changing("shop/orders.py"), source="mined")
     run.record_tasks([first], traits_of([first], run.tasks()))
@@ -106,4 +106,4 @@ def test_slices_share_out_the_rows_in_order(task: Task) -> None:
         "1": [1], "2": [2], "3 or more": [0, 4], "unknown": [3]
     }  # fmt: skip
     assert list(found) == ["1", "2", "3 or more", "unknown"]
-    assert list(worth_showing(rows, tasks)) == ["repository", "distance"]
+    assert list(varying_traits(rows, tasks)) == ["repository", "distance"]

@@ -263,7 +263,7 @@ def test_the_interval_of_a_ratio_is_scipys():
     assert np.isnan(ratio_interval(Clusters.of([1.0], ["a"]), Clusters.of([1.0], ["a"])).low)
 
 
-def test_the_detectable_effect_is_found_as_often_as_it_says():
+def test_the_detectable_effect_is_detected_with_its_power():
     """By simulation: a t test finds it in 80 of 100 evaluations; statsmodels plans the same power."""
     clusters, spread = 40, 0.3
     effect = detectable_effect(spread / np.sqrt(clusters), clusters)

@@ -1,4 +1,4 @@
-"""Verdicts of whole comparisons: on simulated evaluations whose truth is known, and on patches that are really run."""
+"""Verdicts of whole comparisons: simulated evaluations with known truth, and executed patches."""
 
 from __future__ import annotations
 

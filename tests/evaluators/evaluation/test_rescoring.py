@@ -1,4 +1,4 @@
-"""Evidence kept with a run: another reward judges the same attempts without running anything."""
+"""Stored evidence of a run: another reward scores the same attempts without execution."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.evaluation.rescoring import rescore, rescore_run, write_rescored
-from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_beside
+from regrade.evaluators.evaluation.rollout_scoring import evaluate, evidence_path
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import KeptEvidence
+from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.run import Run
 from regrade.evaluators.storage.serialisation import decode, encode
 from regrade.rewards import Score, default, reward, tests
@@ -129,59 +129,59 @@ def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["second"]
 
 
-def test_evidence_that_nobody_gathered_is_told(run: Run) -> None:
-    with pytest.raises(UserError, match="holds no Unheard, which reward 'impossible' needs: evaluate again"):
+def test_missing_evidence_is_refused(run: Run) -> None:
+    with pytest.raises(UserError, match="has no Unheard, which reward 'impossible' needs: evaluate again"):
         rescore_run(run, impossible)
 
 
-def test_rows_without_evidence_are_told(run: Run, tmp_path: Path) -> None:
+def test_rows_without_evidence_are_refused(run: Run, tmp_path: Path) -> None:
     rows = journal.read(run.evaluation("mixed"))
     with pytest.raises(UserError, match="no evidence of the attempt of 'mixed' at 'shop/total': evaluate it again"):
-        list(rescore(rows, KeptEvidence(tmp_path / "nothing"), tests))
+        list(rescore(rows, EvidenceFile(tmp_path / "nothing"), tests))
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda lines: [b"nonsense", *lines], "line 1: no evidence of a run"),
-        (lambda lines: lines[1:], "line 1: no evidence of a run"),
+        (lambda lines: [b"nonsense", *lines], "line 1: not evidence of a run"),
+        (lambda lines: lines[1:], "line 1: not evidence of a run"),
         (lambda lines: [line.replace(b'"schema": 1', b'"schema": 99') for line in lines], "schema 99, this version"),
     ],
 )
-def test_a_file_of_something_else_is_told(
+def test_a_file_without_evidence_is_refused(
     run: Run, tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]], said: str
 ) -> None:
     path = tmp_path / "spoilt.evidence"
-    lines = evidence_beside(run.evaluation("mixed")).read_bytes().splitlines()
+    lines = evidence_path(run.evaluation("mixed")).read_bytes().splitlines()
     path.write_bytes(b"\n".join([*spoil(lines), b""]))
     with pytest.raises(UserError, match=said):
-        KeptEvidence(path)
+        EvidenceFile(path)
 
 
 def test_a_torn_last_line_counts_as_not_written(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "torn.evidence"
-    whole = evidence_beside(run.evaluation("mixed")).read_bytes()
+    whole = evidence_path(run.evaluation("mixed")).read_bytes()
     path.write_bytes(whole[:-20])
-    assert len(KeptEvidence(path)) == len(CHANGES) - 1
+    assert len(EvidenceFile(path)) == len(CHANGES) - 1
 
 
 def test_a_gap_is_filled_by_later_evidence(task: Task, tmp_path: Path) -> None:
-    kept = KeptEvidence(tmp_path / "x.evidence")
+    kept = EvidenceFile(tmp_path / "x.evidence")
     kept.add([(task, "p", EvidenceSet({}, {Diff: "the disk was full"}))])
     kept.add([(task, "p", EvidenceSet({Diff: Diff(1, 2, ("a.py",))}))])
     kept.add([(task, "p", EvidenceSet({Diff: Diff(9, 9, ("a.py",))}))])
-    for found in (kept, KeptEvidence(kept.path)):
+    for found in (kept, EvidenceFile(kept.path)):
         stored = found.get((task.digest, "p"))
         assert stored is not None
         assert stored.of(frozenset({Diff})).records == {Diff: Diff(1, 2, ("a.py",))}
 
 
 def test_what_an_earlier_reward_needed_stays_and_odd_text_is_readable(task: Task, tmp_path: Path) -> None:
-    kept = KeptEvidence(tmp_path / "x.evidence")
+    kept = EvidenceFile(tmp_path / "x.evidence")
     lint, diff = LintDelta((), (), 1), Diff(1, 2, ("\ud800.py",))
     kept.add([(task, "p", EvidenceSet({LintDelta: lint}))])
     kept.add([(task, "p", EvidenceSet({Diff: diff}))])
-    for found in (kept, KeptEvidence(kept.path)):
+    for found in (kept, EvidenceFile(kept.path)):
         stored = found.get((task.digest, "p"))
         assert stored is not None
         assert stored.of(frozenset({LintDelta, Diff})).records == {LintDelta: lint, Diff: Diff(1, 2, ("?.py",))}
@@ -192,7 +192,7 @@ ids = st.sampled_from([f"{file}::{name}" for file in ("a.py", "b.py", "c.py") fo
 
 
 @given(st.dictionaries(ids, outcomes, min_size=1), st.data())
-def test_a_stored_run_says_what_the_run_said(found: dict[str, TestOutcome], data: Any) -> None:
+def test_a_stored_run_equals_the_run(found: dict[str, TestOutcome], data: Any) -> None:
     count = data.draw(st.integers(0, len(found)))
     wanted, guarded = tuple(found)[:count], tuple(found)[count:]
     fresh = TestRun(outcomes=found, fail_to_pass=wanted, pass_to_pass=guarded)

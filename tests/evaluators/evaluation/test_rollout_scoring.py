@@ -191,7 +191,7 @@ def test_another_patch_reward_or_task_is_another_row(task, scorer, tmp_path):
     assert counting.jobs == 4
 
 
-def test_what_the_infrastructure_lost_is_null_and_tried_again(task, scorer, tmp_path):
+def test_attempts_lost_to_the_infrastructure_are_null_and_repeated(task, scorer, tmp_path):
     out = tmp_path / "rows.jsonl"
     lost = evaluate(attempts("fixes", "breaks"), [task], Counting(scorer, lost=1), resolved, out).iloc[0]
     assert lost["status"] == "unscored"
@@ -221,7 +221,7 @@ def test_rollouts_are_read_as_they_are_needed(task, scorer):
 
 
 def test_mistakes_are_named(task, scorer, tmp_path):
-    with pytest.raises(UserError, match="'shop/total', which is not among the 0 tasks"):
+    with pytest.raises(UserError, match="'shop/total', which is not among the 0 given tasks"):
         evaluate(attempts("fixes"), [], scorer, resolved)
     with pytest.raises(UserError, match="no such file"):
         load_rows(tmp_path / "none.jsonl")

@@ -1,4 +1,4 @@
-"""Hops, relevance and collateral: of patches to a small package whose imports are known."""
+"""Hops, relevance and collateral of patches to a small package with known imports."""
 
 import pytest
 
@@ -101,7 +101,7 @@ def broke(*hops):
     return {"broke": 1, "broken": len(hops), "broken_hops": list(hops)}
 
 
-def test_breakage_is_told_by_distance():
+def test_breakage_is_reported_by_distance():
     rows = table([row("a", **broke(1, 2)), row("b", **broke(0, None)), row("c", **broke(5, 7)), row("d")])
     found = {name: estimate.value for name, estimate in side.breakage_by_hops(rows).items()}
     assert found == {"0": 0.25, "1": 0.25, "2": 0.25, "3": 0.0, "4 or more": 0.25, "no way": 0.25}

@@ -1,4 +1,4 @@
-"""Policies over temperatures: what is tried where, what chooses, and that nothing is done twice."""
+"""Policies over temperatures: samplings, the choice of a temperature, and no repeated work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SWEEP = Sweep((0.2, 1.0), samples=3, samples_elsewhere=1, validation_samples=2)
 
 @dataclass
 class Hot:
-    """Mends the task at one temperature only; counts what it is asked."""
+    """Fixes the task at one temperature only; counts its trials."""
 
     fix: Patch
     good: float
@@ -52,7 +52,7 @@ class Hot:
 
 @dataclass
 class OneByOne(Hot):
-    """The same, asked attempt by attempt; `dies` after so many answers."""
+    """The same, attempt by attempt; `dies` after so many answers."""
 
     dies: int = 10**6
     loses: Callable[[Trial], bool] = lambda _trial: False
@@ -84,7 +84,7 @@ def judged(task: Task) -> list[Task]:
 
 @pytest.fixture
 def validation(task: Task) -> list[Task]:
-    """Two others: a task that is judged may not choose."""
+    """Two other tasks, as a held-out task may not be a validation task."""
     return [replace(task, id=f"v{number}", pass_to_pass=task.pass_to_pass[number:]) for number in (1, 2)]
 
 
@@ -134,7 +134,7 @@ def test_without_validation_tasks_the_lowest_temperature_is_taken_and_nothing_is
     assert set(rows["temperature"]) == {0.2, 1.0}
 
 
-def test_a_task_cannot_choose_and_judge(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
+def test_a_validation_task_cannot_be_held_out(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'second' is among the validation tasks"):
         enter(Run(tmp_path), entrant(Hot(fix, 1.0)), SWEEP, judged[1:], judged, Judge(scorer=scorer, reward=passing))
 
@@ -143,7 +143,7 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
     run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
     first = entrant(Hot(fix, 0.0), spec={"model": "a"})
     enter(run, replace(first, role="baseline"), Sweep(), (), hidden(judged), judge)
-    with pytest.raises(UserError, match="knows 'p' as model 'a', and this is model 'b'"):
+    with pytest.raises(UserError, match=r"'p' is model 'a' in .*, but model 'b' here"):
         enter(run, replace(first, spec={"model": "b"}), Sweep(), (), hidden(judged), judge)
     with pytest.raises(UserError, match="has the baseline 'p'"):
         enter(run, replace(first, name="q", role="baseline"), Sweep(), (), hidden(judged), judge)
@@ -152,7 +152,7 @@ def test_a_run_has_one_baseline_and_one_policy_of_a_name(judged, fix: Patch, sco
         enter(run, replace(first, name="a_b"), Sweep(), (), hidden(judged), judge)
 
 
-def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(
+def test_answers_survive_a_stop_and_only_missing_ones_are_requested(
     judged, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
     run, judge, sweep = Run(tmp_path), Judge(scorer=scorer, reward=passing), Sweep((1.0,), samples=4)
@@ -170,7 +170,7 @@ def test_answers_outlive_a_stop_and_only_the_missing_ones_are_asked_for(
     assert rows["clean_fix"].eq(1).all()
 
 
-def test_lost_attempts_are_unscored_then_made_again(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
+def test_lost_attempts_are_unscored_then_repeated(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
     run, judge, sweep = Run(tmp_path), Judge(scorer=scorer, reward=passing), Sweep((1.0,), samples=2)
     flaky = OneByOne(fix, 1.0, loses=lambda trial: trial.task.id == "second")
     rows = enter(run, entrant(flaky), sweep, (), hidden(judged), judge)
@@ -185,7 +185,7 @@ def test_lost_attempts_are_unscored_then_made_again(judged, fix: Patch, scorer: 
     assert len(load_rows(run.evaluation("p"))) == 4
 
 
-def test_no_temperature_is_chosen_by_what_was_lost(
+def test_no_temperature_is_chosen_from_lost_attempts(
     judged, validation, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
     dead = OneByOne(fix, 1.0, loses=lambda trial: trial.temperature == 1.0)
@@ -200,7 +200,7 @@ def test_no_temperature_is_chosen_by_what_was_lost(
         )
 
 
-def test_a_task_that_was_edited_is_tried_again(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
+def test_an_edited_task_is_evaluated_again(judged, fix: Patch, scorer: Scorer, tmp_path: Path) -> None:
     run, policy, judge = Run(tmp_path), Hot(fix, 0.0), Judge(scorer=scorer, reward=passing)
     enter(run, entrant(policy), Sweep(), (), hidden(judged), judge)
     edited = [judged[0], replace(judged[1], pass_to_pass=judged[0].pass_to_pass[:3])]
@@ -208,7 +208,7 @@ def test_a_task_that_was_edited_is_tried_again(judged, fix: Patch, scorer: Score
     assert [task for task, _ in policy.asked] == ["calculator", "second", "second"]
 
 
-def test_what_a_fixed_policy_proposes_may_be_mended_and_turned_back(
+def test_patches_of_a_fixed_policy_may_change_and_change_back(
     judged, fix: Patch, scorer: Scorer, tmp_path: Path
 ) -> None:
     run, judge = Run(tmp_path), Judge(scorer=scorer, reward=passing)
@@ -221,5 +221,5 @@ def test_what_a_fixed_policy_proposes_may_be_mended_and_turned_back(
 
 def test_a_file_of_answers_that_holds_something_else_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "x.answers").write_text('{"task": 1}\n')
-    with pytest.raises(UserError, match="line 1: no answer"):
+    with pytest.raises(UserError, match="line 1: not an answer"):
         Answers(tmp_path / "x.answers")

@@ -1,4 +1,4 @@
-"""The evidence store: what goes in comes out, whoever else writes, and whenever the process is killed."""
+"""The evidence store: records survive concurrent writers and killed processes unchanged."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def flipped(record, place, bit):
 
 
 @given(st.integers(0), st.integers(0, 7))
-def test_a_record_with_a_flipped_bit_is_not_believed(tmp_path_factory, place, bit):
+def test_a_record_with_a_flipped_bit_counts_as_missing(tmp_path_factory, place, bit):
     path = tmp_path_factory.mktemp("store") / "evidence.sqlite"
     store = EvidenceStore(path)
     run = TestRun(outcomes={"t::a": TestOutcome(TestStatus.FAILED)}, fail_to_pass=("t::a",), pass_to_pass=())
@@ -228,7 +228,7 @@ def test_a_record_with_a_flipped_bit_is_not_believed(tmp_path_factory, place, bi
     store.close()
 
 
-def test_a_record_in_the_place_of_another_is_not_believed(tmp_path):
+def test_a_record_under_the_key_of_another_counts_as_missing(tmp_path):
     path = tmp_path / "evidence.sqlite"
     store = EvidenceStore(path)
     store.put(b"good", BuildRun(True, 1))
@@ -273,7 +273,7 @@ def test_a_lookup_is_quick(tmp_path):
     store.close()
 
 
-def test_what_was_not_used_for_long_makes_room(tmp_path, monkeypatch):
+def test_the_least_recently_used_records_are_evicted(tmp_path, monkeypatch):
     store = EvidenceStore(tmp_path / "e.sqlite", limit_gb=0.001)
     record = BuildRun(False, 3, "x" * 10_000)
     now = time.time()
@@ -285,7 +285,7 @@ def test_what_was_not_used_for_long_makes_room(tmp_path, monkeypatch):
     assert store.get(key_of(["0"]), BuildRun, a_task()) == record
     assert store.get(key_of(["149"]), BuildRun, a_task()) == record
     assert store.get(key_of(["1"]), BuildRun, a_task()) is None
-    (held,) = store.holdings()
+    (held,) = store.usage()
     assert (held.kind, held.records) == ("BuildRun", len(store))
     assert held.megabytes <= 1.0
     store.shrink(0.0)
@@ -303,7 +303,7 @@ def test_it_stays_within_its_limit_by_itself(tmp_path):
     store.close()
 
 
-def test_records_of_an_earlier_version_have_no_digest_and_are_not_believed(tmp_path):
+def test_records_of_an_earlier_version_have_no_digest_and_count_as_missing(tmp_path):
     database = sqlite3.connect(tmp_path / "e.sqlite")
     database.execute("CREATE TABLE evidence (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID")
     database.execute("INSERT INTO evidence VALUES (?, ?)", (key_of(["a"]), encode(BuildRun(True, 1))))
@@ -314,7 +314,7 @@ def test_records_of_an_earlier_version_have_no_digest_and_are_not_believed(tmp_p
     assert store.damaged == 0
     store.put(key_of(["a"]), BuildRun(True, 1))
     assert store.get(key_of(["a"]), BuildRun, a_task()) == BuildRun(True, 1)
-    assert [held.kind for held in store.holdings()] == ["BuildRun"]
+    assert [held.kind for held in store.usage()] == ["BuildRun"]
     store.close()
 
 

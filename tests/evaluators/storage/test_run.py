@@ -105,7 +105,7 @@ def test_one_process_at_a_time_writes_into_a_run_and_a_killed_one_does_not(tmp_p
 
 
 def test_wrong_manifests_are_named(tmp_path):
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         Run.open(tmp_path)
     run = Run(tmp_path)
     run.manifest_path.write_text("{")
