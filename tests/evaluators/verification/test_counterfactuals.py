@@ -14,7 +14,13 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Tree
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, RETURNS_NONE, Changed, Mended, cheats
+from regrade.evaluators.verification.counterfactuals import (
+    ALWAYS_EQUAL,
+    RETURNS_NONE,
+    ChangedFunction,
+    PatchedTree,
+    exploits,
+)
 
 ODD = '''\
 """Functions in odd forms."""
@@ -56,7 +62,9 @@ MODULES = (ast, functools, dataclasses)
 
 
 def mended(text, names):
-    return Mended({"m.py": text}, {"m.py": text}, tuple(Changed("m.py", name) for name in names), Tree(Path()))
+    return PatchedTree(
+        {"m.py": text}, {"m.py": text}, tuple(ChangedFunction("m.py", name) for name in names), Tree(Path())
+    )
 
 
 def outermost(text):
@@ -116,7 +124,7 @@ def test_functions_that_a_reference_changes_or_adds(task):
     before = task.base.read("calculator.py")
     after = before.replace("a - b", "a + b").replace("self.count += self.step", "self.count += 1")
     after += "\n\ndef negate(a):\n    return -a\n"
-    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
     assert [str(each) for each in found.functions] == [
         "calculator.py::add",
         "calculator.py::Counter.advance",
@@ -128,14 +136,14 @@ def test_functions_that_a_reference_changes_or_adds(task):
 def test_what_only_moves_or_stands_at_module_level_is_no_function(task):
     before = task.base.read("calculator.py")
     after = "LIMIT = 3\n\n\n" + before.replace("return a - b", "return a - b  # the difference")
-    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
     assert found.functions == ()
     assert found.with_bodies(RETURNS_NONE) is None
-    assert cheats(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
+    assert exploits(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
 
 
 def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
-    found = list(Mended.of(replace(task, reference=fix)).mutants(50, seed=1))
+    found = list(PatchedTree.of(replace(task, reference=fix)).mutants(50, seed=1))
     sources = [mutant.source for mutant, _ in found]
     assert len(sources) > 1
     assert len(set(sources)) == len(sources)
@@ -144,14 +152,14 @@ def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
         assert prepare(task, patch).after.read("calculator.py") == mutant.source
 
 
-def test_every_cheat_applies(task, fix):
-    for name, patch in cheats(task, Mended.of(replace(task, reference=fix))).items():
+def test_every_exploit_applies(task, fix):
+    for name, patch in exploits(task, PatchedTree.of(replace(task, reference=fix))).items():
         assert prepare(task, patch), name
 
 
-def test_a_conftest_of_the_repository_is_kept_and_cheated_below(task, write_files, fix):
+def test_the_conftest_exploit_keeps_a_conftest_of_the_repository(task, write_files, fix):
     files = {path: task.base.read(path) for path in task.base.paths()}
     task = replace(task, base=write_files({**files, "conftest.py": "import sys\n"}), reference=fix)
-    patch = cheats(task, Mended.of(task))["a conftest.py that passes everything"]
+    patch = exploits(task, PatchedTree.of(task))["a conftest.py that passes everything"]
     assert patch.files[0].old_path == "conftest.py"
     assert prepare(task, patch).ignored == ("conftest.py",)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from regrade.evaluators.inside.remote_calls.packing import Packer
 from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
-from regrade.evaluators.verification.answer_equality import are_same, differences, useful
-from regrade.evaluators.verification.held_out_inputs import Call, new_inputs
+from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, usable_inputs
+from regrade.evaluators.verification.held_out_inputs import Call, generate_inputs
 
 
 class Side:
@@ -63,8 +63,8 @@ plain = st.recursive(
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.nested_given])
 def test_new_inputs_are_values_like_those_seen_and_none_of_them(seen):
     calls = [call(one, key=other) for one, other in seen]
-    made = new_inputs(calls, 10)
-    assert made == new_inputs(calls, 10)
+    made = generate_inputs(calls, 10)
+    assert made == generate_inputs(calls, 10)
     assert len({json.dumps(each) for each in made}) == len(made) <= 10
     assert not {json.dumps(each) for each in made} & {json.dumps(each) for each in calls}
     for each in made:
@@ -74,7 +74,7 @@ def test_new_inputs_are_values_like_those_seen_and_none_of_them(seen):
 
 
 def test_what_varies_is_the_content():
-    made = [arguments(each)[0] for each in new_inputs([call([1, 2], "a b"), call([3], "")], 40)]
+    made = [arguments(each)[0] for each in generate_inputs([call([1, 2], "a b"), call([3], "")], 40)]
     assert len(made) > 30
     assert {type(numbers) for numbers, _ in made} == {list}
     assert {type(text) for _, text in made} == {str}
@@ -131,7 +131,7 @@ def test_what_is_changed_in_place_counts():
 )  # fmt: skip
 def test_nonsense_is_no_answer(hostile):
     asked = call(0)
-    (found,) = differences([asked], [answer(1)], [hostile], [0])
+    (found,) = find_mismatches([asked], [answer(1)], [hostile])
     assert "instead of 1" in str(found)
 
 
@@ -139,7 +139,7 @@ def test_inputs_count_that_are_answered_twice_the_same():
     calls = [call(number) for number in range(3)]
     answers = [answer(0), answer(1, raised=True), {"gone": "it left"}]
     again = [answer(0), answer(1, raised=True), answer(3)]
-    assert useful(calls, answers, again) == [0]
+    assert usable_inputs(calls, answers, again) == [0]
 
 
 def test_no_input_counts_of_a_function_that_draws_by_chance():
@@ -147,7 +147,7 @@ def test_no_input_counts_of_a_function_that_draws_by_chance():
     shuffled = [call(number) for number in range(2)]
     steady = [([each[0][0], "steady", *each[0][2:]], each[1]) for each in shuffled]
     answers, again = [answer(0), answer(1), answer(2), answer(3)], [answer(0), answer(5), answer(2), answer(3)]
-    assert useful([*shuffled, *steady], answers, again) == [2, 3]
+    assert usable_inputs([*shuffled, *steady], answers, again) == [2, 3]
 
 
 def test_an_answer_that_holds_itself_many_times_over_ends():
@@ -162,4 +162,4 @@ def test_an_answer_that_holds_itself_many_times_over_ends():
     assert not are_same(([], []), expected, hostile)
     call = ([__name__, "double#1", ["tuple", []], ["node", 0]], [["dict", None, [], None]])
     hostile["nodes"] = [["list", None, [["node", place] for place in range(1, 4)] * 300, None] for _ in range(4)]
-    assert "[[[" in str(differences([call], [expected], [{**hostile, "value": ["node", 1]}], [0])[0])
+    assert "[[[" in str(find_mismatches([call], [expected], [{**hostile, "value": ["node", 1]}])[0])
