@@ -13,7 +13,7 @@ def test_what_is_needed_is_found(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 20))
     needed = frozenset(data.draw(st.sets(st.integers(0, n - 1))))
     found = ddmin(range(n), lambda part: needed <= part)
-    assert found.kept == needed
+    assert found.pieces == needed
     assert found.is_one_minimal
     assert not found.unknown
 
@@ -29,8 +29,8 @@ def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> N
         return verdicts[part]
 
     found = ddmin(range(n), passes)
-    assert passes(found.kept)
-    rests = {piece: passes(found.kept - {piece}) for piece in found.kept}
+    assert passes(found.pieces)
+    rests = {piece: passes(found.pieces - {piece}) for piece in found.pieces}
     assert not any(rests.values())
     assert found.unknown == {piece for piece, answer in rests.items() if answer is None}
     assert found.is_one_minimal == (not found.unknown)
@@ -43,5 +43,5 @@ def test_it_asks_far_less_than_all_subsets() -> None:
         asked.add(part)
         return {3, 100} <= part
 
-    assert ddmin(range(128), passes).kept == {3, 100}
+    assert ddmin(range(128), passes).pieces == {3, 100}
     assert len(asked) < 100

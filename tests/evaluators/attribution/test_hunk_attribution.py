@@ -169,8 +169,8 @@ def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, tas
     assert [len(group.hunks) for group in fewer.groups] == [2, 2, 3]
     assert fewer.is_exact
     assert (names(fewer.smallest), fewer.smallest.proof) == (["m.py:2", "m.py:16"], "one-minimal"), "of single hunks"
-    assert "7 groups of hunks are taken together as 3" in fewer.notes[0]
-    assert "one of 40 would" in fewer.notes[0]
+    assert "7 groups of hunks are joined to 3" in fewer.notes[0]
+    assert "all of them need 40" in fewer.notes[0]
 
 
 def test_the_budget_is_enough_for_what_is_asked() -> None:

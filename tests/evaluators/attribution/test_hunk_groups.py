@@ -95,7 +95,7 @@ def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> N
     assert sorted(place for group in found for place in group.places) == list(range(200))
     assert all(max(group.places) - min(group.places) == len(group.places) - 1 for group in found), "neighbours"
     assert max(len(group.places) for group in found) <= 16
-    assert {group.why for group in found} == {"there are too many hunks to tell each apart"}
+    assert {group.why for group in found} == {"there are too many groups for the budget"}
 
 
 def hunks_of(*paths: str) -> list[Hunk]:
