@@ -28,14 +28,14 @@ def perturbed_value(value: Any, choice: int = 0) -> Any:
     if type(value) is bytes:
         return value + b"\0"
     if type(value) in (list, tuple) and value:
-        place = choice % len(value)
-        changed = [perturbed_value(item, choice // 7) if at == place else item for at, item in enumerate(value)]
+        target = choice % len(value)
+        changed = [perturbed_value(item, choice // 7) if i == target else item for i, item in enumerate(value)]
         return type(value)(changed)
     if type(value) is dict and value:
-        place = choice % len(value)
+        target = choice % len(value)
         return {
-            key: perturbed_value(item, choice // 7) if at == place else item
-            for at, (key, item) in enumerate(value.items())
+            key: perturbed_value(item, choice // 7) if i == target else item
+            for i, (key, item) in enumerate(value.items())
         }
     if type(value) in (list, tuple):
         return type(value)((0.5,))

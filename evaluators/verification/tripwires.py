@@ -110,6 +110,13 @@ class _Plan:
     tripwires: tuple[_Tripwire, ...]
     untested: Mapping[str, str]
 
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(tripwire.key for tripwire in self.tripwires)
+
+    def keys_as_expected(self, outcomes: Mapping[str, TestOutcome]) -> frozenset[str]:
+        return frozenset(tripwire.key for tripwire in self.tripwires if tripwire.is_as_expected(outcomes))
+
 
 def run_tripwires(
     worker: Worker,
@@ -194,10 +201,9 @@ class _TripwireRunner:
         outcomes, stopped = self._run_plan(self._workspace.after, plan)
         if stopped:
             return _TripwireResults(untested={**plan.untested, **dict.fromkeys(tests, stopped)})
-        unexpected = frozenset(tripwire.key for tripwire in plan.tripwires if not tripwire.is_as_expected(outcomes))
-        results = _TripwireResults(
-            frozenset(tripwire.key for tripwire in plan.tripwires) - unexpected, untested=plan.untested
-        )
+        valid = plan.keys_as_expected(outcomes)
+        unexpected = plan.keys - valid
+        results = _TripwireResults(valid, untested=plan.untested)
         repeated = plan_copies(self._task, tests, _digest(self._seed, "again"), invalid) if unexpected else plan
         renamed = (
             frozenset(tripwire.key for tripwire in plan.tripwires if tripwire.kind is TripwireKind.RENAMED) & unexpected
@@ -259,9 +265,7 @@ class _TripwireRunner:
 
     def _as_expected(self, tree: Tree, plan: _Plan) -> frozenset[str]:
         outcomes, stopped = self._run_plan(tree, plan)
-        return frozenset(
-            tripwire.key for tripwire in plan.tripwires if not stopped and tripwire.is_as_expected(outcomes)
-        )
+        return frozenset() if stopped else plan.keys_as_expected(outcomes)
 
     def _reference(self) -> Workspace | None:
         """The reference's workspace; None if the task has no reference, or it does not apply."""

@@ -1,4 +1,4 @@
-"""Other bodies in place of a function's own: whatever the function looks like, nothing else changes."""
+"""Replaced function bodies: for any form of a function, nothing else changes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Thing:
 MODULES = (ast, functools, dataclasses)
 
 
-def mended(text, names):
+def patched_tree(text, names):
     return PatchedTree(
         {"m.py": text}, {"m.py": text}, tuple(ChangedFunction("m.py", name) for name in names), Tree(Path())
     )
@@ -96,7 +96,7 @@ def test_each_function_gets_the_body_and_no_other_changes(text, lines, tmp_path,
     before = outermost(text)
     wanted = ast.dump(ast.parse("def f():\n" + textwrap.indent("\n".join(lines), "    ")).body[0])
     for name in list(before)[:: max(1, len(before) // 6)]:
-        after = outermost(patched(text, mended(text, [name]).with_bodies(lines), tmp_path, task))
+        after = outermost(patched(text, patched_tree(text, [name]).with_bodies(lines), tmp_path, task))
         assert after.keys() == before.keys()
         for other, nodes in before.items():
             if other != name:
@@ -111,7 +111,7 @@ def test_each_function_gets_the_body_and_no_other_changes(text, lines, tmp_path,
 @pytest.mark.parametrize("text", [ODD, Path(textwrap.__file__).read_text()])
 def test_a_statement_comes_first_and_the_rest_stays(text):
     names = list(outermost(text))
-    after = outermost(mended(text, names).beginning_with("told()")["m.py"])
+    after = outermost(patched_tree(text, names).beginning_with("told()")["m.py"])
     for name, nodes in outermost(text).items():
         for old, new in zip(nodes, after[name], strict=True):
             documented = bool(ast.get_docstring(old)) and len(old.body) > 1
@@ -133,7 +133,7 @@ def test_functions_that_a_reference_changes_or_adds(task):
     assert found.after == {"calculator.py": after}
 
 
-def test_what_only_moves_or_stands_at_module_level_is_no_function(task):
+def test_moved_functions_and_module_level_code_are_not_changed_functions(task):
     before = task.base.read("calculator.py")
     after = "LIMIT = 3\n\n\n" + before.replace("return a - b", "return a - b  # the difference")
     found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
