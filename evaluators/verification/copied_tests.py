@@ -66,7 +66,7 @@ def hide_expectations(file: TestFile, functions: Sequence[TestFunction], seed: s
     """Return the text of a file with its own names, in which the expectations of some tests are masked.
 
     Raises:
-        TestCopyError: the file is no Python.
+        TestCopyError: the copy does not parse.
     """
     own = list({function.key: function for function in functions if function.added is None}.values())
     return copy_test_file(file, {function.key: None for function in own}, own, seed, whole=True, renamed=False).text
@@ -90,7 +90,7 @@ def copy_test_file(
         renamed: False: the tests keep their names.
 
     Raises:
-        TestCopyError: the copy is no Python.
+        TestCopyError: the copy does not parse.
     """
     random = Random(seed)
     drawn = {name: f"_{random.getrandbits(48):012x}" for name in dict.fromkeys(HELPERS.values())}
@@ -109,11 +109,11 @@ def copy_test_file(
                 # An expected member of a container must not become another one of its members.
                 substitutes = [_literals(function), literals] if site.certain else []
                 site = site._replace(value=_perturbed_literal(site.value, substitutes, random))
-            edits += _edits(site, helpers[site.form], key, random, is_perturbed=is_perturbed)
+            edits += _edits_of(site, helpers[site.form], key, random, is_perturbed=is_perturbed)
         if function.added is not None:
             edits.append(_method(function, names[function.key], edits.pop()))
-    text = _edited(file.text, edits, [] if whole else file.spare_tests(copied))
-    text = f"{text.rstrip()}\n\n\n{_helpers(helpers, key, random)}"
+    text = _apply_edits(file.text, edits, [] if whole else file.spare_tests(copied))
+    text = f"{text.rstrip()}\n\n\n{_renamed_helpers(helpers, key, random)}"
     try:
         compile(text, file.path, "exec", dont_inherit=True)
     except PARSE_ERRORS as error:
@@ -123,7 +123,7 @@ def copy_test_file(
     return CopiedTestFile(f"{folder}/{name}" if folder else name, text, names)
 
 
-def _edited(text: str, edits: Iterable[Replacement], removed: Iterable[tuple[int, int]]) -> str:
+def _apply_edits(text: str, edits: Iterable[Replacement], removed: Iterable[tuple[int, int]]) -> str:
     """The text with edits, and with blank lines in place of the removed spans."""
     spans = sorted(removed)
     starts = [start for start, _ in spans]
@@ -158,7 +158,7 @@ def _method(function: TestFunction, name: str, end: Replacement) -> Replacement:
     return Replacement(start, start, 2, text)
 
 
-def _edits(site: Site, helper: str, key: str, random: Random, *, is_perturbed: bool) -> list[Replacement]:
+def _edits_of(site: Site, helper: str, key: str, random: Random, *, is_perturbed: bool) -> list[Replacement]:
     if site.form is Form.LITERAL:
         return [Replacement(site.start, site.end, 0, f'{helper}("{_masked(repr(site.value), key, random)}")')]
     token = _token(key, random, is_perturbed=is_perturbed)
@@ -199,7 +199,7 @@ def _masked(text: str, key: str, random: Random) -> str:
     return f"{start}.{bytes(one ^ other for one, other in zip(plain, mask, strict=True)).hex()}"
 
 
-def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
+def _renamed_helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
     """The code of `inside/expectation_helpers.py`, under these names."""
     text = _helper_source().replace("PERTURBATION_KEY = ''", f"PERTURBATION_KEY = '{key}'", 1)
     names = {name: helpers[form] for form, name in HELPERS.items()}
