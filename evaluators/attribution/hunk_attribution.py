@@ -11,7 +11,7 @@ from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.attribution.delta_debugging import ddmin
-from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups
+from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups, union_of
 from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
 from regrade.evaluators.attribution.shapley import (
     Coalition,
@@ -152,7 +152,7 @@ def _attributed(
     if not is_exact:
         orders = antithetic_orders(n, (budget - 2 - 2 * n) // (2 * (n - 1)), seed)
         requested = [frozenset(), whole, *without_one, *(prefix for order in orders for prefix in prefixes(order))]
-    hunks = {coalition: _union(groups[number] for number in coalition) for coalition in requested}
+    hunks = {coalition: union_of(groups[number] for number in coalition) for coalition in requested}
     game.score(hunks.values())
     subsets = {coalition: game.scored[places] for coalition, places in hunks.items()}
 
@@ -190,10 +190,6 @@ def _attributed(
         cost=game.cost,
         notes=notes,
     )
-
-
-def _union(groups: Iterable[HunkGroup]) -> Places:
-    return frozenset().union(*(group.places for group in groups))
 
 
 def _shares_of_parts(
@@ -246,7 +242,7 @@ def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_scored: bool, budg
         return _part(game, best, "smallest", "the empty patch does not pass" if len(smaller) == 1 else why)
 
     def passes(coalition: Coalition) -> bool | None:
-        places = _union(groups[number] for number in coalition)
+        places = union_of(groups[number] for number in coalition)
         if places not in game.scored:
             if len(game.scored) >= budget:
                 return None
@@ -254,7 +250,7 @@ def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_scored: bool, budg
         return game.scored[places].passes
 
     minimised = ddmin([number for number, group in enumerate(groups) if group.places <= best], passes)
-    places = _union(groups[number] for number in minimised.pieces)
+    places = union_of(groups[number] for number in minimised.pieces)
     if not places:
         return Smallest((), game.split.subset(()), "smallest", "nothing is smaller")
     if minimised.is_one_minimal:

@@ -79,22 +79,22 @@ def sound_groups(groups: list[HunkGroup], problem: PatchProblem, hunks: Sequence
         hunks: of the patch; groups of one file are joined first.
     """
     while True:
-        invalid = next((subset for subset in _tried_subsets(groups, hunks) if problem(_union(subset))), None)
+        invalid = next((subset for subset in _tried_subsets(groups, hunks) if problem(union_of(subset))), None)
         if invalid is None:
             return groups
         smallest = _smallest_invalid(list(invalid), problem)
-        groups = _joined(groups, _repair(groups, smallest, problem, hunks), problem(_union(smallest)))
+        groups = _joined(groups, _repair(groups, smallest, problem, hunks), problem(union_of(smallest)))
 
 
 def coarser(groups: list[HunkGroup], most: int, hunks: Sequence[Hunk]) -> list[HunkGroup]:
     """Join neighbours, those of one file and small ones first, until at most `most` groups are left."""
 
     def cost(neighbours: Iterable[HunkGroup]) -> tuple[bool, int]:
-        places = _union(neighbours)
+        places = union_of(neighbours)
         return len(_files(places, hunks)) > 1, sum(hunks[place].changed_lines for place in places)
 
     while len(groups) > most:
-        groups = _joined(groups, _union(min(pairwise(groups), key=cost)), TOO_MANY)
+        groups = _joined(groups, union_of(min(pairwise(groups), key=cost)), TOO_MANY)
     return groups
 
 
@@ -109,7 +109,8 @@ def _flaw(path: str, text: str | None) -> str:
     return "" if language is None or facts(text, language).is_sound else f"{path}, which then does not parse"
 
 
-def _union(groups: Iterable[HunkGroup]) -> Places:
+def union_of(groups: Iterable[HunkGroup]) -> Places:
+    """The hunks of all the groups."""
     return frozenset().union(*(group.places for group in groups))
 
 
@@ -136,7 +137,7 @@ def _smallest_invalid(groups: list[HunkGroup], problem: PatchProblem) -> list[Hu
     """Remove each group without which a problem remains."""
     for group in tuple(groups):
         rest = [other for other in groups if other is not group]
-        if rest and problem(_union(rest)):
+        if rest and problem(union_of(rest)):
             groups = rest
     return groups
 
@@ -144,18 +145,18 @@ def _smallest_invalid(groups: list[HunkGroup], problem: PatchProblem) -> list[Hu
 def _repair(groups: list[HunkGroup], invalid: list[HunkGroup], problem: PatchProblem, hunks: Sequence[Hunk]) -> Places:
     """The union of the invalid groups and the fewest others, near ones first, that is valid."""
     others = [group for group in groups if group not in invalid]
-    near = _files(_union(invalid), hunks)
-    first = min(_union(invalid))
+    near = _files(union_of(invalid), hunks)
+    first = min(union_of(invalid))
     others.sort(key=lambda group: (not _files(group.places, hunks) & near, abs(min(group.places) - first)))
     for other in others:
-        if not problem(_union([*invalid, other])):
-            return _union([*invalid, other])
+        if not problem(union_of([*invalid, other])):
+            return union_of([*invalid, other])
     together = list(invalid)
     for other in others:  # the nearest first; all groups together have no problem
         together.append(other)
-        if not problem(_union(together)):
+        if not problem(union_of(together)):
             break
-    return _union(together)
+    return union_of(together)
 
 
 def _joined(groups: list[HunkGroup], places: Places, why: str) -> list[HunkGroup]:
@@ -164,6 +165,6 @@ def _joined(groups: list[HunkGroup], places: Places, why: str) -> list[HunkGroup
     if len(joining) < 2:
         return groups
     reasons = dict.fromkeys(reason for reason in (*(group.why for group in joining), why) if reason)
-    joined = replace(joining[0], places=_union(joining), why="; ".join(reasons))
+    joined = replace(joining[0], places=union_of(joining), why="; ".join(reasons))
     unchanged = [group for group in groups if group not in joining]
     return sorted([*unchanged, joined], key=lambda group: min(group.places))
