@@ -1,1 +1,1 @@
-"""Which hunks of a patch a reward comes from, and the smallest part of a patch that passes."""
+"""Attribution of a reward to the hunks of a patch, and the smallest part of a patch that passes."""

@@ -1,4 +1,4 @@
-"""A small part of a whole that still passes: delta debugging (Zeller and Hildebrandt 2002, ddmin)."""
+"""Minimisation of a set that passes: delta debugging (Zeller and Hildebrandt 2002, ddmin)."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from itertools import pairwise
 
 PieceSet = frozenset[int]
 Passes = Callable[[PieceSet], bool | None]
-"""Does this part pass? None: it is not known, or may not be asked any more."""
+"""Does this subset pass? None: unknown, or the budget is used up."""
 
 
 @dataclass(frozen=True)
 class Minimised:
-    """A part that passes."""
+    """A subset that passes."""
 
-    kept: PieceSet
+    pieces: PieceSet
     is_one_minimal: bool
-    """Was every removal of a single piece tried, and did none pass?"""
+    """Was every removal of a single piece tried, and does none pass?"""
     unknown: PieceSet
-    """Pieces of `kept` of which it is not known whether what is left passes without them."""
+    """Pieces for which it is unknown whether the rest passes without them."""
 
 
 def ddmin(whole: Collection[int], passes: Passes) -> Minimised:
-    """Make a part that passes smaller until no single piece can be left out, as far as `passes` answers.
+    """Remove pieces from a set that passes until no single piece can be removed, as far as `passes` answers.
 
     Args:
-        whole: it is known to pass.
-        passes: is asked again about parts that it was asked about before.
+        whole: must pass.
+        passes: is called repeatedly with the same subset.
     """
-    kept, count = sorted(whole), 2
-    while len(kept) > 1:
-        pieces = _split(kept, min(count, len(kept)))
-        smaller = next((piece for piece in pieces if passes(frozenset(piece))), None)
+    pieces, count = sorted(whole), 2
+    while len(pieces) > 1:
+        chunks = _split(pieces, min(count, len(pieces)))
+        smaller = next((chunk for chunk in chunks if passes(frozenset(chunk))), None)
         if smaller is not None:
-            kept, count = smaller, 2
+            pieces, count = smaller, 2
             continue
-        rests = [[each for each in kept if each not in piece] for piece in pieces] if len(pieces) > 2 else []
-        rest = next((rest for rest in rests if passes(frozenset(rest))), None)
-        if rest is not None:
-            kept, count = rest, max(len(pieces) - 1, 2)
-        elif len(pieces) == len(kept):
+        complements = [[piece for piece in pieces if piece not in chunk] for chunk in chunks] if len(chunks) > 2 else []
+        complement = next((complement for complement in complements if passes(frozenset(complement))), None)
+        if complement is not None:
+            pieces, count = complement, max(len(chunks) - 1, 2)
+        elif len(chunks) == len(pieces):
             break
         else:
-            count = 2 * len(pieces)
-    return _judged(frozenset(kept), passes)
+            count = 2 * len(chunks)
+    return _one_minimal(frozenset(pieces), passes)
 
 
-def _judged(kept: PieceSet, passes: Passes) -> Minimised:
-    """A single piece may be too much as well: so it is where nothing at all passes too."""
-    answers = {piece: passes(kept - {piece}) for piece in sorted(kept)}
+def _one_minimal(pieces: PieceSet, passes: Passes) -> Minimised:
+    """Remove single pieces while the rest passes, down to the empty set."""
+    answers = {piece: passes(pieces - {piece}) for piece in sorted(pieces)}
     spare = next((piece for piece, answer in answers.items() if answer), None)
     if spare is not None:
-        return _judged(kept - {spare}, passes)
+        return _one_minimal(pieces - {spare}, passes)
     unknown = frozenset(piece for piece, answer in answers.items() if answer is None)
-    return Minimised(kept, not unknown, unknown)
+    return Minimised(pieces, not unknown, unknown)
 
 
 def _split(pieces: Sequence[int], count: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Which hunks of a patch its reward comes from: subsets of them are scored, and the reward is shared out among them."""
+"""Attribution of a patch's reward to its hunks: scores subsets of the hunks and computes their Shapley values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.attribution.delta_debugging import ddmin
-from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups
+from regrade.evaluators.attribution.hunk_groups import HunkGroup, Places, hunk_groups, union_of
 from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without, minus
 from regrade.evaluators.attribution.shapley import (
     Coalition,
@@ -32,14 +32,14 @@ from regrade.rewards.evidence import End, EvidenceSet, TestRun
 from regrade.rewards.ranges import value_range
 
 BUDGET = 256
-"""Subsets scored at most, unless told otherwise: all those of eight groups."""
+"""Default number of scored subsets: all those of eight groups."""
 LEAST_BUDGET = 8
 LEAST_PAIRS = 8
-"""Pairs of orders without which nothing is estimated: of fewer the standard error says too little. Where two hunks must
-come together and a third spoils it, the share lay within two standard errors in 46 % of the cases with 2 pairs, in 79 %
-with 4 and in 93 % with 8."""
+"""Pairs of orders for an estimate: with fewer, its standard error is unreliable. Where two hunks need each other and a
+third breaks the fix, the share was within two standard errors in 46 % of the cases with 2 pairs, in 79 % with 4 and in
+93 % with 8."""
 TINY = 1e-9
-"""Shares of parts below it are rounding."""
+"""Smaller shares of parts are rounding errors."""
 
 
 def attribute(
@@ -54,79 +54,78 @@ def attribute(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Attribution:
-    """Share the reward of a patch out among its hunks, by scoring subsets of them.
+    """Attribute the reward of a patch to its hunks, by scoring subsets of them.
 
-    Every subset is scored where the budget is enough; else those that sampled orders need. What the scorer's store
-    knows is not run again.
+    Scores every subset if the budget allows it, otherwise those of sampled orders. Stored evidence is reused.
 
     Args:
         reachable: as in `Scorer.gather`.
-        fine: take hunks apart as well, wherever unchanged lines lie between changes.
-        budget: subsets scored at most. Where it is too small for the groups, neighbours are taken together.
+        fine: split hunks at unchanged lines between changes.
+        budget: maximum number of scored subsets. If it is too small for the groups, neighbours are joined.
         seed: of the sampled orders.
-        progress: called with (subsets scored, subsets wanted so far).
+        progress: called with (subsets scored, subsets requested so far).
 
     Raises:
         PatchError: the patch is no diff, or does not apply.
-        UserError: an argument is not what it should be.
+        UserError: an argument is invalid.
     """
     task, patch = checked_job((task, patch))
     reward = checked_reward(reward)
     budget = checked_count("budget", budget) or BUDGET
     if budget < LEAST_BUDGET:
-        raise UserError(f"a budget of {budget} subsets is too small to tell hunks apart: give {LEAST_BUDGET} or more")
+        raise UserError(f"budget: {budget} subsets are too few to compare hunks: use {LEAST_BUDGET} or more")
     split = split_patch(patch, fine=fine)
     groups, small = hunk_groups(task, split, most=max(n for n in range(1, budget + 1) if needed(n) <= budget))
     notes: tuple[str, ...] = ()
     if len(groups) < len(small):
         notes = (
-            f"{len(small)} groups of hunks are taken together as {len(groups)}: a budget of {budget} subsets tells no "
-            f"more apart, and one of {needed(len(small))} would",
+            f"{len(small)} groups of hunks are joined to {len(groups)}, the most for a budget of {budget} subsets: "
+            f"all of them need {needed(len(small))}",
         )
     changes = 0 if fine or len(groups) > 1 else len(split_patch(patch, fine=True).hunks)
     if changes > 1:
-        notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) tells them apart",)
+        notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) splits it",)
     game = Game(scorer, task, split, reward, reachable, progress)
     return _attributed(game, groups, small, budget, seed, notes)
 
 
 def needed(n: int) -> int:
-    """The subsets that n groups need: all of them, or those of `LEAST_PAIRS` pairs of orders, those that lack one
-    group, and as many again to look for a smaller patch that passes."""
+    """Number of subsets that n groups need: all, or those of `LEAST_PAIRS` pairs of orders, those without one group,
+    and as many again for the search of a smaller patch that passes."""
     estimated = 2 + 2 * n + 2 * LEAST_PAIRS * max(n - 1, 1)
     return min(estimated, int(2 ** min(n, 30)))
 
 
 class Game:
-    """The patches that can be made of some hunks, and what is known of each. Hunks are named by their places."""
+    """The cooperative game of a patch's hunks, named by their indices: scores subsets of them."""
 
     def __init__(
         self, scorer: Scorer, task: Task, split: SplitPatch, reward: Reward, reachable: bool, progress: Progress | None
     ) -> None:
         self.split, self.reward = split, reward
-        self.known: dict[Places, Subset] = {}
+        self.scored: dict[Places, Subset] = {}
         self.cost = Cost(0, 0, 0, 0.0)
         self._scorer, self._task, self._reachable, self._progress = scorer, task, reachable, progress
         tests = {TestRun} if task.fail_to_pass or task.pass_to_pass else set()
         self._needs = reward.needs | tests
 
-    def learn(self, wanted: Iterable[Places]) -> None:
-        """Score those that are not known yet."""
-        new = [chosen for chosen in dict.fromkeys(wanted) if chosen not in self.known]
+    def score(self, subsets: Iterable[Places]) -> None:
+        """Score the subsets that are not scored yet."""
+        new = [places for places in dict.fromkeys(subsets) if places not in self.scored]
         if not new:
             return
-        before, started, done = self._scorer.stats, time.monotonic(), len(self.known)
+        before, started, done = self._scorer.stats, time.monotonic(), len(self.scored)
 
-        def tell(count: int, total: int) -> None:
+        def report(count: int, total: int) -> None:
             if self._progress:
                 self._progress(done + count, done + total)
 
-        jobs = [(self._task, self.split.subset(chosen)) for chosen in new]
-        found = self._scorer.gather(jobs, self._needs, reachable=self._reachable, progress=tell)
-        self.known.update((chosen, self._subset(each)) for chosen, each in zip(new, found, strict=True))
+        jobs = [(self._task, self.split.subset(places)) for places in new]
+        evidence = self._scorer.gather(jobs, self._needs, reachable=self._reachable, progress=report)
+        self.scored.update((places, self._subset(one)) for places, one in zip(new, evidence, strict=True))
         after = self._scorer.stats
         self.cost = Cost(
-            len(self.known),
+            len(self.scored),
             self.cost.from_store + after.hits - before.hits,
             self.cost.executions + after.executions - before.executions,
             self.cost.seconds + time.monotonic() - started,
@@ -145,42 +144,44 @@ def _attributed(
     game: Game, groups: Sequence[HunkGroup], small: Sequence[HunkGroup], budget: int, seed: int, notes: tuple[str, ...]
 ) -> Attribution:
     n = len(groups)
-    everyone = frozenset(range(n))
-    lacking_one = [everyone - {number} for number in range(n)]
+    whole = frozenset(range(n))
+    without_one = [whole - {number} for number in range(n)]
     is_exact = 2**n <= budget
     orders: list[tuple[int, ...]] = []
-    wanted = coalitions(n)
+    requested = coalitions(n)
     if not is_exact:
         orders = antithetic_orders(n, (budget - 2 - 2 * n) // (2 * (n - 1)), seed)
-        wanted = [frozenset(), everyone, *lacking_one, *(each for order in orders for each in prefixes(order))]
-    hunks = {chosen: _union(groups[number] for number in chosen) for chosen in wanted}
-    game.learn(hunks.values())
-    found = {chosen: game.known[places] for chosen, places in hunks.items()}
+        requested = [frozenset(), whole, *without_one, *(prefix for order in orders for prefix in prefixes(order))]
+    hunks = {coalition: union_of(groups[number] for number in coalition) for coalition in requested}
+    game.score(hunks.values())
+    subsets = {coalition: game.scored[places] for coalition, places in hunks.items()}
 
     def shares(worths: Worths, worth_range: Range) -> list[Share]:
         return exact(n, worths, worth_range) if is_exact else sampled(n, orders, worths, worth_range)
 
-    worths = {chosen: subset.value for chosen, subset in found.items()}
+    worths = {coalition: subset.value for coalition, subset in subsets.items()}
     totals = shares(worths, Range(*value_range(game.reward)))
-    parts = _shares_of_parts(found, shares)
-    smallest = _smallest(game, small, is_all_known=is_exact and len(small) == n, budget=budget)  # may score more
-    told = tuple(
+    parts = _shares_of_parts(subsets, shares)
+    smallest = _smallest(game, small, is_all_scored=is_exact and len(small) == n, budget=budget)  # may score more
+    group_shares = tuple(
         GroupShare(
             hunks=tuple(game.split.hunks[place] for place in sorted(group.places)),
             why=group.why,
             share=totals[number],
-            parts={} if totals[number].value is None else {name: each[number] for name, each in parts.items()},
-            alone=alone.value if (alone := found.get(frozenset({number}))) else None,
-            without=_without(found[everyone], found[lacking_one[number]]),
+            parts={} if totals[number].value is None else {name: values[number] for name, values in parts.items()},
+            alone=alone.value if (alone := subsets.get(frozenset({number}))) else None,
+            without=_without(subsets[whole], subsets[without_one[number]]),
         )
         for number, group in enumerate(groups)
     )
-    unscored = tuple((tuple(sorted(each)), subset.cause) for each, subset in found.items() if subset.value is None)
+    unscored = tuple(
+        (tuple(sorted(coalition)), subset.cause) for coalition, subset in subsets.items() if subset.value is None
+    )
     return Attribution(
         reward=game.reward.name,
-        whole=found[everyone],
-        nothing=found[frozenset()],
-        groups=told,
+        whole=subsets[whole],
+        nothing=subsets[frozenset()],
+        groups=group_shares,
         is_exact=is_exact,
         orders=len(orders),
         interactions=interactions(n, worths) if is_exact else {},
@@ -191,51 +192,37 @@ def _attributed(
     )
 
 
-def _union(groups: Iterable[HunkGroup]) -> Places:
-    return frozenset().union(*(group.places for group in groups))
-
-
 def _shares_of_parts(
-    found: Mapping[Coalition, Subset], shares: Callable[[Worths, Range], list[Share]]
+    subsets: Mapping[Coalition, Subset], shares: Callable[[Worths, Range], list[Share]]
 ) -> dict[str, list[float]]:
-    """Top part of the reward -> what each group adds to it; what could not be scored is passed over as 0 here, since
-    nothing is told of groups that depend on it."""
-    names = dict.fromkeys(name for subset in found.values() for name in subset.parts)
-    told = {}
+    """Top part of the reward -> the share of each group in it. An unscored subset counts as 0 here: groups that depend
+    on one have no shares of parts."""
+    names = dict.fromkeys(name for subset in subsets.values() for name in subset.parts)
+    by_name = {}
     for name in names:
-        worths = {chosen: subset.parts.get(name, 0.0) for chosen, subset in found.items()}
+        worths = {coalition: subset.parts.get(name, 0.0) for coalition, subset in subsets.items()}
         values = [share.value or 0.0 for share in shares(worths, Range(0.0, 0.0))]
         if any(abs(value) > TINY for value in values):
-            told[name] = values
-    return told
+            by_name[name] = values
+    return by_name
 
 
 def _without(whole: Subset, rest: Subset) -> Without:
-    if whole.passes is None or rest.passes is None:
-        return Without(
-            value=rest.value,
-            cause=rest.cause,
-            change=minus(whole.value, rest.value),
-            no_longer_fixed=(),
-            newly_broken=(),
-            newly_fixed=(),
-            no_longer_broken=(),
-        )
+    is_known = whole.passes is not None and rest.passes is not None
     return Without(
         value=rest.value,
         cause=rest.cause,
         change=minus(whole.value, rest.value),
-        no_longer_fixed=tuple(sorted(whole.fixed - rest.fixed)),
-        newly_broken=tuple(sorted(rest.broken - whole.broken)),
-        newly_fixed=tuple(sorted(rest.fixed - whole.fixed)),
-        no_longer_broken=tuple(sorted(whole.broken - rest.broken)),
+        no_longer_fixed=tuple(sorted(whole.fixed - rest.fixed)) if is_known else (),
+        newly_broken=tuple(sorted(rest.broken - whole.broken)) if is_known else (),
+        newly_fixed=tuple(sorted(rest.fixed - whole.fixed)) if is_known else (),
+        no_longer_broken=tuple(sorted(whole.broken - rest.broken)) if is_known else (),
     )
 
 
-def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_known: bool, budget: int) -> Smallest | None:
-    """A passing part of the patch with few groups: of all subsets the smallest, or of those that were scored the
-    smallest, made smaller."""
-    passing = [places for places, subset in game.known.items() if subset.passes]
+def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_scored: bool, budget: int) -> Smallest | None:
+    """The smallest passing part of the patch if all subsets are scored, else the smallest scored one, minimised."""
+    passing = [places for places, subset in game.scored.items() if subset.passes]
     if not passing:
         return None
 
@@ -246,32 +233,30 @@ def _smallest(game: Game, groups: Sequence[HunkGroup], is_all_known: bool, budge
     best = min(passing, key=size)
     if not best:
         return Smallest((), game.split.subset(()), "smallest", "nothing is smaller")
-    if is_all_known:
-        smaller = [subset for places, subset in game.known.items() if size(places)[0] < size(best)[0]]
-        lost = sum(subset.passes is None for subset in smaller)
-        if lost:
-            return _part(game, best, "", f"{lost} of {len(smaller)} smaller subsets could not be scored")
-        none = (
-            "nothing less passes" if len(smaller) == 1 else f"all {len(smaller)} smaller subsets were run, none passes"
-        )
-        return _part(game, best, "smallest", none)
+    if is_all_scored:
+        smaller = [subset for places, subset in game.scored.items() if size(places)[0] < size(best)[0]]
+        unscored = sum(subset.passes is None for subset in smaller)
+        if unscored:
+            return _part(game, best, "", f"{unscored} of {len(smaller)} smaller subsets could not be scored")
+        why = f"all {len(smaller)} smaller subsets were run, none passes"
+        return _part(game, best, "smallest", "the empty patch does not pass" if len(smaller) == 1 else why)
 
-    def passes(chosen: Coalition) -> bool | None:
-        places = _union(groups[number] for number in chosen)
-        if places not in game.known:
-            if len(game.known) >= budget:
+    def passes(coalition: Coalition) -> bool | None:
+        places = union_of(groups[number] for number in coalition)
+        if places not in game.scored:
+            if len(game.scored) >= budget:
                 return None
-            game.learn([places])
-        return game.known[places].passes
+            game.score([places])
+        return game.scored[places].passes
 
-    found = ddmin([number for number, group in enumerate(groups) if group.places <= best], passes)
-    kept = _union(groups[number] for number in found.kept)
-    if not kept:
+    minimised = ddmin([number for number, group in enumerate(groups) if group.places <= best], passes)
+    places = union_of(groups[number] for number in minimised.pieces)
+    if not places:
         return Smallest((), game.split.subset(()), "smallest", "nothing is smaller")
-    if found.is_one_minimal:
-        why = "none passes that lacks one more; smaller ones made otherwise are not ruled out"
-        return _part(game, kept, "one-minimal", why)
-    return _part(game, kept, "", f"whether {len(found.unknown)} of them can be left out was not found out")
+    if minimised.is_one_minimal:
+        why = "no part with one group less passes; other smaller subsets are not ruled out"
+        return _part(game, places, "one-minimal", why)
+    return _part(game, places, "", f"it is unknown whether the rest passes without {len(minimised.unknown)} of them")
 
 
 def _part(game: Game, places: Places, proof: str, why: str) -> Smallest:

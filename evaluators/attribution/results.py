@@ -1,8 +1,8 @@
-"""What each hunk of a patch has to do with its reward; `regrade.evaluators.attribution.hunk_attribution` finds it out.
+"""Results of attribution: the share of each hunk in a patch's reward (see `attribution.hunk_attribution`).
 
-The worth of some hunks is the reward of the patch that consists of them. What each is due is its Shapley value, so that
-the values add up to reward(patch) - reward(nothing); see `regrade.evaluators.attribution.shapley`. This explains the
-reward, not the mind of the model that wrote the patch.
+The worth of some hunks is the reward of the patch that consists of them. The share of each is its Shapley value, so
+shares add up to reward(patch) - reward(nothing); see `regrade.evaluators.attribution.shapley`. This explains the
+reward, not the reasoning of the model that wrote the patch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from regrade.rewards.breakdown import Breakdown, Role
 
 @dataclass(frozen=True)
 class Subset:
-    """What came of the patch of some of the groups."""
+    """The result of the patch that consists of some of the groups."""
 
     breakdown: Breakdown
     passes: bool | None = None
-    """Do all FAIL_TO_PASS pass, and is nothing broken? None: not known, or there are no tests."""
+    """Do all FAIL_TO_PASS tests pass, without breakage? None: unknown, or there are no tests."""
     fixed: frozenset[str] = frozenset()
     """FAIL_TO_PASS tests that pass."""
     broken: frozenset[str] = frozenset()
@@ -33,54 +33,54 @@ class Subset:
 
     @property
     def value(self) -> float | None:
-        """Its reward; None: unscored."""
+        """The reward; None: unscored."""
         return self.breakdown.value
 
     @property
     def cause(self) -> str:
-        """Unscored: why. Scored: what stopped the run or closed a gate, if anything did."""
+        """Unscored: the reason. Scored: the cause of a stopped run or closed gate, if any."""
         return self.breakdown.cause or ""
 
     @cached_property
     def parts(self) -> dict[str, float]:
         """Top part of the reward -> its contribution. Parts of one name are added up."""
-        found: dict[str, float] = {}
+        contributions: dict[str, float] = {}
         for part in self.breakdown.parts if self.breakdown.is_scored else ():
             if part.role is not Role.GATE:
-                found[part.name] = found.get(part.name, 0.0) + part.contribution
-        return found
+                contributions[part.name] = contributions.get(part.name, 0.0) + part.contribution
+        return contributions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Without:
-    """The patch without one of its groups, beside the whole patch."""
+    """The patch without one of its groups, compared with the whole patch."""
 
     value: float | None
     cause: str
     change: float | None
-    """The reward of the whole less `value`: what is lost without the group; None where either is unscored."""
+    """The reward of the whole patch less `value`; None: one of them is unscored."""
     no_longer_fixed: tuple[str, ...]
-    """FAIL_TO_PASS tests that pass with the whole patch alone."""
+    """FAIL_TO_PASS tests that pass only with the whole patch."""
     newly_broken: tuple[str, ...]
-    """PASS_TO_PASS tests that are broken only without the group."""
+    """PASS_TO_PASS tests that break only without the group."""
     newly_fixed: tuple[str, ...]
     """FAIL_TO_PASS tests that pass only without the group."""
     no_longer_broken: tuple[str, ...]
-    """PASS_TO_PASS tests that the whole patch breaks, and not without the group."""
+    """PASS_TO_PASS tests that break only with the whole patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupShare:
-    """What one group of hunks has to do with the reward."""
+    """The share of one group of hunks in the reward."""
 
     hunks: tuple[Hunk, ...]
     why: str
-    """Why they are together; empty for a single hunk."""
+    """Reason for the group; empty for a single hunk."""
     share: Share
     parts: Mapping[str, float]
-    """Top part of the reward -> what the group adds to it; they add up to the share. Empty if that is not known."""
+    """Top part of the reward -> the group's share in it; these add up to the share. Empty: unknown."""
     alone: float | None
-    """The reward of the group alone; None where that is not known."""
+    """The reward of the group alone; None: unknown."""
     without: Without
 
     @property
@@ -90,59 +90,59 @@ class GroupShare:
 
 @dataclass(frozen=True)
 class Smallest:
-    """A part of the patch that passes: all FAIL_TO_PASS pass, and nothing is broken."""
+    """A part of the patch that passes: all FAIL_TO_PASS tests pass, without breakage."""
 
     hunks: tuple[Hunk, ...]
     patch: Patch
     proof: str
-    """`smallest`: every subset with fewer groups of hunks was run, and none passes. `one-minimal`: none passes that
-    lacks one more. Empty: not proven."""
+    """`smallest`: every subset with fewer groups of hunks was run, and none passes. `one-minimal`: no part with one
+    group less passes. Empty: not proven."""
     why: str
-    """What the proof rests on, or what it lacks, in words."""
+    """The grounds of the proof, or the missing ones, in words."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took."""
+    """The cost of an attribution."""
 
     subsets: int
-    """Patches made of some of the groups that were asked for, the whole and the empty one included."""
+    """Scored patches of some of the groups, the whole and the empty one included."""
     from_store: int
-    """Of these, those that were known from before."""
+    """Of these, patches whose evidence was stored."""
     executions: int
-    """Candidates that were run for the others."""
+    """Candidates that were run for the other patches."""
     seconds: float
     """Wall time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """Where the reward of a patch comes from."""
+    """The attribution of a patch's reward to its hunks."""
 
     reward: str
     whole: Subset
     nothing: Subset
     groups: tuple[GroupShare, ...]
     is_exact: bool
-    """Do the shares count every subset? If not, they are estimates from `orders` sampled orders."""
+    """Are the shares computed from every subset? Otherwise they are estimates from `orders` sampled orders."""
     orders: int
     interactions: Mapping[tuple[int, int], float]
-    """Places of two groups -> how much more, or less, they earn together than apart (see
-    `regrade.evaluators.attribution.shapley.interactions`); only where every subset was scored."""
+    """Indices of two groups -> their interaction (see `regrade.evaluators.attribution.shapley.interactions`); empty
+    unless `is_exact`."""
     smallest: Smallest | None
-    """None: no subset that was run passes, or there are no tests."""
+    """None: none of the scored subsets passes, or there are no tests."""
     unscored: tuple[tuple[tuple[int, ...], str], ...]
-    """(places of the groups, why) of each subset that could not be scored. It never counts as 0."""
+    """(indices of the groups, reason) of each unscored subset. It never counts as 0."""
     cost: Cost
     notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
-        """reward(patch) - reward(nothing), which the shares add up to; None where either is unscored."""
+        """reward(patch) - reward(nothing), the sum of the shares; None: one of them is unscored."""
         return minus(self.whole.value, self.nothing.value)
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers that are not finite become null; texts of hunks and patches are included."""
+        """As JSON values, with the texts of hunks and patches. Numbers that are not finite become null."""
         return {
             "reward": self.reward,
             "value": self.whole.value,
@@ -152,17 +152,17 @@ class Attribution:
             "orders": self.orders,
             "groups": [_group_json(number, group) for number, group in enumerate(self.groups, 1)],
             "interactions": [
-                {"groups": [place + 1 for place in pair], "value": value} for pair, value in self.interactions.items()
+                {"groups": [index + 1 for index in pair], "value": value} for pair, value in self.interactions.items()
             ],
             "smallest_passing": _smallest_json(self.smallest),
-            "unscored": [{"groups": [place + 1 for place in places], "cause": why} for places, why in self.unscored],
+            "unscored": [{"groups": [index + 1 for index in groups], "cause": why} for groups, why in self.unscored],
             "cost": asdict(self.cost),
             "notes": list(self.notes),
         }
 
 
 def minus(one: float | None, other: float | None) -> float | None:
-    """Their difference; None where either is."""
+    """The difference; None: one of them is None."""
     return None if one is None or other is None else one - other
 
 
@@ -182,8 +182,8 @@ def _group_json(number: int, group: GroupShare) -> dict[str, Any]:
     }
 
 
-def _smallest_json(found: Smallest | None) -> dict[str, Any] | None:
-    if found is None:
+def _smallest_json(smallest: Smallest | None) -> dict[str, Any] | None:
+    if smallest is None:
         return None
-    names = [hunk.name for hunk in found.hunks]
-    return {"hunks": names, "patch": found.patch.text, "proof": found.proof, "why": found.why}
+    names = [hunk.name for hunk in smallest.hunks]
+    return {"hunks": names, "patch": smallest.patch.text, "proof": smallest.proof, "why": smallest.why}

@@ -1,7 +1,7 @@
-"""What the expectations of a twin pass through (see `regrade.evaluators.verification.copied_tests`): each as it is, or
-turned.
+"""Functions through which a copied test file passes its expectations, unchanged or perturbed.
 
-It stands alone: its text is appended to every twin, under names that nobody can foresee.
+`regrade.evaluators.verification.copied_tests` appends this module's code to each copy, under random names: it must not
+import anything of this package.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-TURNING_KEY = ""
-"""Of the twin; it decides with each token whether that token's expectation is turned."""
+PERTURBATION_KEY = ""
+"""Of the copy; with a token it determines whether that token's expectation is perturbed."""
 
 
 def perturbed_value(value: Any, choice: int = 0) -> Any:
-    """A value that differs from another one in a builtin way; in a container, one of the items does.
+    """A value of the same type, if possible, that is unequal to the given one; in a container, one item differs.
 
     Args:
-        choice: any number; says which item.
+        choice: any number; selects the item.
     """
     if isinstance(value, bool):
         return not value
@@ -28,14 +28,14 @@ def perturbed_value(value: Any, choice: int = 0) -> Any:
     if type(value) is bytes:
         return value + b"\0"
     if type(value) in (list, tuple) and value:
-        place = choice % len(value)
-        changed = [perturbed_value(item, choice // 7) if at == place else item for at, item in enumerate(value)]
+        target = choice % len(value)
+        changed = [perturbed_value(item, choice // 7) if i == target else item for i, item in enumerate(value)]
         return type(value)(changed)
     if type(value) is dict and value:
-        place = choice % len(value)
+        target = choice % len(value)
         return {
-            key: perturbed_value(item, choice // 7) if at == place else item
-            for at, (key, item) in enumerate(value.items())
+            key: perturbed_value(item, choice // 7) if i == target else item
+            for i, (key, item) in enumerate(value.items())
         }
     if type(value) in (list, tuple):
         return type(value)((0.5,))
@@ -48,32 +48,32 @@ def perturbed_value(value: Any, choice: int = 0) -> Any:
     return object()
 
 
-def turning_digest(token: str) -> bytes:
-    return hashlib.sha256(f"{TURNING_KEY} {token}".encode()).digest()
+def perturbation_digest(token: str) -> bytes:
+    return hashlib.sha256(f"{PERTURBATION_KEY} {token}".encode()).digest()
 
 
 def passed_value(token: str, value: Any) -> Any:
     """An expected value."""
-    digest = turning_digest(token)
+    digest = perturbation_digest(token)
     return perturbed_value(value, digest[1]) if digest[0] & 1 else value
 
 
 def passed_literal(token: str) -> Any:
-    """An expected value that stands nowhere else: a token, and the value's text under a key that comes of it."""
+    """An expected literal: the token contains its text, masked with a key derived from the token's start."""
     start, _, hidden = token.partition(".")
     text = bytes.fromhex(hidden)
-    mask = hashlib.shake_256(f"{TURNING_KEY} {start}".encode()).digest(len(text))
+    mask = hashlib.shake_256(f"{PERTURBATION_KEY} {start}".encode()).digest(len(text))
     return eval(bytes(one ^ other for one, other in zip(text, mask, strict=True)).decode("utf-8", "surrogatepass"))
 
 
 def passed_truth(token: str, value: Any) -> Any:
-    """What is expected to be true."""
-    return not value if turning_digest(token)[0] & 1 else value
+    """An expected truth."""
+    return not value if perturbation_digest(token)[0] & 1 else value
 
 
 def passed_error(token: str, expected: Any) -> Any:
     """The class of an expected exception or warning."""
-    if not turning_digest(token)[0] & 1:
+    if not perturbation_digest(token)[0] & 1:
         return expected
     first = expected[0] if isinstance(expected, tuple) and expected else expected
     warns = isinstance(first, type) and issubclass(first, Warning)

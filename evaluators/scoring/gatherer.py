@@ -23,7 +23,7 @@ from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import Crew
 from regrade.evaluators.storage.digests import key_of
-from regrade.evaluators.verification.assurance_levels import NOTHING_CLAIMED
+from regrade.evaluators.verification.assurance_levels import NO_TEST_TO_VERIFY
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import BuildRun, End, TestRun, Verification
 
@@ -182,7 +182,7 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     return (
         BuildRun(False, 0, reason)
         if kind is BuildRun
-        else Verification(level=max(AssuranceLevel), reachable="", why=NOTHING_CLAIMED)
+        else Verification(level=max(AssuranceLevel), reachable="", why=NO_TEST_TO_VERIFY)
     )
 
 

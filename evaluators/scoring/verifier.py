@@ -16,7 +16,7 @@ from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.worker_pool import Crew
-from regrade.evaluators.verification.assurance_levels import Means, ReferenceVerification, calibrate, verify
+from regrade.evaluators.verification.assurance_levels import ReferenceVerification, WorkerSet, verify, verify_reference
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, Verification
 
@@ -47,9 +47,9 @@ class Verifier:
         if task.suite.runner != "pytest":
             return Verification(level=AssuranceLevel.IN_PROCESS, reachable=AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
         calibration = self._calibration(job) if run.fixed else None
-        means = Means(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
+        workers = WorkerSet(self._crew.pair(task), self._crew.worker(task), self._crew.preparation(task))
         started = time.monotonic()
-        found = verify(means, task, workspace, run, calibration)
+        found = verify(workers, task, workspace, run, calibration)
         seconds = time.monotonic() - started
         logger.debug("verified: task %s: %s, %.2f s", task.id, found.level, seconds)
         return replace(found, seconds=round(seconds, 4))
@@ -77,7 +77,7 @@ class Verifier:
         if known is not None:
             return known
         wanted = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
-        found = calibrate(self._crew.pair(task), task, workspace, wanted, self._crew.preparation(task))
+        found = verify_reference(self._crew.pair(task), task, workspace, wanted, self._crew.preparation(task))
         with contextlib.suppress(sqlite3.Error):  # it is still good for this scorer
             self._planner.keep(own, ReferenceVerification, found, reachable=True)
         return found

@@ -16,7 +16,7 @@ from regrade.evaluators.scoring.scorer import Job, Scorer
 from regrade.evaluators.task_curation.findings import CheckUp, ExploitOutcome, Problem, ProblemKind, tally
 from regrade.evaluators.task_curation.sandbox_access import EXECUTES, reaching, watched
 from regrade.evaluators.task_curation.validation import validate
-from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, Mended, cheats
+from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, PatchedTree, exploits
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
 
@@ -68,7 +68,7 @@ class _Patient:
     """A task that is looked at."""
 
     found: CheckUp
-    mended: Mended
+    mended: PatchedTree
 
     @property
     def task(self) -> Task:
@@ -130,7 +130,7 @@ class _TaskChunk:
             (each, name, patch)
             for each in self.patients
             if _is_python(each.task) and each.found.can_be_cheated
-            for name, patch in cheats(each.task, each.mended).items()
+            for name, patch in exploits(each.task, each.mended).items()
         ]
         jobs = [(each.task, patch) for each, _, patch in tries]
         evidence = self._gather("cheated", jobs, frozenset({TestRun, Integrity}))
@@ -181,11 +181,11 @@ def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def _mended(task: Task) -> Mended:
+def _mended(task: Task) -> PatchedTree:
     try:
-        return Mended.of(task)
+        return PatchedTree.of(task)
     except PatchError:  # `validate` tells of it
-        return Mended({}, {}, (), task.base)
+        return PatchedTree({}, {}, (), task.base)
 
 
 def _is_python(task: Task) -> bool:

@@ -13,7 +13,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.task_curation.sandbox_access import Reaching
-from regrade.evaluators.verification.counterfactuals import Changed
+from regrade.evaluators.verification.counterfactuals import ChangedFunction
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.builtin import default
 from regrade.rewards.components import resolved, untampered
@@ -87,7 +87,7 @@ class CheckUp:
     """Test -> in how many runs of which state it passes."""
     reaching: Reaching | None = None
     """What the tests reach for; None: unknown."""
-    functions: tuple[Changed, ...] = ()
+    functions: tuple[ChangedFunction, ...] = ()
     """Those that the reference changes or adds; without a reference, the task's target."""
     guards: tuple[str, ...] | None = None
     """The tests that execute one of the functions; None: unknown, or there is no function."""

@@ -1,1 +1,1 @@
-"""How far a verdict can be trusted: what each assurance level runs beyond the tests."""
+"""Verification of verdicts: the runs of each assurance level besides the tests."""

@@ -1,10 +1,10 @@
-"""Do two answers to a call say the same? Those of a patch's functions beside those of the reference's."""
+"""Are two answers to a call equal? Compares answers of a patch's functions with those of the reference's."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,39 +12,39 @@ from regrade.evaluators.inside.remote_calls.plain_values import FIXED, Packed
 from regrade.evaluators.verification.held_out_inputs import Call
 
 TOLERANCE = 1e-9
-"""Relative: sums in another order are no other answer."""
+"""Relative: a sum in another order is an equal answer."""
 FIXED_NAMES = frozenset(base.__name__ for base in FIXED)
 LARGEST_MEMBER = 1000
-"""Values in one member of a set that is compared: a candidate's may hold themselves many times over."""
+"""Values in one member of a compared set: a candidate's may contain itself many times."""
 MOST_SHOWN, MOST_LETTERS = 5, 60
-"""Of the parts of a container, and of a text, that an error shows: one that holds itself many times has no end."""
+"""Parts of a container, and letters of a text, that a message shows: a recursive container has no end."""
 
 
 @dataclass(frozen=True)
 class AnswerMismatch:
-    """An input to which the patch answers something else than the reference."""
+    """An input that the patch and the reference answer differently."""
 
     function: str
     arguments: str
     expected: str
-    found: str
+    answer: str
 
     def __str__(self) -> str:
-        return f"{self.function}{self.arguments}: {self.found} instead of {self.expected}"
+        return f"{self.function}{self.arguments}: {self.answer} instead of {self.expected}"
 
 
-def useful(inputs: Sequence[Call], answers: Sequence[Any], again: Sequence[Any]) -> list[int]:
-    """Places of the inputs that the reference answers without an error, and twice the same.
+def usable_inputs(inputs: Sequence[Call], answers: Sequence[Any], repeated: Sequence[Any]) -> list[int]:
+    """Indices of the inputs that the reference answers twice without an error, by a deterministic function.
 
-    Of a function that answered one input in two ways none counts: it draws by chance, which may fall twice alike.
+    A function with different answers to any one input is random: its other answers may be equal by chance.
     """
     answered = [
-        (place, _function(call), are_same(call, one, other))
-        for place, (call, one, other) in enumerate(zip(inputs, answers, again, strict=False))
+        (index, _function(call), are_same(call, one, other))
+        for index, (call, one, other) in enumerate(zip(inputs, answers, repeated, strict=False))
         if one.get("raised") is False and other.get("raised") is False
     ]
-    by_chance = {function for _, function, is_same in answered if not is_same}
-    return [place for place, function, _ in answered if function not in by_chance]
+    random = {function for _, function, is_same in answered if not is_same}
+    return [index for index, function, _ in answered if function not in random]
 
 
 def _function(call: Call) -> str:
@@ -52,46 +52,43 @@ def _function(call: Call) -> str:
     return f"{module}.{key.partition('#')[0]}"
 
 
-def differences(
-    inputs: Sequence[Call], expected: Sequence[Any], found: Sequence[Any], places: Iterable[int]
-) -> list[AnswerMismatch]:
-    """The inputs at these places that are answered otherwise; one that is not answered is."""
-    apart = []
-    for place in places:
-        answer = found[place] if place < len(found) else {"gone": "no answer"}
-        if not are_same(inputs[place], expected[place], answer):
-            apart.append(
-                AnswerMismatch(
-                    _function(inputs[place]),
-                    _shown(inputs[place]),
-                    *(_answer_shown(each, inputs[place][1]) for each in (expected[place], answer)),
-                )
-            )
-    return apart
+def find_mismatches(inputs: Sequence[Call], expected: Sequence[Any], answers: Sequence[Any]) -> list[AnswerMismatch]:
+    """The inputs with an unexpected answer, or without an answer.
+
+    Args:
+        answers: in the order of the inputs; may be shorter.
+    """
+    mismatches = []
+    missing = [{"gone": "no answer"}] * (len(inputs) - len(answers))
+    for call, right, answer in zip(inputs, expected, [*answers, *missing], strict=False):
+        if not are_same(call, right, answer):
+            shown = (_answer_shown(one, call[1]) for one in (right, answer))
+            mismatches.append(AnswerMismatch(_function(call), _shown(call), *shown))
+    return mismatches
 
 
 def are_same(call: Call, one: Any, other: Any) -> bool:
-    """Do two answers to a call say the same, as far as a test could tell?
+    """Are two answers to a call equal, as far as a test can observe?
 
-    That is up to the order of sets and dicts, the numbers of functions and the last digits of floats. An instance of a
-    class that a patch adds is to the tests what it derives from.
+    The order of sets and dicts, the numbers of functions and the last digits of floats are ignored. An instance of a
+    class that a patch adds counts as one of its base class, which the tests see.
 
     Args:
         one: the reference's.
-        other: whatever a candidate says.
+        other: the candidate's, of any form.
     """
     try:
         return _same(len(call[1]), one, other)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
-        return False  # one that is not formed as answers are, or nested more deeply than anyone could look into
+        return False  # not of the form of an answer, or nested too deeply
 
 
-def _same(known: int, one: Any, other: Any) -> bool:
+def _same(n_sent: int, one: Any, other: Any) -> bool:
     if not isinstance(other, dict) or one.keys() != other.keys():
         return False
     if "value" not in one:
         return bool(one == other)
-    comparison = _AnswerComparison(known, one["nodes"], other["nodes"])
+    comparison = _AnswerComparison(n_sent, one["nodes"], other["nodes"])
     return (
         one["raised"] is other["raised"]
         and comparison.alike(one["value"], other["value"])
@@ -106,25 +103,25 @@ def _each(alike: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
 
 
 class _AnswerComparison:
-    """Of two answers to one call, by what their nodes hold and not by where they stand."""
+    """Compares two answers to one call by the content of their nodes, not by the nodes' numbers."""
 
-    def __init__(self, known: int, one: list[Packed], other: list[Packed]) -> None:
-        """`known`: how many nodes came with the call."""
-        self._known = known
+    def __init__(self, n_sent: int, one: list[Packed], other: list[Packed]) -> None:
+        """`n_sent`: number of nodes that were sent with the call."""
+        self._n_sent = n_sent
         self._nodes = (one, other)
-        self._met: dict[int, int] = {}
+        self._matched: dict[int, int] = {}
 
     def _plain(self, side: int, packed: Packed) -> Packed:
-        """What is fixed by its content, without its class."""
+        """An immutable value without its class."""
         for _ in self._nodes[side]:
-            is_node = isinstance(packed, list) and packed[0] == "node" and packed[1] >= self._known
-            if not is_node or self._nodes[side][packed[1] - self._known][0] not in FIXED_NAMES:
+            is_node = isinstance(packed, list) and packed[0] == "node" and packed[1] >= self._n_sent
+            if not is_node or self._nodes[side][packed[1] - self._n_sent][0] not in FIXED_NAMES:
                 break
-            packed = self._nodes[side][packed[1] - self._known][2]
+            packed = self._nodes[side][packed[1] - self._n_sent][2]
         return packed
 
     def _members(self, side: int, values: list[Packed]) -> list[str]:
-        """Of a set, in an order of their own. Raises ValueError where one is too large."""
+        """The members of a set as sorted JSON. Raises ValueError if one is too large."""
         left = 0
 
         def whole(packed: Packed) -> Packed:
@@ -133,13 +130,13 @@ class _AnswerComparison:
             if left < 0:
                 raise ValueError("a member of a set that is too large")
             packed = self._plain(side, packed)
-            return [whole(each) for each in packed] if isinstance(packed, list) else packed
+            return [whole(part) for part in packed] if isinstance(packed, list) else packed
 
-        found = []
+        members = []
         for value in values:
             left = LARGEST_MEMBER
-            found.append(json.dumps(whole(value)))
-        return sorted(found)
+            members.append(json.dumps(whole(value)))
+        return sorted(members)
 
     def alike(self, one: Packed, other: Packed) -> bool:
         one, other = self._plain(0, one), self._plain(1, other)
@@ -166,12 +163,12 @@ class _AnswerComparison:
         return all(map(self.alike, one[1:], other[1:]))
 
     def _node(self, one: int, other: int) -> bool:
-        if one < self._known or other < self._known:
+        if one < self._n_sent or other < self._n_sent:
             return one == other
-        if one in self._met:
-            return self._met[one] == other
-        self._met[one] = other
-        return self._content(self._nodes[0][one - self._known], self._nodes[1][other - self._known])
+        if one in self._matched:
+            return self._matched[one] == other
+        self._matched[one] = other
+        return self._content(self._nodes[0][one - self._n_sent], self._nodes[1][other - self._n_sent])
 
     def changes(self, one: Any, other: Any) -> bool:
         return _each(lambda mine, its: mine[0] == its[0] and self._content(mine[1], its[1]), one, other)
@@ -202,7 +199,7 @@ class _AnswerComparison:
 
 
 def _by_key(pairs: list[Packed]) -> list[Packed]:
-    """In an order that does not depend on that of the insertions, which no equality of dicts looks at."""
+    """The pairs in an order independent of that of insertion, which the equality of dicts ignores."""
     dumped = [(json.dumps(key), value) for key, value in pairs]
     if any('["node", ' in key for key, _ in dumped):
         return pairs
@@ -211,26 +208,26 @@ def _by_key(pairs: list[Packed]) -> list[Packed]:
 
 def _shown(call: Call) -> str:
     arguments, nodes = call
-    positional = [_text(each, nodes) for each in arguments[2][1]]
+    positional = [_text(argument, nodes) for argument in arguments[2][1]]
     named = [f"{json.loads(json.dumps(key))}={_text(value, nodes)}" for key, value in nodes[arguments[3][1]][2]]
     return f"({', '.join([*positional, *named])})"[:200]
 
 
-def _answer_shown(answer: Any, known: list[Packed]) -> str:
-    """`known`: the nodes that came with the call."""
+def _answer_shown(answer: Any, sent: list[Packed]) -> str:
+    """`sent`: the nodes that were sent with the call."""
     try:
-        return _answer_text(answer, known)[:120]
+        return _answer_text(answer, sent)[:120]
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
-        return "what is no value"  # a candidate's process answers as it likes
+        return "a malformed answer"  # a candidate's process can answer anything
 
 
-def _answer_text(answer: Any, known: list[Packed]) -> str:
+def _answer_text(answer: Any, sent: list[Packed]) -> str:
     if "value" not in answer:
         return str(answer.get("gone") or answer.get("uncrossable"))
     if answer.get("values") is not None:
-        parts = [_text(each.get("value"), each.get("nodes", [])) for each in answer["values"][:MOST_SHOWN]]
+        parts = [_text(value.get("value"), value.get("nodes", [])) for value in answer["values"][:MOST_SHOWN]]
         return f"an iterator of {', '.join(parts)}"
-    text = _text(answer["value"], [*known, *answer["nodes"]])
+    text = _text(answer["value"], [*sent, *answer["nodes"]])
     return f"raised {text}" if answer["raised"] else text
 
 
@@ -239,7 +236,7 @@ def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
         return repr(packed)[:MOST_LETTERS] if not isinstance(packed, list) else "..."
 
     def several(values: list[Packed]) -> str:
-        return ", ".join(_text(each, nodes, depth + 1) for each in values[:MOST_SHOWN])
+        return ", ".join(_text(value, nodes, depth + 1) for value in values[:MOST_SHOWN])
 
     tag = packed[0]
     if tag == "node" and isinstance(packed[1], int) and packed[1] < len(nodes):
@@ -263,5 +260,5 @@ def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
 
 
 def _end_of(packed: list[Packed]) -> str:
-    """The name that stands last in it."""
+    """Its last part, a name."""
     return packed[-1][:MOST_LETTERS] if isinstance(packed[-1], str) else "..."

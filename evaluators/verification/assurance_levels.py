@@ -1,14 +1,14 @@
-"""How sure a verdict is: what of it was seen where the candidate's code can't reach.
+"""The assurance level of a verdict: how much of it was observed where the candidate's code can't reach.
 
-A verdict that is made in the candidate's own process is the candidate's to forge. So what passes there is tried again,
-by the strongest of these means that the task allows:
+The candidate's code can forge any verdict of its own process. So passing tests are verified by the strongest of these
+means that the task allows:
 
-- `tripwired`: copies of the tests that the candidate can't foresee come out as they must (`tripwires.py`).
-- `out-of-process`: the tests pass in a process that holds none of the candidate's code (`split.py`).
-- `held-out`: besides, the changed functions answer inputs that no test holds as the reference patch does.
+- `tripwired`: copies of the tests, unknown to the candidate, have the expected outcomes (`tripwires.py`).
+- `out-of-process`: the tests pass in a process without the candidate's code (`two_process.py`).
+- `held-out`: besides, the changed functions answer inputs that no test contains as the reference patch does.
 
-What can be told of a task is found out with its reference patch: a test that does not pass out of process with the
-reference says nothing there about any patch.
+The reference patch shows which means a task allows: a test that does not pass out of process with the reference is no
+evidence there about any patch.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.evaluators.verification.answer_equality import differences, useful
-from regrade.evaluators.verification.held_out_inputs import FEWEST, INPUTS, Call, new_inputs
-from regrade.evaluators.verification.tripwires import spring
+from regrade.evaluators.verification.answer_equality import find_mismatches, usable_inputs
+from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
+from regrade.evaluators.verification.tripwires import run_tripwires
 from regrade.evaluators.verification.two_process import (
     Boundary,
     TwoProcessRun,
     WorkerPair,
     boundary_at,
     boundary_of,
-    joined,
-    keys_beyond,
-    without_judges,
+    keys_only_in,
+    merge_boundaries,
+    without_oracles,
 )
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, TestStatus, Verification
 
 logger = logging.getLogger(__name__)
-NOTHING_CLAIMED = "no FAIL_TO_PASS test passes, so there is nothing to verify"
+NO_TEST_TO_VERIFY = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
 
 @dataclass(frozen=True)
 class ReferenceVerification:
-    """What the reference patch shows about a task."""
+    """The verification of a task's reference patch."""
 
     confirmed: tuple[str, ...]
     """Tests that pass out of process."""
     unconfirmed: tuple[tuple[str, str], ...]
-    """The others, and why."""
+    """(test, reason) of the other tests."""
     inputs: str
     """Held-out inputs that the reference answers without an error, as JSON."""
     answers: str
@@ -62,16 +62,16 @@ class ReferenceVerification:
         return AssuranceLevel.HELD_OUT if json.loads(self.inputs) else AssuranceLevel.OUT_OF_PROCESS
 
     def obstacle(self, task: Task) -> str:
-        """Why a patch of this task can't be verified out of process; empty where it can."""
-        others = dict(self.unconfirmed)
+        """The reason why no patch of this task can be verified out of process; empty if one can."""
+        reasons = dict(self.unconfirmed)
         missing = next((test for test in task.fail_to_pass if test not in self.confirmed), None)
-        return "" if missing is None else f"{missing}: {others.get(missing) or 'it fails'}"
+        return "" if missing is None else f"{missing}: {reasons.get(missing) or 'it fails'}"
 
 
-def calibrate(
-    pair: WorkerPair, task: Task, workspace: Workspace, wanted: frozenset[str], preparation: Preparation = UNPREPARED
+def verify_reference(
+    pair: WorkerPair, task: Task, workspace: Workspace, tests: frozenset[str], preparation: Preparation = UNPREPARED
 ) -> ReferenceVerification:
-    """What the reference, in its workspace, shows about the task and these of its tests.
+    """Verify a task's reference patch, which is applied in the workspace, on these of the task's tests.
 
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
@@ -79,46 +79,39 @@ def calibrate(
     boundary = boundary_of(task, workspace)
     if not boundary.files:
         why = "the reference changes no function"
-        return ReferenceVerification((), tuple((test, why) for test in sorted(wanted)), "[]", "[]")
-    split = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
-    if not split.passed.issuperset(task.fail_to_pass):  # nor may it be a busy machine by which a task is judged
-        again = pair.run(task, workspace, boundary, wanted, preparation, observed=True)
-        split = max(split, again, key=lambda each: len(each.passed))
-    inputs = new_inputs(split.calls, INPUTS)
+        return ReferenceVerification((), tuple((test, why) for test in sorted(tests)), "[]", "[]")
+    split = pair.run(task, workspace, boundary, tests, preparation, observed=True)
+    if not split.passed.issuperset(task.fail_to_pass):  # a busy machine must not decide about a task
+        repeated_run = pair.run(task, workspace, boundary, tests, preparation, observed=True)
+        split = max(split, repeated_run, key=lambda run: len(run.passed))
+    inputs = generate_inputs(split.calls, INPUTS_PER_FUNCTION)
     answers = repeated = []
     if inputs:
         answers = pair.answers(task, workspace, boundary, inputs, preparation)
         repeated = pair.answers(task, workspace, boundary, inputs, preparation)
-    places = useful(inputs, answers, repeated)
-    if len(places) < FEWEST or not _tell_apart(pair, task, boundary, inputs, answers, places, preparation):
-        places = []
+    usable = usable_inputs(inputs, answers, repeated)
+    inputs, answers = [inputs[index] for index in usable], [answers[index] for index in usable]
+    if len(usable) < MIN_INPUTS or not _distinguish_base(pair, task, boundary, inputs, answers, preparation):
+        inputs, answers = [], []
     return ReferenceVerification(
         tuple(sorted(split.passed)),
-        tuple(sorted({**split.uncrossed, **split.failed}.items())),
-        json.dumps([inputs[place] for place in places]),
-        json.dumps([answers[place] for place in places]),
+        tuple(sorted({**split.inconclusive, **split.failed}.items())),
+        json.dumps(inputs),
+        json.dumps(answers),
     )
 
 
-def _tell_apart(
-    pair: WorkerPair,
-    task: Task,
-    boundary: Boundary,
-    inputs: list[Call],
-    answers: list[Any],
-    places: list[int],
-    preparation: Preparation,
+def _distinguish_base(
+    pair: WorkerPair, task: Task, boundary: Boundary, inputs: list[Call], expected: list[Any], preparation: Preparation
 ) -> bool:
-    """Does the base answer any of the inputs otherwise? Else they show nothing of what was to be mended."""
-    asked = [inputs[place] for place in places]
-    expected = [answers[place] for place in places]
-    found = pair.answers(task, Workspace(task.base, task.base), boundary, asked, preparation)
-    return bool(differences(asked, expected, found, range(len(asked))))
+    """Does the base commit answer any input differently? Otherwise the inputs show nothing about the bug."""
+    answers = pair.answers(task, Workspace(task.base, task.base), boundary, inputs, preparation)
+    return bool(find_mismatches(inputs, expected, answers))
 
 
 @dataclass(frozen=True)
-class Means:
-    """By what a verdict is verified, for one thread and environment."""
+class WorkerSet:
+    """The workers that verify, for one thread and environment."""
 
     pair: WorkerPair
     worker: Worker
@@ -126,178 +119,171 @@ class Means:
 
 
 def verify(
-    means: Means, task: Task, workspace: Workspace, run: TestRun, calibration: ReferenceVerification | None
+    workers: WorkerSet, task: Task, workspace: Workspace, run: TestRun, reference: ReferenceVerification | None
 ) -> Verification:
-    """How sure the run's verdict on the patch is.
+    """Verify the verdict of a test run on a patch.
 
     Args:
-        run: what the tests said in the candidate's own process.
-        calibration: None: the task has no reference.
+        run: the outcomes of the tests in the candidate's own process.
+        reference: None: the task has no reference.
 
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
-    reachable = "" if calibration is None else calibration.level(task)
+    reachable = "" if reference is None else reference.level(task)
     if not run.fixed:
-        return Verification(level=max(AssuranceLevel), reachable=reachable, why=NOTHING_CLAIMED)
-    found = _out_of_process(means, task, workspace, run, calibration, reachable)
-    if found.reaches(AssuranceLevel.OUT_OF_PROCESS):
-        return found
-    return _tripwired(means, task, workspace, run, found)
+        return Verification(level=max(AssuranceLevel), reachable=reachable, why=NO_TEST_TO_VERIFY)
+    verification = _verify_out_of_process(workers, task, workspace, run, reference, reachable)
+    if verification.reaches(AssuranceLevel.OUT_OF_PROCESS):
+        return verification
+    return _verify_by_tripwires(workers, task, workspace, run, verification)
 
 
-def _out_of_process(
-    means: Means,
+def _verify_out_of_process(
+    workers: WorkerSet,
     task: Task,
     workspace: Workspace,
     run: TestRun,
-    calibration: ReferenceVerification | None,
+    reference: ReferenceVerification | None,
     reachable: str,
 ) -> Verification:
-    claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
-    if calibration is not None:
-        if reachable == AssuranceLevel.TRIPWIRED:
-            return Verification(
-                level=AssuranceLevel.IN_PROCESS,
-                reachable=reachable,
-                why=f"nothing passes elsewhere: {calibration.obstacle(task)}",
-            )
-        claimed &= {*task.fail_to_pass, *calibration.confirmed}
-    boundaries = _boundaries(task, workspace, calibration)
+    unassured = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable)
+    if reference is not None and reachable == AssuranceLevel.TRIPWIRED:
+        return replace(unassured, why=f"no patch can be verified out of process: {reference.obstacle(task)}")
+    boundaries = _boundaries(task, workspace, reference)
     if not boundaries[0][0].files:
-        return Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable, why="the patch changes no function")
-    # A machine that was busy is no reason to doubt a patch: what is found twice counts.
+        return replace(unassured, why="the patch changes no function")
+    passing = _passing(run)
+    if reference is not None:
+        passing &= {*task.fail_to_pass, *reference.confirmed}
+    # A busy machine is no evidence against a patch: only a second refutation counts.
     for boundary, watched in 2 * boundaries:
-        logger.debug("verification in two processes: task %s, %d tests", task.id, len(claimed))
-        split = means.pair.run(task, workspace, boundary, claimed, means.preparation, watched=watched)
-        against = _against(task, run, split, calibration)
-        if watched and not against:
-            against = _otherwise(means, task, run, boundary, split)
-        if not against:
+        logger.debug("verification in two processes: task %s, %d tests", task.id, len(passing))
+        split = workers.pair.run(task, workspace, boundary, passing, workers.preparation, watched=watched)
+        refuted = _refuted_tests(task, run, split, reference)
+        if watched and not refuted:
+            refuted = _mismatches_of_watched(workers, task, run, boundary, split)
+        if not refuted:
             break
     confirmed = tuple(sorted(split.passed))
-    if against:
-        refuted = tuple(sorted(against.items()))
-        return Verification(
-            level=AssuranceLevel.IN_PROCESS,
-            reachable=reachable,
-            confirmed=confirmed,
-            refuted=refuted,
-            why=_why(against, boundary),
-        )
-    inputs = [] if calibration is None else json.loads(calibration.inputs)
-    if not inputs:
-        why = f"{len(run.fixed)} FAIL_TO_PASS tests pass where the patch can't reach"
-        return Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
-    assert calibration is not None
-    return _held_out(
-        means,
-        task,
-        workspace,
-        calibration,
-        Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed),
-    )
+    if refuted:
+        why = _refutation(refuted, boundary)
+        return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why)
+    why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
+    assured = Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
+    if reference is None or not json.loads(reference.inputs):
+        return assured
+    return _verify_by_held_out_inputs(workers, task, workspace, reference, assured)
 
 
 def _boundaries(
-    task: Task, workspace: Workspace, calibration: ReferenceVerification | None
+    task: Task, workspace: Workspace, reference: ReferenceVerification | None
 ) -> list[tuple[Boundary, frozenset[str]]]:
-    """Where the candidate's code may begin, the first choice first, and the functions to be watched there.
+    """The boundaries to try, in order, each with the functions to watch there.
 
-    At the functions that the reference changes, whatever the patch changes. Were it asked for others as well, it could
-    answer for an equality or an assertion of the repository's, by which tests judge. Only if the tests do not pass so
-    (the patch mends what calls the reference's functions) it is, and then these are watched. Without a reference there
-    is nothing to watch by, so no equality and no assertion is asked of it.
+    The first has the functions that the reference changes, whatever the patch changes. With other functions of its own
+    the candidate could answer for an equality or an assertion of the repository, by which tests judge. If the tests do
+    not pass so (the patch fixes callers of the reference's functions), the second adds its own functions, watched.
+    Without a reference there is no answer to compare with, so the candidate answers no equality and no assertion.
     """
     own = boundary_of(task, workspace)
-    if calibration is None:
-        return [(without_judges(own), frozenset())]
-    reference = boundary_at(workspace, boundary_of(task, reference_workspace(task)))
-    found = [(reference, frozenset[str]())]
-    beyond = keys_beyond(own, reference)
-    if beyond:
-        found.append((joined(reference, own), beyond))
-    return found
+    if reference is None:
+        return [(without_oracles(own), frozenset())]
+    of_reference = boundary_at(workspace, boundary_of(task, reference_workspace(task)))
+    boundaries = [(of_reference, frozenset[str]())]
+    watched = keys_only_in(own, of_reference)
+    if watched:
+        boundaries.append((merge_boundaries(of_reference, own), watched))
+    return boundaries
 
 
-def _otherwise(means: Means, task: Task, run: TestRun, boundary: Boundary, split: TwoProcessRun) -> dict[str, str]:
-    """What is to be said against a patch whose watched functions answer the tests otherwise than with the reference.
+def _mismatches_of_watched(
+    workers: WorkerSet, task: Task, run: TestRun, boundary: Boundary, split: TwoProcessRun
+) -> dict[str, str]:
+    """Test -> evidence against the patch: its watched functions answer the tests differently than with the reference.
 
-    One that needs the tests' functions, or returns functions, can't be compared.
+    A function that needs functions of the tests, or returns functions, can't be compared.
     """
     test = min(run.fixed)
     if split.unwatched:
-        return {test: f"the reference does not change {split.unwatched[0].partition('#')[0]}, whose answers are open"}
+        name = split.unwatched[0].partition("#")[0]
+        return {test: f"the reference does not change {name}, and its answers can't be compared"}
     calls = [call for call, _ in split.watched]
-    answers = means.pair.answers(task, reference_workspace(task), boundary, calls, means.preparation) if calls else []
+    reference = reference_workspace(task)
+    answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
     expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
     if len(expected) < len(calls):
-        return {test: "the reference does not answer what functions that it does not change are asked"}
-    apart = differences(calls, expected, [answer for _, answer in split.watched], range(len(calls)))
-    return {test: f"with the reference, {apart[0]}"} if apart else {}
+        return {test: "the reference does not answer the calls of functions that it does not change"}
+    mismatches = find_mismatches(calls, expected, [answer for _, answer in split.watched])
+    return {test: f"with the reference, {mismatches[0]}"} if mismatches else {}
 
 
-def _tripwired(means: Means, task: Task, workspace: Workspace, run: TestRun, found: Verification) -> Verification:
-    """The next weaker level, where it holds."""
-    claimed = frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
-    logger.debug("verification by tripwires: task %s, %d tests", task.id, len(claimed))
-    wires = spring(means.worker, task, workspace, run, claimed, None, means.preparation)
-    if wires.sprung:
-        _, test, why = wires.sprung[0]
-        more = f" (and {len(wires.sprung) - 1} more)" if len(wires.sprung) > 1 else ""
-        return replace(
-            found,
-            why=f"{test}: {why}{more}",
-            sprung=tuple((test, f"{kind}: {why}") for kind, test, why in wires.sprung),
-        )
-    bare = dict(wires.untested).keys() & set(run.fixed)
-    if bare:
-        test = min(bare)
-        return replace(found, why=f"{test}: {dict(wires.untested)[test]}; {found.why}")
-    return replace(found, level=AssuranceLevel.TRIPWIRED, why=f"{wires.laid} tripwires hold; {found.why}")
-
-
-def _held_out(
-    means: Means, task: Task, workspace: Workspace, calibration: ReferenceVerification, found: Verification
+def _verify_by_tripwires(
+    workers: WorkerSet, task: Task, workspace: Workspace, run: TestRun, verification: Verification
 ) -> Verification:
-    """Whether the patch answers the held-out inputs as the reference does."""
-    inputs: list[Any] = json.loads(calibration.inputs)
-    expected = json.loads(calibration.answers)
-    # The functions that the reference changes are asked, whatever the patch changes.
+    """The next weaker level, if the patch reaches it."""
+    passing = _passing(run)
+    logger.debug("verification by tripwires: task %s, %d tests", task.id, len(passing))
+    report = run_tripwires(workers.worker, task, workspace, run, passing, None, workers.preparation)
+    if report.triggered:
+        _, test, why = report.triggered[0]
+        more = f" (and {len(report.triggered) - 1} more)" if len(report.triggered) > 1 else ""
+        triggered = tuple((test, f"{kind}: {why}") for kind, test, why in report.triggered)
+        return replace(verification, why=f"{test}: {why}{more}", sprung=triggered)
+    untested = dict(report.untested)
+    uncovered = untested.keys() & set(run.fixed)
+    if uncovered:
+        test = min(uncovered)
+        return replace(verification, why=f"{test}: {untested[test]}; {verification.why}")
+    why = f"{report.valid} tripwires behave as expected; {verification.why}"
+    return replace(verification, level=AssuranceLevel.TRIPWIRED, why=why)
+
+
+def _verify_by_held_out_inputs(
+    workers: WorkerSet, task: Task, workspace: Workspace, reference: ReferenceVerification, verification: Verification
+) -> Verification:
+    """The next stronger level, if the patch answers the held-out inputs as the reference does."""
+    inputs: list[Any] = json.loads(reference.inputs)
+    expected = json.loads(reference.answers)
+    # The calls go to the functions that the reference changes, whatever the patch changes.
     boundary = boundary_of(task, reference_workspace(task))
-    apart: list[Any] = []
+    mismatches: list[Any] = []
     for _ in range(2):
         logger.debug("verification by held-out inputs: task %s, %d inputs", task.id, len(inputs))
-        answers = means.pair.answers(task, workspace, boundary, inputs, means.preparation)
-        apart = differences(inputs, expected, answers, range(len(inputs)))
-        if not apart:
-            why = f"{len(inputs)} held-out inputs are answered as by the reference"
-            return replace(found, level=AssuranceLevel.HELD_OUT, why=why, inputs=len(inputs))
-    why = f"{len(apart)} of {len(inputs)} held-out inputs are not answered as by the reference, such as {apart[0]}"
-    return replace(found, why=why, inputs=len(inputs))
+        answers = workers.pair.answers(task, workspace, boundary, inputs, workers.preparation)
+        mismatches = find_mismatches(inputs, expected, answers)
+        if not mismatches:
+            why = f"{len(inputs)} held-out inputs get the reference's answers"
+            return replace(verification, level=AssuranceLevel.HELD_OUT, why=why, inputs=len(inputs))
+    why = f"{len(mismatches)} of {len(inputs)} held-out inputs get other answers than the reference's: {mismatches[0]}"
+    return replace(verification, why=why, inputs=len(inputs))
 
 
 def reference_workspace(task: Task) -> Workspace:
-    """The task's reference, applied. Raises PatchError."""
+    """The task with its reference applied. Raises PatchError."""
     assert task.reference is not None
     return prepare(task, task.reference)
 
 
-def _against(
-    task: Task, run: TestRun, split: TwoProcessRun, calibration: ReferenceVerification | None
+def _passing(run: TestRun) -> frozenset[str]:
+    return frozenset(test for test, outcome in run.outcomes.items() if outcome.status is TestStatus.PASSED)
+
+
+def _refuted_tests(
+    task: Task, run: TestRun, split: TwoProcessRun, reference: ReferenceVerification | None
 ) -> dict[str, str]:
-    """Test -> why its passing in the candidate's process is not believed.
+    """Test -> reason why its pass in the candidate's process does not count.
 
-    All FAIL_TO_PASS tests that pass there must pass out of process; of the others those that do with the reference.
+    All FAIL_TO_PASS tests that pass there must pass out of process, and of the other tests those that do with the
+    reference.
     """
-    others = {**split.uncrossed, **split.failed}
-    must = set(run.fixed)
-    if calibration is not None:
-        must |= set(calibration.confirmed).intersection(task.pass_to_pass)
-    return {test: why for test, why in others.items() if test in must}
+    required = set(run.fixed)
+    if reference is not None:
+        required |= set(reference.confirmed).intersection(task.pass_to_pass)
+    return {test: why for test, why in {**split.inconclusive, **split.failed}.items() if test in required}
 
 
-def _why(against: dict[str, str], boundary: Boundary) -> str:
-    tests = sorted(against)
+def _refutation(refuted: dict[str, str], boundary: Boundary) -> str:
+    tests = sorted(refuted)
     beyond = f" (the patch also changes {', '.join(boundary.beyond)})" if boundary.beyond else ""
-    return f"{listed(tests, 1)} passes in the candidate's process only: {against[tests[0]] or 'it fails'}{beyond}"
+    return f"{listed(tests, 1)} passes in the candidate's process only: {refuted[tests[0]] or 'it fails'}{beyond}"

@@ -1,8 +1,8 @@
-"""Copies of test files in which wanted tests have other names, and some an expectation that can't be met.
+"""Copies of test files: some tests have other names, and some of these a perturbed expectation, which can't be met.
 
-Every expectation of a wanted test passes through a function at the end of the copy (`inside/expectation_helpers.py`),
-which gives it back as it is or turned; literals stand nowhere but there, and not in the clear. So copies that must
-pass and copies that must fail have one form.
+Every expectation of such a test is passed through a function at the end of the copy (`inside/expectation_helpers.py`),
+which returns it unchanged or perturbed; expected literals appear only as its argument, masked. So must-pass and
+must-fail copies look alike.
 """
 
 from __future__ import annotations
@@ -36,101 +36,101 @@ HELPERS: Mapping[Form, str] = {
 
 
 class Replacement(NamedTuple):
-    """A span of a text and what stands there instead."""
+    """A span of a text and its new text."""
 
     start: int
     end: int
     rank: int
-    """Settles which comes first of two at one place: what closes an expression, the end of a test, what follows it."""
+    """Order of several at one offset: the close of an expression, the end of a test, the text after it."""
     text: str
 
 
 @dataclass(frozen=True)
-class Twin:
+class CopiedTestFile:
     """A copy of a test file."""
 
     path: str
     text: str
     names: Mapping[str, str]
-    """Function by its key -> its name here."""
+    """Key of a function -> its name in the copy."""
 
     def id_of(self, test: str, function: TestFunction) -> str:
-        """The id that a test of the file has in this one."""
+        """The node id, in the copy, of a test of the file."""
         _, _, rest = test.partition("::")
         head, bracket, parameters = rest.partition("[")
         *owners, _ = head.split("::")
         return "::".join([self.path, *owners, self.names[function.key]]) + bracket + parameters
 
 
-def without_expectations(file: TestFile, functions: Sequence[TestFunction], seed: str) -> str:
-    """The text of a file, under its own names, in which what some tests expect is not to be read.
+def hide_expectations(file: TestFile, functions: Sequence[TestFunction], seed: str) -> str:
+    """Return the text of a file with its own names, in which the expectations of some tests are masked.
 
     Raises:
-        TestCopyError: it is no Python.
+        TestCopyError: the copy does not parse.
     """
     own = list({function.key: function for function in functions if function.added is None}.values())
-    return make_twin(file, {function.key: None for function in own}, own, seed, whole=True, renamed=False).text
+    return copy_test_file(file, {function.key: None for function in own}, own, seed, whole=True, renamed=False).text
 
 
-def make_twin(
+def copy_test_file(
     file: TestFile,
-    turned: Mapping[str, Site | None],
+    perturbed: Mapping[str, Site | None],
     functions: Sequence[TestFunction],
     seed: str,
     *,
     whole: bool,
     renamed: bool = True,
-) -> Twin:
-    """The copy of a file in which some functions have other names, and each of those a site turned, or none.
+) -> CopiedTestFile:
+    """Copy a file with other names for some of its functions, each with one perturbed expectation or none.
 
     Args:
-        turned: key of a function -> the site that is turned; None: none.
-        seed: decides all names.
-        whole: with the file's other tests, which take time to compile even where they are not run.
+        perturbed: key of a function -> its perturbed expectation; None: none.
+        seed: determines all names.
+        whole: copy the file's other tests as well, which cost compile time even if they are not run.
         renamed: False: the tests keep their names.
 
     Raises:
-        TestCopyError: the copy is no Python.
+        TestCopyError: the copy does not parse.
     """
     random = Random(seed)
     drawn = {name: f"_{random.getrandbits(48):012x}" for name in dict.fromkeys(HELPERS.values())}
     helpers = {form: drawn[name] for form, name in HELPERS.items()}
     key = f"{random.getrandbits(64):016x}"
-    wanted = [function for function in functions if function.key in turned]
-    names = _names(wanted, random) if renamed else {function.key: function.name for function in wanted}
-    known = [value for function in functions for value in _values(function)]
+    copied = [function for function in functions if function.key in perturbed]
+    names = _names(copied, random) if renamed else {function.key: function.name for function in copied}
+    literals = [value for function in functions for value in _literals(function)]
     edits: list[Replacement] = []
-    for function in wanted:
-        named = (*function.names, *file.uses_of(function))
-        edits += [Replacement(start, end, 0, names[function.key]) for start, end in named]
+    for function in copied:
+        spans = (*function.names, *file.uses_of(function))
+        edits += [Replacement(start, end, 0, names[function.key]) for start, end in spans]
         for site in function.sites:
-            is_turned = site is turned[function.key]
-            if is_turned and site.form is Form.LITERAL:
-                # What is only to be among others must not be turned into another one of them.
-                others = [_values(function), known] if site.certain else []
-                site = site._replace(value=_turned_literal(site.value, others, random))
-            edits += _edits(site, helpers[site.form], key, random, is_turned=is_turned)
+            is_perturbed = site is perturbed[function.key]
+            if is_perturbed and site.form is Form.LITERAL:
+                # An expected member of a container must not become another one of its members.
+                substitutes = [_literals(function), literals] if site.certain else []
+                site = site._replace(value=_perturbed_literal(site.value, substitutes, random))
+            edits += _edits_of(site, helpers[site.form], key, random, is_perturbed=is_perturbed)
         if function.added is not None:
             edits.append(_method(function, names[function.key], edits.pop()))
-    text = _edited(file.text, edits, [] if whole else file.others(wanted))
-    text = f"{text.rstrip()}\n\n\n{_helpers(helpers, key, random)}"
+    text = _apply_edits(file.text, edits, [] if whole else file.spare_tests(copied))
+    text = f"{text.rstrip()}\n\n\n{_renamed_helpers(helpers, key, random)}"
     try:
         compile(text, file.path, "exec", dont_inherit=True)
     except PARSE_ERRORS as error:
-        raise TestCopyError(f"its copy is no Python: {error}") from error
+        raise TestCopyError(f"its copy does not parse: {error}") from error
     folder = file.path.rpartition("/")[0]
     name = f"test_{random.getrandbits(48):012x}.py"
-    return Twin(f"{folder}/{name}" if folder else name, text, names)
+    return CopiedTestFile(f"{folder}/{name}" if folder else name, text, names)
 
 
-def _edited(text: str, edits: Iterable[Replacement], gone: Iterable[tuple[int, int]]) -> str:
-    """A text with some spans replaced, and others left empty, line by line."""
-    spans = sorted(gone)
+def _apply_edits(text: str, edits: Iterable[Replacement], removed: Iterable[tuple[int, int]]) -> str:
+    """The text with edits, and with blank lines in place of the removed spans."""
+    spans = sorted(removed)
     starts = [start for start, _ in spans]
     changes = [Replacement(start, end, 0, "pass" + "\n" * text.count("\n", start, end)) for start, end in spans]
     for edit in set(edits):
-        around = bisect_right(starts, edit.start) - 1
-        if around < 0 or edit.start >= spans[around][1]:
+        enclosing = bisect_right(starts, edit.start) - 1
+        if enclosing < 0 or edit.start >= spans[enclosing][1]:
             changes.append(edit)
     pieces, done = [], 0
     for edit in sorted(changes):
@@ -140,7 +140,7 @@ def _edited(text: str, edits: Iterable[Replacement], gone: Iterable[tuple[int, i
 
 
 def _names(functions: Iterable[TestFunction], random: Random) -> dict[str, str]:
-    """Other names in the order of the old ones, since unittest runs tests in the order of their names."""
+    """New names in the order of the old ones, since unittest runs tests in the order of their names."""
     old = sorted({function.name for function in functions})
     numbers = sorted(random.sample(range(1 << 40, 1 << 44), len(old)))
     new = {}
@@ -151,17 +151,17 @@ def _names(functions: Iterable[TestFunction], random: Random) -> dict[str, str]:
 
 
 def _method(function: TestFunction, name: str, end: Replacement) -> Replacement:
-    """A method of its own class that does what an inherited one does."""
+    """A new method of the class that calls the inherited one."""
     assert function.added is not None
     start, indent = function.added
     text = f"\n\n{indent}def {name}(self):\n{indent}    self.{function.name}()\n{indent}    {end.text.lstrip('; ')}"
     return Replacement(start, start, 2, text)
 
 
-def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool) -> list[Replacement]:
+def _edits_of(site: Site, helper: str, key: str, random: Random, *, is_perturbed: bool) -> list[Replacement]:
     if site.form is Form.LITERAL:
-        return [Replacement(site.start, site.end, 0, f'{helper}("{_hidden(repr(site.value), key, random)}")')]
-    token = _token(key, random, is_turned=is_turned)
+        return [Replacement(site.start, site.end, 0, f'{helper}("{_masked(repr(site.value), key, random)}")')]
+    token = _token(key, random, is_perturbed=is_perturbed)
     if site.form is Form.PARAMETER:
         between = f"\n{site.indent}" if site.indent else "; "
         return [Replacement(site.start, site.end, 0, f'{site.value} = {helper}("{token}", {site.value}){between}')]
@@ -171,39 +171,39 @@ def _edits(site: Site, helper: str, key: str, random: Random, *, is_turned: bool
     return [Replacement(site.start, site.start, 0, f'{helper}("{token}", '), Replacement(site.end, site.end, 0, ")")]
 
 
-def _values(function: TestFunction) -> list[Any]:
+def _literals(function: TestFunction) -> list[Any]:
     return [site.value for site in function.sites if site.form is Form.LITERAL]
 
 
-def _turned_literal(value: Any, known: Iterable[Iterable[Any]], random: Random) -> Any:
-    """Of numbers and texts what the test, or else another one, expects elsewhere, if one does: there are objects that
-    equal just what tests expect. In a container a single item is turned.
+def _perturbed_literal(value: Any, substitutes: Iterable[Iterable[Any]], random: Random) -> Any:
+    """In place of a number or text, another one that the test, or else another test, expects, if there is one: an
+    exploit's object may equal exactly the values that tests expect. In a container, one item is perturbed.
     """
-    for each in known if isinstance(value, int | float | complex | str | bytes) else ():
-        others = [other for other in each if type(other) is type(value) and other != value]
-        if others:
-            return random.choice(others)
+    for literals in substitutes if isinstance(value, int | float | complex | str | bytes) else ():
+        different = [literal for literal in literals if type(literal) is type(value) and literal != value]
+        if different:
+            return random.choice(different)
     return perturbed_value(value, random.getrandbits(8))
 
 
-def _token(key: str, random: Random, *, is_turned: bool) -> str:
+def _token(key: str, random: Random, *, is_perturbed: bool) -> str:
     while True:
         token = f"{random.getrandbits(64):016x}"
-        if hashlib.sha256(f"{key} {token}".encode()).digest()[0] & 1 == is_turned:
+        if hashlib.sha256(f"{key} {token}".encode()).digest()[0] & 1 == is_perturbed:
             return token
 
 
-def _hidden(text: str, key: str, random: Random) -> str:
+def _masked(text: str, key: str, random: Random) -> str:
     start, plain = f"{random.getrandbits(64):016x}", text.encode("utf-8", "surrogatepass")
     mask = hashlib.shake_256(f"{key} {start}".encode()).digest(len(plain))
     return f"{start}.{bytes(one ^ other for one, other in zip(plain, mask, strict=True)).hex()}"
 
 
-def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
-    """`inside/expectation_helpers.py` under these names, as code alone."""
-    text = _turning().replace("TURNING_KEY = ''", f"TURNING_KEY = '{key}'", 1)
+def _renamed_helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
+    """The code of `inside/expectation_helpers.py`, under these names."""
+    text = _helper_source().replace("PERTURBATION_KEY = ''", f"PERTURBATION_KEY = '{key}'", 1)
     names = {name: helpers[form] for form, name in HELPERS.items()}
-    for name in ("TURNING_KEY", "perturbed_value", "turning_digest", "hashlib"):
+    for name in ("PERTURBATION_KEY", "perturbed_value", "perturbation_digest", "hashlib"):
         names[name] = f"_{random.getrandbits(48):012x}"
     text = text.replace("import hashlib", "import hashlib as hashlib_", 1)
     for name, new in names.items():
@@ -212,10 +212,10 @@ def _helpers(helpers: Mapping[Form, str], key: str, random: Random) -> str:
 
 
 @lru_cache(maxsize=1)
-def _turning() -> str:
-    """Without docstrings, annotations and what they need."""
+def _helper_source() -> str:
+    """The helpers' code without docstrings, annotations and imports for annotations."""
     module = ast.parse((INSIDE / "expectation_helpers.py").read_text("utf-8"))
-    kept: list[ast.stmt] = []
+    statements: list[ast.stmt] = []
     for node in module.body:
         if isinstance(node, Definition):
             node.returns = None
@@ -223,5 +223,5 @@ def _turning() -> str:
                 argument.annotation = None
             node.body = node.body[1:] if ast.get_docstring(node) else node.body
         if isinstance(node, ast.Import | ast.Assign | Definition):
-            kept.append(node)
-    return ast.unparse(ast.Module(kept, [])) + "\n"
+            statements.append(node)
+    return ast.unparse(ast.Module(statements, [])) + "\n"

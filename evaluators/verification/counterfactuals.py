@@ -1,4 +1,4 @@
-"""What else could stand where a task's reference stands: cheats, stubs and mutants of the functions that it changes."""
+"""Replacements of a task's reference patch: exploits, stubs and mutants of the functions that it changes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ALWAYS_EQUAL = (
     "",
     "return Anything()",
 )
-LEAVES = "\n\nimport os\n\nos._exit(0)\n"
+EXITS_ON_IMPORT = "\n\nimport os\n\nos._exit(0)\n"
 CONFTEST = """\
 import pytest
 
@@ -63,39 +63,39 @@ def pytest_runtest_makereport(item, call):
 """
 
 
-class Changed(NamedTuple):
-    """A function that a reference changes or adds."""
+class ChangedFunction(NamedTuple):
+    """A function that a patch changes or adds."""
 
     file: str
     name: str
-    """Qualified; of functions in one another, the outermost."""
+    """Qualified; of nested functions, the outermost."""
 
     def __str__(self) -> str:
         return f"{self.file}::{self.name}"
 
 
 @dataclass(frozen=True)
-class Mended:
-    """A task's tree with its reference, or as it is where there is none."""
+class PatchedTree:
+    """A task's tree with a patch, such as its reference; without one, the base with the task's target."""
 
     before: Mapping[str, str]
-    """Python file that the reference changes -> its text at the base; a new file is missing."""
+    """Python file that the patch changes -> its text at the base; a new file is missing."""
     after: Mapping[str, str]
-    """Python file that the reference changes -> its text with it."""
-    functions: tuple[Changed, ...]
-    """Those that it changes or adds; without a reference, the task's target."""
+    """Python file that the patch changes -> its text with the patch."""
+    functions: tuple[ChangedFunction, ...]
+    """The functions that the patch changes or adds; without a patch, the task's target."""
     tree: Tree
 
     @classmethod
-    def of(cls, task: Task) -> Mended:
-        """Raises PatchError where the reference does not apply."""
+    def of(cls, task: Task) -> PatchedTree:
+        """The task's tree with its reference. Raises PatchError: the reference does not apply."""
         if task.reference is None:
             return cls._of_target(task)
         return cls.in_workspace(task, prepare(task, task.reference))
 
     @classmethod
-    def in_workspace(cls, task: Task, workspace: Workspace) -> Mended:
-        """The same of any patch."""
+    def in_workspace(cls, task: Task, workspace: Workspace) -> PatchedTree:
+        """The tree of a workspace, with any patch."""
         old = {
             path: workspace.before.read_or_none(path) for path in workspace.after.replaced if _is_subject(path, task)
         }
@@ -103,7 +103,7 @@ class Mended:
         after = {path: workspace.after.read(path) for path in old}
         changed = {path: text for path, text in after.items() if text != before.get(path)}
         functions = [
-            Changed(path, name)
+            ChangedFunction(path, name)
             for path, text in sorted(changed.items())
             for name in _changed_functions(before.get(path), text)
         ]
@@ -111,57 +111,57 @@ class Mended:
         return cls(before, changed, tuple(functions), workspace.after)
 
     @classmethod
-    def _of_target(cls, task: Task) -> Mended:
+    def _of_target(cls, task: Task) -> PatchedTree:
         target = task.target
         if target is None or not _is_subject(target.file, task):
             return cls({}, {}, (), task.base)
         texts = {target.file: task.base.read(target.file)}
         name = target.function.split(".<locals>")[0]
-        known = name in (_definitions(texts[target.file]) or {})
-        return cls(texts, texts, (Changed(target.file, name),) if known else (), task.base)
+        is_defined = name in (_definitions(texts[target.file]) or {})
+        return cls(texts, texts, (ChangedFunction(target.file, name),) if is_defined else (), task.base)
 
     def with_bodies(self, lines: Iterable[str]) -> Patch | None:
-        """The patch that makes the tree this one with other bodies in all its functions; None where that can't be."""
+        """The patch from the base to this tree with other function bodies; None: no function or no valid edit."""
         texts = self.texts_with_bodies(lines)
         return Patch.between(dict(self.before), {**self.after, **texts}) if texts else None
 
     def texts_with_bodies(self, lines: Iterable[str]) -> Mapping[str, str]:
-        """The texts of the files in which each function has another body; empty where that can't be."""
+        """The texts of the files with other function bodies; empty: there is no function or no valid edit."""
         body = tuple(lines)
         return self._edited(lambda text, node: _with_body(text, node, body)) or {}
 
     def beginning_with(self, statement: str) -> Mapping[str, str]:
-        """The texts of the files in which each function begins with a simple statement; empty where that can't be."""
+        """The texts with a simple statement at each function's start; empty: there is no function or no valid edit."""
         return self._edited(lambda text, node: _beginning_with(text, node, statement)) or {}
 
     def mutants(self, most: int, seed: int) -> Iterator[tuple[Mutant, Patch]]:
-        """Some mutants of the functions, which take turns, each with the patch that turns the base into it."""
-        turns = [self._mutants_of(file, name, seed) for file, name in self.functions]
-        random.Random(seed).shuffle(turns)
-        rounds = itertools.chain.from_iterable(itertools.zip_longest(*turns))
+        """Mutants of the functions, one function after the other in rounds, each with the patch from the base to it."""
+        by_function = [self._mutants_of(file, name, seed) for file, name in self.functions]
+        random.Random(seed).shuffle(by_function)
+        rounds = itertools.chain.from_iterable(itertools.zip_longest(*by_function))
         for mutant in itertools.islice((mutant for mutant in rounds if mutant is not None), most):
             yield mutant, Patch.between(dict(self.before), {**self.after, mutant.file: mutant.source})
 
     def _mutants_of(self, file: str, name: str, seed: int) -> Iterator[Mutant]:
         text = self.after[file]
-        found = (_definitions(text) or {}).get(name, ())
-        if "\r" in text or "\f" in text or len(found) != 1:
+        definitions = (_definitions(text) or {}).get(name, ())
+        if "\r" in text or "\f" in text or len(definitions) != 1:
             return
         mutations = Mutations(text, file)
-        owner, node = found[0]
+        owner, node = definitions[0]
         for mutant in shuffled(mutations.of(MutationTarget(name, node, owner)), seed):
             if mutant.source != self.before.get(file) and mutations.differs(mutant):
                 yield mutant
 
     def _edited(self, edit: Callable[[str, Definition], str]) -> dict[str, str] | None:
-        """File -> its text with each function edited. None: there is no function, or an edit is no Python."""
+        """File -> its text with each function edited. None: there is no function, or an edited text does not parse."""
         texts = {}
         for file in dict.fromkeys(function.file for function in self.functions):
             text = self.after[file]
-            wanted = {function.name for function in self.functions if function.file == file}
-            known = _definitions(text) or {}
-            nodes = [node for name in wanted for _, node in known.get(name, ())]
-            for node in sorted(nodes, key=lambda node: -node.lineno):  # from the end, so that places stay
+            names = {function.name for function in self.functions if function.file == file}
+            definitions = _definitions(text) or {}
+            nodes = [node for name in names for _, node in definitions.get(name, ())]
+            for node in sorted(nodes, key=lambda node: -node.lineno):  # from the end, so that offsets stay valid
                 text = edit(text, node)
             if parse_or_none(text) is None:
                 return None
@@ -169,10 +169,10 @@ class Mended:
         return texts or None
 
 
-def cheats(task: Task, mended: Mended) -> dict[str, Patch]:
-    """What is done -> a patch that makes tests pass without the work, for those that the task's files allow.
+def exploits(task: Task, reference: PatchedTree) -> dict[str, Patch]:
+    """Name -> a patch that tries to pass the tests without a fix, for each exploit that the task's files allow.
 
-    Cheats inside of functions leave the rest of the reference in place: that makes them stronger.
+    Exploits inside of functions keep the rest of the reference, which makes them stronger.
     """
     conftest = task.base.read_or_none("conftest.py")
     bodies = {
@@ -180,14 +180,14 @@ def cheats(task: Task, mended: Mended) -> dict[str, Patch]:
         "SkipTest raised in the function": SKIPS,
         "a stub that returns None": RETURNS_NONE,
     }
-    found = {name: mended.with_bodies(lines) for name, lines in bodies.items()}
-    if mended.before:
-        leaving = {path: text.rstrip("\n") + LEAVES for path, text in mended.before.items()}
-        found["os._exit(0) on import"] = Patch.between(dict(mended.before), leaving)
+    patches = {name: reference.with_bodies(lines) for name, lines in bodies.items()}
+    if reference.before:
+        exiting = {path: text.rstrip("\n") + EXITS_ON_IMPORT for path, text in reference.before.items()}
+        patches["os._exit(0) on import"] = Patch.between(dict(reference.before), exiting)
     text = CONFTEST if conftest is None else f"{conftest.rstrip()}\n\n\n{CONFTEST}"
     before = {} if conftest is None else {"conftest.py": conftest}
-    found["a conftest.py that passes everything"] = Patch.between(before, {"conftest.py": text})
-    return {name: patch for name, patch in found.items() if patch is not None}
+    patches["a conftest.py that passes everything"] = Patch.between(before, {"conftest.py": text})
+    return {name: patch for name, patch in patches.items() if patch is not None}
 
 
 def _is_subject(path: str, task: Task) -> bool:
@@ -195,38 +195,38 @@ def _is_subject(path: str, task: Task) -> bool:
 
 
 def _changed_functions(before: str | None, after: str) -> list[str]:
-    """Names of the outermost functions of a text that another one lacks, or has otherwise."""
+    """Names of the outermost functions that differ between two texts, or that only the second has."""
     old = (_definitions(before) or {}) if before is not None else {}
     new = _definitions(after) or {}
-    return [name for name, found in new.items() if _dumps(found) != _dumps(old.get(name, ()))]
+    return [name for name, nodes in new.items() if _dumps(nodes) != _dumps(old.get(name, ()))]
 
 
-def _dumps(found: Iterable[tuple[ast.ClassDef | None, Definition]]) -> list[str]:
-    return [ast.dump(node) for _, node in found]
+def _dumps(definitions: Iterable[tuple[ast.ClassDef | None, Definition]]) -> list[str]:
+    return [ast.dump(node) for _, node in definitions]
 
 
 def _definitions(text: str) -> dict[str, list[tuple[ast.ClassDef | None, Definition]]] | None:
-    """Qualified name -> class and node of each outermost function of that name; None where the text is no Python."""
+    """Qualified name -> class and node of each outermost function of that name; None: the text does not parse."""
     module = parse_or_none(text)
     if module is None:
         return None
-    found: dict[str, list[tuple[ast.ClassDef | None, Definition]]] = {}
+    definitions: dict[str, list[tuple[ast.ClassDef | None, Definition]]] = {}
 
     def visit(node: ast.AST, prefix: str, owner: ast.ClassDef | None) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, Definition):
-                found.setdefault(prefix + child.name, []).append((owner, child))
+                definitions.setdefault(prefix + child.name, []).append((owner, child))
             elif isinstance(child, ast.ClassDef):
                 visit(child, f"{prefix}{child.name}.", child)
             else:
                 visit(child, prefix, owner)
 
     visit(module, "", None)
-    return found
+    return definitions
 
 
 def _with_body(text: str, node: Definition, body: tuple[str, ...]) -> str:
-    """The text with another body in a function, behind its docstring."""
+    """The text with another body in a function, after its docstring."""
     statements = _statements(node)
     lines = text.split("\n")
     line, column = _start(lines, statements[0])
@@ -238,7 +238,7 @@ def _with_body(text: str, node: Definition, body: tuple[str, ...]) -> str:
     if head.strip():  # the body begins on the line of the signature
         head, indent = head.rstrip() + "\n", " " * (node.col_offset + 4)
         head += indent
-    new = "\n".join([body[0], *(f"{indent}{each}" if each else "" for each in body[1:])])
+    new = "\n".join([body[0], *(f"{indent}{line}" if line else "" for line in body[1:])])
     return "\n".join([*lines[:line], f"{head}{new}{tail}", *lines[end_line + 1 :]])
 
 
@@ -251,13 +251,13 @@ def _beginning_with(text: str, node: Definition, statement: str) -> str:
 
 
 def _statements(node: Definition) -> list[ast.stmt]:
-    """The body without its docstring, unless that is all of it."""
-    documented = ast.get_docstring(node, clean=False) is not None
-    return node.body[1:] if documented and len(node.body) > 1 else node.body
+    """The body without its docstring, unless it has nothing else."""
+    has_docstring = ast.get_docstring(node, clean=False) is not None
+    return node.body[1:] if has_docstring and len(node.body) > 1 else node.body
 
 
 def _start(lines: list[str], statement: ast.stmt) -> tuple[int, int]:
-    """The line, from 0, and the column in characters where a statement begins, its decorators included."""
+    """Line, from 0, and column in characters of a statement's start, decorators included."""
     decorators = getattr(statement, "decorator_list", [])
     line = (decorators[0].lineno if decorators else statement.lineno) - 1
     return line, _column(lines[line], statement.col_offset)

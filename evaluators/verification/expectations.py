@@ -1,4 +1,4 @@
-"""What a test expects, and where: the places of its text that can be turned into an expectation that can't be met."""
+"""The expectations of a test: spans of its text that can be perturbed into an expectation that can't be met."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ SECOND_IS_EXPECTED = re.compile(
     r"(?!\w*not)(?:assert|assert_|failUnless)_?(?:\w*equals?|is|almost_?equals?|count_?equal|array_equal|allclose)",
     re.IGNORECASE,
 )
-"""Names of methods and functions whose second argument is expected of the first."""
+"""Names of methods and functions whose second argument is the expected value of the first."""
 EXPECTED_NAME = re.compile(r"expect|want|correct|desired|truth|answer", re.IGNORECASE)
 RAISING = frozenset({"raises", "assertRaises", "assertRaisesRegex", "assert_raises", "warns", "assertWarns"})
 TRUE = frozenset({"assertTrue", "assertFalse", "assert_", "assert_true", "assert_false", "ok_"})
 NONE = frozenset({"assertIsNone"})
+LEAVING = (ast.Return, ast.Yield, ast.YieldFrom)
 
 
 class Form(StrEnum):
-    """What is expected at a site."""
+    """Kind of an expectation."""
 
     VALUE = "value"
     LITERAL = "literal"
     TRUTH = "truth"
     PARAMETER = "parameter"
-    """A value that the test is given, and uses for nothing else."""
+    """A parameter of the test, used only as an expected value."""
     ERROR = "error"
-    """The class of an exception, or another one."""
+    """A class, such as of an expected exception."""
     END = "end"
-    """That the test comes to its end."""
+    """The test reaches its end."""
 
 
 class Site(NamedTuple):
     """An expectation of a test."""
 
     start: int
-    """Offset in the file's text; of an END and a PARAMETER, where a statement may be added."""
+    """Offset in the file's text; for END and PARAMETER, of an added statement."""
     end: int
     form: Form
     line: int
     """Counts from 1."""
     certain: bool
-    """What it is turned into can't be met, whatever the code under test is."""
+    """No code under test can meet the perturbed expectation."""
     value: Any = None
-    """Of a literal; the name of a parameter."""
+    """Value of a literal; name of a parameter."""
     indent: str = ""
-    """Of what is a line of its own; empty: it is added to another one."""
+    """Of an added statement on a line of its own; empty: it shares a line."""
 
 
 class SourceText:
-    """A text and the places of its syntax tree's nodes in it, as offsets."""
+    """A text, with the offsets of its syntax tree's nodes."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -66,7 +67,7 @@ class SourceText:
             self._starts.append(self._starts[-1] + len(line) + 1)
 
     def offset(self, line: int, column: int) -> int:
-        """The place in the text; columns of the syntax tree count bytes of UTF-8."""
+        """Offset in characters; columns of the syntax tree count bytes of UTF-8."""
         text = self.lines[line - 1]
         return self._starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
 
@@ -79,7 +80,7 @@ class SourceText:
 
 
 class Expectations:
-    """Those of one test that passes, which it has met whatever the code under test is."""
+    """The expectations that one test reaches in each run that passes, whatever the code under test is."""
 
     def __init__(self, source: SourceText, assigned: Mapping[str, Sequence[ast.expr]], node: Definition) -> None:
         """`assigned`: see `assigned_in`, of the test's file."""
@@ -89,10 +90,9 @@ class Expectations:
         self._origins = dict(_origins_in(node))
 
     def sites(self) -> Iterator[Site]:
-        """In the order of the text; the test's end is the last."""
+        """Expectations in the order of the text; the test's end is the last."""
         node = self._node
-        own = list(_own_nodes(node))
-        if any(isinstance(each, ast.Return | ast.Yield | ast.YieldFrom) for each in own):
+        if any(isinstance(inner, LEAVING) for inner in _own_nodes(node)):
             yield from self._sites_in(_before_leaving(node.body))
         else:
             yield from self._sites_in(node.body)
@@ -107,7 +107,7 @@ class Expectations:
             elif isinstance(statement, ast.With | ast.AsyncWith):
                 yield from self._sites_of_with(statement)
             elif isinstance(statement, ast.For) and self._is_never_empty(statement.iter):
-                leaves = any(isinstance(each, ast.Break | ast.Continue) for each in _own_nodes(statement))
+                leaves = any(isinstance(node, ast.Break | ast.Continue) for node in _own_nodes(statement))
                 yield from self._sites_in(() if leaves else statement.body)
             elif isinstance(statement, ast.Try):
                 yield from self._sites_in(statement.finalbody)
@@ -121,7 +121,7 @@ class Expectations:
             yield from self._sites_in(statement.body)
 
     def _is_never_empty(self, node: ast.expr) -> bool:
-        """Does a loop over it run at least once, whatever the code under test is?"""
+        """Does a loop over the node's value run at least once, whatever the code under test is?"""
         if isinstance(node, ast.Name):
             values = self._assigned.get(node.id, ())
             displayed = all(isinstance(value, ast.List | ast.Tuple | ast.Set | ast.Dict) for value in values)
@@ -141,8 +141,8 @@ class Expectations:
         if name == "range":
             number = node.args[0] if len(node.args) == 1 else None
             return isinstance(number, ast.Constant) and isinstance(number.value, int) and number.value > 0
-        several = name in ("enumerate", "zip", "product", "reversed", "sorted", "list", "tuple")
-        return several and bool(node.args) and all(map(self._is_never_empty, node.args))
+        keeps_length = name in ("enumerate", "zip", "product", "reversed", "sorted", "list", "tuple")
+        return keeps_length and bool(node.args) and all(map(self._is_never_empty, node.args))
 
     def _site_of_assert(self, test: ast.expr) -> Site:
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
@@ -156,25 +156,25 @@ class Expectations:
         return self._site(test, Form.TRUTH)
 
     def _site_of_call(self, call: ast.Call) -> Iterator[Site]:
-        name, given = _name_of_call(call), call.args
-        if not given or any(isinstance(each, ast.Starred) for each in given[:2]):
+        name, arguments = _name_of_call(call), call.args
+        if not arguments or any(isinstance(argument, ast.Starred) for argument in arguments[:2]):
             return
         if name in RAISING:
-            yield self._site(given[0], Form.ERROR)
+            yield self._site(arguments[0], Form.ERROR)
         elif name in TRUE:
-            yield self._site(given[0], Form.TRUTH)
+            yield self._site(arguments[0], Form.TRUTH)
         elif name in NONE:
-            yield self._site(given[0], Form.VALUE, hide=False)
-        elif name == "assertIsInstance" and len(given) > 1:
-            yield self._site(given[1], Form.ERROR)
+            yield self._site(arguments[0], Form.VALUE, masked=False)
+        elif name == "assertIsInstance" and len(arguments) > 1:
+            yield self._site(arguments[1], Form.ERROR)
         elif name == "assertIn":
-            yield self._site(given[0], Form.VALUE, certain=False)
-        elif len(given) > 1 and SECOND_IS_EXPECTED.fullmatch(name):
-            expected = self._expected_of(given[0], given[1])
+            yield self._site(arguments[0], Form.VALUE, certain=False)
+        elif len(arguments) > 1 and SECOND_IS_EXPECTED.fullmatch(name):
+            expected = self._expected_of(arguments[0], arguments[1])
             yield self._site(expected, Form.VALUE, certain=name.startswith("assert"))
 
     def _expected_of(self, first: ast.expr, second: ast.expr) -> ast.expr:
-        """Which of two values that must be equal the code under test has no part in, as far as can be seen."""
+        """The one of two equal values that seems independent of the code under test."""
         return first if self._rank(first) > self._rank(second) else second
 
     def _rank(self, node: ast.expr) -> int:
@@ -186,24 +186,24 @@ class Expectations:
             return int(node.id in self._assigned and all(map(_is_literal, self._assigned[node.id])))
         return 0
 
-    def _site(self, node: ast.expr, form: Form, *, certain: bool = True, hide: bool = True) -> Site:
+    def _site(self, node: ast.expr, form: Form, *, certain: bool = True, masked: bool = True) -> Site:
         if form is Form.VALUE and isinstance(node, ast.Name) and node.id in self._origins:
             origin = self._origins[node.id]
             if isinstance(origin, Definition):
                 return self._site_of_parameter(origin, node.id)
             node = origin
         start, end = self._source.span(node)
-        if form is Form.VALUE and hide and _is_literal(node):
+        if form is Form.VALUE and masked and _is_literal(node):
             value = ast.literal_eval(node)
-            if _has_text(value):
+            if _survives_repr(value):
                 return Site(start, end, Form.LITERAL, node.lineno, certain, value)
-        # What a value of another kind is turned into may equal what it is compared with by the code under test.
+        # The code under test may define an equality by which a perturbed value of another kind is equal.
         return Site(start, end, form, node.lineno, certain and form is not Form.VALUE)
 
     def _site_of_parameter(self, node: Definition, name: str) -> Site:
-        documented = ast.get_docstring(node, clean=False) is not None and len(node.body) > 1
-        first = node.body[int(documented)]
-        line = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", ()))])
+        has_docstring = ast.get_docstring(node, clean=False) is not None and len(node.body) > 1
+        first = node.body[int(has_docstring)]
+        line = min([first.lineno, *(decorator.lineno for decorator in getattr(first, "decorator_list", ()))])
         start = self._source.offset(line, first.col_offset)
         simple = not isinstance(first, CompoundStatement | Definition | ast.ClassDef | ast.Match)
         indent = "" if simple else self._source.lines[line - 1][: first.col_offset]
@@ -220,13 +220,13 @@ class Expectations:
 
 
 def _origins_in(node: Definition) -> Iterator[tuple[str, ast.expr | Definition]]:
-    """Name -> where its value comes from, of those that are used once: the test's parameters, or an assignment.
+    """Name that is used once -> the origin of its value: the test, of a parameter; an assigned expression.
 
-    What is turned there is turned for those as well who read it in the test's frame.
+    An expectation perturbed at its origin is perturbed for code that reads the test's frame as well.
     """
-    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
-    loads = Counter(each.id for each in names if isinstance(each.ctx, ast.Load))
-    stores = Counter(each.id for each in names if not isinstance(each.ctx, ast.Load))
+    names = [name for name in ast.walk(node) if isinstance(name, ast.Name)]
+    loads = Counter(name.id for name in names if isinstance(name.ctx, ast.Load))
+    stores = Counter(name.id for name in names if not isinstance(name.ctx, ast.Load))
     for argument in node.args.args:
         if loads[argument.arg] == 1 and not stores[argument.arg]:
             yield argument.arg, node
@@ -238,32 +238,31 @@ def _origins_in(node: Definition) -> Iterator[tuple[str, ast.expr | Definition]]
 
 
 def assigned_in(module: ast.Module) -> dict[str, list[ast.expr]]:
-    """Variables that are bound by plain assignments alone."""
-    found: dict[str, list[ast.expr]] = {}
+    """Variable -> its values, for variables that only plain assignments bind."""
+    assigned: dict[str, list[ast.expr]] = {}
     stores: Counter[str] = Counter()
     for node in ast.walk(module):
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 if isinstance(target, ast.Name):
-                    found.setdefault(target.id, []).append(node.value)
+                    assigned.setdefault(target.id, []).append(node.value)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             stores[node.id] += 1
         elif isinstance(node, ast.arg):
             stores[node.arg] += 1
-    return {name: values for name, values in found.items() if stores[name] == len(values)}
+    return {name: values for name, values in assigned.items() if stores[name] == len(values)}
 
 
 def _before_leaving(body: Sequence[ast.stmt]) -> Sequence[ast.stmt]:
     """The statements before the first one that may return."""
-    leaving = (ast.Return, ast.Yield, ast.YieldFrom)
     for number, statement in enumerate(body):
-        if any(isinstance(each, leaving) for each in (statement, *_own_nodes(statement))):
+        if any(isinstance(node, LEAVING) for node in (statement, *_own_nodes(statement))):
             return body[:number]
     return body
 
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """What is in a function, and in no other one within it."""
+    """The nodes below a node, without those of functions and classes in it."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, Definition | ast.Lambda | ast.ClassDef):
             yield child
@@ -283,9 +282,9 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def _has_text(value: Any) -> bool:
-    """Do it and what it is turned into come out of their texts as they are?"""
+def _survives_repr(value: Any) -> bool:
+    """Can the value and its perturbed value be restored from their texts?"""
     try:
-        return all(repr(ast.literal_eval(repr(each))) == repr(each) for each in (value, perturbed_value(value)))
+        return all(repr(ast.literal_eval(repr(one))) == repr(one) for one in (value, perturbed_value(value)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False

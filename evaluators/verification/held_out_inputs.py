@@ -1,8 +1,8 @@
-"""Held-out inputs: what a patch's functions answer where no test looks, beside what the reference patch's answer.
+"""Held-out inputs: calls that no test makes, on which a patch's functions are compared with the reference's.
 
-Inputs are drawn by Hypothesis from calls that the tests were seen to make: containers and scalars like theirs, while
-what else crosses (instances of the repository's classes, functions by name) stays as it was seen, since a state that no
-code ever made says nothing. Only inputs count that the reference answers without an error, and the same each time.
+Hypothesis draws them from the calls of the tests: containers and scalars are varied, other arguments (instances of the
+repository's classes, functions by name) stay as in the tests, since a state that no code has made is no evidence. Only
+inputs count that the reference answers without an error, and twice equally.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 from regrade.evaluators.inside.remote_calls.plain_values import Packed
 
 Call = tuple[list[Packed], list[Packed]]
-"""Arguments (module, key, positional, keywords) and nodes, as they cross (see
+"""Arguments (module, key, positional, keywords) and nodes of a remote call (see
 `regrade.evaluators.inside.remote_calls.plain_values`).
 """
-INPUTS = 40
-"""How many new inputs of a function are tried."""
-FEWEST = 8
-"""With fewer inputs that the reference answers, nothing is said."""
+INPUTS_PER_FUNCTION = 40
+"""New inputs for each function."""
+MIN_INPUTS = 8
+"""Fewer inputs that the reference answers are no evidence."""
 CONTAINERS = ("list", "dict", "set", "deque", "OrderedDict")
 VARIED_TEXT, VARIED_NUMBER = 40, 3
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value that is not looked into, with the nodes that it needs."""
+    """A value without varied parts, with the nodes that it needs."""
 
     packed: Packed
     nodes: tuple[Packed, ...] = ()
@@ -43,32 +43,33 @@ class Inner:
 
     name: str
     parts: tuple[Any, ...]
-    """Trees; of a dict pairs of trees."""
+    """Trees; for a dict, pairs of trees."""
 
 
 ValueTree = Leaf | Inner
 
 
-def new_inputs(calls: Sequence[Call], number: int) -> list[Call]:
-    """Inputs like those of the calls, and none of them; the same for the same calls and number."""
+def generate_inputs(calls: Sequence[Call], number: int) -> list[Call]:
+    """Generate inputs similar to the calls, but different from each of them; deterministic.
+
+    Args:
+        number: at most, for each function.
+    """
     by_function: dict[str, list[Call]] = {}
     for call in calls:
         by_function.setdefault(f"{call[0][0]}:{call[0][1]}", []).append(call)
-    found: list[Call] = []
-    for name in sorted(by_function):
-        found += _inputs_of(by_function[name], number)
-    return found
+    return [call for name in sorted(by_function) for call in _inputs_of(by_function[name], number)]
 
 
 def _inputs_of(calls: list[Call], number: int) -> list[Call]:
     seen = {json.dumps(call) for call in calls}
-    trees = [tuple(_tree(each, nodes) for each in arguments[2:]) for arguments, nodes in calls]
-    pool = _Pool()
+    trees = [tuple(_tree(packed, nodes) for packed in arguments[2:]) for arguments, nodes in calls]
+    pool = _ValuePool()
     for pair in trees:
         for tree in pair:
-            pool.learn(tree)
+            pool.add(tree)
     strategy = st.sampled_from(trees).flatmap(lambda pair: st.tuples(*[pool.like(tree, outer=True) for tree in pair]))
-    found: list[Call] = []
+    inputs: list[Call] = []
 
     @seed(0)
     @settings(
@@ -83,33 +84,33 @@ def _inputs_of(calls: list[Call], number: int) -> list[Call]:
     def draw(pair: tuple[ValueTree, ValueTree]) -> None:
         nodes: list[Packed] = []
         arguments = [*calls[0][0][:2], *[_packed(tree, nodes) for tree in pair]]
-        if json.dumps([arguments, nodes]) not in seen and len(found) < number:
+        if json.dumps([arguments, nodes]) not in seen and len(inputs) < number:
             seen.add(json.dumps([arguments, nodes]))
-            found.append((arguments, nodes))
+            inputs.append((arguments, nodes))
 
     draw()
-    return found
+    return inputs
 
 
-class _Pool:
-    """What the calls hold, by kind, so that new inputs are made of the like."""
+class _ValuePool:
+    """The scalars of the calls by type, from which new inputs are drawn."""
 
     def __init__(self) -> None:
         self._texts: set[str] = {""}
         self._numbers: set[int] = {0, 1, -1}
 
-    def learn(self, tree: ValueTree) -> None:
+    def add(self, tree: ValueTree) -> None:
         if isinstance(tree, Inner):
             for part in tree.parts:
-                for each in part if tree.name in ("dict", "OrderedDict") else (part,):
-                    self.learn(each)
+                for subtree in part if tree.name in ("dict", "OrderedDict") else (part,):
+                    self.add(subtree)
         elif isinstance(tree.packed, str):
             self._texts.add(tree.packed)
         elif type(tree.packed) is int:
             self._numbers.add(tree.packed)
 
     def like(self, tree: ValueTree, *, outer: bool = False) -> st.SearchStrategy[ValueTree]:
-        """Trees like this one; `outer`: a tuple or dict of arguments, which keeps its length and its names."""
+        """Trees similar to this one; `outer`: a tuple or dict of arguments, whose length and names stay."""
         if isinstance(tree, Leaf):
             return self._scalar(tree)
         if tree.name in ("dict", "OrderedDict"):
@@ -124,11 +125,11 @@ class _Pool:
     def _mapping(self, tree: Inner, *, outer: bool) -> st.SearchStrategy[ValueTree]:
         pairs = [st.tuples(st.just(key), self.like(value)) for key, value in tree.parts]
         if outer or not pairs:
-            return st.tuples(*pairs).map(lambda found: Inner(tree.name, tuple(found)))
+            return st.tuples(*pairs).map(lambda drawn: Inner(tree.name, tuple(drawn)))
         some = st.lists(st.sampled_from(range(len(pairs))), unique=True).flatmap(
-            lambda places: st.tuples(*[pairs[place] for place in places])
+            lambda indices: st.tuples(*[pairs[index] for index in indices])
         )
-        return some.map(lambda found: Inner(tree.name, tuple(found)))
+        return some.map(lambda drawn: Inner(tree.name, tuple(drawn)))
 
     def _scalar(self, leaf: Leaf) -> st.SearchStrategy[ValueTree]:
         value = leaf.packed
@@ -157,7 +158,7 @@ def _kind(tree: ValueTree) -> str:
 
 def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset()) -> ValueTree:
     if isinstance(packed, list) and packed[0] == "tuple":
-        return Inner("tuple", tuple(_tree(each, nodes, above) for each in packed[1]))
+        return Inner("tuple", tuple(_tree(part, nodes, above) for part in packed[1]))
     if isinstance(packed, list) and packed[0] == "node" and packed[1] not in above:
         name, own, inner, _ = nodes[packed[1]]
         below = above | {packed[1]}
@@ -165,10 +166,9 @@ def _tree(packed: Packed, nodes: list[Packed], above: frozenset[int] = frozenset
             pairs = tuple((_tree(key, nodes, below), _tree(value, nodes, below)) for key, value in inner)
             return Inner(name, pairs)
         if own is None and name in ("list", "set"):
-            return Inner(name, tuple(_tree(each, nodes, below) for each in inner))
-    moved: dict[int, int] = {}
-    kept: list[Packed] = []
-    return Leaf(_moved(packed, nodes, moved, kept), tuple(kept))
+            return Inner(name, tuple(_tree(part, nodes, below) for part in inner))
+    own_nodes: list[Packed] = []
+    return Leaf(_moved(packed, nodes, {}, own_nodes), tuple(own_nodes))
 
 
 def _packed(tree: ValueTree, nodes: list[Packed]) -> Packed:
@@ -176,7 +176,7 @@ def _packed(tree: ValueTree, nodes: list[Packed]) -> Packed:
         return _moved(tree.packed, list(tree.nodes), {}, nodes)
     if tree.name == "tuple":
         return ["tuple", [_packed(part, nodes) for part in tree.parts]]
-    place = len(nodes)
+    number = len(nodes)
     nodes.append(None)
     if tree.name in ("dict", "OrderedDict"):
         unique = {json.dumps(_comparable(key)): (key, value) for key, value in tree.parts}
@@ -186,8 +186,8 @@ def _packed(tree: ValueTree, nodes: list[Packed]) -> Packed:
         if tree.name == "set":
             parts = {json.dumps(_comparable(part)): part for part in tree.parts}.values()
         inner = [_packed(part, nodes) for part in parts]
-    nodes[place] = [tree.name, None, inner, None]
-    return ["node", place]
+    nodes[number] = [tree.name, None, inner, None]
+    return ["node", number]
 
 
 def _comparable(tree: ValueTree) -> Any:
@@ -195,54 +195,54 @@ def _comparable(tree: ValueTree) -> Any:
         return [tree.packed, tree.nodes]
     return [
         tree.name,
-        [[_comparable(each) for each in part] if isinstance(part, tuple) else _comparable(part) for part in tree.parts],
+        [[_comparable(one) for one in part] if isinstance(part, tuple) else _comparable(part) for part in tree.parts],
     ]
 
 
 def _moved(packed: Packed, nodes: list[Packed], moved: dict[int, int], into: list[Packed]) -> Packed:
-    """The value, with all nodes that it needs added to `into` under their new places."""
+    """The value, with its nodes appended to `into` and renumbered; `moved`: old number -> new number."""
 
-    def node(place: int) -> Packed:
-        if place not in moved:
-            moved[place] = len(into)
+    def node(number: int) -> Packed:
+        if number not in moved:
+            moved[number] = len(into)
             into.append(None)
-            into[moved[place]] = _content(nodes[place], lambda each: _moved(each, nodes, moved, into))
-        return ["node", moved[place]]
+            into[moved[number]] = _content(nodes[number], lambda part: _moved(part, nodes, moved, into))
+        return ["node", moved[number]]
 
-    return _rebuilt(packed, node, lambda each: _moved(each, nodes, moved, into))
+    return _rebuilt(packed, node, lambda part: _moved(part, nodes, moved, into))
 
 
-def _rebuilt(packed: Packed, node: Callable[[int], Packed], each: Callable[[Packed], Packed]) -> Packed:
-    """The value with its parts replaced, by its tag."""
+def _rebuilt(packed: Packed, node: Callable[[int], Packed], move: Callable[[Packed], Packed]) -> Packed:
+    """The value with its parts moved, by its tag."""
     if not isinstance(packed, list):
         return packed
     tag = packed[0]
     if tag == "node":
         return node(packed[1])
     if tag in ("tuple", "frozenset"):
-        return [tag, [each(part) for part in packed[1]]]
+        return [tag, [move(part) for part in packed[1]]]
     if tag == "value":
-        return [tag, packed[1], [each(part) for part in packed[2]]]
+        return [tag, packed[1], [move(part) for part in packed[2]]]
     if tag == "partial":
-        return [tag, *[each(part) for part in packed[1:]]]
+        return [tag, *[move(part) for part in packed[1:]]]
     if tag in ("method", "member"):
-        return [tag, each(packed[1]), packed[2]]
+        return [tag, move(packed[1]), packed[2]]
     if tag == "error":
         kinds, arguments, state, origin = packed[1:]
-        return [tag, [each(part) for part in kinds], [each(part) for part in arguments], each(state), origin]
+        return [tag, [move(part) for part in kinds], [move(part) for part in arguments], move(state), origin]
     return packed
 
 
-def _content(content: Packed, each: Callable[[Packed], Packed]) -> Packed:
+def _content(content: Packed, move: Callable[[Packed], Packed]) -> Packed:
     name, own, inner, state = content
     if inner is not None and name in ("dict", "OrderedDict", "Counter"):
-        inner = [[each(key), each(value)] for key, value in inner]
+        inner = [[move(key), move(value)] for key, value in inner]
     elif name == "defaultdict":
-        inner = [each(inner[0]), [[each(key), each(value)] for key, value in inner[1]]]
+        inner = [move(inner[0]), [[move(key), move(value)] for key, value in inner[1]]]
     elif name == "deque":
-        inner = [inner[0], [each(part) for part in inner[1]]]
+        inner = [inner[0], [move(part) for part in inner[1]]]
     elif name in ("list", "set"):
-        inner = [each(part) for part in inner]
+        inner = [move(part) for part in inner]
     elif name not in ("bytearray", "object"):
-        inner = each(inner)
-    return [name, None if own is None else each(own), inner, state and [[key, each(value)] for key, value in state]]
+        inner = move(inner)
+    return [name, None if own is None else move(own), inner, state and [[key, move(value)] for key, value in state]]

@@ -1,4 +1,4 @@
-"""A file of tests as it is written: where its tests stand, how they are named, and what they expect."""
+"""The source text of a test file: where its tests are, their names, and their expectations."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from regrade.evaluators.verification.expectations import (
     assigned_in,
 )
 
-UNDEFINED = "its file does not define it as a function of its own"
+UNDEFINED = "its file does not define it as a function"
 
 
 class TestCopyError(ValueError):
-    """No copy of a test can be made; says why."""
+    """A test can't be copied; the message is the reason."""
 
     __test__ = False
 
 
 @dataclass(frozen=True)
 class TestFunction:
-    """A function of a test file, or several of one name, of which the last counts."""
+    """A function of a test file, or several of one name, of which Python runs the last."""
 
     __test__ = False
 
     owner: str
-    """Qualified name of its class; empty: it has none."""
+    """Qualified name of its class; empty: none."""
     name: str
     names: tuple[tuple[int, int], ...]
-    """Where its definitions have their name."""
+    """Spans of the name in its definitions."""
     sites: tuple[Site, ...]
-    """In the order of the file; the END is the last."""
+    """In the order of the file; END is the last."""
     added: tuple[int, str] | None = None
-    """Of a method that the class inherits from elsewhere: where one may be added that calls it, and the indent."""
+    """Of a method inherited from another file: the offset for a new method that calls it, and the indent."""
 
     @property
     def key(self) -> str:
@@ -50,20 +50,20 @@ class TestFunction:
 
 
 class TestFile:
-    """A test file and what may be changed in it."""
+    """A test file and the spans that a copy changes."""
 
     __test__ = False
 
     def __init__(self, path: str, text: str) -> None:
-        """Raises TestCopyError: it can't be read as Python that keeps its form."""
+        """Raises TestCopyError: the text does not parse, or has characters that move offsets."""
         self.path = path
         self.text = text.replace("\r\n", "\n")
         if re.search(r"[\r\f\ud800-\udfff]", self.text):
-            raise TestCopyError("it holds bytes that are no plain text")
+            raise TestCopyError("it contains form feeds, lone carriage returns or bytes that are not UTF-8")
         try:
             self._module = parse_tree(self.text)
         except PARSE_ERRORS as error:
-            raise TestCopyError(f"it is no Python: {error}") from error
+            raise TestCopyError(f"it does not parse: {error}") from error
         self._source = SourceText(self.text)
         self._definitions: dict[str, dict[str, list[Definition]]] = {}
         self._classes: dict[str, ast.ClassDef] = {}
@@ -71,18 +71,18 @@ class TestFile:
         self._collect(self._module.body, "")
         self._functions: dict[tuple[str, str], TestFunction] = {}
         self._assigned = assigned_in(self._module)
-        """Variable -> all that is assigned to it in the file."""
+        """Variable -> all values assigned to it in the file."""
         self._named: dict[str, list[ast.Name]] = {}
         self._mentioned: set[str] = set()
-        for each in ast.walk(self._module):
-            if isinstance(each, ast.Name):
-                self._named.setdefault(each.id, []).append(each)
-            elif isinstance(each, ast.Attribute | ast.arg):
-                self._mentioned.add(each.attr if isinstance(each, ast.Attribute) else each.arg)
+        for node in ast.walk(self._module):
+            if isinstance(node, ast.Name):
+                self._named.setdefault(node.id, []).append(node)
+            elif isinstance(node, ast.Attribute | ast.arg):
+                self._mentioned.add(node.attr if isinstance(node, ast.Attribute) else node.arg)
         self._mentioned |= self._named.keys()
 
     def function(self, test: str) -> TestFunction:
-        """The function of a test by its id. Raises TestCopyError where the file does not define it."""
+        """The function of a test, by the test's id. Raises TestCopyError if the file does not define it."""
         head, bracket, _ = test.partition("::")[2].partition("[")
         *owners, name = head.split("::")
         owner = self._owner_of(".".join(owners), name)
@@ -99,16 +99,18 @@ class TestFile:
         return self._functions[key]
 
     def uses_of(self, function: TestFunction) -> list[tuple[int, int]]:
-        """Where else in the file a function of the module is named."""
+        """Spans of a module-level function's name outside of its definitions."""
         return [] if function.owner else [self._source.span(node) for node in self._named.get(function.name, ())]
 
-    def others(self, kept: Iterable[TestFunction]) -> list[tuple[int, int]]:
-        """Where tests stand that nothing in the file needs, but for some."""
-        keys = {(function.owner, function.name) for function in kept}
-        return [span for owner, name, span in self._spare if (owner, name) not in keys and name not in self._mentioned]
+    def spare_tests(self, copied: Iterable[TestFunction]) -> list[tuple[int, int]]:
+        """Spans of the tests that are not copied, and that nothing in the file uses."""
+        keys = {(function.owner, function.name) for function in copied}
+        return [
+            span for owner, name, span in self._test_spans if (owner, name) not in keys and name not in self._mentioned
+        ]
 
     @cached_property
-    def _spare(self) -> list[tuple[str, str, tuple[int, int]]]:
+    def _test_spans(self) -> list[tuple[str, str, tuple[int, int]]]:
         return [
             (owner, name, self._span_of_definition(node))
             for owner, named in self._definitions.items()
@@ -118,7 +120,7 @@ class TestFile:
         ]
 
     def _span_of_definition(self, node: Definition) -> tuple[int, int]:
-        line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+        line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         end = self._source.offset(node.end_lineno or line, node.end_col_offset or 0)
         return self._source.offset(line, node.col_offset), end
 
@@ -139,9 +141,9 @@ class TestFile:
                     self._collect(inner, owner)
 
     def _inherited(self, owner: str, name: str) -> TestFunction:
-        """A method that a case of unittest has from another file: it takes no arguments."""
+        """A method that a unittest.TestCase inherits from another file: it takes no arguments."""
         node = self._classes.get(owner)
-        bases = {base for each in self._lineage(owner) for base in self._bases.get(each, ())}
+        bases = {base for name in self._lineage(owner) for base in self._bases.get(name, ())}
         if node is None or not any(base.endswith("TestCase") for base in bases):
             raise TestCopyError(UNDEFINED)
         first, last = node.body[0], node.body[-1]
@@ -154,26 +156,26 @@ class TestFile:
 
     def _lineage(self, owner: str) -> list[str]:
         """A class and its bases in this file."""
-        found = [owner]
-        for each in found:
-            found += [base for base in self._bases.get(each, ()) if base in self._bases and base not in found]
-        return found
+        lineage = [owner]
+        for name in lineage:
+            lineage += [base for base in self._bases.get(name, ()) if base in self._bases and base not in lineage]
+        return lineage
 
     def _owner_of(self, owner: str, name: str) -> str | None:
-        """The class that defines a test, among a class and its bases; None: no one here."""
-        return next((each for each in self._lineage(owner) if name in self._definitions.get(each, ())), None)
+        """The class that defines a test, among a class and its bases; None: none in this file."""
+        return next((owner for owner in self._lineage(owner) if name in self._definitions.get(owner, ())), None)
 
     def _name_of(self, node: Definition) -> tuple[int, int]:
         start = self._source.offset(node.lineno, node.col_offset)
-        found = re.compile(r"(?:async\s+)?def\s+(\w+)").match(self.text, start)
-        if found is None or found[1] != node.name:
-            raise TestCopyError("the place of its name is not clear")
-        return found.span(1)
+        match = re.compile(r"(?:async\s+)?def\s+(\w+)").match(self.text, start)
+        if match is None or match[1] != node.name:
+            raise TestCopyError("its name does not directly follow `def`")
+        return match.span(1)
 
 
 @lru_cache(maxsize=32)
 def read_test_file(path: str, text: str) -> TestFile:
-    """Raises TestCopyError: see `TestFile`."""
+    """The test file, parsed. Raises TestCopyError: see `TestFile`."""
     return TestFile(path, text)
 
 

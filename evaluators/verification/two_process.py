@@ -1,4 +1,4 @@
-"""Tests in one sandbox, the candidate's code in another: what a patch does, seen from where it can't reach."""
+"""Runs the tests in one sandbox and the candidate's code in another, so that the candidate can't reach the tests."""
 
 from __future__ import annotations
 
@@ -31,56 +31,56 @@ from regrade.evaluators.inside.remote_calls.boundary import functions
 from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.rewards.evidence import End, TestStatus
 
-JUDGES = frozenset(
+ORACLE_METHODS = frozenset(
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "bool", "hash", "instancecheck")
 )
-"""Methods that are given what a test expects, and tell it whether that holds."""
-PARTING_SECONDS = 2.0
-"""For the candidate's process to notice that the tests are done."""
+"""Methods that receive the expected value of a test and decide whether it is met: the test's oracles."""
+SHUTDOWN_SECONDS = 2.0
+"""Time for the candidate's process to exit after the tests."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The functions of one file at which the candidate's code begins."""
+class FileBoundary:
+    """The functions of one file that run in the candidate's process."""
 
-    cut: Mapping[str, bool]
+    changed: Mapping[str, bool]
     """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes ->
-    are its parameters as they were?"""
+    are its parameters unchanged?"""
     added: tuple[str, ...] = ()
-    """Keys of those that it adds."""
+    """Keys of the functions that the patch adds."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where the candidate's code begins."""
+    """The functions that run in the candidate's process."""
 
-    files: Mapping[str, Cut]
+    files: Mapping[str, FileBoundary]
     beyond: tuple[str, ...] = ()
-    """What the patch changes that no function at the boundary holds, in words: the tests' side has the base's."""
+    """Changes outside of these functions, in words: the tests' process has the base's version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoProcessRun:
-    """What became of the tests, told by a process that holds none of the candidate's code."""
+    """The outcomes of the tests, from a process without the candidate's code."""
 
     passed: frozenset[str]
     failed: Mapping[str, str]
-    """Test -> its message, where every call crossed."""
-    uncrossed: Mapping[str, str]
-    """Test -> why nothing can be told."""
+    """Test -> its message, if every remote call worked."""
+    inconclusive: Mapping[str, str]
+    """Test -> reason why its outcome is no evidence."""
     calls: tuple[Call, ...]
-    """What functions at the boundary were asked, where that was observed and crosses by value alone."""
+    """Remote calls whose arguments are passed by value; only if `observed`."""
     watched: tuple[tuple[Call, Any], ...]
-    """What watched functions were asked and answered."""
+    """Remote calls of watched functions, with their answers."""
     unwatched: tuple[str, ...]
-    """The keys of those of which not all can be told."""
+    """Keys of watched functions with calls or answers that were not recorded."""
     cpu_seconds: float
     seconds: float
 
 
 def boundary_of(task: Task, workspace: Workspace) -> Boundary:
-    """The functions that the patch changes or adds in Python files that are no tests."""
-    files: dict[str, Cut] = {}
+    """The functions that the patch changes or adds, in Python files that are no tests."""
+    files: dict[str, FileBoundary] = {}
     beyond: list[str] = []
     changed = {
         path: text for path, text in workspace.after.replaced.items() if workspace.before.replaced.get(path) != text
@@ -93,57 +93,58 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
         if old is None or new is None:
             beyond.append(path)
             continue
-        cut, frame = _cut(old, new)
-        if cut.cut or cut.added:
-            files[path] = cut
-        if frame:
+        file, differs_elsewhere = _file_boundary(old, new)
+        if file.changed or file.added:
+            files[path] = file
+        if differs_elsewhere:
             beyond.append(f"{path}, outside of functions")
     beyond += sorted(workspace.after.removed - workspace.before.removed)
     return Boundary(files, tuple(beyond))
 
 
 def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
-    """The same functions for another workspace of the same task, in which their parameters may be others."""
+    """The same functions for another workspace of the task, where their parameters may differ."""
     files = {}
-    for path, cut in boundary.files.items():
+    for path, file in boundary.files.items():
         before, after = (_parameters(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
-        kept = {key: keep and after.get(key, before[key]) == before[key] for key, keep in cut.cut.items()}
-        files[path] = replace(cut, cut=kept)
+        changed = {key: same and after.get(key, before[key]) == before[key] for key, same in file.changed.items()}
+        files[path] = replace(file, changed=changed)
     return Boundary(files, boundary.beyond)
 
 
-def without_judges(boundary: Boundary) -> Boundary:
-    """Without what tests judge by: there the tests' side keeps the base's."""
+def without_oracles(boundary: Boundary) -> Boundary:
+    """The boundary without the oracles of tests: for these, the tests' process has the base's version."""
     files = {}
-    for path, cut in boundary.files.items():
-        kept = {key: keep for key, keep in cut.cut.items() if not _judges(key)}
-        added = tuple(key for key in cut.added if not _judges(key))
-        if kept or added:
-            files[path] = Cut(kept, added)
+    for path, file in boundary.files.items():
+        changed = {key: same for key, same in file.changed.items() if not _is_oracle(key)}
+        added = tuple(key for key in file.added if not _is_oracle(key))
+        if changed or added:
+            files[path] = FileBoundary(changed, added)
     return Boundary(files, boundary.beyond)
 
 
-def _judges(key: str) -> bool:
+def _is_oracle(key: str) -> bool:
     name = key.partition("#")[0].rpartition(".")[2]
-    return name in JUDGES or name.lstrip("_").startswith(("assert", "pytest_"))
+    return name in ORACLE_METHODS or name.lstrip("_").startswith(("assert", "pytest_"))
 
 
-def joined(one: Boundary, other: Boundary) -> Boundary:
-    """All functions of both."""
+def merge_boundaries(one: Boundary, other: Boundary) -> Boundary:
+    """The functions of both boundaries."""
     files = dict(one.files)
-    for path, cut in other.files.items():
-        mine = files.get(path, Cut({}))
-        files[path] = Cut({**mine.cut, **cut.cut}, tuple(dict.fromkeys((*mine.added, *cut.added))))
+    for path, theirs in other.files.items():
+        ours = files.get(path, FileBoundary({}))
+        added = tuple(dict.fromkeys((*ours.added, *theirs.added)))
+        files[path] = FileBoundary({**ours.changed, **theirs.changed}, added)
     return Boundary(files, other.beyond)
 
 
-def keys_beyond(one: Boundary, other: Boundary) -> frozenset[str]:
-    """Of the functions of one those that are not of the other."""
+def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
+    """Keys of the functions of one boundary that the other lacks."""
     return frozenset(
         key
-        for path, cut in one.files.items()
-        for key in (*cut.cut, *cut.added)
-        if path not in other.files or key not in (*other.files[path].cut, *other.files[path].added)
+        for path, file in one.files.items()
+        for key in (*file.changed, *file.added)
+        if path not in other.files or key not in (*other.files[path].changed, *other.files[path].added)
     )
 
 
@@ -151,22 +152,22 @@ def _parameters(tree: ast.Module | None) -> dict[str, str]:
     return {} if tree is None else {key: ast.dump(function.args) for key, function, _ in functions(tree)}
 
 
-def _cut(old: ast.Module, new: ast.Module) -> tuple[Cut, bool]:
-    """And whether anything else differs."""
+def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool]:
+    """The functions that differ, and whether anything else does. Changes both trees."""
     before = {key: function for key, function, _ in functions(old)}
-    after = {key: (function, home) for key, function, home in functions(new)}
-    cut: dict[str, bool] = {}
+    after = {key: (function, parent) for key, function, parent in functions(new)}
+    changed: dict[str, bool] = {}
     added = []
-    for key, (function, home) in after.items():
+    for key, (function, parent) in after.items():
         if key not in before:
-            home.body = [each for each in home.body if each is not function]
+            parent.body = [statement for statement in parent.body if statement is not function]
             added.append(key)
         elif ast.dump(before[key]) != ast.dump(function):
-            cut[key] = ast.dump(before[key].args) == ast.dump(function.args)
-    for function in (*before.values(), *(each for each, _ in after.values())):
+            changed[key] = ast.dump(before[key].args) == ast.dump(function.args)
+    for function in (*before.values(), *(function for function, _ in after.values())):
         function.body = function.body[: documented(function)]
         function.args = ast.arguments([], [], None, [], [], None, [])
-    return Cut(cut, tuple(added)), ast.dump(old) != ast.dump(new)
+    return FileBoundary(changed, tuple(added)), ast.dump(old) != ast.dump(new)
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
@@ -178,7 +179,7 @@ class WorkerPair:
     """Two warm workers that share a folder for sockets. Not for use by several threads at once."""
 
     def __init__(self, tests: Worker, candidate: Worker, channel: Path) -> None:
-        """`channel`: the folder that both were given, in which every user may write."""
+        """`channel`: the folder for sockets, mounted in both sandboxes and writable by every user."""
         self._tests = tests
         self._candidate = candidate
         self._channel = channel
@@ -200,28 +201,28 @@ class WorkerPair:
         task: Task,
         workspace: Workspace,
         boundary: Boundary,
-        wanted: frozenset[str],
+        test_ids: frozenset[str],
         preparation: Preparation = UNPREPARED,
         *,
         observed: bool = False,
         watched: frozenset[str] = frozenset(),
     ) -> TwoProcessRun:
-        """Run some of the task's tests on the base tree, with the candidate's functions from the other sandbox.
+        """Run some of the task's tests on the base tree, where calls of the boundary's functions are remote calls.
 
         Args:
-            observed: tell what the functions at the boundary are asked.
-            watched: keys of functions of which it is told what they are asked and answer.
+            observed: record the arguments of remote calls.
+            watched: keys of functions whose arguments and answers are recorded.
 
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        select = in_company(task, wanted)
-        paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
-        limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
-        crossing = _crossing(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
-        asked = Request(suite=task.suite, limits=limits, paths=paths, select=select, crossing=crossing)
-        reply, cpu_seconds = self._both(workspace, asked, preparation)
-        return _split(reply, wanted, limits.wall_seconds, cpu_seconds)
+        select = in_company(task, test_ids)
+        paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), test_ids)
+        limits = replace(task.limits, wall_seconds=wall_seconds(task, test_ids))
+        crossing = _remote_calls(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
+        request = Request(suite=task.suite, limits=limits, paths=paths, select=select, crossing=crossing)
+        reply, cpu_seconds = self._run_both(workspace, request, preparation)
+        return _two_process_run(reply, test_ids, limits.wall_seconds, cpu_seconds)
 
     def answers(
         self,
@@ -231,57 +232,57 @@ class WorkerPair:
         inputs: Sequence[Call],
         preparation: Preparation = UNPREPARED,
     ) -> list[Any]:
-        """What the workspace's functions answer to inputs, as it came; fewer answers where the process did not go on.
+        """The raw answers of the workspace's functions to inputs; fewer than inputs if the process stopped.
 
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        crossing = _crossing(task, boundary.files) | {"inputs": list(inputs)}
-        asked = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
-        reply, _ = self._both(workspace, asked, preparation)
+        crossing = _remote_calls(task, boundary.files) | {"inputs": list(inputs)}
+        request = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
+        reply, _ = self._run_both(workspace, request, preparation)
         return [record.answer for record in reply.of(AnswerRecord)]
 
-    def _both(self, workspace: Workspace, asked: Request, preparation: Preparation) -> tuple[Reply, float]:
-        """What the tests' side says, and the CPU seconds of both."""
+    def _run_both(self, workspace: Workspace, request: Request, preparation: Preparation) -> tuple[Reply, float]:
+        """The reply of the tests' worker, and the CPU seconds of both workers."""
         socket = secrets.token_hex(8)
-        assert asked.crossing is not None
-        crossing = {**asked.crossing, "socket": socket}
-        asked = replace(asked, crossing=crossing)
-        served = replace(asked, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
+        assert request.crossing is not None
+        crossing = {**request.crossing, "socket": socket}
+        request = replace(request, crossing=crossing)
+        for_candidate = replace(request, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
         tree = workspace.after.without(crossing["hidden"])
         self._is_over = False
-        future = self._thread.submit(self._serve, tree, served, preparation)
-        future.add_done_callback(self._end_in_vain)
+        future = self._thread.submit(self._serve, tree, for_candidate, preparation)
+        future.add_done_callback(self._kill_tests_if_failed)
         try:
-            reply = self._tests.run(workspace.before, asked, preparation)
+            reply = self._tests.run(workspace.before, request, preparation)
         except BaseException:
             self._is_over = True
             self._candidate.kill()
             raise
         finally:
             try:
-                candidate = future.result(PARTING_SECONDS)
+                candidate = future.result(SHUTDOWN_SECONDS)
             except TimeoutError:
                 self._is_over = True
                 self._candidate.kill()
                 candidate = future.result()
             finally:
                 if self._is_over:
-                    self._candidate.close()  # else the next run would begin with a sandbox that is dead
+                    self._candidate.close()  # otherwise the next run would start with a dead sandbox
                 with contextlib.suppress(OSError):
                     (self._channel / socket).unlink()
         return reply, reply.cpu_seconds + (candidate.cpu_seconds if candidate else 0.0)
 
-    def _end_in_vain(self, served: Future[Reply | None]) -> None:
-        """The tests would wait for a candidate that never comes."""
+    def _kill_tests_if_failed(self, served: Future[Reply | None]) -> None:
+        """Kill the tests, which would wait for a failed candidate."""
         if served.exception() is not None:
             self._tests.kill()
 
     def _serve(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
-        """None where the candidate took its sandbox down, or is needed no longer: the tests tell what is missing.
+        """The candidate's reply; None: it took its sandbox down, or the tests are done. Their reply shows the failures.
 
         Raises:
-            SandboxError, OSError, WorkerDiedError: it never ran or was killed, which is not its fault.
+            SandboxError, OSError, WorkerDiedError: the candidate never ran or was killed, not by its own fault.
         """
         try:
             return self._candidate.run(tree, request, preparation)
@@ -291,42 +292,42 @@ class WorkerPair:
             raise
 
 
-def _crossing(task: Task, files: Mapping[str, Cut]) -> dict[str, Any]:
+def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, Any]:
     return {
-        "files": {path: {"cut": dict(cut.cut), "added": list(cut.added)} for path, cut in files.items()},
+        "files": {path: {"cut": dict(file.changed), "added": list(file.added)} for path, file in files.items()},
         "hidden": [path for path in task.base.paths() if is_protected(path, task.suite.protected)],
         "observed": False,
         "watched": [],
     }
 
 
-def _split(reply: Reply, wanted: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
+def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
     end, detail = ending(reply, limit)
-    found = statuses(reply)
-    crossed = {record.test: (record.calls, record.problem) for record in reply.of(CrossedRecord)}
+    outcomes = statuses(reply)
+    remote_calls = {record.test: (record.calls, record.problem) for record in reply.of(CrossedRecord)}
     uncollected = collection_errors(reply)
     passed: set[str] = set()
     failed: dict[str, str] = {}
-    uncrossed: dict[str, str] = {}
-    for test in wanted:
+    inconclusive: dict[str, str] = {}
+    for test in tests:
         missing = uncollected.get(file_of(test)) or ("it was not run" if end is End.COMPLETED else detail)
-        crossings, problem = crossed.get(test, (0, missing))
-        outcome = found.get(test)
+        n_calls, problem = remote_calls.get(test, (0, missing))
+        outcome = outcomes.get(test)
         if problem:
-            uncrossed[test] = problem
+            inconclusive[test] = problem
         elif outcome is not None and outcome.status is TestStatus.PASSED:
             passed.add(test)
-        elif crossings:
+        elif n_calls:
             failed[test] = "" if outcome is None else outcome.message
         else:
-            uncrossed[test] = "it calls nothing that the patch changes"
+            inconclusive[test] = "it calls nothing that the patch changes"
     calls = tuple((record.arguments, record.nodes) for record in reply.of(CalledRecord))
     watched = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(WatchedRecord))
     unwatched = tuple(record.key for record in reply.of(UnwatchedRecord))
     return TwoProcessRun(
         passed=frozenset(passed),
         failed=failed,
-        uncrossed=uncrossed,
+        inconclusive=inconclusive,
         calls=calls,
         watched=watched,
         unwatched=unwatched,

@@ -1,4 +1,4 @@
-"""Play the gauntlet, print its table, and write benchmarks/gauntlet.json and the table in docs/security.md."""
+"""Run the gauntlet, print its table, and write benchmarks/gauntlet.json and the table in docs/security.md."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gauntlet", description=__doc__)
-    parser.add_argument("--sandbox", action="append", choices=list(KINDS), help="default: all that work here")
-    parser.add_argument("--only", action="append", help="rows, such as 16 or +3; nothing is written then")
-    parser.add_argument("--everywhere", action="store_true", help="levels above in-process in every sandbox, too")
+    parser.add_argument(
+        "--sandbox", action="append", choices=list(KINDS), help="default: all that work on this machine"
+    )
+    parser.add_argument("--only", action="append", help="rows, such as 16 or +3; no file is written")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="run levels above in-process in every isolated sandbox"
+    )
     parser.add_argument("--workers", type=int, default=max(2, os.cpu_count() or 2))
     parser.add_argument("--out", type=Path, default=FILE)
     chosen = parser.parse_args()
@@ -37,12 +41,12 @@ def main() -> int:
     names = chosen.sandbox or [name for name, problem in problems.items() if not problem]
     missing = {name: problem for name, problem in problems.items() if problem}
     attacks = [attack for attack in ATTACKS if chosen.only is None or attack.row in chosen.only]
-    warnings.simplefilter("ignore", UserWarning)  # that a plain process is no boundary is what is shown here
+    warnings.simplefilter("ignore", UserWarning)  # the gauntlet shows that a plain process is no boundary
     with tempfile.TemporaryDirectory(prefix="regrade-gauntlet-", ignore_cleanup_errors=True) as folder:
         rows = play(
             attacks, LEVELS, [choose(name) for name in names], Path(folder), workers=chosen.workers,
             everywhere=chosen.everywhere,
-            tell=lambda text: print(f"gauntlet: {text} ...", file=sys.stderr, flush=True),
+            report=lambda text: print(f"gauntlet: {text} ...", file=sys.stderr, flush=True),
         )  # fmt: skip
     printed(rows, [level.name for level in LEVELS], names, missing, {} if chosen.only else NOT_PLAYED)
     if chosen.only is None:
@@ -52,10 +56,10 @@ def main() -> int:
 
 
 def write(path: Path, rows: Sequence[Row], sandboxes: Sequence[str]) -> None:
-    """Put the rows in place of the earlier ones; what else the file holds stays."""
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    """Replace the rows of the file; its other entries stay."""
+    recorded = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     levels = [level.name for level in LEVELS]
-    known |= {
+    recorded |= {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
         "sandboxes": list(sandboxes),
@@ -65,9 +69,9 @@ def write(path: Path, rows: Sequence[Row], sandboxes: Sequence[str]) -> None:
         "attacks": [row.to_json() for row in rows],
         "not_played": {str(row): why for row, why in NOT_PLAYED.items()},
     }
-    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
+    path.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", "utf-8")
     if path == FILE:
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text("utf-8"), known), "utf-8")
+        DOCUMENT.write_text(with_table(DOCUMENT.read_text("utf-8"), recorded), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a cheat is, as data, and how its text is made."""
+"""An exploit as data, and helpers that build its patch."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ Changes = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Attack:
-    """A cheat that does not mend the bug, and an honest fix that looks alike."""
+    """An exploit that does not fix the bug, and its honest twin, a fix with similar edits."""
 
     row: str
-    """Of the catalogue in docs/security.md; `+` and a number for what was found beyond it."""
+    """Row in docs/security.md; `+` and a number for exploits beyond the catalogue."""
     name: str
     how: str
     layer: str
-    """The layers that neutralise it: see `LAYERS`."""
+    """The layers that neutralise it (see `LAYERS`)."""
     changes: Changes
     twin: Changes
     bug: str = "discount"
     text: str | Callable[[Path], str] = ""
-    """Patch text beyond the changes, for what no change of text can say: links, odd paths, bytes. Of the checkout."""
+    """Patch text besides the changes, for links, odd paths and bytes; a callable receives the checkout."""
     twin_text: str | Callable[[Path], str] = ""
     before: Changes | None = None
-    """What an earlier candidate, who could know the fix, brought along."""
+    """Changes by an earlier candidate, who knows the fix."""
     hidden: tuple[str, ...] = ()
-    """Files of tests that scorers which hide tests add after the patch."""
+    """Test files that scorers with hidden tests add after the patch."""
     builds: bool = False
     """Scorers that install the project run its setup.py before the tests."""
     harms: str = ""
-    """Why it is never let loose in a plain process."""
+    """Reason why it never runs in a plain process."""
     wall_seconds: float | None = None
     serves: bool = field(default=False)
-    """It asks a server on this machine for the fix."""
+    """It requests the fix from a server on this machine."""
 
     @property
     def id(self) -> str:
@@ -71,7 +71,7 @@ def _patch(bug: str, changes: Changes, text: str | Callable[[Path], str], checko
 
 
 def library(prelude: str = "", *edits: tuple[str, str], bug: str = "discount", fixed: bool = False) -> dict[str, str]:
-    """shop/prices.py with code before its first function, edited, and mended or not."""
+    """shop/prices.py with code before its first function, edits, and with or without the fix."""
     path = "shop/prices.py"
     text = (FILES if fixed else base(bug))[path]
     for old, new in edits:
@@ -96,5 +96,5 @@ def appended(path: str, more: str) -> dict[str, str]:
 
 FIX = library(fixed=True)
 WRONG = f"    return round({BUGS['discount'].wrong}, 2)\n"
-"""What `total` returns while it has its bug."""
+"""The return statement of `total` with its bug."""
 RIGHT = f"    return round({BUGS['discount'].right}, 2)\n"

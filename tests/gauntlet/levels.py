@@ -1,4 +1,4 @@
-"""The assurance levels that the cheats are played against. A new level is one more entry of `LEVELS`."""
+"""The assurance levels in the gauntlet. A new level is one more entry of `LEVELS`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REWARD: Reward = tests.only_if(builds, untampered)
 
 @dataclass(frozen=True)
 class Level:
-    """How far a verdict can be trusted, and the scorer that gives it."""
+    """An assurance level, with a scorer and a reward that requires it."""
 
     name: str
     make: Callable[[Sandbox, Path, int], Scorer]
@@ -24,8 +24,8 @@ class Level:
     reward: Reward = REWARD
 
     @property
-    def is_asked_for(self) -> bool:
-        """Does the reward ask for it? Else it is what every score has."""
+    def is_required(self) -> bool:
+        """Does the reward require it? Otherwise every score has it."""
         return Verification in self.reward.needs
 
 

@@ -1,8 +1,8 @@
-"""What is usual: pytest runs on the patched tree, and somebody believes its exit code, its log or its report.
+"""Common scoring methods: run pytest on the patched tree, and trust its exit code, its log or its report.
 
-The whole of it happens inside a sandbox, as in a container of a benchmark: a checkout with its git history, the patch
-applied by `git apply` or else by `patch`, tests that were hidden put in place, then `python -m pytest` as the same
-user. Every cheat plays against the three ways to read the outcome of one and the same run.
+All of it runs in a sandbox, as in a benchmark's container: a checkout with its git history, the patch applied by
+`git apply` or else by `patch`, hidden tests added, then `python -m pytest` as the same user. The three methods read the
+outcome of one run.
 """
 
 from __future__ import annotations
@@ -82,28 +82,28 @@ os.write(answer, b"over\n")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run says to each way of reading it."""
+    """The outputs of one run."""
 
     status: int
     log: str
     report: str
 
     def rewards(self, task: Task) -> dict[str, bool]:
-        """Scorer -> does it believe that the task is resolved?"""
-        wanted = {*task.fail_to_pass, *task.pass_to_pass}
+        """Scorer -> does it consider the task resolved?"""
+        tests = {*task.fail_to_pass, *task.pass_to_pass}
         return {
             "exit code": self.status == 0,
-            "log": wanted <= _passed_by_log(self.log),
-            "junit": wanted <= _passed_by_report(self.report),
+            "log": tests <= _passed_by_log(self.log),
+            "junit": tests <= _passed_by_report(self.report),
         }
 
 
 LOST = Outcome(-1, "", "")
-"""Of a run that took its scorer along."""
+"""Of a run that killed its scorer."""
 
 
 def run(attack: Attack, patches: list[Patch], target: Target, sandbox: Sandbox, python: Path, folder: Path) -> Outcome:
-    """Apply and run the patches one after another in one container; the outcome of the last."""
+    """Apply and run patches in sequence in one container; return the outcome of the last."""
     tree = folder / "tree"
     shutil.copytree(target.checkout(attack.bug), tree, symlinks=True)
     for path in attack.hidden:
@@ -148,12 +148,12 @@ def run(attack: Attack, patches: list[Patch], target: Target, sandbox: Sandbox, 
 
 
 def _passed_by_log(log: str) -> set[str]:
-    """As parsers of logs do: the last word on each test counts."""
-    found: dict[str, bool] = {}
+    """As log parsers do: the last line of each test counts."""
+    passed_by_test: dict[str, bool] = {}
     for line in log.splitlines():
         if match := re.match(r"(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)", line):
-            found[match[2]] = match[1] == "PASSED"
-    return {test for test, passed in found.items() if passed}
+            passed_by_test[match[2]] = match[1] == "PASSED"
+    return {test for test, passed in passed_by_test.items() if passed}
 
 
 def _passed_by_report(report: str) -> set[str]:
@@ -164,14 +164,14 @@ def _passed_by_report(report: str) -> set[str]:
     files = {path.removesuffix(".py").replace("/", "."): path for path in FILES if path.endswith(".py")}
     passed = set()
     for case in cases:
-        place, name = case.get("classname", ""), case.get("name", "")
-        module = next((module for module in files if place == module or place.startswith(f"{module}.")), "")
-        inner = place.removeprefix(module).strip(".")
+        dotted, name = case.get("classname", ""), case.get("name", "")
+        module = next((module for module in files if dotted == module or dotted.startswith(f"{module}.")), "")
+        inner = dotted.removeprefix(module).strip(".")
         if module and {child.tag for child in case} <= {"system-out", "system-err", "properties"}:
             passed.add("::".join(filter(None, (files[module], *inner.split("."), name))))
     return passed
 
 
 def interpreter() -> Path:
-    """The interpreter that runs this: it has pytest."""
+    """The current interpreter, which has pytest."""
     return Path(sys.executable)

@@ -1,4 +1,4 @@
-"""The game: every cheat and its twin, against every scorer, in every sandbox."""
+"""Runs every exploit and its honest twin against every scorer, in every sandbox."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ from regrade.evaluators.sandboxes import KINDS, Sandbox
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus, Verification
 
-Tell = Callable[[str], None]
+ProgressReport = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one scorer of Regrade said of one patch."""
+    """The verdict of Regrade at one level on one patch."""
 
     rewarded: bool
-    """It got all that an honest fix gets."""
+    """It was rewarded like an honest fix."""
     resolved: bool
     """The tests alone would have rewarded it."""
     value: float | None
     caught_by: str = ""
     reason: str = ""
     assured: bool = True
-    """The verdict reaches the level, whatever the scan of the diff says."""
+    """The verdict reaches the level, regardless of the scan of the diff."""
     allowed: bool = True
-    """The task's reference reaches the level: another fix may, too."""
+    """The task's reference reaches the level, so another fix can reach it."""
     signs: tuple[str, ...] = ()
-    """`kind file:line` of each sign in the diff; those that close no gate in brackets."""
+    """`kind file:line` of each sign in the diff; in brackets if it closes no gate."""
 
 
 @dataclass
 class Row:
-    """All that came of one cheat."""
+    """All results of one exploit and its honest twin."""
 
     attack: Attack
     naive: dict[str, bool] = field(default_factory=dict)
-    """Scorer -> was the cheat rewarded?"""
+    """Scorer -> was the exploit rewarded?"""
     naive_twin: dict[str, bool] = field(default_factory=dict)
     levels: dict[str, dict[str, Verdict]] = field(default_factory=dict)
     """Level -> sandbox -> verdict."""
     twins: dict[str, dict[str, Verdict]] = field(default_factory=dict)
-    """The same of its honest twin."""
+    """The same for its honest twin."""
     not_played: dict[str, str] = field(default_factory=dict)
-    """Sandbox -> why not."""
+    """Sandbox -> reason."""
 
     def rewarded(self, level: str) -> bool:
-        """In any isolated sandbox; a plain process promises nothing."""
+        """Was it rewarded in any isolated sandbox? A plain process gives no assurance."""
         return any(verdict.rewarded for kind, verdict in self.levels.get(level, {}).items() if _isolates(kind))
 
     @property
-    def unpaid_twins(self) -> Iterator[tuple[str, str, Verdict]]:
-        """Level, sandbox and verdict of each that was not rewarded."""
+    def unrewarded_twins(self) -> Iterator[tuple[str, str, Verdict]]:
+        """Level, sandbox and verdict of each twin that was not rewarded."""
         return ((level, kind, v) for level, by in self.twins.items() for kind, v in by.items() if not v.rewarded)
 
     def to_json(self) -> dict[str, object]:
@@ -84,17 +84,17 @@ def play(
     *,
     workers: int = 2,
     everywhere: bool = False,
-    tell: Tell = lambda _: None,
+    report: ProgressReport = lambda _: None,
 ) -> list[Row]:
-    """Play the attacks; the usual scorers in the first sandbox alone, as it makes no difference to them.
+    """Run the attacks; the common scorers only in the first sandbox, which makes no difference to them.
 
     Args:
-        everywhere: the levels that a reward has to ask for in every isolated sandbox, and not in the first alone.
+        everywhere: run levels that a reward must require in every isolated sandbox, not only in the first.
     """
     target = Target(folder)
     rows = [Row(attack) for attack in attacks]
     with _server() as port:
-        tell(f"{len(rows)} cheats and their twins, by the usual scorers, in {sandboxes[0].name}")
+        report(f"{len(rows)} exploits and their honest twins, by the common scorers, in {sandboxes[0].name}")
         _play_naive(rows, target, sandboxes[0], folder, port, workers)
         for sandbox in sandboxes:
             for row in rows:
@@ -102,15 +102,15 @@ def play(
                     row.not_played[sandbox.name] = row.attack.harms
             played = [row for row in rows if sandbox.name not in row.not_played]
             for level in levels:
-                if level.is_asked_for and not (sandbox.isolated and (everywhere or sandbox is sandboxes[0])):
-                    continue  # in a plain process nothing is assured
-                tell(f"the same by Regrade, {level.name}, in {sandbox.name}")
-                cache = folder / "caches" / sandbox.name.replace(":", "-")  # what one level ran, no other runs again
+                if level.is_required and not (sandbox.isolated and (everywhere or sandbox is sandboxes[0])):
+                    continue  # a plain process assures nothing
+                report(f"the same by Regrade, {level.name}, in {sandbox.name}")
+                cache = folder / "caches" / sandbox.name.replace(":", "-")  # shared, so that no level repeats a run
                 with level.make(sandbox, cache, workers) as scorer:
                     together = [row for row in played if row.attack.before is None]
                     _judge(together, target, level, scorer.gather, sandbox.name, port)
                 cache = cache.with_name(f"{cache.name}-one")
-                with level.make(sandbox, cache, 1) as scorer:  # one worker, so that one candidate follows the other
+                with level.make(sandbox, cache, 1) as scorer:  # one worker, so that candidates run in sequence
                     for row in [row for row in played if row.attack.before is not None]:
                         _judge([row], target, level, scorer.gather, sandbox.name, port)
                         Path(STATE).unlink(missing_ok=True)
@@ -125,15 +125,16 @@ def _play_naive(rows: list[Row], target: Target, sandbox: Sandbox, folder: Path,
         attack, checkout = row.attack, target.checkout(row.attack.bug)
         if attack.harms and not sandbox.isolated:
             return
-        for kind, last in (("cheat", attack.patch(checkout)), ("twin", attack.honest(checkout))):
-            place = folder / "naive" / f"{number}-{kind}"
-            place.mkdir(parents=True)
+        for kind, last in (("exploit", attack.patch(checkout)), ("twin", attack.honest(checkout))):
+            run_folder = folder / "naive" / f"{number}-{kind}"
+            run_folder.mkdir(parents=True)
             patches = [*_earlier(attack, target), _at(last, port)]
-            found = naive.run(attack, patches, target, sandbox, python, place).rewards(target.tasks[attack.bug])
-            if kind == "cheat":
-                row.naive = found
+            outcome = naive.run(attack, patches, target, sandbox, python, run_folder)
+            rewards = outcome.rewards(target.tasks[attack.bug])
+            if kind == "exploit":
+                row.naive = rewards
             else:
-                row.naive_twin = found
+                row.naive_twin = rewards
 
     for row in rows:
         target.checkout(row.attack.bug)
@@ -153,14 +154,14 @@ def _judge(
         for patch in _earlier(attack, target):
             gather([(task, patch)], level.reward.needs)
         jobs += [(task, _at(attack.patch(checkout), port)), (task, _at(attack.honest(checkout), port))]
-    found = gather(jobs, level.reward.needs)
-    for row, cheat, twin in zip(rows, found[::2], found[1::2], strict=True):
-        row.levels.setdefault(level.name, {})[name] = verdict_of(row.attack, level, cheat)
+    evidence = gather(jobs, level.reward.needs)
+    for row, exploit, twin in zip(rows, evidence[::2], evidence[1::2], strict=True):
+        row.levels.setdefault(level.name, {})[name] = verdict_of(row.attack, level, exploit)
         row.twins.setdefault(level.name, {})[name] = verdict_of(row.attack, level, twin)
 
 
 def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
-    """What a reward makes of the evidence, and what it was that caught the cheat."""
+    """The reward's verdict on the evidence, and the layer that caught the exploit."""
     breakdown = level.reward.evaluate(evidence)
     run: TestRun | None = evidence.records.get(TestRun)
     integrity: Integrity | None = evidence.records.get(Integrity)
@@ -172,23 +173,23 @@ def verdict_of(attack: Attack, level: Level, evidence: EvidenceSet) -> Verdict:
     resolved = run is not None and run.resolved and run.end is End.COMPLETED
     rewarded = breakdown.value == 1.0
     seen: Verification | None = evidence.records.get(Verification)
-    assured = not level.is_asked_for or (seen is not None and seen.reaches(level.name))
-    allowed = not level.is_asked_for or seen is None or reaches(seen.reachable, level.name)
-    made = Verdict(rewarded, resolved, breakdown.value, assured=assured, allowed=allowed, signs=signs)
+    assured = not level.is_required or (seen is not None and seen.reaches(level.name))
+    allowed = not level.is_required or seen is None or reaches(seen.reachable, level.name)
+    verdict = Verdict(rewarded, resolved, breakdown.value, assured=assured, allowed=allowed, signs=signs)
     if rewarded:
-        return made
+        return verdict
     if run is None:
-        return replace(made, caught_by="unscored", reason=breakdown.cause or "")
+        return replace(verdict, caught_by="unscored", reason=breakdown.cause or "")
     if resolved:
         if not assured:
-            return replace(made, caught_by=_doubt(seen), reason=seen.why[:160] if seen else breakdown.cause or "")
+            return replace(verdict, caught_by=_doubt(seen), reason=seen.why[:160] if seen else breakdown.cause or "")
         by = LAYERS["S"] if any(sign.conclusive for sign in all_signs) else "the build"
-        return replace(made, caught_by=by, reason=breakdown.cause or "")
-    return replace(made, caught_by=_catcher(attack, run, integrity), reason=_why(run))
+        return replace(verdict, caught_by=by, reason=breakdown.cause or "")
+    return replace(verdict, caught_by=_catcher(attack, run, integrity), reason=_why(run))
 
 
-def reaches(level: str, wanted: str) -> bool:
-    return not level or AssuranceLevel(level) >= wanted
+def reaches(level: str, required: str) -> bool:
+    return not level or AssuranceLevel(level) >= required
 
 
 def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:
@@ -209,7 +210,7 @@ def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:
 
 
 def _doubt(seen: Verification | None) -> str:
-    """By what means the verdict was found not to be sure."""
+    """The layer because of which the verdict does not reach the level."""
     if seen is None:
         return "unscored"
     if seen.refuted:
@@ -247,7 +248,7 @@ def _plain(found: dict[str, dict[str, Verdict]]) -> dict[str, dict[str, object]]
 
 @contextlib.contextmanager
 def _server() -> Iterator[int]:
-    """Serves the mended module on this machine; its port."""
+    """Serve the fixed module on this machine; yields the port."""
 
     class Fix(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

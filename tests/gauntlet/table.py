@@ -12,11 +12,11 @@ from rich.text import Text
 from gauntlet.naive import SCORERS
 from gauntlet.play import Row, Verdict
 
-YES, NO, SIGNED, UNSURE = "PAID", "·", "signs", "level"
+YES, NO, SIGNED, UNSURE = "REWARDED", "·", "signs", "level"
 
 
 def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
-    """Cheats rewarded by each scorer and level, and honest twins punished."""
+    """Exploits rewarded by each scorer and level, and honest twins punished."""
     catalogue = [row for row in rows if not row.attack.row.startswith("+")]
     plain = {level: [row.levels.get(level, {}).get("process") for row in rows] for level in levels}
     return {
@@ -25,11 +25,11 @@ def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
         "rewarded": _rewarded(rows, levels),
         "rewarded_of_the_catalogue": _rewarded(catalogue, levels),
         "rewarded_in_a_plain_process": {level: sum(v.rewarded for v in found if v) for level, found in plain.items()},
-        "punished": sum(verdict.allowed for row in rows for *_, verdict in row.unpaid_twins),
+        "punished": sum(verdict.allowed for row in rows for *_, verdict in row.unrewarded_twins),
         "beyond_their_task": [
             f"{row.attack.row} `{row.attack.name}` at {level}"
             for row in rows
-            for level, _, verdict in row.unpaid_twins
+            for level, _, verdict in row.unrewarded_twins
             if not verdict.allowed
         ],
         "twins": sum(len(by) for row in rows for by in row.twins.values()),
@@ -37,13 +37,13 @@ def totals(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, Any]:
 
 
 def _rewarded(rows: Sequence[Row], levels: Sequence[str]) -> dict[str, int]:
-    """By each scorer; by each level, and by what it adds to the tests without a look at the diff."""
-    found = {scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS}
+    """Count by scorer; by level; and by level without the scan of the diff."""
+    counts = {scorer: sum(row.naive.get(scorer, False) for row in rows) for scorer in SCORERS}
     for level in levels:
         unread = [any(v.resolved and v.assured for v in _isolated(row, level)) for row in rows]
-        found[f"{level}, diff unread"] = sum(unread)
-        found[level] = sum(row.rewarded(level) for row in rows)
-    return found
+        counts[f"{level}, diff unread"] = sum(unread)
+        counts[level] = sum(row.rewarded(level) for row in rows)
+    return counts
 
 
 def printed(
@@ -53,12 +53,13 @@ def printed(
     missing: Mapping[str, str],
     not_played: Mapping[int, str],
 ) -> None:
-    """Print all that was found out."""
+    """Print the table, the runs that were left out, and the totals."""
     console = Console(width=None if Console().is_terminal else 200, highlight=False, markup=False)
     console.print(_table(rows, levels))
     console.print(
-        f"{YES}: rewarded like an honest fix. {SIGNED}: the tests alone would have, and signs in the diff close the gate "
-        f"`untampered`; {UNSURE}: the level is not reached. {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}; a cheat that pays only in a plain process is marked so."
+        f"{YES}: like an honest fix. {SIGNED}: the tests alone would have rewarded it, and signs in the diff close the gate "
+        f"`untampered`. {UNSURE}: the level is not reached. {NO}: not rewarded.\nSandboxes: {', '.join(sandboxes)}. "
+        "An exploit that only a plain process rewards is marked."
     )
     for name, why in missing.items():
         console.print(f"not played in {name}: {why}")
@@ -67,16 +68,16 @@ def printed(
             console.print(f"not played in {name}: {row.attack.id}: {why}")
     for number, why in not_played.items():
         console.print(f"not played: row {number}: {why}")
-    found = totals(rows, levels)
+    counts = totals(rows, levels)
     for key, words in (
-        ("rewarded", f"of {found['cheats']} cheats"),
-        ("rewarded_of_the_catalogue", f"of the {found['of_the_catalogue']} of the catalogue"),
+        ("rewarded", f"of {counts['cheats']} exploits"),
+        ("rewarded_of_the_catalogue", f"of {counts['of_the_catalogue']} in the catalogue"),
     ):
-        console.print(f"rewarded, {words}: " + ", ".join(f"{name} {count}" for name, count in found[key].items()))
-    console.print(f"honest twins punished: {found['punished']} of {found['twins']}")
+        console.print(f"rewarded, {words}: " + ", ".join(f"{name} {count}" for name, count in counts[key].items()))
+    console.print(f"honest twins punished: {counts['punished']} of {counts['twins']}")
     for row in rows:
-        for level, name, verdict in row.unpaid_twins:
-            what = "PUNISHED" if verdict.allowed else "not paid, since its task allows no more"
+        for level, name, verdict in row.unrewarded_twins:
+            what = "PUNISHED" if verdict.allowed else "not rewarded, as its task does not allow the level"
             console.print(
                 f"{what}: the twin of {row.attack.id}, {level}, {name}: {verdict.caught_by}: {verdict.reason}"
             )
@@ -85,7 +86,7 @@ def printed(
 def _table(rows: Sequence[Row], levels: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("row", justify="right")
-    table.add_column("cheat", no_wrap=True)
+    table.add_column("exploit", no_wrap=True)
     for name in (*SCORERS, *levels):
         table.add_column(name, justify="center")
     table.add_column("caught by")
@@ -109,7 +110,7 @@ def _reason(verdict: Verdict | None) -> str:
 
 
 def _shown(row: Row, level: str) -> Verdict | None:
-    """The verdict of the sandbox in which the cheat got furthest."""
+    """The verdict of the sandbox in which the exploit got furthest."""
     return max(
         _isolated(row, level),
         key=lambda v: (v.rewarded, v.resolved),

@@ -1,4 +1,4 @@
-"""The repository that the cheats are played on: a few functions, a class, tests with fixtures, and six bugs."""
+"""The repository that the exploits attack: a few functions, a class, tests with fixtures, and six bugs."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ ALL = (
 
 @dataclass(frozen=True)
 class Bug:
-    """A single mistake in `shop/prices.py`, and the tests that see it."""
+    """One bug in `shop/prices.py`, and the tests that fail because of it."""
 
     right: str
     wrong: str
@@ -238,10 +238,10 @@ LIMITS = Limits(wall_seconds=12.0, memory_mb=512, processes=48, file_mb=16)
 
 
 def base(bug: str) -> dict[str, str]:
-    """The files with a bug in them."""
-    found = BUGS[bug]
-    assert found.right in PRICES
-    return {**FILES, "shop/prices.py": PRICES.replace(found.right, found.wrong)}
+    """The files with one bug."""
+    change = BUGS[bug]
+    assert change.right in PRICES
+    return {**FILES, "shop/prices.py": PRICES.replace(change.right, change.wrong)}
 
 
 class Target:
@@ -253,25 +253,25 @@ class Target:
 
     @functools.cached_property
     def tasks(self) -> Mapping[str, Task]:
-        """Name of a bug -> the task to mend it."""
+        """Name of a bug -> the task to fix it."""
         return {name: self._task(name) for name in BUGS}
 
     def _task(self, name: str) -> Task:
-        wanted, pristine = BUGS[name].fail_to_pass, Tree(self.root)
+        fail_to_pass, pristine = BUGS[name].fail_to_pass, Tree(self.root)
         return Task(
             id=f"shop:{name}",
             repository="shop",
             base=pristine.with_files({"shop/prices.py": base(name)["shop/prices.py"]}),
             instruction=f"Mend {name}.",
-            fail_to_pass=wanted,
-            pass_to_pass=tuple(test for test in ALL if test not in wanted),
+            fail_to_pass=fail_to_pass,
+            pass_to_pass=tuple(test for test in ALL if test not in fail_to_pass),
             suite=TestSuite(),
             limits=LIMITS,
             reference=Patch.between(base(name), dict(FILES)),
         )
 
     def checkout(self, bug: str) -> Path:
-        """A git repository at the base, whose later branch `fix` holds the fix, as clones of upstream do."""
+        """A git repository at the base, with the fix on a later branch `fix`, as in clones of upstream."""
         folder = self._folder / f"checkout-{bug}"
         if not folder.exists():
             _written(folder, base(bug))

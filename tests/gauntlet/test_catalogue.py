@@ -1,4 +1,4 @@
-"""The cheats as data: all of the catalogue is there, no cheat mends a bug, every twin does."""
+"""The exploits as data: the catalogue is complete, no exploit fixes a bug, every honest twin does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
     return Target(tmp_path_factory.mktemp("target"))
 
 
-def test_every_row_of_the_catalogue_is_played_or_says_why_not() -> None:
+def test_every_row_of_the_catalogue_is_played_or_has_a_reason() -> None:
     played = {int(attack.row) for attack in ATTACKS if not attack.row.startswith("+")}
     assert played.isdisjoint(NOT_PLAYED)
     assert played | NOT_PLAYED.keys() == set(range(1, ROWS + 1))
@@ -35,28 +35,28 @@ def test_every_row_of_the_catalogue_is_played_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
-def test_the_twin_is_honest_and_the_scan_leaves_it_alone(attack: Attack, target: Target) -> None:
+def test_the_honest_twin_fixes_the_bug_without_signs_of_tampering(attack: Attack, target: Target) -> None:
     task, patch = target.tasks[attack.bug], attack.honest(target.checkout(attack.bug))
     after = apply_patch(task.base, patch)
     bug = BUGS[attack.bug]
     assert bug.right in after.read("shop/prices.py")
-    found = integrity.probe(task.base, after, patch, task)
-    assert untampered(found).value == 1.0, untampered(found).why
+    signs = integrity.probe(task.base, after, patch, task)
+    assert untampered(signs).value == 1.0, untampered(signs).why
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
-def test_the_cheat_mends_nothing(attack: Attack, target: Target) -> None:
+def test_the_exploit_fixes_nothing(attack: Attack, target: Target) -> None:
     task, patch = target.tasks[attack.bug], attack.patch(target.checkout(attack.bug))
     try:
         after = apply_patch(task.base, patch)
     except PatchError:
-        return  # nothing is applied, so nothing is mended
+        return  # a patch that does not apply fixes nothing
     bug = BUGS[attack.bug]
     text = after.read("shop/prices.py")
     assert bug.right not in text.replace(repr(FILES["shop/prices.py"]), "")
 
 
-def test_the_recorded_table_is_of_these_cheats() -> None:
+def test_the_recorded_table_has_these_exploits() -> None:
     recorded = json.loads((ROOT / "benchmarks" / "gauntlet.json").read_text("utf-8"))
     assert [(row["row"], row["name"]) for row in recorded["attacks"]] == [(each.row, each.name) for each in ATTACKS]
     assert recorded["totals"]["punished"] == 0

@@ -1,4 +1,4 @@
-"""Smaller parts that still pass: what is proven of them, and what an answer that is not known does to the proof."""
+"""Minimised sets that still pass: what is proven about them, and the effect of unknown answers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from regrade.evaluators.attribution.delta_debugging import PieceSet, ddmin
 
 
 @given(st.data())
-def test_what_is_needed_is_found(data: st.DataObject) -> None:
+def test_exactly_the_needed_pieces_remain(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 20))
     needed = frozenset(data.draw(st.sets(st.integers(0, n - 1))))
     found = ddmin(range(n), lambda part: needed <= part)
-    assert found.kept == needed
+    assert found.pieces == needed
     assert found.is_one_minimal
     assert not found.unknown
 
 
 @given(st.data())
-def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> None:
+def test_the_result_passes_and_no_piece_can_be_removed(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 7))
     verdicts: dict[PieceSet, bool | None] = {}
 
@@ -29,19 +29,19 @@ def test_what_is_kept_passes_and_no_piece_of_it_can_go(data: st.DataObject) -> N
         return verdicts[part]
 
     found = ddmin(range(n), passes)
-    assert passes(found.kept)
-    rests = {piece: passes(found.kept - {piece}) for piece in found.kept}
+    assert passes(found.pieces)
+    rests = {piece: passes(found.pieces - {piece}) for piece in found.pieces}
     assert not any(rests.values())
     assert found.unknown == {piece for piece, answer in rests.items() if answer is None}
     assert found.is_one_minimal == (not found.unknown)
 
 
-def test_it_asks_far_less_than_all_subsets() -> None:
+def test_it_tries_far_fewer_than_all_subsets() -> None:
     asked: set[PieceSet] = set()
 
     def passes(part: PieceSet) -> bool:
         asked.add(part)
         return {3, 100} <= part
 
-    assert ddmin(range(128), passes).kept == {3, 100}
+    assert ddmin(range(128), passes).pieces == {3, 100}
     assert len(asked) < 100

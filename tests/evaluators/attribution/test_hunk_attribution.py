@@ -1,4 +1,4 @@
-"""Rewards shared out among hunks, on a real repository by execution, beside what is worked out by hand."""
+"""Shares of hunks in rewards, by execution on a real repository, compared with computations by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def task(write_files) -> Task:
 
 
 def patch_of(bodies: dict[int, str], **files: str | None) -> Patch:
-    """f0 and f1 are broken in the base; the bodies stand in place of what it has."""
+    """A patch of these bodies; f0 and f1 are broken in the base."""
     before = {"m.py": module(BROKEN)} | {path: BASE[path] for path, text in files.items() if path in BASE}
     after = {"m.py": module(BROKEN | bodies)} | {path: text for path, text in files.items() if text is not None}
     return Patch.between(before, after)
@@ -68,14 +68,14 @@ def names(smallest: Smallest) -> list[str]:
 
 
 def worth(fixed: int, broken: int) -> float:
-    """What `tests` is worth, by its definition: two are to be fixed, and seven to be kept."""
+    """The value of `tests`, by its definition, for two FAIL_TO_PASS and seven PASS_TO_PASS tests."""
     if fixed == 2 and not broken:
         return 1.0
     return 0.2 * fixed / 2 if not broken else 0.1 * fixed / 2 * (1 - broken / 7)
 
 
 @pytest.mark.slow
-def test_the_shares_are_those_of_the_worths_worked_out_by_hand(scorer, task):
+def test_the_shares_equal_those_computed_by_hand(scorer, task):
     patch = patch_of({0: "0", 1: "1", 2: "-2", 3: "1 + 2"})
     found = attribute(scorer, task, patch, OUTCOME)
     by_hand = {each: worth(len(each & {0, 1}), len(each & {2})) for each in coalitions(4)}
@@ -134,7 +134,7 @@ def test_a_patch_of_one_hunk_and_an_empty_one(scorer, task):
     assert (empty.groups, empty.gap, empty.smallest) == ((), 0.0, None)
 
 
-def test_hunks_in_protected_files_are_told_with_what_they_do_to_the_reward(scorer, task):
+def test_hunks_in_protected_files_have_shares(scorer, task):
     patch = patch_of({0: "0", 1: "1"}, **{"tests/test_m.py": "def test_f0():\n    pass\n"})
     found = attribute(scorer, task, patch, OUTCOME)
     assert found.groups[2].hunks[0].path == "tests/test_m.py"
@@ -169,16 +169,16 @@ def test_beyond_the_budget_the_shares_are_estimated_and_still_add_up(scorer, tas
     assert [len(group.hunks) for group in fewer.groups] == [2, 2, 3]
     assert fewer.is_exact
     assert (names(fewer.smallest), fewer.smallest.proof) == (["m.py:2", "m.py:16"], "one-minimal"), "of single hunks"
-    assert "7 groups of hunks are taken together as 3" in fewer.notes[0]
-    assert "one of 40 would" in fewer.notes[0]
+    assert "7 groups of hunks are joined to 3" in fewer.notes[0]
+    assert "all of them need 40" in fewer.notes[0]
 
 
-def test_the_budget_is_enough_for_what_is_asked() -> None:
+def test_the_number_of_needed_subsets() -> None:
     assert [needed(n) for n in (0, 1, 2, 6, 7, 8, 9)] == [1, 2, 4, 64, 112, 130, 148]
     assert needed(10_000) == 179_986
 
 
-def test_changes_of_one_hunk_are_told_apart_if_that_is_wanted(scorer, write_files):
+def test_fine_splits_the_changes_of_one_hunk(scorer, write_files):
     before = "def f():\n    a = 0\n    b = 2\n    c = 3\n    return a, b, c\n"
     after = before.replace("a = 0", "a = 1").replace("c = 3", "c = 4")
     tests = "import m\n\n\ndef test_a():\n    assert m.f()[0] == 1\n\n\ndef test_c():\n    assert m.f()[2] == 3\n"
@@ -203,7 +203,7 @@ def test_changes_of_one_hunk_are_told_apart_if_that_is_wanted(scorer, write_file
 
 
 class Failing(Process):
-    """Does not start the first times."""
+    """Fails to start the first times."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -217,7 +217,7 @@ class Failing(Process):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the plain process")
-def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
+def test_a_subset_lost_by_the_infrastructure_is_no_zero(task, tmp_path, monkeypatch):
     monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
     patch = patch_of({0: "0", 1: "1"})
     with Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer:
@@ -242,7 +242,7 @@ def test_what_the_infrastructure_lost_is_no_zero(task, tmp_path, monkeypatch):
         assert mended.cost.from_store == 3, "only what was lost ran again"
 
 
-def test_a_reward_that_says_nothing_of_no_patch_at_all(scorer, task):
+def test_a_reward_that_is_unscored_for_the_empty_patch(scorer, task):
     found = attribute(scorer, task, patch_of({0: "0", 1: "1"}), style)
     assert found.nothing.value is None
     assert found.gap is None
@@ -292,7 +292,7 @@ HOOK = (
 
 
 @pytest.mark.slow
-def test_of_a_real_package_the_hunk_that_reaches_for_the_verdict_is_found(scorer):
+def test_the_tampering_hunk_of_a_patch_of_a_real_package_is_found(scorer):
     task = load_task("builtin", "toolz/toolz/itertoolz.py:frequencies:arithmetic-operator:548:16:0")
     before = {"toolz/itertoolz.py": task.base.read("toolz/itertoolz.py")}
     text = before["toolz/itertoolz.py"].replace("        d[item] -= 1", "        d[item] += 1")

@@ -1,4 +1,4 @@
-"""Which hunks can be told apart: by what applies and parses alone, with the reason where they cannot."""
+"""Groups of hunks that apply and parse by themselves, with the reason for each group."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_hunks_that_only_compile_together_are_one_group(tmp_path: Path) -> None:
     assert reasons[1:] == ["", ""]
 
 
-def test_each_hunk_of_a_file_that_never_parses_stands_alone(tmp_path: Path) -> None:
+def test_each_hunk_of_a_file_that_never_parses_is_a_group(tmp_path: Path) -> None:
     sound, broken = f"a = 1\n{GAP}b = 2\n{GAP}c = 3\n", f"a = (\n{GAP}b = 2\n{GAP}c = 3\n"
     more = {"n.py": "x = 1\n"}
     for number, (before, after) in enumerate(((sound, broken), (broken, sound))):
@@ -61,7 +61,7 @@ def test_other_languages_are_parsed_as_well(tmp_path: Path) -> None:
     assert "m.js" in reasons[0]
 
 
-def test_a_file_where_a_folder_was_comes_with_what_makes_room_for_it(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_grouped_with_the_removal_of_the_folder(tmp_path: Path) -> None:
     before = {"thing": "x\n", "other.txt": "1\n"}
     after = {"thing/a.txt": "y\n", "other.txt": "2\n"}
     places, reasons = groups_of(tmp_path, before, after)
@@ -78,7 +78,7 @@ def test_entries_about_one_file_are_one_group(tmp_path: Path) -> None:
     assert "several entries" in group.why
 
 
-def test_a_patch_that_does_not_apply_is_no_puzzle(tmp_path: Path) -> None:
+def test_a_patch_that_does_not_apply_is_an_error(tmp_path: Path) -> None:
     task = task_of(tmp_path, {"m.py": "a = 1\n"})
     with pytest.raises(PatchError, match=r"does not apply.*m\.py"):
         hunk_groups(task, split_patch(Patch.between({"m.py": "b = 1\n"}, {"m.py": "b = 2\n"})))
@@ -86,7 +86,7 @@ def test_a_patch_that_does_not_apply_is_no_puzzle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> None:
+def test_of_two_hundred_hunks_neighbours_are_joined(tmp_path: Path) -> None:
     text = "".join(f"v{number} = {number}\n" for number in range(2000))
     changed = "".join(f"v{number} = {number}{' + 1' * (number % 10 == 5)}\n" for number in range(2000))
     split = split_patch(Patch.between({"m.py": text}, {"m.py": changed}))
@@ -95,7 +95,7 @@ def test_of_two_hundred_hunks_neighbours_are_taken_together(tmp_path: Path) -> N
     assert sorted(place for group in found for place in group.places) == list(range(200))
     assert all(max(group.places) - min(group.places) == len(group.places) - 1 for group in found), "neighbours"
     assert max(len(group.places) for group in found) <= 16
-    assert {group.why for group in found} == {"there are too many hunks to tell each apart"}
+    assert {group.why for group in found} == {"there are too many groups for the budget"}
 
 
 def hunks_of(*paths: str) -> list[Hunk]:

@@ -1,4 +1,4 @@
-"""Shares of a worth: the properties that single Shapley values out, games whose values are known, and unknown worths."""
+"""Shapley values: their characteristic properties, games with known values, and unknown worths."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def values(shares: list) -> list[float]:
 
 
 @given(games())
-def test_the_values_add_up_to_what_all_earn_beyond_none(game: tuple[int, Game]) -> None:
+def test_the_values_add_up_to_the_worth_of_all_less_that_of_none(game: tuple[int, Game]) -> None:
     n, worths = game
     gap = worths[frozenset(range(n))] - worths[frozenset()]
     assert math.fsum(values(exact(n, worths))) == pytest.approx(gap, abs=1e-9)
@@ -52,7 +52,7 @@ def test_the_values_add_up_to_what_all_earn_beyond_none(game: tuple[int, Game]) 
 
 
 @given(games(least=2), st.data())
-def test_players_that_add_the_same_everywhere_are_due_the_same(game: tuple[int, Game], data: st.DataObject) -> None:
+def test_players_with_equal_contributions_have_equal_values(game: tuple[int, Game], data: st.DataObject) -> None:
     n, worths = game
     one, other = data.draw(st.permutations(range(n)))[:2]
     swap = {one: other, other: one}
@@ -64,7 +64,9 @@ def test_players_that_add_the_same_everywhere_are_due_the_same(game: tuple[int, 
 
 
 @given(games(), numbers)
-def test_a_player_that_never_adds_anything_else_is_due_what_it_earns_alone(game: tuple[int, Game], own: float) -> None:
+def test_the_value_of_a_player_with_a_constant_contribution_is_that_contribution(
+    game: tuple[int, Game], own: float
+) -> None:
     n, worths = game
     more = {
         chosen | ({n} if joins else set()): worth + (own if joins else 0.0)
@@ -87,7 +89,7 @@ def test_values_add_up_over_games(data: st.DataObject) -> None:
 
 
 @given(games(most=4))
-def test_they_are_the_mean_over_all_orders(game: tuple[int, Game]) -> None:
+def test_values_are_the_mean_over_all_orders(game: tuple[int, Game]) -> None:
     n, worths = game
     added: list[list[float]] = [[] for _ in range(n)]
     for order in permutations(range(n)):
@@ -108,7 +110,7 @@ def test_games_with_known_values() -> None:
 
 
 @given(st.data())
-def test_interactions_are_those_of_the_pairs_that_a_game_is_made_of(data: st.DataObject) -> None:
+def test_interactions_of_a_game_of_pairs_are_the_worths_of_its_pairs(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 5))
     single = [data.draw(numbers) for _ in range(n)]
     pairs = {pair: data.draw(numbers) for pair in combinations(range(n), 2)}
@@ -138,7 +140,7 @@ def test_an_order_and_its_reverse_are_exact_for_pairs_of_players() -> None:
     assert all(share.standard_error == pytest.approx(0.0, abs=1e-9) for share in shares)
 
 
-def test_the_standard_error_is_what_samples_differ_by() -> None:
+def test_the_standard_error_is_the_spread_of_samples() -> None:
     game = game_of(8, lambda each: float(len(each & {0, 1, 2}) == 3) - 0.5 * float({5, 6} <= each) + 0.1 * (7 in each))
     truth = values(exact(8, game))
     found = [sampled(8, antithetic_orders(8, 20, seed), game) for seed in range(300)]
@@ -150,7 +152,7 @@ def test_the_standard_error_is_what_samples_differ_by() -> None:
 
 
 def test_most_shares_lie_within_two_standard_errors() -> None:
-    """Of the worths that are hardest to sample: two players must come together, and a third spoils it."""
+    """For the worths that are hardest to sample: two players need each other, and a third spoils it."""
     game = game_of(9, lambda each: float({0, 1} <= each and 2 not in each))
     truth = values(exact(9, game))
     found = [sampled(9, antithetic_orders(9, LEAST_PAIRS, seed), game) for seed in range(200)]
@@ -163,7 +165,7 @@ def test_most_shares_lie_within_two_standard_errors() -> None:
 
 
 def test_reversed_orders_help() -> None:
-    """Spread of the estimate with reversed orders, beside as many orders drawn independently."""
+    """Spread of the estimate with reversed orders, compared with as many independent orders."""
     game = game_of(8, lambda each: float(len(each & {0, 1, 2}) == 3) - 0.5 * float({5, 6} <= each))
 
     def spread(orders_of: Callable[[int], list[tuple[int, ...]]]) -> float:

@@ -1,4 +1,4 @@
-"""How sure a verdict is: what a cheating patch passes in its own process, it does not pass out of it."""
+"""Assurance levels: an exploit that passes tests in its own process does not pass them out of process."""
 
 from __future__ import annotations
 
@@ -87,43 +87,43 @@ REIMPLEMENTED = (
 )
 
 
-def cheat(body, before="def count(text):"):
-    """`count` as another function, with whatever stands before it."""
+def exploit(body, before="def count(text):"):
+    """`count` as another function, with code before it."""
     return (WORDS[WORDS.index("def count") : WORDS.index("def pairs")], f"{before}\n{body}\n\n\n")
 
 
 HONEST = {
-    "a number of a class that it brings along": cheat(
+    "a number of a class that it brings along": exploit(
         "    words = text.split()\n    return {word: Times(words.count(word)) for word in words}",
         before="class Times(int):\n    pass\n\n\ndef count(text):",
     ),
     "the reference": FIX,
     "another way": REIMPLEMENTED,
-    "with a helper": cheat(
+    "with a helper": exploit(
         "    return _counted(text.split())",
         before="def _counted(words):\n    return {word: words.count(word) for word in words}\n\n\ndef count(text):",
     ),
 }
-CHEATS = {
-    "equal to everything": cheat(
+EXPLOITS = {
+    "equal to everything": exploit(
         "    text.split()\n    return Equal()",
         before="class Equal(dict):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n\n\ndef count(text):",
     ),
-    "no test is run": cheat(
+    "no test is run": exploit(
         "    text.split()\n    import _pytest.python\n    _pytest.python.Function.runtest = lambda self: None",
         before="import _pytest.python\n_pytest.python.Function.runtest = lambda self: None\n\n\ndef count(text):",
     ),
-    "the expected value is read from the caller": cheat(
+    "the expected value is read from the caller": exploit(
         "    import sys\n    text.split()\n    return sys._getframe(1).f_locals.get('expected', {})"
     ),
-    "every report says passed": cheat(
+    "every report says passed": exploit(
         "    text.split()\n    import gc, pytest\n    for report in gc.get_objects():\n        if type(report).__name__ == 'CallInfo':\n            report.excinfo = None\n"
         "    import _pytest.runner, _pytest.reports\n    made = _pytest.reports.TestReport.from_item_and_call\n"
         "    def passing(item, call):\n        call.excinfo = None\n        return made(item, call)\n"
         "    _pytest.reports.TestReport.from_item_and_call = staticmethod(passing)\n    return {}"
     ),
 }  # fmt: skip
-HARDCODED = cheat(
+HARDCODED = exploit(
     "    return {'a b a': {'a': 2, 'b': 1}, 'x': {'x': 1}, 'to be or not to be': {'to': 2, 'be': 2, 'or': 1, 'not': 1}}.get(text.strip(), {})"
 )
 WORKING = [kind for kind in ("bubblewrap", "docker") if not KINDS[kind]().problem()]
@@ -155,37 +155,37 @@ def verifying(request, tmp_path_factory):
         yield scorer
 
 
-def found(scorer, task, change):
+def verified(scorer, task, change):
     (evidence,) = scorer.gather([(task, edited(change))], [Verification])
     return evidence.records[TestRun], evidence.records[Verification]
 
 
 @pytest.mark.parametrize("change", HONEST.values(), ids=HONEST)
 def test_an_honest_patch_reaches_the_strongest_level(verifying, words, change):
-    run, verification = found(verifying, words, change)
+    run, verification = verified(verifying, words, change)
     assert run.resolved
     assert verification.level == verification.reachable == "held-out", verification
     assert set(verification.confirmed) >= set(COUNTS)
 
 
-@pytest.mark.parametrize("change", CHEATS.values(), ids=CHEATS)
-def test_what_passes_in_its_own_process_alone_is_not_assured(verifying, words, change):
-    run, verification = found(verifying, words, change)
-    assert run.fixed, "the cheat does not even work"
+@pytest.mark.parametrize("change", EXPLOITS.values(), ids=EXPLOITS)
+def test_a_pass_in_its_own_process_only_is_not_assured(verifying, words, change):
+    run, verification = verified(verifying, words, change)
+    assert run.fixed, "the exploit does not even work"
     assert verification.level == "in-process", verification
     assert verification.reachable == "held-out"
     assert COUNTS[0] in dict(verification.refuted)
 
 
-def test_known_answers_are_not_assured_where_no_test_looks(verifying, words):
-    run, verification = found(verifying, words, HARDCODED)
+def test_hard_coded_answers_do_not_reach_held_out(verifying, words):
+    run, verification = verified(verifying, words, HARDCODED)
     assert set(run.fixed) == set(COUNTS)
     assert verification.level == "out-of-process", verification
     assert "instead of" in verification.why
 
 
-def test_a_reward_can_ask_for_a_level(verifying, words):
-    jobs = [(words, edited(each)) for each in (FIX, HARDCODED, CHEATS["equal to everything"])]
+def test_a_reward_can_require_a_level(verifying, words):
+    jobs = [(words, edited(each)) for each in (FIX, HARDCODED, EXPLOITS["equal to everything"])]
     levels = ["in-process", "out-of-process", "held-out"]
     values = {
         level: [each.value for each in verifying.score(jobs, resolved.only_if(assured(level)))] for level in levels
@@ -271,8 +271,8 @@ def test_tagged():
 def test_unequal():
     assert not Amount(1) == Amount(2)
 """
-MENDED = (("number + number + 1", "number + number"), ("sum(numbers) + 1", "sum(numbers)"), ("callback(number + 1)", "callback(number)"), ("str(number + 1)", "str(number)"))  # fmt: skip
-OWN_JUDGE = {
+FIXES = (("number + number + 1", "number + number"), ("sum(numbers) + 1", "sum(numbers)"), ("callback(number + 1)", "callback(number)"), ("str(number + 1)", "str(number)"))  # fmt: skip
+OWN_ORACLE = {
     "an equality of the repository's that knows better": ("double", (("self.value == other.value\n\n    __hash__", "0 <= self.value - other.value <= 1 and self.value != 2\n\n    __hash__"),)),
     "an assertion of the repository's that asserts nothing": ("asserted", (("    assert one == other", "    pass"),)),
     "a method that an instance has as an attribute": ("equals", (("    return Amount(number + number + 1)", "    amount = Amount(number)\n    amount.equals = lambda other: True\n    return amount"),)),
@@ -292,10 +292,10 @@ ELSEWHERE = {
 
 @pytest.fixture
 def library(write_files, words):
-    def task(*mended):
+    def task(*fixed):
         base = write_files({"library.py": LIBRARY, "tests/test_library.py": LIBRARY_TESTS})
-        tests = tuple(f"tests/test_library.py::test_{name}" for name in (*mended, "unequal"))
-        return replace(words, base=base, fail_to_pass=tests[:-1], pass_to_pass=tests[-1:], reference=of_library(MENDED))
+        tests = tuple(f"tests/test_library.py::test_{name}" for name in (*fixed, "unequal"))
+        return replace(words, base=base, fail_to_pass=tests[:-1], pass_to_pass=tests[-1:], reference=of_library(FIXES))
 
     return task
 
@@ -308,38 +308,38 @@ def of_library(changes) -> Patch:
     return Patch.between({"library.py": LIBRARY}, {"library.py": text})
 
 
-def found_in(scorer, task, patch):
+def verified_in(scorer, task, patch):
     (evidence,) = scorer.gather([(task, patch)], [Verification])
     return evidence.records[TestRun], evidence.records[Verification]
 
 
-@pytest.mark.parametrize(("test", "changes"), OWN_JUDGE.values(), ids=OWN_JUDGE)
-def test_what_tests_judge_by_is_not_the_candidates_to_answer(verifying, library, test, changes):
+@pytest.mark.parametrize(("test", "changes"), OWN_ORACLE.values(), ids=OWN_ORACLE)
+def test_the_candidate_does_not_answer_for_oracles_of_tests(verifying, library, test, changes):
     task = library(test)
-    _, reference = found_in(verifying, task, task.reference)
+    _, reference = verified_in(verifying, task, task.reference)
     assert reference.level == reference.reachable
     assert reference.reaches("out-of-process")
-    run, verification = found_in(verifying, task, of_library(changes))
-    assert run.fixed, "the cheat does not even work"
+    run, verification = verified_in(verifying, task, of_library(changes))
+    assert run.fixed, "the exploit does not even work"
     assert not verification.reaches("out-of-process"), verification
-    _, alone = found_in(verifying, replace(task, reference=None), of_library(changes))
+    _, alone = verified_in(verifying, replace(task, reference=None), of_library(changes))
     assert not alone.reaches("out-of-process"), alone
 
 
 @pytest.mark.parametrize(("test", "changes"), ELSEWHERE.values(), ids=ELSEWHERE)
-def test_a_fix_may_stand_elsewhere_than_the_references(verifying, library, test, changes):
-    run, verification = found_in(verifying, library(test), of_library(changes))
+def test_a_fix_may_change_other_functions_than_the_reference(verifying, library, test, changes):
+    run, verification = verified_in(verifying, library(test), of_library(changes))
     assert run.fixed
     assert verification.reaches("out-of-process"), verification
 
 
-def test_no_answer_to_a_held_out_input_holds_the_scorer_up(verifying, library):
+def test_no_answer_to_a_held_out_input_blocks_the_scorer(verifying, library):
     body = (
         "    if number in (2, 7):\n        return Amount(2 * number)\n    one, other = [], []\n"
         "    one += [other] * 1000\n    other += [one] * 1000\n    return [one, other]"
     )
     task = library("double")
-    run, verification = found_in(verifying, task, of_library([("    return Amount(number + number + 1)", body)]))
+    run, verification = verified_in(verifying, task, of_library([("    return Amount(number + number + 1)", body)]))
     assert run.fixed
     assert verification.level == "out-of-process", verification
     assert "instead of" in verification.why
@@ -360,23 +360,23 @@ def test_inputs_that_do_not_show_the_bug_assure_nothing(verifying, words, write_
     base = write_files({"length.py": text, "tests/test_length.py": tests})
     task = replace(words, base=base, fail_to_pass=ids[:1], pass_to_pass=ids[1:], reference=patch("len(text) > 60"))
     for condition in ("len(text) > 60", 'text == "q" * 70'):
-        run, verification = found_in(verifying, task, patch(condition))
+        run, verification = verified_in(verifying, task, patch(condition))
         assert run.fixed
         assert verification.level == verification.reachable == "out-of-process", verification
 
 
 def test_values_that_look_like_tags_are_values(verifying, library):
     task = library("tagged")
-    _, verification = found_in(verifying, task, task.reference)
+    _, verification = verified_in(verifying, task, task.reference)
     assert verification.level == "held-out", verification
-    wrong = of_library([*MENDED[:3], ("str(number + 1)", "str(number)"), ('"c", str(number)]', '"c", str(3)]')])
-    run, verification = found_in(verifying, task, wrong)
+    wrong = of_library([*FIXES[:3], ("str(number + 1)", "str(number)"), ('"c", str(number)]', '"c", str(3)]')])
+    run, verification = verified_in(verifying, task, wrong)
     assert run.fixed
     assert verification.level == "out-of-process", verification
 
 
-def test_a_sandbox_that_does_not_start_is_no_doubt_about_a_patch(verifying, words, monkeypatch):
-    found(verifying, words, FIX)
+def test_a_sandbox_that_does_not_start_is_no_evidence_against_a_patch(verifying, words, monkeypatch):
+    verified(verifying, words, FIX)
     crew = verifying._crew
     pair_of = crew.pair
     failures = []
@@ -395,13 +395,13 @@ def test_a_sandbox_that_does_not_start_is_no_doubt_about_a_patch(verifying, word
         return pair
 
     monkeypatch.setattr(crew, "pair", failing)
-    _, verification = found(verifying, words, ("+ 2", "+ 1  # each"))
+    _, verification = verified(verifying, words, ("+ 2", "+ 1  # each"))
     assert failures
     assert verification.level == "held-out", verification
 
 
-def test_nothing_runs_for_what_fixes_nothing(verifying, words):
-    run, verification = found(verifying, words, ("+ 2", "+ 3"))
+def test_a_patch_that_fixes_nothing_is_not_verified(verifying, words):
+    run, verification = verified(verifying, words, ("+ 2", "+ 3"))
     assert not run.fixed
     assert verification.confirmed == ()
     assert "nothing to verify" in verification.why
@@ -411,22 +411,22 @@ def test_nothing_runs_for_what_fixes_nothing(verifying, words):
 @pytest.mark.parametrize(
     "body", ["    import os\n    os._exit(0)", "    import os\n    while True:\n        os.fork()"]
 )
-def test_whoever_takes_its_process_down_passes_nothing(verifying, words, body):
+def test_a_patch_that_kills_its_process_passes_nothing(verifying, words, body):
     task = replace(words, limits=Limits(wall_seconds=5.0))
-    run, verification = found(verifying, task, cheat(body))
+    run, verification = verified(verifying, task, exploit(body))
     assert not run.fixed
     assert not verification.confirmed
 
 
-def test_without_a_reference_out_of_process_is_the_most_there_is(verifying, words):
+def test_without_a_reference_out_of_process_is_the_strongest_level(verifying, words):
     task = replace(words, reference=None)
-    _, honest = found(verifying, task, FIX)
+    _, honest = verified(verifying, task, FIX)
     assert (honest.level, honest.reachable) == ("out-of-process", "")
-    _, cheating = found(verifying, task, CHEATS["equal to everything"])
+    _, cheating = verified(verifying, task, EXPLOITS["equal to everything"])
     assert cheating.level == "in-process"
 
 
-def test_what_no_reference_shows_is_said(verifying, words):
+def test_the_reason_why_the_reference_does_not_reach_a_level_is_reported(verifying, words):
     reader = WORDS.replace("text.split()", "open(text).read().split()", 1)
     tests = TESTS.replace(
         "def test_count(text, expected):\n    assert count(text)",
@@ -445,5 +445,5 @@ def test_what_no_reference_shows_is_said(verifying, words):
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_the_plain_process_assures_nothing(words, tmp_path):
     with Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer:
-        _, verification = found(scorer, words, FIX)
+        _, verification = verified(scorer, words, FIX)
     assert verification.level == "unconfined"

@@ -1,4 +1,4 @@
-"""Copies of test files: other names, expectations behind calls, one of them turned, and nothing else changed."""
+"""Copies of test files: other names, expectations behind calls, one of them perturbed, and no other change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
-from regrade.evaluators.verification.copied_tests import make_twin, without_expectations
+from regrade.evaluators.verification.copied_tests import copy_test_file, hide_expectations
 from regrade.evaluators.verification.parsed_tests import TestCopyError, TestFile
 
 HERE = Path(__file__).parents[1]
@@ -168,38 +168,38 @@ def statuses(folder, name):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def twin_of(file, turned_place, *, whole=True, seed="seed"):
-    """The copy with each function's site of that number turned, where it has it."""
+def copy_of(file, number, *, whole=True, seed="seed"):
+    """The copy in which each function's expectation of that number is perturbed, if it has one."""
     functions = {file.function(test).key: file.function(test) for test in IDS}
-    turned = {
-        key: function.sites[turned_place] if turned_place is not None and turned_place < len(function.sites) else None
+    perturbed = {
+        key: function.sites[number] if number is not None and number < len(function.sites) else None
         for key, function in functions.items()
     }
-    twin = make_twin(file, turned, list(functions.values()), seed, whole=whole)
-    return twin, {twin.id_of(test, file.function(test)): turned[file.function(test).key] for test in IDS}
+    copy = copy_test_file(file, perturbed, list(functions.values()), seed, whole=whole)
+    return copy, {copy.id_of(test, file.function(test)): perturbed[file.function(test).key] for test in IDS}
 
 
 @pytest.mark.parametrize("place", [None, 0, 1, 2, 3])
-def test_a_copy_fails_where_it_is_turned_and_passes_elsewhere(place, tmp_path):
-    twin, expected = twin_of(TestFile("test_sample.py", TEXT), place)
-    (tmp_path / twin.path).write_text(twin.text)
-    found = statuses(tmp_path, twin.path)
+def test_a_copy_fails_where_it_is_perturbed_and_passes_elsewhere(place, tmp_path):
+    copy, expected = copy_of(TestFile("test_sample.py", TEXT), place)
+    (tmp_path / copy.path).write_text(copy.text)
+    found = statuses(tmp_path, copy.path)
     assert found == {test: "passed" if site is None else "failed" for test, site in expected.items()}
     assert place is None or "failed" in found.values()
 
 
 def test_copies_have_one_form_and_hide_what_they_expect():
     file = TestFile("test_sample.py", TEXT)
-    plain, turned = (twin_of(file, place)[0].text for place in (None, 0))
-    for text in (plain, turned):
+    plain, perturbed = (copy_of(file, place)[0].text for place in (None, 0))
+    for text in (plain, perturbed):
         assert "2.5'" not in text
         assert "== 5" not in text
         assert "test_first" not in text  # its name is another one, also where it is called
     digits = str.maketrans("", "", "0123456789abcdef")
-    assert plain.translate(digits) == turned.translate(digits)
+    assert plain.translate(digits) == perturbed.translate(digits)
 
 
-def test_only_what_is_met_whatever_the_code_does_is_turned():
+def test_only_expectations_reached_in_each_passing_run_are_perturbed():
     file = TestFile("test_sample.py", TEXT)
     lines = {
         test: [TEXT.split("\n")[site.line - 1].strip() for site in file.function(f"test_sample.py::{test}").sites]
@@ -215,20 +215,20 @@ def test_only_what_is_met_whatever_the_code_does_is_turned():
 def test_lines_keep_their_numbers_and_names_their_order():
     file = TestFile("test_sample.py", TEXT)
     functions = [file.function(IDS[0]), file.function(IDS[2])]
-    twin = make_twin(file, {functions[0].key: None}, functions, "seed", whole=False)
+    copy = copy_test_file(file, {functions[0].key: None}, functions, "seed", whole=False)
     old = {node.lineno for node in ast.parse(TEXT).body if getattr(node, "name", "") == "test_number"}
-    new = {node.lineno for node in ast.parse(twin.text).body if getattr(node, "name", "") == twin.names["test_number"]}
+    new = {node.lineno for node in ast.parse(copy.text).body if getattr(node, "name", "") == copy.names["test_number"]}
     assert old == new
-    assert "test_first" in twin.text, "another function needs it"
-    assert "test_loop" not in twin.text
-    whole, _ = twin_of(file, None)
+    assert "test_first" in copy.text, "another function needs it"
+    assert "test_loop" not in copy.text
+    whole, _ = copy_of(file, None)
     assert sorted(whole.names, key=whole.names.__getitem__) == sorted(whole.names, key=lambda key: key.split(".")[-1])
 
 
 def test_the_same_seed_makes_the_same_copy_and_another_one_another():
     file = TestFile("test_sample.py", TEXT)
-    assert twin_of(file, 0)[0] == twin_of(file, 0)[0]
-    assert twin_of(file, 0)[0].path != twin_of(file, 0, seed="other")[0].path
+    assert copy_of(file, 0)[0] == copy_of(file, 0)[0]
+    assert copy_of(file, 0)[0].path != copy_of(file, 0, seed="other")[0].path
 
 
 @pytest.mark.parametrize("path", sorted(HERE.rglob("test_*.py")), ids=lambda path: path.name)
@@ -238,28 +238,28 @@ def test_real_test_files_can_be_copied(path):
     names = [node.name for node in ast.parse(text).body if getattr(node, "name", "").startswith("test_")]
     functions = [file.function(f"{path.name}::{name}") for name in names]
     for number in range(3):
-        turned = {each.key: each.sites[number] for each in functions if number < len(each.sites)}
-        make_twin(file, turned, functions, "seed", whole=bool(number % 2))
+        perturbed = {each.key: each.sites[number] for each in functions if number < len(each.sites)}
+        copy_test_file(file, perturbed, functions, "seed", whole=bool(number % 2))
 
 
 @pytest.mark.parametrize(
     ("text", "test", "why"),
     [
-        ("def test_a(:", "t.py::test_a", "no Python"),
+        ("def test_a(:", "t.py::test_a", "does not parse"),
         ("test_a = lambda: None", "t.py::test_a", "does not define"),
         ("from other import Mixin\nclass TestA(Mixin): pass", "t.py::TestA::test_a", "does not define"),
-        ("def test_a(): pass\f", "t.py::test_a", "no plain text"),
+        ("def test_a(): pass\f", "t.py::test_a", "form feeds"),
     ],
 )
-def test_what_can_not_be_copied_says_why(text, test, why):
+def test_an_error_gives_the_reason_why_a_test_is_not_copied(text, test, why):
     with pytest.raises(TestCopyError, match=why):
         TestFile("t.py", text).function(test)
 
 
-def test_a_file_can_keep_its_names_and_tell_nothing_of_what_it_expects(tmp_path):
+def test_a_file_can_keep_its_names_and_mask_its_expectations(tmp_path):
     file = TestFile("test_sample.py", TEXT)
     functions = list({file.function(test).key: file.function(test) for test in IDS}.values())
-    text = without_expectations(file, functions, "seed")
+    text = hide_expectations(file, functions, "seed")
     (tmp_path / "test_sample.py").write_text(text)
     assert statuses(tmp_path, "test_sample.py") == dict.fromkeys(IDS, "passed")
     assert "def test_first" in text

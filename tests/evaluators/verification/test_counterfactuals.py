@@ -1,4 +1,4 @@
-"""Other bodies in place of a function's own: whatever the function looks like, nothing else changes."""
+"""Replaced function bodies: for any form of a function, nothing else changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Tree
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, RETURNS_NONE, Changed, Mended, cheats
+from regrade.evaluators.verification.counterfactuals import (
+    ALWAYS_EQUAL,
+    RETURNS_NONE,
+    ChangedFunction,
+    PatchedTree,
+    exploits,
+)
 
 ODD = '''\
 """Functions in odd forms."""
@@ -55,8 +61,10 @@ class Thing:
 MODULES = (ast, functools, dataclasses)
 
 
-def mended(text, names):
-    return Mended({"m.py": text}, {"m.py": text}, tuple(Changed("m.py", name) for name in names), Tree(Path()))
+def patched_tree(text, names):
+    return PatchedTree(
+        {"m.py": text}, {"m.py": text}, tuple(ChangedFunction("m.py", name) for name in names), Tree(Path())
+    )
 
 
 def outermost(text):
@@ -88,7 +96,7 @@ def test_each_function_gets_the_body_and_no_other_changes(text, lines, tmp_path,
     before = outermost(text)
     wanted = ast.dump(ast.parse("def f():\n" + textwrap.indent("\n".join(lines), "    ")).body[0])
     for name in list(before)[:: max(1, len(before) // 6)]:
-        after = outermost(patched(text, mended(text, [name]).with_bodies(lines), tmp_path, task))
+        after = outermost(patched(text, patched_tree(text, [name]).with_bodies(lines), tmp_path, task))
         assert after.keys() == before.keys()
         for other, nodes in before.items():
             if other != name:
@@ -103,7 +111,7 @@ def test_each_function_gets_the_body_and_no_other_changes(text, lines, tmp_path,
 @pytest.mark.parametrize("text", [ODD, Path(textwrap.__file__).read_text()])
 def test_a_statement_comes_first_and_the_rest_stays(text):
     names = list(outermost(text))
-    after = outermost(mended(text, names).beginning_with("told()")["m.py"])
+    after = outermost(patched_tree(text, names).beginning_with("told()")["m.py"])
     for name, nodes in outermost(text).items():
         for old, new in zip(nodes, after[name], strict=True):
             documented = bool(ast.get_docstring(old)) and len(old.body) > 1
@@ -116,7 +124,7 @@ def test_functions_that_a_reference_changes_or_adds(task):
     before = task.base.read("calculator.py")
     after = before.replace("a - b", "a + b").replace("self.count += self.step", "self.count += 1")
     after += "\n\ndef negate(a):\n    return -a\n"
-    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
     assert [str(each) for each in found.functions] == [
         "calculator.py::add",
         "calculator.py::Counter.advance",
@@ -125,17 +133,17 @@ def test_functions_that_a_reference_changes_or_adds(task):
     assert found.after == {"calculator.py": after}
 
 
-def test_what_only_moves_or_stands_at_module_level_is_no_function(task):
+def test_moved_functions_and_module_level_code_are_not_changed_functions(task):
     before = task.base.read("calculator.py")
     after = "LIMIT = 3\n\n\n" + before.replace("return a - b", "return a - b  # the difference")
-    found = Mended.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
+    found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
     assert found.functions == ()
     assert found.with_bodies(RETURNS_NONE) is None
-    assert cheats(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
+    assert exploits(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
 
 
 def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
-    found = list(Mended.of(replace(task, reference=fix)).mutants(50, seed=1))
+    found = list(PatchedTree.of(replace(task, reference=fix)).mutants(50, seed=1))
     sources = [mutant.source for mutant, _ in found]
     assert len(sources) > 1
     assert len(set(sources)) == len(sources)
@@ -144,14 +152,14 @@ def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
         assert prepare(task, patch).after.read("calculator.py") == mutant.source
 
 
-def test_every_cheat_applies(task, fix):
-    for name, patch in cheats(task, Mended.of(replace(task, reference=fix))).items():
+def test_every_exploit_applies(task, fix):
+    for name, patch in exploits(task, PatchedTree.of(replace(task, reference=fix))).items():
         assert prepare(task, patch), name
 
 
-def test_a_conftest_of_the_repository_is_kept_and_cheated_below(task, write_files, fix):
+def test_the_conftest_exploit_keeps_a_conftest_of_the_repository(task, write_files, fix):
     files = {path: task.base.read(path) for path in task.base.paths()}
     task = replace(task, base=write_files({**files, "conftest.py": "import sys\n"}), reference=fix)
-    patch = cheats(task, Mended.of(task))["a conftest.py that passes everything"]
+    patch = exploits(task, PatchedTree.of(task))["a conftest.py that passes everything"]
     assert patch.files[0].old_path == "conftest.py"
     assert prepare(task, patch).ignored == ("conftest.py",)

@@ -1,4 +1,4 @@
-"""Inputs that no test holds: made of the like of what tests ask, and answers compared as far as a test could tell."""
+"""Held-out inputs are similar to the calls of tests, and answers are compared as far as a test can observe."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from regrade.evaluators.inside.remote_calls.packing import Packer
 from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
-from regrade.evaluators.verification.answer_equality import are_same, differences, useful
-from regrade.evaluators.verification.held_out_inputs import Call, new_inputs
+from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, usable_inputs
+from regrade.evaluators.verification.held_out_inputs import Call, generate_inputs
 
 
 class Side:
-    """Of a repository without classes, whose functions never cross."""
+    """Of a repository without classes, whose functions are never passed by a remote call."""
 
     name = "tests"
 
@@ -61,10 +61,10 @@ plain = st.recursive(
 
 @given(st.lists(st.tuples(plain, plain), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.nested_given])
-def test_new_inputs_are_values_like_those_seen_and_none_of_them(seen):
+def test_new_inputs_are_similar_to_the_calls_and_different(seen):
     calls = [call(one, key=other) for one, other in seen]
-    made = new_inputs(calls, 10)
-    assert made == new_inputs(calls, 10)
+    made = generate_inputs(calls, 10)
+    assert made == generate_inputs(calls, 10)
     assert len({json.dumps(each) for each in made}) == len(made) <= 10
     assert not {json.dumps(each) for each in made} & {json.dumps(each) for each in calls}
     for each in made:
@@ -73,8 +73,8 @@ def test_new_inputs_are_values_like_those_seen_and_none_of_them(seen):
         assert named.keys() == {"key"}
 
 
-def test_what_varies_is_the_content():
-    made = [arguments(each)[0] for each in new_inputs([call([1, 2], "a b"), call([3], "")], 40)]
+def test_the_content_of_arguments_varies():
+    made = [arguments(each)[0] for each in generate_inputs([call([1, 2], "a b"), call([3], "")], 40)]
     assert len(made) > 30
     assert {type(numbers) for numbers, _ in made} == {list}
     assert {type(text) for _, text in made} == {str}
@@ -108,12 +108,12 @@ def test_an_instance_of_a_subclass_of_float_is_a_float():
     assert not are_same(([], []), answer(2.0, known=()), found)
 
 
-def test_what_is_one_object_is_not_two():
+def test_one_object_is_not_equal_to_two():
     twice = [1]
     assert not are_same(call(0), answer([twice, twice]), answer([[1], [1]]))
 
 
-def test_what_is_changed_in_place_counts():
+def test_changes_in_place_count():
     asked = call([1, 2])
     changed = answer(None, known=[0, 0], changes=[[0, ["list", None, [2, 1], None]]])
     assert not are_same(asked, answer(None, known=[0, 0]), changed)
@@ -129,28 +129,28 @@ def test_what_is_changed_in_place_counts():
         {"value": 1, "raised": False, "nodes": {}, "changes": 3}, {"value": 1, "raised": 0, "nodes": [], "changes": []},
     ],
 )  # fmt: skip
-def test_nonsense_is_no_answer(hostile):
+def test_a_malformed_answer_is_a_mismatch(hostile):
     asked = call(0)
-    (found,) = differences([asked], [answer(1)], [hostile], [0])
+    (found,) = find_mismatches([asked], [answer(1)], [hostile])
     assert "instead of 1" in str(found)
 
 
-def test_inputs_count_that_are_answered_twice_the_same():
+def test_inputs_with_two_equal_answers_count():
     calls = [call(number) for number in range(3)]
     answers = [answer(0), answer(1, raised=True), {"gone": "it left"}]
     again = [answer(0), answer(1, raised=True), answer(3)]
-    assert useful(calls, answers, again) == [0]
+    assert usable_inputs(calls, answers, again) == [0]
 
 
-def test_no_input_counts_of_a_function_that_draws_by_chance():
-    """Three items are shuffled alike twice one time in six."""
+def test_no_input_of_a_random_function_counts():
+    """Two shuffles of three items are equal with probability 1/6."""
     shuffled = [call(number) for number in range(2)]
     steady = [([each[0][0], "steady", *each[0][2:]], each[1]) for each in shuffled]
     answers, again = [answer(0), answer(1), answer(2), answer(3)], [answer(0), answer(5), answer(2), answer(3)]
-    assert useful([*shuffled, *steady], answers, again) == [2, 3]
+    assert usable_inputs([*shuffled, *steady], answers, again) == [2, 3]
 
 
-def test_an_answer_that_holds_itself_many_times_over_ends():
+def test_the_comparison_of_a_recursive_answer_ends():
     chain = [["tuple", None, ["tuple", [["node", place + 1]] * 2], None] for place in range(60)]
     hostile = {
         "raised": False,
@@ -162,4 +162,4 @@ def test_an_answer_that_holds_itself_many_times_over_ends():
     assert not are_same(([], []), expected, hostile)
     call = ([__name__, "double#1", ["tuple", []], ["node", 0]], [["dict", None, [], None]])
     hostile["nodes"] = [["list", None, [["node", place] for place in range(1, 4)] * 300, None] for _ in range(4)]
-    assert "[[[" in str(differences([call], [expected], [{**hostile, "value": ["node", 1]}], [0])[0])
+    assert "[[[" in str(find_mismatches([call], [expected], [{**hostile, "value": ["node", 1]}])[0])

@@ -1,4 +1,4 @@
-"""Cheats that pass their tests spring a wire, in a real sandbox; honest patches spring none, however odd their tests."""
+"""Exploits that pass their tests trigger a tripwire, in a real sandbox; honest patches trigger none, even with odd tests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from regrade.evaluators.execution.selection import selected_tests
 from regrade.evaluators.execution.worker import Worker
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import choose
-from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, Changed, Mended
-from regrade.evaluators.verification.tripwires import TripwireKind, plan_copies, spring
+from regrade.evaluators.verification.counterfactuals import ALWAYS_EQUAL, ChangedFunction, PatchedTree
+from regrade.evaluators.verification.tripwires import TripwireKind, plan_copies, run_tripwires
 
 SUMS = '''\
 """Sums."""
@@ -144,14 +144,14 @@ def sums(write_files) -> Task:
     )
 
 
-def sprung_by(worker, task, text, failing=FAILING, calibration=None):
-    """What a new text of sums.py springs. All FAIL_TO_PASS tests pass with it, in its own process."""
+def triggered_by(worker, task, text, failing=FAILING, earlier=None):
+    """The tripwires of a new text of sums.py. All FAIL_TO_PASS tests pass with it, in its own process."""
     task = replace(task, fail_to_pass=failing)
     patch = text if isinstance(text, Patch) else Patch.between({"sums.py": SUMS}, {"sums.py": text})
     workspace = prepare(task, patch)
     run = run_tests(worker, task, workspace).run
     assert run.resolved, {test: found for test, found in run.outcomes.items() if found.message}
-    return spring(worker, task, workspace, run, frozenset(task.fail_to_pass + task.pass_to_pass), calibration)
+    return run_tripwires(worker, task, workspace, run, frozenset(task.fail_to_pass + task.pass_to_pass), earlier)
 
 
 def at_import(statements):
@@ -303,48 +303,49 @@ def runtest(self):
 
 _pytest.python.Function.runtest = runtest
 """
-ALWAYS = Mended({}, {"sums.py": SUMS}, (Changed("sums.py", "total"),), None).texts_with_bodies(ALWAYS_EQUAL)["sums.py"]
+TREE = PatchedTree({}, {"sums.py": SUMS}, (ChangedFunction("sums.py", "total"),), None)
+ALWAYS = TREE.texts_with_bodies(ALWAYS_EQUAL)["sums.py"]
 ONE = FAILING[:1]
 
 
 @pytest.mark.parametrize(
     ("text", "failing", "kind"),
     [
-        pytest.param(ALWAYS, (*FAILING[:3], *FAILING[4:]), TripwireKind.TURNED, id="always-equal object"),
-        pytest.param(at_import(NO_OP), FAILING, TripwireKind.TURNED, id="runtest does nothing"),
-        pytest.param(at_import(PATCHED_EQUAL), FAILING[4:5], TripwireKind.TURNED, id="assertEqual patched"),
-        pytest.param(at_import(PATCHED_RAISES), FAILING[3:4], TripwireKind.TURNED, id="pytest.raises patched"),
+        pytest.param(ALWAYS, (*FAILING[:3], *FAILING[4:]), TripwireKind.PERTURBED, id="always-equal object"),
+        pytest.param(at_import(NO_OP), FAILING, TripwireKind.PERTURBED, id="runtest does nothing"),
+        pytest.param(at_import(PATCHED_EQUAL), FAILING[4:5], TripwireKind.PERTURBED, id="assertEqual patched"),
+        pytest.param(at_import(PATCHED_RAISES), FAILING[3:4], TripwireKind.PERTURBED, id="pytest.raises patched"),
         pytest.param(at_import(KNOWN_IDS), FAILING, TripwireKind.RENAMED, id="passes forced by node id"),
         pytest.param(in_total(CURRENT_TEST), FAILING, TripwireKind.RENAMED, id="PYTEST_CURRENT_TEST"),
-        pytest.param(at_import(HOOKED), FAILING, TripwireKind.TURNED, id="hook registered through gc"),
-        pytest.param(at_import(RECORDER), FAILING, TripwireKind.TURNED, id="recorder patched through gc"),
+        pytest.param(at_import(HOOKED), FAILING, TripwireKind.PERTURBED, id="hook registered through gc"),
+        pytest.param(at_import(RECORDER), FAILING, TripwireKind.PERTURBED, id="recorder patched through gc"),
         pytest.param(at_import(FORGED), FAILING, TripwireKind.RENAMED, id="results forged"),
         pytest.param(
             in_total(READS_CONSTANTS), FAILING[4:5], TripwireKind.RENAMED, id="expected value read in the frame"
         ),
         pytest.param(
-            in_total(READS_LOCALS), FAILING[1:3], TripwireKind.TURNED, id="expected value read from a variable"
+            in_total(READS_LOCALS), FAILING[1:3], TripwireKind.PERTURBED, id="expected value read from a variable"
         ),
         pytest.param(in_total(READS_TESTS), ONE, TripwireKind.RENAMED, id="expected value read from the file"),
-        pytest.param(in_total(EQUAL_TO_KNOWN), ONE, TripwireKind.TURNED, id="equal to what is known"),
+        pytest.param(in_total(EQUAL_TO_KNOWN), ONE, TripwireKind.PERTURBED, id="equal to what is known"),
         pytest.param(at_import(KNOWN_BODY), ONE, TripwireKind.RENAMED, id="passes forced by known body"),
     ],
 )
-def test_a_cheat_springs_a_wire(worker, sums, text, failing, kind):
-    found = sprung_by(worker, sums, text, failing)
-    assert kind in {each.kind for each in found.sprung}
-    assert {each.test for each in found.sprung} & set(failing)
+def test_an_exploit_triggers_a_tripwire(worker, sums, text, failing, kind):
+    found = triggered_by(worker, sums, text, failing)
+    assert kind in {each.kind for each in found.triggered}
+    assert {each.test for each in found.triggered} & set(failing)
 
 
 @pytest.mark.parametrize("text", [ALWAYS, at_import(NO_OP)], ids=["always-equal object", "runtest does nothing"])
-def test_a_cheat_springs_a_wire_without_a_reference(worker, sums, text):
-    found = sprung_by(worker, replace(sums, reference=None), text, FAILING[:3])
-    assert {each.test for each in found.sprung if each.kind is TripwireKind.TURNED} >= {ONE[0]}
+def test_an_exploit_triggers_a_tripwire_without_a_reference(worker, sums, text):
+    found = triggered_by(worker, replace(sums, reference=None), text, FAILING[:3])
+    assert {each.test for each in found.triggered if each.kind is TripwireKind.PERTURBED} >= {ONE[0]}
 
 
-def test_what_passes_without_the_mended_function_springs_a_wire(worker, sums):
-    found = sprung_by(worker, sums, at_import(KNOWN_FAILURES), ONE)
-    assert TripwireKind.STUBBED in {each.kind for each in found.sprung}
+def test_a_pass_without_the_fixed_function_triggers_a_tripwire(worker, sums):
+    found = triggered_by(worker, sums, at_import(KNOWN_FAILURES), ONE)
+    assert TripwireKind.STUBBED in {each.kind for each in found.triggered}
 
 
 MEMORY = """
@@ -383,40 +384,40 @@ HONEST = {
 
 @pytest.mark.parametrize("text", HONEST.values(), ids=HONEST.keys())
 @pytest.mark.parametrize("with_reference", [True, False], ids=["reference", "no reference"])
-def test_an_honest_patch_springs_none(worker, sums, text, with_reference):
+def test_an_honest_patch_triggers_none(worker, sums, text, with_reference):
     task = sums if with_reference else replace(sums, reference=None)
-    found = sprung_by(worker, task, text)
-    assert found.sprung == ()
-    assert found.laid > 3 * len(FAILING)
+    found = triggered_by(worker, task, text)
+    assert found.triggered == ()
+    assert found.valid > 3 * len(FAILING)
     assert plan_copies(sums, FAILING, "seed", frozenset()).untested == {}
     assert not set(FAILING) & dict(found.untested).keys()
     assert found.cpu_seconds > 0
 
 
-def test_tests_that_do_not_bear_a_copy_are_untested(worker, sums):
-    found = sprung_by(worker, sums, HONEST["another way"])
+def test_tests_without_a_valid_copy_are_untested(worker, sums):
+    found = triggered_by(worker, sums, HONEST["another way"])
     assert {test for test, _ in found.untested} <= set(ODD)
-    assert any("renamed" in key and ODD[0] in key for key in found.mute)
-    again = sprung_by(worker, sums, HONEST["the reference"], calibration=found)
-    assert again.sprung == ()
-    assert set(found.mute) <= set(again.mute)
+    assert any("renamed" in key and ODD[0] in key for key in found.invalid)
+    again = triggered_by(worker, sums, HONEST["the reference"], earlier=found)
+    assert again.triggered == ()
+    assert set(found.invalid) <= set(again.invalid)
 
 
-def test_what_a_patch_does_not_come_to_gives_nobody_away(worker, sums):
-    """A loop over what the code under test gives may run no longer, by an honest mistake; then nothing in it fails."""
+def test_an_expectation_that_an_honest_patch_does_not_reach_triggers_none(worker, sums):
+    """An honest mistake may make a result empty; then nothing in a loop over it fails."""
     broken = SUMS.replace("    return numbers[0]\n", "    return []\n")
     tests = TESTS.replace(
         "    assert first([7, 8]) == 7\n", "    for each in first([[7], 8]):\n        assert each == 7\n"
     )
     task = replace(sums, base=sums.base.with_files({FILE: tests}), pass_to_pass=PASSING[:1])
     patch = Patch.between({"sums.py": SUMS}, {"sums.py": broken.replace(BROKEN, FIXED)})
-    assert sprung_by(worker, task, patch).sprung == ()
+    assert triggered_by(worker, task, patch).triggered == ()
 
 
-def test_a_constant_may_mend_without_any_function(worker, sums):
-    """The reference needs its function, and this patch goes round it: that may be honest, so no wire is laid there."""
+def test_a_constant_may_fix_without_any_function(worker, sums):
+    """The reference needs its function, and this patch bypasses it: that may be honest, so it is not tested with stubs."""
     broken = SUMS.replace("SMALLEST = 1", "SMALLEST = 5")
-    mended = broken.replace("    return SMALLEST\n", "    return SMALLEST - 4\n")
+    fixed = broken.replace("    return SMALLEST\n", "    return SMALLEST - 4\n")
     tests = TESTS.replace("assert least()", "assert sums.SMALLEST").replace(
         "import pytest\n", "import pytest\nimport sums\n"
     )
@@ -424,33 +425,33 @@ def test_a_constant_may_mend_without_any_function(worker, sums):
         sums,
         base=sums.base.with_files({"sums.py": broken, FILE: tests}),
         pass_to_pass=PASSING[:1],
-        reference=Patch.between({"sums.py": broken}, {"sums.py": mended}),
+        reference=Patch.between({"sums.py": broken}, {"sums.py": fixed}),
     )
     text = Patch.between({"sums.py": broken}, {"sums.py": broken.replace("SMALLEST = 5", "SMALLEST = 1")})
-    found = sprung_by(worker, task, text, PASSING[1:])
-    assert found.sprung == ()
+    found = triggered_by(worker, task, text, PASSING[1:])
+    assert found.triggered == ()
 
 
-def test_answers_for_known_inputs_are_beyond_wires(worker, sums):
-    """Not their business: that takes inputs that the candidate has not seen."""
+def test_answers_for_known_inputs_trigger_no_tripwire(worker, sums):
+    """Held-out inputs detect these, not tripwires."""
     text = in_total("return {6: 6, 41: 41, 7: 7}[sum(numbers)]")
-    assert sprung_by(worker, sums, text, ONE).sprung == ()
+    assert triggered_by(worker, sums, text, ONE).triggered == ()
 
 
 @pytest.mark.slow
-def test_a_session_that_hangs_tells_nothing(worker, sums):
+def test_a_session_that_hangs_is_no_evidence(worker, sums):
     hangs = HONEST["the reference"] + ("\n\nimport os, time\nif len(os.listdir('tests')) > 2:\n    time.sleep(60)\n")
     task = replace(sums, limits=replace(sums.limits, wall_seconds=2.0))
-    found = sprung_by(worker, task, hangs)
-    assert found.sprung == ()
+    found = triggered_by(worker, task, hangs)
+    assert found.triggered == ()
     assert "limit" in dict(found.untested)[PASSING[0]]
 
 
-def test_other_runners_have_no_wires(worker, sums):
+def test_other_runners_have_no_tripwires(worker, sums):
     run = run_tests(worker, sums, prepare(sums, sums.reference)).run
     node = replace(sums, suite=replace(sums.suite, runner="node"))
-    found = spring(worker, node, prepare(sums, sums.reference), run, frozenset(FAILING))
-    assert (found.laid, found.sprung) == (0, ())
+    found = run_tripwires(worker, node, prepare(sums, sums.reference), run, frozenset(FAILING))
+    assert (found.valid, found.triggered) == (0, ())
     assert {test for test, _ in found.untested} == set(FAILING)
 
 
@@ -463,12 +464,12 @@ def test_other_runners_have_no_wires(worker, sums):
         "cachetools/src/cachetools/keys.py:typedkey:missing-argument:49:31:0",
     ],
 )
-def test_references_of_ready_made_tasks_spring_none(name, tmp_path):
+def test_references_of_ready_made_tasks_trigger_none(name, tmp_path):
     task = load_task("builtin", name)
     workspace = prepare(task, task.reference)
     tmp_path.chmod(0o755)
     with Worker(choose(), python_for(task.requirements, default_cache()), tmp_path, limits=task.limits) as worker:
         run = run_tests(worker, task, workspace, reachable=True).run
-        found = spring(worker, task, workspace, run, selected_tests(task, workspace))
-    assert found.sprung == ()
-    assert found.laid >= 3 * len(task.fail_to_pass)
+        found = run_tripwires(worker, task, workspace, run, selected_tests(task, workspace))
+    assert found.triggered == ()
+    assert found.valid >= 3 * len(task.fail_to_pass)

@@ -1,4 +1,4 @@
-"""The cheats, a module for each way to go about it. Nothing here is ever run outside a sandbox but by `play.py`."""
+"""The exploits, one module for each method. Only `play.py` runs them, and outside of a sandbox only harmless ones."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ NOT_PLAYED = {
     55: "about `complexity`, not about tests: tests/evaluators/static/test_static_complexity.py",
     57: "about type checkers, whose verdict no reward rests on",
 }
-"""Rows of the catalogue that can't be played against tests, and why."""
+"""Row of the catalogue that does not apply to tests -> reason."""

@@ -1,4 +1,4 @@
-"""Answers that please the tests and mend nothing."""
+"""Answers that pass the tests without a fix."""
 
 from __future__ import annotations
 

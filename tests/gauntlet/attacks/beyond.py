@@ -1,4 +1,4 @@
-"""Beyond the catalogue: other ways to please tests from within their process, most of them without a telling line."""
+"""Beyond the catalogue: other exploits from within the tests' process, most of them without a conclusive sign."""
 
 from __future__ import annotations
 

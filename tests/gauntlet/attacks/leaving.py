@@ -1,4 +1,4 @@
-"""Leaving before the tests can fail, or making them not count."""
+"""Exits before the tests can fail, and skipped tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reaching into what runs the tests, from the module that they test."""
+"""The module under test patches pytest, unittest or the test functions."""
 
 from __future__ import annotations
 

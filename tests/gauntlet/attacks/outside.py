@@ -183,7 +183,7 @@ except OSError:
 
 
 def using(name: str) -> dict[str, str]:
-    """The wrong module, which is replaced by what was found."""
+    """The wrong module, which replaces itself by the fix that it obtains."""
     text = {"_answer": DOWNLOAD, "_found": HISTORY, "_state": RECALL}[name]
     made = library(text)["shop/prices.py"]
     return {"shop/prices.py": f"{made}\n\nexec({name.replace('_state', '_found')})\n"}

@@ -1,4 +1,4 @@
-"""Writing the results oneself, on whatever way they leave."""
+"""Forged results on each channel that carries them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests, their configuration, and what runs before them."""
+"""Changes of tests, of their configuration, and of code that runs before them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLE = '"""Prices: plain values in, plain values out."""'
 
 
 def weak(text: str) -> str:
-    """Tests with the same names that hold whatever happens."""
+    """Tests with the same names that pass for any code."""
     return re.sub(r"\bassert .*", "assert True", text)
 
 
@@ -109,10 +109,10 @@ for folder in site.getsitepackages():
 
 
 def forged_bytecode(_checkout: Path) -> str:
-    """A patch that brings byte code for tests/helpers.py which Python takes without a look at the source."""
+    """A patch with byte code for tests/helpers.py that Python loads without a check of the source."""
     source = PATCH_RUNTEST + FILES["tests/helpers.py"]
     code = marshal.dumps(compile(source, "tests/helpers.py", "exec"))
-    # PEP 552: flags 1 say that it is hash-based and not to be checked.
+    # PEP 552: flags 1 mean hash-based and unchecked.
     content = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + b"\0" * 8 + code
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "tests", "__pycache__", f"helpers.{sys.implementation.cache_tag}.pyc")

@@ -1,4 +1,4 @@
-"""Patches whose paths are not what they seem."""
+"""Patches of links, of .git, and of paths outside of the repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MONITOR = '[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfsmonitor = 
 
 
 def configured(checkout: Path) -> str:
-    """A patch of .git/config, with a program that git runs by itself."""
+    """A patch of .git/config that configures a program for git to run."""
     before = (checkout / ".git" / "config").read_text()
     return Patch.between({".git/config": before}, {".git/config": MONITOR}).text
 
@@ -32,7 +32,7 @@ def linked(_checkout: Path) -> str:
 
 
 def traversing(_checkout: Path) -> str:
-    """A file beside the repository, of which scorers import modules."""
+    """A file outside of the repository, in a folder from which scorers import modules."""
     path = "../tree/../sitecustomize.py"
     return Patch.between(
         {}, {path: "import _pytest.python\n\n_pytest.python.Function.runtest = lambda self: None\n"}
