@@ -9,9 +9,7 @@ from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static import builds
-from regrade.rewards.evidence import (
-    BuildRun,
-)
+from regrade.rewards.evidence import BuildRun
 
 NOT_MODULES = frozenset({"setup", "conftest", "conf", "noxfile", "tasks", "fabfile", "__main__"})
 """Names of Python files that do something when they are imported."""

@@ -31,7 +31,7 @@ from regrade.evaluators.execution.worker import Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.inside.candidates import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Mount, choose
-from regrade.evaluators.verification.two_process import Pair, boundary_of
+from regrade.evaluators.verification.two_process import WorkerPair, boundary_of
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -302,7 +302,7 @@ def test_what_the_two_sides_of_a_split_run_write(
         Worker(sandbox, Path(sys.executable), folder, limits=LIMITS, channel=Mount(folders[0], "/channel", writable))
         for folder, writable in zip(folders[1:], (True, False), strict=True)
     ]
-    pair = Pair(*sides, folders[0])
+    pair = WorkerPair(*sides, folders[0])
     try:
         split = pair.run(task, workspace, boundary, frozenset({test}), observed=True)
         assert split.passed == {test}
