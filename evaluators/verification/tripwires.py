@@ -19,7 +19,7 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
-from regrade.evaluators.execution.selection import changed_functions, in_company
+from regrade.evaluators.execution.selection import changed_functions, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.copied_tests import Twin, make_twin, without_expectations
@@ -261,7 +261,7 @@ class _TripwireRunner:
     def _passing(self, tree: Tree, tests: Iterable[str]) -> frozenset[str]:
         """Those of the tests that pass; none where a run tells nothing."""
         wanted = frozenset(tests)
-        select = in_company(self._task, wanted)
+        select = with_companions(self._task, wanted)
         ids = self._task.fail_to_pass + self._task.pass_to_pass
         paths = self._task.suite.paths if select is None else test_files(ids, wanted)
         found, stopped = self._run(tree, wanted, paths, select, 1)
@@ -293,7 +293,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, mute: frozenset[str
     paths: dict[str, str] = {}
     for path in test_files(tests, frozenset(tests)):
         own = [test for test in tests if file_of(test) == path]
-        company = in_company(task, frozenset(own))
+        company = with_companions(task, frozenset(own))
         if company is None:
             untested.update(dict.fromkeys(own, "it passes behind the whole suite alone"))
             continue

@@ -24,7 +24,7 @@ from regrade.evaluators.execution.records import (
     WatchedRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
-from regrade.evaluators.execution.selection import in_company
+from regrade.evaluators.execution.selection import with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
@@ -215,7 +215,7 @@ class WorkerPair:
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        select = in_company(task, wanted)
+        select = with_companions(task, wanted)
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), wanted)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, wanted))
         crossing = _crossing(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}

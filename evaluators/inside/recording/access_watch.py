@@ -68,7 +68,7 @@ class Attempts:
             self._seen = {}
 
     def begin(self, path: str) -> None:
-        """Start the next test: the first of a file counts for the file's import, the first of all for earlier imports."""
+        """Start the next test: the first of a file counts for the file's import, the first of all for earlier ones."""
         for importer in [name for name in self._collected if name == path or not name.endswith(".py")]:
             self._seen = {**self._collected.pop(importer), **self._seen}
 

@@ -34,7 +34,7 @@ def check_edit(before: str, after: str) -> bool:
     assert whole is not None
     assert edited.frame == whole.frame
     assert edited.bodies == whole.bodies
-    assert edited.places == whole.places
+    assert edited.spans == whole.spans
     return True
 
 
@@ -92,7 +92,7 @@ def test_a_docstring_that_shares_a_line_with_the_body_stays_out_of_it():
     )
     outline = text_outline(text)
     assert outline is not None
-    assert [place.name for place in outline.places] == ["h"]
+    assert [span.name for span in outline.spans] == ["h"]
     assert outline.differing(text_outline(text.replace("Doc.", "Another."))) is None
     assert outline.differing(text_outline(text.replace("return 1", "return 2"))) is None
     assert outline.differing(text_outline(text.replace("return 3", "return 4"))) == {"h"}

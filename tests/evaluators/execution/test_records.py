@@ -34,6 +34,11 @@ from regrade.evaluators.sandboxes import Mount, choose
 from regrade.evaluators.verification.two_process import WorkerPair, boundary_of
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
+
+def reply(records: tuple[Record, ...], status: int = 0, output: str = "") -> Reply:
+    return Reply(status=status, stopped="", records=records, output=output, seconds=1.0, cpu_seconds=1.0)
+
+
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
 names = st.text(st.characters())  # with halves of surrogate pairs
 contents = st.recursive(
@@ -165,9 +170,9 @@ def test_lines_that_are_no_records(line: str) -> None:
 def test_malformed_records_keep_their_place(line: str) -> None:
     records = decode(['["done", 0]', line])
     assert records == (DoneRecord(0), UnknownRecord())
-    assert ending(Reply(0, "", records, "", 1.0, 1.0), 20) == (
+    assert ending(reply(records), 20) == (
         End.CRASHED,
-        "the process left with status 0 before it had reported",
+        "the process exited with status 0 before it reported a result",
     )
 
 
@@ -178,17 +183,17 @@ def test_malformed_records_keep_their_place(line: str) -> None:
         (1, '["done", 1]', (End.COMPLETED, "")),
         (0, '["done", 1]', (End.CRASHED, "pytest stopped with status 1: printed")),
         (3, '["done", [3]]', (End.CRASHED, "pytest stopped with status [3]: printed")),
-        (0, '["left", "SystemExit: 0"]', (End.CRASHED, "the test session was left by SystemExit: 0")),
+        (0, '["left", "SystemExit: 0"]', (End.CRASHED, "the test session ended with SystemExit: 0")),
         (-9, '["test", "a", "passed", 0, ""]', (End.CRASHED, "killed by signal 9 (SIGKILL)")),
     ],
 )
 def test_the_last_record_says_how_it_ended(status: int, line: str, end: tuple[End, str]) -> None:
-    assert ending(Reply(status, "", decode(['["done", 0]', line]), "printed\n", 1.0, 1.0), 20) == end
+    assert ending(reply(decode(['["done", 0]', line]), status, "printed\n"), 20) == end
 
 
 def test_of_several_outcomes_of_a_test_the_worst_counts() -> None:
     lines = ['["test", "a", "failed", "soon", 5]', '["test", "a", "passed", 0.1, ""]', '["test", "b", "fine", 0, ""]']
-    assert statuses(Reply(0, "", decode(lines), "", 1.0, 1.0)) == {"a": TestOutcome(TestStatus.FAILED, "5")}
+    assert statuses(reply(decode(lines))) == {"a": TestOutcome(TestStatus.FAILED, "5")}
 
 
 def test_text_that_only_python_writes_is_read() -> None:
@@ -248,27 +253,29 @@ def test_what_a_candidate_writes(worker: Worker, write_files: Callable[..., Any]
         "pytest.ini": "[pytest]\n",
     })  # fmt: skip
     suite = TestSuite()
-    reply = worker.run(tree, Request(suite, LIMITS))
+    reply = worker.run(tree, Request(suite=suite, limits=LIMITS))
     assert sorted(kinds(written)) == ["collect", "configuration", "done", "test", "test"]
     assert {test.id: test.status for test in reply.of(TestRecord)} == {
         "tests/test_a.py::test_one": "passed",
         "tests/test_a.py::test_two": "failed",
     }
-    worker.run(tree, Request(suite, LIMITS, paths=("tests/test_a.py",), options=(COLLECT_ONLY,)))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), options=(COLLECT_ONLY,)))
     assert kinds(written) == ["configuration", "imported", "done"]
     reach = {"tests/test_a.py::test_one": 0.1}
-    worker.run(tree, Request(suite, LIMITS, paths=("tests/test_a.py",), reach=reach))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), reach=reach))
     assert set(kinds(written)) == {"configuration", "test", "reach", "imported", "done"}  # forks also record outcomes
-    worker.run(tree, Request(suite, LIMITS, kind="imports", modules=("a", "broken")))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, kind="imports", modules=("a", "broken")))
     assert kinds(written) == ["import", "threads", "done"]
-    worker.run(tree, Request(suite, LIMITS, kind="wheel"))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, kind="wheel"))
     assert kinds(written) == ["wheel", "done"]
     unmeasurable = "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
     reply = worker.run(
-        write_files({"test_c.py": f"{unmeasurable}def test_c(): pass\n"}), Request(suite, LIMITS, reach={})
+        write_files({"test_c.py": f"{unmeasurable}def test_c(): pass\n"}), Request(suite=suite, limits=LIMITS, reach={})
     )
     assert kinds(written) == ["configuration", "unmeasured", "imported", "done"]
-    reply = worker.run(write_files({"d/conftest.py": "import gone\n", "d/test_d.py": ""}), Request(suite, LIMITS))
+    reply = worker.run(
+        write_files({"d/conftest.py": "import gone\n", "d/test_d.py": ""}), Request(suite=suite, limits=LIMITS)
+    )
     assert kinds(written)[-1] == "left"
     assert isinstance(reply.records[-1], LeftRecord)
 

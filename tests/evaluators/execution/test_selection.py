@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.evaluators.execution.selection import changed_functions, in_company, selected_tests
+from regrade.evaluators.execution.selection import changed_functions, selected_tests, with_companions
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import TestRun
@@ -143,7 +143,7 @@ def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit)
 )
 def test_a_test_runs_in_the_company_that_it_needs(task, companions, wanted, run):
     task = replace(task, fail_to_pass=("f::new",), suite=replace(task.suite, companions=companions))
-    assert in_company(task, frozenset(wanted)) == run
+    assert with_companions(task, frozenset(wanted)) == run
 
 
 LEAK = {

@@ -20,7 +20,7 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
-from regrade.evaluators.execution.warm_start import late_conftests, prepare_suite
+from regrade.evaluators.execution.warm_start import are_conftests_late, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
 from regrade.rewards.evidence import End
@@ -157,7 +157,7 @@ ENDINGS = {
     "leaves in a test": (
         "import os\ndef test_it(): os._exit(0)",
         End.CRASHED,
-        "left with status 0 before it had reported",
+        "exited with status 0 before it reported a result",
     ),
     "leaves on import": ("import sys\nsys.exit(0)", End.CRASHED, "SystemExit: 0"),
     "kills itself": ("import os\ndef test_it(): os.kill(os.getpid(), 9)", End.CRASHED, "SIGKILL"),
@@ -166,7 +166,7 @@ ENDINGS = {
     "closes everything": (
         "import os\ndef test_it():\n    os.closerange(0, 100)",
         End.CRASHED,
-        "before it had reported",
+        "before it reported a result",
     ),
 }
 
@@ -205,7 +205,7 @@ def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere
     ("passed", "words"),
     [
         (30.2, "stopped at the limit of 30 s"),
-        (61.4, "stopped at the limit of 30 s, 61 s after its start: what it waited"),
+        (61.4, "stopped at the limit of 30 s, 61 s after its start: waiting"),
     ],
 )
 def test_a_hang_is_told_with_its_limit_and_with_what_passed_where_that_is_more(passed, words):
@@ -453,7 +453,7 @@ def test_a_prepared_session_says_the_same_as_one_from_the_start(prepared):
 
 def test_a_conftest_that_must_be_early_is_not_prepared_for(write_files):
     tree = write_files({"conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--x')\n"})
-    assert not late_conftests(tree)
+    assert not are_conftests_late(tree)
 
 
 def test_byte_code_of_the_pristine_tree_is_used_and_that_of_changed_files_is_not(prepared, tmp_path):

@@ -61,7 +61,7 @@ def test_nobody_else_changes_or_replaces_protected_files(task, tmp_path):
     """Another user, as a candidate is in a sandbox of root's."""
     folder = Folder(tmp_path / "folder")
     for _ in range(2):  # what was laid again is guarded as well
-        folder.lay(task.base, task.suite.protected)
+        folder.write_tree(task.base, task.suite.protected)
         command = [sys.executable, "-c", AS_ANOTHER, str(folder.path), *FORBIDDEN, *ALLOWED]
         works = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert works == list(ALLOWED)
@@ -215,13 +215,13 @@ def test_a_folder_holds_exactly_the_tree_that_was_laid_last(task, tmp_path):
     folder = Folder(tmp_path / "folder")
     changed = task.base.with_files({"calculator.py": "x = 1\n", "deep/er/new.py": "y = 2\n"}).without(["README"])
     for tree in (task.base, changed, task.base, changed.with_files({"README": "back\n"}), task.base):
-        folder.lay(tree)
+        folder.write_tree(tree)
         assert contents(folder.path) == {path: tree.read(path).encode() for path in tree.paths()}
 
 
 def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     expected = contents(folder.path)
     status = (folder.path / "calculator.py").stat()
     (folder.path / "calculator.py").write_text("y" * status.st_size)
@@ -238,7 +238,7 @@ def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
     (folder.path / "tests").rmdir()
     (folder.path / "tests").symlink_to(tmp_path / "outside")
     folder.path.chmod(0o500)
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     assert contents(folder.path) == expected
     assert not (folder.path / "tests").is_symlink()
     assert (tmp_path / "outside" / "test_calculator.py").read_text() == "outside"
@@ -246,12 +246,12 @@ def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
 
 def test_the_times_of_files_tell_byte_code_apart(task, tmp_path):
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     pristine = (folder.path / "calculator.py").stat().st_mtime
     same_size = task.base.read("calculator.py").replace("a - b", "a + b")
-    folder.lay(task.base.with_files({"calculator.py": same_size}))
+    folder.write_tree(task.base.with_files({"calculator.py": same_size}))
     assert (folder.path / "calculator.py").stat().st_mtime != pristine
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     assert (folder.path / "calculator.py").stat().st_mtime == pristine
 
 
@@ -260,6 +260,6 @@ def test_another_root_takes_the_place_of_the_first(task, tmp_path):
     other.mkdir()
     (other / "x.py").write_text("x = 1\n")
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
-    folder.lay(Tree(other))
+    folder.write_tree(task.base)
+    folder.write_tree(Tree(other))
     assert contents(folder.path) == {"x.py": b"x = 1\n"}

@@ -27,8 +27,8 @@ class Connection:
 
     def __init__(self, perform):
         one, other = socket.socketpair()
-        homes = lambda name: "own" if name == __name__ else "elsewhere"  # noqa: E731
-        self.tests, self.candidate = Peer("tests", one, homes), Peer("candidate", other, homes)
+        origin_of = lambda name: "own" if name == __name__ else "elsewhere"  # noqa: E731
+        self.tests, self.candidate = Peer("tests", one, origin_of), Peer("candidate", other, origin_of)
         self.candidate.perform = lambda operation, arguments: (
             perform(*arguments) if operation == "try" else self.candidate._perform(operation, arguments)
         )
@@ -37,7 +37,7 @@ class Connection:
         self._thread.start()
 
     def ask(self, *arguments):
-        return self.tests.ask("try", *arguments)
+        return self.tests.request("try", *arguments)
 
     def __enter__(self):
         return self
@@ -284,7 +284,7 @@ class TestWhatACandidateMayNot:
     @pytest.mark.parametrize("attribute", ["__globals__", "__class__", "__dict__", "__code__"])
     def test_look_behind_what_it_was_given(self, attribute):
         def look(function):
-            return function._regrade_peer.ask("attribute", function, attribute)
+            return function._regrade_peer.request("attribute", function, attribute)
 
         with Connection(look) as connection, pytest.raises(UncrossableError):
             connection.ask(lambda: SENTINEL)
@@ -318,7 +318,7 @@ class TestWhatACandidateMayNot:
         send(other, answer)
         other.shutdown(socket.SHUT_WR)
         with pytest.raises(UncrossableError):
-            tests.ask("try", [1])
+            tests.request("try", [1])
         one.close()
         other.close()
 
@@ -335,7 +335,7 @@ class TestWhatACandidateMayNot:
             case.check = print
 
         case = Case()
-        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
+        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="operation 'set' is not allowed"):
             connection.ask(case)
         assert vars(case) == {}
 
@@ -370,9 +370,9 @@ class TestWhatACandidateMayNot:
 
     def test_call_among_the_tests_what_it_has_itself(self):
         def call(function, other):
-            return other._regrade_peer.ask("call", function, ([1, 2],), {})
+            return other._regrade_peer.request("call", function, ([1, 2],), {})
 
-        with Connection(call) as connection, pytest.raises(UncrossableError, match="not given"):
+        with Connection(call) as connection, pytest.raises(UncrossableError, match="not passed"):
             connection.ask(len, lambda: None)
 
     def test_put_a_function_in_place_of_a_method(self):
@@ -393,7 +393,7 @@ class TestWhatACandidateMayNot:
             box.is_full = lambda: True
 
         box = Special(None)
-        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
+        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="operation 'set' is not allowed"):
             connection.ask(box)
         assert vars(box) == {"value": 2}
 
