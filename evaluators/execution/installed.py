@@ -114,8 +114,8 @@ def _mark(file: str, *, read: bool) -> str:
 
 
 def _files(top: str, *, hidden: bool) -> Iterator[tuple[str, str, str]]:
-    """Relative path, target (empty: it is no link) and full path of all files, ordered by name. Links are followed, to
-    each folder once.
+    """Relative path, target (empty: it is no link) and full path of all files, in an order that depends on names alone.
+    Links are followed, to each folder once.
 
     Args:
         hidden: include hidden files. Beside sources they are version control, environments and output of tools.

@@ -103,7 +103,7 @@ class ReachRecord(Record, frozen=True, tag="reach"):
     """The reach of a test was measured."""
 
     test: str
-    places: list[str]
+    keys: list[str]
     """The functions (`file::qualified.name`) that it executes, and the files that it reads."""
     is_opaque: bool
     """May it execute more than that?"""
@@ -169,7 +169,7 @@ class UnwatchedRecord(Record, frozen=True, tag="unwatched"):
 class AnswerRecord(Record, frozen=True, tag="answer"):
     """The candidate's code answered a held-out input."""
 
-    place: int
+    index: int
     """Index of the input, from 0."""
     answer: dict[str, Any]
     """The message of the other process as received, with the first `values` of an iterator; or the reason why there is

@@ -122,7 +122,7 @@ def _empty(folder: Path) -> None:
 
 
 def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
-    """Modules from outside the tree that the tests import, if importing them starts no thread (forks need that)."""
+    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks."""
     imported = reply.of(ImportedRecord)
     modules = tuple(imported[0].names) if imported else ()
     standard = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)

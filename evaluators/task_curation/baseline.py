@@ -340,7 +340,7 @@ def _reach(
             imported.update(collection.names)
         for record in measure.of(ReachRecord):
             if not record.is_opaque:
-                by_test.setdefault(record.test, set()).update(record.places)
+                by_test.setdefault(record.test, set()).update(record.keys)
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported
     for function in sorted(functions):

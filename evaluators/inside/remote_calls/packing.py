@@ -172,7 +172,7 @@ class Packer:
     def content(self, value: Any) -> Packed:
         """Content of a node: `[tag, class, inner, state]`."""
         kind = type(value)
-        base = next((known for known in (*CONTAINERS, *FIXED) if isinstance(value, known)), object)
+        base = next((builtin for builtin in (*CONTAINERS, *FIXED) if isinstance(value, builtin)), object)
         own = self.pack(kind) if self._side.is_own_class(kind) else None
         inner = self._inner(value, base)
         state = None if own is None else [[name, self.pack(attribute)] for name, attribute in _state(value)]

@@ -151,7 +151,7 @@ class Peer:
         if kind == "opaque":
             return opaque(tuple(traits))(self, reference)
         bases = [self.resolve(module, name) for module, name in traits]
-        base = next(found for found in bases if isinstance(found, type) and issubclass(found, BaseException))
+        base = next(item for item in bases if isinstance(item, type) and issubclass(item, BaseException))
         return type("Error", (base,), {"_regrade_reference": reference})
 
     # ------------------------------------------------------------ requests
