@@ -29,7 +29,13 @@ from regrade.evaluators.inside.remote_calls.plain_values import (
     replaces_method,
     special_method,
 )
-from regrade.evaluators.inside.remote_calls.proxies import Proxy, Reference, RemoteCallable, RemoteIterator, opaque
+from regrade.evaluators.inside.remote_calls.proxies import (
+    Proxy,
+    RemoteCallable,
+    RemoteIterator,
+    RemoteReference,
+    opaque,
+)
 from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
 
 PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
@@ -127,7 +133,7 @@ class Peer:
             self._own.append(value)
         return self._numbers[id(value)]
 
-    def reference_of(self, value: Any) -> Reference | None:
+    def reference_of(self, value: Any) -> RemoteReference | None:
         if isinstance(value, type):
             reference = vars(value).get("_regrade_reference") if issubclass(value, BaseException) else None
             return reference if isinstance(reference, tuple) else None
@@ -142,7 +148,7 @@ class Peer:
             self._proxies[number] = self._new_proxy((side, number, kind, traits))
         return self._proxies[number]
 
-    def _new_proxy(self, reference: Reference) -> Any:
+    def _new_proxy(self, reference: RemoteReference) -> Any:
         _, _, kind, traits = reference
         if kind == "callable":
             return RemoteCallable(self, reference)

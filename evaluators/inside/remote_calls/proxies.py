@@ -9,7 +9,7 @@ from typing import Any
 
 from regrade.evaluators.inside.remote_calls.plain_values import Packed, Side, UncrossableError
 
-Reference = tuple[str, int, str, Packed]
+RemoteReference = tuple[str, int, str, Packed]
 """Side, number, kind and traits of a value that does not cross."""
 
 
@@ -17,10 +17,10 @@ class Proxy:
     """A proxy of a value of the other side."""
 
     __slots__ = ("__signature__", "__weakref__", "_regrade_peer", "_regrade_reference")
-    _regrade_reference: Reference
+    _regrade_reference: RemoteReference
     _regrade_peer: Side
 
-    def __init__(self, peer: Side, reference: Reference) -> None:
+    def __init__(self, peer: Side, reference: RemoteReference) -> None:
         object.__setattr__(self, "_regrade_peer", peer)
         object.__setattr__(self, "_regrade_reference", reference)
 
@@ -30,7 +30,7 @@ class RemoteCallable(Proxy):
 
     __slots__ = ("__dict__",)
 
-    def __init__(self, peer: Side, reference: Reference) -> None:
+    def __init__(self, peer: Side, reference: RemoteReference) -> None:
         super().__init__(peer, reference)
         traits = reference[3] if isinstance(reference[3], dict) else {}
         if traits.get("parameters") is not None:
