@@ -26,8 +26,8 @@ LINES = [
 
 def check_edit(before: str, after: str) -> bool:
     """The outline of the edit equals that of a full parse, or is None. Returns: is there one?"""
-    outline_before = text_outline(before)
-    edited = outline_before.edited(after) if outline_before is not None else None
+    outline = text_outline(before)
+    edited = outline.edited(after) if outline is not None else None
     if edited is None:
         return False
     whole = text_outline(after)
@@ -41,12 +41,10 @@ def check_edit(before: str, after: str) -> bool:
 @pytest.mark.parametrize("name", ["scorer.py", "baseline.py", "workspaces.py"])
 def test_an_edit_of_one_body_needs_no_full_parse(name):
     text = SOURCES[name]
-    outline_before = text_outline(text)
+    outline = text_outline(text)
     for mutant in islice(mutants(text, name, seed=0), 10):
         whole = text_outline(mutant.source)
-        in_one_body = (
-            outline_before is not None and whole is not None and len(outline_before.differing(whole) or ()) == 1
-        )
+        in_one_body = outline is not None and whole is not None and len(outline.differing(whole) or ()) == 1
         assert check_edit(text, mutant.source) == in_one_body
 
 
@@ -73,9 +71,9 @@ def test_any_edit_of_lines_has_the_outline_of_a_full_parse(name, seed, data):
 )
 def test_an_edit_that_extends_beyond_the_function_is_rejected(old, new):
     before = f"def f(a):\n{old}\n\ndef h():\n    return 3\n"
-    outline_before = text_outline(before)
-    assert outline_before is not None
-    assert outline_before.edited(before.replace(old, new, 1)) is None
+    outline = text_outline(before)
+    assert outline is not None
+    assert outline.edited(before.replace(old, new, 1)) is None
 
 
 def test_a_chain_of_edits_updates_the_spans():

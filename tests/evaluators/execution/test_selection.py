@@ -139,15 +139,7 @@ def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit)
         ({"f::y": "f"}, {"f::new"}, {"f::new", "f"}),
         ({"f::y": ""}, {"f::new"}, None),
     ],
-    ids=[
-        "alone",
-        "its file",
-        "another of the file",
-        "not selected",
-        "the suite",
-        "as its neighbours",
-        "as one of them",
-    ],
+    ids=["alone", "its file", "another of the file", "unselected", "the suite", "as its neighbours", "as one of them"],
 )
 def test_a_test_runs_with_its_companions(task, companions, tests, run):
     task = replace(task, fail_to_pass=("f::new",), suite=replace(task.suite, companions=companions))

@@ -50,9 +50,8 @@ def outcome(tree: Tree, preparation: Preparation, folder: Path) -> TestStatus | 
     """The outcome of a candidate that uses the byte code."""
     (folder / "candidate").mkdir(exist_ok=True)
     with Worker(choose("bubblewrap"), Path(sys.executable), folder / "candidate", folder / "bytecode") as worker:
-        outcomes = statuses(
-            worker.run(tree, Request(suite=TestSuite(), limits=LIMITS), replace(preparation, session=""))
-        )
+        reply = worker.run(tree, Request(suite=TestSuite(), limits=LIMITS), replace(preparation, session=""))
+    outcomes = statuses(reply)
     return outcomes["test_it.py::test_it"].status if outcomes else None
 
 
