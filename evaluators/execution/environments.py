@@ -120,7 +120,7 @@ def pytest_plugins(python: Path) -> dict[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python"
+            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python"
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -179,7 +179,7 @@ def _installed(python: Path) -> bytes:
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
+            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"
         ) from error
     return done.stdout
 

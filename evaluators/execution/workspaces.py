@@ -22,7 +22,7 @@ class Workspace:
 
 
 def prepare(task: Task, patch: Patch) -> Workspace:
-    """Apply the patch to the task's base, strictly, and take protected files from the pristine tree.
+    """Apply the patch to the task's base, strictly, and restore protected files from the pristine tree.
 
     Raises:
         PatchError: the patch does not apply; with the reason.

@@ -56,7 +56,7 @@ def interpreter_folders(python: Path) -> tuple[Path, ...]:
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
+            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"
         ) from error
     folders = {Path(path) for path in json.loads(answer.stdout)}
     folders |= {path.resolve() for path in folders}
