@@ -250,7 +250,7 @@ def by_pytest(jobs: Sequence[Job], way: Way, folder: Path, *, touched: bool) -> 
         place = folder / f"{way.__name__}-{touched}-{number}"
         tree = Folder(place)
         workspace = prepare(task, patch)
-        tree.lay(workspace.after)
+        tree.write_tree(workspace.after)
         everything = task.fail_to_pass + task.pass_to_pass
         files = test_files(everything, frozenset(task.fail_to_pass) or selected_tests(task, workspace) or frozenset())
         wanted = frozenset(test for test in everything if not touched or file_of(test) in files)

@@ -1,6 +1,6 @@
-"""Does the patched tree still build? Compile what changed, import every module, build the wheel where there is one.
+"""Build check of a patched tree: compiles changed files, imports every module, and builds the wheel if the base does.
 
-What already fails at the base is not held against the patch.
+Failures that also occur at the base do not count against the patch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGING = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in")
 
 
 class Builder:
-    """Builds workspaces, and remembers what fails at their bases. May be used by several threads."""
+    """Builds workspaces, and caches the failures at their bases. May be used by several threads."""
 
     def __init__(self) -> None:
         self._imports: dict[str, frozenset[str]] = {}
@@ -34,7 +34,7 @@ class Builder:
     def build(
         self, worker: Worker, task: Task, patch: Patch, workspace: Workspace, preparation: Preparation, key: str
     ) -> tuple[BuildRun, int]:
-        """The evidence, and how many candidates were run for it.
+        """Returns the evidence, and the number of candidates that were run for it.
 
         Args:
             key: digest of the task's base.
@@ -44,31 +44,31 @@ class Builder:
         """
         build = compiled(workspace.before, workspace.after, patch, task)
         if not build.ok or selected_tests(task, workspace) is not None:
-            return build, 0  # a change inside functions that nothing calls on import can't stop an import
-        build, runs = self._checked(worker, task, workspace, build)
+            return build, 0  # a change inside functions that no import calls can't break an import
+        build, runs = self._check_files(worker, task, workspace, build)
         if not build.ok:
             return build, runs
         broken = self._broken_import(worker, task, workspace, preparation, key)
         if broken:
             return replace(build, ok=False, error=broken), runs + 1
-        if not packaging_reads(task.base, workspace.after):
+        if not affects_packaging(task.base, workspace.after):
             return build, runs + 1
-        return self._wheel(worker, task, workspace, build, key), runs + 2
+        return self._build_wheel(worker, task, workspace, build, key), runs + 2
 
-    def _checked(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun) -> tuple[BuildRun, int]:
-        """The files of other languages that changed, by the commands of their languages."""
+    def _check_files(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun) -> tuple[BuildRun, int]:
+        """Checks changed files of other languages by the commands of their languages."""
         changed = {path for path, text in workspace.after.replaced.items() if text != task.base.replaced.get(path)}
         files = tuple(sorted(path for path in changed if path.endswith(tuple(CHECKS))))
         if not files:
             return build, 0
-        found = check_errors(worker, task, workspace, files)
-        wrong = {path: error for path, error in found.items() if error}
-        if wrong:
-            there = tuple(path for path in wrong if _there(task.base, path))
-            before = check_errors(worker, task, Workspace(task.base, task.base), there) if there else {}
-            wrong = {path: error for path, error in wrong.items() if not before.get(path)}
-        error = next(iter(wrong.values()), "")
-        return replace(build, ok=not error, error=error, checked_files=build.checked_files + len(found)), 1
+        errors = check_errors(worker, task, workspace, files)
+        failing_files = {path: error for path, error in errors.items() if error}
+        if failing_files:
+            existing = tuple(path for path in failing_files if _has_file(task.base, path))
+            before = check_errors(worker, task, Workspace(task.base, task.base), existing) if existing else {}
+            failing_files = {path: error for path, error in failing_files.items() if not before.get(path)}
+        error = next(iter(failing_files.values()), "")
+        return replace(build, ok=not error, error=error, checked_files=build.checked_files + len(errors)), 1
 
     def _broken_import(
         self, worker: Worker, task: Task, workspace: Workspace, preparation: Preparation, key: str
@@ -84,12 +84,12 @@ class Builder:
             before = failing_imports(worker, task, base, modules, preparation)
             with self._lock:
                 self._imports[key] = frozenset(before)
-        known = self._imports[key] | moved_modules(self._imports[key], workspace, task)
-        new = [(module, why) for module, why in failing.items() if module not in known]
-        return "".join(f"{module}: {why}" if module else why for module, why in new[:1])
+        expected = self._imports[key] | moved_modules(self._imports[key], workspace, task)
+        new = [(module, error) for module, error in failing.items() if module not in expected]
+        return "".join(f"{module}: {error}" if module else error for module, error in new[:1])
 
-    def _wheel(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun, key: str) -> BuildRun:
-        """The wheel is built where the base's can be, in the task's own environment."""
+    def _build_wheel(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun, key: str) -> BuildRun:
+        """Builds the wheel in the task's own environment, if the wheel of the base builds there."""
         if key not in self._wheels:
             error = wheel_error(worker, task, Workspace(task.base, task.base))
             with self._lock:
@@ -101,8 +101,8 @@ class Builder:
 
 
 def moved_modules(modules: frozenset[str], workspace: Workspace, task: Task) -> frozenset[str]:
-    """What modules are called now whose files the patch has moved without a change."""
-    texts = {text: path for path, text in workspace.after.replaced.items() if not _there(workspace.before, path)}
+    """New names of modules whose files the patch moves unchanged."""
+    texts = {text: path for path, text in workspace.after.replaced.items() if not _has_file(workspace.before, path)}
     moved: set[str] = set()
     for path in workspace.after.removed - workspace.before.removed:
         new = texts.get(workspace.before.read(path))
@@ -111,30 +111,27 @@ def moved_modules(modules: frozenset[str], workspace: Workspace, task: Task) -> 
     return frozenset(moved)
 
 
-def packaging_reads(before: Tree, after: Tree) -> bool:
-    """May the change matter to how the project is packed?
+def affects_packaging(before: Tree, after: Tree) -> bool:
+    """Can the change affect how the project is packaged?
 
-    It does if files come or go, if a file other than Python source changes, and if the packaging's own files name the
-    one that does (for the version, say).
+    It can if it adds or removes files, changes a file other than Python source, or changes a file that the packaging
+    files name (for the version, for example).
     """
-    if not any(_there(before, name) for name in PACKAGING):
+    if not any(_has_file(before, name) for name in PACKAGING):
         return False
-    changed = {path for path in {*before.replaced, *after.replaced} if before.replaced.get(path) != _now(after, path)}
-    if before.removed != after.removed or any(not _there(before, path) for path in changed):
+    old, new = before.replaced, after.replaced
+    changed = {path for path in {*old, *new} if old.get(path) != new.get(path)}
+    if before.removed != after.removed or any(not _has_file(before, path) for path in changed):
         return True
-    said = "\n".join(before.read(name) for name in PACKAGING if _there(before, name))
-    return any(not path.endswith(".py") or path in PACKAGING or _is_named(path, said) for path in changed)
+    declarations = "\n".join(before.read(name) for name in PACKAGING if _has_file(before, name))
+    return any(not path.endswith(".py") or path in PACKAGING or _is_named(path, declarations) for path in changed)
 
 
-def _is_named(path: str, said: str) -> bool:
-    """By its path, or as the module of an attribute (`version = {attr = "package.version"}`)."""
+def _is_named(path: str, declarations: str) -> bool:
+    """Named by its path, or as the module of an attribute (`version = {attr = "package.version"}`)?"""
     dotted = ".".join(PurePosixPath(path).with_suffix("").parts).removeprefix("src.").removesuffix(".__init__")
-    return path in said or re.search(rf"(?<![\w.]){re.escape(dotted)}\.\w", said) is not None
+    return path in declarations or re.search(rf"(?<![\w.]){re.escape(dotted)}\.\w", declarations) is not None
 
 
-def _now(tree: Tree, path: str) -> str | None:
-    return tree.replaced.get(path)
-
-
-def _there(tree: Tree, path: str) -> bool:
+def _has_file(tree: Tree, path: str) -> bool:
     return path in tree.replaced or (path not in tree.removed and (tree.root / path).is_file())

@@ -1,4 +1,4 @@
-"""The interpreters that tests run in: this one, or a virtual environment made once per set of pinned requirements."""
+"""Interpreters of tests: the current one, or a virtual environment created once per set of pinned requirements."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from regrade.evaluators.execution import installed
 from regrade.evaluators.sandboxes.interpreters import plain_path
 
 ENVIRONMENTS = "environments"
-"""Name of the folder of the cache that environments are made in."""
+"""Name of the folder of environments in the cache."""
 COMPLETE = "complete"
-"""Name of the file that says that an environment was made here and is whole."""
+"""Name of the file that marks a completely created environment."""
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
-    """The interpreter for a set of pinned requirements, pytest among them; made under `cache` when missing.
+    """The interpreter for a set of pinned requirements, pytest among them; created under `cache` if missing.
 
-    No requirements: the interpreter that runs this. A single absolute path: the interpreter there.
+    No requirements: the current interpreter. A single absolute path: the interpreter at that path.
 
     Raises:
-        UserError: pip could not install them; says which and why.
+        UserError: pip could not install them; names the requirement and the reason.
     """
     if not requirements:
         return plain_path(Path(sys.executable))
@@ -42,12 +42,12 @@ def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
     folder = cache / ENVIRONMENTS / key
     python = folder / "bin" / "python"
     if not (folder / COMPLETE).exists():
-        _make(requirements, folder)
+        _create(requirements, folder)
     return python
 
 
-def _make(requirements: Sequence[str], folder: Path) -> None:
-    # A virtual environment can't be moved, so it is made in place under a lock; COMPLETE says that it is whole.
+def _create(requirements: Sequence[str], folder: Path) -> None:
+    # A virtual environment can't be moved, so it is created in place under a lock; COMPLETE marks it as complete.
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,44 +63,44 @@ def _make(requirements: Sequence[str], folder: Path) -> None:
 
 
 def installed_packages(suite: TestSuite, root: Path) -> Path | None:
-    """The folder of packages that lies in a repository without being a part of its tree; None where there is none."""
+    """The folder of installed packages inside a repository, which is no part of its tree; None: there is none."""
     folder = root / "node_modules"
     return folder if suite.runner == "node" and folder.is_dir() else None
 
 
 @lru_cache(maxsize=16)
 def toolchain(runner: str) -> Path | None:
-    """The folder that a runner's program is installed in, with its `bin`; None where it lies among the system's own.
+    """The folder of a runner's installation, which contains `bin`; None: it is in a system folder.
 
     Raises:
-        UserError: there is no such program.
+        UserError: the program is not installed.
     """
     if runner == "pytest":
         return None
-    found = shutil.which(runner)
-    if found is None:
+    program_path = shutil.which(runner)
+    if program_path is None:
         raise UserError(f"the tests need the program {runner!r}, which is not installed: see `regrade doctor`")
-    if runner == "cargo" and shutil.which("rustup"):  # what lies on the path then only chooses a toolchain
+    if runner == "cargo" and shutil.which("rustup"):  # `cargo` on the path then only selects a toolchain
         done = subprocess.run(["rustup", "which", "cargo"], capture_output=True, text=True, timeout=60, check=False)
-        found = done.stdout.strip() or found
-    program = Path(found).resolve()
+        program_path = done.stdout.strip() or program_path
+    program = Path(program_path).resolve()
     return None if any(program.is_relative_to(folder) for folder in ("/usr", "/bin")) else program.parent.parent
 
 
 @lru_cache(maxsize=256)
 def runner_identity(runner: str, packages: Path | None) -> str:
-    """Version of the program that runs the tests, and a digest of the packages that it finds; empty for pytest."""
+    """Version of the program that runs the tests, and a digest of its packages; empty for pytest."""
     if runner == "pytest":
         return ""
     try:
         done = subprocess.run([runner, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"the tests need {runner!r}, which does not run here ({error}): install it") from error
+        raise UserError(f"the tests need {runner!r}, which does not run ({error}): install it") from error
     return f"{done.stdout.strip()} {installed.digest_of(packages) if packages is not None else ''}"
 
 
 def pytest_plugins(python: Path) -> dict[str, str]:
-    """Entry point name -> module of every pytest plugin that is installed there.
+    """Entry point name -> module of every installed pytest plugin.
 
     Raises:
         UserError: the interpreter does not run, or has no pytest.
@@ -120,15 +120,15 @@ def pytest_plugins(python: Path) -> dict[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python"
+            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python"
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(
             f"the interpreter {str(python)!r} can't import pytest ({reason}): {python} -m pip install pytest"
         )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    plugins: dict[str, str] = json.loads(done.stdout)
+    return plugins
 
 
 def _run(command: list[str], what: str) -> None:
@@ -149,10 +149,10 @@ def _run(command: list[str], what: str) -> None:
 
 
 def identity(python: Path) -> str:
-    """Digest of the interpreter's version and of all that is installed: part of the key of stored evidence.
+    """Digest of the interpreter's version and of its installed distributions: part of the key of stored evidence.
 
-    Of an environment that `python_for` made, that is its distributions: it is the same on every machine. Any other may
-    be edited, so there it is every file as well (see `installed.py`).
+    An environment that `python_for` created has the same digest on every machine. Any other may be edited, so each of
+    its files counts as well (see `installed.py`).
 
     Raises:
         UserError: `python` does not run.
@@ -161,7 +161,7 @@ def identity(python: Path) -> str:
 
 
 def distributions(python: Path) -> tuple[str, ...]:
-    """The interpreter's version, and `name==version` of all that is installed: what two machines can have in common.
+    """The interpreter's version, and `name==version` of each distribution, comparable between machines.
 
     Raises:
         UserError: `python` does not run.
@@ -171,19 +171,19 @@ def distributions(python: Path) -> tuple[str, ...]:
 
 
 def _installed(python: Path) -> bytes:
-    """What `installed.py` prints."""
-    program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_made(python) else [])]
+    """Output of `installed.py`."""
+    program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_created(python) else [])]
     try:
         done = subprocess.run(
             [str(python), "-I", *program], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
-            f"the interpreter {str(python)!r} does not run ({error}): give the path of a working Python 3.11+"
+            f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"
         ) from error
     return done.stdout
 
 
-def _is_made(python: Path) -> bool:
+def _is_created(python: Path) -> bool:
     folder = python.parent.parent
     return folder.parent.name == ENVIRONMENTS and (folder / COMPLETE).is_file()

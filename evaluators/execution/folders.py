@@ -1,4 +1,4 @@
-"""Folders that hold exactly one tree at a time for a worker."""
+"""The folder of a worker that contains exactly one tree at a time."""
 
 from __future__ import annotations
 
@@ -12,71 +12,71 @@ from regrade.datasets.globs import is_protected
 from regrade.datasets.tasks import Tree
 
 PRISTINE_TIME = 1_000_000_000
-"""Modification time of every file that is as in `Tree.root`: byte code of it stays valid from folder to folder."""
+"""Modification time of every file that is unchanged from `Tree.root`: its byte code is valid in every folder."""
 REPLACED_TIME = 1_100_000_000
-"""Modification time of every other file: byte code of the pristine file is never taken for it."""
+"""Modification time of every other file: byte code of the pristine file is not valid for it."""
 
 
 class Folder:
-    """A folder that holds exactly one tree at a time, laid anew before each candidate.
+    """A folder that contains exactly one tree at a time, restored before each candidate.
 
-    A candidate may write anywhere in it, but where it is another user than this one it can neither change nor replace
-    protected files: those are this user's, in folders from which nobody else may take what is not his. Before the next
-    tree is laid every entry is compared with what was laid, by inode, size, mode, modification and change time (the
-    last can't be set by a program), and what differs is laid again.
+    A candidate may write anywhere in it, but under a user id of its own it can neither change nor replace protected
+    files: this user owns them, in sticky folders. Before the next tree is written, every entry is compared with the
+    written one by inode, size, mode, modification and change time (no program can set the last), and rewritten if it
+    differs.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root: Path | None = None
         self._protected: tuple[str, ...] = ()
-        self._guarded: set[str] = set()
-        """Folders above protected files; empty: the root."""
-        self._laid: dict[str, tuple[int, ...]] = {}
+        self._sticky: set[str] = set()
+        """Folders above protected files; the empty name is the root."""
+        self._written: dict[str, tuple[int, ...]] = {}
         self._replaced: dict[str, str] = {}
         self._removed: frozenset[str] = frozenset()
         path.mkdir(parents=True, exist_ok=True)
 
-    def lay(self, tree: Tree, protected: tuple[str, ...] = ()) -> None:
-        """Make the folder hold `tree` and nothing else.
+    def write_tree(self, tree: Tree, protected: tuple[str, ...] = ()) -> None:
+        """Make `tree` the only content of the folder.
 
         Args:
             protected: globs of the files that candidates can't change.
 
         Raises:
-            OSError: the disk is full, say.
+            OSError: the disk is full, for example.
         """
         if self._root != tree.root or self._protected != protected:
             self._protected = protected
-            self._lay_all(tree)
+            self._write_all(tree)
         else:
             self._restore()
         self._switch(tree)
 
-    def _lay_all(self, tree: Tree) -> None:
+    def _write_all(self, tree: Tree) -> None:
         self._root = None
         self._empty()
-        self._laid, self._replaced, self._removed = {}, {}, tree.removed
-        self._guarded.clear()
+        self._written, self._replaced, self._removed = {}, {}, tree.removed
+        self._sticky.clear()
         for path in Tree(tree.root, removed=tree.removed).paths():
             self._copy(tree.root, path)
         self._root = tree.root
 
     def _restore(self) -> None:
-        """Undo whatever the last candidate did to the folder."""
+        """Undo the changes of the last candidate."""
         self.path.chmod(self._mode_of(""))
-        found, folders = self._scan()
-        wanted_folders = {parent for path in self._laid for parent in parents(path)}
-        for path in sorted(folders - wanted_folders):
-            if (self.path / path).exists():  # not yet gone with its parent
+        marks, folders = self._scan()
+        tree_folders = {parent for path in self._written for parent in parents(path)}
+        for path in sorted(folders - tree_folders):
+            if (self.path / path).exists():  # not yet removed with its parent
                 shutil.rmtree(self.path / path)
-        for path in found.keys() - self._laid.keys():
+        for path in marks.keys() - self._written.keys():
             (self.path / path).unlink(missing_ok=True)
-        for path in [path for path, mark in self._laid.items() if found.get(path) != mark]:
+        for path in [path for path, mark in self._written.items() if marks.get(path) != mark]:
             self._write(path, self._replaced[path]) if path in self._replaced else self._copy(self._pristine(), path)
 
     def _switch(self, tree: Tree) -> None:
-        """From the tree that is laid to another one of the same root."""
+        """Change the written tree to another one of the same root."""
         root = self._pristine()
         for path in self._replaced.keys() - tree.replaced.keys() - tree.removed:
             self._copy(root, path) if (root / path).is_file() else self._delete(path)
@@ -94,7 +94,7 @@ class Folder:
         return self._root
 
     def _scan(self) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-        found: dict[str, tuple[int, ...]] = {}
+        marks: dict[str, tuple[int, ...]] = {}
         folders: set[str] = set()
         waiting = [""]
         while waiting:
@@ -108,8 +108,8 @@ class Folder:
                         if stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) != self._mode_of(path):
                             Path(entry.path).chmod(self._mode_of(path))
                     else:
-                        found[path] = _mark(entry.stat(follow_symlinks=False))
-        return found, folders
+                        marks[path] = _mark(entry.stat(follow_symlinks=False))
+        return marks, folders
 
     def _copy(self, root: Path, path: str) -> None:
         source = root / path
@@ -124,7 +124,7 @@ class Folder:
         target = self.path / path
         self._make_folders(path)
         if is_protected(path, self._protected):
-            self._guard(path)
+            self._make_sticky(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
@@ -133,7 +133,7 @@ class Folder:
         mode = 0o777 if executable else 0o666
         target.chmod(mode & ~0o022 if is_protected(path, self._protected) else mode)
         os.utime(target, (time, time))
-        self._laid[path] = _mark(target.lstat())
+        self._written[path] = _mark(target.lstat())
 
     def _make_folders(self, path: str) -> None:
         for parent in parents(path):
@@ -145,18 +145,18 @@ class Folder:
                 folder.chmod(self._mode_of(parent))
 
     def _mode_of(self, folder: str) -> int:
-        return 0o1777 if folder in self._guarded else 0o777
+        return 0o1777 if folder in self._sticky else 0o777
 
-    def _guard(self, path: str) -> None:
-        """Let nobody else take the file away, nor a folder that it lies in."""
+    def _make_sticky(self, path: str) -> None:
+        """Make the folders of a file sticky, so that no other user can remove or rename it or a folder above it."""
         for folder in ("", *parents(path)):
-            if folder not in self._guarded:
-                self._guarded.add(folder)
+            if folder not in self._sticky:
+                self._sticky.add(folder)
                 (self.path / folder).chmod(0o1777)
 
     def _delete(self, path: str) -> None:
         (self.path / path).unlink(missing_ok=True)
-        self._laid.pop(path, None)
+        self._written.pop(path, None)
 
     def _empty(self) -> None:
         self.path.chmod(0o777)

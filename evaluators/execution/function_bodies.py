@@ -1,7 +1,7 @@
-"""A Python file in two pieces: the bodies of its functions, and everything else.
+"""Outline of a Python file: the bodies of its functions, and a frame with everything else.
 
-To parse a file of some thousand lines takes longer than to run many a test. So where a text differs from one that was
-parsed in the body of a single function, that function alone is parsed.
+Parsing a file of some thousand lines takes longer than many tests. So if a text differs from a parsed one in the body
+of a single function, only that function is parsed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class FunctionSpan(NamedTuple):
-    """Where an outermost function stands; lines count from 0."""
+    """Lines of an outermost function, counted from 0."""
 
     name: str
     """Qualified."""
     number: int
-    """Of those with the same name, such as the parts of a property."""
+    """Index among the functions of the same name, such as the parts of a property."""
     documented: int
     """1 if it has a docstring, else 0."""
     definition: int
@@ -38,42 +38,42 @@ class FunctionSpan(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """A file in two pieces."""
+    """The frame and the function bodies of a file."""
 
     frame: str
-    """Everything but the bodies of functions: signatures, defaults, decorators and docstrings are part of it."""
+    """Everything except function bodies; includes signatures, defaults, decorators and docstrings."""
     bodies: dict[str, tuple[str, ...]]
     """Qualified name -> body of each outermost function of that name (a property has several)."""
     lines: tuple[str, ...] = ()
-    places: tuple[FunctionSpan, ...] = ()
-    """The functions in the order of the file, where the outline is one of text."""
+    spans: tuple[FunctionSpan, ...] = ()
+    """The functions in the order of the file; empty in an outline of syntax."""
 
     def differing(self, after: Outline) -> set[str] | None:
-        """Names of the functions whose bodies differ; None: something else differs too."""
+        """Names of the functions whose bodies differ; None: other code differs too."""
         if self.frame != after.frame or self.bodies.keys() != after.bodies.keys():
             return None
         return {name for name, body in after.bodies.items() if self.bodies[name] != body}
 
     def edited(self, source: str) -> Outline | None:
-        """The outline of a text that differs from this one in one body; None where it may differ in more."""
+        """The outline of a text that differs from this one in one body; None: it may differ in more."""
         lines = tuple(source.split("\n"))
         first, last = _span_of_difference(self.lines, lines)
-        grown = len(lines) - len(self.lines)
-        around = (index for index, each in enumerate(self.places) if each.start <= first and last <= each.end)
+        added = len(lines) - len(self.lines)
+        around = (index for index, span in enumerate(self.spans) if span.start <= first and last <= span.end)
         index = next(around, None)
         if index is None:
             return None
-        place = self.places[index]
-        if "\r" in source or not _is_one_function(lines[place.definition : place.end + grown], place):
+        span = self.spans[index]
+        if "\r" in source or not _is_one_function(lines[span.definition : span.end + added], span):
             return None
-        bodies = list(self.bodies[place.name])
-        bodies[place.number] = "\n".join(lines[place.start : place.end + grown])
+        bodies = list(self.bodies[span.name])
+        bodies[span.number] = "\n".join(lines[span.start : span.end + added])
         moved = [
-            each._replace(definition=each.definition + grown, start=each.start + grown, end=each.end + grown)
-            for each in self.places[index + 1 :]
+            later._replace(definition=later.definition + added, start=later.start + added, end=later.end + added)
+            for later in self.spans[index + 1 :]
         ]
-        places = (*self.places[:index], place._replace(end=place.end + grown), *moved)
-        return Outline(self.frame, {**self.bodies, place.name: tuple(bodies)}, lines, places)
+        spans = (*self.spans[:index], span._replace(end=span.end + added), *moved)
+        return Outline(self.frame, {**self.bodies, span.name: tuple(bodies)}, lines, spans)
 
 
 def _span_of_difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[int, int]:
@@ -84,11 +84,11 @@ def _span_of_difference(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[int
     return first, len(old) - last + 1
 
 
-def _is_one_function(lines: tuple[str, ...], place: FunctionSpan) -> bool:
-    """Are these lines by themselves a function of that name, whose body takes up just the lines that it should?
+def _is_one_function(lines: tuple[str, ...], span: FunctionSpan) -> bool:
+    """Are these lines alone a function of that name, whose body has exactly the expected lines?
 
-    If they are, the lines around them mean what they meant: nothing is left open at the end, neither a bracket nor a
-    string, and no line is indented less than the definition.
+    If so, the meaning of the lines around them is unchanged: no bracket or string stays open at the end, and no line is
+    indented less than the definition.
     """
     indented = lines[0][:1].isspace()
     module = _parsed("\n".join((*(["if True:"] if indented else []), *lines, "")))
@@ -101,53 +101,53 @@ def _is_one_function(lines: tuple[str, ...], place: FunctionSpan) -> bool:
             return False
         statements = block.body
     function = statements[0]
-    if len(statements) != 1 or not isinstance(function, Definition) or function.name != place.name.split(".")[-1]:
+    if len(statements) != 1 or not isinstance(function, Definition) or function.name != span.name.split(".")[-1]:
         return False
     body = function.body[documented(function) :]
-    if documented(function) != place.documented or not body:
+    if documented(function) != span.documented or not body:
         return False
     start, end = body[0].lineno - 1 - indented, (body[-1].end_lineno or 0) - indented
-    return (start, end) == (place.start - place.definition, len(lines))
+    return (start, end) == (span.start - span.definition, len(lines))
 
 
 def outline_of_edit(source: str, other: Outline | None) -> Outline | None:
-    """As `text_outline`; quickly, where the text is an edit of the other in a single body."""
+    """As `text_outline`; faster if the text differs from `other` in a single body."""
     edited = other.edited(source) if other is not None else None
     return edited or text_outline(source)
 
 
 @lru_cache(maxsize=64)
 def text_outline(source: str) -> Outline | None:
-    """The file's outline as text; None where it is no Python, or two functions share a line."""
+    """The file's outline as text; None: it is not Python, or two functions share a line."""
     module = None if "\r" in source else _parsed(source)
     if module is None:
         return None
     lines = source.split("\n")
     frame: list[str] = []
     bodies: dict[str, tuple[str, ...]] = {}
-    places: list[FunctionSpan] = []
-    kept_to = 0
-    for name, function in sorted(_outermost(module, ""), key=lambda found: found[1].lineno):
+    spans: list[FunctionSpan] = []
+    framed_to = 0
+    for name, function in sorted(_outermost(module, ""), key=lambda pair: pair[1].lineno):
         statements = function.body[documented(function) :]
         first, last = function.body[0].lineno, function.body[-1].end_lineno or 0
-        if first <= kept_to:
+        if first <= framed_to:
             return None
         if not statements or _shares_a_line(function, statements[0], lines):
-            continue  # no lines of its own, as an overload has it: it stays in the frame
+            continue  # no lines of its own (an overload): it stays in the frame
         start = statements[0].lineno - 1
-        frame += lines[kept_to:start]
-        frame.append(f"\0{name}")  # where a body was cut out: it may stand in no other function instead
-        places.append(
+        frame += lines[framed_to:start]
+        frame.append(f"\0{name}")  # marks the removed body: moving it to another function changes the frame
+        spans.append(
             FunctionSpan(name, len(bodies.get(name, ())), documented(function), function.lineno - 1, start, last)
         )
         bodies[name] = (*bodies.get(name, ()), "\n".join(lines[start:last]))
-        kept_to = last
-    return Outline("\n".join((*frame, *lines[kept_to:])), bodies, tuple(lines), tuple(places))
+        framed_to = last
+    return Outline("\n".join((*frame, *lines[framed_to:])), bodies, tuple(lines), tuple(spans))
 
 
 @lru_cache(maxsize=128)
 def syntax_outline(source: str) -> Outline | None:
-    """The file's outline as syntax, in which positions and comments play no part; None where it is no Python."""
+    """The file's outline as syntax, without positions and comments; None: it is not Python."""
     module = _parsed(source)
     if module is None:
         return None
@@ -184,7 +184,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def _outermost(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:
-    """Functions that lie in no other function, with their qualified names."""
+    """Qualified name and definition of each outermost function."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
             yield prefix + child.name, child

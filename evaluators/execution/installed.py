@@ -1,8 +1,8 @@
-"""What is installed for an interpreter, down to single files. A program that this interpreter runs (with `-I`), so it
-imports nothing but the standard library.
+"""Installed packages of an interpreter, down to single files. The interpreter runs this file (with `-I`), so it imports
+only the standard library.
 
-Names and versions of distributions say too little: a package that is installed as editable, or whose file was edited
-where it lies, is another one under the same version.
+Names and versions of distributions do not suffice: an editable package, or one with an edited file, differs under the
+same version.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 CACHES = frozenset({"__pycache__", ".cache", ".vite", ".vitest"})
-"""Folders that Python and the tools of Node write into where packages lie; what is in them follows from the rest."""
+"""Caches that Python and the tools of Node write beside packages; their content is derived."""
 READ_BYTES = 1 << 20
-"""Sources up to this size count by their content, larger files by their time."""
+"""Sources up to this size count by content, larger files by modification time."""
 READ_FILES = 10_000
-"""So many files of a folder of sources are read, which takes less than a second; the others count by their time."""
+"""Files read per folder of sources (takes less than a second); the rest count by modification time."""
 MOST_FILES = 200_000
-"""What holds more is no package but a disk or somebody's home: the others don't count."""
+"""A folder with more files is no package but a disk or a home folder: further files do not count."""
 
 
-def identity(*, made: bool) -> list[object]:
+def identity(*, is_created: bool) -> list[object]:
     """The version, the distributions, and a digest of their files.
 
-    Installed files count by their sizes and times: reading them all would take seconds. Sources that are used where
-    they lie count by their contents, so that a checkout which comes back to a state comes back to its identity.
+    Installed files count by size and modification time: reading them all takes seconds. Sources used in place count by
+    content, so that a checkout that returns to a state has the same identity again.
 
     Args:
-        made: the environment was made from pinned requirements and is edited by nobody. Its own files say no more
-            than its distributions do, and their times differ from machine to machine.
+        is_created: the environment was created from pinned requirements and is never edited. Its distributions
+            identify its files, whose modification times differ between machines.
     """
     distributions = list(importlib.metadata.distributions())
-    names = sorted({f"{found.name}=={found.version}" for found in distributions})
+    names = sorted({f"{item.name}=={item.version}" for item in distributions})
     whole = hashlib.sha256()
     for folder in dict.fromkeys([*_imported(), *_other_projects(distributions)]):
-        if not (made and _is_below(folder, os.path.realpath(sys.prefix))):
+        if not (is_created and _is_below(folder, os.path.realpath(sys.prefix))):
             for line in _lines(folder, read=not _is_installed(folder)):
                 whole.update(os.fsencode(line))
     return [sys.version, names, whole.hexdigest()]
 
 
 def digest_of(folder: Path) -> str:
-    """Of the names, sizes and times of all files of a folder of packages."""
+    """Digest of the names, sizes and modification times of all files of a folder of packages."""
     whole = hashlib.sha256()
     for line in _lines(str(folder), read=False):
         whole.update(os.fsencode(line))
@@ -57,25 +57,25 @@ def digest_of(folder: Path) -> str:
 
 
 def _imported() -> list[str]:
-    """Folders, archives and modules outside the standard library that are imported from, in the order of the search."""
+    """Folders, archives and modules outside the standard library on the import path, in search order."""
     library = Path(os.__file__).parent
-    found = [Path(path) for path in sys.path if Path(path) not in (library, library / "lib-dynload")]
+    paths = [Path(path) for path in sys.path if Path(path) not in (library, library / "lib-dynload")]
     for finder in sys.meta_path:
         name = str(getattr(finder, "__module__", ""))
         if name.startswith("__editable__"):  # as setuptools names them
-            found += map(Path, getattr(sys.modules[name], "MAPPING", {}).values())
-    return [os.path.realpath(path) for path in found if path.exists()]
+            paths += map(Path, getattr(sys.modules[name], "MAPPING", {}).values())
+    return [os.path.realpath(path) for path in paths if path.exists()]
 
 
 def _other_projects(distributions: Collection[importlib.metadata.Distribution]) -> list[str]:
-    """Roots of the projects that are installed as editable and imported in a way that only their backends know."""
+    """Roots of editable projects that are imported by a mechanism of their backend."""
     sources = [path for path in _imported() if not _is_installed(path)]
     roots = {root for root in map(_editable, distributions) if root}
     return sorted(root for root in roots if not any(_is_below(path, root) for path in sources))
 
 
 def _editable(distribution: importlib.metadata.Distribution) -> str:
-    """The root of the project that a distribution is an editable install of; empty: it is none."""
+    """The root of the project of an editable install; empty: the install is not editable."""
     try:
         origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         url, is_editable = urlsplit(origin["url"]), origin["dir_info"]["editable"]
@@ -85,7 +85,7 @@ def _editable(distribution: importlib.metadata.Distribution) -> str:
 
 
 def _is_installed(path: str) -> bool:
-    """Is it no source, but what an installer put there, of this environment or of another one?"""
+    """Was it written by an installer, into this environment or another one? Otherwise it is a source."""
     is_below = any(_is_below(path, os.path.realpath(prefix)) for prefix in (sys.prefix, sys.base_prefix))
     return is_below or Path(path).name in ("site-packages", "dist-packages")
 
@@ -95,7 +95,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _lines(top: str, *, read: bool) -> Iterator[str]:
-    """A text for each file of a folder, or for the file itself; no two lists of files have the same."""
+    """A text for each file of a folder, or for the file itself; different lists of files have different texts."""
     yield "\0\0\0"
     for number, (path, target, file) in enumerate(islice(_files(top, hidden=not read), MOST_FILES)):
         yield f"{path}\0{target}\0{_mark(file, read=read and number < READ_FILES)}\0"
@@ -108,17 +108,17 @@ def _mark(file: str, *, read: bool) -> str:
             return ""
         if read and status.st_size <= READ_BYTES:
             return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except OSError:  # a link that leads nowhere, or nothing that may be read
+    except OSError:  # a dangling link, or an unreadable file
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _files(top: str, *, hidden: bool) -> Iterator[tuple[str, str, str]]:
-    """Relative path, target (empty: it is no link) and whole path of all files, in an order that depends on their names
-    alone. Links are followed, to each folder once.
+    """Relative path, target (empty: it is no link) and full path of all files, in an order that depends on names alone.
+    Links are followed, to each folder once.
 
     Args:
-        hidden: hidden files as well. Beside sources they are version control, environments and what tools leave.
+        hidden: include hidden files. Beside sources they are version control, environments and output of tools.
     """
     if not os.path.isdir(top):  # noqa: PTH112 (quick, as all that follows)
         yield "", "", top
@@ -137,11 +137,11 @@ def _files(top: str, *, hidden: bool) -> Iterator[tuple[str, str, str]]:
 
 
 def _entries(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
-    """Sorted; none of a virtual environment, of a folder that was seen, and of one that can't be read."""
+    """Sorted entries; none for a virtual environment, a folder that was seen, or one that can't be read."""
     try:
         status = os.stat(folder)  # noqa: PTH116
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError:
         return []
     key = (status.st_dev, status.st_ino)
@@ -152,4 +152,4 @@ def _entries(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(identity(made="--made" in sys.argv)))
+    print(json.dumps(identity(is_created="--made" in sys.argv)))

@@ -1,4 +1,4 @@
-"""Names that a tree's modules are imported by, and whether they compile."""
+"""Import names of a tree's modules, and their byte-compilation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static import builds
-from regrade.rewards.evidence import (
-    BuildRun,
-)
+from regrade.rewards.evidence import BuildRun
 
 NOT_MODULES = frozenset({"setup", "conftest", "conf", "noxfile", "tasks", "fabfile", "__main__"})
-"""Names of Python files that do something when they are imported."""
+"""Names of Python files whose import has side effects."""
 
 
 def compiled(before: Tree, after: Tree, patch: Patch, task: Task) -> BuildRun:
@@ -23,7 +21,7 @@ def compiled(before: Tree, after: Tree, patch: Patch, task: Task) -> BuildRun:
 
 
 def module_names(path: str, task: Task) -> Iterator[str]:
-    """What a file may be imported by: one name a folder of the python path that it lies in."""
+    """Import names of a file: one for each folder of the python path that contains it."""
     for folder in task.suite.python_path:
         pure = PurePosixPath(path)
         if pure.suffix == ".py" and pure.is_relative_to(PurePosixPath(folder)):
@@ -32,9 +30,9 @@ def module_names(path: str, task: Task) -> Iterator[str]:
 
 
 def importable_modules(tree: Tree, task: Task) -> tuple[str, ...]:
-    """Dotted names of the project's modules on its python path: single files there and packages, tests left out."""
+    """Dotted names of the project's modules on its python path: single files and packages, without tests."""
     paths = set(tree.paths())
-    found = set()
+    names = set()
     for folder in task.suite.python_path:
         base = PurePosixPath(folder)
         for path in paths:
@@ -48,8 +46,8 @@ def importable_modules(tree: Tree, task: Task) -> tuple[str, ...]:
                 and not NOT_MODULES.intersection(parts)
                 and _are_names(parts)
             ):
-                found.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return tuple(sorted(found - {""}))
+                names.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return tuple(sorted(names - {""}))
 
 
 def _are_names(parts: tuple[str, ...]) -> bool:

@@ -1,8 +1,8 @@
-"""What comes out of a sandbox, as typed records: the events of its worker, and the records of a candidate.
+"""Typed output of a sandbox: the events of its worker, and the records of a candidate.
 
-A candidate's programs (`regrade.evaluators.inside`) write one JSON array a line, `["test", id, status, ...]`. No line
-is trusted to be well formed: the last one of a killed candidate may be cut, and any may be forged. A field is `Any`
-where a verdict counts the record whatever that field holds.
+A candidate's programs (`regrade.evaluators.inside`) write one JSON array a line, `["test", id, status, ...]`. Any line
+may be malformed: the last one of a killed candidate may be truncated, and any may be forged. A field is `Any` if the
+record counts whatever its value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ReadyEvent(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
 
 
 class ForkedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="forked"):
-    """The candidate of the last request runs."""
+    """The candidate of the last request is running."""
 
 
 class DoneEvent(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
@@ -31,7 +31,7 @@ class DoneEvent(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
     status: int
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
-    """What the worker stopped it for (see `inside/watching.py`); empty: it ended by itself."""
+    """Why the worker stopped it (see `inside/watching.py`); empty: it ended by itself."""
     seconds: float
     cpu: float
     """CPU seconds of the candidate and its processes."""
@@ -40,7 +40,7 @@ class DoneEvent(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
     output: str
     """The end of what it printed."""
     clean: bool
-    """Was everything removed that it left behind?"""
+    """Were all its leftovers removed?"""
 
 
 Event = ReadyEvent | ForkedEvent | DoneEvent
@@ -54,7 +54,7 @@ class ConfigurationRecord(Record, frozen=True, tag="configuration"):
     """pytest is configured."""
 
     path: str
-    """Of its configuration file; empty: none."""
+    """Path of its configuration file; empty: none."""
 
 
 class CollectRecord(Record, frozen=True, tag="collect"):
@@ -71,7 +71,7 @@ class TestRecord(Record, frozen=True, tag="test"):
 
     id: str
     status: str
-    """A value of `TestStatus`, unless it is forged."""
+    """A value of `TestStatus`, unless forged."""
     seconds: Any
     message: Any
     """Why it failed."""
@@ -88,22 +88,22 @@ class ThreadsRecord(Record, frozen=True, tag="threads"):
     """All modules were imported."""
 
     count: int
-    """Threads of the process by then."""
+    """Threads of the process at that time."""
 
 
 class ImportedRecord(Record, frozen=True, tag="imported"):
     """The collection is over."""
 
     names: list[str]
-    """With `--collect-only`: the modules outside of the tree that it imported, in that order. With a measure of reach:
-    the functions (`file::qualified.name`) that it executed, and the files that it read."""
+    """With `--collect-only`: modules from outside the tree that it imported, in order. With a measurement of reach: the
+    functions (`file::qualified.name`) that it executed, and the files that it read."""
 
 
 class ReachRecord(Record, frozen=True, tag="reach"):
     """The reach of a test was measured."""
 
     test: str
-    places: list[str]
+    keys: list[str]
     """The functions (`file::qualified.name`) that it executes, and the files that it reads."""
     is_opaque: bool
     """May it execute more than that?"""
@@ -139,7 +139,7 @@ class CrossedRecord(Record, frozen=True, tag="crossed"):
 
     test: str
     calls: int
-    """How many calls crossed."""
+    """Number of calls that crossed."""
     problem: str
     """Why a call did not cross; empty: all did."""
 
@@ -169,49 +169,49 @@ class UnwatchedRecord(Record, frozen=True, tag="unwatched"):
 class AnswerRecord(Record, frozen=True, tag="answer"):
     """The candidate's code answered a held-out input."""
 
-    place: int
-    """Of the input, from 0 on."""
+    index: int
+    """Index of the input, from 0."""
     answer: dict[str, Any]
-    """The message of the other process as it came, with the first `values` of an iterator, or why there is none:
-    `gone`."""
+    """The message of the other process as received, with the first `values` of an iterator; or the reason why there is
+    none: `gone`."""
 
 
 class DoneRecord(Record, frozen=True, tag="done"):
-    """The request came to its end."""
+    """The request was completed."""
 
     status: Any
-    """The exit status that the process then has."""
+    """Exit status of the process."""
 
 
 class LeftRecord(Record, frozen=True, tag="left"):
-    """The request was left by an exception."""
+    """An exception ended the request."""
 
     error: Any
 
 
 class UnknownRecord(Record, frozen=True):
-    """A line of no known kind, of a wrong length or of wrong types.
+    """A line of unknown kind, wrong length or wrong types.
 
-    It keeps its place: how an execution ended depends on the last record.
+    It is not dropped: how an execution ended depends on the last record.
     """
 
 
-_Known = (
+_KnownRecord = (
     ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
     | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
     | AnswerRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-_RECORDS: msgspec.json.Decoder[_Known] = msgspec.json.Decoder(_Known)
+_RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)
 
 
 def decode_event(line: bytes) -> Event:
-    """An answer of the worker. Raises ValueError where it is none."""
+    """An event of the worker. Raises ValueError: the line is not one."""
     return _EVENTS.decode(line)
 
 
 def decode(lines: Iterable[str]) -> tuple[Record, ...]:
-    """The records of a candidate in their order, without lines that are no JSON array with a name in front."""
+    """The records of a candidate in order, without lines that are no JSON array beginning with a name."""
     return tuple(record for line in lines if (record := _decoded(line)) is not None)
 
 
@@ -223,7 +223,7 @@ def _decoded(line: str) -> Record | None:
 
 
 def _decoded_slowly(line: str) -> Record | None:
-    """Python's own parser also reads what only Python writes: NaN, infinity, half of a surrogate pair."""
+    """Python's own parser also accepts the extensions of its writer: NaN, infinity, half of a surrogate pair."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -231,7 +231,7 @@ def _decoded_slowly(line: str) -> Record | None:
     if not isinstance(content, list) or not content or not isinstance(content[0], str):
         return None
     try:
-        record: Record = msgspec.convert(content, _Known)
+        record: Record = msgspec.convert(content, _KnownRecord)
     except (ValueError, RecursionError):
         return UnknownRecord()
     return record

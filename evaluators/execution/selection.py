@@ -1,4 +1,4 @@
-"""Which tests a change can reach: those that execute a changed function, where that is all there is to it."""
+"""Test impact analysis: the tests that can reach a change, if it changes function bodies alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
     """FAIL_TO_PASS, and the PASS_TO_PASS tests that execute a changed function or read a changed file; None: the whole
     suite must run.
 
-    Safe only where every change lies inside bodies of functions whose reach was measured and that nothing executes on
-    import. The measure was taken on the base or on the pristine tree under it, so functions that differ from either
-    count.
+    Safe only if every change is inside the bodies of functions whose reach was measured and that no import executes.
+    Reach was measured on the base or on the pristine tree under it, so functions that differ from either count.
     """
     changed = changed_functions(task, workspace)
     reach, imported = task.suite.reach, task.suite.imported
@@ -23,28 +22,28 @@ def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
     touched = changed | {file_of(function) for function in changed}
     if not touched.isdisjoint(imported):
         return None
-    reached = {test for place in touched for test in reach.get(place, ())}
+    reached = {test for key in touched for test in reach.get(key, ())}
     return frozenset(task.fail_to_pass) | reached.intersection(task.pass_to_pass)
 
 
-def in_company(task: Task, wanted: frozenset[str]) -> frozenset[str] | None:
-    """The tests that must run for the wanted ones to tell anything: themselves, and whole files; None: the whole suite.
+def with_companions(task: Task, tests: frozenset[str]) -> frozenset[str] | None:
+    """The tests, and the tests or whole files that must run for them to pass; None: the whole suite.
 
-    What a FAIL_TO_PASS test needs can't be measured at the base, where it fails: it is taken to need what the others of
-    its file need.
+    The needs of a FAIL_TO_PASS test can't be measured at the base, where it fails: the needs of the other tests of its
+    file are assumed.
     """
     companions = task.suite.companions
     if not companions:
-        return wanted
-    failing = wanted.intersection(task.fail_to_pass)
+        return tests
+    failing = tests.intersection(task.fail_to_pass)
     files = {file_of(test) for test in failing}
-    asked = {test for test in companions if test in wanted or file_of(test) in files}
-    places = {companions[test] for test in asked}
-    return None if "" in places else wanted | places
+    dependent = {test for test in companions if test in tests or file_of(test) in files}
+    needed = {companions[test] for test in dependent}
+    return None if "" in needed else tests | needed
 
 
 def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None:
-    """`file::qualified.name` of the functions whose bodies changed; None: something else changed as well."""
+    """`file::qualified.name` of the functions whose bodies changed; None: other code changed as well."""
     before, after = workspace.before, workspace.after
     if before.removed != after.removed:
         return None
@@ -62,7 +61,7 @@ def changed_functions(task: Task, workspace: Workspace) -> frozenset[str] | None
 
 
 def _differing(old: str, new: str, pristine: str | None) -> set[str] | None:
-    # By text first, which costs a tenth: where only bodies differ as text, only they differ as syntax.
+    # By text first, at a tenth of the cost: if only bodies differ as text, only bodies differ as syntax.
     before = outline_of_edit(old, None if pristine is None else text_outline(pristine))
     after = outline_of_edit(new, before)
     functions = before.differing(after) if before is not None and after is not None else None

@@ -1,4 +1,4 @@
-"""What is found out once per pristine tree and suite and shared by its candidates: byte code, configuration."""
+"""Preparation of a suite, once per pristine tree and shared by its candidates: byte code, configuration."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.storage.digests import sealed, unsealed
 
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
-"""Hooks that a conftest.py must have in place before collection, beside pytest_cmdline_* and pytest_load_*."""
-MAKING = ".making-"
+"""Hooks that a conftest.py must define before collection, beside pytest_cmdline_* and pytest_load_*."""
+PARTIAL_PREFIX = ".making-"
 VERSION = 3
-"""Of what a preparation holds: those of earlier versions are not used."""
+"""Version of the format: preparations of earlier versions are not used."""
 DESCRIPTION = "preparation.json"
-"""Name of the file beside the byte code that holds the rest, and what the byte code was."""
+"""Name of the file beside the byte code, with the rest of the preparation and a digest of the byte code."""
 
 
 def prepare_suite(
@@ -44,10 +44,10 @@ def prepare_suite(
     scratch: Path,
     digest: str,
 ) -> Preparation:
-    """Collect the tests of the pristine tree once, with byte code written to `folder`, unless that was done before.
+    """Collect the tests of the pristine tree once, with byte code written to `folder`, unless it is already there.
 
     Args:
-        digest: of the pristine tree: other contents get other byte code.
+        digest: of the pristine tree; part of the key of the byte code.
 
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
@@ -55,29 +55,29 @@ def prepare_suite(
     if suite.runner != "pytest":
         return UNPREPARED
     key = hashlib.sha256(f"{VERSION}{digest}{suite!r}".encode()).hexdigest()[:24]
-    known = _known(folder / key)
-    if known is None:
+    preparation = _stored(folder / key)
+    if preparation is None:
         remove(folder / key)  # of an earlier version, or damaged
         _fill(sandbox, python, Tree(tree.root), suite, limits, folder, scratch, key)
-        known = _known(folder / key)
-    if known is None:
-        raise OSError(f"what was just written to {folder / key} can't be read")
-    return known
+        preparation = _stored(folder / key)
+    if preparation is None:
+        raise OSError(f"the preparation written to {folder / key} can't be read back")
+    return preparation
 
 
-def _known(folder: Path) -> Preparation | None:
-    """What an earlier process prepared; None where anything of it is missing or is not as it was written."""
+def _stored(folder: Path) -> Preparation | None:
+    """The stored preparation; None: it is missing, incomplete or changed."""
     try:
-        known = json.loads(unsealed((folder / DESCRIPTION).read_text("utf-8")))
-        if known.pop("files") != _digest_of_files(folder):
+        fields = json.loads(unsealed((folder / DESCRIPTION).read_text("utf-8")))
+        if fields.pop("files") != _digest_of_files(folder):
             return None
-        return Preparation(**{**known, "modules": tuple(known["modules"])})
+        return Preparation(**{**fields, "modules": tuple(fields["modules"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _digest_of_files(folder: Path) -> str:
-    """SHA-256 over the paths and contents of all byte code, which is read by every candidate anyway."""
+    """SHA-256 over the paths and contents of all byte code, which every candidate reads anyway."""
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*.pyc")):
         content = path.read_bytes()
@@ -88,31 +88,31 @@ def _digest_of_files(folder: Path) -> str:
 def _fill(
     sandbox: Sandbox, python: Path, tree: Tree, suite: TestSuite, limits: Limits, folder: Path, scratch: Path, key: str
 ) -> None:
-    making = folder / f"{MAKING}{os.getpid()}-{secrets.token_hex(4)}"
-    (making / key).mkdir(parents=True)
-    for path in (making, making / key):
+    partial = folder / f"{PARTIAL_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    (partial / key).mkdir(parents=True)
+    for path in (partial, partial / key):
         path.chmod(0o777)
     workplace = scratch / f"preparation-{secrets.token_hex(4)}"
     workplace.mkdir()
     try:
-        with Worker(sandbox, python, workplace, making, writable_bytecode=True, limits=limits) as worker:
+        with Worker(sandbox, python, workplace, partial, writable_bytecode=True, limits=limits) as worker:
             reply = worker.run(tree, Request(suite=suite, limits=limits, options=(COLLECT_ONLY,)), Preparation(key))
             modules = _early_modules(worker, tree, suite, limits, reply)
-        if not reply.of(DoneRecord):  # and so nobody looked at the byte code
-            _empty(making / key)
+        if not reply.of(DoneRecord):  # so damaged byte code was not removed
+            _empty(partial / key)
         chosen = [record.path for record in reply.of(ConfigurationRecord)]
-        session = key if chosen and late_conftests(tree) else ""
+        session = key if chosen and are_conftests_late(tree) else ""
         preparation = Preparation(key, session, chosen[0] if session else "", modules)
-        content = json.dumps({**asdict(preparation), "files": _digest_of_files(making / key)})
-        (making / key / DESCRIPTION).write_text(sealed(content), "utf-8")
-        (making / key).chmod(0o755)
+        content = json.dumps({**asdict(preparation), "files": _digest_of_files(partial / key)})
+        (partial / key / DESCRIPTION).write_text(sealed(content), "utf-8")
+        (partial / key).chmod(0o755)
         try:
-            (making / key).rename(folder / key)
+            (partial / key).rename(folder / key)
         except OSError:
             if not (folder / key).exists():  # unless another process was faster
                 raise
     finally:
-        remove(making)
+        remove(partial)
         remove(workplace)
 
 
@@ -122,20 +122,20 @@ def _empty(folder: Path) -> None:
 
 
 def _early_modules(worker: Worker, tree: Tree, suite: TestSuite, limits: Limits, reply: Reply) -> tuple[str, ...]:
-    """What the collected tests import of other places, less what a process must not hold when it forks."""
-    found = reply.of(ImportedRecord)
-    modules = tuple(found[0].names) if found else ()
-    own = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)
-    for chosen in (modules, own):
-        tried = worker.run(tree, Request(suite=suite, limits=limits, kind="imports", modules=chosen))
-        if ThreadsRecord(1) in tried.records:
-            failing = {record.module for record in tried.of(ImportRecord)}
+    """Modules from outside the tree that the tests import; fewer if importing them starts threads, unsafe for forks."""
+    imported = reply.of(ImportedRecord)
+    modules = tuple(imported[0].names) if imported else ()
+    standard = tuple(name for name in modules if name.partition(".")[0] in sys.stdlib_module_names)
+    for chosen in (modules, standard):
+        trial = worker.run(tree, Request(suite=suite, limits=limits, kind="imports", modules=chosen))
+        if ThreadsRecord(1) in trial.records:
+            failing = {record.module for record in trial.of(ImportRecord)}
             return tuple(name for name in chosen if name not in failing)
     return ()
 
 
-def late_conftests(tree: Tree) -> bool:
-    """May every conftest.py of the tree be imported as late as in the collection of the tests beside it?"""
+def are_conftests_late(tree: Tree) -> bool:
+    """May every conftest.py of the tree be imported as late as the collection of the tests beside it?"""
     for path in tree.paths():
         if path.rpartition("/")[2] == "conftest.py":
             text = tree.read(path)

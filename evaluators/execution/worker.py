@@ -22,14 +22,12 @@ from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, 
 logger = logging.getLogger(__name__)
 LONGEST_ANSWER = 64 << 20
 START_SECONDS = 300.0
-"""A start takes a second; on a machine that is very busy it takes longer."""
+"""A start takes a second; longer on a busy machine."""
 GRACE_SECONDS = 60.0
 PATIENCE = 10
-"""The worker keeps the candidate's clock; only after this many times the limit, and the grace, is the whole sandbox
-hung.
-"""
+"""The worker enforces the time limit; the sandbox counts as hung after this many times the limit, plus grace."""
 TOOLS = "/tools"
-"""Where candidates see programs that are not among the system's own."""
+"""Path in the sandbox of programs from outside the system folders."""
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -42,8 +40,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "120",
-    # Candidates run side by side, and a library that starts threads could not be imported before a fork: the last one
-    # is of the allocator that pyarrow, and with it pandas, brings along.
+    # Candidates run side by side, and a library that starts threads can't be imported before a fork. The last variable
+    # is for the allocator of pyarrow, which pandas imports.
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
@@ -53,7 +51,7 @@ OfKind = TypeVar("OfKind", bound=Record)
 class WorkerDiedError(RuntimeError):
     """The whole worker died.
 
-    `running`: a candidate had been forked, so it may be the candidate's doing. `killed`: this side did it.
+    `running`: a candidate had been forked, which may be the cause. `killed`: this process killed it.
     """
 
     def __init__(self, reason: str, *, running: bool, killed: bool = False) -> None:
@@ -64,45 +62,43 @@ class WorkerDiedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a candidate is to do."""
+    """The work of a candidate."""
 
     suite: TestSuite
     limits: Limits
     kind: str = "tests"
-    """`tests`; `imports`: import the modules and report those that fail; `wheel`: build the project's wheel;
-    `check`: see whether the files of `paths` compile; `candidate`: serve what crosses from another worker;
-    `inputs`: ask another worker's candidate."""
+    """`tests`; `imports`: import the modules and report failures; `wheel`: build the project's wheel; `check`: compile
+    the files of `paths`; `candidate`: serve calls of another worker; `inputs`: call another worker's candidate."""
     paths: tuple[str, ...] = ()
-    """Test files given to pytest; empty: the suite's own paths."""
+    """Test files passed to pytest; empty: the suite's own paths."""
     select: frozenset[str] | None = None
-    """Ids of the tests to run; None: all that are collected."""
+    """Ids of the tests to run; None: all collected tests."""
     options: tuple[str, ...] = ()
     """pytest options beyond the suite's own."""
     modules: tuple[str, ...] = ()
     reach: Mapping[str, float] | None = None
-    """Find out which functions each test executes instead of what becomes of it. The tests that pass in the suite, and
-    their seconds there."""
+    """Measure the reach of each test instead of its outcome. The tests that pass in the suite, and their seconds."""
     crossing: Mapping[str, Any] | None = None
-    """How calls cross to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
+    """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
     cold: bool = False
-    """In an interpreter started for it, in a sandbox started for it, instead of a fork of the warm one."""
+    """Run in a new interpreter in a new sandbox, instead of a fork of the warm one."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What candidates of one suite share."""
+    """Data that candidates of one suite share."""
 
     bytecode: str
-    """Name of the folder of byte code (see `Worker`); what a candidate changed is compiled anew, by its other time."""
+    """Name of the folder of byte code (see `Worker`); changed files differ in time, and are compiled again."""
     session: str = ""
-    """Key of the prepared session; empty: the suite's conftest.py files need a session from the start."""
+    """Key of the prepared session; empty: the suite's conftest.py files rule it out."""
     configuration: str = ""
-    """Path in the sandbox of the configuration file that pytest chose; empty: none."""
+    """Path in the sandbox of pytest's configuration file; empty: none."""
     modules: tuple[str, ...] = ()
-    """Modules of other places than the tree that its tests import: the worker imports them once, for all candidates."""
+    """Modules from outside the tree that its tests import: the worker imports them once, for all candidates."""
 
     def of(self, task: Task) -> Preparation:
-        """The same for a task; one whose base changes tests or configuration shares no session."""
+        """The preparation for a task; without the session if its base changes tests or configuration."""
         changed = (*task.base.replaced, *task.base.removed)
         if any(is_protected(path, task.suite.protected) for path in changed):
             return Preparation(self.bytecode, modules=self.modules)
@@ -114,21 +110,21 @@ UNPREPARED = Preparation("")
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came of it."""
+    """The result of a request."""
 
     status: int
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
-    """What this side stopped it for: `timeout`, `memory`, `disk`; or empty."""
+    """Why the worker stopped it: `timeout`, `memory`, `disk`; or empty."""
     records: tuple[Record, ...]
-    """In the order in which they were written: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
+    """In the order of writing: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
     output: str
     """The end of what it printed."""
     seconds: float
     cpu_seconds: float
 
     def of(self, kind: type[OfKind]) -> list[OfKind]:
-        """The records of one kind, in their order."""
+        """The records of one kind, in order."""
         return [record for record in self.records if isinstance(record, kind)]
 
 
@@ -150,11 +146,11 @@ class Worker:
     ) -> None:
         """
         Args:
-            scratch: an existing folder of its own.
-            bytecode: a folder of byte code that candidates see.
-            packages: a folder `node_modules` that candidates see beside their tree.
-            tools: a folder whose `bin` comes first on their path.
-            channel: a folder that two workers share, for a socket between their candidates.
+            scratch: an existing folder for this worker only.
+            bytecode: a folder of byte code, mounted for candidates.
+            packages: a folder `node_modules`, mounted above the tree.
+            tools: a folder whose `bin` is first on the candidates' PATH.
+            channel: a folder shared by two workers, for a socket between their candidates.
         """
         self._sandbox = sandbox
         self._python = python
@@ -163,7 +159,7 @@ class Worker:
         self._writable_bytecode = writable_bytecode
         self._programs = Mount(_programs(scratch / "programs"), "/regrade")
         self._bytecode: Mount | None = None
-        if bytecode and (sandbox.isolated or writable_bytecode):  # no candidate may write what another one reads
+        if bytecode and (sandbox.isolated or writable_bytecode):  # candidates must not write byte code of others
             self._bytecode = Mount(bytecode, "/bytecode", writable_bytecode)
         self._packages = packages
         self._tools = tools
@@ -182,11 +178,11 @@ class Worker:
 
     @property
     def isolated(self) -> bool:
-        """Is it a sandbox that keeps candidates from this machine?"""
+        """Does the sandbox isolate candidates from this machine?"""
         return self._sandbox.isolated
 
     def run(self, tree: Tree, request: Request, preparation: Preparation = UNPREPARED) -> Reply:
-        """Lay the tree and run the request on it.
+        """Write the tree and run the request on it.
 
         Raises:
             SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
@@ -194,7 +190,7 @@ class Worker:
         """
         if request.cold:
             self.close()
-        self._lay(tree, request.suite.protected)
+        self._write_tree(tree, request.suite.protected)
         self._ensure_started()
         self._send(self._message(request, preparation))
         event = self._receive(START_SECONDS)
@@ -203,11 +199,9 @@ class Worker:
         if not isinstance(event, DoneEvent):
             raise self._unexpected(event)
         if event.stopped or not event.clean:
-            self.close()  # a fresh sandbox for the next candidate
-        logger.debug(
-            "candidate ended: folder %s, %s, status %s, limit reached: %s, %.2f s",
-            self._scratch, request.kind, event.status, event.stopped or "none", event.seconds,
-        )  # fmt: skip
+            self.close()  # a new sandbox for the next candidate
+        facts = (self._scratch, request.kind, event.status, event.stopped or "none", event.seconds)
+        logger.debug("candidate ended: folder %s, %s, status %s, limit reached: %s, %.2f s", *facts)
         return Reply(
             status=event.status,
             stopped=event.stopped,
@@ -218,7 +212,7 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Kill the sandbox and everything in it; the next run starts a fresh one."""
+        """Kill the sandbox and its processes; the next run starts a new one."""
         session, self._session, self._buffer = self._session, None, b""
         if session is not None:
             session.close()
@@ -230,17 +224,17 @@ class Worker:
             self._killed = True
             session.kill()
 
-    def _lay(self, tree: Tree, protected: tuple[str, ...]) -> None:
+    def _write_tree(self, tree: Tree, protected: tuple[str, ...]) -> None:
         try:
-            self._folder.lay(tree, protected)
+            self._folder.write_tree(tree, protected)
         except (OSError, RecursionError):
-            # The last candidate left something that can't be undone file by file: start from an empty folder.
+            # The last candidate's changes can't be undone file by file: start with an empty folder.
             self.close()
             subprocess.run(["rm", "-rf", "--", str(self._folder.path)], check=False, timeout=300)
             if self._folder.path.exists():
                 self._folder.path.rename(self._scratch / f"abandoned-{time.time_ns()}")
             self._folder = Folder(self._scratch / "tree")
-            self._folder.lay(tree, protected)
+            self._folder.write_tree(tree, protected)
 
     def _ensure_started(self) -> None:
         if self._session is not None:
@@ -249,7 +243,7 @@ class Worker:
         if self._bytecode:
             mounts.append(self._bytecode)
         if self._packages is not None:
-            # In a folder above the tree, where Node looks for packages after the tree's own.
+            # Above the tree, where Node searches packages after those of the tree.
             if self._sandbox.isolated:
                 mounts.append(Mount(self._packages, f"/{self._packages.name}"))
             elif not (self._scratch / self._packages.name).exists():
@@ -293,7 +287,7 @@ class Worker:
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
         root = self._sandbox.seen_at(Mount(self._folder.path, "/repo", writable=True))
-        may_be_prepared = (
+        may_use_session = (
             request.kind == "tests" and request.reach is None and request.crossing is None and not request.cold
         )
         bytecode = None
@@ -314,7 +308,7 @@ class Worker:
             "cold": request.cold,
             "bytecode": bytecode,
             "early": [] if request.cold else preparation.modules,
-            "session": preparation.session if may_be_prepared else "",
+            "session": preparation.session if may_use_session else "",
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
@@ -343,7 +337,7 @@ class Worker:
             except (SandboxError, OSError):
                 block = b""
             if not block or len(self._buffer) > LONGEST_ANSWER:
-                reason = self._session.errors or "it gave no answer"
+                reason = self._session.errors or "it did not answer"
                 raise self._death(f"the worker died or hung: {reason}", running=running)
             self._buffer += block
         line, self._buffer = self._buffer.split(b"\n", 1)
@@ -353,10 +347,10 @@ class Worker:
             raise self._unexpected(line) from error
 
     def _unexpected(self, answer: object) -> WorkerDiedError:
-        return self._death(f"unexpected answer of the worker: {str(answer)[:200]}", running=False)
+        return self._death(f"unexpected answer from the worker: {str(answer)[:200]}", running=False)
 
     def _death(self, reason: str, *, running: bool) -> WorkerDiedError:
-        """The error to raise; the sandbox is closed."""
+        """Close the sandbox. Returns the error to raise."""
         self.close()
         if self._killed:
             logger.debug("worker killed: folder %s", self._scratch)
@@ -366,7 +360,7 @@ class Worker:
 
 
 def _programs(folder: Path) -> Path:
-    """A copy of the programs that run inside, importable by their own names without the rest of the package."""
+    """Copies the programs that run inside, importable by their own names without the rest of the package."""
     source = Path(inside.__file__).parent
     for path in source.rglob("*.py"):
         copy = folder / "regrade" / "evaluators" / "inside" / path.relative_to(source)

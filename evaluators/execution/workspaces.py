@@ -18,20 +18,20 @@ class Workspace:
     before: Tree
     after: Tree
     ignored: tuple[str, ...] = ()
-    """Files of the patch that were left as they are in the pristine tree, because they decide the verdict."""
+    """Files of the patch that are not applied, because they decide the verdict."""
 
 
 def prepare(task: Task, patch: Patch) -> Workspace:
-    """Apply the patch to the task's base, strictly, and take protected files from the pristine tree.
+    """Apply the patch to the task's base, strictly, and restore protected files from the pristine tree.
 
     Raises:
-        PatchError: the patch does not apply; says why.
+        PatchError: the patch does not apply; with the reason.
     """
     files = changed_files(task.base, patch)
     ignored = tuple(sorted(path for path in files if is_protected(path, task.suite.protected)))
-    kept = {path: text for path, text in files.items() if path not in ignored}
+    applied = {path: text for path, text in files.items() if path not in ignored}
     if task.suite.runner == "cargo":
-        for path, text in kept.items():
+        for path, text in applied.items():
             if path.endswith(".rs") and text is not None:
-                kept[path] = with_pristine_tests(text_of(task.base, path), text)
-    return Workspace(task.base, with_changes(task.base, kept), ignored)
+                applied[path] = with_pristine_tests(text_of(task.base, path), text)
+    return Workspace(task.base, with_changes(task.base, applied), ignored)

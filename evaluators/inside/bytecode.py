@@ -1,4 +1,4 @@
-"""Byte code that was just written is read again before anyone else believes it."""
+"""Removal of damaged byte code files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 HEADER_BYTES = 16
 
 
-def drop_damaged(folder: str) -> None:
+def remove_damaged(folder: str) -> None:
     """Delete all byte code that this interpreter can't load.
 
-    Where the disk is full, or a file grows beyond its limit, the kernel writes a part and says how much. importlib does
-    not ask, and fails for ever to import what it finds cut short.
+    On a full disk, or at a file size limit, the kernel writes a part and returns its length. importlib ignores that
+    length, and every later import of the truncated file fails.
     """
     for path in Path(folder).rglob("*.pyc"):
-        if not _loads(path):
-            with contextlib.suppress(OSError):  # another process of this suite was faster
+        if not _is_loadable(path):
+            with contextlib.suppress(OSError):  # another process of this suite removed it first
                 path.unlink()
 
 
-def _loads(path: Path) -> bool:
-    # What another interpreter wrote, a subprocess of the tests, may be whole, but who could tell?
+def _is_loadable(path: Path) -> bool:
+    # Byte code of another interpreter (a subprocess of the tests) may be intact, but can't be checked here.
     if f".{sys.implementation.cache_tag}" not in path.name:
         return False
     try:

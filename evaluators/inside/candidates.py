@@ -1,4 +1,4 @@
-"""What happens in the child: it confines itself, runs the request and leaves."""
+"""The forked child of a candidate: it confines itself, runs the request and exits."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from regrade.evaluators.inside.sealing import sealing_writer
 
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
-"""The folder that these programs are imported from."""
+"""Folder on the import path of these programs."""
 COLLECT_ONLY = "--collect-only"
+PYTEST_OPTIONS = "-q --tb=no --color=no -p no:cacheprovider --continue-on-collection-errors"
 EARLY: set[str] = set()
-"""Modules that the worker imported for its candidates, and that nothing else needs."""
+"""Modules that the worker imported for its candidates only."""
 FAILED = 70
-"""Exit status of a child that did not come to its end."""
+"""Exit status of a child that did not complete its request."""
 
 
 def import_early(modules: Iterable[str]) -> None:
-    """Import modules in the worker, so that no candidate has to: none of the tree, as that is not on its path."""
+    """Import modules in the worker, once for all candidates; the tree is not on its import path."""
     before = set(sys.modules)
     for name in modules:
         if name not in before:
@@ -42,40 +43,40 @@ def import_early(modules: Iterable[str]) -> None:
     if new:
         EARLY.update(new)
         gc.collect()
-        gc.freeze()  # else every candidate would look through them, and copy their pages
+        gc.freeze()  # otherwise each candidate's collector would touch, and so copy, their pages
 
 
 def confine(request: dict[str, Any], user: int) -> None:
-    """Own session, own user, limits, and the tree as the place to work in."""
+    """Start a session, drop rights, set limits, and enter the tree."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     drop_rights(user)
-    _limit(request["limits"], foreign=request["runner"] != "pytest")
-    settle(request)
+    _limit(request["limits"], is_foreign=request["runner"] != "pytest")
+    enter_tree(request)
 
 
 def drop_rights(user: int) -> None:
-    """Become the user for good, where there is one."""
+    """Change to the user irrevocably; -1: keep the current one."""
     if user >= 0:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
 
 
-def _limit(limits: dict[str, Any], *, foreign: bool) -> None:
+def _limit(limits: dict[str, Any], *, is_foreign: bool) -> None:
     seconds = int(limits["wall_seconds"]) + 5
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    if not foreign:
-        # Other languages reserve far more addresses than they use; what they use is watched from outside.
+    if not is_foreign:
+        # Runtimes of other languages reserve far more addresses than they use: the worker measures their memory.
         resource.setrlimit(resource.RLIMIT_AS, (limits["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"],) * 2)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
-def settle(request: dict[str, Any]) -> None:
-    """Make the tree the working directory and its folders the first on sys.path, for subprocesses as well."""
+def enter_tree(request: dict[str, Any]) -> None:
+    """Make the tree the working directory and put its folders first on sys.path, also for subprocesses."""
     root = request["root"]
     folders = [os.path.normpath(f"{root}/{folder}") for folder in request["python_path"]]
     os.chdir(root)
@@ -93,46 +94,46 @@ def settle(request: dict[str, Any]) -> None:
 
 
 def _forget_shadowed(folders: list[str]) -> None:
-    """Of what was imported early, a module that the tree has under the same name is the tree's."""
+    """Unload modules imported early that have the name of a module of the tree: the tree's own takes precedence."""
     own = {name.removesuffix(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}  # noqa: PTH112, PTH208 (quick)
     shadowed = own & {name.partition(".")[0] for name in EARLY}
     for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
         del sys.modules[name]
 
 
-def start_anew(request: dict[str, Any], results: int, key: bytes) -> NoReturn:
-    """Run the request in an interpreter of its own, where nothing was imported before."""
-    asked = os.memfd_create("request", 0)
-    os.write(asked, json.dumps({**request, "cold": False, "key": key.hex()}).encode())
-    os.lseek(asked, 0, os.SEEK_SET)
-    # Else the tree's own sitecustomize.py and pytest.py would come before those of the environment.
+def start_fresh_interpreter(request: dict[str, Any], results: int, key: bytes) -> NoReturn:
+    """Run the request in a new interpreter, without the worker's imports."""
+    descriptor = os.memfd_create("request", 0)
+    os.write(descriptor, json.dumps({**request, "cold": False, "key": key.hex()}).encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    # Otherwise the tree's own sitecustomize.py and pytest.py would shadow those of the environment.
     os.environ.pop("PYTHONPATH", None)
     os.set_inheritable(results, True)
     program = (
-        f"import sys; sys.path.insert(0, {PROGRAMS!r}); from regrade.evaluators.inside.candidates import begin_anew; "
-        f"sys.path.pop(0); begin_anew({asked}, {results})"
+        f"import sys; sys.path.insert(0, {PROGRAMS!r}); from regrade.evaluators.inside import candidates; "
+        f"sys.path.pop(0); candidates.run_in_fresh_interpreter({descriptor}, {results})"
     )
     os.execv(sys.executable, [sys.executable, "-s", "-P", "-c", program])
 
 
-def begin_anew(asked: int, results: int) -> NoReturn:
-    """The first call in the interpreter that `start_anew` made."""
-    with open(asked, "rb") as file:  # a descriptor
+def run_in_fresh_interpreter(descriptor: int, results: int) -> NoReturn:
+    """Entry point of the interpreter that `start_fresh_interpreter` starts."""
+    with open(descriptor, "rb") as file:
         request = json.load(file)
     os.set_inheritable(results, False)
     write = sealing_writer(results, bytes.fromhex(request.pop("key")))
-    settle(request)
+    enter_tree(request)
     run(request, write)
 
 
 def _forget_programs() -> None:
-    """A repository under test may have these names for itself."""
+    """Unload this package: a repository under test may use the same module names."""
     for name in [name for name in sys.modules if name == "regrade" or name.startswith("regrade.")]:
         del sys.modules[name]
 
 
 def run(request: dict[str, Any], write: Write) -> NoReturn:
-    """Run the request in this confined child, and leave."""
+    """Run the request in this confined child, and exit."""
     try:
         if request["kind"] == "imports":
             finish(write, _import_all(request["modules"], write))
@@ -160,35 +161,25 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
         if request["write_bytecode"]:
-            bytecode.drop_damaged(request["bytecode"])
+            bytecode.remove_damaged(request["bytecode"])
         finish(write, status)
     except BaseException as error:
-        leave(write, error)
+        abort(write, error)
 
 
 def arguments(request: dict[str, Any]) -> list[str]:
-    """pytest's arguments without the files; those of the suite first, so that ours hold."""
-    ours = [
-        "-q",
-        "--tb=no",
-        "--color=no",
-        "-p",
-        "no:cacheprovider",
-        "--continue-on-collection-errors",
-        "--rootdir",
-        request["root"],
-    ]
-    return [*request["options"], *ours]
+    """pytest's arguments without the files; ours follow those of the suite, so that ours take effect."""
+    return [*request["options"], *PYTEST_OPTIONS.split(), "--rootdir", request["root"]]
 
 
 def finish(write: Write, status: int) -> NoReturn:
-    """Say that the request came to its end, and leave."""
+    """Report the completion of the request, and exit."""
     write(json.dumps(["done", status]))
     os._exit(status)
 
 
-def leave(write: Write, error: BaseException) -> NoReturn:
-    """Say what carried the child away, and leave."""
+def abort(write: Write, error: BaseException) -> NoReturn:
+    """Report the exception that ended the request, and exit."""
     with contextlib.suppress(BaseException):
         traceback.print_exception(error)
         sys.stderr.flush()
@@ -197,7 +188,7 @@ def leave(write: Write, error: BaseException) -> NoReturn:
 
 
 def _imported_elsewhere(root: str, before: set[str]) -> list[str]:
-    """The modules that were imported in the meantime, in that order, but for those of the tree."""
+    """Modules imported since `before` from outside the tree, in import order."""
     own = {
         name.partition(".")[0]
         for name, module in list(sys.modules.items())
@@ -211,16 +202,16 @@ def _import_all(modules: list[str], write: Write) -> int:
         try:
             importlib.import_module(name)
         except BaseException as error:
-            write(json.dumps(["import", name, f"{_place(error)}{type(error).__name__}: {error}"[:500]]))
+            write(json.dumps(["import", name, f"{_location(error)}{type(error).__name__}: {error}"[:500]]))
     write(json.dumps(["threads", len(os.listdir("/proc/self/task"))]))  # noqa: PTH208 (quick)
     return 0
 
 
 def _build_wheel(write: Write) -> int:
-    """The backend prints at length, and some speak of failures only there: so its output is kept."""
+    """The backend's output is not discarded: some backends report failures only there."""
     try:
-        built = wheels.build_wheel()
-        write(json.dumps(["wheel", "built", built[:200]]))
+        wheel = wheels.build_wheel()
+        write(json.dumps(["wheel", "built", wheel[:200]]))
     except wheels.NoBackendError as error:
         write(json.dumps(["wheel", "none", str(error)[:200]]))
     except BaseException as error:
@@ -228,8 +219,8 @@ def _build_wheel(write: Write) -> int:
     return 0
 
 
-def _place(error: BaseException) -> str:
-    """`FILE:LINE: ` of the innermost line of the tree that raised; empty where none did."""
-    here = f"{Path.cwd()}/"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here)]
-    return f"{frames[-1].filename.removeprefix(here)}:{frames[-1].lineno}: " if frames else ""
+def _location(error: BaseException) -> str:
+    """`FILE:LINE: ` of the innermost frame inside the tree; empty: there is none."""
+    root = f"{Path.cwd()}/"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(root)]
+    return f"{frames[-1].filename.removeprefix(root)}:{frames[-1].lineno}: " if frames else ""

@@ -1,4 +1,4 @@
-"""Waiting for a child and for a channel at once, also where the kernel has no pidfd (gVisor, Linux before 5.3)."""
+"""Wait for a child process and for channels at once, also without pidfd (gVisor, Linux before 5.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POLL_SECONDS = 0.005
 
 
 class Child:
-    """A child of this process. It stays to be reaped by `os.wait4` or the like."""
+    """A child of this process. The caller reaps it (`os.wait4`, `os.waitpid`)."""
 
     def __init__(self, process: int) -> None:
         self._process = process
@@ -30,14 +30,14 @@ class Child:
             os.close(self._handle)
 
     def wait(self, seconds: float, *channels: int) -> tuple[bool, bool]:
-        """Wait for so long at most. Has it ended, and has one of the channels something to be read?"""
+        """Wait at most `seconds`. Returns: has the child has_ended; is a channel readable?"""
         if self._handle >= 0:
             ready, _, _ = select.select([self._handle, *channels], [], [], max(0.0, seconds))
             return self._handle in ready, any(channel in ready for channel in channels)
         deadline = time.monotonic() + seconds
         while True:
-            ended = os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            has_ended = os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
             left = max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select(channels, [], [], 0.0 if ended else min(left, POLL_SECONDS))
-            if ended or ready or left == 0.0:
-                return ended, bool(ready)
+            ready, _, _ = select.select(channels, [], [], 0.0 if has_ended else min(left, POLL_SECONDS))
+            if has_ended or ready or left == 0.0:
+                return has_ended, bool(ready)

@@ -1,4 +1,4 @@
-"""Emptying the folders that candidates share, so that none leaves anything to the next."""
+"""Clean-up of the folders that candidates share, so that no candidate leaves data for the next."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SHARED_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")
 
 
 def entries() -> set[str]:
-    """Everything in the shared folders but what lies in read-only mounts there."""
-    found: set[str] = set()
+    """Paths of all entries of the shared folders, without those of read-only mounts."""
+    paths: set[str] = set()
     for top in SHARED_FOLDERS:
         for parent, folders, names in os.walk(top):
             if _is_read_only(parent):
                 folders.clear()
                 continue
-            found.update(f"{parent}/{name}" for name in (*folders, *names))
-    return found
+            paths.update(f"{parent}/{name}" for name in (*folders, *names))
+    return paths
 
 
 def clean(user: int, original: set[str]) -> bool:
-    """Remove all but the original entries. False where something stays: the sandbox must then be replaced."""
+    """Remove all but the original entries. False: some entry is left, and the sandbox must be replaced."""
     if entries() != original:
         cleaner = os.fork()
         if cleaner == 0:
@@ -40,7 +40,7 @@ def clean(user: int, original: set[str]) -> bool:
 
 
 def _empty(folder: str, original: set[str]) -> None:
-    if not os.path.isdir(folder) or _is_read_only(folder):  # noqa: PTH112 - of one kind with scandir below
+    if not os.path.isdir(folder) or _is_read_only(folder):  # noqa: PTH112 - same style as scandir below
         return
     for entry in os.scandir(folder):
         is_folder = entry.is_dir(follow_symlinks=False)
@@ -61,7 +61,7 @@ def _is_read_only(folder: str) -> bool:
 
 
 def _shared_memory_left() -> bool:
-    """System V shared memory, semaphores and message queues outlive the processes that made them."""
+    """Does System V shared memory, a semaphore or a message queue exist? They outlive their processes."""
     for name in ("shm", "sem", "msg"):
         with contextlib.suppress(OSError):
             if len(Path("/proc/sysvipc", name).read_text().splitlines()) > 1:

@@ -1,7 +1,7 @@
-"""Lines of results that only who holds a key can have written.
+"""Result lines sealed with a keyed hash, so that only a writer with the key can produce them.
 
-A candidate finds every descriptor of its process, and may write to all of them. What it writes blindly bears no seal
-and is dropped. The key lies in the memory of the same process, so this keeps out guesses and not a search.
+A candidate can write to every descriptor of its process. Lines without a valid seal are dropped. The key is in the
+memory of the same process, so a seal protects against blind writes, not against a search of memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def new_key() -> bytes:
 
 
 def sealing_writer(descriptor: int, key: bytes) -> Callable[[str], None]:
-    """What appends a line with its seal. Nothing that it calls can be replaced by name, as `os.write` can."""
+    """A function that appends a line with its seal. It binds its callees: replacing `os.write` has no effect."""
     append, digest, size = os.write, blake2b, SEAL_BYTES
 
     def write(line: str) -> None:
@@ -31,11 +31,11 @@ def sealing_writer(descriptor: int, key: bytes) -> Callable[[str], None]:
 
 
 def unsealed_lines(data: bytes, key: bytes) -> list[str]:
-    """The lines whose seals are right, without them."""
-    found = []
+    """The lines with a valid seal, seals removed."""
+    lines = []
     for line in data.split(b"\n"):
         seal, _, content = line.partition(b" ")
-        wanted = blake2b(content, digest_size=SEAL_BYTES, key=key).hexdigest().encode()
-        if hmac.compare_digest(seal, wanted):
-            found.append(content.decode("utf-8", "replace"))
-    return found
+        expected = blake2b(content, digest_size=SEAL_BYTES, key=key).hexdigest().encode()
+        if hmac.compare_digest(seal, expected):
+            lines.append(content.decode("utf-8", "replace"))
+    return lines

@@ -1,9 +1,9 @@
 """Prepared test sessions: pytest configured once for a suite, and forked just before it collects.
 
-Half of a short run goes into reading the configuration and registering plugins, which is the same for every candidate
-of a suite. So the worker itself starts a session on the pristine configuration, holds it in the hook
-before collection, and forks each candidate from there; the child goes on to collect and run. A session into which
-anything of the repository was imported (a plugin, a conftest.py) is given up: candidates then run from the start.
+Reading the configuration and registering plugins takes half of a short run, and is the same for every candidate of a
+suite. So the worker starts a session on the pristine configuration, pauses it in the hook before collection, and forks
+each candidate there; the child collects and runs. A session that imports a module of the repository (a plugin, a
+conftest.py) is rejected: its candidates run unprepared.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ RequestMessage = dict[str, Any]
 Write = Callable[[str], None]
 
 
-class Forking(Protocol):
-    """The worker, as far as a session needs it."""
+class ForkingWorker(Protocol):
+    """The interface of the worker that a session uses."""
 
     def execute(self, request: RequestMessage) -> Write | None: ...
     def next_request(self) -> RequestMessage | None: ...
 
 
 class PreparedSessions:
-    """Serves the requests that name a session, for as long as their suites turn out to bear it."""
+    """Serves the requests that name a session, until the session is rejected."""
 
-    def __init__(self, worker: Forking) -> None:
+    def __init__(self, worker: ForkingWorker) -> None:
         self._worker = worker
-        self._given_up: set[str] = set()
+        self._rejected: set[str] = set()
 
-    def fits(self, request: RequestMessage) -> bool:
-        return bool(request["session"] and request["paths"]) and request["session"] not in self._given_up
+    def accepts(self, request: RequestMessage) -> bool:
+        return bool(request["session"] and request["paths"]) and request["session"] not in self._rejected
 
     def serve(self, request: RequestMessage) -> RequestMessage | None:
-        """Serve the request and those of the same session that follow; the first request of another one."""
-        held = _HeldSession(self._worker, request)
-        held.run()
-        if not held.served:
-            self._given_up.add(request["session"])
-        return held.pending
+        """Serve the request and those of the same session that follow. Returns the first request of another one."""
+        session = _PreparedSession(self._worker, request)
+        session.run()
+        if not session.served:
+            self._rejected.add(request["session"])
+        return session.pending
 
 
-class _HeldSession:
+class _PreparedSession:
     """One pytest session of the worker, and in each child the rest of it."""
 
-    def __init__(self, worker: Forking, request: RequestMessage) -> None:
+    def __init__(self, worker: ForkingWorker, request: RequestMessage) -> None:
         self._worker = worker
         self._first = request
         self._recorder = Recorder(request["root"])
@@ -63,7 +63,7 @@ class _HeldSession:
     def run(self) -> None:
         request = self._first
         configuration = ["-c", request["configuration"]] if request["configuration"] else []
-        # A file outside the tree: what is named here decides which conftest.py files are imported at once.
+        # A file outside the tree: the folder of a path argument decides which conftest.py files are imported at once.
         anchor = str(Path(__file__))
         os.chdir(request["root"])
         path, modules = sys.path[:], set(sys.modules)
@@ -74,7 +74,7 @@ class _HeldSession:
             )
         except BaseException as error:
             if self._write is not None:
-                candidates.leave(self._write, error)
+                candidates.abort(self._write, error)
             status = -1
         if self._write is not None:
             candidates.finish(self._write, status)
@@ -86,9 +86,8 @@ class _HeldSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool | None:
-        """In the worker: fork a candidate for each request; True ends the session. In a child: None, so that it goes
-        on.
-        """
+        """In the worker: fork a candidate per request, then return True, which ends the session. In a child: return
+        None, which continues it."""
         request = self.pending
         while request is not None and request["session"] == self._first["session"] and request["paths"]:
             if _imported_from(request["root"]):
@@ -96,18 +95,18 @@ class _HeldSession:
             self.served = True
             self._write = self._worker.execute(request)
             if self._write is not None:
-                self._go_on(session, request, self._write)
+                self._continue(session, request, self._write)
                 return None
             request = self.pending = self._worker.next_request()
         return True
 
-    def _go_on(self, session: pytest.Session, request: RequestMessage, write: Write) -> None:
+    def _continue(self, session: pytest.Session, request: RequestMessage, write: Write) -> None:
         config = session.config
         config.args = list(request["paths"])
         config.option.file_or_dir = list(request["paths"])
         capture = config.pluginmanager.getplugin("capturemanager")
         if capture is not None:
-            # Its files are open since before the fork: this child needs its own.
+            # Its files were opened before the fork: this child needs its own.
             capture.stop_global_capturing()
             capture.start_global_capturing()
             capture.suspend_global_capture(in_=True)
@@ -115,7 +114,7 @@ class _HeldSession:
 
 
 def _imported_from(root: str) -> bool:
-    """Was anything of the tree imported?"""
+    """Was any module of the tree imported?"""
     return any(
         (getattr(module, "__file__", None) or "").startswith(root + "/") for module in list(sys.modules.values())
     )

@@ -1,4 +1,4 @@
-"""Keeping the clock and the memory count outside the candidate, and killing whatever it leaves running."""
+"""Time, memory and disk limits of a candidate, enforced from outside it; removal of its leftover processes."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from typing import Any, NamedTuple
 from regrade.evaluators.inside.children import Child
 
 DISK_MB = 512
-"""How much the working tree may hold while a candidate runs."""
+"""Largest size of the working tree while a candidate runs."""
 PATIENCE = 10
-"""A candidate that gets no core is stopped after this many times its wall limit at the latest."""
-LOOK_SECONDS = 0.2
-"""How often memory is looked at."""
+"""A candidate that waits for a core is stopped after this many times its wall limit at the latest."""
+CHECK_SECONDS = 0.2
+"""Interval of memory checks."""
 STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)
-"""Fields of proc(5)'s stat, counted from the state; the times are ticks of itself and of the children it waited for."""
+"""Fields of stat in proc(5), counted from the state; times are ticks of the process and of its reaped children."""
 
 
 class Ending(NamedTuple):
-    """How a child ended."""
+    """How a child has_ended."""
 
     status: int
     """Exit status, or minus the number of a signal."""
     stopped: str
-    """What it was stopped for: `timeout`, `memory`, `disk`, `abandoned` (nobody listens any more), or empty."""
+    """Why it was stopped: `timeout`, `memory`, `disk`, `abandoned` (the requester is gone); or empty."""
     cpu_seconds: float
-    """Of the child and of those of its children that it waited for."""
+    """Of the child and of its reaped children."""
 
 
 def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) -> Ending:
-    """Wait for the child, and stop it at a limit. A request channel that says something meanwhile is at its end."""
+    """Wait for the child, and stop it at a limit. A readable request channel means that the requester is gone."""
     limits = request["limits"]
-    started = looked = time.monotonic()
+    started = disk_checked = time.monotonic()
     deadline = started + limits["wall_seconds"]
     latest = started + limits["wall_seconds"] * PATIENCE
     stopped = ""
     with Child(child) as waiting:
         while not stopped:
-            left = deadline - time.monotonic()
-            ended, spoken_to = waiting.wait(min(left, LOOK_SECONDS), requests)
-            if ended:
+            remaining = deadline - time.monotonic()
+            has_ended, is_abandoned = waiting.wait(min(remaining, CHECK_SECONDS), requests)
+            if has_ended:
                 break
-            if spoken_to:
+            if is_abandoned:
                 stopped = "abandoned"
-            elif left <= 0:
-                # A busy machine is not the candidate's doing: the time that it waited for a core does not count.
+            elif remaining <= 0:
+                # The time that the candidate waited for a core of a busy machine does not count.
                 starved = _starved_seconds(child, time.monotonic() - started, alone=alone)
                 deadline = min(started + limits["wall_seconds"] + starved, latest)
                 stopped = "timeout" if deadline <= time.monotonic() + 0.01 else ""
             elif alone and _memory_used() > limits["memory_mb"] << 20:
                 stopped = "memory"
-            elif time.monotonic() - looked > 1.0:
+            elif time.monotonic() - disk_checked > 1.0:
                 stopped = "disk" if _bytes_below(request["root"]) > DISK_MB << 20 else ""
-                looked = time.monotonic()
+                disk_checked = time.monotonic()
         if stopped:
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
@@ -65,10 +65,9 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
 
 
 def _starved_seconds(child: int, passed: float, *, alone: bool) -> float:
-    """Seconds for which the child's main thread was ready to run and had no core; 0 where the kernel does not say.
+    """Seconds for which the child's main thread was ready to run without a core; 0 if the kernel does not report it.
 
-    What it waited for its own threads and processes was its own doing: together they had a core for as long as they
-    used one.
+    Waiting for its own threads and processes is excluded: the CPU time that they used together is subtracted.
     """
     try:
         waited = int(Path("/proc", str(child), "schedstat").read_text().split()[1]) / 1e9
@@ -78,7 +77,7 @@ def _starved_seconds(child: int, passed: float, *, alone: bool) -> float:
 
 
 def _seconds_used(child: int, *, alone: bool) -> float:
-    """CPU seconds of the child and of all that it started, as far as they can be told from others."""
+    """CPU seconds of the child and of its descendants, as far as they can be identified."""
     ticks = 0
     for process in _processes():
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -89,12 +88,12 @@ def _seconds_used(child: int, *, alone: bool) -> float:
 
 
 def _fields(process: int) -> list[str]:
-    """Of /proc/PID/stat, from its state on: what stands before it may hold anything."""
+    """Fields of /proc/PID/stat from the state on: the program name before it may contain any character."""
     return Path("/proc", str(process), "stat").read_text().rsplit(")", 1)[1].split()
 
 
 def _memory_used() -> int:
-    """Resident bytes of all other processes of the pid namespace; what forks share counts once for each."""
+    """Resident bytes of all other processes of the pid namespace; shared pages count once per process."""
     total = 0
     for process in _processes():
         if process != os.getpid():
@@ -117,8 +116,8 @@ def _bytes_below(folder: str) -> int:
 
 
 def kill_rest(child: int, *, alone: bool) -> None:
-    """Kill whatever the candidate left running, and wait until it is gone."""
-    if alone and os.getpid() == 1:  # never otherwise: this signals every process that it may
+    """Kill the processes that the candidate left running, and wait until they are gone."""
+    if alone and os.getpid() == 1:  # only there: -1 signals every process that this user may signal
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
     else:
@@ -126,15 +125,15 @@ def kill_rest(child: int, *, alone: bool) -> None:
             os.killpg(child, signal.SIGKILL)
     while True:
         try:
-            gone, _ = os.waitpid(-1, 0 if alone else os.WNOHANG)
-            if gone == 0 and not _kill_orphans():
+            reaped, _ = os.waitpid(-1, 0 if alone else os.WNOHANG)
+            if reaped == 0 and not _kill_orphans():
                 time.sleep(0.001)
         except ChildProcessError:
             return
 
 
 def _kill_orphans() -> bool:
-    """Kill the processes that were handed to this one when their parents died."""
+    """Kill the processes that were reparented to this one."""
     killed = False
     for process in _processes():
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Builds the project's wheel by its own backend (PEP 517), if the environment has it."""
+"""Wheel of a project, built by its own backend (PEP 517), if the environment contains it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 LEGACY = "setuptools.build_meta:__legacy__"
-"""What PEP 517 says for a project that names no backend."""
+"""Default backend of PEP 517."""
 
 
 class NoBackendError(Exception):
-    """There is nothing to build with."""
+    """The project declares no build, or its backend is not installed."""
 
 
 def build_wheel() -> str:
-    """Build the wheel of the project in the working directory; the name of its file.
+    """Build the wheel of the project in the working directory. Returns its file name.
 
     Raises:
-        NoBackendError: the project is none that can be built, or its backend is not installed.
-        BaseException: whatever the backend raises.
+        NoBackendError: the project has no pyproject.toml and no setup.py, or its backend is not installed.
+        BaseException: any exception of the backend.
     """
     backend = _backend()
     with tempfile.TemporaryDirectory() as folder:
@@ -38,9 +38,9 @@ def _backend() -> Any:
     sys.path[:0] = [str(Path(path).resolve()) for path in table.get("backend-path", ())]
     name, _, attribute = str(table.get("build-backend", LEGACY)).partition(":")
     try:
-        found: Any = importlib.import_module(name)
+        value: Any = importlib.import_module(name)
     except ImportError as error:
         raise NoBackendError(f"{name} is not installed") from error
     for part in filter(None, attribute.split(".")):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value

@@ -1,8 +1,8 @@
 """The warm worker: a preloaded interpreter that forks one child per candidate.
 
-It reads one JSON request a line on its standard input. It answers on its standard output: `{"event": "forked"}` as soon
-as the candidate lives, then one line with the result. Nothing of a candidate is imported here: all of it happens in
-the child, whose results come back through a memory file that only the child holds.
+It reads one JSON request a line from standard input. To standard output it writes `{"event": "forked"}` when the
+candidate runs, then one line with the result. No code of a candidate is imported here: it runs in the child, which
+writes its results to a memory file of its own.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main(candidate_user: int, alone: bool) -> None:
     """Serve until the standard input ends.
 
     Args:
-        candidate_user: user id that each child drops to, or -1 to stay.
-        alone: this process is the first of its own pid namespace and may kill everything else in it.
+        candidate_user: user id that each child changes to; -1: the current one.
+        alone: this process is the first of its own pid namespace and may kill every other process in it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Without this a candidate of the same user could read or trace this process.
@@ -62,31 +62,33 @@ def main(candidate_user: int, alone: bool) -> None:
 
 
 class ForkServer:
-    """Holds the channels; forks, watches and reports."""
+    """Reads requests, forks candidates, watches them and writes their results."""
 
     def __init__(self, candidate_user: int, alone: bool) -> None:
         self.user = candidate_user
         self._alone = alone
-        # Away from descriptors 0 to 2, which candidates write to.
+        # Not descriptors 0 to 2, which candidates write to.
         self._requests, self._answers = os.dup(0), os.dup(1)
         self._output = os.memfd_create("output")
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
         os.dup2(self._output, 1)
-        os.close(nothing)
+        os.close(null)
         self._sessions = PreparedSessions(self)
         self._original: set[str] = set()
 
     def serve(self) -> None:
         self._original = cleaning.entries() if self._alone else set()
-        self.tell({"event": "ready", "python": sys.version.split()[0]})
+        self._write({"event": "ready", "python": sys.version.split()[0]})
         request = self.next_request()
         while request is not None:
             candidates.import_early(request["early"])
-            request = self._sessions.serve(request) if self._sessions.fits(request) else self._serve_plainly(request)
+            request = (
+                self._sessions.serve(request) if self._sessions.accepts(request) else self._serve_unprepared(request)
+            )
 
     def next_request(self) -> RequestMessage | None:
-        """The next request; None at the end. Nothing is read ahead."""
+        """The next request; None: end of input. Reads nothing beyond it."""
         data = b""
         while not data.endswith(b"\n"):
             block = os.read(self._requests, 1 << 16)
@@ -97,7 +99,7 @@ class ForkServer:
         return request
 
     def execute(self, request: RequestMessage) -> Write | None:
-        """Fork. In the child: what appends a line to its results. Here: watch it, clean up, answer, and return None."""
+        """Fork. In the child: return its result writer. Here: watch the child, clean up, report, and return None."""
         results, key = os.memfd_create("results"), new_key()
         os.ftruncate(self._output, 0)
         os.lseek(self._output, 0, os.SEEK_SET)
@@ -106,34 +108,34 @@ class ForkServer:
             child = os.fork()
             if child == 0:
                 return self._become_candidate(request, results, key)
-            self.tell({"event": "forked"})
-            end = watching.watch(child, self._requests, request, alone=self._alone)
+            self._write({"event": "forked"})
+            ending = watching.watch(child, self._requests, request, alone=self._alone)
             watching.kill_rest(child, alone=self._alone)
-            clean = cleaning.clean(self.user, self._original) if self._alone else True
-            self.tell(
+            is_clean = cleaning.clean(self.user, self._original) if self._alone else True
+            self._write(
                 {
                     "event": "done",
-                    "status": end.status,
-                    "stopped": end.stopped,
+                    "status": ending.status,
+                    "stopped": ending.stopped,
                     "seconds": time.monotonic() - started,
-                    "cpu": end.cpu_seconds,
+                    "cpu": ending.cpu_seconds,
                     "lines": _lines(results, key),
                     "output": _tail(self._output),
-                    "clean": clean,
+                    "clean": is_clean,
                 }
             )
         finally:
             os.close(results)
         return None
 
-    def _serve_plainly(self, request: RequestMessage) -> RequestMessage | None:
+    def _serve_unprepared(self, request: RequestMessage) -> RequestMessage | None:
         write = self.execute(request)
         if write is not None:
             candidates.run(request, write)
         return self.next_request()
 
     def _become_candidate(self, request: RequestMessage, results: int, key: bytes) -> Write:
-        results = os.dup(results)  # the caller closes the other one
+        results = os.dup(results)  # the caller closes the original
         os.close(self._requests)
         os.close(self._answers)
         os.dup2(self._output, 2)
@@ -142,19 +144,19 @@ class ForkServer:
         try:
             candidates.confine(request, self.user)
             if request["cold"]:
-                candidates.start_anew(request, results, key)
+                candidates.start_fresh_interpreter(request, results, key)
         except BaseException as error:
-            candidates.leave(write, error)
+            candidates.abort(write, error)
         return write
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def _write(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"
         while data:
             data = data[os.write(self._answers, data) :]
 
 
 def _preload() -> None:
-    """Import what tests commonly need, and run one small session so that caches of pytest and re are filled."""
+    """Import modules that tests commonly need, and run one small session to fill the caches of pytest and re."""
     import pytest
     from _pytest.config import default_plugins
 
@@ -178,9 +180,9 @@ def _preload() -> None:
 
 
 def _skip_statements() -> None:
-    """Spare pytest from parsing every file of a traceback to quote whole statements: nobody reads it, and a patch that
-    breaks an import, and with it each test module, costs ten times the rest. pytest then quotes a line, as it does
-    where a file can't be parsed."""
+    """Stop pytest from parsing every file of a traceback to quote whole statements: after a broken import, which fails
+    in each test module, parsing costs ten times the rest. pytest then quotes one line, as for a file that does not
+    parse."""
     import _pytest._code.code
 
     def unparsed(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Sandboxes: where untrusted code runs. One class a kind; `choose` picks one that works here."""
+"""Sandboxes for untrusted code: one class a kind. `choose` returns one that works on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regrade.evaluators.sandboxes.docker import Docker
 from regrade.evaluators.sandboxes.process import Process
 
 KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}
-"""In the order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
+"""In order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
 
 __all__ = [
     "KINDS",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def available() -> dict[str, str]:
-    """Name of each kind of sandbox -> why it can't be used here (empty: it works, by a trial start)."""
+    """Name of each kind of sandbox -> why it does not work on this machine (empty: a trial start succeeded)."""
     return {name: make().problem() for name, make in KINDS.items()}
 
 
@@ -37,7 +37,7 @@ def choose(name: str = "auto") -> Sandbox:
     """The named sandbox (`docker:IMAGE` for a container of that image), or the first that works.
 
     Raises:
-        UserError: the name is unknown, or the sandbox does not work here; says why and what to do.
+        UserError: the name is unknown, or the sandbox does not work; with the reason and a remedy.
     """
     kind, _, image = name.partition(":")
     if name != "auto" and (kind not in KINDS or (image and kind != "docker")):

@@ -1,4 +1,4 @@
-"""What a sandbox is: a place to start one program in, with chosen folders, limits and nothing else."""
+"""The interface of sandboxes: each starts one program with chosen folders and limits, and no other access."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from regrade.datasets.tasks import Limits
 
 
 class SandboxError(RuntimeError):
-    """A sandbox could not be started or stopped working, and no candidate is to blame."""
+    """A sandbox failed to start or stopped working, and no candidate caused it."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder or file of this machine that the program sees at `target`."""
+    """A folder or file of this machine, visible to the program at `target`."""
 
     source: Path
     target: str
@@ -25,10 +25,10 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is started in a sandbox."""
+    """A program to start in a sandbox."""
 
     python: Path
-    """The interpreter; it, its standard library and its environment are seen at their own paths, read-only."""
+    """The interpreter; it, its standard library and its environment are visible at their own paths, read-only."""
     arguments: tuple[str, ...]
     mounts: tuple[Mount, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -38,19 +38,19 @@ class Program:
 
 
 class Session(Protocol):
-    """A program running in a sandbox. It is spoken to over its standard input and output."""
+    """A program running in a sandbox, with access to its standard input and output."""
 
     def send(self, data: bytes) -> None:
-        """Raises SandboxError when the program is gone."""
+        """Raises SandboxError: the program has exited."""
 
     def receive(self, timeout: float) -> bytes:
         """Some bytes of its output; empty at the end. Raises TimeoutError after `timeout` seconds without any."""
 
     def kill(self) -> None:
-        """Kill everything in the sandbox, from any thread; `receive` then finds the end."""
+        """Kill every process in the sandbox, from any thread; `receive` then reaches the end."""
 
     def close(self) -> None:
-        """Kill everything in the sandbox and wait until it is gone. May be called twice."""
+        """Kill every process in the sandbox and wait for their exit. May be called twice."""
 
     @property
     def errors(self) -> str:
@@ -62,17 +62,17 @@ class Sandbox(Protocol):
 
     name: str
     isolated: bool
-    """Is the candidate kept from the files, processes and network of this machine?"""
+    """Is the candidate isolated from the files, processes and network of this machine?"""
     alone: bool
     """Is the program the first process of a pid namespace of its own?"""
     candidate_user: int
-    """User id that the program lets candidates drop to; -1: the program's own."""
+    """User id that candidates change to; -1: the program's own."""
 
     def problem(self) -> str:
-        """Why it can't be used here and what to do about it; empty when a trial start worked."""
+        """Why it does not work on this machine, and a remedy; empty: a trial start succeeded."""
 
     def seen_at(self, mount: Mount) -> str:
-        """The path at which the program sees a mount."""
+        """Path of a mount inside the sandbox."""
 
     def start(self, program: Program) -> Session:
         """Raises SandboxError."""

@@ -12,16 +12,21 @@ from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.piped import PipedSession
 
 FIRST_CANDIDATE_USER = 200_000
-"""Candidates run under a user id from here on, so that they own nothing and can signal nobody."""
+"""Lowest user id of candidates: they own no files and can signal no other process."""
+
+NAMESPACE_OPTIONS = """
+    --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try --as-pid-1 --die-with-parent
+    --new-session --hostname sandbox --cap-drop ALL
+"""
 
 
 class Bubblewrap:
-    """Own user, pid, network, ipc, uts and mount namespaces; no capabilities; everything read-only but what is named.
+    """Own user, pid, network, ipc, uts and mount namespaces; no capabilities; read-only except for named mounts.
 
-    Started by root, it makes no user namespace: the worker keeps only the capabilities to change its user id and to
-    kill, and candidates run under an id of their own. Started by anyone else, or with `user_namespace`, worker and
-    candidate share the one id of the user namespace; the kernel then protects the worker as the first process of the
-    pid namespace.
+    Started by root, it creates no user namespace: the worker has only the capabilities to change its user id and to
+    kill, and candidates have a user id of their own. Started by another user, or with `user_namespace`, worker and
+    candidate share the one id of the user namespace; the kernel protects the worker as the first process of the pid
+    namespace.
     """
 
     name = "bubblewrap"
@@ -43,7 +48,7 @@ class Bubblewrap:
         try:
             return "" if session.receive(20.0).strip() == b"works" else self._advice(session.errors)
         except TimeoutError:
-            return "a trial start gave no answer within 20 s"
+            return "a trial start did not answer within 20 s"
         finally:
             session.close()
 
@@ -54,7 +59,7 @@ class Bubblewrap:
         information = os.pipe()
         command = [*self._frame(program.scratch_mb), "--info-fd", str(information[1])]
         for folder in self._folders(program.python):
-            # The folders above it, which bwrap would make readable by the owner alone.
+            # The folders above it: bwrap would create them readable by their owner alone.
             for parent in reversed(folder.parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(parent)]
             command += ["--ro-bind", str(folder), str(folder)]
@@ -62,20 +67,13 @@ class Bubblewrap:
             command += ["--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target]
         for name, value in program.environment.items():
             command += ["--setenv", name, value]
-        command += [
-            "--remount-ro",
-            "/dev",
-            "--remount-ro",
-            "/",
-            "--",
-            str(program.python.absolute()),
-            *program.arguments,
-        ]
+        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", str(program.python.absolute())]
+        command += program.arguments
         return PipedSession(command, {}, information=information)
 
     def _frame(self, scratch_mb: int) -> list[str]:
         size = str(scratch_mb << 20)
-        # By its own path: the environment that bwrap starts with is empty.
+        # By absolute path: bwrap starts with an empty environment.
         command = [shutil.which("bwrap") or "bwrap", *self._namespaces(), "--perms", "0755", "--dir", "/etc"]
         for path in SYSTEM:
             if Path(path).is_symlink():
@@ -88,26 +86,13 @@ class Bubblewrap:
         return command
 
     def _namespaces(self) -> list[str]:
-        shared = [
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-            "--as-pid-1",
-            "--die-with-parent",
-            "--new-session",
-            "--hostname",
-            "sandbox",
-            "--cap-drop",
-            "ALL",
-        ]
+        shared = NAMESPACE_OPTIONS.split()
         if self._user_namespace:
             return ["--unshare-user", "--uid", "1000", "--gid", "1000", *shared]
         return [*shared, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_KILL"]
 
     def _advice(self, errors: str) -> str:
-        advice = "user namespaces may be switched off, see `sysctl -a | grep userns`"
+        advice = "user namespaces may be disabled, see `sysctl -a | grep userns`"
         if Path("/.dockerenv").exists():
             advice = "inside a container it needs --security-opt seccomp=unconfined or the capability SYS_ADMIN"
         return f"a trial start failed ({errors or 'no message'}): {advice}"

@@ -1,4 +1,4 @@
-"""Docker: containers with everything dropped, hardened as far as the engine allows. Starts in about half a second."""
+"""Docker: containers without capabilities, hardened as far as the engine allows. Starts in about half a second."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ OWNER = "org.regrade.owner"
 HOST_IMAGE = "regrade-host"
 TRIAL_SECONDS = 30.0
 WORKER_MEMORY_MB = 256
-"""What the worker itself may use beside the candidate."""
+"""Memory of the worker itself, beside the candidate's."""
 
 
 class Docker:
-    """One container a worker: no network, no capabilities, read-only, limited; under gVisor where that is installed.
+    """One container a worker: no network, no capabilities, read-only, limited; under gVisor if that is installed.
 
-    Without an image of its own it needs no registry: an empty image, in which this machine's /usr, libraries and
-    interpreters are seen read-only, so that the tests run by the same interpreter as in the other sandboxes. With an
-    image (`docker:IMAGE`), that image's `python3` runs, and must have pytest.
+    Without an image name it needs no registry: it mounts this machine's /usr, libraries and interpreters read-only into
+    an empty image, so that tests run by the same interpreter as in the other sandboxes. With an image (`docker:IMAGE`),
+    that image's `python3` runs, and must have pytest.
     """
 
     isolated = True
@@ -43,9 +43,9 @@ class Docker:
         self._folders = Interpreters()
         self.image = image
         self.name = f"docker:{image}" if image else "docker"
-        # As for bubblewrap: only root can give candidates a user id of their own.
-        root = os.geteuid() == 0
-        self.candidate_user = FIRST_CANDIDATE_USER + secrets.randbelow(100_000) if root else -1
+        # As for bubblewrap: only root can run candidates under a user id of their own.
+        is_root = os.geteuid() == 0
+        self.candidate_user = FIRST_CANDIDATE_USER + secrets.randbelow(100_000) if is_root else -1
 
     def problem(self) -> str:
         try:
@@ -67,12 +67,12 @@ class Docker:
                 ),
             )
         except (docker.errors.DockerException, SandboxError, OSError) as error:
-            return f"a trial container could not be started: {_first_line(error)}"
+            return f"a trial container did not start: {_first_line(error)}"
         try:
             answer = session.receive(TRIAL_SECONDS)
             return "" if answer.strip() == b"works" else f"a trial container failed: {session.errors or answer!r}"
         except TimeoutError:
-            return f"a trial container gave no answer within {TRIAL_SECONDS:g} s"
+            return f"a trial container did not answer within {TRIAL_SECONDS:g} s"
         finally:
             session.close()
 
@@ -89,7 +89,7 @@ class Docker:
             mounts = [*folders, *program.mounts]
             return ContainerSession(client, self._configuration(client, [python, *program.arguments], mounts, program))
         except docker.errors.DockerException as error:
-            raise SandboxError(f"the container could not be started: {_first_line(error)}") from error
+            raise SandboxError(f"the container did not start: {_first_line(error)}") from error
 
     def _configuration(self, client: Any, command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
         from docker.types import Mount as Bind
@@ -135,10 +135,10 @@ class Docker:
 
 
 class ContainerSession:
-    """Speaks with the container's first process over its standard streams.
+    """Communicates with the container's first process over its standard streams.
 
-    The engine closes the container's standard input as soon as this side is gone, for whatever reason; the worker then
-    leaves, and the engine removes the container.
+    The engine closes the container's standard input when this process exits, for any reason; the worker then exits, and
+    the engine removes the container.
     """
 
     def __init__(self, client: Any, configuration: dict[str, Any]) -> None:
@@ -161,24 +161,24 @@ class ContainerSession:
             self._socket.settimeout(60.0)
             self._socket.sendall(data)
         except OSError as error:
-            raise SandboxError(f"the container is gone: {self.errors or error}") from error
+            raise SandboxError(f"the container has exited: {self.errors or error}") from error
 
     def receive(self, timeout: float) -> bytes:
-        """Bytes of standard output; frames of standard error are kept aside."""
+        """Bytes of standard output; frames of standard error are stored separately."""
         deadline = time.monotonic() + timeout
         while True:
-            header = self._take(8, deadline)
+            header = self._read(8, deadline)
             if len(header) < 8:
                 return b""
             kind, size = struct.unpack(">BxxxL", header)
-            data = self._take(size, deadline)
+            data = self._read(size, deadline)
             if kind == 2:
                 self._errors = (self._errors + data)[-2000:]
             else:
                 return data
 
-    def _take(self, size: int, deadline: float) -> bytes:
-        """Exactly `size` bytes, or none at the end. What came before a time-out is kept for the next call."""
+    def _read(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes, or none at the end. Bytes received before a time-out stay buffered."""
         while len(self._buffer) < size:
             if not is_ready(self._socket.fileno(), deadline - time.monotonic()):
                 raise TimeoutError
@@ -218,7 +218,7 @@ def _is_real(path: str) -> bool:
 
 
 def _host_image(client: Any) -> str:
-    """An image that holds nothing but this machine's top-level links (/lib -> usr/lib); made where it is missing."""
+    """An image that contains only this machine's top-level links (/lib -> usr/lib); created if it is missing."""
     import docker
 
     content = _host_archive()
@@ -238,7 +238,7 @@ def _host_archive() -> bytes:
                 entry = tarfile.TarInfo(path.lstrip("/"))
                 entry.type, entry.linkname = tarfile.SYMTYPE, str(Path(path).readlink())
                 archive.addfile(entry)
-        # A tmpfs takes the mode of what it covers.
+        # A tmpfs has the mode of the folder that it covers.
         for folder, mode in (("tmp", 0o1777), ("etc", 0o755), ("usr", 0o755)):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
@@ -251,7 +251,7 @@ def _runtime(client: Any) -> str | None:
 
 
 def _remove_leftovers(client: Any) -> None:
-    """Remove containers whose owner was killed before it could."""
+    """Remove containers whose owner was killed before it removed them."""
     import docker
 
     for container in client.containers(all=True, filters={"label": LABEL}):

@@ -1,4 +1,4 @@
-"""A session over the pipes of a child process of this one."""
+"""A session over the pipes of a child process."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import IO
 
 from regrade.evaluators.sandboxes.base import SandboxError
 
-GONE_SECONDS = 60.0
-"""For how long a killed sandbox is waited for."""
+EXIT_SECONDS = 60.0
+"""Longest wait for the exit of a killed sandbox."""
 
 
 class PipedSession:
-    """Starts `command` in a process group of its own and speaks with it over pipes."""
+    """Starts `command` in a process group of its own and communicates with it over pipes."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], *, information: tuple[int, int] | None = None
     ) -> None:
-        """`information`: a pipe on which bubblewrap tells the id of the first process in the sandbox; closed here."""
+        """`information`: a pipe on which bubblewrap writes the id of the sandbox's first process; closed here."""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
@@ -39,7 +39,7 @@ class PipedSession:
             )
         except OSError as error:
             self._errors.close()
-            raise SandboxError(f"{command[0]} could not be started: {error}") from error
+            raise SandboxError(f"{command[0]} did not start: {error}") from error
         finally:
             if information:
                 os.close(information[1])
@@ -54,7 +54,7 @@ class PipedSession:
             while view:
                 view = view[self._input.write(view) or 0 :]
         except (OSError, ValueError) as error:
-            raise SandboxError(f"the worker is gone: {self.errors or error}") from error
+            raise SandboxError(f"the worker has exited: {self.errors or error}") from error
 
     def receive(self, timeout: float) -> bytes:
         if not is_ready(self._output.fileno(), timeout):
@@ -66,7 +66,7 @@ class PipedSession:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
-            # It dies with bubblewrap, unless it has been another user since: that makes the kernel forget the wish.
+            # It dies with bubblewrap, unless it changed its user id: the kernel then clears its parent-death signal.
             if self._first is not None:
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
 
@@ -76,8 +76,8 @@ class PipedSession:
         self.kill()
         self._process.wait()
         if self._first is not None:
-            # It is gone when everything in its namespace is.
-            is_ready(self._first, GONE_SECONDS)
+            # It exits after all other processes of its namespace.
+            is_ready(self._first, EXIT_SECONDS)
             first, self._first = self._first, None
             os.close(first)
         for stream in (self._input, self._output, self._errors):
@@ -92,14 +92,14 @@ class PipedSession:
 
 
 def is_ready(descriptor: int, seconds: float) -> bool:
-    """Can it be read within that time? `select` would refuse descriptors above 1023, which a large program may have."""
+    """Is it readable within that time? `select` refuses descriptors above 1023, which a large program may have."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(max(0.0, seconds) * 1000))
 
 
 def _first_process(information: int) -> int | None:
-    """A handle of the first process in the sandbox; None where it is gone already."""
+    """A pidfd of the first process in the sandbox; None: it has already exited."""
     with os.fdopen(information, "rb") as stream:
         try:
             return os.pidfd_open(json.load(stream)["child-pid"])

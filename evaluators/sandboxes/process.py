@@ -1,4 +1,4 @@
-"""A plain process with limits: the last resort. It is no security boundary."""
+"""A plain process with limits: the last resort, and no security boundary."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from regrade.evaluators.sandboxes.base import Mount, Program
 from regrade.evaluators.sandboxes.piped import PipedSession
 
 KILLING_SECONDS = 5.0
-"""How long a program that keeps starting others is fought."""
+"""Longest time to kill a program that keeps starting processes."""
 
 
 class Process:
-    """Runs the program as this user, with this machine's files and network in reach. Only limits hold."""
+    """Runs the program as this user, with access to this machine's files and network. It only enforces limits."""
 
     name = "process"
     isolated = False
@@ -36,7 +36,7 @@ class Process:
 
 
 class TreeSession(PipedSession):
-    """Kills what the program started along with it: no namespace does that here."""
+    """Kills the program and its descendants: no namespace does that here."""
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -44,15 +44,15 @@ class TreeSession(PipedSession):
 
 
 def kill_tree(root: int) -> None:
-    """Kill a process and all below it, whatever sessions and groups they went into.
+    """Kill a process and its descendants, in any session and process group.
 
-    Complete if the process takes over the orphans among its descendants, as the worker does (PR_SET_CHILD_SUBREAPER).
+    Complete if the process is a subreaper of its descendants, as the worker is (PR_SET_CHILD_SUBREAPER).
     """
     deadline = time.monotonic() + KILLING_SECONDS
     with contextlib.suppress(ProcessLookupError):
-        os.kill(root, signal.SIGSTOP)  # so that it neither starts another nor ends before its descendants
-        while (found := descendants(root)) and time.monotonic() < deadline:
-            for process in found:
+        os.kill(root, signal.SIGSTOP)  # so that it neither starts another process nor exits before its descendants
+        while (processes := descendants(root)) and time.monotonic() < deadline:
+            for process in processes:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.005)
@@ -60,16 +60,16 @@ def kill_tree(root: int) -> None:
 
 
 def descendants(root: int) -> set[int]:
-    """Ids of the processes below one that are still running."""
+    """Ids of the running descendants of a process."""
     children: dict[int, set[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent = status.read_text().rpartition(")")[2].split()[:2]
             if state != "Z":
                 children.setdefault(int(parent), set()).add(int(status.parent.name))
-    found: set[int] = set()
+    below: set[int] = set()
     waiting = {root}
     while waiting:
-        waiting = {child for process in waiting for child in children.get(process, ())} - found
-        found |= waiting
-    return found
+        waiting = {child for process in waiting for child in children.get(process, ())} - below
+        below |= waiting
+    return below

@@ -1,4 +1,4 @@
-"""To whom a scratch folder or a container belongs, so that what a killed process left behind is found."""
+"""Process identity: the owner of a scratch folder or container, so that leftovers of a killed process are found."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def this_process() -> str:
-    """This process, told from a later one of the same id by its start time."""
+    """Identity of this process: its id and, since ids are reused, its start time."""
     return f"{os.getpid()}-{_start_time(os.getpid())}"
 
 
 def is_gone(owner: str) -> bool:
-    """Is the process of that name dead? A name that `this_process` did not make counts as gone."""
+    """Has the process of that identity exited? True for any other text."""
     pid, _, started = owner.partition("-")
     return not pid.isdigit() or _start_time(int(pid)) != started
 
 
 def _start_time(pid: int) -> str:
-    """In clock ticks since boot; empty where there is no such process."""
+    """In clock ticks since boot; empty: there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Scratch folders: made for a process, and removed by it or, where it was killed, by the next."""
+"""Scratch folders: created for a process, and removed by it or, if it was killed, by the next one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scratch_folder() -> Path:
     """A new folder for temporary trees, in the system's temporary folder; those of dead processes there are removed."""
     for path in Path(tempfile.gettempdir()).glob("regrade-*-*-*"):
         named = NAME.fullmatch(path.name)
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # somebody else's rubbish stops nobody
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # leftovers that can't be removed are ignored
             if named and is_gone(named.group(1)) and path.lstat().st_uid == os.getuid():
                 remove(path)
     folder = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-"))
@@ -28,7 +28,7 @@ def scratch_folder() -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, whatever a candidate left in it."""
+    """Delete a folder with any content that a candidate left."""
     with contextlib.suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():  # too deep for Python

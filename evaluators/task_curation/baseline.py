@@ -319,13 +319,13 @@ def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, 
     """The tests that don't pass alone -> the file with which they do; empty: they need the whole suite."""
     apart = {path: statuses(reply) for share in measured for path, reply in share.apart.items()}
     records = [record for share in measured for record in share.reach.of(ReachRecord)]
-    in_company = {record.test for record in records if not record.passes_alone}
+    with_companions = {record.test for record in records if not record.passes_alone}
     found = {}
     for test in stable:
         outcome = apart.get(file_of(test), {}).get(test)
         if outcome is None or outcome.status is not TestStatus.PASSED:
             found[test] = ""
-        elif test in in_company:
+        elif test in with_companions:
             found[test] = file_of(test)
     return found
 
@@ -340,7 +340,7 @@ def _reach(
             imported.update(collection.names)
         for record in measure.of(ReachRecord):
             if not record.is_opaque:
-                by_test.setdefault(record.test, set()).update(record.places)
+                by_test.setdefault(record.test, set()).update(record.keys)
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported
     for function in sorted(functions):

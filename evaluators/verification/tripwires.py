@@ -19,7 +19,7 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
-from regrade.evaluators.execution.selection import changed_functions, in_company
+from regrade.evaluators.execution.selection import changed_functions, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.copied_tests import CopiedTestFile, copy_test_file, hide_expectations
@@ -282,7 +282,7 @@ class _TripwireRunner:
     def _passing(self, tree: Tree, tests: Iterable[str]) -> frozenset[str]:
         """The passing tests; none if the run was stopped."""
         ids = frozenset(tests)
-        select = in_company(self._task, ids)
+        select = with_companions(self._task, ids)
         paths = self._task.suite.paths
         if select is not None:
             paths = test_files(self._task.fail_to_pass + self._task.pass_to_pass, ids)
@@ -314,7 +314,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[
     paths: dict[str, str] = {}
     for path in test_files(tests, frozenset(tests)):
         own = [test for test in tests if file_of(test) == path]
-        company = in_company(task, frozenset(own))
+        company = with_companions(task, frozenset(own))
         if company is None:
             untested.update(dict.fromkeys(own, "it passes only after the whole suite"))
             continue

@@ -24,7 +24,7 @@ from regrade.evaluators.execution.records import (
     WatchedRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
-from regrade.evaluators.execution.selection import in_company
+from regrade.evaluators.execution.selection import with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
@@ -216,7 +216,7 @@ class WorkerPair:
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        select = in_company(task, test_ids)
+        select = with_companions(task, test_ids)
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), test_ids)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, test_ids))
         crossing = _remote_calls(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}

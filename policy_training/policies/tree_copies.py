@@ -40,7 +40,7 @@ class FreshCopy:
         shutil.copytree(self._repository, self.folder / ".git")
 
     def _begin(self) -> None:
-        Folder(self.folder).lay(self._base)
+        Folder(self.folder).write_tree(self._base)
         _forget_repositories(self.folder)
         self._git("init", "--quiet", "--initial-branch=main")
         for name, value in (("core.fileMode", "false"), ("core.quotePath", "false"), ("core.bare", "false")):

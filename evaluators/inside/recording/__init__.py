@@ -1,1 +1,1 @@
-"""What a test executes, reads and reaches for, recorded inside the sandbox."""
+"""Recording inside the sandbox: outcomes of tests, executed functions, opened files, use of the network."""

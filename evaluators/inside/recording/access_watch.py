@@ -1,7 +1,6 @@
-"""A pytest plugin that rides in a tree under test: a test that reaches for what a sandbox keeps from it fails, and its
-message says for what.
+"""A pytest plugin that fails each test which uses a resource that sandboxes block, and lists the resources.
 
-It stands alone: it is copied into the tree, and imported there by the tree's own conftest.py.
+It imports nothing of this package: it is copied into a tree under test, whose conftest.py imports it.
 """
 
 from __future__ import annotations
@@ -29,32 +28,32 @@ MOST, LONGEST = 4, 80
 
 
 class Reached(Exception):
-    """A test reached for something; the message lists what."""
+    """A test used a blocked resource; the message lists what."""
 
 
 class Attempts:
-    """What was reached for since it was last asked."""
+    """Blocked resources that were used since the last report."""
 
     def __init__(self) -> None:
         self._seen: dict[str, None] = {}
         self._collected: dict[str, dict[str, None]] = {}
         self._root = self._own_name = ""
-        self._excused: tuple[str, ...] = ()
+        self._allowed: tuple[str, ...] = ()
 
     def start(self) -> None:
-        """Listen, for good. The working directory is the tree."""
+        """Install the audit hook, irrevocably. The working directory is the tree."""
         self._root = os.getcwd()  # noqa: PTH109
         self._own_name = socket.gethostname()
         own = (sys.prefix, sys.base_prefix, tempfile.gettempdir(), os.path.expanduser("~"), sys.pycache_prefix or "")  # noqa: PTH111
-        known = {*SYSTEM, *own, *sys.path, *map(os.path.realpath, own), *map(os.path.realpath, sys.path)}
-        # What holds the tree itself excuses nothing, such as a temporary folder that the tree was laid in.
-        self._excused = tuple(sorted(path for path in known if path and not _is_within(self._root, path)))
-        sys.addaudithook(self.hear)
+        allowed = {*SYSTEM, *own, *sys.path, *map(os.path.realpath, own), *map(os.path.realpath, sys.path)}
+        # A folder that contains the tree itself is not allowed, such as the temporary folder that it was written to.
+        self._allowed = tuple(sorted(path for path in allowed if path and not _is_within(self._root, path)))
+        sys.addaudithook(self.audit)
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """An audit hook. It must never raise: that would stop what it hears of."""
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """An audit hook. It must never raise: an exception would prevent the audited operation."""
         with contextlib.suppress(Exception):
-            what = self._of(event, arguments)
+            what = self._description(event, arguments)
             if what:
                 self._seen[what] = None
 
@@ -63,25 +62,24 @@ class Attempts:
         self._seen[TARGET] = None
 
     def collected(self, path: str) -> None:
-        """What was seen so far belongs to the import of a test file, or of the conftest.py of a folder."""
+        """Attribute the events so far to the import of a test file, or of the conftest.py of a folder."""
         if self._seen:
             self._collected.setdefault(path, {}).update(self._seen)
             self._seen = {}
 
     def begin(self, path: str) -> None:
-        """The next test begins; the first one of a file answers for the import of the file, the first one of all for
-        what was imported before."""
-        for place in [place for place in self._collected if place == path or not place.endswith(".py")]:
-            self._seen = {**self._collected.pop(place), **self._seen}
+        """Start the next test: the first of a file counts for the file's import, the first of all for earlier ones."""
+        for importer in [name for name in self._collected if name == path or not name.endswith(".py")]:
+            self._seen = {**self._collected.pop(importer), **self._seen}
 
-    def tell(self) -> None:
-        """Raises Reached if there was something."""
+    def report(self) -> None:
+        """Raises Reached if an event was recorded."""
         seen, self._seen = self._seen, {}
         if seen:
             first = sorted(seen, key=lambda what: what != TARGET)
-            raise Reached("; ".join(" ".join(each.replace(";", ",").split())[:LONGEST] for each in first[:MOST]))
+            raise Reached("; ".join(" ".join(what.replace(";", ",").split())[:LONGEST] for what in first[:MOST]))
 
-    def _of(self, event: str, arguments: tuple[Any, ...]) -> str:
+    def _description(self, event: str, arguments: tuple[Any, ...]) -> str:
         if event.startswith("socket."):
             return self._network(event, arguments)
         if event in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system"):
@@ -110,8 +108,8 @@ class Attempts:
         if event == "os.system":
             words = os.fsdecode(arguments[0]).split()
         else:
-            given = arguments[1] if len(arguments) > 1 else ()
-            words = given.split() if isinstance(given, str) else [os.fsdecode(word) for word in given or ()]
+            command = arguments[1] if len(arguments) > 1 else ()
+            words = command.split() if isinstance(command, str) else [os.fsdecode(word) for word in command or ()]
         name = os.path.basename(words[0]) if words else ""  # noqa: PTH119
         if name in NETWORK_PROGRAMS:
             return f"{NETWORK} by {name}"
@@ -124,7 +122,7 @@ class Attempts:
         full = os.path.abspath(path)  # noqa: PTH100
         if _is_within(full, self._root):
             return f"{HISTORY} {full[len(self._root) + 1 :]}" if "/.git/" in f"{full}/" else ""
-        return "" if any(_is_within(full, folder) for folder in self._excused) else f"{OUTSIDE} {full}"
+        return "" if any(_is_within(full, folder) for folder in self._allowed) else f"{OUTSIDE} {full}"
 
 
 def _plain(host: Any) -> str:
@@ -144,7 +142,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 ATTEMPTS = Attempts()
 """Of the process that runs the tests."""
-if "." not in __name__:  # in a tree, before its other conftest.py files; elsewhere only the names above are wanted
+if "." not in __name__:  # in a tree, before its other conftest.py files; elsewhere only the names above are used
     ATTEMPTS.start()
 
 
@@ -157,12 +155,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
-    """What is seen here is told behind the test itself, unless that is never run."""
+    """Events of the set-up are reported after the test itself, unless it never runs."""
     ATTEMPTS.begin(item.nodeid.split("::", 1)[0])
     try:
         return (yield)
     except BaseException as error:
-        _tell_from(error)
+        _report_from(error)
         raise
 
 
@@ -171,21 +169,21 @@ def pytest_runtest_call() -> Generator[None, Any, Any]:
     try:
         result = yield
     except BaseException as error:
-        _tell_from(error)
+        _report_from(error)
         raise
-    ATTEMPTS.tell()
+    ATTEMPTS.report()
     return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown() -> Generator[None, Any, Any]:
     result = yield
-    ATTEMPTS.tell()
+    ATTEMPTS.report()
     return result
 
 
-def _tell_from(error: BaseException) -> None:
+def _report_from(error: BaseException) -> None:
     try:
-        ATTEMPTS.tell()
+        ATTEMPTS.report()
     except Reached as reached:
         raise reached from error

@@ -1,4 +1,4 @@
-"""Parts of a node id, as `regrade.datasets.node_ids`, which is not in the sandbox."""
+"""Parts of a node id: a copy of `regrade.datasets.node_ids`, which is not in the sandbox."""
 
 from __future__ import annotations
 

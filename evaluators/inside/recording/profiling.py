@@ -1,4 +1,4 @@
-"""Which code runs, seen at the least cost that the interpreter allows, and whether anything ran unseen."""
+"""Executed functions, measured at the least cost that the interpreter allows, and detection of unmeasured code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 MONITORING: Any = getattr(sys, "monitoring", None)
-"""From Python 3.12 on."""
+"""Available since Python 3.12."""
 ESCAPES = frozenset(
     {
         *("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn"),
@@ -30,25 +30,25 @@ QUERIES = frozenset(
         *("sysctl", "tput", "uname", "which", "whoami"),
     }
 )
-"""Programs that libraries ask on import what machine this is. Any other may run code of the tree."""
+"""Programs that libraries run on import to query the machine. Any other program may run code of the tree."""
 
 
 class Escapes:
-    """Does anything run outside of what is watched: in another process, or in a thread that nobody was told of?"""
+    """Detects code that runs unmeasured: in another process, or in an unprofiled thread."""
 
     def __init__(self) -> None:
-        # Events are raised at every call that is profiled, so what hears them is no Python: each takes its own name
-        # from here, where it is one of them, and stores nothing.
-        self._unheard = dict.fromkeys(ESCAPES)
+        # Audit events occur at every profiled call, so the hook is no Python function: `dict.pop` removes the names of
+        # the events that occurred.
+        self._pending = dict.fromkeys(ESCAPES)
         self._unwatched = False
-        self._processes = _Processes()
-        sys.addaudithook(self._unheard.pop)
-        self._hear_of_tracers()
+        self._processes = _ProcessWatch()
+        sys.addaudithook(self._pending.pop)
+        self._wrap_tracers()
         if MONITORING is None:
-            self._hear_of_threads()
+            self._wrap_thread_start()
 
-    def _hear_of_tracers(self) -> None:
-        """The interpreter profiles nothing that runs inside of a tracer, or in a thread that lets no profiler be."""
+    def _wrap_tracers(self) -> None:
+        """The interpreter profiles no code inside a tracer, and none in a thread that replaces its profiler."""
         trace, profile = sys.settrace, sys.setprofile
 
         def set_trace(function: Any) -> None:
@@ -61,54 +61,54 @@ class Escapes:
 
         sys.settrace, sys.setprofile = set_trace, set_profile
 
-    def _hear_of_threads(self) -> None:
-        """`threading`, which has the function for itself by now, tells each of its threads to be watched."""
-        begin = _thread.start_new_thread
+    def _wrap_thread_start(self) -> None:
+        """Threads of `threading` are profiled; it has its own reference to the original function by now."""
+        start = _thread.start_new_thread
 
-        def begin_unwatched(*arguments: Any) -> int:
+        def start_unwatched(*arguments: Any) -> int:
             self._unwatched = True
-            return begin(*arguments)
+            return start(*arguments)
 
-        _thread.start_new_thread = _thread.start_new = begin_unwatched
+        _thread.start_new_thread = _thread.start_new = start_unwatched
 
-    def begun(self) -> bool:
-        """Was a process started so far in which code of the tree may run, or lives one?"""
-        told = ESCAPES - self._unheard.keys() - {"subprocess.Popen", "sys.addaudithook"}
-        return bool(told) or self._processes.stop() or has_living_children()
+    def has_started_processes(self) -> bool:
+        """Was a process started that may run code of the tree, or is a child alive?"""
+        occurred = ESCAPES - self._pending.keys() - {"subprocess.Popen", "sys.addaudithook"}
+        return bool(occurred) or self._processes.stop() or has_living_children()
 
     def start(self) -> None:
-        """Listen from now on."""
-        self._unheard.update(dict.fromkeys(ESCAPES))
+        """Start a new measurement."""
+        self._pending.update(dict.fromkeys(ESCAPES))
         self._unwatched = False
 
-    def heard(self) -> bool:
-        """Not every way to start a process raises an event; but its parent has it as a child, or has had it."""
-        return self._unwatched or len(self._unheard) < len(ESCAPES) or has_children()
+    def has_escaped(self) -> bool:
+        """Did any code escape? Some ways to start a process raise no event; so children, also reaped ones, count."""
+        return self._unwatched or len(self._pending) < len(ESCAPES) or has_children()
 
 
-class _Processes:
-    """Looks at the programs that are started on import: libraries ask `lscpu` and the like what machine this is."""
+class _ProcessWatch:
+    """Checks the programs that are started on import: libraries run `lscpu` and the like to query the machine."""
 
     def __init__(self) -> None:
-        self._python = False
+        self._may_run_python = False
         self._open, self._spawn = subprocess.Popen.__init__, multiprocessing.util.spawnv_passfds
 
-        def opened(popen: Any, args: Any, *others: Any, **options: Any) -> None:
-            self._python |= not _is_query(args, options)
-            self._open(popen, args, *others, **options)
+        def opened(popen: Any, args: Any, *rest: Any, **options: Any) -> None:
+            self._may_run_python |= not _is_query(args, options)
+            self._open(popen, args, *rest, **options)
 
         def spawned(path: bytes, args: Any, passfds: Any) -> int:
-            self._python = True
+            self._may_run_python = True
             return self._spawn(path, args, passfds)
 
         subprocess.Popen.__init__ = opened  # type: ignore[assignment, method-assign]
         multiprocessing.util.spawnv_passfds = spawned
 
     def stop(self) -> bool:
-        """Look no more. Was it Python, as far as can be told?"""
+        """Stop. Returns: may a started program have run code of the tree?"""
         subprocess.Popen.__init__ = self._open  # type: ignore[method-assign]
         multiprocessing.util.spawnv_passfds = self._spawn
-        return self._python
+        return self._may_run_python
 
 
 def _is_query(args: Any, options: dict[str, Any]) -> bool:
@@ -116,7 +116,7 @@ def _is_query(args: Any, options: dict[str, Any]) -> bool:
         return False
     program = options.get("executable") or (args if isinstance(args, (str, bytes, os.PathLike)) else args[0])
     path = shutil.which(os.fsdecode(program))
-    return path is None or path.rpartition("/")[2] in QUERIES  # where there is no such program, nothing is started
+    return path is None or path.rpartition("/")[2] in QUERIES  # a missing program starts nothing
 
 
 def has_living_children() -> bool:
@@ -127,22 +127,22 @@ def has_living_children() -> bool:
 
 
 def has_children() -> bool:
-    """Has this process children, or had it some?"""
+    """Does or did this process have children?"""
     return has_living_children() or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 class _Profiler(_lsprof.Profiler):
-    """Notices if somebody else turns it off for a while."""
+    """Records whether other code disabled it."""
 
-    touched = False
+    disabled = False
 
     def disable(self) -> None:
-        self.touched = True
+        self.disabled = True
         super().disable()
 
 
-class Profiled:
-    """The code that runs, by the interpreter's own C profiler; other threads call a Python function instead."""
+class ProfilerWatch:
+    """Executed code, by the interpreter's own C profiler; other threads call a Python function instead."""
 
     def __init__(self) -> None:
         self._profiler = _Profiler()
@@ -150,9 +150,9 @@ class Profiled:
         self._threads: dict[int, CodeType] = {}  # by identity: hashing a code object reads all of it
 
     def start(self) -> None:
-        """Forget what ran before, and watch."""
+        """Discard earlier results, and start measuring."""
         self._profiler.disable()
-        # The last one is kept: to let go of all code that ran on import would copy its pages in every fork.
+        # The last one is not released: freeing the code that ran on import would copy its pages in every fork.
         self._ended.append(self._profiler)
         self._profiler = _Profiler()
         self._threads = {}
@@ -160,12 +160,12 @@ class Profiled:
         self._profiler.enable(subcalls=False, builtins=False)
 
     def stop(self) -> bool:
-        """Watch no more. Was everything watched until now?"""
+        """Stop. Returns: did it measure without a break?"""
         current: object = sys.getprofile()
-        unbroken = current is self._profiler and threading.getprofile() == self._note and not self._profiler.touched
+        is_whole = current is self._profiler and threading.getprofile() == self._note and not self._profiler.disabled
         self._profiler.disable()
         threading.setprofile(None)
-        return unbroken
+        return is_whole
 
     def codes(self) -> list[CodeType]:
         own = [entry.code for entry in self._profiler.getstats()]
@@ -176,11 +176,11 @@ class Profiled:
             self._threads[id(frame.f_code)] = frame.f_code
 
 
-class Monitored:
-    """The code that runs, by `sys.monitoring` (Python 3.12): each function speaks up once, and costs nothing then."""
+class MonitoringWatch:
+    """Executed code, by `sys.monitoring` (Python 3.12): a function reports its first call, later ones cost nothing."""
 
     TOOL = 4
-    """An id that no profiler, debugger or coverage tool takes by convention."""
+    """An id that no profiler, debugger or coverage tool uses by convention."""
 
     def __init__(self) -> None:
         self._codes: dict[int, CodeType] = {}
@@ -193,19 +193,19 @@ class Monitored:
         MONITORING.register_callback(self.TOOL, events.PY_THROW, self._note_throw)
 
     def start(self) -> None:
-        """Forget what ran before, and watch."""
-        self._ended.append(self._codes)  # see `Profiled.start`
+        """Discard earlier results, and start measuring."""
+        self._ended.append(self._codes)  # see `ProfilerWatch.start`
         self._codes = {}
         MONITORING.set_events(self.TOOL, self._events)
         MONITORING.restart_events()
 
     def stop(self) -> bool:
-        """Watch no more. Was everything watched until now?"""
+        """Stop. Returns: did it measure without a break?"""
         ours = MONITORING.get_tool(self.TOOL) == __name__
-        unbroken = ours and bool(MONITORING.get_events(self.TOOL) == self._events)
-        if unbroken:
+        is_whole = ours and bool(MONITORING.get_events(self.TOOL) == self._events)
+        if is_whole:
             MONITORING.set_events(self.TOOL, 0)
-        return unbroken
+        return is_whole
 
     def codes(self) -> list[CodeType]:
         return list(self._codes.values())
@@ -215,10 +215,10 @@ class Monitored:
         return MONITORING.DISABLE
 
     def _note_throw(self, code: CodeType, _offset: int, _error: BaseException) -> None:
-        """Into a generator that waits, or started elsewhere. This event can't be turned off for one function."""
+        """An exception thrown into a suspended generator. This event can't be disabled for one function."""
         self._codes[id(code)] = code
 
 
-def make_watch() -> Profiled | Monitored:
-    """The cheapest that this interpreter has."""
-    return Monitored() if MONITORING else Profiled()
+def make_watch() -> ProfilerWatch | MonitoringWatch:
+    """The cheapest watch that this interpreter supports."""
+    return MonitoringWatch() if MONITORING else ProfilerWatch()

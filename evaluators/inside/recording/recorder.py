@@ -1,7 +1,7 @@
-"""A pytest plugin that writes down what became of each test, one JSON line a test, as soon as it is known.
+"""A pytest plugin that writes the outcome of each test as one JSON line when the test ends.
 
 Lines: `["configuration", path of pytest's configuration file or empty]`, `["collect", id of a node that failed to
-collect, message]`, `["test", id, status, seconds, message]`. What was written before a crash stays written.
+collect, message]`, `["test", id, status, seconds, message]`. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from regrade.evaluators.inside.recording.node_ids import file_of
 
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
-"""Addresses of objects differ from run to run, and tell nothing; nor do those that pytest or unittest cut short."""
+"""Addresses of objects, also those that pytest or unittest truncate: they differ between runs."""
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
-"""A higher status outweighs a lower one of the same test (its set-up, call, tear-down and subtests)."""
+"""The highest status among a test's set-up, call, tear-down and subtests is its status."""
 
 
 class Recorder:
-    """Records outcomes, from `begin` on."""
+    """Records outcomes after `begin`."""
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._write: Callable[[str], None] = _nowhere
-        self._wanted: frozenset[str] | None = None
+        self._write: Callable[[str], None] = _discard
+        self._selected: frozenset[str] | None = None
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
 
-    def begin(self, write: Callable[[str], None], wanted: Collection[str] | None) -> None:
-        """Record with `write`, and deselect every test that is not wanted, by its id or its file (None: all are)."""
+    def begin(self, write: Callable[[str], None], selected: Collection[str] | None) -> None:
+        """Start recording. `selected`: ids of tests or their files; every other test is deselected (None: none is)."""
         self._write = write
-        self._wanted = None if wanted is None else frozenset(wanted)
+        self._selected = None if selected is None else frozenset(selected)
         _seed("collection")
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -50,13 +50,13 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        if self._wanted is None:
+        if self._selected is None:
             return
-        kept = [item for item in items if item.nodeid in self._wanted or file_of(item.nodeid) in self._wanted]
-        if len(kept) < len(items):
-            known = set(map(id, kept))
-            config.hook.pytest_deselected(items=[item for item in items if id(item) not in known])
-            items[:] = kept
+        remaining = [item for item in items if item.nodeid in self._selected or file_of(item.nodeid) in self._selected]
+        if len(remaining) < len(items):
+            identities = set(map(id, remaining))
+            config.hook.pytest_deselected(items=[item for item in items if id(item) not in identities])
+            items[:] = remaining
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         _seed(nodeid)
@@ -81,11 +81,11 @@ class Recorder:
         seconds = self._seconds.pop(nodeid, 0.0)
         message = self._messages.pop(nodeid, "")
         message = message if status in ("failed", "error") else ""
-        # Not by `json.dumps`, which the module under test may have replaced.
+        # Not by `json.dumps`, which the code under test may have replaced.
         self._write(f'["test", {quoted(nodeid)}, {quoted(status)}, {seconds:.4f}, {quoted(message)}]')
 
     def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
-        """A conftest.py that can't be imported ends the session, as it does where pytest itself loads it early."""
+        """End the session at a conftest.py that fails to import, as pytest itself does for one that it loads early."""
         if call.excinfo is not None and call.excinfo.typename == "ConftestImportFailure":
             self._write(json.dumps(["left", f"ConftestImportFailure: {call.excinfo.value}"[:LONGEST_MESSAGE]]))
             os._exit(int(pytest.ExitCode.USAGE_ERROR))
@@ -95,28 +95,28 @@ class Recorder:
             self._write(json.dumps(["collect", report.nodeid, _last_error(report.longreprtext)]))
 
     def _explain(self, item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> str:
-        """`file:line: source line`, the innermost of the test's own file, and the first lines of the error."""
+        """`file:line: source line` of the innermost frame in the test's own file, and the first lines of the error."""
         excinfo = call.excinfo
         if excinfo is None:
             return str(report.longrepr)[:LONGEST_MESSAGE]
         lines = excinfo.exconly(tryshort=True).strip().splitlines()[:3] or [excinfo.typename]
-        place = ""
+        location = ""
         for entry in excinfo.traceback:
             if str(entry.path) == str(item.path):
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
-                place = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
-        return ADDRESS.sub("0x...", place + "\n".join(lines))[:LONGEST_MESSAGE]
+                location = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
+        return ADDRESS.sub("0x...", location + "\n".join(lines))[:LONGEST_MESSAGE]
 
 
 def _seed(name: str) -> None:
-    """Every test draws the same numbers each time, whichever tests ran before it."""
+    """Seed random numbers by name, so that a test draws the same ones whichever tests ran before it."""
     random.seed(name)
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed(zlib.crc32(name.encode()))
 
 
-def _nowhere(_line: str) -> None:
-    """Before `begin` there is nothing to record."""
+def _discard(_line: str) -> None:
+    """The writer before `begin`."""
 
 
 def _status(report: pytest.TestReport) -> str:
@@ -128,6 +128,6 @@ def _status(report: pytest.TestReport) -> str:
 
 
 def _last_error(text: str) -> str:
-    """The line that names the error, of a traceback as pytest prints it."""
+    """The line with the error in a traceback printed by pytest."""
     errors = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
     return (errors[-1] if errors else text.strip()[-LONGEST_MESSAGE:])[:LONGEST_MESSAGE]

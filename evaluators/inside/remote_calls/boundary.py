@@ -1,7 +1,7 @@
-"""The functions at which the candidate's code begins: what they are called, and modules that are loaded with them cut.
+"""The functions at the boundary to the candidate's code: their keys, and modules loaded with these functions replaced.
 
-In the tests' process the body of such a function asks the candidate's process; there, the function as it was written is
-noted by its key before any decorator gets hold of it.
+In the tests' process the body of such a function calls the candidate's process. There, the original function is
+registered by its key before any decorator is applied.
 """
 
 from __future__ import annotations
@@ -26,76 +26,76 @@ Transform = Callable[[ast.Module, str], ast.Module]
 
 
 def functions(tree: ast.Module) -> Iterator[tuple[str, Definition, ast.Module | ast.ClassDef]]:
-    """Key, definition and home of each function that lies in no other function. A key is the qualified name and, as a
-    property has several, its number among those of that name.
+    """Key, definition and scope of each outermost function. A key is the qualified name and a number, since several
+    functions can share a name (the parts of a property).
     """
     seen: dict[str, int] = {}
-    for name, function, home in _outermost(tree, "", tree):
+    for name, function, scope in _outermost(tree, "", tree):
         seen[name] = seen.get(name, 0) + 1
-        yield f"{name}#{seen[name]}", function, home
+        yield f"{name}#{seen[name]}", function, scope
 
 
 def _outermost(
-    node: ast.AST, prefix: str, home: ast.Module | ast.ClassDef
+    node: ast.AST, prefix: str, scope: ast.Module | ast.ClassDef
 ) -> Iterator[tuple[str, Definition, ast.Module | ast.ClassDef]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
-            yield prefix + child.name, child, home
+            yield prefix + child.name, child, scope
         elif isinstance(child, ast.ClassDef):
             yield from _outermost(child, f"{prefix}{child.name}.", child)
         elif not isinstance(child, ast.Lambda):
-            yield from _outermost(child, prefix, home)
+            yield from _outermost(child, prefix, scope)
 
 
-def asking(cut: Mapping[str, bool], added: Sequence[str]) -> Transform:
-    """The transform for the tests' side.
+def stub_transform(cut: Mapping[str, bool], added: Sequence[str]) -> Transform:
+    """The transform for the tests' side: replaces the bodies of functions by calls to the candidate's side.
 
     Args:
-        cut: key -> may its parameters stay as they are? Else it takes whatever it is given.
-        added: keys of functions that the file does not have; they get a definition of their own.
+        cut: key -> does it keep its parameters? Otherwise it accepts any arguments.
+        added: keys of functions that the file lacks; a definition is added for each.
     """
 
     def transform(tree: ast.Module, module: str) -> ast.Module:
-        homes = {"": tree.body}
-        for key, function, home in list(functions(tree)):
+        scopes = {"": tree.body}
+        for key, function, scope in list(functions(tree)):
             if key in cut:
-                _ask(function, key, module, keep=cut[key])
-            if isinstance(home, ast.ClassDef):
-                homes[key.rpartition(".")[0]] = home.body
+                _replace_body(function, key, module, keep=cut[key])
+            if isinstance(scope, ast.ClassDef):
+                scopes[key.rpartition(".")[0]] = scope.body
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, node.body)
+                scopes.setdefault(node.name, node.body)
         for key in added:
             owner, _, name = key.partition("#")[0].rpartition(".")
-            if owner in homes:
+            if owner in scopes:
                 stub = ast.parse(f"def {name}(): pass").body[0]
                 assert isinstance(stub, ast.FunctionDef)
-                _ask(stub, key, module, keep=False)
-                homes[owner].append(stub)
+                _replace_body(stub, key, module, keep=False)
+                scopes[owner].append(stub)
         return ast.fix_missing_locations(tree)
 
     return transform
 
 
-def _ask(function: Definition, key: str, module: str, *, keep: bool) -> None:
-    """Replace the body by a question to the other side."""
+def _replace_body(function: Definition, key: str, module: str, *, keep: bool) -> None:
+    """Replace the body by a call to the other side."""
     documentation = function.body[:1] if ast.get_docstring(function, clean=False) is not None else []
     if not keep:
         function.args = ast.arguments([], [], ast.arg("arguments"), [], [], ast.arg("keywords"), [])
         positional, keywords = "arguments", "keywords"
     else:
-        given = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
-        given += [f"*{function.args.vararg.arg}"] if function.args.vararg else []
-        named = [f"{each.arg!r}: {each.arg}" for each in function.args.kwonlyargs]
+        passed = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+        passed += [f"*{function.args.vararg.arg}"] if function.args.vararg else []
+        named = [f"{argument.arg!r}: {argument.arg}" for argument in function.args.kwonlyargs]
         named += [f"**{function.args.kwarg.arg}"] if function.args.kwarg else []
-        positional, keywords = f"({', '.join(given)}{',' if given else ''})", f"{{{', '.join(named)}}}"
-    question = f"{CROSSING}({module!r}, {key!r}, {positional}, {keywords})"
+        positional, keywords = f"({', '.join(passed)}{',' if passed else ''})", f"{{{', '.join(named)}}}"
+    call = f"{CROSSING}({module!r}, {key!r}, {positional}, {keywords})"
     if isinstance(function, ast.AsyncFunctionDef):
-        question = f"{CROSSING}.asynchronous()"
+        call = f"{CROSSING}.asynchronous()"
     if _is_generator(function):
-        statement = f"return (yield from {question.replace('(', '.iterate(', 1)})"
+        statement = f"return (yield from {call.replace('(', '.iterate(', 1)})"
     else:
-        statement = f"return {question}"
+        statement = f"return {call}"
     body = ast.parse(f"def f():\n {statement}").body[0]
     assert isinstance(body, ast.FunctionDef)
     for node in ast.walk(body):
@@ -116,34 +116,34 @@ def _is_generator(function: Definition) -> bool:
     return False
 
 
-def noting(keys: Sequence[str]) -> Transform:
-    """The transform for the candidate's side: the functions are noted as they are defined."""
+def registering_transform(keys: Sequence[str]) -> Transform:
+    """The transform for the candidate's side: registers the functions when they are defined."""
 
     def transform(tree: ast.Module, module: str) -> ast.Module:
         for key, function, _ in list(functions(tree)):
             if key in keys:
-                decorator = ast.parse(f"{CROSSING}.note({module!r}, {key!r})", mode="eval").body
+                decorator = ast.parse(f"{CROSSING}.register({module!r}, {key!r})", mode="eval").body
                 function.decorator_list.append(ast.copy_location(decorator, function))
         return ast.fix_missing_locations(tree)
 
     return transform
 
 
-class Noted:
+class FunctionRegistry:
     """The candidate's functions at the boundary."""
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], Any] = {}
 
-    def note(self, module: str, key: str) -> Callable[[Any], Any]:
-        def noted(function: Any) -> Any:
+    def register(self, module: str, key: str) -> Callable[[Any], Any]:
+        def registered(function: Any) -> Any:
             self._functions[module, key] = function
             return function
 
-        return noted
+        return registered
 
     def function(self, module: str, key: str) -> Any:
-        """Raises UncrossableError where importing the module does not define it."""
+        """Raises UncrossableError: importing the module does not define it."""
         if (module, key) not in self._functions:
             value: Any = importlib.import_module(module)
             for name in () if (module, key) in self._functions else key.partition("#")[0].split("."):
@@ -155,11 +155,11 @@ class Noted:
 
 
 class Finder(MetaPathFinder):
-    """Loads some files in another form."""
+    """Loads some files with transformed syntax trees."""
 
     def __init__(self, root: str, transforms: Mapping[str, Transform], crossing: Any) -> None:
         """`transforms`: path relative to the root -> transform."""
-        self._transforms = {os.path.realpath(f"{root}/{path}"): each for path, each in transforms.items()}
+        self._transforms = {os.path.realpath(f"{root}/{path}"): transform for path, transform in transforms.items()}
         self._crossing = crossing
 
     def find_spec(

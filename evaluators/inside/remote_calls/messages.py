@@ -1,4 +1,4 @@
-"""Messages between the two sides of a split run: JSON behind its length, in one of a few forms."""
+"""Messages between the two processes: a length and JSON, in one of the `FORMS`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ FORMS: tuple[dict[str, type], ...] = (
     {"value": object, "raised": bool, "nodes": list, "changes": list},
     {"uncrossable": str},
 )
-"""What messages hold: a request, an answer, and why there is none."""
+"""Fields of a request, an answer and an error."""
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Raises UncrossableError where the other side is gone."""
+    """Raises UncrossableError: the other process has exited."""
     data = json.dumps(message).encode()
     try:
         connection.sendall(struct.pack("!I", len(data)) + data)
     except OSError as error:
-        raise UncrossableError(f"the other process is gone: {error}") from None
+        raise UncrossableError(f"the other process has exited: {error}") from None
 
 
 def receive(connection: socket.socket) -> dict[str, Any]:
-    """The next message. Raises UncrossableError where none comes."""
+    """The next message. Raises UncrossableError: the other process has exited, or the message is invalid."""
     (size,) = struct.unpack("!I", _read(connection, 4))
     if size > LARGEST_MESSAGE:
-        raise UncrossableError(f"a message of {size} bytes")
+        raise UncrossableError(f"the other process sent a message of {size} bytes")
     try:
         message = json.loads(_read(connection, size))
     except (ValueError, RecursionError):
-        raise UncrossableError("what came is no message") from None
+        raise UncrossableError("the other process sent an invalid message") from None
     if isinstance(message, dict):
         for form in FORMS:
             if message.keys() == form.keys() and all(isinstance(message[name], form[name]) for name in form):
                 return message
-    raise UncrossableError("what came is no message")
+    raise UncrossableError("the other process sent an invalid message")
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
@@ -49,8 +49,8 @@ def _read(connection: socket.socket, size: int) -> bytes:
         try:
             block = connection.recv(min(size - len(data), 1 << 20))
         except OSError as error:
-            raise UncrossableError(f"the other process is gone: {error}") from None
+            raise UncrossableError(f"the other process has exited: {error}") from None
         if not block:
-            raise UncrossableError("the other process is gone")
+            raise UncrossableError("the other process has exited")
         data += block
     return bytes(data)

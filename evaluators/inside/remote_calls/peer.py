@@ -1,8 +1,8 @@
-"""The connection between the tests' process and the candidate's: each asks, and answers while it waits.
+"""The connection between the tests' process and the candidate's: each side sends requests, and serves while it waits.
 
-A message is a length and JSON, in one of the `FORMS`. Until a request is answered, the other side may ask in turn (a
-callback), as deep as calls nest. The candidate may call what it was given, and do to other objects of the tests what
-operators do and look at their attributes; the tests may call, go through iterators, and nothing else.
+Until a request is answered, the other side may send requests in turn (callbacks), as deep as calls nest. The candidate
+may call functions that it received, apply operators to other objects of the tests and read their attributes. The tests
+may call functions and advance iterators, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,57 +21,63 @@ from regrade.evaluators.inside.remote_calls.plain_values import (
     CODE,
     CONTAINERS,
     FIXED,
-    GIVEN,
-    NOT_NAMED,
+    NAMEABLE,
     SPECIAL,
+    UNNAMEABLE,
     Packed,
     UncrossableError,
     replaces_method,
-    special,
+    special_method,
 )
-from regrade.evaluators.inside.remote_calls.proxies import Known, RemoteCallable, RemoteIterator, StandIn, opaque
+from regrade.evaluators.inside.remote_calls.proxies import (
+    Proxy,
+    RemoteCallable,
+    RemoteIterator,
+    RemoteReference,
+    opaque,
+)
 from regrade.evaluators.inside.remote_calls.unpacking import Unpacker
 
 PLAIN = frozenset({*CONTAINERS, *FIXED, bool, complex})
 OF_FRAMES = (AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, ModuleType)
-"""What leads to the frames of the tests, and so to all they hold."""
+"""Types that give access to the frames of the tests, and so to all their values."""
 OF_GENERATORS = frozenset({"send", "throw", "close"})
 
 
 class Peer:
-    """One side of the connection, and the values that the other side knows by number."""
+    """One side of the connection, and its values that the other side refers to by number."""
 
-    def __init__(self, name: str, connection: socket.socket, home: Callable[[str], str]) -> None:
+    def __init__(self, name: str, connection: socket.socket, origin_of: Callable[[str], str]) -> None:
         """
         Args:
             name: `tests` or `candidate`.
-            home: name of a module -> `own` (the repository's), `hidden` (its tests) or `elsewhere`.
+            origin_of: name of a module -> `own` (the repository's), `hidden` (its tests) or `elsewhere`.
         """
         self.name = name
         self._connection = connection
-        self._home = home
+        self._origin_of = origin_of
         self._lock = threading.RLock()
         self._own: list[Any] = []
         self._numbers: dict[int, int] = {}
-        self._stand_ins: dict[int, Any] = {}
+        self._proxies: dict[int, Any] = {}
         self._named: dict[int, Any] = {}
         self._indexed = 0
         self._index: dict[int, tuple[Any, str, str]] = {}
         self.uncrossable: list[str] = []
-        """Why calls could not cross, since it was last emptied."""
+        """Why calls did not cross; the reader clears it."""
         self.calls = 0
         self.observe: Callable[[list[Packed], list[Packed], dict[str, Any]], None] | None = None
-        """Is shown what functions at the boundary are asked and answer, as (arguments, nodes, answer)."""
+        """Called with each call of a function at the boundary: (arguments, nodes, answer)."""
         self.perform: Callable[[str, list[Any]], Any] = self._perform
-        """Does what the other side asks: (operation, arguments) -> value."""
+        """Performs a request of the other side: (operation, arguments) -> value."""
 
-    # ------------------------------------------------------------ what a packer asks
+    # ------------------------------------------------------------ interface of packers
 
     def _own_module(self, name: str) -> bool:
-        return self._home(name) == "own"
+        return self._origin_of(name) == "own"
 
     def _is_hidden(self, name: str) -> bool:
-        return self._home(name) == "hidden"
+        return self._origin_of(name) == "hidden"
 
     def is_own_class(self, kind: type) -> bool:
         module, name = kind.__module__, kind.__qualname__
@@ -91,8 +97,8 @@ class Peer:
         if len(modules) != self._indexed:
             self._indexed = len(modules)
             self._index = _index_of_globals(modules)
-        found = self._index.get(id(value))
-        return found[1:] if found is not None and found[0] is value else None
+        entry = self._index.get(id(value))
+        return entry[1:] if entry is not None and entry[0] is value else None
 
     def resolve(self, module: str, name: str) -> Any:
         if self.name == "candidate":
@@ -104,20 +110,22 @@ class Peer:
         if self.name == "tests" and not self._may_be_named(value):
             raise UncrossableError(f"{module}.{name} may not be named by a candidate")
         if value is None:
-            raise UncrossableError(f"there is no {module}.{name} on this side")
+            raise UncrossableError(f"{module}.{name} does not exist on this side")
         self.note_named(value)
         return value
 
     def _may_be_named(self, value: Any) -> bool:
-        """By a candidate: classes that do nothing but hold values, and objects that are told by identity. No function
-        but those that it was given: a test that calls what it gets would run it, whatever it does.
+        """May a candidate name it? Classes of plain values and objects that are compared by identity, but a function
+        only if the candidate received it: a test that calls its result would run any other one.
         """
         if not isinstance(value, type):
             return self.was_named(value) or self.sentinel(value) is not None
-        home = value.__module__
-        is_error = issubclass(value, Exception | SystemExit) and home.partition(".")[0] not in NOT_NAMED
-        is_given = home in GIVEN and _attribute(home, value.__qualname__) is value and not issubclass(value, type)
-        return self.is_own_class(value) or is_error or is_given
+        module = value.__module__
+        is_error = issubclass(value, Exception | SystemExit) and module.partition(".")[0] not in UNNAMEABLE
+        is_standard = (
+            module in NAMEABLE and _attribute(module, value.__qualname__) is value and not issubclass(value, type)
+        )
+        return self.is_own_class(value) or is_error or is_standard
 
     def number(self, value: Any) -> int:
         if id(value) not in self._numbers:
@@ -125,46 +133,46 @@ class Peer:
             self._own.append(value)
         return self._numbers[id(value)]
 
-    def known_by(self, value: Any) -> Known | None:
+    def reference_of(self, value: Any) -> RemoteReference | None:
         if isinstance(value, type):
-            found = vars(value).get("_regrade_known") if issubclass(value, BaseException) else None
-            return found if isinstance(found, tuple) else None
-        return value._regrade_known if isinstance(type(value), type) and issubclass(type(value), StandIn) else None
+            reference = vars(value).get("_regrade_reference") if issubclass(value, BaseException) else None
+            return reference if isinstance(reference, tuple) else None
+        return value._regrade_reference if isinstance(type(value), type) and issubclass(type(value), Proxy) else None
 
-    def stand_in(self, side: str, number: int, kind: str, looks: Packed) -> Any:
+    def proxy(self, side: str, number: int, kind: str, traits: Packed) -> Any:
         if side == self.name:
             return self._own[number]
         if self.name == "tests" and kind not in ("callable", "iterator"):
-            raise UncrossableError("an object of the candidate's")
-        if number not in self._stand_ins:
-            self._stand_ins[number] = self._new_stand_in((side, number, kind, looks))
-        return self._stand_ins[number]
+            raise UncrossableError("an object of the candidate")
+        if number not in self._proxies:
+            self._proxies[number] = self._new_proxy((side, number, kind, traits))
+        return self._proxies[number]
 
-    def _new_stand_in(self, known: Known) -> Any:
-        _, _, kind, looks = known
+    def _new_proxy(self, reference: RemoteReference) -> Any:
+        _, _, kind, traits = reference
         if kind == "callable":
-            return RemoteCallable(self, known)
+            return RemoteCallable(self, reference)
         if kind == "iterator":
-            return RemoteIterator(self, known)
+            return RemoteIterator(self, reference)
         if kind == "opaque":
-            return opaque(tuple(looks))(self, known)
-        bases = [self.resolve(module, name) for module, name in looks]
-        base = next(each for each in bases if isinstance(each, type) and issubclass(each, BaseException))
-        return type("Error", (base,), {"_regrade_known": known})
+            return opaque(tuple(traits))(self, reference)
+        bases = [self.resolve(module, name) for module, name in traits]
+        base = next(item for item in bases if isinstance(item, type) and issubclass(item, BaseException))
+        return type("Error", (base,), {"_regrade_reference": reference})
 
-    # ------------------------------------------------------------ asking
+    # ------------------------------------------------------------ requests
 
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """What the other side answers; what changed in place there is changed here.
+    def request(self, operation: str, *arguments: Any) -> Any:
+        """The answer of the other side; changes that it made to shared values are applied here.
 
         Raises:
-            UncrossableError: an argument, the answer or a change can't cross, or the other side is gone.
+            UncrossableError: an argument, the answer or a change can't cross, or the other process has exited.
         """
         with self._lock:
             try:
                 self.calls += 1
                 packer = Packer(self)
-                packed = [packer.pack(each) for each in arguments]
+                packed = [packer.pack(argument) for argument in arguments]
                 send(self._connection, {"ask": operation, "arguments": packed, "nodes": packer.nodes})
                 while True:
                     message = receive(self._connection)
@@ -174,35 +182,34 @@ class Peer:
                         return self._answer(message, packer.values)
                     self._serve(message)
             except RecursionError:
-                self.uncrossable.append("it is nested too deeply")
-                raise UncrossableError("it is nested too deeply") from None
+                self.uncrossable.append("a value is nested too deeply")
+                raise UncrossableError("a value is nested too deeply") from None
             except UncrossableError as problem:
                 self.uncrossable.append(str(problem))
                 raise
 
-    def _answer(self, message: dict[str, Any], known: list[Any]) -> Any:
+    def _answer(self, message: dict[str, Any], shared: list[Any]) -> Any:
         if "uncrossable" in message:
             raise UncrossableError(str(message["uncrossable"]))
-        unpacker = Unpacker(self, message["nodes"], known)
+        unpacker = Unpacker(self, message["nodes"], shared)
         unpacker.change(message["changes"])
         value = unpacker.unpack(message["value"])
         if message["raised"]:
             if not isinstance(value, BaseException):
-                raise UncrossableError("it raised what is no error")
+                raise UncrossableError("the other process raised a value that is not an exception")
             raise value
         return value
 
-    # ------------------------------------------------------------ answering
+    # ------------------------------------------------------------ serving
 
     def _is_open(self, operation: str, value: Any, name: str) -> bool:
         """May the candidate do this to an attribute of an object of the tests?
 
-        An instance of a subclass of the repository's own class is as open as the code of that class needs it, which
-        does not put other functions in the place of its methods. Others
-        are looked at only: who could write to them could write to a test case. Of code nothing is to be seen but what
-        was put there, since a function's globals lead everywhere; of a generator nothing but what drives it, since its
-        frame does; and nothing that pytest or unittest define, be it a test case, a fixture or a mock, by which one
-        could make assertions hold.
+        Attributes of an instance of a subclass of the repository's own class may be read and written, as the code of
+        that class does; but no method may be replaced. Attributes of other objects may only be read: a test case is
+        among them. Of a function, only attributes that were set on it may be read, since its globals lead everywhere;
+        of a generator, only its `OF_GENERATORS`, since its frame does the same. Attributes defined by pytest or
+        unittest (of a test case, a fixture, a mock) are closed: with them a candidate could make assertions pass.
         """
         if name.startswith("__"):
             return False
@@ -217,7 +224,7 @@ class Peer:
         return operation == "attribute" and not name.startswith("_")
 
     def serve(self) -> None:
-        """Answer until the other side is gone."""
+        """Serve requests until the other process exits."""
         while True:
             try:
                 message = receive(self._connection)
@@ -229,7 +236,7 @@ class Peer:
         unpacker = Unpacker(self, message["nodes"])
         raised = False
         try:
-            arguments = [unpacker.unpack(each) for each in message["arguments"]]
+            arguments = [unpacker.unpack(argument) for argument in message["arguments"]]
             try:
                 value = self.perform(message["ask"], arguments)
             except UncrossableError:
@@ -243,7 +250,7 @@ class Peer:
         except UncrossableError as problem:
             answer = {"uncrossable": str(problem)}
         except RecursionError:
-            answer = {"uncrossable": "it is nested too deeply"}
+            answer = {"uncrossable": "a value is nested too deeply"}
         send(self._connection, answer)
 
     def _perform(self, operation: str, arguments: list[Any]) -> Any:
@@ -258,34 +265,31 @@ class Peer:
             return getattr(arguments[0], operation)(*arguments[1:])
         if operation == "attribute":
             return getattr(*arguments)
-        raise UncrossableError(f"{operation} was asked for")
+        raise UncrossableError(f"operation {operation!r} is not allowed")
 
     def _perform_for_the_candidate(self, operation: str, value: Any, *arguments: Any) -> Any:
-        """Only to what it was given by number: what else it names, a class or a builtin, it has on its own side."""
+        """Only on values that it received by number: it has classes and builtins on its own side."""
         if id(value) not in self._numbers:
-            raise UncrossableError(f"{operation} was asked for, of what was not given")
+            raise UncrossableError(f"operation {operation!r} on a value that was not passed")
         if operation == "call":
             positional, keywords = arguments
             return value(*positional, **keywords)
         if operation == "special" and not _is_of_test_tools(value, ""):
             name, rest = arguments
             if name in SPECIAL:
-                found = special(value, name)
-                return NotImplemented if found is None else getattr(type(value), name)(value, *rest)
+                method = special_method(value, name)
+                return NotImplemented if method is None else getattr(type(value), name)(value, *rest)
         if operation in ("attribute", "set", "delete") and self._is_open(operation, value, arguments[0]):
             act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
             return act(value, *arguments)
-        raise UncrossableError(f"{operation} was asked for")
+        raise UncrossableError(f"operation {operation!r} is not allowed")
 
 
 def _is_of_test_tools(value: Any, name: str) -> bool:
-    """Is the attribute one that pytest or unittest give to the value? So is all of a list of calls that a mock keeps.
-
-    A mock's children are not: it makes them as they are asked for.
-    """
+    """Is the attribute defined by pytest or unittest? So is all of a mock's list of calls, but not its children."""
     kinds = type(value).__mro__
     first = next(
-        (place for place, kind in enumerate(kinds) if str(kind.__module__).partition(".")[0] in NOT_NAMED), None
+        (position for position, kind in enumerate(kinds) if str(kind.__module__).partition(".")[0] in UNNAMEABLE), None
     )
     if first is None:
         return False
@@ -293,30 +297,30 @@ def _is_of_test_tools(value: Any, name: str) -> bool:
 
 
 def iterate(values: Any) -> Generator[Any, Any, Any]:
-    """Go through what a generator function of the candidate's gave, as a generator."""
+    """Iterate over the result of a generator function of the candidate, as a generator."""
     return (yield from values)
 
 
 def _index_of_globals(modules: list[str]) -> dict[int, tuple[Any, str, str]]:
-    """Id -> object, module and path of attributes, of the globals that are told by identity: neither code nor plain, or
-    instances of subclasses of plain types, and the like among their attributes.
+    """Id -> object, module and attribute path, of the globals that are compared by identity (neither code nor plain, or
+    instances of subclasses of plain types), and of such values among their attributes.
     """
-    found: dict[int, tuple[Any, str, str]] = {}
+    index: dict[int, tuple[Any, str, str]] = {}
     for module in modules:
         waiting = [
             (name, value) for name, value in list(vars(sys.modules[module]).items()) if not name.startswith("__")
         ]
         for path, value in waiting:
             if isinstance(value, type) and value.__module__ == module:
-                inner = [(f"{path}.{name}", each) for name, each in list(vars(value).items()) if type(each) is object]
-                found |= {id(each): (each, module, name) for name, each in inner}
+                inner = [(f"{path}.{name}", item) for name, item in list(vars(value).items()) if type(item) is object]
+                index |= {id(item): (item, module, name) for name, item in inner}
             is_plain = value is None or type(value) in PLAIN or isinstance(value, ModuleType | type) or callable(value)
-            if is_plain or id(value) in found:
+            if is_plain or id(value) in index:
                 continue
-            found[id(value)] = (value, module, path)
+            index[id(value)] = (value, module, path)
             if isinstance(value, FIXED):
-                waiting += [(f"{path}.{name}", each) for name, each in list(getattr(value, "__dict__", {}).items())]
-    return found
+                waiting += [(f"{path}.{name}", item) for name, item in list(getattr(value, "__dict__", {}).items())]
+    return index
 
 
 def _attribute(module: str, name: str) -> Any:

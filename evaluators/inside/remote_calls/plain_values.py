@@ -1,12 +1,12 @@
-"""Values as plain data: how a call crosses between the tests' process and the candidate's.
+"""The format of values that cross between the tests' process and the candidate's.
 
-What crosses by value is rebuilt on the other side from JSON alone: numbers, texts, containers, instances of the
-repository's own classes as class and state, exceptions, and what the standard library has of plain values. Classes and
-functions that both sides have cross by name. Callables and iterators cross as numbers, by which the other side calls
-back. Nothing is unpickled, and no code crosses.
+Values that the other side rebuilds from JSON alone: numbers, texts, containers, instances of the repository's own
+classes as class and state, exceptions, and plain values of the standard library. Classes and functions that both sides
+have cross by name. Callables and iterators cross as numbers, by which the other side calls back. Nothing is unpickled,
+and no code crosses.
 
-A value is a JSON scalar or a list that begins with a tag. What can be changed in place stands in a table of nodes, so
-that identity, cycles and changes made by the other side survive: see `Packer`.
+A value is a JSON scalar or a list that begins with a tag. Mutable values are in a table of nodes, which preserves
+identity, cycles and changes made by the other side: see `Packer`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import Any, Protocol
 Packed = Any
 """None, a bool, an int, a finite float, a str, or `[tag, ...]`."""
 HEAP_TYPE = 1 << 9
-"""Flag of classes that are not built into the interpreter, whose `__new__` would be code of the repository."""
+"""Flag of classes that are not built into the interpreter: their `__new__` may be code of the repository."""
 LONGEST_INTEGER = 1 << 12
-"""In bits: Python reads no integer of more digits from JSON."""
+"""In bits: `json` refuses integers of more digits."""
 CONTAINERS: tuple[type, ...] = (
     collections.OrderedDict,
     collections.defaultdict,
@@ -41,9 +41,9 @@ CONTAINERS: tuple[type, ...] = (
     set,
     bytearray,
 )
-"""What is changed in place. A type stands before its bases."""
+"""Mutable types. A type precedes its bases."""
 FIXED: tuple[type, ...] = (tuple, str, bytes, frozenset, int, float)
-"""Of which classes of the repository may be subclasses whose content is given once."""
+"""Immutable types that classes of the repository may subclass."""
 BY_ARGUMENTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     range: lambda value: (value.start, value.stop, value.step),
     slice: lambda value: (value.start, value.stop, value.step),
@@ -63,16 +63,16 @@ BY_ARGUMENTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     operator.itemgetter: lambda value: value.__reduce__()[1],
     operator.attrgetter: lambda value: value.__reduce__()[1],
 }
-"""Types of the standard library whose values are made of a few others."""
-BY_NAME = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in BY_ARGUMENTS}
+"""Types of the standard library -> the arguments that rebuild a value."""
+TYPES_BY_NAME = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in BY_ARGUMENTS}
 MAKERS: dict[type, Callable[..., Any]] = {
     re.Pattern: re.compile,
     re.Match: lambda pattern, string, start, end: pattern.search(string, start, end),
 }
 CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, functools.partial)
 CONSTANTS = {"ellipsis": ..., "not implemented": NotImplemented}
-NOT_NAMED = frozenset({"pytest", "_pytest", "unittest", "regrade", "__main__"})
-"""Packages whose classes a candidate may not name: an object that equals everything is one of unittest.mock's."""
+UNNAMEABLE = frozenset({"pytest", "_pytest", "unittest", "regrade", "__main__"})
+"""Packages whose classes a candidate may not name: unittest.mock has an object that equals everything."""
 _SPECIAL = """
     __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __len__ __iter__ __next__ __getitem__ __contains__
     __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __mod__ __pow__ __neg__
@@ -81,70 +81,70 @@ _SPECIAL = """
     __pos__
 """
 SPECIAL = frozenset(_SPECIAL.split())
-"""What a candidate may do to an object of the tests that does not cross by value."""
-_GIVEN = """
+"""Operators that a candidate may apply to an object of the tests that does not cross by value."""
+_NAMEABLE = """
     builtins operator math functools itertools collections collections.abc datetime decimal fractions re string typing
     numbers pathlib uuid _operator _collections _functools _collections_abc
 """
-GIVEN = frozenset(_GIVEN.split())
+NAMEABLE = frozenset(_NAMEABLE.split())
 """Modules of the standard library whose classes and functions a candidate may name."""
 
 
 class UncrossableError(BaseException):
-    """A value can't cross, or what is asked of one that did. No test may take it for an error that it expects."""
+    """A value or an operation can't cross. A BaseException, so that no test takes it for an expected error."""
 
 
 class Side(Protocol):
-    """What packers and proxies need of the connection."""
+    """The interface of the connection that packers and proxies use."""
 
     name: str
     """`tests` or `candidate`."""
 
     def is_own_class(self, kind: type) -> bool:
-        """Is it a class of the repository, under the name that it has?"""
+        """Is it a class of the repository that its name resolves to?"""
 
     def may_name(self, module: str) -> bool:
         """Can the other side have a module of that name?"""
 
     def note_named(self, value: Any) -> None:
-        """The value crossed by its name."""
+        """Record that the value crossed by name."""
 
     def was_named(self, value: Any) -> bool:
-        """Did it? Then it may come back in the same way."""
+        """Did it cross by name? Then it may return by name."""
 
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the other side perform an operation on a value that it keeps."""
+    def request(self, operation: str, *arguments: Any) -> Any:
+        """Perform an operation on a value of the other side."""
 
     def sentinel(self, value: Any) -> tuple[str, str] | None:
-        """Module and name of a global of the repository that is this very object."""
+        """Module and name of the global of the repository that is identical to the value."""
 
     def resolve(self, module: str, name: str) -> Any:
-        """What the other side named. Raises UncrossableError."""
+        """The value that the other side named. Raises UncrossableError."""
 
     def number(self, value: Any) -> int:
-        """By which the other side may call the value."""
+        """The number by which the other side refers to the value."""
 
-    def known_by(self, value: Any) -> tuple[str, int, str, Packed] | None:
-        """Side, number, kind and looks of a value that is a stand-in for one of the other side."""
+    def reference_of(self, value: Any) -> tuple[str, int, str, Packed] | None:
+        """Side, number, kind and traits of a proxy; None: the value is not a proxy."""
 
-    def stand_in(self, side: str, number: int, kind: str, looks: Packed) -> Any:
-        """The value with that number if it is this side's own, else a stand-in that looks like it."""
+    def proxy(self, side: str, number: int, kind: str, traits: Packed) -> Any:
+        """The value with that number if it is on this side; otherwise a proxy with its traits."""
 
 
 def replaces_method(value: Any, name: str) -> bool:
-    """Would an attribute of that name stand in place of a method of the value's class?"""
+    """Would an attribute of that name replace a method of the value's class?"""
     method = getattr(type(value), name, None)
     return callable(method) and not isinstance(method, type)
 
 
-def found_by_name(module: str, name: str) -> Any:
+def global_named(module: str, name: str) -> Any:
     value: Any = sys.modules.get(module)
     for part in name.split("."):
         value = getattr(value, part, None) if part != "<locals>" else None
     return value
 
 
-def special(value: Any, name: str) -> Any:
-    """The method by which an operator is carried out; None: there is none. A class has others for itself."""
-    found = (vars(kind)[name] for kind in type(value).__mro__ if name in vars(kind))
-    return next(found, None)
+def special_method(value: Any, name: str) -> Any:
+    """The special method of the value's class; None: there is none."""
+    methods = (vars(kind)[name] for kind in type(value).__mro__ if name in vars(kind))
+    return next(methods, None)

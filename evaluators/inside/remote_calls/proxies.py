@@ -1,4 +1,4 @@
-"""What stands for a value that the other side of a split run keeps: whatever is done to it is asked there."""
+"""Proxies of objects in the other process: each operation on a proxy is a request to that process."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Any
 
 from regrade.evaluators.inside.remote_calls.plain_values import Packed, Side, UncrossableError
 
-Known = tuple[str, int, str, Packed]
-"""Side, number, kind and looks of a value that does not cross."""
+RemoteReference = tuple[str, int, str, Packed]
+"""Side, number, kind and traits of a value that does not cross."""
 
 
-class StandIn:
-    """A value of the other side."""
+class Proxy:
+    """A proxy of a value of the other side."""
 
-    __slots__ = ("__signature__", "__weakref__", "_regrade_known", "_regrade_peer")
-    _regrade_known: Known
+    __slots__ = ("__signature__", "__weakref__", "_regrade_peer", "_regrade_reference")
+    _regrade_reference: RemoteReference
     _regrade_peer: Side
 
-    def __init__(self, peer: Side, known: Known) -> None:
+    def __init__(self, peer: Side, reference: RemoteReference) -> None:
         object.__setattr__(self, "_regrade_peer", peer)
-        object.__setattr__(self, "_regrade_known", known)
+        object.__setattr__(self, "_regrade_reference", reference)
 
 
-class RemoteCallable(StandIn):
+class RemoteCallable(Proxy):
     """A callable of the other side; equal to itself alone."""
 
     __slots__ = ("__dict__",)
 
-    def __init__(self, peer: Side, known: Known) -> None:
-        super().__init__(peer, known)
-        looks = known[3] if isinstance(known[3], dict) else {}
-        if looks.get("parameters") is not None:
-            object.__setattr__(self, "__signature__", _signature(looks["parameters"]))
+    def __init__(self, peer: Side, reference: RemoteReference) -> None:
+        super().__init__(peer, reference)
+        traits = reference[3] if isinstance(reference[3], dict) else {}
+        if traits.get("parameters") is not None:
+            object.__setattr__(self, "__signature__", _signature(traits["parameters"]))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self._regrade_peer.ask("call", self, arguments, keywords)
+        return self._regrade_peer.request("call", self, arguments, keywords)
 
     def __getattr__(self, name: str) -> Any:
-        looks = self._regrade_known[3]
-        if name in ((looks or {}).get("attributes") or ()):
-            return self._regrade_peer.ask("attribute", self, name)
+        traits = self._regrade_reference[3]
+        if name in ((traits or {}).get("attributes") or ()):
+            return self._regrade_peer.request("attribute", self, name)
         raise AttributeError(name)
 
 
-class RemoteIterator(StandIn):
-    """An iterator of the candidate's, or a generator."""
+class RemoteIterator(Proxy):
+    """An iterator or generator of the candidate."""
 
     __slots__ = ()
 
@@ -55,38 +55,38 @@ class RemoteIterator(StandIn):
         return self
 
     def __next__(self) -> Any:
-        return self._regrade_peer.ask("next", self)
+        return self._regrade_peer.request("next", self)
 
     def send(self, value: Any) -> Any:
-        return self._regrade_peer.ask("send", self, value)
+        return self._regrade_peer.request("send", self, value)
 
     def throw(self, error: Any, *_: Any) -> Any:
-        return self._regrade_peer.ask("throw", self, error)
+        return self._regrade_peer.request("throw", self, error)
 
     def close(self) -> Any:
-        return self._regrade_peer.ask("close", self)
+        return self._regrade_peer.request("close", self)
 
 
-class Opaque(StandIn):
-    """Any other object of the tests, in the candidate's process: operators and attributes ask for it there."""
+class Opaque(Proxy):
+    """Any other object of the tests, in the candidate's process: operators and attributes are requests."""
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._regrade_peer.ask("attribute", self, name)
+        return self._regrade_peer.request("attribute", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._regrade_peer.ask("set", self, name, value)
+        self._regrade_peer.request("set", self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        self._regrade_peer.ask("delete", self, name)
+        self._regrade_peer.request("delete", self, name)
 
 
 @functools.lru_cache(maxsize=256)
 def opaque(special: tuple[str, ...]) -> type[Opaque]:
-    """The class of stand-ins for objects that have these operators, so that they are taken for what they are."""
+    """The class of proxies for objects with these operators, so that checks for an operator succeed."""
     members: dict[str, Any] = {name: _operator(name) for name in special}
     if "__hash__" not in special:
         members["__hash__"] = None
@@ -95,18 +95,18 @@ def opaque(special: tuple[str, ...]) -> type[Opaque]:
 
 def _operator(name: str) -> Callable[..., Any]:
     def operate(self: Any, *arguments: Any) -> Any:
-        return self._regrade_peer.ask("special", self, name, arguments)
+        return self._regrade_peer.request("special", self, name, arguments)
 
     return operate
 
 
 def _signature(parameters: list[list[Any]]) -> inspect.Signature:
     """Raises UncrossableError."""
-    made = []
+    rebuilt = []
     try:
         for name, kind, has_default in parameters:
             default = ... if has_default else inspect.Parameter.empty
-            made.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
-        return inspect.Signature(made)
+            rebuilt.append(inspect.Parameter(name, inspect._ParameterKind(kind), default=default))
+        return inspect.Signature(rebuilt)
     except (TypeError, ValueError) as error:
-        raise UncrossableError(f"what came are no parameters: {error}") from None
+        raise UncrossableError(f"the other process sent invalid parameters: {error}") from None

@@ -1,12 +1,12 @@
-"""Tests in one process, the candidate's code in another one: the two ends, each in a sandbox of its own.
+"""Tests in one process, the candidate's code in another: the two ends, each in a sandbox of its own.
 
-The tests' process holds the base tree, whose code is trusted, and takes the bodies of the functions at the boundary
-from the candidate's process (`boundary.py`), which holds the patched tree and no tests. So nothing that a candidate
-wrote runs where a verdict is made, and it sees of the tests the arguments of calls alone.
+The tests' process has the base tree, whose code is trusted. Functions at the boundary (`boundary.py`) call the
+candidate's process, which has the patched tree and no tests. So no code of a candidate runs where the verdict is
+made, and of the tests it sees only the arguments of calls.
 
-Lines: `["crossed", test, calls that crossed, why one could not]`; where calls are observed
-`["called", arguments, nodes]`; of functions that are watched `["watched", arguments, nodes, answer]`, or
-`["unwatched", key]` where a call can't be told; and of inputs `["answer", place, answer]` (see `answer_inputs`).
+Lines: `["crossed", test, number of calls that crossed, reason why one did not]`; for is_observed calls
+`["called", arguments, nodes]`; for watched functions `["watched", arguments, nodes, answer]`, or `["unwatched", key]`
+if a call can't be recorded; for inputs `["answer", index, answer]` (see `answer_inputs`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from regrade.evaluators.inside.remote_calls.boundary import Finder, Noted, asking, noting
+from regrade.evaluators.inside.remote_calls.boundary import (
+    Finder,
+    FunctionRegistry,
+    registering_transform,
+    stub_transform,
+)
 from regrade.evaluators.inside.remote_calls.messages import receive, send
 from regrade.evaluators.inside.remote_calls.peer import Peer, iterate
 from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
@@ -27,22 +32,22 @@ from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0
 INPUT_SECONDS = 2.0
-"""How long one input may take."""
+"""Time limit of one input."""
 MOST_VALUES = 30
 LONGEST_ANSWER = 200_000
-"""Characters of JSON that the answer to an input may take."""
+"""Largest answer to an input, in characters of JSON."""
 MOST_CALLS, LONGEST_CALL = 60, 20_000
-"""How many different calls of a function are told, and how many characters of JSON one may take."""
+"""Most recorded calls of a function, and the largest one in characters of JSON."""
 
 
 class RemoteCaller:
-    """What stands in the bodies at the boundary, in the tests' process."""
+    """The callee of the replaced bodies at the boundary, in the tests' process."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
     def __call__(self, module: str, key: str, positional: Any, keywords: Any) -> Any:
-        return self._peer.ask("function", module, key, tuple(positional), keywords)
+        return self._peer.request("function", module, key, tuple(positional), keywords)
 
     def iterate(self, module: str, key: str, positional: Any, keywords: Any) -> Any:
         return iterate(self(module, key, positional, keywords))
@@ -53,17 +58,17 @@ class RemoteCaller:
 
 
 class CrossingRecorder:
-    """A pytest plugin that writes down for each test whether its calls crossed, and what calls asked if that is wanted.
+    """A pytest plugin that records for each test whether its calls crossed, and on request the calls themselves.
 
-    Calls are told that cross by value alone: others can't be repeated without the tests.
+    Only calls that cross entirely by value are recorded: others can't be repeated without the tests.
     """
 
-    def __init__(self, peer: Peer, write: Write, *, observed: bool, watched: Collection[str]) -> None:
+    def __init__(self, peer: Peer, write: Write, *, is_observed: bool, watched: Collection[str]) -> None:
         self._peer = peer
         self._write = write
         self._watched = watched
         self._seen: dict[str, set[str]] = {}
-        if observed or watched:
+        if is_observed or watched:
             peer.observe = self._observe
 
     def _observe(self, arguments: list[Any], nodes: list[Any], answer: dict[str, Any]) -> None:
@@ -74,14 +79,14 @@ class CrossingRecorder:
         seen = self._seen.setdefault(f"{arguments[0]}:{arguments[1]}", set())
         if line in seen:
             return
-        can_be_told = len(seen) < MOST_CALLS and len(line) < LONGEST_CALL and '["number", ' not in line
-        if can_be_told:
+        is_recordable = len(seen) < MOST_CALLS and len(line) < LONGEST_CALL and '["number", ' not in line
+        if is_recordable:
             self._write(line)
         elif is_watched:
             line = json.dumps(["unwatched", arguments[1]])
             if line not in seen:
                 self._write(line)
-        if can_be_told or is_watched:
+        if is_recordable or is_watched:
             seen.add(line)
 
     def pytest_runtest_logstart(self) -> None:
@@ -94,56 +99,56 @@ class CrossingRecorder:
 
 
 def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
-    """Wait for the candidate's process, and cut the modules at the boundary. Raises OSError where it does not come."""
+    """Wait for the candidate's process, and replace functions at the boundary. Raises OSError: it does not connect."""
     crossing = request["crossing"]
-    connection = _accepted(crossing["socket"])
+    connection = _accept(crossing["socket"])
     connection.settimeout(None)
-    peer = Peer("tests", connection, _homes(request["root"], frozenset(crossing["hidden"])))
-    transforms = {path: asking(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
+    peer = Peer("tests", connection, _module_origins(request["root"], frozenset(crossing["hidden"])))
+    transforms = {path: stub_transform(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
     Finder(request["root"], transforms, RemoteCaller(peer)).install()
-    return CrossingRecorder(peer, write, observed=crossing["observed"], watched=crossing["watched"])
+    return CrossingRecorder(peer, write, is_observed=crossing["observed"], watched=crossing["watched"])
 
 
 def answer_inputs(request: dict[str, Any], write: Write) -> int:
-    """Put each of the inputs to the candidate's process, and write down what it answers, as it came.
+    """Send each input to the candidate's process, and record its answer as received.
 
-    Nothing of the answer is made into a value here. Of an iterator the first values are asked for.
+    No value is rebuilt from an answer here. From an iterator the first `MOST_VALUES` values are requested.
     """
-    connection = _accepted(request["crossing"]["socket"])
+    connection = _accept(request["crossing"]["socket"])
     connection.settimeout(INPUT_SECONDS)
-    for place, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
+    for index, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
         try:
-            answer = _answered(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
+            answer = _request(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
             value = answer.get("value")
             if isinstance(value, list) and value[:1] == ["number"] and value[3:4] == ["iterator"]:
                 answer["values"] = _values(connection, value)
-            line = json.dumps(["answer", place, answer])
+            line = json.dumps(["answer", index, answer])
         except (UncrossableError, OSError, RecursionError) as problem:
-            write(json.dumps(["answer", place, {"gone": str(problem)}]))
-            return 0  # whoever does not answer one input is asked no other
-        write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", place, {"gone": "too long an answer"}]))
+            write(json.dumps(["answer", index, {"gone": str(problem)}]))
+            return 0  # after a failure no other input is sent
+        write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", index, {"gone": "the answer is too long"}]))
     return 0
 
 
-def _answered(connection: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
+def _request(connection: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
     send(connection, message)
     answer = receive(connection)
     if "ask" in answer:
-        raise UncrossableError("it asks back")
+        raise UncrossableError("the other process sent a request instead of an answer")
     return answer
 
 
 def _values(connection: socket.socket, iterator: list[Any]) -> list[Any]:
-    found: list[Any] = []
-    while len(found) < MOST_VALUES:
-        answer = _answered(connection, {"ask": "next", "arguments": [iterator], "nodes": []})
-        found.append(answer)
+    values: list[Any] = []
+    while len(values) < MOST_VALUES:
+        answer = _request(connection, {"ask": "next", "arguments": [iterator], "nodes": []})
+        values.append(answer)
         if answer.get("raised", True):
             break
-    return found
+    return values
 
 
-def _accepted(path: str) -> socket.socket:
+def _accept(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(CONNECT_SECONDS)
     listener.bind(path)
@@ -155,27 +160,27 @@ def _accepted(path: str) -> socket.socket:
 
 
 def candidate_side(request: dict[str, Any]) -> int:
-    """Serve the tests' process until it is gone."""
+    """Serve the tests' process until it exits."""
     crossing = request["crossing"]
-    connection = _connected(crossing["socket"])
-    noted = Noted()
-    peer = Peer("candidate", connection, _homes(request["root"], frozenset()))
-    transforms = {path: noting([*cut["cut"], *cut["added"]]) for path, cut in crossing["files"].items()}
-    Finder(request["root"], transforms, noted).install()
-    plainly = peer.perform
+    connection = _connect(crossing["socket"])
+    registry = FunctionRegistry()
+    peer = Peer("candidate", connection, _module_origins(request["root"], frozenset()))
+    transforms = {path: registering_transform([*cut["cut"], *cut["added"]]) for path, cut in crossing["files"].items()}
+    Finder(request["root"], transforms, registry).install()
+    perform_other = peer.perform
 
     def perform(operation: str, arguments: list[Any]) -> Any:
         if operation != "function":
-            return plainly(operation, arguments)
+            return perform_other(operation, arguments)
         module, key, positional, keywords = arguments
-        return noted.function(module, key)(*positional, **keywords)
+        return registry.function(module, key)(*positional, **keywords)
 
     peer.perform = perform
     peer.serve()
     return 0
 
 
-def _connected(path: str) -> socket.socket:
+def _connect(path: str) -> socket.socket:
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         connection = socket.socket(socket.AF_UNIX)
@@ -189,13 +194,13 @@ def _connected(path: str) -> socket.socket:
             time.sleep(0.002)
 
 
-def _homes(root: str, hidden: frozenset[str]) -> Callable[[str], str]:
+def _module_origins(root: str, hidden: frozenset[str]) -> Callable[[str], str]:
     prefix = root.rstrip("/") + "/"
 
-    def home(name: str) -> str:
+    def origin_of(name: str) -> str:
         path = getattr(sys.modules.get(name), "__file__", None)
         if not isinstance(path, str) or not path.startswith(prefix):
             return "elsewhere"
         return "hidden" if path[len(prefix) :] in hidden else "own"
 
-    return home
+    return origin_of

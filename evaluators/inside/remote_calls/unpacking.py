@@ -1,4 +1,4 @@
-"""Values made of plain data again, or stand-ins for those that the other side keeps (`plain.py` says how it looks)."""
+"""Conversion of plain data to values, or to proxies of objects of the other process (format: `plain_values.py`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from regrade.evaluators.inside.remote_calls.plain_values import (
-    BY_NAME,
     CONSTANTS,
     CONTAINERS,
     FIXED,
     HEAP_TYPE,
     MAKERS,
+    TYPES_BY_NAME,
     Packed,
     Side,
     UncrossableError,
@@ -29,33 +29,32 @@ _FIXED_NAMES = frozenset(base.__name__ for base in FIXED)
 class Unpacker:
     """Unpacks the values of one message."""
 
-    def __init__(self, side: Side, nodes: list[Packed], known: list[Any] | None = None) -> None:
+    def __init__(self, side: Side, nodes: list[Packed], shared: list[Any] | None = None) -> None:
         self._side = side
-        self._first = len(known or ())
+        self._first = len(shared or ())
         self._nodes = nodes
-        self.values: list[Any] = [*(known or ()), *[None] * len(nodes)]
-        self._made = [False] * len(nodes)
-        self._filled = [False] * len(nodes)
+        self.values: list[Any] = [*(shared or ()), *[None] * len(nodes)]
+        self._is_made = [False] * len(nodes)
 
     def unpack(self, packed: Packed) -> Any:
-        """Raises UncrossableError, for whatever is not as a packer makes it."""
+        """Raises UncrossableError: the data is not in the format of `Packer`."""
         try:
             return self._unpack(packed)
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-            raise UncrossableError(f"what came is no value: {type(error).__name__}: {str(error)[:200]}") from None
+            raise UncrossableError(f"invalid value received: {type(error).__name__}: {str(error)[:200]}") from None
 
     def change(self, changed: list[Packed]) -> None:
-        """Give known values the content that the other side left them with. Raises UncrossableError."""
+        """Apply the changes that the other side made to shared values. Raises UncrossableError."""
         try:
-            for place, node in sorted(changed, key=operator.itemgetter(0), reverse=True):  # inner ones first
-                if not 0 <= place < self._first:
-                    raise ValueError("no known value")
-                value = self.values[place]
+            for position, node in sorted(changed, key=operator.itemgetter(0), reverse=True):  # inner ones first
+                if not 0 <= position < self._first:
+                    raise ValueError("not a shared value")
+                value = self.values[position]
                 if node[3] is not None and hasattr(value, "__dict__"):
                     value.__dict__.clear()
                 self._fill(value, node)
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-            raise UncrossableError(f"what came is no content: {type(error).__name__}: {str(error)[:200]}") from None
+            raise UncrossableError(f"invalid change received: {type(error).__name__}: {str(error)[:200]}") from None
 
     def _unpack(self, packed: Packed) -> Any:
         if not isinstance(packed, list):
@@ -74,20 +73,20 @@ class Unpacker:
         return text.encode("latin-1")
 
     def _tuple_value(self, values: list[Packed]) -> tuple[Any, ...]:
-        return tuple([self._unpack(each) for each in values])
+        return tuple([self._unpack(item) for item in values])
 
     def _frozenset_value(self, values: list[Packed]) -> frozenset[Any]:
-        return frozenset([self._unpack(each) for each in values])
+        return frozenset([self._unpack(item) for item in values])
 
     def _constant_value(self, name: str) -> Any:
         return CONSTANTS[name]
 
     def _value_value(self, name: str, arguments: list[Packed]) -> Any:
-        kind = BY_NAME[name]
-        return MAKERS.get(kind, kind)(*[self._unpack(each) for each in arguments])
+        kind = TYPES_BY_NAME[name]
+        return MAKERS.get(kind, kind)(*[self._unpack(item) for item in arguments])
 
-    def _number_value(self, side: str, number: int, kind: str, looks: Packed) -> Any:
-        return self._side.stand_in(side, number, kind, looks)
+    def _number_value(self, side: str, number: int, kind: str, traits: Packed) -> Any:
+        return self._side.proxy(side, number, kind, traits)
 
     def _global_value(self, module: str, name: str) -> Any:
         return self._side.resolve(module, name)
@@ -100,11 +99,11 @@ class Unpacker:
         self._only_from_the_tests()
         value = self._unpack(owner)
         if not self._side.is_own_class(type(value)):
-            raise ValueError("a method of no class of the repository")
+            raise ValueError("a method of a class outside the repository")
         return types.MethodType(getattr(type(value), name), value)
 
     def _only_from_the_tests(self) -> None:
-        """A candidate's functions stay on its side: here they are called by number."""
+        """Functions of a candidate stay on its side: the tests' side calls them by number."""
         if self._side.name == "tests":
             raise ValueError("a function")
 
@@ -113,7 +112,7 @@ class Unpacker:
 
     def _error_value(self, kinds: list[Packed], arguments: list[Packed], state: Packed, origin: int | None) -> Any:
         if origin is not None and self._side.name == "tests":
-            error = self._side.stand_in("tests", origin, "", None)
+            error = self._side.proxy("tests", origin, "", None)
             if isinstance(error, BaseException):
                 return error
         for packed in kinds:
@@ -125,7 +124,7 @@ class Unpacker:
                 break
         else:
             kind = RuntimeError
-        values = [self._unpack(each) for each in arguments]
+        values = [self._unpack(item) for item in arguments]
         error = kind(*values) if kind.__module__ == "builtins" else kind.__new__(kind, *values)
         error.args = tuple(values)
         error.__dict__.update(self._unpack(state))
@@ -133,26 +132,26 @@ class Unpacker:
             error.__regrade_origin__ = origin
         return error
 
-    def _node_value(self, place: int) -> Any:
-        index = place - self._first
+    def _node_value(self, position: int) -> Any:
+        index = position - self._first
         if index < 0:
-            return self.values[place]
-        if not self._made[index]:
-            self._made[index] = True
+            return self.values[position]
+        if not self._is_made[index]:
+            self._is_made[index] = True
             node = self._nodes[index]
-            self.values[place] = self._shell(node)
+            self.values[position] = self._shell(node)
             if node[0] not in _FIXED_NAMES or node[3]:
-                self._fill(self.values[place], node)
-        return self.values[place]
+                self._fill(self.values[position], node)
+        return self.values[position]
 
     def _own_class(self, packed: Packed) -> Any:
         kind = self._unpack(packed)
         if not isinstance(kind, type) or not self._side.is_own_class(kind):
-            raise ValueError("no class of the repository")
+            raise ValueError("not a class of the repository")
         return kind
 
     def _class_of(self, packed: Packed, base: Any) -> Any:
-        """The class of an instance; to tests, who know no class that a patch adds, what it is a subclass of."""
+        """The class of an instance; on the tests' side, which lacks classes that a patch adds, its builtin base."""
         try:
             return self._own_class(packed)
         except (UncrossableError, ValueError):
@@ -161,15 +160,15 @@ class Unpacker:
             return base
 
     def _shell(self, node: Packed) -> Any:
-        """The value of a node before its content."""
+        """The value of a node without its content."""
         name, own, inner, _ = node
         base: Any = _BASES[name]
         kind = base if own is None else self._class_of(own, base)
         if not issubclass(kind, base):
-            raise ValueError(f"{kind.__qualname__} is no {name}")
+            raise ValueError(f"{kind.__qualname__} is not a subclass of {name}")
         if base in FIXED:
             return base.__new__(kind, self._unpack(inner))
-        static: Any = next(each for each in kind.__mro__ if not each.__flags__ & HEAP_TYPE)
+        static: Any = next(builtin for builtin in kind.__mro__ if not builtin.__flags__ & HEAP_TYPE)
         shell: Any = static.__new__(kind)
         if base is collections.deque:
             collections.deque.__init__(shell, (), inner[0])
@@ -181,7 +180,7 @@ class Unpacker:
         name, _, inner, state = node
         base: Any = _BASES[name]
         if base not in type(value).__mro__:
-            raise ValueError(f"no {name}")
+            raise ValueError(f"not an instance of {name}")
         for attribute, packed in (state or ()) if type(value) is not base else ():
             slot = getattr(type(value), attribute, None)
             if self._side.name == "tests" and replaces_method(value, attribute):
@@ -201,12 +200,12 @@ class Unpacker:
         if base is collections.deque:
             inner = inner[1]
         if issubclass(base, dict):
-            pairs = [(self._unpack(key), self._unpack(each)) for key, each in inner]
+            pairs = [(self._unpack(key), self._unpack(item)) for key, item in inner]
             base.clear(value)
             setter = collections.OrderedDict if base is collections.OrderedDict else dict
-            for key, each in pairs:
-                setter.__setitem__(value, key, each)
+            for key, item in pairs:
+                setter.__setitem__(value, key, item)
             return
-        values = [self._unpack(each) for each in inner]
+        values = [self._unpack(item) for item in inner]
         base.clear(value)
         (base.update if base is set else base.extend)(value, values)

@@ -1,4 +1,4 @@
-"""The identity of an interpreter: whatever could change what its tests say changes it, and nothing else does."""
+"""The identity of an interpreter changes with everything that can change test outcomes, and with nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _EditableFinder:
 def install():
     sys.meta_path.append(_EditableFinder)
 """
-"""What setuptools writes for an editable install, in short."""
+"""A shortened finder of an editable install, as setuptools writes it."""
 BACKEND = """\
 import zipfile
 INFO = "other-1.0.dist-info/"
@@ -50,19 +50,19 @@ def make_environment(folder: Path) -> Path:
 
 
 def site_packages(python: Path) -> Path:
-    (found,) = python.parent.parent.glob("lib/python*/site-packages")
-    return found
+    (folder,) = python.parent.parent.glob("lib/python*/site-packages")
+    return folder
 
 
 def write(path: Path, text: str) -> None:
-    """Always at the same time, as if nobody had."""
+    """Write with a fixed modification time, so that the edit does not show in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     os.utime(path, OLD)
 
 
 def install_editable(python: Path, project: Path, file: str, text: str) -> None:
-    """By pip, with a backend that puts one file beside the packages."""
+    """Install by pip, with a backend that writes one file beside the packages."""
     write(project / "backend.py", BACKEND % (file, text))
     write(
         project / "pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -74,16 +74,16 @@ def install_editable(python: Path, project: Path, file: str, text: str) -> None:
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
     """A virtual environment with a package."""
-    made = make_environment(tmp_path / "venv")
-    write(site_packages(made) / "subject" / "__init__.py", "x = 1\n")
+    environment = make_environment(tmp_path / "venv")
+    write(site_packages(environment) / "subject" / "__init__.py", "x = 1\n")
     write(
-        site_packages(made) / "subject-1.0.dist-info" / "METADATA",
+        site_packages(environment) / "subject-1.0.dist-info" / "METADATA",
         "Metadata-Version: 2.1\nName: subject\nVersion: 1.0\n",
     )
-    return made
+    return environment
 
 
-def test_a_package_edited_where_it_lies_is_another_one(python):
+def test_an_edited_package_changes_the_identity(python):
     file, before = site_packages(python) / "subject" / "__init__.py", identity(python)
     file.write_text("x = 2\n")
     edited = identity(python)
@@ -95,7 +95,7 @@ def test_a_package_edited_where_it_lies_is_another_one(python):
 @pytest.mark.parametrize(
     "name", ["new.py", "subject/data.json", "subject/module.so", "new.pth", "subject-2.0.dist-info/METADATA"]
 )
-def test_a_file_more_is_another_environment(python, name):
+def test_an_added_file_changes_the_identity(python, name):
     before = identity(python)
     write(
         site_packages(python) / name,
@@ -112,7 +112,7 @@ def test_byte_code_changes_nothing(python):
 
 
 @pytest.mark.parametrize("file", ["other.pth", "__editable___other.pth", "_other_loader.py"])
-def test_what_an_editable_install_points_to_counts_by_its_content(python, tmp_path, file):
+def test_sources_of_an_editable_install_count_by_content(python, tmp_path, file):
     project, source = tmp_path / "project", tmp_path / "project" / "src" / "other" / "__init__.py"
     write(source, "x = 1\n")
     write(site_packages(python) / "__editable___other_finder.py", FINDER % str(source.parent))
@@ -136,7 +136,7 @@ def test_what_an_editable_install_points_to_counts_by_its_content(python, tmp_pa
     assert identity(python) != before
 
 
-def test_links_are_followed_and_named_and_may_go_round(python, tmp_path):
+def test_links_are_followed_and_named_and_may_form_cycles(python, tmp_path):
     write(tmp_path / "flit" / "linked.py", "x = 1\n")
     (tmp_path / "flit" / "round").symlink_to(tmp_path / "flit")
     (tmp_path / "flit" / "nowhere").symlink_to(tmp_path / "missing")
@@ -148,22 +148,22 @@ def test_links_are_followed_and_named_and_may_go_round(python, tmp_path):
     assert len({before, after, identity(python)}) == 3
 
 
-def test_environments_of_the_same_requirements_are_the_same_wherever_and_whenever_they_are_made(python, tmp_path):
+def test_environments_of_the_same_requirements_have_the_same_identity(python, tmp_path):
     moved = make_environment(tmp_path / "elsewhere" / "venv")
     shutil.copytree(site_packages(python), site_packages(moved), dirs_exist_ok=True)  # with the times of its files
     assert identity(moved) == identity(python)
-    made = [make_environment(tmp_path / cache / ENVIRONMENTS / "key") for cache in ("one", "two")]
-    for number, each in enumerate(made):
-        (each.parent.parent / COMPLETE).touch()
-        write(site_packages(each) / "subject.py", f"x = {'1' * number}\n")
-    assert identity(made[0]) == identity(made[1])
-    write(site_packages(made[1]) / "other.pth", str(tmp_path / "sources"))
+    environments = [make_environment(tmp_path / cache / ENVIRONMENTS / "key") for cache in ("one", "two")]
+    for number, environment in enumerate(environments):
+        (environment.parent.parent / COMPLETE).touch()
+        write(site_packages(environment) / "subject.py", f"x = {'1' * number}\n")
+    assert identity(environments[0]) == identity(environments[1])
+    write(site_packages(environments[1]) / "other.pth", str(tmp_path / "sources"))
     write(tmp_path / "sources" / "other.py", "")  # nobody but people edits these
-    assert identity(made[0]) != identity(made[1])
+    assert identity(environments[0]) != identity(environments[1])
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
-def test_packages_of_node_are_looked_at_whoever_installed_them(tmp_path):
+def test_packages_of_node_are_part_of_the_identity(tmp_path):
     # Only npm leaves a list of what it installed; and whatever the list says, a file may have been edited since.
     write(tmp_path / "packages" / "subject" / "index.js", "exports.x = 1\n")
     before = runner_identity("node", tmp_path / "packages")
@@ -175,7 +175,7 @@ def test_packages_of_node_are_looked_at_whoever_installed_them(tmp_path):
     assert runner_identity("node", tmp_path / "packages") != before
 
 
-def test_many_packages_are_looked_at_in_well_below_a_second(python):
+def test_many_packages_are_identified_in_well_below_a_second(python):
     for number in range(20_000):
         path = site_packages(python) / f"package{number // 100}" / f"module{number}.py"
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The outline of an edited text is the one that parsing all of it gives."""
+"""The outline of an edited text equals the outline of a full parse."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ LINES = [
 
 
 def check_edit(before: str, after: str) -> bool:
-    """The short way says what parsing says, or nothing. Did it say something?"""
-    known = text_outline(before)
-    edited = known.edited(after) if known is not None else None
+    """The outline of the edit equals that of a full parse, or is None. Returns: is there one?"""
+    outline = text_outline(before)
+    edited = outline.edited(after) if outline is not None else None
     if edited is None:
         return False
     whole = text_outline(after)
     assert whole is not None
     assert edited.frame == whole.frame
     assert edited.bodies == whole.bodies
-    assert edited.places == whole.places
+    assert edited.spans == whole.spans
     return True
 
 
 @pytest.mark.parametrize("name", ["scorer.py", "baseline.py", "workspaces.py"])
-def test_an_edit_of_one_body_is_seen_without_parsing_the_file(name):
+def test_an_edit_of_one_body_needs_no_full_parse(name):
     text = SOURCES[name]
-    known = text_outline(text)
+    outline = text_outline(text)
     for mutant in islice(mutants(text, name, seed=0), 10):
         whole = text_outline(mutant.source)
-        in_one_body = known is not None and whole is not None and len(known.differing(whole) or ()) == 1
+        in_one_body = outline is not None and whole is not None and len(outline.differing(whole) or ()) == 1
         assert check_edit(text, mutant.source) == in_one_body
 
 
 @given(st.sampled_from(sorted(SOURCES)), st.integers(0, 2**32), st.data())
-def test_any_edit_of_lines_is_seen_as_parsing_sees_it(name, seed, data):
+def test_any_edit_of_lines_has_the_outline_of_a_full_parse(name, seed, data):
     lines = SOURCES[name].split("\n")
     draw = random.Random(seed)
     at = draw.randrange(len(lines))
@@ -69,14 +69,14 @@ def test_any_edit_of_lines_is_seen_as_parsing_sees_it(name, seed, data):
         ("    return 1\n", "    return '''\n"),
     ],
 )
-def test_what_leaves_the_function_is_no_edit_of_it(old, new):
+def test_an_edit_that_extends_beyond_the_function_is_rejected(old, new):
     before = f"def f(a):\n{old}\n\ndef h():\n    return 3\n"
-    known = text_outline(before)
-    assert known is not None
-    assert known.edited(before.replace(old, new, 1)) is None
+    outline = text_outline(before)
+    assert outline is not None
+    assert outline.edited(before.replace(old, new, 1)) is None
 
 
-def test_a_chain_of_edits_keeps_the_places():
+def test_a_chain_of_edits_updates_the_spans():
     text = "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n        return 2\n\n\ndef h():\n    return 3\n"
     outline = text_outline(text)
     for old, new in (("return 1", "x = 1\n        return x"), ("return 3", "return 4"), ("return 2", "return (\n 5)")):
@@ -86,13 +86,13 @@ def test_a_chain_of_edits_keeps_the_places():
         assert outline == text_outline(text)
 
 
-def test_a_docstring_that_shares_a_line_with_the_body_stays_out_of_it():
+def test_a_docstring_that_shares_a_line_with_the_body_is_no_part_of_it():
     text = (
         "def f(a):\n    'Doc.'; return 1\n\ndef g():\n    '''Long\\n    one.'''; return 2\n\ndef h():\n    return 3\n"
     )
     outline = text_outline(text)
     assert outline is not None
-    assert [place.name for place in outline.places] == ["h"]
+    assert [span.name for span in outline.spans] == ["h"]
     assert outline.differing(text_outline(text.replace("Doc.", "Another."))) is None
     assert outline.differing(text_outline(text.replace("return 1", "return 2"))) is None
     assert outline.differing(text_outline(text.replace("return 3", "return 4"))) == {"h"}

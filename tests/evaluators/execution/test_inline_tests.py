@@ -1,4 +1,4 @@
-"""Tests inside a Rust file come from the pristine file, whatever a patch makes of them."""
+"""Tests inside a Rust file are restored from the pristine file after any patch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_items_are_found_with_their_attributes() -> None:
     assert test_items("#[cfg(not(test))]\nfn f() {}\n#[derive(Debug)]\nstruct S;\n" + CODE) == []
 
 
-def test_a_change_of_the_code_alone_is_left_as_it_is() -> None:
+def test_a_change_of_the_code_alone_is_preserved() -> None:
     changed = CODE.replace("a + b", "b + a") + TESTS
     assert with_pristine_tests(CODE + TESTS, changed) == changed
 
@@ -25,10 +25,10 @@ def test_a_change_of_the_code_alone_is_left_as_it_is() -> None:
 def test_edited_added_and_deleted_tests_are_undone() -> None:
     code = CODE.replace("a + b", "a - b")
     for tests in (TESTS.replace("3", "-1"), "", TESTS + HELPER, TESTS.replace("mod tests", "mod others")):
-        made = with_pristine_tests(CODE + TESTS, code + tests)
-        assert test_items(made) == test_items(CODE + TESTS)
-        assert "a - b" in made
-        assert made.count("cfg(test)") == 1
+        restored = with_pristine_tests(CODE + TESTS, code + tests)
+        assert test_items(restored) == test_items(CODE + TESTS)
+        assert "a - b" in restored
+        assert restored.count("cfg(test)") == 1
     assert test_items(with_pristine_tests(None, CODE + TESTS)) == []
 
 

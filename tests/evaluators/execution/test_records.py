@@ -1,4 +1,4 @@
-"""Records of a sandbox: whatever its lines hold nothing raises, and what is written inside is read as it was meant."""
+"""Records of a sandbox: no line raises, and each line of the programs inside is decoded to its record."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ from regrade.evaluators.sandboxes import Mount, choose
 from regrade.evaluators.verification.two_process import WorkerPair, boundary_of
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
+
+def reply(records: tuple[Record, ...], status: int = 0, output: str = "") -> Reply:
+    return Reply(status=status, stopped="", records=records, output=output, seconds=1.0, cpu_seconds=1.0)
+
+
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
 names = st.text(st.characters())  # with halves of surrogate pairs
 contents = st.recursive(
@@ -60,7 +65,7 @@ WHOLE: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "done": (contents,),
     "left": (contents,),
 }
-"""Kind -> what the fields of a whole record may hold."""
+"""Kind -> strategies for the fields of a complete record."""
 TYPES: dict[str, tuple[type, ...]] = {
     "configuration": (str,),
     "collect": (str, object),
@@ -75,22 +80,22 @@ TYPES: dict[str, tuple[type, ...]] = {
     "done": (object,),
     "left": (object,),
 }
-"""Kind -> the types of its fields, of those kinds that this tells whole from others."""
+"""Kind -> the types of its fields, for kinds whose complete records they distinguish."""
 whole = st.sampled_from(sorted(WHOLE)).flatmap(lambda kind: st.tuples(st.just(kind), *WHOLE[kind])).map(list)
 
 
 def plain(record: Record) -> Any:
-    """What `json.loads` makes of the line that the record comes from."""
+    """The value of `json.loads` for the line of the record."""
     return [record.__struct_config__.tag, *msgspec.structs.astuple(record)]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, also where both are NaN, and of the same types."""
+    """Equal, or both NaN, and of the same types."""
     return repr(one) == repr(other)
 
 
 @given(whole)
-def test_whole_records_are_read_as_they_were_written(content: list[Any]) -> None:
+def test_complete_records_are_decoded(content: list[Any]) -> None:
     (record,) = decode([json.dumps(content)])
     assert same(plain(record), content)
 
@@ -102,12 +107,12 @@ def test_any_text(line: str) -> None:
 
 @given(st.one_of(contents, st.tuples(st.sampled_from([*WHOLE, "other"])), st.lists(contents)))
 def test_any_json(content: Any) -> None:
-    found = decode([json.dumps(content)])
-    assert len(found) == (isinstance(content, list | tuple) and bool(content) and isinstance(content[0], str))
+    records = decode([json.dumps(content)])
+    assert len(records) == (isinstance(content, list | tuple) and bool(content) and isinstance(content[0], str))
 
 
 @given(st.sampled_from(sorted(TYPES)), st.lists(contents, max_size=5))
-def test_a_record_counts_if_its_length_and_types_are_right(kind: str, fields: list[Any]) -> None:
+def test_a_record_is_decoded_if_its_length_and_types_are_right(kind: str, fields: list[Any]) -> None:
     (record,) = decode([json.dumps([kind, *fields])])
     types = TYPES[kind]
     is_whole = len(fields) == len(types) and all(map(isinstance, fields, types))
@@ -117,7 +122,7 @@ def test_a_record_counts_if_its_length_and_types_are_right(kind: str, fields: li
 
 
 @given(whole, st.data())
-def test_a_line_that_is_cut_is_none(content: list[Any], data: st.DataObject) -> None:
+def test_a_truncated_line_is_no_record(content: list[Any], data: st.DataObject) -> None:
     line = json.dumps(content)
     assert decode([line[: data.draw(st.integers(0, len(line) - 1))]]) == ()
 
@@ -162,12 +167,12 @@ def test_lines_that_are_no_records(line: str) -> None:
         '["threads", true]',
     ],
 )
-def test_malformed_records_keep_their_place(line: str) -> None:
+def test_malformed_records_are_not_dropped(line: str) -> None:
     records = decode(['["done", 0]', line])
     assert records == (DoneRecord(0), UnknownRecord())
-    assert ending(Reply(0, "", records, "", 1.0, 1.0), 20) == (
+    assert ending(reply(records), 20) == (
         End.CRASHED,
-        "the process left with status 0 before it had reported",
+        "the process exited with status 0 before it reported a result",
     )
 
 
@@ -178,17 +183,17 @@ def test_malformed_records_keep_their_place(line: str) -> None:
         (1, '["done", 1]', (End.COMPLETED, "")),
         (0, '["done", 1]', (End.CRASHED, "pytest stopped with status 1: printed")),
         (3, '["done", [3]]', (End.CRASHED, "pytest stopped with status [3]: printed")),
-        (0, '["left", "SystemExit: 0"]', (End.CRASHED, "the test session was left by SystemExit: 0")),
+        (0, '["left", "SystemExit: 0"]', (End.CRASHED, "the test session ended with SystemExit: 0")),
         (-9, '["test", "a", "passed", 0, ""]', (End.CRASHED, "killed by signal 9 (SIGKILL)")),
     ],
 )
-def test_the_last_record_says_how_it_ended(status: int, line: str, end: tuple[End, str]) -> None:
-    assert ending(Reply(status, "", decode(['["done", 0]', line]), "printed\n", 1.0, 1.0), 20) == end
+def test_the_last_record_determines_the_ending(status: int, line: str, end: tuple[End, str]) -> None:
+    assert ending(reply(decode(['["done", 0]', line]), status, "printed\n"), 20) == end
 
 
 def test_of_several_outcomes_of_a_test_the_worst_counts() -> None:
     lines = ['["test", "a", "failed", "soon", 5]', '["test", "a", "passed", 0.1, ""]', '["test", "b", "fine", 0, ""]']
-    assert statuses(Reply(0, "", decode(lines), "", 1.0, 1.0)) == {"a": TestOutcome(TestStatus.FAILED, "5")}
+    assert statuses(reply(decode(lines))) == {"a": TestOutcome(TestStatus.FAILED, "5")}
 
 
 def test_text_that_only_python_writes_is_read() -> None:
@@ -200,7 +205,7 @@ def test_text_that_only_python_writes_is_read() -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"null", b"{}", b'{"event": "other"}', b'{"event": "done"}', b"\xff"])
-def test_what_is_no_event_of_a_worker(line: bytes) -> None:
+def test_lines_that_are_no_events(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_event(line)
 
@@ -212,34 +217,34 @@ Lines = list[tuple[str, Record]]
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """The lines of all runs, each with the record that it was read as."""
-    found: Lines = []
+    """The lines of all runs, each with its decoded record."""
+    collected: Lines = []
 
     def spy(lines: list[str]) -> tuple[Record, ...]:
         records = decode(lines)
-        found.extend(zip(lines, records, strict=True))
+        collected.extend(zip(lines, records, strict=True))
         return records
 
     monkeypatch.setattr(worker_module, "decode", spy)
-    return found
+    return collected
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     scratch = tmp_path / "scratch"
     scratch.mkdir(mode=0o755)
-    with Worker(choose(), Path(sys.executable), scratch, limits=LIMITS) as made:
-        yield made
+    with Worker(choose(), Path(sys.executable), scratch, limits=LIMITS) as worker:
+        yield worker
 
 
 def kinds(written: Lines) -> list[Any]:
     assert all(same(plain(record), json.loads(line)) for line, record in written)
-    found = [record.__struct_config__.tag for _, record in written]
+    tags = [record.__struct_config__.tag for _, record in written]
     written.clear()
-    return found
+    return tags
 
 
-def test_what_a_candidate_writes(worker: Worker, write_files: Callable[..., Any], written: Lines) -> None:
+def test_the_records_of_a_candidate(worker: Worker, write_files: Callable[..., Any], written: Lines) -> None:
     tree = write_files({
         "a.py": "def one(): return 1\n",
         "broken.py": "1 / 0\n",
@@ -248,32 +253,34 @@ def test_what_a_candidate_writes(worker: Worker, write_files: Callable[..., Any]
         "pytest.ini": "[pytest]\n",
     })  # fmt: skip
     suite = TestSuite()
-    reply = worker.run(tree, Request(suite, LIMITS))
+    reply = worker.run(tree, Request(suite=suite, limits=LIMITS))
     assert sorted(kinds(written)) == ["collect", "configuration", "done", "test", "test"]
     assert {test.id: test.status for test in reply.of(TestRecord)} == {
         "tests/test_a.py::test_one": "passed",
         "tests/test_a.py::test_two": "failed",
     }
-    worker.run(tree, Request(suite, LIMITS, paths=("tests/test_a.py",), options=(COLLECT_ONLY,)))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), options=(COLLECT_ONLY,)))
     assert kinds(written) == ["configuration", "imported", "done"]
     reach = {"tests/test_a.py::test_one": 0.1}
-    worker.run(tree, Request(suite, LIMITS, paths=("tests/test_a.py",), reach=reach))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), reach=reach))
     assert set(kinds(written)) == {"configuration", "test", "reach", "imported", "done"}  # forks also record outcomes
-    worker.run(tree, Request(suite, LIMITS, kind="imports", modules=("a", "broken")))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, kind="imports", modules=("a", "broken")))
     assert kinds(written) == ["import", "threads", "done"]
-    worker.run(tree, Request(suite, LIMITS, kind="wheel"))
+    worker.run(tree, Request(suite=suite, limits=LIMITS, kind="wheel"))
     assert kinds(written) == ["wheel", "done"]
     unmeasurable = "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
     reply = worker.run(
-        write_files({"test_c.py": f"{unmeasurable}def test_c(): pass\n"}), Request(suite, LIMITS, reach={})
+        write_files({"test_c.py": f"{unmeasurable}def test_c(): pass\n"}), Request(suite=suite, limits=LIMITS, reach={})
     )
     assert kinds(written) == ["configuration", "unmeasured", "imported", "done"]
-    reply = worker.run(write_files({"d/conftest.py": "import gone\n", "d/test_d.py": ""}), Request(suite, LIMITS))
+    reply = worker.run(
+        write_files({"d/conftest.py": "import gone\n", "d/test_d.py": ""}), Request(suite=suite, limits=LIMITS)
+    )
     assert kinds(written)[-1] == "left"
     assert isinstance(reply.records[-1], LeftRecord)
 
 
-def test_what_the_two_sides_of_a_split_run_write(
+def test_the_records_of_both_sides_of_a_two_process_run(
     tmp_path: Path, write_files: Callable[..., Any], written: Lines
 ) -> None:
     sandbox = choose()
@@ -312,7 +319,7 @@ def test_what_the_two_sides_of_a_split_run_write(
         assert set(kinds(written)) == {"answer", "done"}
         ((module, key, *_), _) = split.calls[0]
         watched = pair.run(task, workspace, boundary, frozenset({test}), watched=frozenset({key}))
-        assert (module, [found["value"] for _, found in watched.watched]) == ("a", [4])
+        assert (module, [answer["value"] for _, answer in watched.watched]) == ("a", [4])
         assert set(kinds(written)) == {"configuration", "watched", "test", "crossed", "done"}
     finally:
         pair.close()

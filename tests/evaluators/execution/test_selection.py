@@ -1,4 +1,4 @@
-"""Which tests a change can reach, and where nothing less than the whole suite will do."""
+"""Test impact analysis: the tests that a change can reach, and changes that need the whole suite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.evaluators.execution.selection import changed_functions, in_company, selected_tests
+from regrade.evaluators.execution.selection import changed_functions, selected_tests, with_companions
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import TestRun
@@ -32,7 +32,7 @@ def selected(task, patch):
     return selected_tests(task, prepare(task, patch))
 
 
-def test_only_what_executes_the_changed_function_is_selected(measured, edit):
+def test_only_tests_that_execute_the_changed_function_are_selected(measured, edit):
     assert selected(measured, edit("a - b", "a + b")) == {"t::add", "t::sum"}
     assert selected(measured, edit("+= self.step", "-= self.step")) == {"t::add", "t::count"}
 
@@ -72,24 +72,24 @@ def test_any_other_change_needs_the_whole_suite(measured, edit, old, new):
     assert selected(measured, edit(old, new)) is None
 
 
-def test_files_that_are_no_python_or_come_or_go_need_the_whole_suite(measured, edit):
+def test_added_deleted_and_other_than_python_files_need_the_whole_suite(measured, edit):
     assert selected(measured, edit("A calculator.", "Nothing.", "README")) is None
     assert selected(measured, Patch.between({}, {"new.py": "x = 1\n"})) is None
     assert selected(measured, Patch.between({"README": measured.base.read("README")}, {})) is None
 
 
-def test_without_a_measure_the_whole_suite_runs(task, edit):
+def test_without_measured_reach_the_whole_suite_runs(task, edit):
     assert selected(task, edit("a - b", "a + b")) is None
 
 
-def test_a_function_that_no_test_was_seen_to_execute_needs_the_whole_suite(measured, edit):
+def test_a_function_that_no_test_executes_needs_the_whole_suite(measured, edit):
     reach = {key: tests for key, tests in REACH.items() if key != "calculator.py::add"}
     unmeasured = replace(measured, suite=replace(measured.suite, reach=reach))
     assert selected(unmeasured, edit("a - b", "a + b")) is None
 
 
 def test_functions_that_differ_from_the_pristine_tree_count_as_well(measured):
-    """The measure was taken on the pristine tree, the bug is in the base above it, and the patch edits elsewhere."""
+    """Reach was measured on the pristine tree, the bug is in the base above it, and the patch edits other code."""
     source = measured.base.read("calculator.py")
     buggy = replace(
         measured, base=measured.base.with_files({"calculator.py": source.replace("self.count = 0", "self.count = 1")})
@@ -129,7 +129,7 @@ def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit)
 
 
 @pytest.mark.parametrize(
-    ("companions", "wanted", "run"),
+    ("companions", "tests", "run"),
     [
         ({}, {"a::x"}, {"a::x"}),
         ({"a::x": "a"}, {"a::x", "b::x"}, {"a::x", "b::x", "a"}),
@@ -139,11 +139,11 @@ def test_tests_that_read_a_file_are_selected_by_any_change_of_it(measured, edit)
         ({"f::y": "f"}, {"f::new"}, {"f::new", "f"}),
         ({"f::y": ""}, {"f::new"}, None),
     ],
-    ids=["alone", "its file", "another of the file", "not asked", "the suite", "as its neighbours", "as one of them"],
+    ids=["alone", "its file", "another of the file", "unselected", "the suite", "as its neighbours", "as one of them"],
 )
-def test_a_test_runs_in_the_company_that_it_needs(task, companions, wanted, run):
+def test_a_test_runs_with_its_companions(task, companions, tests, run):
     task = replace(task, fail_to_pass=("f::new",), suite=replace(task.suite, companions=companions))
-    assert in_company(task, frozenset(wanted)) == run
+    assert with_companions(task, frozenset(tests)) == run
 
 
 LEAK = {
@@ -155,7 +155,7 @@ LEAK = {
 }
 
 
-def test_what_one_test_no_longer_cleans_up_for_another_is_seen_by_the_whole_suite(tmp_path, scorer):
+def test_a_missing_clean_up_fails_in_the_whole_suite(tmp_path, scorer):
     for name, text in LEAK.items():
         (tmp_path / name).write_text(text)
     leaky = local_task(tmp_path, runs=1)
@@ -163,5 +163,5 @@ def test_what_one_test_no_longer_cleans_up_for_another_is_seen_by_the_whole_suit
         {"leaky.py": LEAK["leaky.py"]}, {"leaky.py": LEAK["leaky.py"].replace("STATE.clear()", "STATE.copy()")}
     )
     assert selected(leaky, patch) == {"test_leaky.py::test_put"}
-    (found,) = scorer.gather([(leaky, patch)], [TestRun])
-    assert set(found.records[TestRun].broken) == {"test_leaky.py::test_names"}
+    (evidence,) = scorer.gather([(leaky, patch)], [TestRun])
+    assert set(evidence.records[TestRun].broken) == {"test_leaky.py::test_names"}

@@ -1,4 +1,4 @@
-"""Byte code that is shared by all candidates of a suite: none that is damaged is believed."""
+"""Byte code shared by all candidates of a suite: damaged byte code is never used."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ def prepared(tree: Tree, tmp_path: Path) -> Iterator[Callable[..., Preparation]]
 
 
 def outcome(tree: Tree, preparation: Preparation, folder: Path) -> TestStatus | None:
-    """What a candidate says that uses the byte code."""
+    """The outcome of a candidate that uses the byte code."""
     (folder / "candidate").mkdir(exist_ok=True)
     with Worker(choose("bubblewrap"), Path(sys.executable), folder / "candidate", folder / "bytecode") as worker:
-        found = statuses(worker.run(tree, Request(suite=TestSuite(), limits=LIMITS), replace(preparation, session="")))
-    return found["test_it.py::test_it"].status if found else None
+        reply = worker.run(tree, Request(suite=TestSuite(), limits=LIMITS), replace(preparation, session=""))
+    outcomes = statuses(reply)
+    return outcomes["test_it.py::test_it"].status if outcomes else None
 
 
 def compiled(folder: Path, preparation: Preparation) -> dict[str, Path]:
@@ -59,7 +60,7 @@ def compiled(folder: Path, preparation: Preparation) -> dict[str, Path]:
     return {path.name.partition(".")[0]: path for path in files}
 
 
-def test_byte_code_that_could_not_be_written_whole_is_not_kept(tree, prepared, tmp_path):
+def test_truncated_byte_code_is_not_stored(tree, prepared, tmp_path):
     # Beyond the limit the kernel writes a part and says so, as it does where the disk is full. Nobody asks.
     preparation = prepared(replace(LIMITS, file_mb=1))
     assert outcome(tree, preparation, tmp_path) is TestStatus.PASSED
@@ -67,7 +68,7 @@ def test_byte_code_that_could_not_be_written_whole_is_not_kept(tree, prepared, t
     assert "large" not in compiled(tmp_path, preparation)
 
 
-def test_byte_code_that_nobody_could_look_at_is_not_kept(write_files, prepared, tmp_path):
+def test_unchecked_byte_code_is_not_stored(write_files, prepared, tmp_path):
     killed = "import os\n\ndef pytest_collection_finish():\n    os._exit(0)\n"
     preparation = prepared(replace(LIMITS, file_mb=1), write_files({**FILES, "conftest.py": killed}))
     assert compiled(tmp_path, preparation) == {}
@@ -82,14 +83,14 @@ def lose(path: Path) -> None:
 
 
 def blank(path: Path) -> None:
-    """As after a power failure: of the right size, at the right time."""
+    """As after a power failure: same size and modification time, no content."""
     status = path.stat()
     path.write_bytes(bytes(status.st_size))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.mark.parametrize("damage", [cut, lose, blank])
-def test_byte_code_that_was_damaged_since_is_made_anew(tree, prepared, tmp_path, damage):
+def test_byte_code_damaged_later_is_compiled_again(tree, prepared, tmp_path, damage):
     first = prepared()
     whole = compiled(tmp_path, first)["large"].read_bytes()
     damage(compiled(tmp_path, first)["large"])
@@ -100,7 +101,7 @@ def test_byte_code_that_was_damaged_since_is_made_anew(tree, prepared, tmp_path,
 
 
 @pytest.mark.parametrize("change", [("modules", "module"), ('"session": "', '"session": "0'), ("}", "")])
-def test_a_description_that_was_changed_is_not_believed(prepared, tmp_path, change):
+def test_a_changed_description_is_not_used(prepared, tmp_path, change):
     first = prepared()
     description = tmp_path / "bytecode" / first.bytecode / "preparation.json"
     text = description.read_text()
@@ -110,13 +111,13 @@ def test_a_description_that_was_changed_is_not_believed(prepared, tmp_path, chan
     assert description.read_text() == text
 
 
-def test_what_is_whole_is_not_made_again(prepared, tmp_path):
+def test_a_complete_preparation_is_not_repeated(prepared, tmp_path):
     first = prepared()
     folder = tmp_path / "bytecode" / first.bytecode
     before = folder.stat().st_ino
     assert (prepared(), folder.stat().st_ino) == (first, before)
 
 
-def test_a_baseline_is_not_made_of_byte_code_that_was_cut(tree):
-    found = baseline(tree, TestSuite(), limits=replace(LIMITS, file_mb=1), runs=2, sandbox=choose("bubblewrap"))
-    assert (found.stable, found.flaky) == (("test_it.py::test_it",), ())
+def test_a_baseline_does_not_use_truncated_byte_code(tree):
+    measured = baseline(tree, TestSuite(), limits=replace(LIMITS, file_mb=1), runs=2, sandbox=choose("bubblewrap"))
+    assert (measured.stable, measured.flaky) == (("test_it.py::test_it",), ())

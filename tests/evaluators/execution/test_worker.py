@@ -1,4 +1,4 @@
-"""The warm worker: what became of each test, every way to end, and nothing left for the next candidate."""
+"""The warm worker: outcomes of tests, every kind of ending, and no leftovers for the next candidate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
-from regrade.evaluators.execution.warm_start import late_conftests, prepare_suite
+from regrade.evaluators.execution.warm_start import are_conftests_late, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
 from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
 from regrade.rewards.evidence import End
@@ -38,13 +38,13 @@ KINDS = [
 
 def in_sandbox(sandbox: Sandbox, scratch: Path) -> Iterator[Worker]:
     scratch.chmod(0o755)
-    with Worker(sandbox, Path(sys.executable), scratch, limits=LIMITS) as made:
-        yield made
+    with Worker(sandbox, Path(sys.executable), scratch, limits=LIMITS) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """In the sandbox that is preferred here."""
+    """In the preferred sandbox of this machine."""
     yield from in_sandbox(choose(), tmp_path_factory.mktemp("scratch"))
 
 
@@ -85,7 +85,7 @@ def named(reply):
     return {test.partition("::")[2]: outcome.status.value for test, outcome in statuses(reply).items()}
 
 
-def test_every_outcome_is_told_from_the_others(run):
+def test_every_outcome_is_distinguished(run):
     reply = run("""
         import unittest
         import pytest
@@ -136,7 +136,7 @@ def test_a_failure_is_explained_by_its_line_and_error(run):
     assert message.startswith("test_it.py:3: assert value == 2, object()\nAssertionError: <object object at 0x...>")
 
 
-def test_a_file_that_can_not_be_collected_says_why_and_the_others_run(worker, write_files):
+def test_a_file_that_fails_to_collect_has_a_reason_and_the_others_run(worker, write_files):
     tree = write_files(
         {"test_a.py": "import nothing_like_it\n", "test_b.py": "def test_b(): pass\n", "test_c.py": "(\n"}
     )
@@ -157,7 +157,7 @@ ENDINGS = {
     "leaves in a test": (
         "import os\ndef test_it(): os._exit(0)",
         End.CRASHED,
-        "left with status 0 before it had reported",
+        "exited with status 0 before it reported a result",
     ),
     "leaves on import": ("import sys\nsys.exit(0)", End.CRASHED, "SystemExit: 0"),
     "kills itself": ("import os\ndef test_it(): os.kill(os.getpid(), 9)", End.CRASHED, "SIGKILL"),
@@ -166,13 +166,13 @@ ENDINGS = {
     "closes everything": (
         "import os\ndef test_it():\n    os.closerange(0, 100)",
         End.CRASHED,
-        "before it had reported",
+        "before it reported a result",
     ),
 }
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_leaving_early_is_no_pass(run_anywhere, name):
+def test_an_early_exit_is_no_pass(run_anywhere, name):
     text, expected, detail = ENDINGS[name]
     reply = run_anywhere(f"{text}\ndef test_later(): pass\n")
     end, why = ending(reply, 20)
@@ -191,7 +191,7 @@ def test_leaving_early_is_no_pass(run_anywhere, name):
     ],
     ids=["spins", "sleeps", "catches everything"],
 )
-def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere, text):
+def test_a_hang_is_stopped_from_outside_and_earlier_records_remain(run_anywhere, text):
     started = time.monotonic()
     reply = run_anywhere(f"def test_first(): pass\n{text}\n", SHORT)
     end, why = ending(reply, 1.0)
@@ -205,18 +205,18 @@ def test_a_hang_is_stopped_from_outside_and_what_was_reported_stays(run_anywhere
     ("passed", "words"),
     [
         (30.2, "stopped at the limit of 30 s"),
-        (61.4, "stopped at the limit of 30 s, 61 s after its start: what it waited"),
+        (61.4, "stopped at the limit of 30 s, 61 s after its start: waiting"),
     ],
 )
-def test_a_hang_is_told_with_its_limit_and_with_what_passed_where_that_is_more(passed, words):
+def test_a_hang_is_reported_with_its_limit_and_with_a_longer_duration(passed, words):
     end, why = ending(Reply(status=-9, stopped="timeout", records=(), output="", seconds=passed, cpu_seconds=1.0), 30.0)
     assert end is End.TIMEOUT
     assert why.startswith(words)
     assert ("busy machine" in why) is (passed > 40)
 
 
-def test_a_hang_that_keeps_its_own_processes_busy_is_stopped_in_time(run_anywhere):
-    """They take the cores from its main thread: that it waits for one is its own doing."""
+def test_a_hang_with_busy_processes_is_stopped_in_time(run_anywhere):
+    """Its processes occupy the cores that its main thread waits for: this wait counts."""
     started = time.monotonic()
     reply = run_anywhere("""
         import os
@@ -262,7 +262,7 @@ def test_files_are_limited(run_anywhere):
     assert named(reply) == {"test_it": "failed", "test_later": "passed"}
 
 
-def test_a_flood_of_output_harms_nobody(run_anywhere):
+def test_a_flood_of_output_has_no_effect(run_anywhere):
     reply = run_anywhere("""
         import os
         def test_it(capfd):
@@ -411,7 +411,7 @@ SESSION_FILES = {
 
 @pytest.fixture
 def prepare(write_files, tmp_path):
-    """Makes a worker, a tree and what is prepared for its suite."""
+    """Creates a worker, a tree and the preparation of its suite."""
     sandbox = working("bubblewrap")
     for name in ("scratch", "bytecode", "making"):
         (tmp_path / name).mkdir()
@@ -420,11 +420,11 @@ def prepare(write_files, tmp_path):
 
         def make(files, python=Path(sys.executable)):
             tree, bytecode = write_files(files), tmp_path / "bytecode"
-            found = prepare_suite(
+            preparation = prepare_suite(
                 sandbox, python, tree, TestSuite(), LIMITS, bytecode, tmp_path / "making", f"digest of {sorted(files)}"
             )
             worker = Worker(sandbox, python, tmp_path / "scratch", bytecode)
-            return workers.enter_context(worker), tree, found
+            return workers.enter_context(worker), tree, preparation
 
         yield make
 
@@ -434,7 +434,7 @@ def prepared(prepare):
     return prepare(SESSION_FILES)
 
 
-def test_a_prepared_session_says_the_same_as_one_from_the_start(prepared):
+def test_a_prepared_session_has_the_same_outcomes_as_an_unprepared_one(prepared):
     worker, tree, preparation = prepared
     assert preparation.session
     assert preparation.configuration == "/repo/pyproject.toml"
@@ -451,9 +451,9 @@ def test_a_prepared_session_says_the_same_as_one_from_the_start(prepared):
     assert worker.starts == 1
 
 
-def test_a_conftest_that_must_be_early_is_not_prepared_for(write_files):
+def test_a_conftest_that_must_be_imported_early_rules_out_a_session(write_files):
     tree = write_files({"conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--x')\n"})
-    assert not late_conftests(tree)
+    assert not are_conftests_late(tree)
 
 
 def test_byte_code_of_the_pristine_tree_is_used_and_that_of_changed_files_is_not(prepared, tmp_path):
@@ -476,15 +476,15 @@ def test_own(): assert code_under_test.TIMES == 1
 """
 
 
-def test_what_tests_import_of_other_places_is_imported_before_the_fork(prepare):
+def test_modules_from_outside_the_tree_are_imported_before_the_fork(prepare):
     files = {"code_under_test.py": "TIMES = 1\n", "test_it.py": IMPORTS_EARLY}
     worker, tree, preparation = prepare(files)
     assert "xmlrpc.client" in preparation.modules
     assert "code_under_test" not in preparation.modules
     request = Request(suite=TestSuite(), limits=LIMITS, paths=("test_it.py",))
     assert named(worker.run(tree, request)) == {"test_early": "failed", "test_own": "passed"}
-    for known in (preparation, replace(preparation, session="")):
-        assert named(worker.run(tree, request, known)) == {"test_early": "passed", "test_own": "passed"}
+    for shared in (preparation, replace(preparation, session="")):
+        assert named(worker.run(tree, request, shared)) == {"test_early": "passed", "test_own": "passed"}
 
 
 def test_a_library_that_starts_threads_is_not_imported_before_the_fork(prepare, tmp_path):
@@ -504,15 +504,15 @@ def test_a_library_that_starts_threads_is_not_imported_before_the_fork(prepare, 
     assert "threaded" not in preparation.modules
 
 
-def test_a_module_of_the_tree_goes_before_one_that_was_imported_early(prepare):
+def test_a_module_of_the_tree_shadows_one_that_was_imported_early(prepare):
     files = {
         "statistics.py": "mine = True\n",
         "test_it.py": "import statistics\ndef test_it(): assert statistics.mine\n",
     }
     worker, tree, preparation = prepare(files)
     request = Request(suite=TestSuite(), limits=LIMITS, paths=("test_it.py",))
-    for known in (UNPREPARED, preparation):
-        assert named(worker.run(tree, request, known)) == {"test_it": "passed"}
+    for shared in (UNPREPARED, preparation):
+        assert named(worker.run(tree, request, shared)) == {"test_it": "passed"}
 
 
 # ---------------------------------------------------------------- whatever happens, nothing stays
@@ -559,11 +559,11 @@ def wait_for(condition, seconds=300.0):
 
 def running(mark):
     """Ids of processes with the mark among their arguments."""
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if mark in path.read_text() and int(path.parent.name) != os.getpid():
-                found.append(path.parent.name)
+                processes.append(path.parent.name)
         except OSError:
             continue
-    return found
+    return processes

@@ -1,4 +1,4 @@
-"""Patches applied strictly, protected files kept, and folders that hold exactly one tree whatever a candidate did."""
+"""Strictly applied patches, preserved protected files, and folders with exactly one tree after any candidate."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def created(path):
-    """A patch that makes a file."""
+    """A patch that creates a file."""
     return f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
 
 
-def test_a_patch_changes_what_it_says_and_nothing_else(task, fix):
+def test_a_patch_changes_its_files_and_nothing_else(task, fix):
     workspace = prepare(task, fix)
     assert "return a + b" in workspace.after.read("calculator.py")
     assert workspace.before == task.base
@@ -57,11 +57,11 @@ print(json.dumps(works))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_nobody_else_changes_or_replaces_protected_files(task, tmp_path):
-    """Another user, as a candidate is in a sandbox of root's."""
+def test_another_user_can_not_change_or_replace_protected_files(task, tmp_path):
+    """Runs as another user, as candidates do in a sandbox started by root."""
     folder = Folder(tmp_path / "folder")
-    for _ in range(2):  # what was laid again is guarded as well
-        folder.lay(task.base, task.suite.protected)
+    for _ in range(2):  # rewritten files are protected as well
+        folder.write_tree(task.base, task.suite.protected)
         command = [sys.executable, "-c", AS_ANOTHER, str(folder.path), *FORBIDDEN, *ALLOWED]
         works = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert works == list(ALLOWED)
@@ -159,7 +159,7 @@ def test_tests_and_configuration_stay_pristine(task):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_does_not_apply_is_refused_with_the_reason(task, text, reason):
+def test_a_patch_that_does_not_apply_is_refused_with_the_reason(task, text, reason):
     with pytest.raises(PatchError, match=reason):
         prepare(task, Patch(text))
 
@@ -173,7 +173,7 @@ def test_a_patch_may_not_follow_a_link_out_of_the_repository(task, tmp_path):
 
 
 def test_text_may_not_come_as_a_binary_patch(task, tmp_path):
-    """Its lines are what is judged; git takes a file for binary where its attributes say so."""
+    """Checks read its lines; git treats a file as binary if its attributes demand it."""
     for path, content in (("calculator.py", task.base.read("calculator.py")), (".gitattributes", "*.py binary\n")):
         (tmp_path / path).write_text(content)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
@@ -211,17 +211,17 @@ def test_the_default_globs_protect_tests_and_configuration(path, expected):
     assert is_protected(path, TestSuite().protected) is expected
 
 
-def test_a_folder_holds_exactly_the_tree_that_was_laid_last(task, tmp_path):
+def test_a_folder_contains_exactly_the_tree_written_last(task, tmp_path):
     folder = Folder(tmp_path / "folder")
     changed = task.base.with_files({"calculator.py": "x = 1\n", "deep/er/new.py": "y = 2\n"}).without(["README"])
     for tree in (task.base, changed, task.base, changed.with_files({"README": "back\n"}), task.base):
-        folder.lay(tree)
+        folder.write_tree(tree)
         assert contents(folder.path) == {path: tree.read(path).encode() for path in tree.paths()}
 
 
-def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
+def test_all_changes_of_a_candidate_to_the_folder_are_undone(task, tmp_path):
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     expected = contents(folder.path)
     status = (folder.path / "calculator.py").stat()
     (folder.path / "calculator.py").write_text("y" * status.st_size)
@@ -238,28 +238,28 @@ def test_whatever_a_candidate_did_to_the_folder_is_undone(task, tmp_path):
     (folder.path / "tests").rmdir()
     (folder.path / "tests").symlink_to(tmp_path / "outside")
     folder.path.chmod(0o500)
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     assert contents(folder.path) == expected
     assert not (folder.path / "tests").is_symlink()
     assert (tmp_path / "outside" / "test_calculator.py").read_text() == "outside"
 
 
-def test_the_times_of_files_tell_byte_code_apart(task, tmp_path):
+def test_byte_code_is_distinguished_by_the_times_of_files(task, tmp_path):
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     pristine = (folder.path / "calculator.py").stat().st_mtime
     same_size = task.base.read("calculator.py").replace("a - b", "a + b")
-    folder.lay(task.base.with_files({"calculator.py": same_size}))
+    folder.write_tree(task.base.with_files({"calculator.py": same_size}))
     assert (folder.path / "calculator.py").stat().st_mtime != pristine
-    folder.lay(task.base)
+    folder.write_tree(task.base)
     assert (folder.path / "calculator.py").stat().st_mtime == pristine
 
 
-def test_another_root_takes_the_place_of_the_first(task, tmp_path):
+def test_another_root_replaces_the_first(task, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "x.py").write_text("x = 1\n")
     folder = Folder(tmp_path / "folder")
-    folder.lay(task.base)
-    folder.lay(Tree(other))
+    folder.write_tree(task.base)
+    folder.write_tree(Tree(other))
     assert contents(folder.path) == {"x.py": b"x = 1\n"}

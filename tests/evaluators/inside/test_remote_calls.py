@@ -1,4 +1,4 @@
-"""Values that cross between two processes as plain data: what arrives is what was sent, and nothing more."""
+"""Values that cross between two processes as plain data arrive unchanged, and nothing else crosses."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 
 class Connection:
-    """Both sides in one process, each with a thread: `candidate` performs what `tests` asks."""
+    """Both sides in one process, each with a thread: `candidate` performs the requests of `tests`."""
 
     def __init__(self, perform):
         one, other = socket.socketpair()
-        homes = lambda name: "own" if name == __name__ else "elsewhere"  # noqa: E731
-        self.tests, self.candidate = Peer("tests", one, homes), Peer("candidate", other, homes)
+        origin_of = lambda name: "own" if name == __name__ else "elsewhere"  # noqa: E731
+        self.tests, self.candidate = Peer("tests", one, origin_of), Peer("candidate", other, origin_of)
         self.candidate.perform = lambda operation, arguments: (
             perform(*arguments) if operation == "try" else self.candidate._perform(operation, arguments)
         )
@@ -36,16 +36,16 @@ class Connection:
         self._thread = threading.Thread(target=self.candidate.serve, daemon=True)
         self._thread.start()
 
-    def ask(self, *arguments):
-        return self.tests.ask("try", *arguments)
+    def request(self, *arguments):
+        return self.tests.request("try", *arguments)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for each in self._sockets:
-            each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        for end in self._sockets:
+            end.shutdown(socket.SHUT_RDWR)
+            end.close()
         self._thread.join()
 
 
@@ -111,18 +111,18 @@ values = st.recursive(
 
 @given(values)
 @settings(deadline=None)
-def test_what_comes_back_is_what_was_sent(echo, value):
-    back = echo.ask(value)
+def test_values_return_unchanged(echo, value):
+    back = echo.request(value)
     assert back == value
     assert type(back) is type(value)
 
 
 def rebuilt(value):
-    """Made anew on the other side, so that nothing is merely handed back."""
+    """A copy, so that the other side does not return the received object."""
     if type(value) is list:
-        return [rebuilt(each) for each in value]
+        return [rebuilt(item) for item in value]
     if type(value) is dict:
-        return {key: rebuilt(each) for key, each in value.items()}
+        return {key: rebuilt(item) for key, item in value.items()}
     if type(value) is Box:
         return Box(rebuilt(value.value))
     return value
@@ -130,9 +130,9 @@ def rebuilt(value):
 
 @given(values)
 @settings(deadline=None)
-def test_what_the_other_side_makes_arrives(value):
+def test_values_of_the_other_side_arrive(value):
     with Connection(rebuilt) as connection:
-        assert connection.ask(value) == value
+        assert connection.request(value) == value
 
 
 @pytest.mark.parametrize(
@@ -144,28 +144,28 @@ def test_what_the_other_side_makes_arrives(value):
     ],
 )  # fmt: skip
 def test_single_values(echo, value):
-    back = echo.ask(value)
+    back = echo.request(value)
     assert back == value
     assert type(back) is type(value)
 
 
 def test_nan_stays_nan(echo):
-    assert math.isnan(echo.ask(math.nan))
+    assert math.isnan(echo.request(math.nan))
 
 
 def test_a_match_has_its_groups(echo):
-    assert echo.ask(re.search("a(b)", "xxab")).group(1) == "b"
+    assert echo.request(re.search("a(b)", "xxab")).group(1) == "b"
 
 
 def test_identity_and_cycles_survive(echo):
     inner = []
     outer = [inner, inner, Box(inner)]
     outer.append(outer)
-    assert echo.ask(outer) is outer  # what comes back unchanged is what was sent
+    assert echo.request(outer) is outer  # what comes back unchanged is what was sent
     with Connection(lambda: outer) as connection:
-        made = connection.ask()
-    assert made[0] is made[1] is made[2].value
-    assert made[3] is made
+        answer = connection.request()
+    assert answer[0] is answer[1] is answer[2].value
+    assert answer[3] is answer
 
 
 def test_changes_in_place_arrive():
@@ -179,7 +179,7 @@ def test_changes_in_place_arrive():
     numbers, box, named = [1], Box(0), {"old": 1}
     box.other = 1
     with Connection(change) as connection:
-        connection.ask(numbers, box, named)
+        connection.request(numbers, box, named)
     assert numbers == [1, 3]
     assert box.value is numbers
     assert not hasattr(box, "other")
@@ -187,10 +187,10 @@ def test_changes_in_place_arrive():
 
 
 def test_functions_call_back_and_forth():
-    with Connection(lambda function, values: [function(each) for each in values]) as connection:
-        assert connection.ask(lambda x: x + 1, [1, 2]) == [2, 3]
+    with Connection(lambda function, values: [function(value) for value in values]) as connection:
+        assert connection.request(lambda x: x + 1, [1, 2]) == [2, 3]
     with Connection(lambda start: lambda x: start + x) as connection:
-        assert connection.ask(2)(3) == 5
+        assert connection.request(2)(3) == 5
 
 
 def test_iterators_are_lazy():
@@ -203,8 +203,8 @@ def test_iterators_are_lazy():
             yield number
             number += 1
 
-    with Connection(lambda values: (each * 2 for each in values)) as connection:
-        doubled = connection.ask(endless())
+    with Connection(lambda values: (value * 2 for value in values)) as connection:
+        doubled = connection.request(endless())
         assert [next(doubled), next(doubled)] == [0, 2]
     assert taken == [0, 1]
 
@@ -216,15 +216,15 @@ def test_errors_keep_class_arguments_and_identity():
     with Connection(refuse) as connection:
         error = Refused("no", 3)
         with pytest.raises(Refused) as caught:
-            connection.ask(error)
+            connection.request(error)
         assert caught.value is error
     with Connection(lambda: int("x")) as connection, pytest.raises(ValueError, match="invalid literal"):
-        connection.ask()
+        connection.request()
 
 
 def test_an_object_of_the_tests_is_used_through_its_operators():
     class Local:
-        """Of no module's: the other side can't have it."""
+        """A local class: the other side can't have it."""
 
         def __init__(self):
             self.items = [1, 2]
@@ -242,12 +242,12 @@ def test_an_object_of_the_tests_is_used_through_its_operators():
 
     local = Local()
     with Connection(use) as connection:
-        length, equal, items, is_callable, back = connection.ask(local)
+        length, equal, items, is_callable, back = connection.request(local)
     assert (length, equal, items, is_callable) == (7, True, [1, 2], False)
     assert back is local
 
 
-def test_of_a_class_that_the_tests_do_not_know_its_builtin_content_arrives():
+def test_an_instance_of_an_unknown_class_arrives_as_its_builtin_base():
     class Amount(float):
         def __eq__(self, other):
             return True
@@ -258,13 +258,13 @@ def test_of_a_class_that_the_tests_do_not_know_its_builtin_content_arrives():
         pass
 
     with Connection(lambda: [Amount(2.5), Words(a=1)]) as connection:
-        amount, words = connection.ask()
+        amount, words = connection.request()
     assert (type(amount), amount) == (float, 2.5)
     assert (type(words), words) == (dict, {"a": 1})
 
 
 class TestWhatACandidateMayNot:
-    def test_send_an_object_that_answers_as_it_likes(self):
+    def test_send_an_object_that_equals_everything(self):
         class Equal:
             def __eq__(self, other):
                 return True
@@ -272,22 +272,22 @@ class TestWhatACandidateMayNot:
             __hash__ = None
 
         with Connection(lambda: Equal()) as connection, pytest.raises(UncrossableError, match="an object of"):
-            connection.ask()
+            connection.request()
 
     @pytest.mark.parametrize("name", [("unittest.mock", "ANY"), ("os", "_exit"), ("_pytest.outcomes", "Skipped")])
-    def test_name_what_lies_beyond_the_repository(self, name):
+    def test_name_a_global_outside_the_repository(self, name):
         with Connection(lambda: None) as connection:
             connection.candidate.perform = lambda *_: Named(*name)
             with pytest.raises(UncrossableError, match="may not be named"):
-                connection.ask()
+                connection.request()
 
     @pytest.mark.parametrize("attribute", ["__globals__", "__class__", "__dict__", "__code__"])
-    def test_look_behind_what_it_was_given(self, attribute):
+    def test_inspect_a_received_function(self, attribute):
         def look(function):
-            return function._regrade_peer.ask("attribute", function, attribute)
+            return function._regrade_peer.request("attribute", function, attribute)
 
         with Connection(look) as connection, pytest.raises(UncrossableError):
-            connection.ask(lambda: SENTINEL)
+            connection.request(lambda: SENTINEL)
 
     @pytest.mark.parametrize(
         "answer",
@@ -312,48 +312,48 @@ class TestWhatACandidateMayNot:
             {"ask": "attribute", "arguments": [["number", "tests", 0, "opaque", []], "__class__"], "nodes": []},
         ],
     )  # fmt: skip
-    def test_answer_nonsense(self, answer):
+    def test_send_a_malformed_answer(self, answer):
         one, other = socket.socketpair()
         tests = Peer("tests", one, lambda name: "own" if name == __name__ else "elsewhere")
         send(other, answer)
         other.shutdown(socket.SHUT_WR)
         with pytest.raises(UncrossableError):
-            tests.ask("try", [1])
+            tests.request("try", [1])
         one.close()
         other.close()
 
-    def test_name_a_number_so_large_that_nobody_may_read_it(self, echo):
+    def test_send_an_integer_that_json_refuses(self, echo):
         with pytest.raises(UncrossableError, match="digits"):
-            echo.ask(1 << 100_000)
+            echo.request(1 << 100_000)
 
-    def test_write_to_what_it_was_given(self):
+    def test_write_to_a_received_object(self):
         class Case:
             def check(self, condition):
                 assert condition
 
-        def meddle(case):
+        def tamper(case):
             case.check = print
 
         case = Case()
-        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
-            connection.ask(case)
+        with Connection(tamper) as connection, pytest.raises(UncrossableError, match="operation 'set' is not allowed"):
+            connection.request(case)
         assert vars(case) == {}
 
     @pytest.mark.parametrize("attribute", ["gi_frame", "gi_code"])
-    def test_look_into_the_frames_of_the_tests(self, attribute):
+    def test_read_the_frames_of_the_tests(self, attribute):
         with Connection(lambda numbers: getattr(numbers, attribute)) as connection, pytest.raises(UncrossableError):
-            connection.ask(number for number in [1])
+            connection.request(number for number in [1])
 
     @pytest.mark.parametrize("name", ["assert_called_once_with", "configure_mock", "method_calls", "return_value"])
-    def test_make_a_mock_say_what_it_likes(self, name):
-        def meddle(callback):
+    def test_configure_a_mock(self, name):
+        def tamper(callback):
             value = getattr(callback, name)
             value.append(1)
 
         callback = mock.Mock()
         callback.method(3)
-        with Connection(meddle) as connection, pytest.raises(UncrossableError):
-            connection.ask(callback)
+        with Connection(tamper) as connection, pytest.raises(UncrossableError):
+            connection.request(callback)
         assert callback.method_calls == [mock.call.method(3)]
 
     def test_use_a_mock_in_other_ways(self):
@@ -365,46 +365,46 @@ class TestWhatACandidateMayNot:
         callback.read.return_value = "text"
         callback.name = "its name"
         with Connection(use) as connection:
-            assert connection.ask(callback) == ("text", "its name")
+            assert connection.request(callback) == ("text", "its name")
         callback.assert_called_once_with(3)
 
-    def test_call_among_the_tests_what_it_has_itself(self):
+    def test_call_a_builtin_in_the_process_of_the_tests(self):
         def call(function, other):
-            return other._regrade_peer.ask("call", function, ([1, 2],), {})
+            return other._regrade_peer.request("call", function, ([1, 2],), {})
 
-        with Connection(call) as connection, pytest.raises(UncrossableError, match="not given"):
-            connection.ask(len, lambda: None)
+        with Connection(call) as connection, pytest.raises(UncrossableError, match="not passed"):
+            connection.request(len, lambda: None)
 
-    def test_put_a_function_in_place_of_a_method(self):
+    def test_return_an_object_with_a_replaced_method(self):
         def answer():
             box = Box(1)
             box.is_full = lambda: True
             return box
 
         with Connection(answer) as connection, pytest.raises(UncrossableError, match="in place of a method"):
-            connection.ask()
+            connection.request()
 
-    def test_replace_a_method_of_what_it_was_given(self):
+    def test_replace_a_method_of_a_received_object(self):
         class Special(Box):
-            """Of no module's, so that it is asked for its attributes."""
+            """A local class, so that its attributes are requested."""
 
-        def meddle(box):
+        def tamper(box):
             box.value = 2
             box.is_full = lambda: True
 
         box = Special(None)
-        with Connection(meddle) as connection, pytest.raises(UncrossableError, match="set was asked for"):
-            connection.ask(box)
+        with Connection(tamper) as connection, pytest.raises(UncrossableError, match="operation 'set' is not allowed"):
+            connection.request(box)
         assert vars(box) == {"value": 2}
 
-    def test_run_its_functions_among_the_tests(self):
+    def test_run_its_functions_in_the_process_of_the_tests(self):
         ran_in = []
 
         def give():
             return functools.partial(ran_in.append, threading.get_ident())
 
         with Connection(give) as connection:
-            assert "Remote" in type(connection.ask()).__name__
+            assert "Remote" in type(connection.request()).__name__
 
 
 class Named:
@@ -416,7 +416,7 @@ class Named:
 
 @pytest.fixture(autouse=True)
 def naming(monkeypatch):
-    """`Named` values pack as what they name, as a hostile process would write them."""
+    """`Named` values pack as the global that they name, as a hostile process would write it."""
     from regrade.evaluators.inside.remote_calls.packing import Packer
 
     pack = Packer.pack

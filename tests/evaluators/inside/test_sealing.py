@@ -1,4 +1,4 @@
-"""Results that a candidate writes blindly, or by functions that it replaced, are not believed."""
+"""Results that a candidate writes without a seal, or by replaced functions, are dropped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORGED = '["test", "tests/test_calculator.py::test_add", "passed", 0.0, ""]'
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n"))), st.binary())
-def test_sealed_lines_come_back_and_others_do_not(lines: list[str], junk: bytes) -> None:
+def test_only_sealed_lines_are_read(lines: list[str], junk: bytes) -> None:
     key = new_key()
     file = os.memfd_create("results")
     try:
@@ -47,7 +47,7 @@ for descriptor in range(3, 64):
         pass
 getattr(os, "_exit")(0)
 """
-CHEATS = {
+EXPLOITS = {
     "a replaced json.dumps": "import json\n_dumps = json.dumps\njson.dumps = lambda value, **_: _dumps("
     '[*value[:2], "passed", 0.0, ""] if value[0] == "test" else value)\n',
     "a replaced os.write": "import os\n_write = os.write\n"
@@ -56,35 +56,35 @@ CHEATS = {
 }
 
 
-@pytest.mark.parametrize("name", CHEATS)
+@pytest.mark.parametrize("name", EXPLOITS)
 @pytest.mark.parametrize("cold", [False, True])
-def test_a_forged_result_is_none(task, edit, tmp_path, name, cold):
+def test_a_forged_result_does_not_count(task, edit, tmp_path, name, cold):
     tests = (*task.fail_to_pass, *task.pass_to_pass)
-    cheat = CHEATS[name].replace("{tests!r}", repr(tests))
-    patch = edit("import functools\n", f"import functools\n{cheat}")
+    exploit = EXPLOITS[name].replace("{tests!r}", repr(tests))
+    patch = edit("import functools\n", f"import functools\n{exploit}")
     with Scorer(workers=1, cache=tmp_path, cold=cold) as scorer:
-        (found,) = scorer.gather([(task, patch)], [RunOfTests])
-    assert not found.records[RunOfTests].resolved
-    assert found.records[RunOfTests].fixed == ()
+        (evidence,) = scorer.gather([(task, patch)], [RunOfTests])
+    assert not evidence.records[RunOfTests].resolved
+    assert evidence.records[RunOfTests].fixed == ()
 
 
 @pytest.mark.parametrize("path", ["sitecustomize.py", "pytest.py", "json.py"])
-def test_a_file_that_python_would_find_first_is_not_run_by_the_machinery(task, tmp_path, path):
-    """A cold start had the tree on its path before anything of the machinery was imported."""
+def test_a_file_that_shadows_a_module_is_not_run_by_the_worker(task, tmp_path, path):
+    """A cold start had the tree on its path before the worker's own imports."""
     patch = Patch.between({}, {path: "raise SystemExit(0)\n"})
     for cold in (False, True):
         with Scorer(workers=1, cache=tmp_path / str(cold), cold=cold) as scorer:
-            (found,) = scorer.gather([(task, patch)], [RunOfTests])
-        run = found.records[RunOfTests]
+            (evidence,) = scorer.gather([(task, patch)], [RunOfTests])
+        run = evidence.records[RunOfTests]
         assert (run.fixed, run.broken) == ((), ()), run.detail
 
 
-def test_results_are_json_whatever_stands_in_them(write_files, task, scorer):
-    """Ids and messages are quoted by hand, so that nothing which can be replaced takes part."""
+def test_results_are_json_whatever_they_contain(write_files, task, scorer):
+    """Ids and messages are quoted without `json.dumps`, which a candidate can replace."""
     text = 'import pytest\n\n\n@pytest.mark.parametrize("a", [\'"\', "\\\\", "\\u2028"])\ndef test_odd(a):\n    assert a == "\\x00\\ud800", a\n'
     ids = tuple(f"test_odd.py::test_odd[{part}]" for part in ('"', "\\\\", "\\u2028"))
     odd = replace(task, base=write_files({"test_odd.py": text, "a.py": ""}), fail_to_pass=ids, pass_to_pass=())
-    (found,) = scorer.gather([(odd, Patch(""))], [RunOfTests])
-    outcomes = found.records[RunOfTests].outcomes
+    (evidence,) = scorer.gather([(odd, Patch(""))], [RunOfTests])
+    outcomes = evidence.records[RunOfTests].outcomes
     assert {outcome.status.value for outcome in outcomes.values()} == {"failed"}, outcomes
     assert json.dumps([outcome.message for outcome in outcomes.values()])

@@ -1,4 +1,4 @@
-"""What a candidate in a sandbox can't do, and that a sandbox that does not work says why."""
+"""Isolation of candidates in a sandbox, and the reasons that a broken sandbox reports."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_no_descriptor_leads_out():
 
 @pytest.fixture(params=KINDS)
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    made = request.param()
-    problem = made.problem()
+    sandbox = request.param()
+    problem = sandbox.problem()
     if problem:
         pytest.skip(problem)
-    return made
+    return sandbox
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def worker(sandbox: Sandbox, tmp_path: Path) -> Iterator[Worker]:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "bytecode").mkdir()
     tmp_path.chmod(0o755)
-    with Worker(sandbox, Path(sys.executable), tmp_path / "scratch", tmp_path / "bytecode") as made:
-        yield made
+    with Worker(sandbox, Path(sys.executable), tmp_path / "scratch", tmp_path / "bytecode") as worker:
+        yield worker
 
 
 def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
 
 @pytest.fixture
 def crowded():
-    """More open descriptors than `select` can name."""
+    """More open descriptors than `select` supports."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip("this user may not open so many files")
@@ -137,7 +137,7 @@ def crowded():
 
 
 @pytest.mark.usefixtures("crowded")
-def test_sandboxes_that_come_and_go_leave_no_descriptor_behind(worker, write_files):
+def test_closed_sandboxes_leave_no_descriptor(worker, write_files):
     tree = write_files({"test_it.py": "def test_it(): pass\n"})
     counts = []
     for _ in range(4):
@@ -156,7 +156,7 @@ def test_the_kinds_that_work_start_by_trial():
 
 
 @pytest.mark.parametrize("name", ["gvisor", "bubblewrap:image", ""])
-def test_an_unknown_sandbox_is_a_mistake(name):
+def test_an_unknown_sandbox_is_refused(name):
     with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, process"):
         choose(name)
 
@@ -186,6 +186,6 @@ def test_an_interpreter_brings_its_own_folders():
     assert not any(other in folder.parents for folder in folders for other in folders)
 
 
-def test_an_interpreter_that_does_not_run_is_a_mistake(tmp_path):
+def test_an_interpreter_that_does_not_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"interpreter .*missing.* does not run"):
         interpreter_folders(tmp_path / "missing")

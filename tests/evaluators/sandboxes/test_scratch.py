@@ -1,4 +1,4 @@
-"""Scratch folders are removed whatever a candidate left in them, and nobody's rubbish stops anybody."""
+"""Scratch folders are removed with any content, and leftovers that can't be removed are ignored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 
 @pytest.fixture
 def deep(tmp_path, monkeypatch):
-    """A folder as a process that is gone left it, with one too deep for Python inside."""
+    """A leftover folder of a dead process, with a subfolder too deep for Python."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / "regrade-999999-1-left"
     folder.mkdir()
@@ -31,7 +31,7 @@ def test_a_folder_too_deep_for_python_is_removed(deep):
     assert not deep.exists()
 
 
-def test_what_a_dead_process_left_stops_no_other_one(deep):
-    made = scratch_folder()
-    assert made.is_dir()
+def test_leftovers_of_a_dead_process_stop_no_other_one(deep):
+    folder = scratch_folder()
+    assert folder.is_dir()
     assert not deep.exists()

@@ -28,7 +28,7 @@ class Side:
     def sentinel(self, value):  # noqa: ARG002
         return None
 
-    def known_by(self, value):  # noqa: ARG002
+    def reference_of(self, value):  # noqa: ARG002
         return None
 
     def number(self, value):  # noqa: ARG002

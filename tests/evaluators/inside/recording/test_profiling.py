@@ -1,4 +1,4 @@
-"""What runs is seen, in every version of Python that is found here: code that a generator is entered by, too."""
+"""Executed code is measured in every installed version of Python, also in generators."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def runs(python: str | None) -> bool:
 
 
 @pytest.mark.parametrize("name", ["", "python3.12", "python3.13", "python3.14"])
-def test_a_generator_is_seen_whichever_way_it_is_entered(name: str) -> None:
+def test_a_generator_is_measured_however_it_is_resumed(name: str) -> None:
     python = shutil.which(name) if name else sys.executable
     if not runs(python):
         pytest.skip(f"no {name} here")
-    said = subprocess.run(
+    lines = subprocess.run(
         [str(python), "-c", PROGRAM, profiling.__file__], capture_output=True, text=True, check=True, timeout=60
     ).stdout.splitlines()
-    assert said == ["True called resumed thrown_into", "True"]
+    assert lines == ["True called resumed thrown_into", "True"]

@@ -1,4 +1,4 @@
-"""What is written down of a failing test is the same in every process: addresses in memory are masked."""
+"""The message of a failing test is the same in every process: memory addresses are masked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def masked(text):
     "<function f at 0x{}[12 chars]>, 1] != 2",
     "assert [<function f at 0x7f46{}...] == 2",
 ])  # fmt: skip
-def test_addresses_are_masked_even_where_pytest_or_unittest_cut_them_short(text):
+def test_addresses_truncated_by_pytest_or_unittest_are_masked(text):
     one, other = (masked(text.replace("{}", address)) for address in ("560", "7a0"))
     assert one == other
     assert "0x..." in one
@@ -38,7 +38,7 @@ def test_addresses_are_masked_even_where_pytest_or_unittest_cut_them_short(text)
     "x7f46>",
     "[12 chars]feed me",
 ])  # fmt: skip
-def test_what_only_looks_like_one_stays(text):
+def test_similar_text_is_not_masked(text):
     assert masked(text) == text
 
 
