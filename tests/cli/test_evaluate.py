@@ -23,7 +23,7 @@ def test_policies_are_evaluated_into_one_run_and_compared(regrade, tasks, tmp_pa
     compared = json.loads(regrade("compare", run, "--json").out)
     assert (compared["baseline"], compared["candidate"]) == ("no-op", "reference")
     assert compared["metrics"]["fix_rate"]["difference"] == 1.0
-    assert "fixed 1 of 1" in regrade("explain", run, "add").out
+    assert "fixes 1 of 1" in regrade("explain", run, "add").out
 
     report = regrade("report", run)
     assert report.code == 0
