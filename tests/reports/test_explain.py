@@ -44,7 +44,7 @@ EVIDENCE = EvidenceSet(
 
 def shown(reward: Reward, evidence: EvidenceSet = EVIDENCE, *, title: str = "", colours: bool = False) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=140, force_terminal=colours, color_system="standard" if colours else None)
+    console = Console(file=out, width=160, force_terminal=colours, color_system="standard" if colours else None)
     print_breakdown(reward.evaluate(evidence), console, title=title)
     return out.getvalue()
 
