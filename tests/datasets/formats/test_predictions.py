@@ -67,7 +67,7 @@ def test_each_mistake_is_one_line_and_the_other_entries_are_used(tmp_path: Path)
     assert all("\n" not in line for line in told)
     for place, words in [
         (":2", "not JSON"),
-        (":4", "'model_name_or_path' must be a string that is not empty; the key is missing"),
+        (":4", "'model_name_or_path' must be a non-empty string; the key is missing"),
         (":7", "'model_patch' must be a string or null; found 7"),
         (":8", "expected a JSON object, found [1]"),
         (":9", "surrogate"),
