@@ -99,7 +99,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "a test twice": (_entry(pass_to_pass=["test_adding.py::test_add"]), "leave it in one"),
     "no folder": (_entry(repository="elsewhere"), "'repository' is \"elsewhere\""),
     "two places": (_entry(package="toolz"), "either 'repository'"),
-    "no package": ({"package": "numpy", "instruction": "x", "fail_to_pass": ["t"]}, "no package called 'numpy'"),
+    "no package": ({"package": "numpy", "instruction": "x", "fail_to_pass": ["t"]}, "no pinned package 'numpy'"),
     "no patch": (_entry(reference="mend it"), "'reference' is not a patch"),
     "empty patch": (_entry(reference=""), "'reference' changes nothing"),
     "patch out of the repository": (_entry(base_patch=OUTSIDE), "leaves the repository"),
