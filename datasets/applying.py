@@ -1,4 +1,4 @@
-"""Applying a patch to a tree: by `git apply`, strictly, and to plain text files alone."""
+"""Applying a patch to a tree, with `git apply`, strictly, and only to plain text files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Tree
 
 DOES_NOT_APPLY = "the patch does not apply to the task's base: "
-"""How the message of a PatchError begins where git refuses the patch."""
+"""Prefix of a PatchError's message if git rejects the patch."""
 
 
 def apply_patch(tree: Tree, patch: Patch) -> Tree:
     """The tree with the patch applied.
 
     Raises:
-        PatchError: the patch cannot be read, does not apply, or touches something else than plain text files of the
-            tree; says why.
-        OSError: the disk is full, say, or git is not installed.
+        PatchError: the patch cannot be parsed, does not apply, or changes other files than plain text files of the
+            tree; with the reason.
+        OSError: the disk is full, for example, or git is not installed.
     """
     return with_changes(tree, changed_files(tree, patch))
 
@@ -35,23 +35,22 @@ def with_changes(tree: Tree, files: Mapping[str, str | None]) -> Tree:
 def changed_files(tree: Tree, patch: Patch) -> dict[str, str | None]:
     """Path -> text after the patch (None: deleted) of each file whose content it changes.
 
-    `git apply` runs in a folder that holds only the files which the patch names.
+    `git apply` runs in a folder of only the files that the patch names.
 
     Raises:
-        PatchError: see `apply_patch`.
-        OSError: the disk is full, say, or git is not installed.
+        PatchError, OSError: see `apply_patch`.
     """
     if patch.is_empty:
         return {}
-    touched = {path for file in patch.files for path in (file.path, file.old_path) if path}
-    for path in touched:
+    patched = {path for file in patch.files for path in (file.path, file.old_path) if path}
+    for path in patched:
         if path not in tree.replaced and (tree.root / path).is_symlink():
             raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
     with tempfile.TemporaryDirectory(prefix="regrade-apply-") as name:
         folder = Path(name, "tree")
         folder.mkdir()
         before: dict[str, bytes] = {}
-        for path in touched:
+        for path in patched:
             content = _content(tree, path)
             if content is not None:
                 before[path] = content
@@ -69,10 +68,10 @@ def changed_files(tree: Tree, patch: Patch) -> dict[str, str | None]:
 
 
 def text_of(tree: Tree, path: str) -> str | None:
-    """The text of a plain file of the tree; None: there is none.
+    """The text of a plain file of the tree; None if there is none.
 
     Raises:
-        PatchError: a link on the way leads out of the repository.
+        PatchError: the path leaves the repository through a link.
     """
     return _text(_content(tree, path))
 
@@ -84,26 +83,24 @@ def parents(path: str) -> list[str]:
 
 
 def _check_readable(patch: Patch, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
-    """A change of text must come as lines: what a binary patch does can neither be read nor be judged."""
+    """A change of text must consist of lines: nobody can review a binary patch."""
     for file in patch.files:
         old, new = before.get(file.old_path or file.path), after.get(file.path)
         if file.added or file.removed or old == new or not (old or new):
             continue
         if file.is_deleted or not any(b"\0" in (content or b"") for content in (old, new)):
-            raise PatchError(
-                f"{file.path!r} is text and comes as a binary patch, which nobody can read: use `git diff --text`"
-            )
+            raise PatchError(f"{file.path!r} is a text file in a binary patch: use `git diff --text`")
 
 
 def _check_free(tree: Tree, path: str, gone: set[str]) -> None:
-    """A created file must stand where no file or folder is. `git apply` sees only the files that the patch names."""
+    """No file or folder may exist at the path of a created file. `git apply` sees only the files that a patch names."""
     if _content(tree, path) is not None:
         raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
     if (tree.root / path).is_dir() or any(name.startswith(f"{path}/") for name in tree.replaced):
-        raise PatchError(f"the patch creates the file {path!r}, and there is a folder of that name")
+        raise PatchError(f"the patch creates the file {path!r}, but there is a folder of that name")
     for parent in parents(path):
         if parent not in gone and _content(tree, parent) is not None:
-            raise PatchError(f"the patch creates {path!r}, and {parent!r} is a file, not a folder")
+            raise PatchError(f"the patch creates {path!r}, but {parent!r} is a file, not a folder")
 
 
 def _content(tree: Tree, path: str) -> bytes | None:
@@ -124,7 +121,7 @@ def _text(content: bytes | None) -> str | None:
 
 
 def _git_apply(folder: Path, patch: Patch) -> None:
-    # Without a repository around it and without any configuration of the user's.
+    # Outside any repository, and without the user's git configuration.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
@@ -134,7 +131,7 @@ def _git_apply(folder: Path, patch: Patch) -> None:
         "HOME": str(folder.parent),
     }
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "apply", "--whitespace=nowarn", f"-p{int(patch.has_prefixes)}", "-"],
             cwd=folder,
             env=environment,
@@ -145,18 +142,18 @@ def _git_apply(folder: Path, patch: Patch) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise PatchError("git apply did not end within 60 s: the patch is too large") from error
-    if done.returncode:
-        reasons = done.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+    if process.returncode:
+        reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
         raise PatchError(f"{DOES_NOT_APPLY}{'; '.join(reasons[:3]) or 'git apply failed'}")
 
 
 def _files_in(folder: Path) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink() or not path.is_file():
                 raise PatchError(f"the patch makes {relative!r} a link: only plain files may be patched")
-            found[relative] = path.read_bytes()
-    return found
+            contents[relative] = path.read_bytes()
+    return contents

@@ -1,23 +1,23 @@
-"""All exceptions of the project as a tree, and the one that stands for a mistake of the user.
+"""All exceptions of the project as a tree, and `UserError`, for mistakes in the user's input.
 
-Each line names the module, the boundary that failed, and what catches the exception. A name with an underscore never
-leaves its module. Whatever else is raised is a defect of the program.
+Each line names the module, the boundary that failed, and the code that catches the exception. A name with an underscore
+never leaves its module. Any other exception is a defect of the program.
 
     ValueError
         UserError (datasets/errors.py): the user's input; the command line, which prints it and exits with code 2
             RewardError (rewards/errors.py): the code of a reward; the command line, as any UserError
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
-                `regrade evaluate`, which goes on with the other policies
+                `regrade evaluate`, which continues with the other policies
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
-        PatchError (datasets/patches.py): the text of a patch, or its application; whatever read the patch
+        PatchError (datasets/patches.py): the text of a patch, or its application; every reader of a patch
         TestCopyError (evaluators/verification/parsed_tests.py): the parsing of a test file; the tripwires, which
-            leave out the tests of that file
+            omit the tests of that file
     RuntimeError
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then
             leaves unscored or, if the candidate killed it each time, scores low
-        RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which do without that file or rule
+        RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         LostAttemptError (policy_training/policies/endpoints.py): the server of a model; its policy, which retries and
             then returns a lost rollout
 
@@ -26,26 +26,26 @@ Inside a sandbox, where no other exception of the project is raised:
     Exception
         NoBackendError (evaluators/inside/wheels.py): the build backend of a project; the build, which is skipped
         Reached (evaluators/inside/recording/access_watch.py): no error: a test used the network or files outside of
-            its repository; pytest, whose report carries it out
+            its repository; pytest, whose report contains it
     BaseException
-        UncrossableError (evaluators/inside/remote_calls/plain_values.py): the connection of two processes; the side
-            that tests run on, so that no test takes it for an error that it expects
+        UncrossableError (evaluators/inside/remote_calls/plain_values.py): the connection of two processes; the
+            process of the tests, so that no test mistakes it for an expected error
 
 Private to a module, and no errors:
 
     AssertionError
-        _PropertyError (rewards/conformance.py): a rule that a reward breaks; the rule's check, which reports it
+        _PropertyError (rewards/conformance.py): a violation of a rule by a reward; the rule's check, which reports it
     Exception
         _ReachedLearningLayersError (policy_training/trainers/frozen_activations.py): the end of the frozen layers;
-            the forward pass that stops there
+            the forward pass, which stops there
 """
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that the user gave is wrong or missing.
+    """An input of the user is wrong or missing.
 
-    The message says what is wrong, where, with the offending value, and what to do next.
+    The message states the problem, the place, the offending value and the remedy.
     The command-line program prints it as one line and exits with code 2.
     """

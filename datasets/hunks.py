@@ -1,9 +1,9 @@
-"""The hunks of a patch, and patches made of some of them."""
+"""The hunks of a patch, and patches of some of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import unidiff
@@ -12,29 +12,29 @@ from regrade.datasets.patches import Patch, unquoted
 
 NOWHERE = "/dev/null"
 MARKER = "\\"
-"""Type of the line that says that the one before has no newline."""
+"""Type of the line `\\ No newline at end of file`, which concerns the line before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hunk:
-    """The smallest piece of a patch that can be written down without the others.
+    """The smallest piece of a patch that can be written without the others.
 
-    A hunk of an edited file, or one of its changes; what happens to a whole file (it is created, deleted, copied or
-    binary); or the renaming, or the change of mode, of a file whose hunks are pieces of their own.
+    A hunk of an edited file, or one change in it; the creation, deletion or copy of a whole file, or a binary file; or
+    the renaming or mode change of a file whose hunks are separate pieces.
     """
 
     path: str
     """Path after the patch; before it, for a deleted file."""
     what: str
-    """Empty for a hunk of an edited file; else what happens to the file, such as `new file` or `renamed from a.py`."""
+    """Empty for a hunk of an edited file; else the change of the file, such as `new file` or `renamed from a.py`."""
     line: int
-    """First line that it changes, as numbered in the base (1-based); 0 where it is about the whole file."""
+    """First changed line, in the numbering of the base (1-based); 0 if it concerns the whole file."""
     added: int
     """Lines added."""
     removed: int
     """Lines removed."""
     text: str
-    """As it stands in the patch."""
+    """Its text in the patch."""
 
     @property
     def name(self) -> str:
@@ -48,45 +48,44 @@ class Hunk:
 
 @dataclass(frozen=True)
 class SplitPatch:
-    """A patch taken apart."""
+    """A patch split into hunks."""
 
     patch: Patch
     hunks: tuple[Hunk, ...]
     """In the order of the patch."""
     inseparable: tuple[frozenset[int], ...]
-    """Places of hunks that lie in several entries about one file: the later entry starts from what the earlier left."""
-    _blocks: tuple[_FileEntry, ...]
+    """Indexes of the hunks in several entries for one file: a later entry continues from an earlier one."""
+    _entries: tuple[_FileEntry, ...]
 
     def subset(self, chosen: Collection[int]) -> Patch:
-        """The patch of the hunks at these places. Of all of them it is the patch itself, of none the empty one.
+        """The patch of the hunks at these indexes: for all of them the patch itself, for none the empty patch.
 
-        Line numbers after the patch are those that hold without the hunks that are left out.
+        Line numbers after the patch take the omitted hunks into account.
         """
-        wanted = frozenset(chosen)
-        if len(wanted) == len(self.hunks):
+        indexes = frozenset(chosen)
+        if len(indexes) == len(self.hunks):
             return self.patch
-        return Patch("".join(block.written(wanted) for block in self._blocks))
+        return Patch("".join(entry.written(indexes) for entry in self._entries))
 
 
 def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
-    """The hunks of a patch; none of the empty one.
+    """The hunks of a patch; the empty patch has none.
 
     Args:
-        fine: take hunks apart as well, wherever unchanged lines lie between changes.
+        fine: also split hunks at each unchanged line between changes.
 
     Raises:
-        PatchError: the text is no unified diff.
+        PatchError: the text is not a unified diff.
     """
-    if not patch.files:  # which also says what is wrong with the text
+    if not patch.files:  # raises the PatchError
         return SplitPatch(patch, (), (), ())
     hunks: list[Hunk] = []
-    blocks = []
-    files = unidiff.PatchSet(patch.text)
-    for file in files:
-        block = _block(file, len(hunks), patch.has_prefixes, fine)
-        blocks.append(block)
-        hunks.extend(block.pieces())
-    return SplitPatch(patch, tuple(hunks), tuple(_entangled(blocks)), tuple(blocks))
+    entries = []
+    for file in unidiff.PatchSet(patch.text):
+        entry = _file_entry(file, len(hunks), patch.has_prefixes, fine)
+        entries.append(entry)
+        hunks.extend(entry.pieces())
+    return SplitPatch(patch, tuple(hunks), tuple(_inseparable(entries)), tuple(entries))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +99,14 @@ class _FileEntry:
     notes: tuple[str, ...]
     """Git's lines between `diff --git` and the hunks."""
     head: int | None
-    """Place of the piece that is about the file; None where there are only hunks."""
+    """Index of the piece that concerns the whole file; None if there are only hunks."""
     parts: tuple[_SplitHunk, ...]
     """Its hunks."""
 
     @property
-    def places(self) -> set[int]:
-        """Of all its pieces."""
-        inside = {place for part in self.parts for place in part.places if place is not None}
+    def indexes(self) -> set[int]:
+        """The indexes of all its pieces."""
+        inside = {index for part in self.parts for index in part.indexes if index is not None}
         return inside if self.head is None else inside | {self.head}
 
     @property
@@ -116,46 +115,27 @@ class _FileEntry:
 
     def pieces(self) -> Iterator[Hunk]:
         path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
-        places = sorted(self.places)
-        if places == [self.head]:
-            yield Hunk(
-                path=path,
-                what=self._what(),
-                line=0,
-                added=self.file.added,
-                removed=self.file.removed,
-                text=self.written(frozenset(places)),
-            )
+        if self.indexes == {self.head}:
+            text, added, removed = self.written(frozenset(self.indexes)), self.file.added, self.file.removed
+            yield Hunk(path=path, what=self._what(), line=0, added=added, removed=removed, text=text)
             return
         if self.head is not None:
-            yield Hunk(
-                path=path,
-                what=self._what(),
-                line=0,
-                added=0,
-                removed=0,
-                text=self._header(self.source, self.target, self.notes, bool(self.file)),
-            )
+            text = self._header(self.source, self.target, self.notes, bool(self.file))
+            yield Hunk(path=path, what=self._what(), line=0, added=0, removed=0, text=text)
         for part in self.parts:
-            for place in dict.fromkeys(place for place in part.places if place is not None):
-                added, removed = part.count(place)
-                yield Hunk(
-                    path=path,
-                    what="",
-                    line=part.first_line(place),
-                    added=added,
-                    removed=removed,
-                    text=part.written(frozenset({place}), 0)[0],
-                )
+            for index in dict.fromkeys(index for index in part.indexes if index is not None):
+                added, removed = part.count(index)
+                line, text = part.first_line(index), part.written(frozenset({index}), 0)[0]
+                yield Hunk(path=path, what="", line=line, added=added, removed=removed, text=text)
 
     def written(self, chosen: frozenset[int]) -> str:
-        """The entry with the pieces at these places; empty where there are none."""
-        kept, dropped = [], 0
+        """The entry with the pieces at these indexes; empty if it has none of them."""
+        texts, dropped = [], 0
         for part in self.parts:
-            text, lost = part.written(chosen, dropped)
-            kept.append(text)
-            dropped += lost
-        body = "".join(kept)
+            text, gain = part.written(chosen, dropped)
+            texts.append(text)
+            dropped += gain
+        body = "".join(texts)
         if self.head in chosen:
             return self._header(self.source, self.target, self.notes, bool(body)) + body
         if not body:
@@ -187,32 +167,32 @@ class _FileEntry:
 
 @dataclass(frozen=True)
 class _SplitHunk:
-    """A hunk, and to which piece each of its lines belongs."""
+    """A hunk, and the piece of each of its lines."""
 
     hunk: unidiff.Hunk
-    places: tuple[int | None, ...]
-    """Place of the piece of each line; None for an unchanged one."""
+    indexes: tuple[int | None, ...]
+    """Index of the piece of each line; None for an unchanged line."""
 
-    def count(self, place: int) -> tuple[int, int]:
-        """Lines that a piece adds, and that it removes."""
-        mine = [line for line, other in zip(self.hunk, self.places, strict=True) if other == place]
-        return sum(line.is_added for line in mine), sum(line.is_removed for line in mine)
+    def count(self, index: int) -> tuple[int, int]:
+        """(added lines, removed lines) of a piece."""
+        lines = [line for line, owner in zip(self.hunk, self.indexes, strict=True) if owner == index]
+        return sum(line.is_added for line in lines), sum(line.is_removed for line in lines)
 
-    def first_line(self, place: int) -> int:
-        """The first line in the base that a piece removes, or before which it puts its first one."""
-        line = self.hunk.source_start + (0 if self.hunk.source_length else 1)
-        before = self.hunk[: self.places.index(place)]
-        return int(line + sum(each.is_context or each.is_removed for each in before))
+    def first_line(self, index: int) -> int:
+        """The line in the base that a piece first removes, or before which it first inserts."""
+        start = self.hunk.source_start + (0 if self.hunk.source_length else 1)
+        before = self.hunk[: self.indexes.index(index)]
+        return int(start + sum(line.is_context or line.is_removed for line in before))
 
     def written(self, chosen: frozenset[int], dropped: int) -> tuple[str, int]:
-        """The hunk with the chosen pieces, and how many lines more all of it adds; empty where there are none.
+        """(the hunk with the chosen pieces, the net added lines of the omitted ones); an empty text without any piece.
 
         Args:
-            dropped: by how many lines what stands before it in the file adds less than in the whole patch.
+            dropped: net added lines of the omitted pieces before the hunk in the file.
         """
         lines = list(self._lines(chosen))
         gain = self.hunk.added - self.hunk.removed
-        if not chosen & {*self.places}:
+        if not chosen & {*self.indexes}:
             return "", gain
         length = sum(line[0] in " +" for line in lines)
         section = f" {self.hunk.section_header}" if self.hunk.section_header else ""
@@ -221,38 +201,38 @@ class _SplitHunk:
         return head + "".join(lines), gain - (length - self.hunk.source_length)
 
     def _lines(self, chosen: frozenset[int]) -> Iterator[str]:
-        """What a piece that is left out would remove stays, and what it would add is not there."""
-        is_kept = True
-        for line, place in zip(self.hunk, self.places, strict=True):
+        """The lines of the hunk: an omitted piece's removed lines as context, and its added lines omitted."""
+        is_written = True
+        for line, index in zip(self.hunk, self.indexes, strict=True):
             kind = line.line_type
-            if kind == MARKER:  # it is about the line before
-                kept = kind if is_kept else ""
-            elif place is None or place in chosen:
-                kept = kind
+            if kind == MARKER:  # it concerns the line before
+                sign = kind if is_written else ""
+            elif index is None or index in chosen:
+                sign = kind
             else:
-                kept = " " if line.is_removed else ""
-            is_kept = bool(kept)
-            if kept:  # none either for the empty line that may stand behind a hunk
-                yield f"{kept}{line.value}" if line.value.endswith("\n") else f"{kept}{line.value}\n"
+                sign = " " if line.is_removed else ""
+            is_written = bool(sign)
+            if sign:  # the empty line that may follow a hunk has no sign either
+                yield f"{sign}{line.value}" if line.value.endswith("\n") else f"{sign}{line.value}\n"
 
 
-def _part(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
-    """A hunk as one piece, or its runs of changed lines as one each; their places begin at `first`."""
-    places: list[int | None] = []
-    place, is_within = first, False
+def _split_hunk(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
+    """A hunk as one piece or, if `fine`, as one piece a run of changed lines; the first index is `first`."""
+    indexes: list[int | None] = []
+    index, is_within = first, False
     for line in hunk:
         if line.line_type == MARKER:
-            places.append(places[-1] if places else None)
+            indexes.append(indexes[-1] if indexes else None)
             continue
-        changed = line.is_added or line.is_removed
-        if fine and is_within and not changed:
-            place += 1
-        is_within = changed
-        places.append(place if changed else None)
-    return _SplitHunk(hunk, tuple(places))
+        is_changed = line.is_added or line.is_removed
+        if fine and is_within and not is_changed:
+            index += 1
+        is_within = is_changed
+        indexes.append(index if is_changed else None)
+    return _SplitHunk(hunk, tuple(indexes))
 
 
-def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _FileEntry:
+def _file_entry(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _FileEntry:
     source, target = (
         name if name == NOWHERE else _side(name, letter, prefixed=prefixed)
         for letter, name in (("a", file.source_file), ("b", file.target_file))
@@ -264,44 +244,38 @@ def _block(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) ->
     has_mode = any(line.startswith(("old mode ", "new mode ")) for line in notes)
     is_renamed = any(line.startswith("rename from ") for line in notes)
     if not file or not (is_edit or is_renamed):
-        return _FileEntry(
-            file=file,
-            source=source,
-            target=target,
-            notes=notes,
-            head=first,
-            parts=tuple(_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file),
-        )
+        parts = [_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file]
+        return _FileEntry(file=file, source=source, target=target, notes=notes, head=first, parts=tuple(parts))
     head = first if has_mode or is_renamed else None
-    notes = tuple(line for line in notes if not line.startswith("index "))  # the blobs are other ones in a part
-    parts: list[_SplitHunk] = []
+    notes = tuple(line for line in notes if not line.startswith("index "))  # a subset has other blobs
+    parts = []
     start = first + (head is not None)
     for hunk in file:
-        parts.append(_part(hunk, start, fine))
-        start = max((place for place in parts[-1].places if place is not None), default=start - 1) + 1
+        parts.append(_split_hunk(hunk, start, fine))
+        start = max((index for index in parts[-1].indexes if index is not None), default=start - 1) + 1
     return _FileEntry(
         file=file, source=source, target=target, notes=notes if head is not None else (), head=head, parts=tuple(parts)
     )
 
 
 def _side(name: str, letter: str, *, prefixed: bool) -> str:
-    """The name of a file with another prefix, or with one, in quotes where it stands in some."""
-    mark = '"' if name.startswith('"') else ""
-    bare = name[len(mark) + (2 if prefixed else 0) :]
-    return f"{mark}{letter}/{bare}"
+    """The name of a file with the prefix `letter`, in quotes if `name` has quotes."""
+    quote = '"' if name.startswith('"') else ""
+    bare = name[len(quote) + (2 if prefixed else 0) :]
+    return f"{quote}{letter}/{bare}"
 
 
-def _entangled(blocks: Iterable[_FileEntry]) -> Iterator[frozenset[int]]:
-    """Places of the hunks of entries that name one path between them."""
+def _inseparable(entries: Sequence[_FileEntry]) -> Iterator[frozenset[int]]:
+    """Indexes of the hunks of entries that share a path, directly or through other entries."""
     by_path: dict[str, set[int]] = defaultdict(set)
-    for number, block in enumerate(blocks := tuple(blocks)):
-        for path in block.paths:
+    for number, entry in enumerate(entries):
+        for path in entry.paths:
             by_path[path].add(number)
-    linked: list[set[int]] = []
+    components: list[set[int]] = []
     for numbers in by_path.values():
-        meeting = [each for each in linked if each & numbers]
-        linked = [each for each in linked if not each & numbers] + [set().union(numbers, *meeting)]
-    for numbers in sorted(linked, key=min):
-        if len(numbers) > 1:
-            mine = [blocks[number] for number in numbers]
-            yield frozenset().union(*(block.places for block in mine))
+        touching = [component for component in components if component & numbers]
+        disjoint = [component for component in components if not component & numbers]
+        components = [*disjoint, set().union(numbers, *touching)]
+    for component in sorted(components, key=min):
+        if len(component) > 1:
+            yield frozenset().union(*(entries[number].indexes for number in component))

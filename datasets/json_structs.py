@@ -1,6 +1,6 @@
 """Values of JSON or TOML files as the structs that declare their fields.
 
-A refused value becomes a `UserError` of one line: the place, the key, what is expected and what was found.
+A wrong value raises a `UserError` of one line: the place, the key, the expected type and the value.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from regrade.datasets.json_text import shown
 T = TypeVar("T")
 
 LARGEST = 10**9
-"""No number in a task is larger: seconds, megabytes, processes, lines."""
+"""Upper limit of every number in a task: seconds, megabytes, processes, lines."""
 
 Plain = Annotated[str, msgspec.Meta(pattern=r"^[^\0\ud800-\udfff]*\Z")]
-"""Text that may become a file's name or a program's argument."""
+"""Text that is valid as a file's name or a program's argument."""
 Natural = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
@@ -38,70 +38,67 @@ def converted(value: object, kind: type[T], where: str, advice: str = "") -> T:
     """The value as a struct or dataclass.
 
     Args:
-        where: the file and the place in it.
-        advice: what to do about a wrong value, if its description isn't enough.
+        where: the file and the place in it, for the message.
+        advice: the remedy for a wrong value, if its description does not suffice.
 
     Raises:
-        UserError: the value does not fit.
+        UserError: the value has another form.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         problem = _problem(value, kind, where, str(error))
         raise UserError(f"{problem}; {advice}" if advice else problem) from error
-    except UnicodeEncodeError as error:  # a lone surrogate, in a key or where no string belongs
+    except UnicodeEncodeError as error:  # a lone surrogate, in a key or in place of another type
         encoded = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace")
         converted(json.loads(encoded), kind, where, advice)
-        raise UserError(f"{where}: a key holds half a surrogate pair, which is no text") from error
+        raise UserError(f"{where}: a key contains a lone surrogate, which is not valid text") from error
 
 
-class _Found(NamedTuple):
-    """What stands at a path, and the type that is declared for it."""
+class _TypedValue(NamedTuple):
+    """The value at a path, and its declared type."""
 
     value: Any
     kind: Any
 
 
 def _problem(value: object, kind: type, where: str, message: str) -> str:
-    is_key = isinstance(value, dict) and any(
-        message.endswith(f"field `{key}`") for key in value
-    )  # it may read as a path
+    # A key may look like a path.
+    is_key = isinstance(value, dict) and any(message.endswith(f"field `{key}`") for key in value)
     match = None if is_key else _AT.search(message)
     path = match["path"].removesuffix("[...]") if match else ""
-    found = _at(path, _Found(value, inspect.type_info(kind)))
-    fields = {field.encode_name: field for each in _alternatives(found.kind) for field in getattr(each, "fields", ())}
+    wrong = _at(path, _TypedValue(value, inspect.type_info(kind)))
+    fields = {field.encode_name: field for kind in _alternatives(wrong.kind) for field in getattr(kind, "fields", ())}
     if message.startswith("Object contains unknown field"):
-        unknown = next((key for key in found.value if key not in fields), "")
-        known = ", ".join(sorted(fields))
-        return f"{_joined(where, path)}: unknown key {unknown!r}; known keys: {known}"
+        unknown = next((key for key in wrong.value if key not in fields), "")
+        return f"{_joined(where, path)}: unknown key {unknown!r}; known keys: {', '.join(sorted(fields))}"
     if message.startswith("Object missing required field"):
-        missing = next(name for name, field in fields.items() if field.required and name not in found.value)
+        missing = next(name for name, field in fields.items() if field.required and name not in wrong.value)
         return f"{_joined(where, path)}: {missing!r} must be {_expected(fields[missing].type)}; the key is missing"
-    place, _, key = path.rpartition(".")
+    parent, _, key = path.rpartition(".")
     if not key:
-        return f"{where}: expected {_expected(found.kind)}, found {shown(found.value)}"
-    return f"{_joined(where, place)}: {key!r} must be {_expected(found.kind)}; found {shown(found.value)}"
+        return f"{where}: expected {_expected(wrong.kind)}, found {shown(wrong.value)}"
+    return f"{_joined(where, parent)}: {key!r} must be {_expected(wrong.kind)}; found {shown(wrong.value)}"
 
 
 def _joined(where: str, path: str) -> str:
     return f"{where}, {path.removeprefix('.')}" if path else where
 
 
-def _at(path: str, found: _Found) -> _Found:
+def _at(path: str, node: _TypedValue) -> _TypedValue:
     for step in _STEP.finditer(path):
-        found = _below(found, step["field"], step["index"])
-    return found
+        node = _child(node, step["field"], step["index"])
+    return node
 
 
-def _below(found: _Found, field: str | None, index: str | None) -> _Found:
-    """One step further down."""
-    for kind in _alternatives(found.kind):
+def _child(node: _TypedValue, name: str | None, index: str | None) -> _TypedValue:
+    for kind in _alternatives(node.kind):
         if index is not None and hasattr(kind, "item_type"):
-            return _Found(found.value[int(index)], kind.item_type)
-        for known in getattr(kind, "fields", ()):
-            if known.encode_name == field:
-                return _Found(found.value[field], known.type)
-    return found
+            return _TypedValue(node.value[int(index)], kind.item_type)
+        for field in getattr(kind, "fields", ()):
+            if field.encode_name == name:
+                return _TypedValue(node.value[name], field.type)
+    return node
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -109,13 +106,13 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def _expected(kind: Any) -> str:
-    """A type in words, as they follow "must be"."""
+    """A type in words, after "must be"."""
     match kind:
         case inspect.UnionType():
             return " or ".join(map(_expected, kind.types))
         case inspect.StrType():
-            free = " free of NUL characters and lone surrogates" if kind.pattern else ""
-            return f"a string{free}{' that is not empty' if kind.min_length else ''}"
+            limits = " without NUL characters and lone surrogates" if kind.pattern else ""
+            return f"a {'non-empty ' if kind.min_length else ''}string{limits}"
         case inspect.IntType():
             return f"an integer{_bounds(kind)}"
         case inspect.FloatType():
@@ -135,6 +132,6 @@ def _expected(kind: Any) -> str:
 
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
-    given = [(words, getattr(kind, name)) for name, words in _BOUNDS.items() if getattr(kind, name) is not None]
-    listed = [f"{words} {bound:,.15g}" if isinstance(bound, float) else f"{words} {bound:,}" for words, bound in given]
+    bounds = [(words, getattr(kind, name)) for name, words in _BOUNDS.items() if getattr(kind, name) is not None]
+    listed = [f"{words} {bound:,.15g}" if isinstance(bound, float) else f"{words} {bound:,}" for words, bound in bounds]
     return f" {' and '.join(listed)}" if listed else ""

@@ -15,9 +15,9 @@ import unidiff
 from regrade.datasets.errors import UserError
 
 LARGEST_MB = 4
-"""A larger patch is no change of code by hand or by a model: reading it alone would take minutes."""
+"""The size limit of a patch. No hand or model writes a larger change of code; parsing it would take minutes."""
 LONGEST_PATH, LONGEST_NAME = 1000, 255
-"""Bytes of a path and of a file name, within what every file system takes below the folder of a sandbox."""
+"""Limits in bytes that every file system accepts below the folder of a sandbox."""
 _SUBMODULE = re.compile(
     r"^(?:new file mode|new mode|old mode|deleted file mode) 160000$|^index \S+ 160000$", re.MULTILINE
 )
@@ -26,32 +26,32 @@ _ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
 _ESCAPES = dict(
     zip((bytes([sign]) for sign in b'abtnvfr"\\'), (bytes([sign]) for sign in b'\a\b\t\n\v\f\r"\\'), strict=True)
 )
-"""How git writes a name that it puts in quotes (its quote.c)."""
+"""The escapes in names that git quotes (its quote.c)."""
 
 
 class PatchError(ValueError):
-    """The text is not a patch that may be applied; the message says what, where and what to do."""
+    """The text is not an applicable patch; the message states the problem, the place and the remedy."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A unified diff over repository-relative POSIX paths. The empty text is the patch that changes nothing."""
+    """A unified diff over repository-relative POSIX paths. The empty text is the empty patch."""
 
     text: str
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            given = " ".join(repr(self.text)[:80].split())
-            raise UserError(f"a patch is the text of a unified diff, not {given}: give what read_text() gives")
+            value = " ".join(repr(self.text)[:80].split())
+            raise UserError(f"a patch is the text of a unified diff, not {value}: pass the result of read_text()")
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the text: two equal patches share every piece of evidence."""
+        """SHA-256 of the text; equal patches share all evidence."""
         return hashlib.sha256(self.text.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def is_short(self) -> bool:
-        """Is it within the size that is read?"""
+        """Is its size within the limit?"""
         return len(self.text) <= LARGEST_MB << 20
 
     @property
@@ -60,16 +60,16 @@ class Patch:
 
     @property
     def files(self) -> tuple[PatchedFile, ...]:
-        """The files that the patch touches, parsed.
+        """The files that the patch changes, parsed.
 
         Raises:
-            PatchError: the text is no unified diff, or a path leaves the repository.
+            PatchError: the text is not a unified diff, or a path leaves the repository.
         """
         return self._parsed[0]
 
     @property
     def has_prefixes(self) -> bool:
-        """Do the names of files begin with git's `a/` and `b/`? They don't in what a plain `diff -u` prints.
+        """Do the names of files begin with git's `a/` and `b/`? The output of plain `diff -u` has no such prefixes.
 
         Raises:
             PatchError: see `files`.
@@ -81,7 +81,7 @@ class Patch:
         if self.is_empty:
             return (), True
         if not self.is_short:
-            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB, and {LARGEST_MB} MB are the most")
+            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB; the limit is {LARGEST_MB} MB")
         if _SUBMODULE.search(self.text):
             raise PatchError("the patch changes a submodule: only plain files may be patched")
         try:
@@ -89,7 +89,7 @@ class Patch:
         except (unidiff.UnidiffParseError, ValueError) as error:
             raise PatchError(f"not a unified diff: {error}") from error
         if not parsed:
-            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, as git prints it")
+            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, such as git prints")
         return tuple(_patched_file(file) for file in parsed), all(map(_is_prefixed, parsed))
 
     @property
@@ -99,13 +99,9 @@ class Patch:
 
     @classmethod
     def between(cls, before: dict[str, str], after: dict[str, str]) -> Patch:
-        """The patch that turns the texts `before` into `after` (path -> text; a missing path is a missing file)."""
-        parts = []
-        for path in sorted(before.keys() | after.keys()):
-            old, new = before.get(path), after.get(path)
-            if old != new:
-                parts.append(_unified(path, old, new))
-        return cls("".join(parts))
+        """The patch from the texts `before` to the texts `after` (path -> text; a missing path is a missing file)."""
+        pairs = [(path, before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())]
+        return cls("".join(_unified(path, old, new) for path, old, new in pairs if old != new))
 
 
 @dataclass(frozen=True)
@@ -115,16 +111,16 @@ class PatchedFile:
     path: str
     """Repository-relative path after the patch (before it, for a deleted file)."""
     old_path: str | None
-    """Path before the patch; None for a new file."""
+    """Repository-relative path before the patch; None for a new file."""
     is_deleted: bool
     added: tuple[tuple[int, str], ...]
-    """(line number after the patch, text without newline) of each added line."""
+    """(1-based line number after the patch, text without newline) of each added line."""
     removed: tuple[tuple[int, str], ...]
-    """(line number before the patch, text without newline) of each removed line."""
+    """(1-based line number before the patch, text without newline) of each removed line."""
 
 
 def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
-    # By the header alone, as git sees it: a file that is emptied, or was empty, still is a file.
+    # By the header alone, as in git: an empty file still is a file.
     is_deleted = file.target_file == "/dev/null"
     old = None if file.source_file == "/dev/null" else _safe(file.source_file, "a/")
     new = _safe(file.target_file, "b/") if not is_deleted else (old or "")
@@ -139,14 +135,14 @@ def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
 
 
 def unquoted(name: str) -> str:
-    """A name as it is, from how git writes it: in quotes and with escapes where it has letters beyond ASCII, say."""
+    """A name without git's quotes and escapes, which git uses for letters beyond ASCII, for example."""
     if len(name) < 2 or not name.startswith('"') or not name.endswith('"'):
         return name
-    written = name[1:-1].encode("utf-8", "surrogateescape")
-    return _ESCAPE.sub(_unescaped, written).decode("utf-8", "surrogateescape")
+    escaped = name[1:-1].encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(_unescape, escaped).decode("utf-8", "surrogateescape")
 
 
-def _unescaped(escape: re.Match[bytes]) -> bytes:
+def _unescape(escape: re.Match[bytes]) -> bytes:
     sign = escape[1]
     return bytes([int(sign, 8)]) if sign.isdigit() else _ESCAPES[sign]
 
@@ -160,16 +156,14 @@ def _safe(path: str, prefix: str) -> str:
     name = unquoted(path).removeprefix(prefix)
     pure = PurePosixPath(name)
     if name.endswith("\r"):
-        raise PatchError(
-            "its lines end in CR LF, which `git apply` does not take in headers: convert it with `dos2unix`"
-        )
+        raise PatchError("its lines end in CR LF, which `git apply` rejects in headers: convert it with `dos2unix`")
     if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
         raise PatchError(
             f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"
         )
     longest = max((len(part.encode("utf-8", "surrogatepass")) for part in pure.parts), default=0)
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_PATH or longest > LONGEST_NAME:
-        raise PatchError(f"the path {name[:40]!r}... is too long for a file")
+        raise PatchError(f"the path {name[:40]!r}... is too long (limits: {LONGEST_PATH} bytes, {LONGEST_NAME} a name)")
     return str(pure)
 
 
@@ -183,5 +177,5 @@ def _unified(path: str, old: str | None, new: str | None) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends. Only a newline ends one: a form feed or a carriage return lies within, as git sees it."""
+    """Lines with their newlines. As in git, a form feed or a carriage return does not end a line."""
     return io.StringIO(text, newline="\n").readlines()

@@ -1,4 +1,4 @@
-"""Counts in words: singular and plural, and lists that name only the first few."""
+"""Counts in words: singular and plural, and shortened lists of names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def plural(count: int, one: str, several: str) -> str:
-    """The form that goes with a count."""
+    """The singular or plural form for a count."""
     return one if count == 1 else several
 
 

@@ -1,4 +1,4 @@
-"""What a policy is asked, and one recorded attempt of it."""
+"""Policies, their sampling settings, and rollouts: recorded attempts at tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regrade.datasets.tasks import Task
 
 @dataclass(frozen=True)
 class Sampling:
-    """How often and how boldly each task is tried. Temperature 0 is greedy (then one sample is all there is)."""
+    """Temperature and number of samples a task. Temperature 0 is greedy: further samples are equal to the first."""
 
     temperature: float
     samples: int
@@ -28,22 +28,22 @@ class Rollout:
     sample: int
     seed: int
     patch: Patch
-    """Empty when the policy changed nothing or its answer could not be read."""
+    """Empty if the policy changed nothing, or its answer could not be parsed."""
     prompt: str = ""
     completion: str = ""
     well_formed: bool = True
-    """Could the answer be read at all?"""
+    """Could the answer be parsed?"""
     tokens: int = 0
-    """Tokens generated."""
+    """Generated tokens."""
     seconds: float = 0.0
     """Share of the wall time of generation."""
     lost: str = ""
-    """Why there is no answer, where that is not the policy's doing (its endpoint died): the attempt is then unscored,
-    never a zero, and is made again when the evaluation is run again. Empty: there is one."""
+    """The reason for a missing answer that the policy did not cause (its endpoint died). The attempt is then unscored,
+    never 0, and the next run of the evaluation repeats it. Empty: there is an answer."""
 
 
 class Policy(Protocol):
-    """Whatever proposes patches. It is handed tasks without their reference (`Task.without_reference`)."""
+    """A source of patches. It receives tasks without their reference (`Task.without_reference`)."""
 
     @property
     def name(self) -> str: ...
@@ -55,7 +55,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """One attempt that is still to be made."""
+    """One pending attempt."""
 
     task: Task
     temperature: float
@@ -63,23 +63,23 @@ class Trial:
 
 
 Keep = Callable[[Trial, Rollout], None]
-"""Is told of an answer as soon as it is there, by any thread."""
+"""Records an answer as soon as it arrives; called from any thread."""
 
 
 @runtime_checkable
 class TrialPolicy(Policy, Protocol):
-    """A policy whose attempts cost the same one by one, so that a stopped evaluation asks for the missing ones alone.
+    """A policy whose attempts cost the same one by one, so that a resumed evaluation requests only the missing ones.
 
-    (A local model is better asked for all attempts at a task together: its prompt is then read once.)
+    (A local model is faster with all attempts at a task together: it then processes the prompt once.)
     """
 
     def attempt(self, trials: Sequence[Trial], seed: int, keep: Keep) -> Iterator[Rollout]:
-        """Yield one rollout per trial, in any order; `keep` each as soon as it is there, before it is asked for."""
+        """Yield one rollout per trial, in any order; call `keep` for each as soon as it arrives, before yielding it."""
         ...
 
 
 def trials(tasks: Sequence[Task], samplings: Sequence[Sampling]) -> list[Trial]:
-    """Every attempt that the samplings ask for, task by task; without references."""
-    numbered = [(sampling.temperature, sample) for sampling in samplings for sample in range(sampling.samples)]
+    """All attempts of the samplings, task by task, without references."""
+    samples = [(sampling.temperature, sample) for sampling in samplings for sample in range(sampling.samples)]
     hidden = [task.without_reference() for task in tasks]
-    return [Trial(task, temperature, sample) for task in hidden for temperature, sample in numbered]
+    return [Trial(task, temperature, sample) for task in hidden for temperature, sample in samples]

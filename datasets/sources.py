@@ -1,4 +1,4 @@
-"""Where tasks come from: the ready-made recipes, recipes built anew, or the user's own task file."""
+"""Sources of tasks: the ready-made recipes, recipes built by the user, or the user's task file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from regrade.datasets.formats.task_files import read_task_file
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
 from regrade.datasets.mutation.rebuilding import rebuild, task_id
-from regrade.datasets.mutation.recipe_format import (
-    PackageRecipes,
-    read_recipes,
-    recipe_files,
-)
+from regrade.datasets.mutation.recipe_format import PackageRecipes, read_recipes, recipe_files
 from regrade.datasets.mutation.splits import SPLITS, check_split, split_of
 from regrade.datasets.tasks import Task
 
 __all__ = ["BUILTIN", "SPLITS", "load_task", "load_tasks"]
 
 BUILTIN = Path(__file__).parent / "shipped"
-"""The folder of the recipes that ship with this program."""
+"""The folder of the ready-made recipes."""
 
 
 def load_tasks(
@@ -35,42 +31,39 @@ def load_tasks(
     """Tasks, always in the same order.
 
     Args:
-        source: `builtin`; a folder of recipes, or one file of it, as `regrade tasks build` writes them; or a task file
-            (`.json`, `.jsonl`) as `regrade.datasets.formats.task_files` describes it.
+        source: `builtin`; a folder or a file of recipes, written by `regrade tasks build`; or a task file (`.json`,
+            `.jsonl`) in the format of `regrade.datasets.formats.task_files`.
         split: one of `SPLITS`, for recipes; None for all tasks.
-        cache: where fetched packages are kept; None for the default.
+        cache: the folder of fetched packages; None for the default.
         progress: called with (packages fetched, packages needed).
 
     Raises:
-        UserError: the source is unreadable or wrong, a package can't be fetched, or there is no such split.
+        UserError: the source is unreadable or wrong, a package cannot be fetched, or the split is unknown.
     """
     check_split(split)
     path, files = _files(source)
     if not files:
         if split is not None:
-            raise UserError(f"{path} is a task file, which has no splits: leave the split {split!r} out")
+            raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
         return read_task_file(path, cache)
-    wanted = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
-    roots = fetch_all([recipes.package for recipes in wanted], cache, progress)
-    return [task for recipes in wanted for task in rebuild(recipes, roots[recipes.package.name], split)]
+    selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
+    roots = fetch_all([recipes.package for recipes in selected], cache, progress)
+    return [task for recipes in selected for task in rebuild(recipes, roots[recipes.package.name], split)]
 
 
 def load_task(
-    source: str | Path,
-    name: str,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    source: str | Path, name: str, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Task:
-    """The task of that id; of recipes, only its own package is fetched.
+    """The task with the id `name`. For recipes, only its own package is fetched.
 
     Raises:
-        UserError: there is none, or as `load_tasks`.
+        UserError: unknown id, or as `load_tasks`.
     """
     _, files = _files(source)
-    known = {task.id: task for task in load_tasks(source, cache=cache)} if not files else {}
-    if name in known:
-        return known[name]
-    names = list(known)
+    tasks = {task.id: task for task in load_tasks(source, cache=cache)} if not files else {}
+    if name in tasks:
+        return tasks[name]
+    names = list(tasks)
     for recipes in map(read_recipes, files):
         for recipe in recipes.tasks:
             names.append(task_id(recipes.package, recipe))
@@ -82,13 +75,13 @@ def load_task(
 
 
 def _files(source: str | Path) -> tuple[Path, list[Path]]:
-    """The path that a source stands for, and its files of recipes: none for a task file."""
+    """The path of a source, and its recipe files; a task file has none."""
     path = BUILTIN if source == "builtin" else Path(source)
     if not path.exists():
-        raise UserError(f"no task file or folder of recipes at {path}: give its path, or `builtin` for those that ship")
-    files = recipe_files(path) if path.is_dir() else [path] if _holds_recipes(path) else []
+        raise UserError(f"no task file or folder of recipes at {path}: pass its path, or `builtin`")
+    files = recipe_files(path) if path.is_dir() else [path] if _is_recipe_file(path) else []
     if not files and path.is_dir():
-        raise UserError(f"the folder {path} holds no recipes (*.json): write some with `regrade tasks build`")
+        raise UserError(f"the folder {path} contains no recipes (*.json): write some with `regrade tasks build`")
     return path, files
 
 
@@ -97,7 +90,7 @@ def _has(recipes: PackageRecipes, split: str | None) -> bool:
     return any(split in (None, split_of(recipes.package, function)) for function in functions)
 
 
-def _holds_recipes(path: Path) -> bool:
+def _is_recipe_file(path: Path) -> bool:
     if path.suffix == ".jsonl":
         return False
     value = parse_json(read_text(path), str(path))

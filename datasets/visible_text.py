@@ -1,4 +1,4 @@
-"""Text that was not written here, such as a test's message, made safe to print."""
+"""Foreign text, such as a test's message, made safe to print."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ OBEYED = frozenset({"Cc", "Cf", "Cs"})
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would obey, reorder or fail to encode written out as an escape.
+    """The text with escapes for the characters that a terminal would obey, reorder or fail to encode.
 
-    A patch decides what its tests say: it must not be able to move the cursor over its score.
+    A patch controls the messages of its tests: it must not move the cursor over its score.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -2,8 +2,8 @@
 
     fix_bug = (0.6 * tests + 0.2 * impact + 0.1 * style).only_if(builds, untampered)
 
-Two ways of having no value are told apart. A part that is *not applicable* (`Score.unscored`) hands its weight to the
-other parts of its sum, in proportion to theirs. Evidence that could *not be gathered* leaves the whole unscored.
+A missing value has two kinds. A part that is *not applicable* (`Score.unscored`) passes its weight to the other parts
+of its sum, in proportion to their weights. Evidence that could *not be gathered* leaves the whole reward unscored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What one node of a reward says: its parts are scaled as if the node were the whole."""
+    """The result of one node of a reward; its parts are scaled as if the node were the whole reward."""
 
     value: float | None
     why: str
@@ -35,56 +35,56 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class Reward(ABC):
-    """A pure function of evidence. Add rewards, weigh them (`0.6 * tests`), put them behind gates (`only_if`)."""
+    """A pure function of evidence. Add rewards, weight them (`0.6 * tests`), guard them with gates (`only_if`)."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the reward is called in a breakdown."""
+        """The reward's name in a breakdown."""
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[type]:
-        """The types of evidence that must be gathered for it."""
+        """The types of evidence that the reward needs."""
 
     @abstractmethod
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        """The value and its parts. All evidence in `needs` is there (see `evaluate`)."""
+        """The value and its parts. `evidence` contains all types in `needs` (see `evaluate`)."""
 
     def evaluate(self, evidence: EvidenceSet) -> Breakdown:
         """The verdict on the evidence of one patch.
 
-        Unscored when evidence is missing for a reason that is not the patch's, or when no part applies.
+        It is unscored if evidence is missing through no fault of the patch, or if no part applies.
 
         Raises:
-            RewardError: a reward function raised or returned something other than a Score in [0, 1].
+            RewardError: a reward function raised, or returned something other than a Score in [0, 1].
         """
         missing = _missing(self.needs, evidence)
         if missing:
             return Breakdown(None, "unscored", missing, evidence.assurance)
         try:
-            judged = self.judge(evidence)
+            judgement = self.judge(evidence)
         except RecursionError:
-            raise RewardError("the reward is nested too deeply: build it of fewer layers") from None
-        parts = unfold(self, judged)
-        if judged.value is None:
-            return Breakdown(None, "unscored", f"{NOT_APPLICABLE}{judged.why}", evidence.assurance, parts)
-        return Breakdown(judged.value, "scored", _cause(parts, evidence), evidence.assurance, parts)
+            raise RewardError("the reward is nested too deeply: compose it of fewer layers") from None
+        parts = unfold(self, judgement)
+        if judgement.value is None:
+            return Breakdown(None, "unscored", f"{NOT_APPLICABLE}{judgement.why}", evidence.assurance, parts)
+        return Breakdown(judgement.value, "scored", _cause(parts, evidence), evidence.assurance, parts)
 
     def only_if(self, *gates: Reward) -> OnlyIf:
-        """This reward while every gate has the value 1 (or is not applicable), else 0."""
+        """This reward if every gate has the value 1 or is not applicable, else 0."""
         return OnlyIf(self, tuple(_reward(gate, "a gate of only_if") for gate in gates))
 
     def clip(self, low: float = 0.0, high: float = 1.0) -> Clip:
-        """This reward, kept within [low, high]."""
+        """This reward, limited to [low, high]."""
         return Clip(self, float(low), float(high))
 
     def at_least(self, threshold: float) -> AtLeast:
-        """1 where this reward reaches the threshold, else 0: makes a gate out of any reward."""
+        """1 if this reward reaches the threshold, else 0: turns any reward into a gate."""
         return AtLeast(self, float(threshold))
 
     def named(self, name: str) -> Named:
-        """This reward under another name; a named sum stays one part of the sums that it enters."""
+        """This reward under another name; a named sum stays one part of a larger sum."""
         return Named(self, name)
 
     def __add__(self, other: Reward) -> Sum:
@@ -98,7 +98,7 @@ class Reward(ABC):
         return NotImplemented
 
     def __sub__(self, other: object) -> NoReturn:
-        raise RewardError("rewards do not subtract: for a penalty, add a reward that falls as things get worse")
+        raise RewardError("rewards cannot be subtracted: for a penalty, add a reward that decreases with the defect")
 
     def __neg__(self) -> NoReturn:
         self.__sub__(None)
@@ -122,7 +122,7 @@ class Reward(ABC):
 
 
 class Function(Reward, Generic[P]):
-    """A reward made of a plain function by `@reward`. It can still be called like the function."""
+    """A reward made from a function by `@reward`. It can still be called like the function."""
 
     def __init__(self, function: Callable[P, Score]) -> None:
         self._function = function
@@ -156,7 +156,7 @@ class Function(Reward, Generic[P]):
         return Judgement(score.value, score.why)
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # pickled by reference, as functions are
+        return self.__qualname__  # pickled by reference, like a function
 
     def __repr__(self) -> str:
         return f"<reward {self.name}>"
@@ -164,7 +164,7 @@ class Function(Reward, Generic[P]):
 
 @dataclass(frozen=True)
 class Sum(Reward):
-    """Weights x rewards. Its value lies between 0 and the sum of the weights."""
+    """A weighted sum of rewards. Its value lies between 0 and the sum of the weights."""
 
     terms: tuple[tuple[float, Reward], ...]
 
@@ -178,25 +178,27 @@ class Sum(Reward):
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
         judged = [(weight, term, term.judge(evidence)) for weight, term in self.terms]
-        applicable = sum([weight for weight, _, found in judged if found.value is not None])
+        applicable = sum([weight for weight, _, result in judged if result.value is not None])
         if applicable <= 0.0:
-            why = "; ".join(f"{term.name}: {found.why}" for _, term, found in judged if found.value is None)
-            return Judgement(None, why or "every weight is 0", tuple(_silent(term, found) for _, term, found in judged))
+            why = "; ".join(f"{term.name}: {result.why}" for _, term, result in judged if result.value is None)
+            return Judgement(
+                None, why or "every weight is 0", tuple(_unweighted(term, result) for _, term, result in judged)
+            )
         stretch = sum([weight for weight, _ in self.terms]) / applicable
-        parts = tuple([_weighted(weight * stretch, term, found) for weight, term, found in judged])
-        return Judgement(total(parts), _renormalised(stretch, judged), parts)
+        parts = tuple([_weighted(weight * stretch, term, result) for weight, term, result in judged])
+        return Judgement(total(parts), _explain_renormalisation(stretch, judged), parts)
 
 
 @dataclass(frozen=True)
 class OnlyIf(Reward):
-    """A reward behind gates. While one is closed, the parts keep their values, and every contribution is 0."""
+    """A reward with gates. If a gate is closed, the parts keep their values, and every contribution is 0."""
 
     inner: Reward
     gates: tuple[Reward, ...]
 
     @cached_property
     def name(self) -> str:
-        if _has_label(self.inner):  # the gates have lines of their own below it
+        if _has_label(self.inner):  # a breakdown lists the gates below it
             return self.inner.name
         return f"{_bracketed(self.inner)}.only_if({', '.join(gate.name for gate in self.gates)})"
 
@@ -205,19 +207,19 @@ class OnlyIf(Reward):
         return _needs(self.inner, *self.gates)
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        found = self.inner.judge(evidence)
-        parts = unfold(self.inner, found)
+        judgement = self.inner.judge(evidence)
+        parts = unfold(self.inner, judgement)
         gates = tuple([_gate(gate, gate.judge(evidence)) for gate in self.gates])
         closed = [gate for gate in gates if gate.closes]
         if closed:
             parts = tuple(part.silenced() for part in parts)
             return Judgement(0.0, "; ".join(f"closed by {gate.name}: {gate.why}" for gate in closed), parts + gates)
-        return Judgement(found.value, found.why, parts + gates)
+        return Judgement(judgement.value, judgement.why, parts + gates)
 
 
 @dataclass(frozen=True)
 class Clip(Reward):
-    """A reward kept within limits."""
+    """A reward limited to an interval."""
 
     inner: Reward
     low: float
@@ -225,7 +227,7 @@ class Clip(Reward):
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
-            raise RewardError(f"clip({self.low:g}, {self.high:g}): the lower limit must not exceed the upper")
+            raise RewardError(f"clip({self.low:g}, {self.high:g}): the lower limit must not exceed the upper limit")
 
     @cached_property
     def name(self) -> str:
@@ -236,16 +238,16 @@ class Clip(Reward):
         return self.inner.needs
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        found = self.inner.judge(evidence)
-        if found.value is None:
-            return found
-        value = min(max(found.value, self.low), self.high)
-        return _adjusted(self.inner, found, value, f"clip({self.low:g}, {self.high:g})")
+        judgement = self.inner.judge(evidence)
+        if judgement.value is None:
+            return judgement
+        value = min(max(judgement.value, self.low), self.high)
+        return _adjusted(self.inner, judgement, value, f"clip({self.low:g}, {self.high:g})")
 
 
 @dataclass(frozen=True)
 class AtLeast(Reward):
-    """1 where a reward reaches a threshold, else 0."""
+    """1 if a reward reaches a threshold, else 0."""
 
     inner: Reward
     threshold: float
@@ -259,18 +261,18 @@ class AtLeast(Reward):
         return self.inner.needs
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        found = self.inner.judge(evidence)
-        if found.value is None:
-            return found
-        value = 1.0 if found.value >= self.threshold else 0.0
-        reason = f"{found.value:.3f} {'reaches' if value else 'is below'} {self.threshold:g}"
-        judged = _adjusted(self.inner, found, value, f"at_least({self.threshold:g})")
-        return Judgement(value, f"{reason} ({found.why})" if found.why else reason, judged.parts)
+        judgement = self.inner.judge(evidence)
+        if judgement.value is None:
+            return judgement
+        value = 1.0 if judgement.value >= self.threshold else 0.0
+        reason = f"{judgement.value:.3f} {'reaches' if value else 'is below'} {self.threshold:g}"
+        parts = _adjusted(self.inner, judgement, value, f"at_least({self.threshold:g})").parts
+        return Judgement(value, f"{reason} ({judgement.why})" if judgement.why else reason, parts)
 
 
 @dataclass(frozen=True)
 class Minimum(Reward):
-    """The smallest of several rewards; those that are not applicable are left out."""
+    """The smallest of several rewards, without those that are not applicable."""
 
     rewards: tuple[Reward, ...]
 
@@ -284,19 +286,19 @@ class Minimum(Reward):
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
         judged = [(term, term.judge(evidence)) for term in self.rewards]
-        values = [found.value for _, found in judged if found.value is not None]
+        values = [result.value for _, result in judged if result.value is not None]
         if not values:
-            why = "; ".join(f"{term.name}: {found.why}" for term, found in judged)
-            return Judgement(None, why, tuple(_silent(term, found) for term, found in judged))
+            why = "; ".join(f"{term.name}: {result.why}" for term, result in judged)
+            return Judgement(None, why, tuple(_unweighted(term, result) for term, result in judged))
         smallest = min(values)
-        chosen = next(index for index, (_, found) in enumerate(judged) if found.value == smallest)
+        chosen = next(index for index, (_, result) in enumerate(judged) if result.value == smallest)
         parts = tuple(_weighted(float(index == chosen), *pair) for index, pair in enumerate(judged))
-        return Judgement(smallest, f"the smallest: {judged[chosen][0].name}", parts)
+        return Judgement(smallest, f"smallest: {judged[chosen][0].name}", parts)
 
 
 @dataclass(frozen=True)
 class Named(Reward):
-    """A reward under a name of its own."""
+    """A reward under another name."""
 
     inner: Reward
     label: str
@@ -310,16 +312,16 @@ class Named(Reward):
         return self.inner.needs
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        if isinstance(self.inner, OnlyIf):  # it says the same whether the name or the gates were given first
+        if isinstance(self.inner, OnlyIf):  # the order of `named` and `only_if` makes no difference
             return OnlyIf(Named(self.inner.inner, self.label), self.inner.gates).judge(evidence)
         return self.inner.judge(evidence)
 
 
 def reward(function: Callable[P, Score]) -> Function[P]:
-    """Make a reward of a function whose parameters are annotated with types of evidence and that returns a Score.
+    """Make a reward from a function. Its parameters are annotated with types of evidence; it returns a Score.
 
     Raises:
-        RewardError: the signature says something else; the message says what to change.
+        RewardError: the signature has another form; the message states the change to make.
     """
     return Function(function)
 
@@ -327,19 +329,17 @@ def reward(function: Callable[P, Score]) -> Function[P]:
 def minimum(*rewards: Reward) -> Minimum:
     """The smallest of the rewards."""
     if not rewards:
-        raise RewardError("minimum() of no reward: name at least one")
-    return Minimum(tuple(_reward(each, "an argument of minimum") for each in rewards))
+        raise RewardError("minimum() has no argument: pass at least one reward")
+    return Minimum(tuple(_reward(argument, "an argument of minimum") for argument in rewards))
 
 
-def unfold(owner: Reward, judged: Judgement) -> tuple[Part, ...]:
-    """The top parts of a judgement: those of a composition, or the reward itself where it has none."""
-    if judged.parts:
-        return judged.parts
-    return (_weighted(1.0, owner, judged),)
+def unfold(owner: Reward, judgement: Judgement) -> tuple[Part, ...]:
+    """The top parts of a judgement: those of a composition, or the reward itself."""
+    return judgement.parts or (_weighted(1.0, owner, judgement),)
 
 
 def _missing(needs: frozenset[type], evidence: EvidenceSet) -> str:
-    """Why the whole must stay unscored; empty when all evidence is there."""
+    """The reason to leave the reward unscored; empty if all evidence is present."""
     if not evidence.infrastructure and needs <= evidence.records.keys():
         return ""
     causes = [
@@ -351,7 +351,7 @@ def _missing(needs: frozenset[type], evidence: EvidenceSet) -> str:
 
 
 def _cause(parts: tuple[Part, ...], evidence: EvidenceSet) -> str | None:
-    """What the patch itself did that stopped the run or closed a gate."""
+    """The act of the patch that stopped the run or closed a gate."""
     run = evidence.records.get(TestRun)
     if isinstance(run, TestRun) and run.end is not End.COMPLETED:
         return f"{run.end.value}: {run.detail}" if run.detail else run.end.value
@@ -364,45 +364,39 @@ def _terms(term: Reward) -> tuple[tuple[float, Reward], ...]:
 
 
 def _needs(*rewards: Reward) -> frozenset[type]:
-    return frozenset().union(*(each.needs for each in rewards))
+    return frozenset().union(*(term.needs for term in rewards))
 
 
-def _weighted(weight: float, term: Reward, found: Judgement) -> Part:
-    if found.value is None:
-        return _silent(term, found)
-    return Part(
-        term.name,
-        found.value,
-        weight,
-        weight * found.value,
-        found.why,
-        scaled(found.parts, weight),
-    )
+def _weighted(weight: float, term: Reward, judgement: Judgement) -> Part:
+    if judgement.value is None:
+        return _unweighted(term, judgement)
+    contribution = weight * judgement.value
+    return Part(term.name, judgement.value, weight, contribution, judgement.why, scaled(judgement.parts, weight))
 
 
-def _silent(term: Reward, found: Judgement) -> Part:
-    """A part that takes no part in the whole."""
-    return Part(term.name, found.value, 0.0, 0.0, found.why, scaled(found.parts, 0.0))
+def _unweighted(term: Reward, judgement: Judgement) -> Part:
+    """A part without weight."""
+    return Part(term.name, judgement.value, 0.0, 0.0, judgement.why, scaled(judgement.parts, 0.0))
 
 
-def _gate(gate: Reward, found: Judgement) -> Part:
-    return Part(gate.name, found.value, 0.0, 0.0, found.why, scaled(found.parts, 0.0), Role.GATE)
+def _gate(gate: Reward, judgement: Judgement) -> Part:
+    return Part(gate.name, judgement.value, 0.0, 0.0, judgement.why, scaled(judgement.parts, 0.0), Role.GATE)
 
 
-def _adjusted(inner: Reward, found: Judgement, value: float, label: str) -> Judgement:
-    before = found.value or 0.0
-    parts = unfold(inner, found)
+def _adjusted(inner: Reward, judgement: Judgement, value: float, label: str) -> Judgement:
+    before = judgement.value or 0.0
+    parts = unfold(inner, judgement)
     if value != before:
         reason = f"{before:.3f} becomes {value:.3f}"
         parts += (Part(label, None, 0.0, value - before, reason, role=Role.ADJUSTMENT),)
-    return Judgement(value, found.why, parts)
+    return Judgement(value, judgement.why, parts)
 
 
-def _renormalised(stretch: float, judged: Iterable[tuple[float, Reward, Judgement]]) -> str:
+def _explain_renormalisation(stretch: float, judged: Iterable[tuple[float, Reward, Judgement]]) -> str:
     if stretch == 1.0:
         return ""
-    missing = [term.name for weight, term, found in judged if found.value is None and weight]
-    return f"weights x {stretch:.3f}, since {' and '.join(missing)} {plural(len(missing), 'does', 'do')} not apply"
+    missing = [term.name for weight, term, result in judged if result.value is None and weight]
+    return f"weights x {stretch:.3f}: {' and '.join(missing)} {plural(len(missing), 'is', 'are')} not applicable"
 
 
 def _has_label(term: Reward) -> bool:
@@ -416,4 +410,4 @@ def _bracketed(term: Reward) -> str:
 def _reward(value: object, where: str) -> Reward:
     if isinstance(value, Reward):
         return value
-    raise RewardError(f"{where} is {value!r}, which is no reward: decorate the function with @reward")
+    raise RewardError(f"{where} is {value!r}, not a reward: decorate the function with @reward")

@@ -1,4 +1,4 @@
-"""A gate for how sure a verdict is."""
+"""A gate on the assurance level of a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regrade.rewards.evidence import EvidenceSet, Verification
 
 @dataclass(frozen=True)
 class Assured(Reward):
-    """1 if the verdict has the level or a stronger one, else 0."""
+    """1 if the verdict reaches the level, else 0."""
 
     level: AssuranceLevel
 
@@ -25,23 +25,23 @@ class Assured(Reward):
         return frozenset({Verification})
 
     def judge(self, evidence: EvidenceSet) -> Judgement:
-        found: Verification = evidence.records[Verification]
-        if found.reaches(self.level):
-            return Judgement(1.0, f"{found.level}: {found.why}")
-        out_of_reach = found.reachable in [level for level in AssuranceLevel if level < self.level]
-        beyond = f"; no patch of this task gets beyond {found.reachable}" if out_of_reach else ""
-        return Judgement(0.0, f"{found.level} only: {found.why}{beyond}")
+        verification: Verification = evidence.records[Verification]
+        if verification.reaches(self.level):
+            return Judgement(1.0, f"{verification.level}: {verification.why}")
+        is_out_of_reach = verification.reachable in [level for level in AssuranceLevel if level < self.level]
+        limit = f"; the highest level of this task is {verification.reachable}" if is_out_of_reach else ""
+        return Judgement(0.0, f"{verification.level} only: {verification.why}{limit}")
 
 
 def assured(level: AssuranceLevel | str) -> Assured:
-    """1 if the verdict is as sure as `level` says, one of `tripwired`, `out-of-process` and `held-out`, else 0.
+    """1 if the verdict reaches `level`, one of `tripwired`, `out-of-process` and `held-out`, else 0.
 
-    A gate: `tests.only_if(assured("out-of-process"))`. It also closes where the task itself does not allow that level,
-    since what can't be verified is not to be paid for: `regrade doctor TASKS` tells which tasks allow it.
+    A gate: `tests.only_if(assured("out-of-process"))`. It also closes if the task does not allow that level, because an
+    unverifiable verdict must not pay; `regrade doctor TASKS` reports which tasks allow it.
 
     Raises:
-        RewardError: there is no such level.
+        RewardError: unknown level.
     """
     if level not in list(AssuranceLevel):
-        raise RewardError(f"assured({level!r}): the levels are {', '.join(AssuranceLevel)}")
+        raise RewardError(f"assured({level!r}): unknown level; choose one of {', '.join(AssuranceLevel)}")
     return Assured(AssuranceLevel(level))

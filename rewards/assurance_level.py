@@ -1,4 +1,4 @@
-"""How far a verdict can be trusted."""
+"""Levels of assurance of a verdict."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from enum import StrEnum
 
 
 class AssuranceLevel(StrEnum):
-    """How far a verdict can be trusted, from the weakest level to the strongest; `<` compares by strength."""
+    """The levels of assurance of a verdict, weakest first; `<` compares by strength."""
 
     UNCONFINED = "unconfined"
-    """The candidate's code ran in a plain process, which isolates nothing."""
+    """The candidate's code ran in a plain process without isolation."""
     IN_PROCESS = "in-process"
     """It ran in a sandbox, in the process of the tests, and can forge their outcomes."""
     TRIPWIRED = "tripwired"
-    """Copies of the tests that it cannot predict had the outcomes that they must have."""
+    """Copies of the tests, which it cannot predict, had their expected outcomes."""
     OUT_OF_PROCESS = "out-of-process"
-    """The tests pass in a process that holds none of its code."""
+    """The tests pass in a process without the candidate's code."""
     HELD_OUT = "held-out"
-    """Its functions also give the reference patch's answers to inputs that no test holds."""
+    """Its functions also return the reference patch's results for inputs that no test contains."""
 
     @property
     def strength(self) -> int:

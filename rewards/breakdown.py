@@ -1,4 +1,4 @@
-"""What a reward decided, and why: a value or *unscored*, and the tree of contributions that add up to it."""
+"""The verdict of a reward: a value or *unscored*, and the tree of contributions that add up to it."""
 
 from __future__ import annotations
 
@@ -12,55 +12,54 @@ import msgspec
 from regrade.rewards.assurance_level import AssuranceLevel
 
 NOT_APPLICABLE = "not applicable: "
-"""How the cause of a breakdown begins that is unscored because no part applies."""
+"""Prefix of a breakdown's cause if it is unscored because no part applies."""
 
 
 class Role(StrEnum):
-    """What a part does to the value."""
+    """The effect of a part on the value."""
 
     PART = "part"
     """Adds weight x value."""
     GATE = "gate"
-    """Adds nothing. It is closed while its value is below 1, and then nothing else adds anything either."""
+    """Adds nothing. It is closed if its value is below 1; then all contributions are 0."""
     ADJUSTMENT = "adjustment"
-    """Adds what a limit or a threshold changed."""
+    """Adds the difference that a limit or a threshold makes."""
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the tree. The contributions of `parts`, where there are any, add up to `contribution`."""
+    """One line of the tree. The contributions of `parts`, if any, add up to `contribution`."""
 
     name: str
     value: float | None
-    """The part's own value, before weighting; None where it is unscored."""
+    """The part's own value, before weighting; None if it is unscored."""
     weight: float
-    """Its share of the whole, after the weights of inapplicable parts were handed to the others."""
+    """Its share of the whole, including its share of the weights of inapplicable parts."""
     contribution: float
-    """What it adds to the whole: weight x value, or 0 under a closed gate."""
+    """Its share of the whole value: weight x value, or 0 under a closed gate."""
     why: str
     parts: tuple[Part, ...] = ()
     role: Role = Role.PART
 
     @property
     def closes(self) -> bool:
-        """Is this a gate that is closed?"""
+        """Is this a closed gate?"""
         return self.role is Role.GATE and self.value is not None and self.value < 1.0
 
     def scaled(self, factor: float) -> Part:
-        """This part inside a whole that counts `factor`."""
+        """This part inside a whole of weight `factor`."""
         if factor == 1.0:
             return self
         weight, contribution = self.weight * factor, self.contribution * factor
         return Part(self.name, self.value, weight, contribution, self.why, scaled(self.parts, factor), self.role)
 
     def silenced(self) -> Part:
-        """This part under a closed gate: it keeps its value and weight, and contributes nothing."""
-        return Part(
-            self.name, self.value, self.weight, 0.0, self.why, tuple(part.silenced() for part in self.parts), self.role
-        )
+        """This part under a closed gate: with its value and weight, and without contribution."""
+        parts = tuple(part.silenced() for part in self.parts)
+        return Part(self.name, self.value, self.weight, 0.0, self.why, parts, self.role)
 
 
 def scaled(parts: tuple[Part, ...], factor: float) -> tuple[Part, ...]:
-    """The parts inside a whole that counts `factor`."""
+    """The parts inside a whole of weight `factor`."""
     return tuple([part.scaled(factor) for part in parts]) if parts else ()
 
 
@@ -71,13 +70,13 @@ class Breakdown(msgspec.Struct, frozen=True):
     """
 
     value: float | None
-    """None exactly when `status` is "unscored": that is no zero, and must never enter an average as one."""
+    """None exactly if `status` is "unscored". Unscored is not zero and must never enter an average as zero."""
     status: str
     """`scored` or `unscored`."""
     cause: str | None = None
-    """Unscored: why. Scored: what the patch did that stopped the run or closed a gate, if anything."""
+    """Unscored: the reason. Scored: the act of the patch that stopped the run or closed a gate, if any."""
     assurance: str = AssuranceLevel.IN_PROCESS
-    """How far the evidence can be trusted: an `AssuranceLevel`, or `not recorded`."""
+    """An `AssuranceLevel`, or `not recorded`."""
     parts: tuple[Part, ...] = ()
 
     @property
@@ -86,24 +85,24 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     @property
     def is_lost(self) -> bool:
-        """Is it unscored because evidence could not be gathered, and not because nothing applies?"""
+        """Is it unscored because evidence could not be gathered, not because no part applies?"""
         return self.value is None and not (self.cause or "").startswith(NOT_APPLICABLE)
 
     def walk(self) -> Iterator[Part]:
         """Every part, parents before children."""
-        waiting = list(reversed(self.parts))
-        while waiting:
-            part = waiting.pop()
+        pending = list(reversed(self.parts))
+        while pending:
+            part = pending.pop()
             yield part
-            waiting.extend(reversed(part.parts))
+            pending.extend(reversed(part.parts))
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary that `json.dumps` takes; `from_json` reads it back unchanged."""
-        return _listed(msgspec.to_builtins(self))
+        """A dictionary for `json.dumps`; `from_json` reads it back unchanged."""
+        return _with_lists(msgspec.to_builtins(self))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Breakdown:
-        """Raises ValueError where the record has another shape."""
+        """The breakdown of a record of `to_json`. Raises ValueError for a record of another form."""
         return msgspec.convert(record, cls)
 
     def __str__(self) -> str:
@@ -115,20 +114,20 @@ class Breakdown(msgspec.Struct, frozen=True):
         return "\n".join([*lines, f"assurance: {self.assurance}"])
 
 
-def _listed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with lists for tuples, as JSON gives it back."""
+def _with_lists(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with lists in the place of tuples, as JSON returns it."""
     if "parts" in record:
-        record["parts"] = [_listed(part) for part in record["parts"]]
+        record["parts"] = [_with_lists(part) for part in record["parts"]]
     return record
 
 
 def total(parts: tuple[Part, ...]) -> float:
-    """The sum of the contributions, free of the order of summation, and without the last bits that weights leave."""
+    """The sum of the contributions, independent of their order and rounded to 12 digits."""
     return round(math.fsum([part.contribution for part in parts]), 12)
 
 
 def arithmetic(part: Part) -> str:
-    """How the contribution came about, such as `0.60 x 1.00 = 0.600`."""
+    """The calculation of the contribution, such as `0.60 x 1.00 = 0.600`."""
     if part.role is Role.GATE:
         return "gate, not applicable" if part.value is None else f"gate {'closed' if part.closes else 'open'}"
     if part.role is Role.ADJUSTMENT:

@@ -1,4 +1,4 @@
-"""The rewards that have a name on the command line."""
+"""The rewards with a name on the command line."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ from regrade.rewards.components import (
 )
 
 quality: Reward = (0.5 * impact + 0.25 * style + 0.125 * complexity + 0.125 * small_diff).named("quality")
-"""At what reach and with what care, whether or not it helped: never to be had alone."""
+"""Impact, style, complexity and size, whether or not the patch fixes the bug: never use it alone."""
 
-default: Reward = ((0.7 * tests + 0.3 * quality.only_if(resolved).named("quality")).only_if(builds, untampered)).named(
-    "default"
-)
-"""Did it fix the bug and break nothing; then, at what reach and with what care. Nothing for a broken build or for
-tampering.
+_fix: Reward = 0.7 * tests + 0.3 * quality.only_if(resolved).named("quality")
+default: Reward = _fix.only_if(builds, untampered).named("default")
+"""A clean fix, and then its quality; 0 for a broken build or for tampering.
 
-Quality stands behind the tests: a harmless edit that fixes nothing is clean as well, and if that is paid for, half of
-what a trainer sees within groups is quality.
+Quality counts only for a fix: a harmless edit without a fix has good quality as well, and if that paid, quality would
+be half of the reward differences that a trainer sees within groups.
 """
 
 
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
     components = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered, learned)
-    return {"default": default, **{each.name: each for each in components}}
+    return {"default": default, **{component.name: component for component in components}}

@@ -1,11 +1,11 @@
-"""Is a reward fit to train on? A kit of properties that every reward must have, tried on generated evidence.
+"""Is a reward fit to train on? Properties that every reward must have, tested on generated evidence.
 
     from regrade.rewards.conformance import check_reward
 
     def test_my_reward() -> None:
         assert not check_reward(fix_bug)
 
-A property that fails is shown with the smallest evidence that hypothesis finds for it.
+A violation contains the smallest evidence that hypothesis finds for it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from regrade.rewards.evidence import (
 from regrade.rewards.examples import evidence_sets
 
 TOLERANCE = 1e-9
-LOST = (TestStatus.FAILED, TestStatus.ERROR, TestStatus.SKIPPED, TestStatus.MISSING)
-"""What may become of a test that passed."""
+BROKEN = (TestStatus.FAILED, TestStatus.ERROR, TestStatus.SKIPPED, TestStatus.MISSING)
+"""Statuses of a broken test."""
 
 Strategies = Mapping[type, "st.SearchStrategy[Any]"]
 
@@ -52,16 +52,16 @@ class Violation:
     rule: str
     """Its name: a key of `RULES`."""
     problem: str
-    """What the reward did, in words."""
+    """The behaviour of the reward, in words."""
     evidence: str
-    """The smallest evidence found on which it does so."""
+    """The smallest evidence found with that behaviour."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.problem}; given {self.evidence}"
 
 
 class Untested(Enum):
-    """A property that says nothing about the reward: it needs no such evidence, or gives no answer to any."""
+    """A property that does not concern the reward: it needs other evidence, or raises for all evidence."""
 
     UNTESTED = "not tested"
 
@@ -70,7 +70,7 @@ UNTESTED = Untested.UNTESTED
 
 
 class _PropertyError(AssertionError):
-    """A property does not hold on the evidence of this example."""
+    """A reward violates a property on the evidence of one example."""
 
     def __init__(self, problem: str, evidence: EvidenceSet) -> None:
         super().__init__(problem)
@@ -82,33 +82,35 @@ def check_reward(
     reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Violation, ...]:  # fmt: skip
-    """The properties that the reward lacks; none: it has them all, as far as `examples` pieces of evidence can tell.
+    """The properties that the reward violates on `examples` pieces of evidence; empty: none.
 
     Args:
-        examples: pieces of evidence for each property. The same ones are made each time.
-        strategies: evidence type -> hypothesis strategy, for types of your own that cannot be made from the types of
-            their fields.
-        progress: called with (properties tried, properties in all).
+        examples: pieces of evidence for each property; the same ones in every call.
+        strategies: evidence type -> hypothesis strategy, for your own types whose fields do not determine a strategy.
+        progress: called with (properties tested, all properties).
+
+    Raises:
+        TypeError: a field of an evidence type has no strategy.
     """
-    found = examine_reward(reward, examples=examples, strategies=strategies, progress=progress)
-    return tuple(result for result in found.values() if isinstance(result, Violation))
+    results = examine_reward(reward, examples=examples, strategies=strategies, progress=progress)
+    return tuple(result for result in results.values() if isinstance(result, Violation))
 
 
 def examine_reward(
     reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Mapping[str, Violation | Untested | None]:  # fmt: skip
-    """Rule -> the property that the reward lacks, None where it has it, or UNTESTED. Arguments as in `check_reward`."""
+    """Rule -> its violation, None if the reward has the property, or UNTESTED. Arguments as in `check_reward`."""
     sets = evidence_sets(reward.needs, strategies or {})
-    found: dict[str, Violation | Untested | None] = {}
-    for tried, (name, rule) in enumerate(RULES.items(), 1):
-        found[name] = _try(name, rule, reward, sets, examples)
+    results: dict[str, Violation | Untested | None] = {}
+    for tested, (name, rule) in enumerate(RULES.items(), 1):
+        results[name] = _test_rule(name, rule, reward, sets, examples)
         if progress is not None:
-            progress(tried, len(RULES))
-    return found
+            progress(tested, len(RULES))
+    return results
 
 
-def _try(
+def _test_rule(
     name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int
 ) -> Violation | Untested | None:
     @settings(
@@ -121,9 +123,9 @@ def _try(
 
     try:
         attempt()
-    except _PropertyError as lack:
-        return Violation(name, lack.problem, _described(reward, lack.evidence))
-    except Unsatisfiable:  # no evidence that the property speaks of, such as a reward that needs no tests
+    except _PropertyError as error:
+        return Violation(name, error.problem, _describe_evidence(reward, error.evidence))
+    except Unsatisfiable:  # the property concerns no evidence of this reward, such as one that needs no tests
         return UNTESTED
     return None
 
@@ -132,7 +134,7 @@ Rule = Callable[[Reward, EvidenceSet, "st.DataObject"], None]
 
 
 def _judge(reward: Reward, evidence: EvidenceSet) -> Breakdown:
-    """What the rules that are about something else see: rewards that raise are reported by one rule."""
+    """The verdict for all rules but `_answers`, which alone reports rewards that raise."""
     try:
         return reward.evaluate(evidence)
     except RewardError:
@@ -149,7 +151,7 @@ def _answers(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
 
 
 def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
-    """Its value lies in [0, 1], or it is unscored: trainers and gates count on it."""
+    """Its value lies in [0, 1], or it is unscored: trainers and gates require it."""
     value = _judge(reward, evidence).value
     if value is not None and not (math.isfinite(value) and -TOLERANCE <= value <= 1.0 + TOLERANCE):
         raise _PropertyError(f"its value is {value:g}, outside [0, 1]", evidence)
@@ -157,78 +159,77 @@ def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
 
 def _adds_up(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     """The contributions of its parts add up to its value."""
-    found = _judge(reward, evidence)
-    if found.value is not None and abs(total(found.parts) - found.value) > TOLERANCE:
-        raise _PropertyError(f"its parts add up to {total(found.parts):g}, its value is {found.value:g}", evidence)
+    breakdown = _judge(reward, evidence)
+    value, added = breakdown.value, total(breakdown.parts)
+    if value is not None and abs(added - value) > TOLERANCE:
+        raise _PropertyError(f"its parts add up to {added:g}, its value is {value:g}", evidence)
 
 
 def _deterministic(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
-    """Equal evidence has equal verdicts, reasons included."""
-    first, again = _judge(reward, evidence), _judge(reward, deepcopy(evidence))
-    if first != again:
-        raise _PropertyError(f"equal evidence was judged {_short(first)}, then {_short(again)}", evidence)
+    """Equal evidence has equal verdicts, including the reasons."""
+    first, second = _judge(reward, evidence), _judge(reward, deepcopy(evidence))
+    if first != second:
+        raise _PropertyError(f"its verdict on equal evidence is first {_short(first)}, then {_short(second)}", evidence)
 
 
 def _pure(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
-    """It touches no file, process or network."""
-    _judge(reward, evidence)  # the first time, it may import something
-    with _watched() as touched:
+    """It accesses no file, process or network."""
+    _judge(reward, evidence)  # the first call may import modules
+    with _record_accesses() as accesses:
         _judge(reward, evidence)
-    if touched:
-        raise _PropertyError(f"it touched the world outside: {touched[0]}", evidence)
+    if accesses:
+        raise _PropertyError(f"it accesses files, processes or the network: {accesses[0]}", evidence)
 
 
 def _unscored(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """What could not be found out leaves it unscored, never 0."""
-    gone = data.draw(st.sampled_from(sorted(reward.needs, key=lambda kind: kind.__qualname__)))
-    records = {kind: record for kind, record in evidence.records.items() if kind is not gone}
-    lost = EvidenceSet(records, {gone: "the worker died"}, evidence.assurance)
+    """Missing evidence leaves it unscored, never 0."""
+    missing = data.draw(st.sampled_from(sorted(reward.needs, key=lambda kind: kind.__qualname__)))
+    records = {kind: record for kind, record in evidence.records.items() if kind is not missing}
+    lost = EvidenceSet(records, {missing: "the worker died"}, evidence.assurance)
     if (value := _judge(reward, lost).value) is not None:
-        raise _PropertyError(
-            f"without {gone.__name__}, for no fault of the patch, it is {value:g} and not unscored", lost
-        )
+        raise _PropertyError(f"if {missing.__name__} cannot be gathered, it is {value:g} and not unscored", lost)
 
 
 def _breaking_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """Its value never rises when a test that passed breaks: fails, ends in an error, is skipped or is gone."""
+    """Its value never rises if a passing test breaks: it fails, has an error, is skipped or is missing."""
     run = _run_of(evidence)
     passing = [test for test in run.pass_to_pass if run.outcomes[test].status is TestStatus.PASSED]
     assume(passing)
     test = data.draw(st.sampled_from(passing))
-    status = data.draw(st.sampled_from(LOST))
+    status = data.draw(st.sampled_from(BROKEN))
     worse = _with_outcome(evidence, run, test, TestOutcome(status, "AssertionError"))
-    _must_not_rise(reward, evidence, worse, f"when {test} is {status.value}")
+    _must_not_rise(reward, evidence, worse, f"if {test} is {status.value}")
 
 
-def _mending_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """Its value never falls when a test that failed is mended."""
+def _fixing_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
+    """Its value never falls if a failing test is fixed."""
     run = _run_of(evidence)
     failing = [test for test in run.fail_to_pass if run.outcomes[test].status is TestStatus.FAILED]
     assume(failing)
     test = data.draw(st.sampled_from(failing))
     better = _with_outcome(evidence, run, test, TestOutcome(TestStatus.PASSED))
-    _must_not_rise(reward, better, evidence, f"when {test} is left unmended")
+    _must_not_rise(reward, better, evidence, f"if {test} is not fixed")
 
 
 def _stopping_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """Its value never rises when the patch hangs, crashes or exhausts the run before any test has ended."""
+    """Its value never rises if the patch hangs, crashes or exhausts the run before any test has ended."""
     run = _run_of(evidence)
     end = data.draw(st.sampled_from((End.TIMEOUT, End.MEMORY, End.CRASHED)))
     outcomes = dict.fromkeys(run.outcomes, TestOutcome(TestStatus.MISSING))
     stopped = replace(run, outcomes=outcomes, end=end)
     worse = replace(evidence, records={**evidence.records, TestRun: stopped})
-    _must_not_rise(reward, evidence, worse, f"when the run ends by {end.value}")
+    _must_not_rise(reward, evidence, worse, f"if the run ends early ({end.value})")
 
 
 def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
-    """Its value never rises when the patch is seen to reach for the verdict."""
+    """Its value never rises if the patch tampers with the evaluation."""
     integrity = evidence.records.get(Integrity)
     assume(isinstance(integrity, Integrity))
     assert isinstance(integrity, Integrity)
     sign = Tampering("exits early", "a.py", 1, "os._exit(0)", conclusive=True)
-    caught = replace(integrity, signs=(*integrity.signs, sign))
-    worse = replace(evidence, records={**evidence.records, Integrity: caught})
-    _must_not_rise(reward, evidence, worse, "when the patch reaches for the verdict")
+    tampered = replace(integrity, signs=(*integrity.signs, sign))
+    worse = replace(evidence, records={**evidence.records, Integrity: tampered})
+    _must_not_rise(reward, evidence, worse, "if the patch tampers with the evaluation")
 
 
 RULES: Mapping[str, Rule] = {
@@ -239,11 +240,11 @@ RULES: Mapping[str, Rule] = {
     "pure": _pure,
     "unscored": _unscored,
     "breaking never pays": _breaking_never_pays,
-    "mending never costs": _mending_never_costs,
+    "fixing never costs": _fixing_never_costs,
     "stopping never pays": _stopping_never_pays,
     "tampering never pays": _tampering_never_pays,
 }
-"""Name -> property; each says in its docstring what it demands."""
+"""Name -> property; its docstring states the requirement."""
 
 
 def _run_of(evidence: EvidenceSet) -> TestRun:
@@ -264,48 +265,48 @@ def _must_not_rise(reward: Reward, before: EvidenceSet, after: EvidenceSet, when
         raise _PropertyError(f"it rises from {first:g} to {second:g} {when}", before)
 
 
-def _short(found: Breakdown) -> str:
-    value = "unscored" if found.value is None else f"{found.value!r}"
-    return f"{value} ({'; '.join(part.why for part in found.parts)})"
+def _short(breakdown: Breakdown) -> str:
+    value = "unscored" if breakdown.value is None else f"{breakdown.value!r}"
+    return f"{value} ({'; '.join(part.why for part in breakdown.parts)})"
 
 
-def _described(reward: Reward, evidence: EvidenceSet, limit: int = 600) -> str:
-    needed = [repr(evidence.records[kind]) for kind in reward.needs if kind in evidence.records]
-    text = ", ".join(sorted(needed))
+def _describe_evidence(reward: Reward, evidence: EvidenceSet, limit: int = 600) -> str:
+    records = [repr(evidence.records[kind]) for kind in reward.needs if kind in evidence.records]
+    text = ", ".join(sorted(records))
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
-# ------------------------------------------------------------ what a reward touches
+# ------------------------------------------------------------ accesses of a reward to files, processes and networks
 
 OUTSIDE = ("open", "os.", "shutil.", "socket.", "subprocess.", "sqlite3.", "tempfile.", "urllib.", "winreg.")
-"""Beginnings of the names of Python's audit events that reach beyond the process."""
+"""Prefixes of Python's audit events for accesses outside the process."""
 
-_watching = threading.local()
+_recording = threading.local()
 
 
 @contextmanager
-def _watched() -> Iterator[list[str]]:
-    """Collects, in this thread, the audit events of `OUTSIDE`."""
+def _record_accesses() -> Iterator[list[str]]:
+    """Collect the audit events of `OUTSIDE` in this thread."""
     _install_hook()
-    found: list[str] = []
-    _watching.found = found
+    accesses: list[str] = []
+    _recording.accesses = accesses
     try:
-        yield found
+        yield accesses
     finally:
-        del _watching.found
+        del _recording.accesses
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    found = getattr(_watching, "found", None)
-    if found is not None and event.startswith(OUTSIDE):
-        found.append(f"{event}({', '.join(map(repr, arguments[:1]))})")
+    accesses = getattr(_recording, "accesses", None)
+    if accesses is not None and event.startswith(OUTSIDE):
+        accesses.append(f"{event}({', '.join(map(repr, arguments[:1]))})")
 
 
 _installed: list[bool] = []
 
 
 def _install_hook() -> None:
-    """An audit hook cannot be removed; one that watches nothing costs little."""
+    """Install the audit hook once: Python cannot remove it, and an inactive hook costs little."""
     if not _installed:
         _installed.append(True)
         sys.addaudithook(_hook)

@@ -1,4 +1,4 @@
-"""Is a function fit to be a reward? Found out when it is declared, never when it is called."""
+"""Checks of a reward function's signature, at its declaration, never at a call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def evidence_types(function: Callable[..., object]) -> dict[str, type]:
     """Parameter name -> type of evidence.
 
     Raises:
-        RewardError: a parameter is not annotated with a type of evidence (a frozen dataclass), or no Score is returned.
+        RewardError: no plain function, a parameter without an evidence type (a frozen dataclass), or no Score result.
     """
     if not inspect.isfunction(function):
         raise RewardError(f"@reward is for functions, not {function!r}: write `@reward` above a `def`")
@@ -24,7 +24,7 @@ def evidence_types(function: Callable[..., object]) -> dict[str, type]:
     hints = _hints(function)
     parameters = inspect.signature(function).parameters
     if not parameters:
-        raise _wrong(function, "takes no evidence", "give it at least one parameter, such as `diff: Diff`")
+        raise _wrong(function, "takes no evidence", "add at least one parameter, such as `diff: Diff`")
     for name, parameter in parameters.items():
         _check_parameter(function, parameter, hints.get(name))
     if hints.get("return") is not Score:
@@ -36,33 +36,24 @@ def _hints(function: Callable[..., object]) -> dict[str, type]:
     try:
         return get_type_hints(function)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise _wrong(
-            function,
-            f"has an annotation that cannot be resolved ({error})",
-            "import the type at the top of the module, not only under TYPE_CHECKING",
-        ) from error
+        advice = "import the type at the top of the module, not only under TYPE_CHECKING"
+        raise _wrong(function, f"has an annotation that cannot be resolved ({error})", advice) from error
 
 
 def _check_parameter(function: Callable[..., object], parameter: inspect.Parameter, hint: object) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise _wrong(function, f"has the parameter {str(parameter)!r}", "name each piece of evidence plainly")
+        raise _wrong(function, f"has the parameter {str(parameter)!r}", "use one parameter for each evidence type")
     if hint is None:
-        raise _wrong(
-            function,
-            f"does not say which evidence {parameter.name!r} is",
-            f"annotate it, such as `{parameter.name}: TestRun`",
-        )
-    options = getattr(hint, "__dataclass_params__", None)  # where dataclasses keep the arguments of @dataclass
+        advice = f"annotate it, such as `{parameter.name}: TestRun`"
+        raise _wrong(function, f"has the parameter {parameter.name!r} without an evidence type", advice)
+    options = getattr(hint, "__dataclass_params__", None)  # dataclasses store the arguments of @dataclass there
     if not (isinstance(hint, type) and is_dataclass(hint) and options and options.frozen):
-        given = getattr(hint, "__name__", hint)
-        raise _wrong(
-            function,
-            f"takes {parameter.name!r} of type {given!r}, which is no evidence",
-            "use a type of regrade.rewards.evidence or a frozen dataclass of your own that has a probe",
-        )
+        name = getattr(hint, "__name__", hint)
+        advice = "use a type of regrade.rewards.evidence, or your own frozen dataclass with a probe"
+        raise _wrong(function, f"takes {parameter.name!r} of type {name!r}, which is not an evidence type", advice)
 
 
-def _wrong(function: Callable[..., object], what: str, do: str) -> RewardError:
+def _wrong(function: Callable[..., object], problem: str, advice: str) -> RewardError:
     code = getattr(function, "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
-    return RewardError(f"reward {getattr(function, '__name__', function)!r}{where} {what}: {do}")
+    return RewardError(f"reward {getattr(function, '__name__', function)!r}{where} {problem}: {advice}")

@@ -1,4 +1,4 @@
-"""What goes wrong in a user's reward, said so that they find the line."""
+"""Errors in a user's reward, reported with the line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from regrade.datasets.errors import UserError
 
 
 class RewardError(UserError):
-    """A reward is declared, composed or written wrongly. Never turned into a score of 0."""
+    """A mistake in the declaration, composition or code of a reward. It never becomes a score of 0."""
 
 
 def blame(function: Callable[..., object], error: BaseException, records: Sequence[object]) -> str:
-    """One line: which reward raised what, at which line, on which evidence."""
+    """The message for an exception of a reward function: the reward, the exception, the line and the evidence."""
     code = getattr(function, "__code__", None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]
     where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
-    seen = ", ".join(_short(record) for record in records)
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    evidence = ", ".join(_short(record) for record in records)
+    raised = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return (
-        f"reward {function.__name__!r} raised {said}{where}, given {seen}: "
-        "a reward must return a Score for any evidence (Score.unscored(why) where it does not apply)"
+        f"reward {function.__name__!r} raised {raised}{where}, given {evidence}: "
+        "a reward must return a Score for any evidence (Score.unscored(why) if it is not applicable)"
     )
 
 

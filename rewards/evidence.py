@@ -1,4 +1,4 @@
-"""Evidence: frozen records of facts that probes found out by running or reading code. No judgement is made here."""
+"""Evidence: frozen records of facts that probes measure by running or reading code, without judgement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regrade.rewards.assurance_level import AssuranceLevel
 
 
 class TestStatus(StrEnum):
-    """What became of one test. Only PASSED is a pass: missing, skipped and expected failures are not."""
+    """The outcome of one test. Only PASSED is a pass; MISSING, SKIPPED and XFAILED are not."""
 
     __test__ = False
 
@@ -25,18 +25,18 @@ class TestStatus(StrEnum):
     SKIPPED = "skipped"
     XFAILED = "xfailed"
     MISSING = "missing"
-    """Asked for, and never reported: not collected, or the process died before it."""
+    """Requested but not reported: not collected, or the process died before it."""
     UNREACHED = "unreached"
-    """Not run, because the change cannot reach it: it executes none of the changed functions."""
+    """Not run, because the change cannot reach it: it executes no changed function."""
 
 
 GOOD = (TestStatus.PASSED, TestStatus.UNREACHED)
-"""A guarded test with one of these is not broken."""
+"""Statuses of an unbroken PASS_TO_PASS test."""
 
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One test, after the patch."""
+    """The outcome of one test after the patch."""
 
     __test__ = False
 
@@ -57,7 +57,7 @@ LETTERS: Mapping[TestStatus, str] = MappingProxyType(
         TestStatus.UNREACHED: "u",
     }
 )
-"""How a stored run abbreviates what became of a test."""
+"""The abbreviation of each status in a stored run."""
 
 _PLAIN = {letter: TestOutcome(status) for status, letter in LETTERS.items()}
 _PASSED = LETTERS[TestStatus.PASSED]
@@ -78,9 +78,9 @@ class TestList:
         return self.fail_to_pass + self.pass_to_pass
 
     @cached_property
-    def places(self) -> Mapping[str, int]:
-        """Test id -> its place in `ids`."""
-        return {test: place for place, test in enumerate(self.ids)}
+    def indexes(self) -> Mapping[str, int]:
+        """Test id -> its index in `ids`."""
+        return {test: index for index, test in enumerate(self.ids)}
 
     @cached_property
     def per_file(self) -> Mapping[str, int]:
@@ -93,37 +93,37 @@ class TestList:
 
 
 class StoredOutcomes(Mapping[str, TestOutcome]):
-    """Outcomes as they are stored, a letter a test, so that reading a run costs what failed and not what passed."""
+    """Outcomes in their stored form, one letter a test: the cost of reading a run depends on its failures only."""
 
     def __init__(self, tests: TestList, letters: str, words: Mapping[int, tuple[str, float]]) -> None:
         """
         Args:
             letters: one of `LETTERS` for each of `tests.ids`.
-            words: place in `tests.ids` -> message and seconds, where there are any.
+            words: index in `tests.ids` -> (message, seconds), if any.
 
         Raises:
-            ValueError: another number of letters than of tests, or an unknown one.
+            ValueError: the numbers of letters and of tests differ, or a letter is unknown.
         """
-        others = set(letters.encode("ascii", "replace").translate(None, _GOOD).decode())
-        if len(letters) != len(tests.ids) or not others <= _PLAIN.keys():
-            raise ValueError(f"{letters[:40]!r} are no outcomes of {len(tests.ids)} tests")
-        places = sorted(place for letter in others for place in _occurrences(letters, letter))
-        self._not_good = {tests.ids[place]: place for place in places}
-        wanted = letters[: len(tests.fail_to_pass)]
-        self.fixed = tuple([test for test, letter in zip(tests.fail_to_pass, wanted, strict=True) if letter == _PASSED])
+        failing = set(letters.encode("ascii", "replace").translate(None, _GOOD).decode())
+        if len(letters) != len(tests.ids) or not failing <= _PLAIN.keys():
+            raise ValueError(f"{letters[:40]!r} are not outcomes of {len(tests.ids)} tests")
+        indexes = sorted(index for letter in failing for index in _occurrences(letters, letter))
+        self._failing = {tests.ids[index]: index for index in indexes}
+        first = letters[: len(tests.fail_to_pass)]
+        self.fixed = tuple([test for test, letter in zip(tests.fail_to_pass, first, strict=True) if letter == _PASSED])
         """FAIL_TO_PASS tests that pass."""
-        self.broken = tuple([tests.ids[place] for place in places if place >= len(wanted)])
-        """PASS_TO_PASS tests that neither pass nor are beyond the reach of the change."""
+        self.broken = tuple([tests.ids[index] for index in indexes if index >= len(first)])
+        """PASS_TO_PASS tests whose status is not in GOOD."""
         self.tests = tests
         self.letters = letters
         self.words = words
 
     def __getitem__(self, test: str) -> TestOutcome:
-        place = self._not_good.get(test)  # those that are asked about: the places of all take long to note down
-        if place is None:
-            place = self.tests.places[test]
-        plain = _PLAIN[self.letters[place]]
-        return TestOutcome(plain.status, *self.words[place]) if place in self.words else plain
+        index = self._failing.get(test)  # most requests concern failing tests; indexing all tests is slow
+        if index is None:
+            index = self.tests.indexes[test]
+        plain = _PLAIN[self.letters[index]]
+        return TestOutcome(plain.status, *self.words[index]) if index in self.words else plain
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tests.ids)
@@ -136,28 +136,28 @@ class StoredOutcomes(Mapping[str, TestOutcome]):
 
     @cached_property
     def verified_files(self) -> frozenset[str]:
-        lost = Counter(map(file_of, self._not_good))
-        wholly = {file for file, count in lost.items() if count == self.tests.per_file[file]}
-        return self.tests.files - wholly if wholly else self.tests.files
+        failing = Counter(map(file_of, self._failing))
+        unverified = {file for file, count in failing.items() if count == self.tests.per_file[file]}
+        return self.tests.files - unverified if unverified else self.tests.files
 
 
 def _occurrences(text: str, letter: str) -> Iterator[int]:
-    place = text.find(letter)
-    while place >= 0:
-        yield place
-        place = text.find(letter, place + 1)
+    index = text.find(letter)
+    while index >= 0:
+        yield index
+        index = text.find(letter, index + 1)
 
 
 class End(StrEnum):
-    """How an execution ended. All but COMPLETED are the candidate's own doing."""
+    """The end of an execution. The candidate causes all but COMPLETED."""
 
     COMPLETED = "completed"
     TIMEOUT = "timeout"
     MEMORY = "memory"
     CRASHED = "crashed"
-    """The process died, or left, before it had reported (a signal, `os._exit`)."""
+    """The process ended before its report (a signal, `os._exit`)."""
     NOT_APPLIED = "not applied"
-    """The patch does not apply to the base tree: nothing was run."""
+    """The patch does not apply to the base tree: no test was run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class TestRun:
     pass_to_pass: tuple[str, ...]
     end: End = End.COMPLETED
     detail: str = ""
-    """What stopped the run, in words: the last lines of its output, the limit that it hit."""
+    """The reason for an early end: the last lines of the output, the exceeded limit."""
     scope: str = "full"
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0
@@ -186,34 +186,34 @@ class TestRun:
 
     @cached_property
     def broken(self) -> tuple[str, ...]:
-        """PASS_TO_PASS tests that no longer pass: failed, error, skipped or missing."""
+        """PASS_TO_PASS tests whose status is not in GOOD: failed, error, skipped, xfailed or missing."""
         if isinstance(self.outcomes, StoredOutcomes):
             return self.outcomes.broken
         return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in GOOD)
 
     @cached_property
     def verified_files(self) -> frozenset[str]:
-        """Test files of which at least one test passes, or is beyond the reach of the change."""
+        """Test files with at least one test whose status is in GOOD."""
         if isinstance(self.outcomes, StoredOutcomes):
             return self.outcomes.verified_files
-        return frozenset(file_of(test) for test, found in self.outcomes.items() if found.status in GOOD)
+        return frozenset(file_of(test) for test, outcome in self.outcomes.items() if outcome.status in GOOD)
 
     @property
     def resolved(self) -> bool:
-        """All FAIL_TO_PASS pass and no PASS_TO_PASS is broken (there must be at least one test)."""
+        """Do all FAIL_TO_PASS tests pass, with no PASS_TO_PASS test broken? False without any test."""
         return bool(self.outcomes) and len(self.fixed) == len(self.fail_to_pass) and not self.broken
 
 
 @dataclass(frozen=True)
 class BuildRun:
-    """Does the patched tree still byte-compile, import, and make a wheel?"""
+    """Does the patched tree byte-compile and import, and can its wheel be built?"""
 
     ok: bool
     checked_files: int
     error: str = ""
     """First error with file and line."""
     wheel: bool = False
-    """Was the wheel built? Only where the change can matter to it, and the base's can be built."""
+    """Was the wheel built? Only if the change can affect it, and the wheel of the base can be built."""
 
 
 @dataclass(frozen=True)
@@ -228,61 +228,63 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintDelta:
-    """Lint findings in the patched files, before against after, by the pristine tree's own ruff settings."""
+    """The difference in lint findings in the patched files, under the ruff settings of the pristine tree."""
 
     added: tuple[Finding, ...]
     removed: tuple[Finding, ...]
     changed_lines: int
-    """Lines added and removed in the patched Python files; 0: there was nothing to lint."""
+    """Lines added and removed in the patched Python files; 0: no Python file to lint."""
     unparsable: tuple[str, ...] = ()
-    """Files that ruff cannot parse after the patch, though it could before (or there was no file before)."""
+    """Files that ruff cannot parse after the patch, and could parse before it; or new files that it cannot parse."""
     rules: str = ""
-    """Whose rules were applied, in words: the project's own, by their file, or the default set."""
+    """The applied rules, in words: the project's own, with their file, or the default set."""
 
 
 @dataclass(frozen=True)
 class FunctionComplexity:
+    """Cyclomatic complexity of one function before and after the patch; None if the function does not exist."""
+
     file: str
     function: str
     before: int | None
-    """Cyclomatic complexity; None where the function did not exist."""
     after: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComplexityDelta:
-    """Cyclomatic complexity of the functions of the patched files (radon; lizard where it is no Python)."""
+    """Cyclomatic complexity of the functions of the patched files (radon; lizard for other languages than Python)."""
 
     functions: tuple[FunctionComplexity, ...]
-    """Only those whose complexity changed, that appeared or vanished; sums and maxima are taken over these."""
+    """Only added, removed and changed ones; sums and maxima are over these."""
     sum_before: int
     sum_after: int
     max_before: int
     max_after: int
     unparsable: tuple[str, ...] = ()
-    """Files that cannot be parsed after the patch, though they could be before (or there was no file before)."""
+    """Files that cannot be parsed after the patch, and could be before it; or new files that cannot be parsed."""
     files: tuple[str, ...] = ()
-    """The patched files of a language that is measured; empty: there was nothing to measure."""
+    """The patched files of a supported language; empty: no file to measure."""
 
 
 @dataclass(frozen=True)
 class Readability:
-    """How hard a function is to read."""
+    """The readability of one function."""
 
     cognitive: int
-    """Cognitive complexity (complexipy): branches, each heavier the deeper it is nested."""
+    """Cognitive complexity (complexipy): branches, weighted by their nesting depth."""
     volume: float
     """Halstead volume in bits (radon): operators and operands."""
     maintainability: float
-    """Maintainability index on radon's scale from 0 to 100, the higher the better; comments do not count."""
+    """Maintainability index on radon's scale from 0 to 100 (best), without comments."""
 
 
 @dataclass(frozen=True)
 class FunctionReadability:
+    """The readability of one function before and after the patch; None if the function does not exist."""
+
     file: str
     function: str
     before: Readability | None
-    """None where the function did not exist."""
     after: Readability | None
 
 
@@ -291,27 +293,27 @@ class ReadabilityDelta:
     """The readability of the functions of the patched files."""
 
     functions: tuple[FunctionReadability, ...]
-    """Only those whose measures changed, that appeared or vanished."""
+    """Only added, removed and changed ones."""
     unparsable: tuple[str, ...] = ()
-    """Files that cannot be read after the patch, though they could be before (or there was no file before)."""
+    """Files that cannot be parsed after the patch, and could be before it; or new files that cannot be parsed."""
     files: tuple[str, ...] = ()
-    """The patched Python files; empty: there was nothing to measure."""
+    """The patched Python files; empty: no file to measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImpactedModule:
-    """A module, outside the patched files, that depends on something that the patch changed."""
+    """A module outside the patched files that depends on a changed symbol."""
 
     module: str
     hops: int
     weight: float
-    """weight of the change x confidence x 0.5^(hops - 1), the largest over all paths."""
+    """weight of the change x confidence x 0.5^(hops - 1), the maximum over all paths."""
     path: tuple[str, ...]
-    """How it is reached: symbol, module, ..., this module."""
+    """The path of dependencies: symbol, module, ..., this module."""
     tests: tuple[str, ...] = ()
     """Test files that reach this module through the import graph."""
     dangling: tuple[str, ...] = ()
-    """Names that it imports from the patched modules and that no longer exist."""
+    """Names that it imports from the patched modules, and that the patch removes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,13 +325,13 @@ class Impact:
     new_cycles: tuple[tuple[str, ...], ...] = ()
     unparsable: tuple[str, ...] = ()
     dangling_tests: tuple[tuple[str, str], ...] = ()
-    """(test file, `file::name` that it uses and that the patch takes away)"""
+    """(test file, `file::name` that it uses and that the patch removes)"""
     nearest: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """(changed symbol, test functions that it is nearest to), by what was measured of the tests and by the graph; empty
-    where one symbol changed, or too many."""
+    """(changed symbol, test functions nearest to it), by the measured reach of the tests and by the import graph; empty
+    if one symbol changed, or too many."""
 
     def cause_of(self, test: str) -> str:
-        """The changed symbol that is nearest to a test, by its id; empty where that is not known."""
+        """The changed symbol nearest to a test id; empty if unknown."""
         return self._causes.get(function_of(test), "")
 
     @cached_property
@@ -339,10 +341,7 @@ class Impact:
 
 @dataclass(frozen=True)
 class Diff:
-    """The shape of the patch, as far as it counts.
-
-    Files that the run takes from the pristine tree (tests, configuration) are left out: adding tests costs nothing.
-    """
+    """The size of the patch, without protected files (tests, configuration), so that adding tests costs nothing."""
 
     added_lines: int
     removed_lines: int
@@ -359,23 +358,23 @@ class Diff:
 
 @dataclass(frozen=True)
 class Tampering:
-    """One sign that the patch reaches for the verdict."""
+    """One sign of tampering with the evaluation."""
 
     kind: str
     file: str
     line: int
     detail: str
     conclusive: bool = True
-    """False: honest code does this as well. It is recorded, and no gate closes on it."""
+    """False: honest code does this as well. The sign is recorded, and closes no gate."""
 
 
 @dataclass(frozen=True)
 class Integrity:
-    """Edits to tests, configuration or the machinery of the verdict. The run leaves such edits out."""
+    """Signs of tampering, and edits to tests and configuration, which the run ignores."""
 
     signs: tuple[Tampering, ...]
     ignored_files: tuple[str, ...] = ()
-    """Files of the patch that the run took from the pristine tree instead."""
+    """Files of the patch whose pristine version the run used."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -385,41 +384,40 @@ class Integrity:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """How sure the verdict of the tests is: what of it was seen where the candidate's code can't reach."""
+    """The assurance level of the verdict, and the results of the runs outside the candidate's process."""
 
     level: AssuranceLevel
-    """The strongest that holds for this patch. Where no FAIL_TO_PASS test passes, nothing has to be
-    verified, and it is the strongest of all."""
+    """The strongest level that this patch reaches. If no FAIL_TO_PASS test passes, there is nothing to verify, and it
+    is the strongest of all."""
     reachable: str
-    """The strongest that the task's reference patch reaches; empty: it has none."""
+    """The strongest level that the task's reference patch reaches; empty: the task has none."""
     confirmed: tuple[str, ...] = ()
-    """Tests that pass in a process that holds none of the candidate's code."""
+    """Tests that pass in a process without the candidate's code."""
     refuted: tuple[tuple[str, str], ...] = ()
-    """Tests that pass in the candidate's process only, and what is seen elsewhere."""
+    """(test that passes only in the candidate's process, its result elsewhere)"""
     sprung: tuple[tuple[str, str], ...] = ()
-    """Tests of which a tripwire gave the candidate away, and how."""
+    """(test with a triggered tripwire, the reason)"""
     why: str = ""
     seconds: float = 0.0
     inputs: int = 0
-    """Held-out inputs that were compared with the reference."""
+    """Held-out inputs whose results were compared with those of the reference patch."""
 
     def reaches(self, level: str) -> bool:
-        """Is the verdict as sure as this `AssuranceLevel`, or surer?"""
+        """Is the verdict's level this `AssuranceLevel` or a stronger one?"""
         return AssuranceLevel(self.level) >= level
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a reward model expects of a patch, without running it."""
+    """A reward model's prediction for a patch, without execution."""
 
     resolved: float | None
-    """Probability that the patch is verified: all FAIL_TO_PASS pass and nothing breaks. None: it can't be put to the
-    model."""
+    """Probability that the patch is a clean fix; None: the model cannot evaluate the patch."""
     doubt: float
-    """Half the width of the 95 % interval around it."""
+    """Half the width of its 95 % interval."""
     model: str
     why: str = ""
-    """Why there is no probability."""
+    """The reason for a missing probability."""
 
 
 Evidence = (
@@ -438,10 +436,10 @@ Evidence = (
 
 @dataclass(frozen=True)
 class EvidenceSet:
-    """All that is known of one patch on one task: evidence by its type, and what could not be found out."""
+    """The evidence on one patch for one task, by type, and the types that could not be gathered."""
 
     records: Mapping[type, Any] = field(default_factory=dict)
     infrastructure: Mapping[type, str] = field(default_factory=dict)
-    """Evidence type -> why it could not be gathered for a reason that is not the candidate's."""
+    """Evidence type -> the reason, not caused by the candidate, for which it could not be gathered."""
     assurance: AssuranceLevel = AssuranceLevel.IN_PROCESS
-    """How far the verdict can be trusted: `in-process` means that the candidate's code ran in the tests' process."""
+    """The assurance level; `in-process`: the candidate's code ran in the tests' process."""

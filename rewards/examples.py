@@ -1,4 +1,4 @@
-"""Generated evidence: hypothesis strategies for the built-in types and, from the types of their fields, for others."""
+"""Generated evidence: hypothesis strategies for the built-in types and, by the types of their fields, for others."""
 
 from __future__ import annotations
 
@@ -19,44 +19,40 @@ WORDS = ("", "total", *FILES, "E501", "assert 1 == 2", "café")
 def evidence_sets(
     kinds: Iterable[type], strategies: Mapping[type, st.SearchStrategy[Any]]
 ) -> st.SearchStrategy[EvidenceSet]:
-    """Sets that hold one record of each kind.
+    """Evidence sets with one record of each kind.
 
     Raises:
-        TypeError: a kind has a field of which nothing can be generated, and no strategy was given.
+        TypeError: a kind without a strategy has a field whose type has none either.
     """
     records = {kind: strategies[kind] if kind in strategies else examples(kind) for kind in kinds}
     return st.fixed_dictionaries(records).map(EvidenceSet)
 
 
 def examples(kind: type) -> st.SearchStrategy[Any]:
-    """Records of one kind of evidence, odd ones among them: empty, of zeros, runs that were stopped."""
+    """Records of one kind of evidence, including unusual ones: empty records, zeros, stopped runs."""
     return test_runs() if kind is TestRun else _of(kind)
 
 
 @st.composite
 def test_runs(draw: st.DrawFn) -> TestRun:
-    """Runs of up to eight tests in two files, every status among them; one in five ended early."""
+    """Runs of up to eight tests in two files, with every status; 4 of 25 ended early."""
     ids = [f"{file}::test_{number}" for file in FILES[2:] for number in range(4)]
-    chosen = draw(st.lists(st.sampled_from(ids), unique=True))
-    wanted = draw(st.integers(0, min(3, len(chosen))))
+    tests = draw(st.lists(st.sampled_from(ids), unique=True))
+    split = draw(st.integers(0, min(3, len(tests))))
     statuses = st.sampled_from([TestStatus.PASSED, TestStatus.FAILED, *TestStatus])
-    outcomes = {test: TestOutcome(draw(statuses), draw(st.sampled_from(("", "assert 1 == 2")))) for test in chosen}
+    outcomes = {test: TestOutcome(draw(statuses), draw(st.sampled_from(("", "assert 1 == 2")))) for test in tests}
     end = draw(st.sampled_from([End.COMPLETED] * 20 + list(End)))
     detail = "" if end is End.COMPLETED else "stopped"
     return TestRun(
-        outcomes=outcomes,
-        fail_to_pass=tuple(chosen[:wanted]),
-        pass_to_pass=tuple(chosen[wanted:]),
-        end=end,
-        detail=detail,
+        outcomes=outcomes, fail_to_pass=tuple(tests[:split]), pass_to_pass=tuple(tests[split:]), end=end, detail=detail
     )
 
 
-test_runs.__test__ = False  # type: ignore[attr-defined]  # not a test
+test_runs.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it
 
 
 def _of(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of a type as evidence uses it: counts are not negative, texts are names, messages and paths."""
+    """Values of a type as in evidence: counts are not negative, texts are names, messages and paths."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return st.one_of(*(st.none() if argument is type(None) else _of(argument) for argument in arguments))
@@ -71,10 +67,10 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = get_type_hints(hint)
         return st.builds(hint, **{field.name: _of(hints[field.name]) for field in dataclasses.fields(hint)})
-    return _plain(hint)
+    return _scalar(hint)
 
 
-def _plain(hint: Any) -> st.SearchStrategy[Any]:
+def _scalar(hint: Any) -> st.SearchStrategy[Any]:
     if hint is bool:
         return st.booleans()
     if hint is int:
@@ -87,4 +83,4 @@ def _plain(hint: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(hint)
     if isinstance(hint, type):
         return st.from_type(hint)
-    raise TypeError(f"cannot make examples of {hint!r}: pass check_reward(strategies={{TYPE: strategy}})")
+    raise TypeError(f"cannot generate examples of {hint!r}: pass check_reward(strategies={{TYPE: strategy}})")

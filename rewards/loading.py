@@ -1,4 +1,4 @@
-"""A reward by its name: a built-in one, or `FILE:NAME` for one in the user's own file."""
+"""Loading a reward by its name: a built-in one, or `FILE:NAME` for one in the user's own file."""
 
 from __future__ import annotations
 
@@ -18,55 +18,53 @@ from regrade.rewards.builtin import builtin_rewards
 def load_reward(spec: str) -> Reward:
     """The reward that `spec` names: `default`, `tests`, ... or `FILE:NAME`.
 
-    A file is run once per call; what it imports from its own folder works.
+    Each call runs the file once; it may import modules of its own folder.
 
     Raises:
-        UserError: there is no such reward or file, the file fails, or the name is no reward.
+        UserError: unknown reward, missing file, an error in the file, or a name of something other than a reward.
     """
     if not isinstance(spec, str):
-        raise UserError(f"{spec!r} is no name of a reward: give one such as 'default', or 'FILE:NAME' for your own")
-    known = builtin_rewards()
-    if spec in known:
-        return known[spec]
+        raise UserError(f"{spec!r} is not a reward's name: pass one such as 'default', or 'FILE:NAME' for your own")
+    builtins = builtin_rewards()
+    if spec in builtins:
+        return builtins[spec]
     file, _, name = spec.rpartition(":")
     if not file or not name:
-        raise UserError(_unknown(spec, known))
+        raise UserError(_unknown(spec, builtins))
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"reward {spec!r}: there is no file {file!r}: give FILE:NAME, FILE being a Python file")
+        raise UserError(f"reward {spec!r}: there is no file {file!r}: pass FILE:NAME with the path of a Python file")
     module = _run(path, spec)
-    found = getattr(module, name, None)
-    if isinstance(found, Sum):
-        return found.named(name)
-    if isinstance(found, Reward):
-        return found
-    raise UserError(_not_a_reward(module, spec, name, found))
+    value = getattr(module, name, None)
+    if isinstance(value, Sum):
+        return value.named(name)
+    if isinstance(value, Reward):
+        return value
+    raise UserError(_not_a_reward(module, spec, name, value))
 
 
-def _unknown(spec: str, known: Collection[str]) -> str:
+def _unknown(spec: str, builtins: Collection[str]) -> str:
     path = Path(spec.removesuffix(":"))
     if not path.is_file():
-        return f"unknown reward {spec!r}: choose one of {', '.join(known)}, or give FILE:NAME for your own"
-    return f"reward {spec!r} names a file and no reward in it: give {path}:NAME; {_rewards_in(_run(path, spec))}"
+        return f"unknown reward {spec!r}: choose one of {', '.join(builtins)}, or pass FILE:NAME for your own"
+    return f"reward {spec!r} names a file without a reward: pass {path}:NAME; {_rewards_in(_run(path, spec))}"
 
 
 def _run(path: Path, spec: str) -> ModuleType:
-    # A name of its own, so that a user's rewards.py or reports.py never stands in for a package of that name.
+    # A unique name, so that a user's rewards.py or reports.py never shadows a package of that name.
     module_name = f"regrade_reward_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(module_name, path)
     if module_spec is None or module_spec.loader is None:
-        raise UserError(f"reward {spec!r}: {str(path)!r} is no Python file: its name must end in .py")
+        raise UserError(f"reward {spec!r}: {str(path)!r} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_name] = module  # dataclasses and pickle look their module up there
+    sys.modules[module_name] = module  # dataclasses and pickle look up their module there
     folder = str(path.resolve().parent)
     sys.path.append(folder)
     try:
         module_spec.loader.exec_module(module)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a file that exits must not look like work well done
+    except BaseException as error:  # SystemExit of the file must not look like a success
         raise UserError(f"reward {spec!r}: {_where(error, path)}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
@@ -83,14 +81,14 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{path}:{frames[-1].lineno}" if frames else str(path)
 
 
-def _not_a_reward(module: ModuleType, spec: str, name: str, found: object) -> str:
-    if callable(found):
+def _not_a_reward(module: ModuleType, spec: str, name: str, value: object) -> str:
+    if callable(value):
         return f"reward {spec!r}: {name} is a plain function: decorate it with @reward"
-    if found is not None:
-        return f"reward {spec!r}: {name} is {found!r}, no reward: compose one, such as 0.6 * tests + 0.4 * style"
+    if value is not None:
+        return f"reward {spec!r}: {name} is {value!r}, not a reward: compose one, such as 0.6 * tests + 0.4 * style"
     return f"reward {spec!r}: {module.__file__!r} has no {name!r}; {_rewards_in(module)}"
 
 
 def _rewards_in(module: ModuleType) -> str:
     names = sorted(key for key, value in vars(module).items() if isinstance(value, Reward))
-    return f"the rewards in it: {', '.join(names) or 'none'}"
+    return f"its rewards: {', '.join(names) or 'none'}"

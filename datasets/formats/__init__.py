@@ -1,1 +1,1 @@
-"""Files that hold tasks and patches, in the formats of this project and of the field."""
+"""Formats of task files and of predictions, of this project and of the field."""

@@ -1,18 +1,18 @@
-"""Predictions in SWE-bench's format: patches that were made elsewhere, by any agent.
+"""Predictions in SWE-bench's format: patches of any agent.
 
 JSON Lines, a JSON list, or a JSON object keyed by instance, each entry with
 
     instance_id           id of the task
-    model_name_or_path    who made it
-    model_patch           a unified diff; null or empty: nothing was proposed
+    model_name_or_path    name of the model
+    model_patch           a unified diff; null or empty: no proposal
 
-Other keys are left alone. What is wrong with a file is told entry by entry, and the other entries are used.
+Other keys are ignored. Each wrong entry of a file is reported, and the other entries are used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,68 +34,72 @@ class _PredictionEntry(msgspec.Struct):
 
 
 KEYS = _PredictionEntry.__struct_fields__
-TOLD_SINGLY = 5
-"""More instances than this without a task, or tasks without a prediction, are told in one line: a file for another set
-of tasks would be hundreds of lines."""
+LISTED_SINGLY = 5
+"""Up to this number, instances without a task and tasks without a prediction have one line each; more share one line,
+because a file for another set of tasks has hundreds."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one model proposed."""
+    """The predictions of one model."""
 
     model: str
     patches: Mapping[str, Patch]
-    """Instance -> patch; empty where nothing was proposed."""
+    """Instance -> patch; an empty one if the model proposed nothing."""
     doubtful: Mapping[str, str] = field(default_factory=dict)
-    """Instance -> why nobody can say what was proposed: two entries that differ."""
+    """Instance with an ambiguous prediction -> the reason: two different entries."""
     sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """What some files hold."""
+    """The content of some files of predictions."""
 
     models: tuple[Predictions, ...]
     broken: tuple[str, ...]
-    """One line for each entry that cannot be read: it may be of any model and any instance."""
+    """One line for each unreadable entry, which may be of any model and any instance."""
     doubled: tuple[str, ...]
-    """One line for each entry of an instance that its model has another entry for."""
+    """One line for each further entry of the same model for the same instance."""
 
     def problems(self, tasks: Collection[str]) -> Iterator[str]:
-        """Lines on what is wrong, when these tasks are asked for: what a person should be told."""
+        """One line for each problem in scoring these tasks, for the user."""
         yield from self.broken
         yield from self.doubled
-        for found in self.models:
-            others = sorted({*found.patches, *found.doubtful} - set(tasks))
-            if len(others) > TOLD_SINGLY:
-                yield (
-                    f"{found.model}: {len(others)} predictions, such as that for {others[0]!r}, are for none of the "
-                    f"{len(tasks)} tasks, and are left out"
-                )
-            else:
-                for instance in others:
-                    yield f"{found.model}: {instance!r} is none of the {len(tasks)} tasks, and is left out"
-            counts = (
-                "is unscored, since an entry that cannot be read may be its prediction"
-                if self.broken
-                else "counts as a patch that changes nothing"
-            )
-            absent = sorted(set(tasks) - found.patches.keys() - found.doubtful.keys())
-            if len(absent) > TOLD_SINGLY:
-                yield (
-                    f"{found.model}: no prediction for {len(absent)} of the {len(tasks)} tasks, such as "
-                    f"{absent[0]!r}; each of them {counts}"
-                )
-            else:
-                for task in absent:
-                    yield f"{found.model}: no prediction for task {task!r}, which {counts}"
+        treatment = (
+            "is unscored, because an unreadable entry may be its prediction"
+            if self.broken
+            else "counts as a patch that changes nothing"
+        )
+        for predictions in self.models:
+            instances = predictions.patches.keys() | predictions.doubtful.keys()
+            yield from _problems(predictions.model, instances, set(tasks), treatment)
+
+
+def _problems(model: str, instances: Set[str], tasks: set[str], treatment: str) -> Iterator[str]:
+    extra, absent = sorted(instances - tasks), sorted(tasks - instances)
+    if len(extra) > LISTED_SINGLY:
+        yield (
+            f"{model}: {len(extra)} predictions, such as the one for {extra[0]!r}, are for none of the "
+            f"{len(tasks)} tasks, and are ignored"
+        )
+    else:
+        for instance in extra:
+            yield f"{model}: {instance!r} is none of the {len(tasks)} tasks, and is ignored"
+    if len(absent) > LISTED_SINGLY:
+        yield (
+            f"{model}: no prediction for {len(absent)} of the {len(tasks)} tasks, such as {absent[0]!r}; each of them "
+            f"{treatment}"
+        )
+    else:
+        for task in absent:
+            yield f"{model}: no prediction for task {task!r}, which {treatment}"
 
 
 def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
-    """Read files of predictions; a model may be spread over several.
+    """Read files of predictions; several files may contain predictions of one model.
 
     Raises:
-        UserError: a file cannot be read or is not JSON at all, or none of them holds a prediction.
+        UserError: a file cannot be read or is not JSON, or no file contains a prediction.
     """
     broken: list[str] = []
     doubled: list[str] = []
@@ -110,28 +114,28 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
                 broken.append(str(error))
                 continue
             instance, model = entry.instance_id, entry.model_name_or_path
-            patch = Patch(_whole(entry.model_patch or ""))
-            known = patches.setdefault(model, {}).setdefault(instance, patch)
+            patch = Patch(_with_newline(entry.model_patch or ""))
+            first_patch = patches.setdefault(model, {}).setdefault(instance, patch)
             before = first.setdefault((model, instance), where)
             if before == where:
                 continue
-            same = known == patch
-            then = "which is the same and counts once" if same else "which differs: it is unscored until one is deleted"
-            doubled.append(f"{where}: {model} has a prediction for {instance!r} at {before} already, {then}")
-            if not same:
-                doubtful.setdefault(model, {})[instance] = f"two predictions that differ, at {before} and {where}"
+            is_same = first_patch == patch
+            effect = "which is equal: it counts once" if is_same else "which differs: unscored until one is deleted"
+            doubled.append(f"{where}: {model} already has a prediction for {instance!r} at {before}, {effect}")
+            if not is_same:
+                doubtful.setdefault(model, {})[instance] = f"two different predictions, at {before} and {where}"
     if not patches:
-        listed = "; ".join(broken[:3]) or "they are empty"
-        raise UserError(f"no predictions in {', '.join(map(str, paths))}: {listed}")
+        reasons = "; ".join(broken[:3]) or "they are empty"
+        raise UserError(f"no predictions in {', '.join(map(str, paths))}: {reasons}")
     for model, instances in doubtful.items():
         for instance in instances:
             del patches[model][instance]
-    models = [Predictions(model, found, doubtful.get(model, {}), tuple(paths)) for model, found in patches.items()]
+    models = [Predictions(model, diffs, doubtful.get(model, {}), tuple(paths)) for model, diffs in patches.items()]
     return PredictionFiles(tuple(models), tuple(broken), tuple(doubled))
 
 
 def _entries(path: Path, broken: list[str]) -> Iterator[tuple[str, Any]]:
-    """(file and place, entry). Lines that are not JSON are told of in `broken`."""
+    """(file and place, entry). Adds a line to `broken` for each line of the file that is not JSON."""
     text = read_text(path)
     if not _is_one_value(path, text):
         for number, line in enumerate(text.split("\n"), start=1):
@@ -152,7 +156,7 @@ def _entries(path: Path, broken: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_one_value(path: Path, text: str) -> bool:
-    """Is the file one JSON value? By its content: lists in files called .jsonl, and lines in .json, occur."""
+    """Is the file one JSON value? Its content decides: some .jsonl files contain a list, some .json files lines."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -161,17 +165,17 @@ def _is_one_value(path: Path, text: str) -> bool:
     return True
 
 
-def _whole(text: str) -> str:
-    """With the newline that many writers strip off the end, without which `git apply` takes a diff for corrupt."""
+def _with_newline(text: str) -> str:
+    """The text with a newline at its end, which many writers strip; `git apply` rejects a diff without it."""
     return text if not text.strip() or text.endswith("\n") else text + "\n"
 
 
 def _entry(value: object, where: str) -> _PredictionEntry:
-    """Raises UserError for what is no prediction."""
-    known = {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
-    entry = converted(known, _PredictionEntry, where)
+    """Raises UserError if the value is not a prediction."""
+    fields = {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
+    entry = converted(fields, _PredictionEntry, where)
     try:
         "".join(text or "" for text in msgspec.structs.astuple(entry)).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: it holds half a surrogate pair, which is no text") from error
+        raise UserError(f"{where}: it contains a lone surrogate, which is not valid text") from error
     return entry

@@ -2,20 +2,20 @@
 
 Keys of a task:
 
-    instruction    what is wanted, in words
+    instruction    the problem, in words
     fail_to_pass   ids of the tests that fail and must pass
     repository     folder of the repository, relative to the task file; or, instead of it,
-    package        name of one of the pinned packages (`regrade.datasets.mutation.packages`), which is fetched
+    package        name of a pinned package (`regrade.datasets.mutation.packages`), which is fetched
   and, all of them optional,
     id             default: FILE:NUMBER
-    base_patch     unified diff that turns the folder into the task's base
-    pass_to_pass   ids of the tests that must keep passing; default: none is guarded
-    reference      unified diff, the known good patch
-    failure        what one failing test shows
-    difficulty     how hard it is, in a word or two: results are sliced by it
-    target         {"file", "function", "first_line", "last_line"}: where the bug lies in the base
-    python_path, paths, options   how pytest is run (folders put on sys.path; what to collect; further options)
-    requirements   pinned requirements of the environment; default: the package's, or the running interpreter
+    base_patch     unified diff from the folder to the task's base
+    pass_to_pass   ids of the tests that must still pass; default: none
+    reference      unified diff, a patch known to be correct
+    failure        the message of one failing test
+    difficulty     the author's estimate, in a word or two: results are sliced by it
+    target         {"file", "function", "first_line", "last_line"}: the place of the bug in the base
+    python_path, paths, options   for pytest: folders on sys.path; files and folders to collect; further options
+    requirements   pinned requirements of the environment; default: those of the package, or the current interpreter
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
 """
 
@@ -73,21 +73,21 @@ def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
     """The tasks of a file, in its order.
 
     Raises:
-        UserError: the file is unreadable or wrong, with the line, the key and what to do.
+        UserError: the file is unreadable or wrong; with the line, the key and the remedy.
     """
     tasks = [_task(entry, where, path.parent, cache) for entry, where in _entries(path)]
     if not tasks:
-        raise UserError(f"{path} holds no task; a task has at least the keys instruction, fail_to_pass and repository")
-    seen: set[str] = set()
+        raise UserError(f"{path} contains no task; a task needs the keys instruction, fail_to_pass and repository")
+    ids: set[str] = set()
     for task in tasks:
-        if task.id in seen:
-            raise UserError(f"{path}: the id {task.id!r} occurs twice; give every task an id of its own")
-        seen.add(task.id)
+        if task.id in ids:
+            raise UserError(f"{path}: the id {task.id!r} occurs twice; ids must be unique")
+        ids.add(task.id)
     return tasks
 
 
 def _entries(path: Path) -> Iterator[tuple[_TaskEntry, str]]:
-    """(what is written of a task, file and line in JSON Lines, else file and number in the list)."""
+    """(entry of a task, file and line in JSON Lines, else file and number in the list)."""
     text = read_text(path)
     if path.suffix == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
@@ -95,13 +95,13 @@ def _entries(path: Path) -> Iterator[tuple[_TaskEntry, str]]:
                 yield _entry(parse_json(line, str(path), number), path, number, f"{path}:{number}")
         return
     value = parse_json(text, str(path))
-    for number, each in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield _entry(each, path, number, f"{path}, task {number}")
+    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
+        yield _entry(item, path, number, f"{path}, task {number}")
 
 
 def _entry(value: object, path: Path, number: int, where: str) -> tuple[_TaskEntry, str]:
-    named = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
-    return converted(named, _TaskEntry, where), where
+    with_id = {"id": f"{path.name}:{number}", **value} if isinstance(value, dict) else value
+    return converted(with_id, _TaskEntry, where), where
 
 
 def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Task:
@@ -138,16 +138,16 @@ def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None)
         pinned = package(entry.package)
         return pinned, fetch(pinned, cache)
     if entry.repository is UNSET or entry.package is not UNSET:
-        raise UserError(f"{where}: give either 'repository' (a folder) or 'package' (a pinned package's name)")
+        raise UserError(f"{where}: set either 'repository' (a folder) or 'package' (a pinned package's name)")
     root = (folder / entry.repository).resolve()
     try:
         is_folder = root.is_dir()
-    except OSError:  # a name too long to be one
+    except OSError:  # the name is too long
         is_folder = False
     if not is_folder:
         raise UserError(
-            f"{where}: 'repository' is {shown(entry.repository)}, but {shown(str(root))} is no folder: "
-            "give one, relative to the task file"
+            f"{where}: 'repository' is {shown(entry.repository)}, but {shown(str(root))} is not a folder: "
+            "set a folder, relative to the task file"
         )
     return None, root
 
@@ -162,7 +162,7 @@ def _base(entry: _TaskEntry, where: str, pristine: Tree) -> Tree:
         why = str(error).removeprefix(DOES_NOT_APPLY)
         raise UserError(f"{where}: 'base_patch' does not apply to {pristine.root}: {why}") from error
     except FileNotFoundError as error:
-        raise UserError(f"{where}: 'base_patch' is applied by git, which is not installed: install it") from error
+        raise UserError(f"{where}: 'base_patch' needs git, which is not installed: install git") from error
 
 
 def _patch(text: str | UnsetType, key: str, where: str) -> Patch | None:
@@ -170,18 +170,18 @@ def _patch(text: str | UnsetType, key: str, where: str) -> Patch | None:
         return None
     patch = Patch(text)
     try:
-        found = patch.files
+        files = patch.files
     except PatchError as error:
-        raise UserError(f"{where}: {key!r} is no patch: {error}") from error
-    if not found:
-        raise UserError(f"{where}: {key!r} changes nothing; leave the key out or give a unified diff")
+        raise UserError(f"{where}: {key!r} is not a patch: {error}") from error
+    if not files:
+        raise UserError(f"{where}: {key!r} changes nothing; omit the key or set a unified diff")
     return patch
 
 
-def _target(given: _TargetEntry, where: str, base: Tree) -> Target:
-    target = Target(**msgspec.structs.asdict(given))
+def _target(entry: _TargetEntry, where: str, base: Tree) -> Target:
+    target = Target(**msgspec.structs.asdict(entry))
     if target.file not in base.paths():
-        raise UserError(f"{where}: the base has no file {target.file!r}; give a path relative to the repository")
+        raise UserError(f"{where}: the base has no file {target.file!r}; set a path relative to the repository")
     lines = base.read(target.file).count("\n") + 1
     if not target.first_line <= target.last_line <= lines:
         raise UserError(

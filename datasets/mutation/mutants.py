@@ -1,4 +1,4 @@
-"""Bugs by mutation of the syntax tree: every mutant is its original with a piece of one line replaced."""
+"""Bugs by mutation of the syntax tree: each mutant replaces a piece of one line."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from regrade.datasets.mutation.operators import OPERATORS, Edit, Surroundings
 from regrade.datasets.syntax_trees import parse_tree
 
 MOST_LINES = 24
-"""A function may hold a bug if it has at most so many lines, docstring and blank lines left out ..."""
+"""Limit on the lines of a function to mutate, without docstring and blank lines."""
 MOST_CHARACTERS = 900
-"""... and at most so many characters in them: a policy must be able to read it in one short prompt."""
-_TALK = frozenset({"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"})
-"""Calls, alone in a statement, that only say something."""
+"""Limit on the characters in these lines: the function must fit in one short prompt."""
+_OUTPUT = frozenset(
+    {"print", "warn", "warning", "debug", "info", "error", "exception", "critical", "log", "deprecated"}
+)
+"""Functions that only write a message, if the call is a statement by itself."""
 _SKIPPED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 """Messages and imports. (The columns inside f-strings differ between Python versions, too.)"""
 
 
 @dataclass(frozen=True)
 class MutationTarget:
-    """A function that is short enough to hold a bug. Nested functions belong to the outermost short one."""
+    """A function that is short enough to mutate. Nested functions belong to the outermost short function."""
 
     name: str
-    """Qualified name as Python gives it: `Cache.get`, `outer.<locals>.inner`."""
+    """Python's qualified name: `Cache.get`, `outer.<locals>.inner`."""
     node: ast.FunctionDef | ast.AsyncFunctionDef = field(repr=False)
     owner: ast.ClassDef | None = field(repr=False)
 
@@ -55,7 +57,7 @@ class Mutant:
     file: str
     function: str
     place: str
-    """Where the edit begins, and which of its kind there: `line:column:ordinal`, stable for a given file and kind."""
+    """Start of the edit, and its number among the edits of its kind there: `line:column:ordinal`, stable for a file."""
     edit: Edit = field(repr=False)
     pristine: str = field(repr=False)
     """The file's text before the mutation."""
@@ -89,10 +91,10 @@ class Mutant:
 
 
 class Mutations:
-    """The functions of one file and all mutants of each; the file is parsed once.
+    """The functions of one file and all their mutants; the file is parsed once.
 
     Raises:
-        SyntaxError: the file isn't Python of the running version.
+        SyntaxError: the file is not Python of the current version.
     """
 
     def __init__(self, source: str, file: str) -> None:
@@ -103,29 +105,28 @@ class Mutations:
         self.functions = tuple(_functions(tree, self._lines)) if "\r" not in source and "\f" not in source else ()
 
     def of(self, function: MutationTarget, kinds: Collection[str] = OPERATORS) -> list[Mutant]:
-        """All mutants of a function, in a fixed order. Some may do the same as the original: see `differs`."""
-        found: list[Mutant] = []
+        """All mutants of a function, in a fixed order. Some may be equivalent to the original: see `differs`."""
+        mutants: list[Mutant] = []
         ordinals: Counter[tuple[str, int, int]] = Counter()
         for edit in sorted(set(self._edits(function, kinds)), key=astuple):
-            at = (edit.kind, edit.line, edit.start)
-            place = f"{edit.line}:{edit.start}:{ordinals[at]}"
-            ordinals[at] += 1
-            found.append(
-                Mutant(
-                    kind=edit.kind,
-                    file=self.file,
-                    function=function.name,
-                    place=place,
-                    edit=edit,
-                    pristine=self.source,
-                    first_line=function.first_line,
-                    last_line=function.last_line,
-                )
+            start = (edit.kind, edit.line, edit.start)
+            place = f"{edit.line}:{edit.start}:{ordinals[start]}"
+            ordinals[start] += 1
+            mutant = Mutant(
+                kind=edit.kind,
+                file=self.file,
+                function=function.name,
+                place=place,
+                edit=edit,
+                pristine=self.source,
+                first_line=function.first_line,
+                last_line=function.last_line,
             )
-        return found
+            mutants.append(mutant)
+        return mutants
 
     def find(self, function: str, kind: str, place: str) -> Mutant | None:
-        """The mutant that a recipe names, or None."""
+        """The mutant of a recipe, or None."""
         start = place.split(":")[0]
         line = int(start) if start.isdecimal() and kind in OPERATORS else 0
         for candidate in self.functions:
@@ -136,10 +137,10 @@ class Mutations:
         return None
 
     def differs(self, mutant: Mutant) -> bool:
-        """Does the mutant parse, with another syntax tree *and* other compiled code than its original?"""
+        """Does the mutant parse, and differ from its original in syntax tree *and* compiled code?"""
         lines = slice(mutant.first_line - 1, mutant.last_line)
         texts = (self.source, mutant.source)
-        # The function alone is much quicker to compile than the file; some (with `nonlocal`) can't stand alone.
+        # The function alone compiles much faster than the file; with `nonlocal` it does not compile alone.
         blocks = tuple(textwrap.dedent("\n".join(text.split("\n")[lines])) for text in texts)
         for original, mutated in (blocks, texts):
             try:
@@ -160,12 +161,12 @@ class Mutations:
 
 
 def mutants(source: str, file: str, seed: int) -> Iterator[Mutant]:
-    """The mutants of a file that differ from it, function after function.
+    """The mutants of a file that differ from it, function by function.
 
-    Within a function the kinds take turns, in an order that the seed decides, so that the first few are diverse.
+    Within a function the kinds alternate, in an order that depends on the seed, so that the first few are diverse.
 
     Raises:
-        SyntaxError: the file isn't Python of the running version.
+        SyntaxError: the file is not Python of the current version.
     """
     mutations = Mutations(source, file)
     for function in mutations.functions:
@@ -173,17 +174,17 @@ def mutants(source: str, file: str, seed: int) -> Iterator[Mutant]:
 
 
 def shuffled(mutants: list[Mutant], seed: int) -> list[Mutant]:
-    """The mutants of one function in an order that the seed decides, in which the kinds take turns."""
+    """The mutants of one function with alternating kinds, in an order that depends on the seed."""
     if not mutants:
         return []
-    chance = random.Random(f"{seed}/{mutants[0].file}/{mutants[0].function}")
+    generator = random.Random(f"{seed}/{mutants[0].file}/{mutants[0].function}")
     by_kind: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in mutants:
         by_kind[mutant.kind].append(mutant)
     ranked = []
     for kind in sorted(by_kind):
-        chance.shuffle(by_kind[kind])
-        ranked += [(turn, chance.random(), mutant) for turn, mutant in enumerate(by_kind[kind])]
+        generator.shuffle(by_kind[kind])
+        ranked += [(turn, generator.random(), mutant) for turn, mutant in enumerate(by_kind[kind])]
     return [mutant for _, _, mutant in sorted(ranked, key=lambda entry: entry[:2])]
 
 
@@ -230,8 +231,8 @@ def _is_overload(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function whose change is a change of behaviour: no docstring, annotation, decorator or message."""
-    if isinstance(function, _SKIPPED) or _is_talk(function):
+    """The nodes of a function that affect its behaviour: no docstring, annotation, decorator or message."""
+    if isinstance(function, _SKIPPED) or _is_output(function):
         return
     yield function
     docstring = _docstring(function) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) else None
@@ -243,22 +244,22 @@ def _nodes(function: ast.AST) -> Iterator[ast.AST]:
                 yield from _nodes(child)
 
 
-def _is_talk(node: ast.AST) -> bool:
+def _is_output(node: ast.AST) -> bool:
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
         return False
     function = node.value.func
-    return (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) in _TALK
+    return (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) in _OUTPUT
 
 
 def _tree_and_code(source: str) -> tuple[str, object]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # a mutant may well compare a literal by `is`
+        warnings.simplefilter("ignore", SyntaxWarning)  # a mutant may compare a literal with `is`
         tree = parse_tree(source)
         return ast.dump(tree), _instructions(compile(tree, "mutant", "exec", dont_inherit=True, optimize=0))
 
 
 def _instructions(code: CodeType) -> object:
-    """All of a code object that decides what it does: not lines and columns, nor constants that only dead code had."""
+    """The parts of a code object that affect its behaviour: no lines, columns, or constants of dead code."""
     body = []
     for instruction in dis.get_instructions(code):
         value = instruction.argval

@@ -1,7 +1,7 @@
-"""The mutation operators: for a node of a syntax tree, the single-line edits that each kind of bug allows there.
+"""The mutation operators: for a node of a syntax tree, the single-line edits of each kind of bug.
 
-An operator is one function from a node and its surroundings to edits, named in `OPERATORS`. It proposes; whether the
-edit is a bug that some test notices is found out by running the tests.
+An operator is a function from a node and its surroundings to edits, named in `OPERATORS`. It only proposes edits; a run
+of the tests shows whether an edit is a bug that a test detects.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of one line and what takes its place."""
+    """A piece of one line and its replacement."""
 
     kind: str
     line: int
     """1-based."""
     start: int
-    """0-based column, in characters, of the first one replaced."""
+    """0-based column of the first replaced character."""
     end: int
     text: str
 
 
 class Surroundings:
-    """What an operator may look at besides its node."""
+    """The context of a node, for operators."""
 
     def __init__(self, lines: tuple[str, ...], nodes: Sequence[ast.AST], owner: ast.ClassDef | None) -> None:
-        """`lines` of the file, `nodes` of the function, and the class that it is a method of."""
+        """`lines` of the file, `nodes` of the function, and its class if it is a method."""
         self.lines = lines
         self._nodes = nodes
         self._owner = owner
@@ -65,7 +65,7 @@ class Surroundings:
         return tuple(sorted(data - methods)), tuple(sorted(methods))
 
     def column(self, line: int, offset: int) -> int:
-        """Character column of a UTF-8 byte offset (the syntax tree counts bytes)."""
+        """Character column of a UTF-8 byte offset (syntax trees count bytes)."""
         text = self.lines[line - 1]
         return offset if text.isascii() else len(text.encode()[:offset].decode())
 
@@ -81,21 +81,21 @@ class Surroundings:
         return None if span is None else self.lines[span[0] - 1][span[1] : span[2]]
 
     def replace(self, node: ast.expr, text: str | None) -> Iterator[Edit]:
-        """The edit that puts `text` in place of a node, if both lie on one line."""
+        """The edit that replaces a node with `text`, if the node lies on one line and there is a text."""
         span = self.span(node)
         if span is not None and text is not None:
             yield Edit("", *span, text)
 
     def token(self, left: ast.expr, right: ast.expr, old: str, new: str) -> Iterator[Edit]:
-        """The edit of the operator between two operands, if it is on the line where one ends and the other begins."""
+        """The edit of the operator between two operands, if the end of one and the start of the other share a line."""
         if left.end_lineno != right.lineno or left.end_col_offset is None:
             return
         start = self.column(right.lineno, left.end_col_offset)
         gap = self.lines[right.lineno - 1][start : self.column(right.lineno, right.col_offset)]
         pattern = rf"\b{old}\b".replace(" ", r"\s+") if old[0].isalpha() else re.escape(old)
-        found = list(re.finditer(pattern, gap))
-        if len(found) == 1:
-            yield Edit("", right.lineno, start + found[0].start(), start + found[0].end(), new)
+        matches = list(re.finditer(pattern, gap))
+        if len(matches) == 1:
+            yield Edit("", right.lineno, start + matches[0].start(), start + matches[0].end(), new)
 
 
 Operator = Callable[[ast.AST, Surroundings], Iterator[Edit]]
@@ -134,34 +134,13 @@ _RELATED_METHODS: Mapping[str, tuple[str, ...]] = {
     "start": ("end",), "end": ("start",), "fullmatch": ("match",), "move_to_end": ("pop",), "insert": ("remove",),
     "issubset": ("issuperset",), "issuperset": ("issubset",), "finditer": ("findall",), "lindex": ("rindex",),
 }
+_DROPPED_CALLS = frozenset({
+    "reversed", "sorted", "abs", "list", "tuple", "set", "dict", "int", "str", "float", "iter", "len", "bool", "repr",
+    "frozenset", "enumerate", "next", "round", "sum", "max", "min",
+})
 # fmt: on
-_DROPPED_CALLS = frozenset(
-    {
-        "reversed",
-        "sorted",
-        "abs",
-        "list",
-        "tuple",
-        "set",
-        "dict",
-        "int",
-        "str",
-        "float",
-        "iter",
-        "len",
-        "bool",
-        "repr",
-        "frozenset",
-        "enumerate",
-        "next",
-        "round",
-        "sum",
-        "max",
-        "min",
-    }
-)
-_QUESTIONS = ("is", "has", "any", "all", "callable", "startswith", "endswith")
-"""Beginnings of the names of functions that answer yes or no."""
+_PREDICATES = ("is", "has", "any", "all", "callable", "startswith", "endswith")
+"""Prefixes of the names of functions that return a boolean."""
 _RELATED_ERRORS: Mapping[str, str] = {
     "KeyError": "IndexError",
     "IndexError": "KeyError",
@@ -178,7 +157,7 @@ def _compare(table: Mapping[type[ast.cmpop], tuple[str, str]]) -> Operator:
         if isinstance(node, ast.Compare):
             operands = [node.left, *node.comparators]
             for left, op, right in zip(operands, node.ops, operands[1:], strict=False):
-                # `x is 1` draws a warning wherever the file is compiled.
+                # `x is 1` causes a warning at each compilation of the file.
                 if type(op) in table and not (table is _IDENTITIES and (_is_literal(left) or _is_literal(right))):
                     yield from around.token(left, right, *table[type(op)])
 
@@ -214,7 +193,7 @@ def _negated_condition(node: ast.AST, around: Surroundings) -> Iterator[Edit]:
     elif isinstance(node, ast.comprehension):
         tests = node.ifs
     for test in tests:
-        # Comparisons and negations have kinds of their own.
+        # Other operators negate comparisons and negations.
         if isinstance(test, ast.Name | ast.Attribute | ast.Call | ast.Subscript):
             text = around.text(test)
             yield from around.replace(test, f"not {text}" if text else None)
@@ -363,8 +342,8 @@ def _return_value(node: ast.AST, around: Surroundings) -> Iterator[Edit]:
         return
     if isinstance(node.value, ast.Name | ast.Attribute):
         yield from around.replace(node.value, "None")
-    asks = isinstance(node.value, ast.Call) and _called(node.value).lstrip("_").startswith(_QUESTIONS)
-    if asks or isinstance(node.value, ast.Compare | ast.BoolOp):
+    is_predicate = isinstance(node.value, ast.Call) and _called(node.value).lstrip("_").startswith(_PREDICATES)
+    if is_predicate or isinstance(node.value, ast.Compare | ast.BoolOp):
         text = around.text(node.value)
         yield from around.replace(node.value, f"not ({text})" if isinstance(node.value, ast.BoolOp) else f"not {text}")
 
@@ -414,7 +393,7 @@ def _unpacked(node: ast.AST, around: Surroundings) -> Iterator[Edit]:
 
 
 def _called(node: ast.Call) -> str:
-    """The name of the function or method that is called; empty for other expressions."""
+    """The name of the called function or method; empty for other expressions."""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
@@ -423,7 +402,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def _is_text(node: ast.expr) -> bool:
-    """Is it a string literal? Then `%` and `+` build a message, which is not behaviour."""
+    """Is it a string literal? Then `%` and `+` build a message, which does not affect behaviour."""
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
 
 
@@ -455,4 +434,4 @@ OPERATORS: Mapping[str, Operator] = {
     "wrong-attribute": _wrong_attribute,
     "wrong-variable": _wrong_variable,
 }
-"""Kind -> operator. The order has no meaning; a kind keeps its name, because recipes store it."""
+"""Kind -> operator, in any order. The names of kinds must not change, because recipes store them."""

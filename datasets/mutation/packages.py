@@ -1,4 +1,4 @@
-"""The pinned packages that the ready-made tasks come from, and how their source distributions are fetched."""
+"""The pinned packages of the ready-made tasks, and the download of their source distributions."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ TEST_REQUIREMENTS = (
     "typing-extensions==4.16.0",
     "whatever==0.7",
 )
-"""One pinned environment for the tests of every package, so that a single virtual environment serves all."""
+"""The pinned environment for the tests of all packages: one virtual environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A released package whose tests come with its source distribution."""
+    """A released package whose source distribution contains its tests."""
 
     name: str
     version: str
     sha256: str
     """Of the source distribution (`.tar.gz`)."""
     subject: tuple[str, ...]
-    """Files or folders of library code, relative to the root: where bugs are planted."""
+    """Files or folders of library code, relative to the root, in which bugs are planted."""
     paths: tuple[str, ...]
-    """Files or folders given to pytest."""
+    """Files or folders passed to pytest."""
     python_path: tuple[str, ...] = (".",)
     left_out: tuple[str, ...] = ()
-    """Beginnings of the ids of tests that are not used: slow ones (over 0.12 s), ones that race, ones that can't run.
-    A fixed list: one measured at each build would make the tasks depend on the machine."""
+    """Prefixes of the ids of excluded tests: slow (over 0.12 s), racing, or unable to run. The list is fixed: with a
+    list measured at each build, the tasks would depend on the machine."""
     requirements: tuple[str, ...] = TEST_REQUIREMENTS
     wall_seconds: float = 12.0
-    """Limit of one run of the tests: several times what the slowest of these suites takes."""
+    """Limit of one run of the tests: several times the duration of the slowest suite."""
     group: str = "training"
     """`training`, or `held_out`: never trained on."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options for pytest: none of the package's own (they ask for coverage and the like), and what is left out."""
+        """Options for pytest: the excluded tests, without the package's own options (such as coverage)."""
         return (
             "-o",
             "addopts=",
@@ -141,29 +141,28 @@ PACKAGES: tuple[Package, ...] = (
 
 
 def package(name: str) -> Package:
-    """The package of that name. Raises UserError, with the names there are, if there is none."""
-    for candidate in PACKAGES:
-        if candidate.name == name:
-            return candidate
-    known = ", ".join(candidate.name for candidate in PACKAGES)
-    raise UserError(f"no package called {name!r} among the pinned ones; choose from: {known}")
+    """The package with that name. Raises UserError, with all names, if there is none."""
+    packages = {candidate.name: candidate for candidate in PACKAGES}
+    if name not in packages:
+        raise UserError(f"no pinned package {name!r}; choose from: {', '.join(packages)}")
+    return packages[name]
 
 
 def subject_files(package: Package, root: Path) -> list[str]:
-    """Sorted root-relative paths of the package's library modules; test modules that lie among them are left out."""
-    found: list[str] = []
+    """Sorted root-relative paths of the package's library modules, without test modules among them."""
+    modules: list[str] = []
     for subject in package.subject:
         path = root / subject
         files = [path] if path.is_file() else path.rglob("*.py")
-        found += [file.relative_to(root).as_posix() for file in files]
-    return sorted(file for file in found if not {"tests", "test"} & set(Path(file).parts))
+        modules += [file.relative_to(root).as_posix() for file in files]
+    return sorted(module for module in modules if not {"tests", "test"} & set(Path(module).parts))
 
 
 def fetch(package: Package, cache: Path | None = None) -> Path:
-    """The root of the package's unpacked source distribution, downloaded with pip if it isn't in the cache yet.
+    """The root of the package's unpacked source distribution, downloaded with pip if it is not in the cache.
 
-    The archive's SHA-256 is checked (by pip, before anything of it is used, and here). The folder appears in one
-    rename, so that a stopped download leaves nothing half done.
+    The archive's SHA-256 is checked (by pip, before any use of it, and here). The folder appears in one rename, so that
+    a stopped download leaves no partial folder.
 
     Raises:
         UserError: no network, no such release, or an archive with another digest.
@@ -179,7 +178,7 @@ def fetch(package: Package, cache: Path | None = None) -> Path:
         try:
             unpacked.rename(root)
         except OSError:
-            if not root.is_dir():  # otherwise another process was faster, with the same bytes
+            if not root.is_dir():  # else another process has stored the same bytes
                 raise
     return root
 
@@ -189,13 +188,13 @@ def fetch_all(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
-    """Fetch several packages side by side; `progress(done, total)` is called after each.
+    """Package name -> root, fetched in parallel; `progress(done, total)` is called after each package.
 
     Raises:
-        UserError: see `fetch`; the downloads that have not begun are given up.
+        UserError: see `fetch`; pending downloads are cancelled.
     """
     roots: dict[str, Path] = {}
-    # The time goes into the network and into pip's start, so a few threads are worth it on any machine.
+    # The network and pip's start take the time, so threads pay on any machine.
     with ThreadPoolExecutor(max_workers=4) as pool:
         pending = {pool.submit(fetch, package, cache): package for package in packages}
         try:
@@ -210,53 +209,41 @@ def fetch_all(
 
 
 def _download(package: Package, folder: Path) -> Path:
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        package.name,
-        "--disable-pip-version-check",
-        "--dest",
-        str(folder),
-        "--requirement",
-        str(wanted),
-    ]
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    options = ["--quiet", "--no-deps", "--no-binary", package.name, "--disable-pip-version-check"]
+    paths = ["--dest", str(folder), "--requirement", str(requirement)]
+    command = [sys.executable, "-m", "pip", "download", *options, *paths]
     environment = {**os.environ, "PIP_NO_INPUT": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     archives = sorted(folder.glob("*.tar.gz"))
     if result.returncode or len(archives) != 1:
         raise UserError(
-            f"could not fetch {package.name}=={package.version} with pip: {_reason(result.stderr)}; check the network "
-            "(pip's settings for an index or proxy are honoured) and run the command again"
+            f"cannot fetch {package.name}=={package.version} with pip: {_reason(result.stderr)}; check the network "
+            "(pip's settings for an index or proxy apply) and run the command again"
         )
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if digest != package.sha256:
-        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: it is not the pinned release")
+        raise UserError(f"{archives[0].name} has SHA-256 {digest}, not {package.sha256}: not the pinned release")
     return archives[0]
 
 
 def _reason(stderr: str) -> str:
     errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
-    return (errors[0] if errors else stderr.strip() or "pip failed and said nothing")[:300].rstrip(". ")
+    return (errors[0] if errors else stderr.strip() or "pip failed without a message")[:300].rstrip(". ")
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """Unpack into `folder` and return the single folder in it; no member may leave it (tarfile's `data` filter)."""
+    """Unpack into `folder`, return the single folder in it. No member can leave it (tarfile's `data` filter)."""
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot unpack archives safely (no tarfile.data_filter): use 3.11.4 or newer")
     try:
         with tarfile.open(archive) as opened:
             opened.extractall(folder, filter="data")
     except tarfile.TarError as error:
-        raise UserError(f"{archive.name} cannot be unpacked: {error}; nothing of it was kept") from error
+        raise UserError(f"cannot unpack {archive.name}: {error}; no file of it was stored") from error
     roots = list(folder.iterdir())
     if len(roots) != 1 or not roots[0].is_dir():
         shutil.rmtree(folder)
-        raise UserError(f"{archive.name} does not hold a single folder; it is no source distribution")
+        raise UserError(f"{archive.name} does not contain a single folder: it is not a source distribution")
     return roots[0]

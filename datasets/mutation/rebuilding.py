@@ -1,4 +1,4 @@
-"""Tasks rebuilt from recipes: the bug is planted again in the fetched sources."""
+"""Rebuilding tasks from recipes: planting the bugs again in the fetched sources."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CONTEXT = 3
 
 
 def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> Iterator[Task]:
-    """The tasks of a package (of one split, if given), from its unpacked source distribution at `root`.
+    """The tasks of a package, or of one split, from its unpacked source distribution at `root`.
 
     Raises:
-        UserError: the sources are not those that the recipes were made from.
+        UserError: the sources differ from those of the recipes.
     """
-    # What the tasks share is made once: the reach of a package has tens of thousands of entries.
+    # The tasks share one suite: the reach of a package has tens of thousands of entries.
     suite = measured_suite(recipes)
     pristine = Tree(root)
     mutations: dict[str, Mutations] = {}
@@ -35,7 +35,7 @@ def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> It
 
 
 def measured_suite(recipes: PackageRecipes) -> TestSuite:
-    """How the package's tests are run, with their reach."""
+    """The package's test suite, with the measured reach."""
     source = recipes.package
     reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
     imported = frozenset(recipes.imported)
@@ -50,7 +50,7 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
     if mutant is None or mutant.digest != recipe.digest:
         raise UserError(
             f"the {recipe.kind} bug at {recipe.file}:{recipe.line} cannot be rebuilt from {pristine.root}: the sources "
-            "or the recipes were altered; delete that folder, so that it is fetched again, or rebuild the recipes"
+            "or the recipes were changed; delete that folder, so that it is fetched again, or rebuild the recipes"
         )
     failing = set(recipe.fail_to_pass)
     return Task(
@@ -73,7 +73,7 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
 class MutatedFile(Mapping[str, str]):
     """Path -> text of the one file that a mutant changes.
 
-    The text is made when asked for: thousands of tasks, each with a file of its own, would fill the memory.
+    The text is computed at each request: stored texts of thousands of tasks would fill the memory.
     """
 
     def __init__(self, mutant: Mutant) -> None:
@@ -100,14 +100,14 @@ def task_id(package: Package, recipe: TaskRecipe) -> str:
 
 
 def failure_text(failure: Failure, pristine: Tree) -> str:
-    """`>>> the test's line` and the error below it."""
+    """`>>> LINE`, with the test's line, and the error below it."""
     lines = pristine.read(failure.file).split("\n") if failure.line else []
     line = lines[failure.line - 1].strip() if 0 < failure.line <= len(lines) else ""
     return f">>> {line[:_LINE_LENGTH]}\n{failure.error[:_LINE_LENGTH]}"
 
 
 def reference_patch(mutant: Mutant) -> Patch:
-    """The patch that puts the original line back."""
+    """The patch that restores the original line."""
     return _line_patch(mutant.file, mutant.source, mutant.line, mutant.original_line)
 
 
@@ -117,13 +117,13 @@ def planting_patch(mutant: Mutant) -> Patch:
 
 
 def _line_patch(file: str, source: str, line: int, new: str) -> Patch:
-    """The patch that replaces one line: what `Patch.between` makes, without comparing whole files."""
+    """The patch that replaces one line: equal to that of `Patch.between`, without a comparison of whole files."""
     lines = source.split("\n")
     old, before, after = lines[line - 1], lines[: line - 1][-_CONTEXT:], lines[line : line + _CONTEXT]
     ending = ""
     if line + len(after) == len(lines):
         if after and not after[-1]:
-            after.pop()  # what follows the last newline is no line
+            after.pop()  # no line follows the last newline
         else:
             ending = "\\ No newline at end of file\n"
     start, count = line - len(before), len(before) + 1 + len(after)
@@ -137,4 +137,4 @@ def _mutations(pristine: Tree, file: str) -> Mutations:
     try:
         return Mutations(pristine.read(file), file)
     except (OSError, SyntaxError) as error:
-        raise UserError(f"{pristine.root / file}, which the recipes name, cannot be read as Python: {error}") from error
+        raise UserError(f"{pristine.root / file}, named in the recipes, cannot be parsed as Python: {error}") from error

@@ -1,4 +1,4 @@
-"""Tasks as recipes: where a bug is planted, of which kind, and which tests notice. No third-party code is stored.
+"""Tasks as recipes: the place and the kind of a planted bug, and the tests that fail. No third-party code is stored.
 
 A recipe file holds one package (`.json`, or `.json.gz`):
 
@@ -32,11 +32,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Failure:
-    """What one failing test shows: where its line stands, and its error."""
+    """The failure of one test: its line and its error."""
 
     file: str
     line: int
-    """1-based line in the pristine test file; 0 where no line is known."""
+    """1-based line in the pristine test file; 0 if unknown."""
     error: str
 
 
@@ -50,9 +50,9 @@ class TaskRecipe:
     place: str
     line: int
     digest: str
-    """Of the mutated file: proves that the bug rebuilt is the bug validated."""
+    """Of the mutated file: proves that the rebuilt bug is the validated one."""
     fail_to_pass: tuple[int, ...]
-    """Indexes of the tests that notice it."""
+    """Indexes of the tests that fail."""
     failure: Failure
 
     def to_json(self) -> dict[str, Any]:
@@ -71,16 +71,16 @@ class TaskRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRecipes:
-    """All tasks of one package, and what they share."""
+    """All tasks of one package, and their shared data."""
 
     package: Package
     seed: int
     tests: tuple[str, ...]
-    """Ids of the tests that passed in every one of several runs of the pristine package, sorted."""
+    """Sorted ids of the tests that passed in each of several runs of the pristine package."""
     reach: Mapping[str, tuple[int, ...]]
     """`file::qualified.function` -> indexes of the tests that execute it."""
     imported: tuple[str, ...]
-    """`file::qualified.function` of functions that are executed when tests are collected, sorted."""
+    """Sorted `file::qualified.function` of the functions executed during the collection of tests."""
     tasks: tuple[TaskRecipe, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -115,13 +115,13 @@ class _RecipeEntry(msgspec.Struct, kw_only=True):
 
 
 class _Head(msgspec.Struct, kw_only=True):
-    """What is read of a file of any format."""
+    """The common part of files of any format version."""
 
     format: Positive
 
 
 class _Origin(msgspec.Struct, kw_only=True):
-    """Which release the recipes are for."""
+    """The release that the recipes are for."""
 
     package: Plain
     version: Plain
@@ -137,13 +137,13 @@ class _RecipeFile(_Origin, kw_only=True):
 
 
 def write_recipes(recipes: PackageRecipes, folder: Path) -> Path:
-    """Write `folder/NAME.json`, a task a line: the same recipes always make the same bytes."""
+    """Write `folder/NAME.json`, one task a line; equal recipes give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     value = recipes.to_json()
     tasks = ",\n".join(_compact(task) for task in value.pop("tasks"))
     shared = ",\n".join(f"{_compact(key)}:{_compact(part)}" for key, part in value.items())
     path = folder / f"{recipes.package.name}.json"
-    # Not compressed: packers of other versions would make other bytes.
+    # Not compressed: other versions of zlib write other bytes.
     path.write_text(f'{{{shared},\n"tasks":[\n{tasks}\n]}}\n', encoding="utf-8", newline="\n")
     return path
 
@@ -156,20 +156,20 @@ def read_recipes(path: Path) -> PackageRecipes:
     """The recipes of a file.
 
     Raises:
-        UserError: the file is unreadable, of another format or another release than the pinned one, or a value is
-            wrong; names the file and the key.
+        UserError: the file is unreadable, has another format version, is for another release than the pinned one, or
+            contains a wrong value; with the file and the key.
     """
     where = str(path)
     value = parse_json(read_text(path), where)
-    again = "rebuild the recipes with `regrade tasks build`"
+    advice = "rebuild the recipes with `regrade tasks build`"
     version = converted(value, _Head, where).format
     if version != FORMAT:
-        raise UserError(f"{where}: 'format' is {version}, this version reads {FORMAT}: {again}")
+        raise UserError(f"{where}: 'format' is {version}, this version reads {FORMAT}: {advice}")
     origin = converted(value, _Origin, where)
     pinned = package(origin.package)
     if (origin.version, origin.sha256) != (pinned.version, pinned.sha256):
-        made = f"made from {pinned.name} {shown(origin.version)}, but pinned is {pinned.version}"
-        raise UserError(f"{where}: {made}: {again}")
+        releases = f"made from {pinned.name} {shown(origin.version)}, but pinned is {pinned.version}"
+        raise UserError(f"{where}: {releases}: {advice}")
     file = converted(value, _RecipeFile, where)
     tests = len(file.tests)
     return PackageRecipes(
@@ -195,7 +195,7 @@ def recipe_files(folder: Path) -> list[Path]:
 
 
 def to_ranges(indexes: Iterable[int]) -> str:
-    """`[3, 4, 5, 9]` -> `"3-5,9"` (sorted, once each)."""
+    """`[3, 4, 5, 9]` -> `"3-5,9"` (sorted, without duplicates)."""
     runs: list[list[int]] = []
     for index in sorted(set(indexes)):
         if runs and index == runs[-1][1] + 1:
@@ -206,25 +206,25 @@ def to_ranges(indexes: Iterable[int]) -> str:
 
 
 def from_ranges(text: str) -> tuple[int, ...]:
-    """The reverse of `to_ranges`. Raises ValueError."""
-    found: list[int] = []
-    for run in text.split(",") if text else []:
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", run)
+    """The inverse of `to_ranges`. Raises ValueError."""
+    indexes: list[int] = []
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if match is None:
-            raise ValueError(f"{run!r} is no range")
+            raise ValueError(f"{part!r} is not a range")
         first, last = match.groups()
-        indexes = range(int(first), int(last or first) + 1)
-        if len(indexes) > 1_000_000:
-            raise ValueError(f"{run} is no range of tests")
-        found.extend(indexes)
-    return tuple(found)
+        run = range(int(first), int(last or first) + 1)
+        if len(run) > 1_000_000:
+            raise ValueError(f"{part} is too long a range of tests")
+        indexes.extend(run)
+    return tuple(indexes)
 
 
 def _indexes(ranges: str, key: str, where: str, tests: int) -> tuple[int, ...]:
     try:
-        found = from_ranges(ranges)
+        indexes = from_ranges(ranges)
     except ValueError:
         raise UserError(f"{where}: {key!r} must be ranges such as '3-5,9'; found {ranges[:60]!r}") from None
-    if found and max(found) >= tests:
-        raise UserError(f"{where}: {key!r} names test {max(found)}, but there are only {tests} tests")
-    return found
+    if indexes and max(indexes) >= tests:
+        raise UserError(f"{where}: {key!r} names test {max(indexes)}, but there are only {tests} tests")
+    return indexes

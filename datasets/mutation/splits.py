@@ -1,7 +1,7 @@
-"""Which tasks may be used for what.
+"""Splits of the ready-made tasks.
 
-Held-out packages are never trained on. Within the training packages the split is by *function*: two bugs of one
-function always land on the same side, so that a policy can't copy a demonstration into a validation task.
+Held-out packages are never trained on. Within the training packages the split is by *function*: all bugs of one
+function are in the same split, so that a policy cannot copy a demonstration into a validation task.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.mutation.packages import Package
 
 SPLITS = ("demonstrations", "tests_only", "validation", "held_out")
-"""`demonstrations`: references may be used (scarce). `tests_only`: only their tests may be used (plentiful).
+"""`demonstrations`: training may use references (few tasks). `tests_only`: training may use only tests (many tasks).
 `validation`: for choosing settings. `held_out`: for the verdict."""
 _DEMONSTRATIONS = 0.24
 _VALIDATION = 0.06
 
 
 def split_of(package: Package, function: str) -> str:
-    """The split of a function (`file::qualified.name`), a pure function of its name: new tasks never move old ones."""
+    """The split of a function (`file::qualified.name`), which depends on names only: new tasks never move old ones."""
     if package.group == "held_out":
         return "held_out"
     digest = hashlib.sha256(f"{package.name}/{function}".encode()).digest()
@@ -30,6 +30,6 @@ def split_of(package: Package, function: str) -> str:
 
 
 def check_split(split: str | None) -> None:
-    """Raises UserError if there is no such split (None stands for all)."""
+    """Raises UserError for an unknown split (None stands for all)."""
     if split is not None and split not in SPLITS:
-        raise UserError(f"no split called {split!r}; choose from: {', '.join(SPLITS)}")
+        raise UserError(f"unknown split {split!r}; choose from: {', '.join(SPLITS)}")

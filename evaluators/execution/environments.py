@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from regrade.datasets.caches import MAKE_ROOM
+from regrade.datasets.caches import FREE_SPACE
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import installed
@@ -144,7 +144,7 @@ def _run(command: list[str], what: str) -> None:
                 (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"exit {code}"
             )
             is_full = os.strerror(errno.ENOSPC) in reason
-            advice = MAKE_ROOM if is_full else "is the network reachable, and does every pinned version exist?"
+            advice = FREE_SPACE if is_full else "is the network reachable, and does every pinned version exist?"
             raise UserError(f"{what} failed: {reason} ({advice})")
 
 

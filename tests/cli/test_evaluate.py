@@ -23,7 +23,7 @@ def test_policies_are_evaluated_into_one_run_and_compared(regrade, tasks, tmp_pa
     compared = json.loads(regrade("compare", run, "--json").out)
     assert (compared["baseline"], compared["candidate"]) == ("no-op", "reference")
     assert compared["metrics"]["fix_rate"]["difference"] == 1.0
-    assert "fixed 1 of 1" in regrade("explain", run, "add").out
+    assert "fixes 1 of 1" in regrade("explain", run, "add").out
 
     report = regrade("report", run)
     assert report.code == 0
@@ -230,7 +230,7 @@ def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_
     }  # fmt: skip
     assert found["fix_rate"]["n_tasks"] == 4
     assert [line for line in outcome.err.splitlines() if line.startswith("note: ")] == [
-        "note: agent: 'other' is none of the 4 tasks, and is left out",
+        "note: agent: 'other' is none of the 4 tasks, and is ignored",
         "note: agent: no prediction for task 'negate', which counts as a patch that changes nothing",
     ]
     told = regrade(*arguments[:-1]).err  # nothing is scored again

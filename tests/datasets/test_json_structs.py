@@ -31,7 +31,7 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no object": (3, "F: expected a JSON object, found 3"),
-    "missing": ({}, "F: 'name' must be a string free of NUL characters and lone surrogates; the key is missing"),
+    "missing": ({}, "F: 'name' must be a string without NUL characters and lone surrogates; the key is missing"),
     "unknown": (
         {"nme": 1},
         "F: unknown key 'nme'; known keys: environment, inner, is_on, items, line, name, role, seconds, words",
@@ -47,8 +47,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "NaN": ({"seconds": math.nan}, "F: 'seconds' must be a number above 0 and at most 1,000,000,000; found NaN"),
     "beyond floats": ({"seconds": 10**400}, "F: 'seconds' must be a number above 0 and at most 1,000,000,000; found 1"),
     "beyond what is written": ({"seconds": 10**5000}, "F: 'seconds' must be a number above 0 and at most"),
-    "null": ({"name": None}, "F: 'name' must be a string free of NUL characters and lone surrogates; found null"),
-    "NUL": ({"name": "a\nb\0"}, "F: 'name' must be a string free of NUL characters and lone surrogates; found \"a"),
+    "null": ({"name": None}, "F: 'name' must be a string without NUL characters and lone surrogates; found null"),
+    "NUL": ({"name": "a\nb\0"}, "F: 'name' must be a string without NUL characters and lone surrogates; found \"a"),
     "choice": ({"role": "boss"}, "F: 'role' must be one of 'control', 'judge' or null; found \"boss\""),
     "item": ({"items": [{}, {"count": 0}]}, "F, items[1]: 'count' must be an integer of at least 1 and at most"),
     "deep": ({"inner": {"parts": [{"parts": [3]}]}}, "F, inner.parts[0]: 'parts[0]' must be a JSON object; found 3"),

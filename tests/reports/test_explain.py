@@ -44,7 +44,7 @@ EVIDENCE = EvidenceSet(
 
 def shown(reward: Reward, evidence: EvidenceSet = EVIDENCE, *, title: str = "", colours: bool = False) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=140, force_terminal=colours, color_system="standard" if colours else None)
+    console = Console(file=out, width=160, force_terminal=colours, color_system="standard" if colours else None)
     print_breakdown(reward.evaluate(evidence), console, title=title)
     return out.getvalue()
 
@@ -53,7 +53,7 @@ def test_every_part_has_its_arithmetic_and_its_reason() -> None:
     text = shown((0.8 * OUTCOME + 0.2 * small_diff).only_if(builds, untampered), title="fix.diff")
     lines = text.splitlines()
     assert lines[0] == "fix.diff  0.100  (assurance: in-process)"
-    assert re.search(r"tests +0\.800 x 0\.000 = 0\.000  fixed 1 of 1, broke 1 of 1; ", text)
+    assert re.search(r"tests +0\.800 x 0\.000 = 0\.000  fixes 1 of 1 FAIL_TO_PASS, breaks 1 of 1 PASS_TO_PASS; ", text)
     assert "t.py::b[x] failed: assert [red] == 2" in text
     assert re.search(r"small_diff +0\.200 x 0\.500 = 0\.100 +50 lines changed", text)
     assert re.search(r"only if builds +gate, not applicable", text)

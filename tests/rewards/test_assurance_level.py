@@ -53,5 +53,5 @@ def test_an_unknown_level_is_no_stored_evidence() -> None:
 def test_a_gate_takes_a_level_or_its_name() -> None:
     assert assured("out-of-process") == assured(AssuranceLevel.OUT_OF_PROCESS)
     assert assured(AssuranceLevel.HELD_OUT).name == "assured(held-out)"
-    with pytest.raises(UserError, match="the levels are unconfined, in-process, tripwired"):
+    with pytest.raises(UserError, match="choose one of unconfined, in-process, tripwired"):
         assured("certain")

@@ -107,7 +107,9 @@ def test_tests_by_definition(run: MakeRun) -> None:
 
 def test_the_reason_names_a_broken_test_and_its_message(run: MakeRun) -> None:
     why = outcome(run({"w": FAILED}, {"tests/test_x.py::test_y": FAILED, "k": PASSED})).why
-    assert why.startswith("fixed 0 of 1, broke 1 of 2; tests/test_x.py::test_y failed: assert 1 == 2")
+    assert why.startswith(
+        "fixes 0 of 1 FAIL_TO_PASS, breaks 1 of 2 PASS_TO_PASS; tests/test_x.py::test_y failed: assert 1 == 2"
+    )
 
 
 def test_the_line_of_a_failing_test_is_told_apart_from_its_error() -> None:
@@ -228,10 +230,10 @@ def test_impact_by_definition(run: MakeRun) -> None:
     assert impact(reached("m.py"), good).value == 0.5, "unverified"
     broken = impact(reached("m.py", tests=("tests/test_m.py",)), bad)
     assert broken.value == 0.0
-    assert "e.py::f -> m.py -> tests/test_m.py, which broke" in broken.why
+    assert "e.py::f -> m.py -> tests/test_m.py (broken)" in broken.why
     dangling = impact(reached("m.py", tests=("tests/test_m.py",), dangling=("e.py::f",)), good)
     assert dangling.value == 0.0
-    assert "e.py::f, which is gone" in dangling.why
+    assert "e.py::f, which the patch removes" in dangling.why
     assert impact(Impact(changed_symbols=(), modules=(), unparsable=("e.py",)), good).value == 0.0
 
 
@@ -243,8 +245,8 @@ def test_of_several_changes_the_one_that_is_nearest_to_the_broken_test_is_named(
 
     heavy = ImpactedModule(module="m.py", hops=1, weight=1.0, path=("e.py::f", "m.py"), tests=("tests/test_m.py",))
     light = ImpactedModule(module="n.py", hops=1, weight=0.5, path=("e.py::g", "n.py"), tests=("tests/test_m.py",))
-    assert why(heavy).endswith("; e.py::g -> tests/test_m.py, which broke")
-    assert why(heavy, light).endswith("; e.py::g -> n.py -> tests/test_m.py, which broke")
+    assert why(heavy).endswith("; e.py::g -> tests/test_m.py (broken)")
+    assert why(heavy, light).endswith("; e.py::g -> n.py -> tests/test_m.py (broken)")
 
 
 def test_impact_weighs_modules_and_charges_cycles(run: MakeRun) -> None:

@@ -85,10 +85,10 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
         ("rewards.py", "FILE:NAME"),
         ("nowhere.py:x", "there is no file 'nowhere.py'"),
         (":x", "FILE:NAME"),
-        ("{file}:", "names a file and no reward in it: give .*rewards.py:NAME"),
-        ("{file}:nothing", "has no 'nothing'; the rewards in it: .*fix_bug.*small_diff"),
+        ("{file}:", "names a file without a reward: pass .*rewards.py:NAME"),
+        ("{file}:nothing", "has no 'nothing'; its rewards: .*fix_bug.*small_diff"),
         ("{file}:plain", "plain is a plain function: decorate it with @reward"),
-        ("{file}:number", "number is 3, no reward"),
+        ("{file}:number", "number is 3, not a reward"),
         ("{folder}/text.txt:x", "its name must end in .py"),
         ("{folder}/broken.py:x", r"broken.py:2: SyntaxError"),
         ("{folder}/raising.py:x", r"raising.py:3: ZeroDivisionError"),
@@ -125,12 +125,10 @@ def test_importing_the_rewards_runs_nothing_heavy() -> None:
 
 def test_a_file_without_a_name_is_told_which_rewards_it_holds(file: Path) -> None:
     for spec in (str(file), f"{file}:"):
-        with pytest.raises(
-            UserError, match=rf"names a file and no reward in it: give {file}:NAME; .*fix_bug, .*quality"
-        ):
+        with pytest.raises(UserError, match=rf"names a file without a reward: pass {file}:NAME; .*fix_bug, .*quality"):
             load_reward(spec)
 
 
 def test_a_reward_is_no_name() -> None:
-    with pytest.raises(UserError, match="is no name of a reward"):
+    with pytest.raises(UserError, match="is not a reward's name"):
         load_reward(style)  # type: ignore[arg-type]

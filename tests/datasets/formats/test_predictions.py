@@ -67,17 +67,17 @@ def test_each_mistake_is_one_line_and_the_other_entries_are_used(tmp_path: Path)
     assert all("\n" not in line for line in told)
     for place, words in [
         (":2", "not JSON"),
-        (":4", "'model_name_or_path' must be a string that is not empty; the key is missing"),
+        (":4", "'model_name_or_path' must be a non-empty string; the key is missing"),
         (":7", "'model_patch' must be a string or null; found 7"),
         (":8", "expected a JSON object, found [1]"),
         (":9", "surrogate"),
-        (":3", "'a' at " + str(path) + ":1 already, which is the same"),
+        (":3", "already has a prediction for 'a' at " + str(path) + ":1, which is equal"),
         (":6", "which differs"),
     ]:
         assert sum(line.startswith(f"{path}{place}: ") and words in line for line in told) == 1, (place, told)
-    assert "agent: 'unknown' is none of the 3 tasks, and is left out" in told
+    assert "agent: 'unknown' is none of the 3 tasks, and is ignored" in told
     assert [line for line in told if line.startswith("agent: no prediction")] == [
-        "agent: no prediction for task 'b', which is unscored, since an entry that cannot be read may be its prediction"
+        "agent: no prediction for task 'b', which is unscored, because an unreadable entry may be its prediction"
     ]
     assert len(told) == 9
 
@@ -93,7 +93,7 @@ def test_a_file_for_another_set_of_tasks_is_told_in_two_lines(tmp_path: Path) ->
     found = read_predictions([write(tmp_path / "a.jsonl", *(entry(f"django-{n:03}") for n in range(500)))])
     tasks = [f"task-{n:03}" for n in range(200)]
     assert list(found.problems(tasks)) == [
-        "agent: 500 predictions, such as that for 'django-000', are for none of the 200 tasks, and are left out",
+        "agent: 500 predictions, such as the one for 'django-000', are for none of the 200 tasks, and are ignored",
         "agent: no prediction for 200 of the 200 tasks, such as 'task-000'; each of them counts as a patch that changes nothing",
     ]
 

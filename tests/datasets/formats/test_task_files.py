@@ -88,7 +88,7 @@ TOO_LONG = {"file": "adding.py", "function": "f", "first_line": 1, "last_line": 
 WRONG: dict[str, tuple[object, str]] = {
     "not JSON": ('{\n"id": 1,,\n}', r"tasks\.json:2: not JSON"),
     "no object": ([3], "task 1: expected a JSON object, found 3"),
-    "no task": ([], "holds no task"),
+    "no task": ([], "contains no task"),
     "misspelt key": (_entry(fail_to_pas=[]), "unknown key 'fail_to_pas'"),
     "no instruction": (
         {"repository": "repo", "fail_to_pass": ["t"]},
@@ -99,8 +99,8 @@ WRONG: dict[str, tuple[object, str]] = {
     "a test twice": (_entry(pass_to_pass=["test_adding.py::test_add"]), "leave it in one"),
     "no folder": (_entry(repository="elsewhere"), "'repository' is \"elsewhere\""),
     "two places": (_entry(package="toolz"), "either 'repository'"),
-    "no package": ({"package": "numpy", "instruction": "x", "fail_to_pass": ["t"]}, "no package called 'numpy'"),
-    "no patch": (_entry(reference="mend it"), "'reference' is no patch"),
+    "no package": ({"package": "numpy", "instruction": "x", "fail_to_pass": ["t"]}, "no pinned package 'numpy'"),
+    "no patch": (_entry(reference="mend it"), "'reference' is not a patch"),
     "empty patch": (_entry(reference=""), "'reference' changes nothing"),
     "patch out of the repository": (_entry(base_patch=OUTSIDE), "leaves the repository"),
     "patch of another base": (_entry(base_patch=OTHER_BASE), "does not apply"),
@@ -112,10 +112,10 @@ WRONG: dict[str, tuple[object, str]] = {
     "limit that is no number": (_entry(limits={"wall_seconds": math.nan}), "found NaN"),
     "limit beyond floats": (_entry(limits={"wall_seconds": 10**400}), "'wall_seconds' must be"),
     "limit beyond memory": (_entry(limits={"memory_mb": 10**30}), "'memory_mb' must be an integer of at least 1 and"),
-    "number too long": ('{"id": %s}' % ("9" * 5000), "too long to be read"),
-    "NUL": (_entry(repository="a\0b"), "'repository' must be a string free of NUL"),
-    "lone surrogate": (_entry(options=["\ud800"]), r"'options\[0\]' must be a string free of"),
-    "endless name": (_entry(repository="x" * 5000), "is no folder"),
+    "number too long": ('{"id": %s}' % ("9" * 5000), "too many digits"),
+    "NUL": (_entry(repository="a\0b"), "'repository' must be a string without NUL"),
+    "lone surrogate": (_entry(options=["\ud800"]), r"'options\[0\]' must be a string without"),
+    "endless name": (_entry(repository="x" * 5000), "is not a folder"),
     "unknown limit": (_entry(limits={"seconds": 1}), "unknown key 'seconds'"),
     "target elsewhere": (_entry(target=NO_FILE), "no file 'no.py'"),
     "target too long": (_entry(target=TOO_LONG), "lines 1 to 9"),
@@ -136,7 +136,7 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, name: str) -> None:
 def test_a_missing_git_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path, _entry(base_patch=Patch.between({"adding.py": GOOD}, {"adding.py": BAD}).text))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"'base_patch' is applied by git, which is not installed"):
+    with pytest.raises(UserError, match=r"'base_patch' needs git, which is not installed"):
         load_tasks(path)
 
 
@@ -148,7 +148,7 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no task file or folder"):
         load_tasks(tmp_path / "nowhere.json")
-    with pytest.raises(UserError, match="holds no recipes"):
+    with pytest.raises(UserError, match="contains no recipes"):
         load_tasks(tmp_path)
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
@@ -164,5 +164,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_splits_are_for_recipes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no splits"):
         load_tasks(_write(tmp_path, _entry()), split="validation")
-    with pytest.raises(UserError, match="no split called 'test'"):
+    with pytest.raises(UserError, match="unknown split 'test'"):
         load_tasks(split="test")

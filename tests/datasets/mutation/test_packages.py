@@ -83,7 +83,7 @@ def test_a_package_is_fetched_once(index: Path, tmp_path: Path) -> None:
 
 def test_another_archive_is_refused(index: Path, tmp_path: Path) -> None:
     _archive(index)
-    with pytest.raises(UserError, match=r"could not fetch regrade-tiny==1\.0") as caught:
+    with pytest.raises(UserError, match=r"cannot fetch regrade-tiny==1\.0") as caught:
         fetch(_tiny("0" * 64), tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache" / "sources").iterdir()) == []

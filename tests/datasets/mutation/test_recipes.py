@@ -116,13 +116,13 @@ def test_altered_sources_are_noticed(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be rebuilt"):
         load_tasks(path, cache=cache)
     library.unlink()
-    with pytest.raises(UserError, match="cannot be read as Python"):
+    with pytest.raises(UserError, match="cannot be parsed as Python"):
         load_tasks(path, cache=cache)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "format": ({"format": 99}, "'format' is 99, this version reads 1"),
-    "package": ({"package": "numpy"}, "no package called 'numpy'"),
+    "package": ({"package": "numpy"}, "no pinned package 'numpy'"),
     "version": ({"version": "0.1"}, 'made from inflection "0.1", but pinned is'),
     "tests": ({"tests": "all"}, "'tests' must be a list of strings"),
     "reach": ({"reach": {"f": "1-"}}, r"reach: 'f' must be ranges"),

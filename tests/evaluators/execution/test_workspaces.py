@@ -155,7 +155,7 @@ def test_tests_and_configuration_stay_pristine(task):
         (created("tests"), "a folder of that name"),
         ("--- a/calculator.py\r\n+++ b/calculator.py\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n", "CR LF"),
         ("diff --git a/sub b/sub\nnew file mode 160000\n" + created("sub"), "submodule"),
-        (created("x") + "+" * (5 << 20), "the patch has 5.0 MB, and 4 MB are the most"),
+        (created("x") + "+" * (5 << 20), "the patch has 5.0 MB; the limit is 4 MB"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -53,7 +53,7 @@ def test_it_judges_what_it_can_be_asked_and_only_that(folder: Path, tasks: list[
     assert unasked.resolved is None
     verdict = learned.evaluate(found[0])
     assert verdict.value == pytest.approx(max(0.0, asked.resolved - asked.doubt))
-    assert "judge expects" in verdict.parts[0].why
+    assert "judge predicts" in verdict.parts[0].why
     assert learned.evaluate(found[1]).value is None
 
 
@@ -83,7 +83,7 @@ def test_the_command_line_evaluates_with_a_model(
     (row,) = [json.loads(line) for line in (tmp_path / "run/evaluations/reference.jsonl").read_text().splitlines()]
     assert row["reward_name"] == "learned"
     assert 0.0 <= row["reward"] <= 1.0
-    assert "judge expects" in row["parts"][0]["why"]
+    assert "judge predicts" in row["parts"][0]["why"]
 
 
 def test_other_weights_are_another_identity(folder: Path, language_model: LanguageModel, tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_the_reward_names_symbol_module_and_test(patched: Make) -> None:
     assert score.value is not None
     assert score.value < 0.5
     assert "pkg/core.py::helper -> " in score.why
-    assert "tests/test_user.py, which broke" in score.why
+    assert "tests/test_user.py (broken)" in score.why
 
 
 PARTS = {
