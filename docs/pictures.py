@@ -36,7 +36,7 @@ if ("PART" === "hunks") {  // the first attempt whose hunks were told apart
 }
 if (part.id === "tasks") {  // as somebody finds them who asks which fixes broke something, and opens one
   showAll();
-  outcome.value = "fixed but broke"; outcome.dispatchEvent(new Event("input"));
+  outcome.value = "fix with breakage"; outcome.dispatchEvent(new Event("input"));
   if (tasks.every((task) => task.hidden)) showAll();
   tasks.find((task) => !task.hidden).open = true;
 }

@@ -33,7 +33,7 @@ set(search, "");
 set(repository, "repo1");
 seen.repository = shown().length;
 set(repository, "");
-set(policy, "sft"); set(outcome, "broke something");
+set(policy, "sft"); set(outcome, "breakage");
 seen.broke = shown().length;
 set(sort, "name");
 showAll();
@@ -45,7 +45,7 @@ seen.point = [repository.value, policy.value, shown().length];
 const bar = [...document.querySelectorAll(".pick")].find((each) => (each.dataset.outcome || "").startsWith("severity"));
 bar.dispatchEvent(new MouseEvent("click"));
 seen.bar = [policy.value, outcome.value, shown().length];
-const best = [...document.querySelectorAll(".pick")].find((each) => each.dataset.outcome === "broke something");
+const best = [...document.querySelectorAll(".pick")].find((each) => each.dataset.outcome === "breakage");
 best.dispatchEvent(new MouseEvent("click"));
 seen.best = [policy.value, outcome.value, shown().length];
 const heading = document.querySelector("table.sortable th button");
@@ -148,7 +148,7 @@ def test_tasks_are_filtered_by_side_name_repository_and_outcome(driven):
 def test_a_point_or_a_bar_shows_the_tasks_behind_it_and_a_link_opens_one(driven):
     assert driven["point"] == ["repo0", "", 6]
     assert driven["bar"] == ["sft", "severity 1 test", 3]
-    assert driven["best"] == ["sft", "broke something", 3]
+    assert driven["best"] == ["sft", "breakage", 3]
     assert driven["linked"] == [True, False]
     assert driven["table"] == "descending"
 
