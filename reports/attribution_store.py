@@ -15,7 +15,7 @@ from regrade.reports.hunks import AttributionView
 FILE = "hunks.jsonl"
 
 
-class _StoredRow(msgspec.Struct):
+class _StoredAttribution(msgspec.Struct):
     task: str
     patch_digest: str
     view: AttributionView = msgspec.field(name="told")
@@ -35,6 +35,6 @@ def load_attributions(run: Path) -> Mapping[tuple[str, str], AttributionView]:
     views = {}
     for number, row in enumerate(journal.read(run / FILE), 1):
         advice = "delete that row; `regrade explain RUN TASK_ID --hunks` computes it again"
-        stored = converted(row, _StoredRow, f"{run / FILE}, row {number}: damaged", advice)
+        stored = converted(row, _StoredAttribution, f"{run / FILE}, row {number}: damaged", advice)
         views[stored.task, stored.patch_digest] = stored.view
     return views

@@ -49,8 +49,10 @@ def forest(
 ) -> Markup:
     """Paired differences of rates in points with intervals, one row per metric; the margin as a band around 0.
 
-    The axis extends by the rate `reach` to either side: adjacent charts then share one scale.
+    The axis extends by the rate `reach` to either side: adjacent charts then share one scale. Empty without any.
     """
+    if not differences:
+        return Markup()
     labels = [one.label + (" ↓" if one.better == "lower" else "") for one in differences]
     with canvas(name, "Paired differences with 95 % intervals", height=ROW * len(labels) + 44) as drawing:
         axes = drawing.axes
@@ -68,7 +70,9 @@ def forest(
 
 
 def repositories(name: str, differences: Mapping[str, Difference]) -> Markup:
-    """The difference of one metric within each repository, with its number of tasks."""
+    """The difference of one metric within each repository, with its number of tasks; empty for fewer than two."""
+    if len(differences) < 2:
+        return Markup()
     labels = [f"{repository} ({difference.n_tasks})" for repository, difference in differences.items()]
     with canvas(name, "Difference by repository", height=ROW * len(labels) + 44) as drawing:
         drawing.axes.axvline(0, color=INKS["axis"], linewidth=1.2)
@@ -147,7 +151,9 @@ def by_temperature(series: Sequence[Series]) -> Markup:
 
 
 def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison], metric: str, ink: str) -> Markup:
-    """The difference of one metric with both policies at the same temperature, with intervals."""
+    """The difference of one metric with both policies at the same temperature; empty for fewer than two."""
+    if len(comparisons) < 2:
+        return Markup()
     with canvas(name, "Difference at each temperature", height=215) as drawing:
         axes = drawing.axes
         axes.axhline(0, color=INKS["axis"], linewidth=1.2)
@@ -183,6 +189,8 @@ def stacked(
     limit: float | None = None,
 ) -> Markup:
     """Stacked horizontal bars: bar -> part -> length; `inks`: part -> ink. Negative parts extend to the left of 0."""
+    if not bars:
+        return Markup()
     with canvas(name, description, height=ROW * len(bars) + 44) as drawing:
         axes = drawing.axes
         for row, (bar, parts) in enumerate(bars.items()):
@@ -211,6 +219,8 @@ def stacked(
 
 def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
     """Wall times as horizontal bars with their durations."""
+    if not seconds:
+        return Markup()
     with canvas(name, description, height=ROW * len(seconds) + 20) as drawing:
         axes = drawing.axes
         for row, (label, value) in enumerate(seconds.items()):

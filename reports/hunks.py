@@ -68,7 +68,7 @@ class AttributionView:
 
 def attribution_view(attribution: Attribution) -> AttributionView:
     """Return an attribution as text, for all formats."""
-    groups = tuple(_group(number, group) for number, group in enumerate(attribution.groups, 1))
+    groups = tuple(_group(index, group) for index, group in enumerate(attribution.groups, 1))
     return AttributionView(_head(attribution), groups, tuple(_remarks(attribution)))
 
 
@@ -109,7 +109,7 @@ def _tests(names: Sequence[str], one: str, several: str) -> str:
     return f"{counted(len(names), 'test')} {verb}: {listed(names, SHOWN_NAMES)}"
 
 
-def _group(number: int, group: GroupShare) -> GroupView:
+def _group(index: int, group: GroupShare) -> GroupView:
     share = group.share
     tone = "plain" if share.value is None or abs(share.value) < ROUNDED else (
         "good" if share.value > 0 else "bad"
@@ -117,7 +117,7 @@ def _group(number: int, group: GroupShare) -> GroupView:
     parts = sorted(group.parts.items(), key=lambda part: -abs(part[1]))
     shown = [f"{name} {_signed(value)}" for name, value in parts if abs(value) >= ROUNDED]
     return GroupView(
-        number=number,
+        number=index,
         adds=_share(group),
         tone=tone,
         parts=", ".join(shown) if len(shown) > 1 else "",
@@ -163,15 +163,9 @@ def _head(attribution: Attribution) -> str:
     )  # fmt: skip
     if attribution.gap is None:
         return f"By hunk: {method}. {_unknown(attribution)}"
-    return (
-        f"By hunk: {method}; they add up to {number(_value_of(attribution.whole), DIGITS)} (the patch) minus "
-        f"{number(_value_of(attribution.nothing), DIGITS)} (no patch) = {_signed(attribution.gap)}"
-    )
-
-
-def _value_of(subset: Subset) -> float:
-    assert subset.value is not None
-    return subset.value
+    whole, nothing = (_value(subset.value) for subset in (attribution.whole, attribution.nothing))
+    gap = _signed(attribution.gap)
+    return f"By hunk: {method}; they add up to {whole} (the patch) minus {nothing} (no patch) = {gap}"
 
 
 def _unknown(attribution: Attribution) -> str:
@@ -183,8 +177,8 @@ def _unknown(attribution: Attribution) -> str:
 def _remarks(attribution: Attribution) -> list[str]:
     remarks = list(attribution.notes)
     remarks += [
-        f"Group {number}: {group.why}."
-        for number, group in enumerate(attribution.groups, 1)
+        f"Group {index}: {group.why}."
+        for index, group in enumerate(attribution.groups, 1)
         if group.why and group.why != TOO_MANY  # one note covers all groups with that reason
     ]
     if attribution.unscored:

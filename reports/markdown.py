@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regrade.evaluators.analysis.comparison import Comparison, Difference
-from regrade.reports.number_format import MINUS, detectable, p_value, percent, signed
+from regrade.reports.number_format import detectable, number, p_value, percent, signed
 
 MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "not comparable": "⚠️"}
 
@@ -11,11 +11,7 @@ MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "n
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the verdict, the reason, a table of all differences, and notes."""
     title = f"{plain(comparison.candidate)} against {plain(comparison.baseline)}"
-    lines = [
-        f"### {MARKS[comparison.verdict]} {title}: **{comparison.verdict}**",
-        "",
-        plain(comparison.reason),
-    ]
+    lines = [f"### {MARKS[comparison.verdict]} {title}: **{comparison.verdict}**", "", plain(comparison.reason)]
     if comparison.metrics:
         clusters = "repositories" if comparison.clusters == "repository" else "functions"
         lines += [
@@ -37,10 +33,7 @@ def _row(difference: Difference) -> str:
     is_judged = difference.better != "neither"
     cells = (
         plain(difference.label),
-        *(
-            percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
-            for v in (difference.baseline, difference.candidate)
-        ),
+        *(percent(v) if difference.is_rate else number(v) for v in (difference.baseline, difference.candidate)),
         signed(scale * difference.difference, digits),
         f"{signed(scale * difference.low, digits)} to {signed(scale * difference.high, digits)}",
         p_value(difference.p_holm) if is_judged else "",

@@ -31,6 +31,7 @@ from regrade.reports.result_charts import (
     FigureRows,
     Waterfall,
     by_trait,
+    charted_policies,
     checkpoints,
     detailed_policies,
     hops,
@@ -147,26 +148,22 @@ class Page:
 def build_page(results: Results) -> Page:
     """Compute the content of the report."""
     inks = policy_inks(results)
-    ends = [
-        abs(end) for pair in results.pairs for difference in _forest(pair) for end in (difference.low, difference.high)
-    ]
-    reach = max((end for end in ends if math.isfinite(end)), default=None)
-    pairs = tuple(_pair_view(pair, inks, reach) for pair in results.pairs)
     views = _views(results, inks)
     reward_parts = _reward_parts(results)
     reward_inks = _part_inks(reward_parts)
-    swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
-    detailed = detailed_policies(results)
+    swept, detailed = charted_policies(results), detailed_policies(results)
     series = [_series(policy, inks[policy.name], is_detailed=policy in detailed) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
+    step = {"one step": shares} if shares else {}
+    seconds = {name: phase.seconds for name, phase in results.manifest.phases.items()}
     quality = quality_rows(results, inks)
     return Page(
         results=results,
         headline=headline(results.pairs),
         verdicts=verdicts(results.pairs),
         inks=inks,
-        pairs=pairs,
+        pairs=_pair_views(results.pairs, inks),
         views=tuple(views),
         detailed=tuple(detailed),
         outcomes=_outcomes(views),
@@ -182,18 +179,14 @@ def build_page(results: Results) -> Page:
         checkpoints=checkpoints(results),
         waterfalls=waterfalls(results),
         groups={group: sum(view.group == group for view in views) for group in GROUPS},
-        rewards=charts.stacked("reward", "Mean contribution of each reward part", reward_parts, reward_inks)
-        if reward_parts
-        else Markup(),
+        rewards=charts.stacked("reward", "Mean contribution of each reward part", reward_parts, reward_inks),
         reward_parts=reward_parts,
         reward_means={p.label: m.estimate(p.best, m.REWARD) for p in results.tabled if p.label in reward_parts},
         reward_inks=reward_inks,
         curves=tuple(training_curves(results.run.training(), list(results.manifest.phases))),
-        phases=_phases(results),
+        phases=charts.bars("phases", "Wall time of each phase", seconds),
         share_of_step=shares,
-        shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
-        if shares
-        else Markup(),
+        shares=charts.stacked("share", "Share of a training step", step, STEP_INKS, unit="%", limit=1),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.tabled),
         quality=quality,
         unused_columns=unused_columns(quality),
@@ -216,18 +209,23 @@ def _forest(pair: Pair) -> list[Difference]:
     return [pair.best.metrics[metric.name] for metric in FOREST if metric.name in pair.best.metrics]
 
 
+def _pair_views(pairs: Sequence[Pair], inks: Mapping[str, str]) -> tuple[PairView, ...]:
+    differences = [difference for pair in pairs for difference in _forest(pair)]
+    ends = [abs(end) for difference in differences for end in (difference.low, difference.high)]
+    reach = max((end for end in ends if math.isfinite(end)), default=None)
+    return tuple(_pair_view(pair, inks, reach) for pair in pairs)
+
+
 def _pair_view(pair: Pair, inks: Mapping[str, str], reach: float | None) -> PairView:
     comparison, forest = pair.best, _forest(pair)
-    sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
+    metric, ink = m.FIX_AND_CLEAN.name, inks[pair.candidate.name]
     reason = comparison.reason.partition(": ")[0] + "." if comparison.metrics else comparison.reason
     return PairView(
         pair,
         sentence(pair),
         reason,
-        charts.forest(f"forest-{pair.key}", forest, comparison.margin, reach) if forest else Markup(),
-        charts.difference_by_temperature(f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name])
-        if sweep
-        else Markup(),
+        charts.forest(f"forest-{pair.key}", forest, comparison.margin, reach),
+        charts.difference_by_temperature(f"sweep-{pair.key}", pair.by_temperature, metric, ink),
     )
 
 
@@ -259,14 +257,14 @@ def _outcomes(views: Sequence[TaskView]) -> tuple[str, ...]:
 
 
 def _repositories(pair: Pair) -> Markup:
-    """The difference in clean fixes within each repository; empty for a single repository."""
+    """The difference in clean fixes within each repository; empty for fewer than two."""
     differences: dict[str, Difference] = {}
     before, after = pair.baseline.best, pair.candidate.best
     for repository in sorted(before["repository"].unique()):
         inside = compare(before[before["repository"] == repository], after[after["repository"] == repository])
         if m.FIX_AND_CLEAN.name in inside.metrics:
             differences[str(repository)] = inside.metrics[m.FIX_AND_CLEAN.name]
-    return charts.repositories("repositories", differences) if len(differences) > 1 else Markup()
+    return charts.repositories("repositories", differences)
 
 
 def _reward_parts(results: Results) -> dict[str, dict[str, float]]:
@@ -298,11 +296,6 @@ def _mean_parts(rows: pd.DataFrame) -> dict[str, float]:
                 lost += part["weight"] * part["value"]
     total[GATED] = lost
     return {name: value / len(scored) for name, value in total.items() if name != GATED or value > 1e-9}
-
-
-def _phases(results: Results) -> Markup:
-    seconds = {name: phase.seconds for name, phase in results.manifest.phases.items()}
-    return charts.bars("phases", "Wall time of each phase", seconds) if seconds else Markup()
 
 
 def _more(policy: PolicyResult) -> dict[str, str]:

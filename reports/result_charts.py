@@ -73,10 +73,7 @@ def detailed_policies(results: Results) -> list[PolicyResult]:
 
 
 def severity(results: Results) -> FigureRows | None:
-    """Chart the share of attempts by number of broken tests, one bar per policy; None without breakage.
-
-    An attempt that did not complete has the worst severity; an unknown outcome is left out.
-    """
+    """Chart the share of attempts by number of broken tests, one bar per policy; None without breakage."""
     shares = {policy.label: _severity_shares(policy.best) for policy in results.tabled}
     if not any(share.value > 0 for row in shares.values() for share in row.values()):
         return None
@@ -158,10 +155,9 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
 
 def checkpoints(results: Results) -> tuple[Checkpoints, ...]:
     """Chart each training run with several evaluated checkpoints."""
-    shown = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
     series = []
     for number, (name, policies) in enumerate(results.series.items()):
-        rows = tuple((policy, policy.estimates(None, shown)) for policy in policies)
+        rows = tuple((policy, policy.estimates()) for policy in policies)
         lines = {
             "clean fixes": ("good", [figures[m.FIX_AND_CLEAN.name] for _, figures in rows]),
             "breakage": ("bad", [figures[m.BREAKAGE_INCIDENCE.name] for _, figures in rows]),

@@ -21,11 +21,7 @@ Picks = Mapping[tuple[str, str], Mapping[str, str]]
 
 
 def stacked_rates(
-    name: str,
-    description: str,
-    bars: Mapping[str, Mapping[str, Estimate]],
-    inks: Mapping[str, str],
-    picks: Picks,
+    name: str, description: str, bars: Mapping[str, Mapping[str, Estimate]], inks: Mapping[str, str], picks: Picks
 ) -> Markup:
     """Horizontal bars of shares, bar -> part -> share; tooltips show intervals, labels the number of attempts."""
     labels = [
@@ -108,10 +104,7 @@ def over_steps(
 
 
 def waterfall(
-    name: str,
-    first: tuple[str, float],
-    last: tuple[str, float],
-    changes: Sequence[tuple[str, float, float, float]],
+    name: str, first: tuple[str, float], last: tuple[str, float], changes: Sequence[tuple[str, float, float, float]]
 ) -> Markup:
     """From one mean reward to another: (label, mean) of both, and (part, change, low, high) of each change."""
     labels = [first[0], *(change[0] for change in changes), last[0]]

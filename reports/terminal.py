@@ -18,12 +18,12 @@ from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
 from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.number_format import (
-    MINUS,
     NO_BREAK,
     detectable,
     duration,
     equals_p,
     interval,
+    number,
     p_value,
     percent,
     rate,
@@ -104,7 +104,7 @@ def print_sweeps(results: Results, console: Console) -> None:
     for policy in swept:
         for t in policy.temperatures:
             name = policy.label if t == policy.temperatures[0] else ""
-            mark = f"{temperature(t)}{' (its best)' if t == policy.temperature else ''}"
+            mark = f"{temperature(t)}{' (best)' if t == policy.temperature else ''}"
             table.add_row(Text(name), mark, *_rates(policy.estimates(t)))
     console.print(table)
 
@@ -125,9 +125,9 @@ def print_slices(results: Results, console: Console) -> None:
     for trait, values in results.slices.items():
         table = _rates_table(f"by {trait}", "policy")
         for value, policies in values.items():
-            for number, (name, rows) in enumerate(policies.items()):
+            for index, (name, rows) in enumerate(policies.items()):
                 tasks = rows["task"].nunique()
-                part = f"{value} ({counted(tasks, 'task')})" if number == 0 else ""
+                part = f"{value} ({counted(tasks, 'task')})" if index == 0 else ""
                 estimates = {metric.name: estimate(rows, metric) for metric in SLICED}
                 table.add_row(Text(part), Text(labels[name]), *_rates(estimates))
         console.print(table)
@@ -245,10 +245,7 @@ def _differences(comparison: Comparison, wide: bool) -> Table:
 def _row(difference: Difference, wide: bool) -> list[str | Text]:
     is_judged = difference.better != "neither"
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
-    values = [
-        percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
-        for v in (difference.baseline, difference.candidate)
-    ]
+    values = [percent(v) if difference.is_rate else number(v) for v in (difference.baseline, difference.candidate)]
     holm = [p_value(difference.p_holm) if is_judged else ""] if wide else []
     ends = f"[{signed(scale * difference.low, digits)}, {signed(scale * difference.high, digits)}]"
     mark = Text(MARKS[difference.verdict] if is_judged else "", style=STYLES[difference.verdict])

@@ -67,6 +67,6 @@ def sentence(pair: Pair) -> str:
         f"{'Against the control, on' if pair.baseline.role == 'control' else 'On'} {comparison.n_tasks} tasks: "
         f"{candidate} has {percent(clean.candidate)} clean fixes and {baseline} {percent(clean.baseline)}, "
         f"{points(clean)}. Breakage occurs in {percent(breakage.candidate)} of the attempts of {candidate} and in "
-        f"{percent(breakage.baseline)} of {baseline}, {points(breakage)}."
+        f"{percent(breakage.baseline)} of those of {baseline}, {points(breakage)}."
     )
     return text.replace(" %", f"{NO_BREAK}%")

@@ -125,11 +125,7 @@ def test_attempts_that_tamper_with_the_evaluation_are_counted_by_kind(finished_r
         del row["tampering_kinds"]  # as earlier versions wrote them
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = summary(folder)["policies"]["rl"]["tampering"]
-    assert found == {
-        "looked_at": len(rows),
-        "attempts": 2,
-        "kinds": {"equal to everything": 2, "leaves at import": 1},
-    }
+    assert found == {"looked_at": len(rows), "attempts": 2, "kinds": {"equal to everything": 2, "leaves at import": 1}}
     stream = io.StringIO()
     print_policies(load_results(folder), Console(file=stream, width=100))
     said = " ".join(stream.getvalue().split())
