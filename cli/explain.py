@@ -113,7 +113,7 @@ class Explained:
 
 def _show(found: Explained, json: bool, html: bool) -> None:
     if html:
-        from regrade.reports.explain import explanation_html
+        from regrade.reports.explanation import explanation_html
 
         typer.echo(explanation_html(found.breakdown, found.title, found.attribution))
     elif found.attribution is None:
@@ -153,13 +153,13 @@ def _of_attempt(source: Path, row: pd.Series, request: ScoreRequest, sharing: Sh
 
 def _keep(run: Path, row: pd.Series, attribution: Attribution, reward: str) -> tuple[str, ...]:
     """Keep it for the run's report. Returns a note where the run can't be written: the answer is shown in any case."""
+    from regrade.reports.attribution_store import store_attribution
     from regrade.reports.hunks import attribution_view
-    from regrade.reports.kept_hunks import keep
 
     view = attribution_view(attribution)
     told = replace(view, remarks=(*view.remarks, f"The reward is {reward!r}."))
     try:
-        keep(run, row["task"], row["patch_digest"], told)
+        store_attribution(run, row["task"], row["patch_digest"], told)
     except OSError as error:
         return (f"not kept for the run's report: {error.strerror or error}: {run}; make it writable and ask again",)
     return ()

@@ -85,7 +85,7 @@ def score(
 
 def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | None) -> None:
     """Print a breakdown as a tree under the first of `names`, or as a line of JSON that holds them all."""
-    from regrade.reports.explain import print_breakdown
+    from regrade.reports.explanation import print_breakdown
 
     if json:
         print_json({**names, **breakdown.to_json(), "notes": list(notes)})
@@ -94,11 +94,11 @@ def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | 
 
 
 def _show_table(results: Sequence[PatchResult]) -> None:
-    from regrade.reports.patch_table import Judged, print_patches
+    from regrade.reports.patch_table import PatchRow, print_patches
 
     console = stdout()
     console.print()
-    print_patches([Judged(each.source, each.breakdown, each.run, each.refusal) for each in results], console)
+    print_patches([PatchRow(each.source, each.breakdown, each.run, each.refusal) for each in results], console)
 
 
 def refused(result: PatchResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Verdicts and comparisons rendered for people: one HTML file, terminal tables, Markdown, JSON.
+"""Reports of scores, evaluations and comparisons: one HTML file, terminal tables, Markdown and JSON.
 
 Public: load_results, Results, write_report, write_summary; print_evaluation, print_comparison, comparison_markdown;
 print_breakdown, explanation_html, print_attribution.
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from regrade.datasets.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
-    from regrade.reports.explain import explanation_html, print_breakdown
+    from regrade.reports.explanation import explanation_html, print_breakdown
     from regrade.reports.html_report import write_report
     from regrade.reports.hunks import print_attribution
     from regrade.reports.markdown import comparison_markdown
@@ -32,7 +32,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_imports(
     __name__,
     {
-        "explain": ["explanation_html", "print_breakdown"],
+        "explanation": ["explanation_html", "print_breakdown"],
         "html_report": ["write_report"],
         "hunks": ["print_attribution"],
         "markdown": ["comparison_markdown"],

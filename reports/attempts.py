@@ -1,4 +1,4 @@
-"""The tasks one by one: which policy fixed which, and every different patch that was tried, with what came of it."""
+"""Views of single tasks: which policies fixed a task, and each distinct attempt with its outcome."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ import pandas as pd
 
 from regrade.evaluators.analysis.side_metrics import hops_name
 from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
+from regrade.reports.number_format import number, temperature
 from regrade.reports.results import PolicyResult
 from regrade.reports.severity import severity_of
-from regrade.reports.wording import number, temperature
 from regrade.rewards.evidence import End
 
 if TYPE_CHECKING:
-    from regrade.reports.hunks import AttributionView  # it shows patches as they are shown here
+    from regrade.reports.hunks import AttributionView
 
 Group = Literal["won", "lost", "both", "none"]
 GROUPS: tuple[Group, ...] = ("won", "lost", "both", "none")
 
 Row = Mapping[str, Any]
 OUTCOME = ("patch_digest", "well_formed", "applied", "status", "end", "broken", "fixed")
-"""Attempts that agree in these are one answer."""
-ENDS = {End.TIMEOUT.value: "ran out of time", End.MEMORY.value: "ran out of memory", End.CRASHED.value: "crashed"}
+"""Columns that identify an answer: attempts with equal values are shown once."""
+ENDS = {End.TIMEOUT.value: "timed out", End.MEMORY.value: "ran out of memory", End.CRASHED.value: "crashed"}
 
-NOT_KNOWN = "not known"
+UNKNOWN = "unknown"
 OUTCOMES: Mapping[str, Callable[[Row], bool]] = {
     "clean fix": lambda row: row["clean_fix"] == 1,
-    "fixed": lambda row: row["fix"] == 1,
+    "fix": lambda row: row["fix"] == 1,
     "breakage": lambda row: row["broke"] == 1,
     "fix with breakage": lambda row: row["fix"] == 1 and row["broke"] == 1,
     "skipped tests": lambda row: row["newly_skipped"] > 0,
-    "came to no end": lambda row: row["end"] in ENDS,
-    "tampering": lambda row: row["tampering"] > 0,
+    "not completed": lambda row: row["end"] in ENDS,
+    "tampered with the evaluation": lambda row: row["tampering"] > 0,
     "edited tests": lambda row: row["protected_edits"] > 0,
-    "changed nothing": lambda row: bool(row["empty"]),
+    "no change": lambda row: bool(row["empty"]),
     "does not apply": lambda row: not row["applied"],
-    "answer unreadable": lambda row: not row["well_formed"],
-    "reward unscored": lambda row: math.isnan(row["reward"]),
+    "unreadable answer": lambda row: not row["well_formed"],
+    "unscored reward": lambda row: math.isnan(row["reward"]),
 }
-"""What the tasks can be filtered by -> does it hold of this attempt?"""
+"""Outcome that tasks are filtered by -> predicate on an attempt's row."""
 
 SHOWN_TESTS = 12
-"""Broken tests listed by name; of more only the number is shown."""
+"""Maximal number of broken tests listed by name; of the rest only the number is shown."""
 SHOWN_CHARACTERS = 4000
-"""Characters of an answer."""
+"""Maximal number of characters of an answer."""
 PAGE_BUDGET = 2_500_000
-"""Characters of patches and reasons in one page; later tasks are then listed without them."""
+"""Characters of patches and reasons in one page; tasks beyond it are listed without their attempts."""
 
 
 @dataclass(frozen=True)
-class Who:
-    """A policy that proposed a patch, and in how many of its attempts."""
+class PolicyCount:
+    """A policy and a number of its attempts."""
 
     label: str
     ink: str
@@ -66,97 +66,97 @@ class Who:
 class AttemptView:
     """One distinct answer to a task."""
 
-    who: tuple[Who, ...]
+    who: tuple[PolicyCount, ...]
     marks: tuple[tuple[str, str], ...]
-    """(tone, words): what came of it, such as ("good", "fixed"); the tones are good, bad and plain."""
+    """(tone, text) of each outcome, such as ("good", "fixed"); the tones are good, bad and plain."""
     lines: tuple[tuple[str, str], ...]
-    """(kind, text) of the patch: add, del, hunk, file or same."""
+    """(kind, text) of each line of the patch: add, del, hunk, file or same."""
     more_lines: int
     broken_tests: tuple[str, ...]
     more_broken: int
     cause: str
     completion: str
-    """The answer word for word."""
+    """The verbatim answer."""
     more_characters: int
     well_formed: bool
     steps: tuple[str, ...]
-    """What happened, one after the other."""
+    """The processing of the answer, in order."""
     reward: float | None
     parts: tuple[Mapping[str, Any], ...]
     hunks: AttributionView | None
-    """What each hunk is worth, where that was found out."""
+    """The value of each hunk; None if it was not computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView:
-    """One task, as the baseline and the candidate of a comparison did on it."""
+    """One task with the attempts of the baseline and the candidate of a comparison."""
 
     id: str
     repository: str
     function: str
     group: Group
-    scores: tuple[tuple[Who, int], ...]
-    """(policy with its clean fixes, attempts) for each policy that is shown."""
+    scores: tuple[tuple[PolicyCount, int], ...]
+    """(policy with its clean fixes, attempts) for each shown policy."""
     failure: str
     reference: tuple[tuple[str, str], ...]
     attempts: tuple[AttemptView, ...]
-    """Empty if the page has no room for them."""
+    """Empty beyond `PAGE_BUDGET`."""
     outcomes: tuple[tuple[str, str], ...]
-    """(policy's name, what one of its attempts came to), for the filters: see `OUTCOMES`."""
+    """(policy's name, outcome of one of its attempts), for the filters: see `OUTCOMES`."""
     broken: int
-    """The most tests that an attempt at it broke."""
+    """The largest number of tests that one attempt broke."""
     gain: float
-    """The candidate's mean reward less the baseline's; NaN where one is not known."""
+    """The candidate's mean reward minus the baseline's; NaN if either is unknown."""
 
 
 def task_views(
     baseline: PolicyResult,
     candidate: PolicyResult | None,
-    others: Sequence[PolicyResult],
+    further: Sequence[PolicyResult],
     inks: Mapping[str, str],
     tasks: Mapping[str, Mapping[str, Any]],
     hunks: Mapping[tuple[str, str], AttributionView],
 ) -> list[TaskView]:
-    """Every task that both policies of a comparison were tried on: changed outcomes first.
+    """Return a view of each task with attempts of both policies; tasks that changed outcome come first.
 
     Args:
-        candidate: None where nothing is compared: every task is then in `both` or `none`, by what the first did.
-        others: further policies whose attempts are shown beside those of the two.
+        candidate: None without a comparison: a task is then in `both` (fixed by the baseline) or `none`.
+        further: other policies with attempts to show.
         inks: policy name -> ink.
-        tasks: what `Run.record_tasks` kept.
-        hunks: (task, digest of a patch) -> what its hunks are worth.
+        tasks: task id -> the record that `Run.record_tasks` stored.
+        hunks: (task, digest of a patch) -> the values of its hunks.
     """
-    policies = (baseline, *((candidate,) if candidate else ()), *others)
+    policies = (baseline, *((candidate,) if candidate else ()), *further)
     rows = {policy.name: _by_task(policy.best) for policy in policies}
     second = (candidate or baseline).name
     shared = sorted(set(rows[baseline.name]) & set(rows[second]))
     groups = {task: _group(rows[baseline.name][task], rows[second][task]) for task in shared}
     views, spent = [], 0
     for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
-        mine = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
-        attempts = tuple(_attempts(mine, inks, hunks)) if spent < PAGE_BUDGET else ()
-        view = _view(task, groups[task], mine, attempts, inks, tasks.get(task, {}))
+        tried = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
+        attempts = tuple(_attempts(tried, inks, hunks)) if spent < PAGE_BUDGET else ()
+        view = _view(task, groups[task], tried, attempts, inks, tasks.get(task, {}))
         spent += sum(map(_size, attempts)) + sum(len(text) for _, text in view.reference)
         views.append(view)
     return views
 
 
 def _by_task(rows: pd.DataFrame) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_task: dict[str, list[Row]] = {}
     for row in rows.assign(severity=severity_of(rows)).to_dict("records"):
-        found.setdefault(str(row["task"]), []).append({str(name): value for name, value in row.items()})
-    return found
+        by_task.setdefault(str(row["task"]), []).append({str(name): value for name, value in row.items()})
+    return by_task
 
 
-def _clean(rows: Sequence[Row]) -> tuple[int, int]:
-    """(clean fixes, attempts whose outcome is known)."""
-    known = [row["clean_fix"] for row in rows if not math.isnan(row["clean_fix"])]
-    return int(sum(known)), len(known)
+def _count_clean(rows: Sequence[Row]) -> tuple[int, int]:
+    """(clean fixes, attempts with a known outcome)."""
+    outcomes = [row["clean_fix"] for row in rows if not math.isnan(row["clean_fix"])]
+    return int(sum(outcomes)), len(outcomes)
 
 
 def _group(baseline: Sequence[Row], candidate: Sequence[Row]) -> Group:
-    """By whether at least half of the known attempts are clean fixes."""
-    (before_clean, before_n), (after_clean, after_n) = _clean(baseline), _clean(candidate)
+    """A policy fixed the task if at least half of its attempts with a known outcome are clean fixes."""
+    (before_clean, before_n), (after_clean, after_n) = _count_clean(baseline), _count_clean(candidate)
     before, after = 0 < before_n <= 2 * before_clean, 0 < after_n <= 2 * after_clean
     return "both" if before and after else "won" if after else "lost" if before else "none"
 
@@ -164,67 +164,69 @@ def _group(baseline: Sequence[Row], candidate: Sequence[Row]) -> Group:
 def _view(
     task: str,
     group: Group,
-    mine: Sequence[tuple[PolicyResult, list[Row]]],
+    tried: Sequence[tuple[PolicyResult, list[Row]]],
     attempts: tuple[AttemptView, ...],
     inks: Mapping[str, str],
-    described: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> TaskView:
-    first = mine[0][1][0]
-    counts = [(policy, *_clean(rows)) for policy, rows in mine]
-    scores = tuple((Who(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
+    first = tried[0][1][0]
+    counts = [(policy, *_count_clean(rows)) for policy, rows in tried]
+    scores = tuple((PolicyCount(policy.label, inks[policy.name], clean), n) for policy, clean, n in counts)
     return TaskView(
         id=task,
         repository=str(first["repository"]),
         function=str(first["function"]),
         group=group,
         scores=scores,
-        failure=str(described.get("failure", "")),
-        reference=tuple(diff_lines(str(described.get("reference", "")))) if attempts else (),
+        failure=str(record.get("failure", "")),
+        reference=tuple(diff_lines(str(record.get("reference", "")))) if attempts else (),
         attempts=attempts,
         outcomes=tuple(
-            dict.fromkeys((policy.name, outcome) for policy, rows in mine for row in rows for outcome in _outcomes(row))
+            dict.fromkeys(
+                (policy.name, outcome) for policy, rows in tried for row in rows for outcome in _outcomes(row)
+            )
         ),
         broken=max(
-            (int(row["broken"]) for _, rows in mine for row in rows if not math.isnan(row["broken"])), default=0
+            (int(row["broken"]) for _, rows in tried for row in rows if not math.isnan(row["broken"])), default=0
         ),
-        gain=_mean_reward(mine[1][1]) - _mean_reward(mine[0][1]) if len(mine) > 1 else math.nan,
+        gain=_mean_reward(tried[1][1]) - _mean_reward(tried[0][1]) if len(tried) > 1 else math.nan,
     )
 
 
 def _mean_reward(rows: Sequence[Row]) -> float:
-    known = [row["reward"] for row in rows if not math.isnan(row["reward"])]
-    return sum(known) / len(known) if known else math.nan
+    rewards = [row["reward"] for row in rows if not math.isnan(row["reward"])]
+    return sum(rewards) / len(rewards) if rewards else math.nan
 
 
 def _outcomes(row: Row) -> Iterator[str]:
-    """All of `OUTCOMES` that hold of an attempt, with how much it broke and how far away."""
+    """The `OUTCOMES` of an attempt, and the severity and the distances of its breakage."""
     if math.isnan(row["broke"]):
-        yield NOT_KNOWN
+        yield UNKNOWN
         return
-    for name, holds in OUTCOMES.items():
-        if holds(row):
+    for name, applies in OUTCOMES.items():
+        if applies(row):
             yield name
     if row["broke"]:
         yield f"severity {row['severity']}"
-    for name in dict.fromkeys(hops_name(each) for each in row["broken_hops"] or ()):
+    for name in dict.fromkeys(hops_name(distance) for distance in row["broken_hops"] or ()):
         yield f"hops {name}"
 
 
 def _steps(row: Row) -> Iterator[str]:
-    """The attempt as it went: the answer, the patch, the tests, the reward."""
-    yield f"Answered at {temperature(row['temperature'])}" + "".join(
+    """The processing of an attempt: the answer, the patch, the tests, the reward."""
+    yield f"Answer: {temperature(row['temperature'])}" + "".join(
         f", {row[name]:,.{digits}f} {unit}"
         for name, digits, unit in (("tokens", 0, "tokens"), ("generation_seconds", 1, "s"))
         if row[name] > 0
     )
     if not row["well_formed"]:
-        yield "The answer could not be read, which counts as changing nothing"
+        yield "The answer is unreadable, which counts as no change"
     elif not row["applied"]:
-        yield "The patch does not apply, which counts as changing nothing"
+        yield "The patch does not apply, which counts as no change"
     else:
-        yield "Nothing was changed" if row["empty"] else f"The patch changes {row['changed_lines']:.0f} lines"
+        yield "The patch changes nothing" if row["empty"] else f"The patch changes {row['changed_lines']:.0f} lines"
     if math.isnan(row["broke"]):
-        yield "What came of it is not known: the infrastructure failed"
+        yield "The outcome is unknown: the infrastructure failed"
     elif not row["empty"]:
         yield (
             f"The tests {ENDS.get(row['end'], 'ran')}, {row['execution_seconds']:.1f} s: fixed {row['fixed']:.0f} of "
@@ -234,26 +236,26 @@ def _steps(row: Row) -> Iterator[str]:
 
 
 def _attempts(
-    mine: Sequence[tuple[PolicyResult, list[Row]]],
+    tried: Sequence[tuple[PolicyResult, list[Row]]],
     inks: Mapping[str, str],
     hunks: Mapping[tuple[str, str], AttributionView],
 ) -> Iterator[AttemptView]:
-    """The distinct answers of all policies to one task; good ones first."""
+    """The distinct answers of all policies to one task, clean fixes first."""
     same: dict[tuple[str, ...], list[Row]] = {}
-    for _, rows in mine:
+    for _, rows in tried:
         for row in rows:
             same.setdefault(tuple(str(row[name]) for name in OUTCOME), []).append(row)
-    for found in sorted(same.values(), key=lambda rows: _rank(rows[0])):
-        counts = Counter(row["policy"] for row in found)
-        who = tuple(Who(p.label, inks[p.name], counts[p.name]) for p, _ in mine if p.name in counts)
-        yield _attempt(found[0], who, hunks.get((found[0]["task"], found[0]["patch_digest"])))
+    for equal in sorted(same.values(), key=lambda rows: _rank(rows[0])):
+        counts = Counter(row["policy"] for row in equal)
+        who = tuple(PolicyCount(p.label, inks[p.name], counts[p.name]) for p, _ in tried if p.name in counts)
+        yield _attempt(equal[0], who, hunks.get((equal[0]["task"], equal[0]["patch_digest"])))
 
 
 def _rank(row: Row) -> tuple[bool, bool, float]:
     return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
 
 
-def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> AttemptView:
+def _attempt(row: Row, who: tuple[PolicyCount, ...], hunks: AttributionView | None) -> AttemptView:
     lines = diff_lines(row["patch"])
     return AttemptView(
         who=who,
@@ -275,14 +277,14 @@ def _attempt(row: Row, who: tuple[Who, ...], hunks: AttributionView | None) -> A
 
 def _marks(row: Row) -> Iterator[tuple[str, str]]:
     if math.isnan(row["broke"]):
-        yield "plain", "not known: the infrastructure failed"
+        yield "plain", "unknown: the infrastructure failed"
         return
     if not row["well_formed"]:
-        yield "plain", "answer could not be read"
+        yield "plain", "unreadable answer"
     elif not row["applied"]:
         yield "plain", "does not apply"
     elif row["empty"]:
-        yield "plain", "changed nothing"
+        yield "plain", "no change"
     elif row["fix"] == 1:
         yield "good", "fixed"
     else:
@@ -292,11 +294,11 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
     if row["broken"]:
         yield "bad", f"broke {int(row['broken'])} of {int(row['guarded'])} tests"
     if row["tampering"] > 0:
-        yield "bad", "tampering"
+        yield "bad", "tampered with the evaluation"
 
 
 def _size(attempt: AttemptView) -> int:
-    """Roughly the characters that it takes in the page: 60 of markup for each line of text."""
+    """Approximate characters in the page, with 60 characters of markup for each line of text."""
     texts = (
         [text for _, text in attempt.lines]
         + list(attempt.broken_tests)

@@ -1,5 +1,4 @@
-"""The charts of the report, each from figures that are computed already. Colours are names of
-`regrade.reports.svg.INKS`."""
+"""The charts of the report, drawn from computed figures. Colours are names of `regrade.reports.svg.INKS`."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ from markupsafe import Markup
 
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.metrics import Estimate
+from regrade.reports.number_format import duration, percent, rate, signed, temperature
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.wording import duration, percent, rate, signed, temperature
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW = 31
-"""Height of one row of a chart of rows, in CSS pixels."""
+"""Height of one row of a chart, in CSS pixels."""
 EFFECT = {"better": "good", "worse": "bad", "no difference shown": "neutral"}
 
 
@@ -29,29 +28,32 @@ class Point:
 
     temperature: float
     fix: Estimate
-    broke: Estimate
-    clean: Estimate
+    breakage: Estimate
+    clean_fix: Estimate
     is_best: bool
 
 
 @dataclass(frozen=True)
 class Series:
-    """One policy over its temperatures."""
+    """One policy at all its temperatures."""
 
     label: str
     ink: str
     points: Sequence[Point]
     pick: Mapping[str, str] = field(default_factory=dict)
-    """What a click on its best point shows: see `Canvas.tip`; empty: its attempts are not shown task by task."""
+    """Filter of the tasks for a click on its best point, see `Canvas.tip`; empty if no task shows its attempts."""
 
 
 def forest(
     name: str, differences: Sequence[Difference], margin: float | None = None, reach: float | None = None
 ) -> Markup:
-    """Paired differences of rates in points, one row a metric, with intervals; the margin as a band around 0.
+    """Paired differences of rates in points with intervals, one row per metric; the margin as a band around 0.
 
-    `reach`, a rate, is how far the axis goes to either side, so that charts side by side can share one scale."""
-    labels = [found.label + (" ↓" if found.better == "lower" else "") for found in differences]
+    The axis extends by the rate `reach` to either side: adjacent charts then share one scale. Empty without any.
+    """
+    if not differences:
+        return Markup()
+    labels = [one.label + (" ↓" if one.better == "lower" else "") for one in differences]
     with canvas(name, "Paired differences with 95 % intervals", height=ROW * len(labels) + 44) as drawing:
         axes = drawing.axes
         if reach:
@@ -59,57 +61,59 @@ def forest(
         if margin:
             axes.axvspan(-100 * margin, 100 * margin, color=INKS["band"], linewidth=0)
         axes.axvline(0, color=INKS["axis"], linewidth=1.2)
-        for row, found in enumerate(differences):
-            ink = INKS[EFFECT[found.verdict]]
-            _whisker(axes, row, found, ink, drawing.tip(f"{found.label}: {_points(found)}"))
+        for row, difference in enumerate(differences):
+            ink = INKS[EFFECT[difference.verdict]]
+            _whisker(axes, row, difference, ink, drawing.tip(f"{difference.label}: {_points(difference)}"))
         name_rows(axes, labels)
         axes.set_xlabel("points, candidate minus baseline")
     return drawing.svg
 
 
 def repositories(name: str, differences: Mapping[str, Difference]) -> Markup:
-    """One metric's difference within each repository, with its number of tasks."""
-    labels = [f"{repository} ({found.n_tasks})" for repository, found in differences.items()]
-    with canvas(name, "Difference in each repository", height=ROW * len(labels) + 44) as drawing:
+    """The difference of one metric within each repository, with its number of tasks; empty for fewer than two."""
+    if len(differences) < 2:
+        return Markup()
+    labels = [f"{repository} ({difference.n_tasks})" for repository, difference in differences.items()]
+    with canvas(name, "Difference by repository", height=ROW * len(labels) + 44) as drawing:
         drawing.axes.axvline(0, color=INKS["axis"], linewidth=1.2)
-        for row, (repository, found) in enumerate(differences.items()):
-            ink = INKS[EFFECT[found.verdict]]
-            tip = drawing.tip(f"{repository}: {_points(found)}, {found.n_tasks} tasks", {"repository": repository})
-            _whisker(drawing.axes, row, found, ink, tip)
+        for row, (repository, difference) in enumerate(differences.items()):
+            ink = INKS[EFFECT[difference.verdict]]
+            text = f"{repository}: {_points(difference)}, {difference.n_tasks} tasks"
+            _whisker(drawing.axes, row, difference, ink, drawing.tip(text, {"repository": repository}))
         name_rows(drawing.axes, labels)
         drawing.axes.set_xlabel("points, candidate minus baseline")
     return drawing.svg
 
 
 def trade_off(series: Sequence[Series]) -> Markup:
-    """Fix rate against breakage incidence, a line a policy through its temperatures; its own best is filled."""
+    """Fix rate against breakage, one line per policy over its temperatures; the best temperature is filled."""
     with canvas("trade-off", "Fix rate against breakage by temperature", height=290) as drawing:
         axes = drawing.axes
         for one in series:
             ink = INKS[one.ink]
-            axes.plot([100 * p.broke.value for p in one.points], [100 * p.fix.value for p in one.points], color=ink)
+            axes.plot([100 * p.breakage.value for p in one.points], [100 * p.fix.value for p in one.points], color=ink)
             for point in one.points:
                 text = (
                     f"{one.label}, {temperature(point.temperature)}: fixed {rate(point.fix)}, "
-                    f"breakage {rate(point.broke)}"
+                    f"breakage {rate(point.breakage)}"
                 )
                 pick = one.pick if point.is_best else {}
                 axes.plot(
-                    [100 * point.broke.value],
+                    [100 * point.breakage.value],
                     [100 * point.fix.value],
                     "o",
                     markersize=9 if point.is_best else 6,
                     markerfacecolor=ink if point.is_best else INKS["surface"],
                     markeredgecolor=ink,
                     markeredgewidth=2,
-                    clip_on=False,  # where nothing is broken, a point lies on the axis
+                    clip_on=False,  # without breakage, a point lies on the axis
                     zorder=3,
                     gid=drawing.tip(text, pick),
                 )
-                if point in (one.points[0], one.points[-1]):  # more would run into each other
+                if point in (one.points[0], one.points[-1]):  # labels of all points would overlap
                     axes.annotate(
                         "greedy" if point.temperature == 0 else f"{point.temperature:g}",
-                        (100 * point.broke.value, 100 * point.fix.value),
+                        (100 * point.breakage.value, 100 * point.fix.value),
                         xytext=(7, 5),
                         textcoords="offset points",
                         fontsize=9.5,
@@ -118,41 +122,45 @@ def trade_off(series: Sequence[Series]) -> Markup:
         axes.tick_params(pad=8)
         axes.set_xlabel("breakage, % of all attempts")
         axes.set_ylabel("fixed, % of all attempts")
-        axes.set_xlim(0, max(5.0, 115 * max(p.broke.value for one in series for p in one.points)))
+        axes.set_xlim(0, max(5.0, 115 * max(p.breakage.value for one in series for p in one.points)))
         axes.set_ylim(0, max(5.0, 112 * max(p.fix.value for one in series for p in one.points)))
     return drawing.svg
 
 
 def by_temperature(series: Sequence[Series]) -> Markup:
-    """Fix-and-clean over temperature with intervals, a line a policy."""
+    """Clean fixes over temperature with intervals, one line per policy."""
     with canvas("by-temperature", "Clean fixes by temperature", height=290) as drawing:
         axes = drawing.axes
         for one in series:
             xs = [point.temperature for point in one.points]
-            ys = [100 * point.clean.value for point in one.points]
-            lows, highs = ([100 * getattr(point.clean, end) for point in one.points] for end in ("low", "high"))
+            ys = [100 * point.clean_fix.value for point in one.points]
+            lows, highs = ([100 * getattr(point.clean_fix, end) for point in one.points] for end in ("low", "high"))
             axes.fill_between(xs, lows, highs, color=INKS[one.ink], alpha=0.13, linewidth=0)
             axes.plot(xs, ys, color=INKS[one.ink])
             for point, x, y in zip(one.points, xs, ys, strict=True):
-                text = f"{one.label}, {temperature(x)}: {rate(point.clean)}"
+                text = f"{one.label}, {temperature(x)}: {rate(point.clean_fix)}"
                 axes.plot(
                     [x], [y], "o", markersize=6, color=INKS[one.ink], clip_on=False, zorder=3, gid=drawing.tip(text)
                 )
         ticks = sorted({point.temperature for one in series for point in one.points})
         axes.set_xticks(ticks, ["greedy" if tick == 0 else f"{tick:g}" for tick in ticks])
         axes.set_xlabel("temperature")
-        axes.set_ylabel("clean fix, %")
+        axes.set_ylabel("clean fixes, %")
         axes.set_ylim(0, max(5.0, axes.get_ylim()[1]))
     return drawing.svg
 
 
 def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison], metric: str, ink: str) -> Markup:
-    """One metric's difference with both policies at the same temperature, with intervals."""
+    """The difference of one metric with both policies at the same temperature; empty for fewer than two."""
+    if len(comparisons) < 2:
+        return Markup()
     with canvas(name, "Difference at each temperature", height=215) as drawing:
         axes = drawing.axes
         axes.axhline(0, color=INKS["axis"], linewidth=1.2)
-        found = {t: comparison.metrics[metric] for t, comparison in comparisons.items() if metric in comparison.metrics}
-        for x, difference in found.items():
+        differences = {
+            t: comparison.metrics[metric] for t, comparison in comparisons.items() if metric in comparison.metrics
+        }
+        for x, difference in differences.items():
             ends = [[100 * (difference.difference - difference.low)], [100 * (difference.high - difference.difference)]]
             axes.errorbar(
                 [x],
@@ -164,7 +172,7 @@ def difference_by_temperature(name: str, comparisons: Mapping[float, Comparison]
                 elinewidth=2,
                 gid=drawing.tip(f"{temperature(x)}: {_points(difference)}"),
             )
-        axes.set_xticks(list(found), ["greedy" if t == 0 else f"{t:g}" for t in found])
+        axes.set_xticks(list(differences), ["greedy" if t == 0 else f"{t:g}" for t in differences])
         axes.margins(x=0.12)
         axes.set_xlabel("temperature of both")
         axes.set_ylabel("points")
@@ -180,7 +188,9 @@ def stacked(
     unit: str = "",
     limit: float | None = None,
 ) -> Markup:
-    """Horizontal bars split into parts: bar -> part -> length; `inks`: part -> ink. Negative parts go left of 0."""
+    """Stacked horizontal bars: bar -> part -> length; `inks`: part -> ink. Negative parts extend to the left of 0."""
+    if not bars:
+        return Markup()
     with canvas(name, description, height=ROW * len(bars) + 44) as drawing:
         axes = drawing.axes
         for row, (bar, parts) in enumerate(bars.items()):
@@ -208,7 +218,9 @@ def stacked(
 
 
 def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
-    """Wall times as horizontal bars, each with its duration at its end."""
+    """Wall times as horizontal bars with their durations."""
+    if not seconds:
+        return Markup()
     with canvas(name, description, height=ROW * len(seconds) + 20) as drawing:
         axes = drawing.axes
         for row, (label, value) in enumerate(seconds.items()):
@@ -224,12 +236,12 @@ def bars(name: str, description: str, seconds: Mapping[str, float]) -> Markup:
 
 
 def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[float | None], ink: str) -> Markup:
-    """One quantity over the steps of training: each step faint, the running mean on top; null is a gap."""
+    """One quantity over training steps: each step faint, the running mean on top; null is a gap."""
     import pandas as pd
 
     raw = pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
     smooth = raw.rolling(max(1, len(raw) // 8), min_periods=1, center=True).mean()
-    with canvas(name, f"{quantity} over the steps of training", width=270, height=160) as drawing:
+    with canvas(name, f"{quantity} over training steps", width=270, height=160) as drawing:
         axes = drawing.axes
         axes.plot(steps, raw, color=INKS[ink], alpha=0.3, linewidth=1)
         ends = f"{quantity}: {smooth.iloc[0]:.3g} to {smooth.iloc[-1]:.3g}"
@@ -241,13 +253,14 @@ def curve(name: str, quantity: str, steps: Sequence[float], values: Sequence[flo
     return drawing.svg
 
 
-def _whisker(axes: Axes, row: int, found: Difference, ink: str, tip: str) -> None:
-    ends = [[100 * (found.difference - found.low)], [100 * (found.high - found.difference)]]
-    axes.errorbar([100 * found.difference], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip)
+def _whisker(axes: Axes, row: int, difference: Difference, ink: str, tip: str) -> None:
+    value, low, high = (100 * x for x in (difference.difference, difference.low, difference.high))
+    ends = [[value - low], [high - value]]
+    axes.errorbar([value], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip)
 
 
 def name_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Name the rows, the first on top, and leave only what helps to read across."""
+    """Label the rows, the first on top, and remove the horizontal grid and the left spine."""
     axes.set_yticks(range(len(labels)), [textwrap.fill(label, 20) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", labelcolor=INKS["text"])
@@ -255,5 +268,6 @@ def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _points(found: Difference) -> str:
-    return f"{signed(100 * found.difference)} [{signed(100 * found.low)}, {signed(100 * found.high)}] points"
+def _points(difference: Difference) -> str:
+    value, low, high = (signed(100 * x) for x in (difference.difference, difference.low, difference.high))
+    return f"{value} [{low}, {high}] points"

@@ -1,13 +1,13 @@
-"""Lines of a patch with their kinds, as pages and terminals show them."""
+"""Lines of a patch with their kinds, for pages and terminals."""
 
 from __future__ import annotations
 
 SHOWN_LINES = 120
-"""Lines of a patch."""
+"""Maximal number of shown lines of a patch."""
 
 
 def diff_lines(patch: str) -> list[tuple[str, str]]:
-    """(kind, text) for each line of a unified diff; the `diff --git` line is left out."""
+    """Return (kind, text) of each line of a unified diff, without the `diff --git` line."""
     kinds = (("+++", "file"), ("---", "file"), ("@@", "hunk"), ("+", "add"), ("-", "del"))
     lines = [line for line in patch.splitlines() if not line.startswith("diff --git")]
     return [(next((kind for start, kind in kinds if line.startswith(start)), "same"), line) for line in lines]

@@ -1,11 +1,11 @@
-"""A run as one HTML file: it opens from disk, needs no network, and reads in light and dark, wide and narrow."""
+"""The report of a run as one HTML file without network access, for light and dark schemes, wide and narrow windows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from regrade.evaluators.storage.journal import write_atomically
-from regrade.reports.page import build_page
+from regrade.reports.page import GATED, build_page
 from regrade.reports.results import SHOWN, load_results
 from regrade.reports.summary import write_summary
 from regrade.reports.templating import render
@@ -14,13 +14,13 @@ FILE = "report.html"
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html and RUN/summary.json anew (each replaced at once) and return the page's path.
+    """Write RUN/report.html and RUN/summary.json (each replaced atomically) and return the path of the page.
 
     Raises:
-        UserError: the folder is no run, or nothing in it was evaluated.
+        UserError: the folder is no run, or no policy was evaluated.
     """
     results = load_results(run)
     write_summary(results)
     page = build_page(results)
-    write_atomically(run / FILE, render("report.html", page=page, results=page.results, shown=SHOWN))
+    write_atomically(run / FILE, render("report.html", page=page, results=page.results, shown=SHOWN, gated=GATED))
     return run / FILE

@@ -1,4 +1,4 @@
-"""The hunks of a patch and what each has to do with its reward, for a terminal and as a piece of HTML."""
+"""The hunks of a patch with their shares of the reward, for a terminal and as an HTML section."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from regrade.datasets.visible_text import visible
 from regrade.evaluators.attribution.hunk_groups import TOO_MANY
 from regrade.evaluators.attribution.results import Attribution, GroupShare, Smallest, Subset
 from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
-from regrade.reports.wording import duration, number, signed
+from regrade.reports.number_format import duration, number, signed
 from regrade.rewards.breakdown import NOT_APPLICABLE
 
 CAVEAT = (
-    "This explains the reward, not the model's mind: which hunks the verdict on this patch rests on, not why they were "
-    "written."
+    "This explains the reward, not the model's intent: it shows on which hunks the verdict depends, not why the model "
+    "wrote them."
 )
 SHOWN_NAMES = 3
-"""Tests and hunks that a sentence names; of more the number is told."""
+"""Maximal number of tests or hunks named in a sentence; of the rest only the number is shown."""
 NOTABLE = 0.05
-"""An interaction of two groups that is worth a word."""
+"""Smallest interaction of two groups that is shown."""
 DIGITS = 3
 ROUNDED = 0.5 * 10**-DIGITS
 
@@ -42,7 +42,7 @@ class HunkView:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupView:
-    """One group of hunks, in words."""
+    """One group of hunks, as text."""
 
     number: int
     adds: str
@@ -58,7 +58,7 @@ class GroupView:
 
 @dataclass(frozen=True)
 class AttributionView:
-    """All that is said of an attribution."""
+    """An attribution as text. `RUN/hunks.jsonl` stores it: its fields are keys of that file."""
 
     head: str
     groups: tuple[GroupView, ...]
@@ -66,15 +66,15 @@ class AttributionView:
     caveat: str = CAVEAT
 
 
-def attribution_view(found: Attribution) -> AttributionView:
-    """What is said of an attribution, wherever it is shown."""
-    groups = tuple(_group(place, group) for place, group in enumerate(found.groups, 1))
-    return AttributionView(_head(found), groups, tuple(_remarks(found)))
+def attribution_view(attribution: Attribution) -> AttributionView:
+    """Return an attribution as text, for all formats."""
+    groups = tuple(_group(index, group) for index, group in enumerate(attribution.groups, 1))
+    return AttributionView(_head(attribution), groups, tuple(_remarks(attribution)))
 
 
-def print_attribution(found: Attribution, console: Console) -> None:
-    """Print a line for each group of hunks, and below it what happens without it."""
-    view = attribution_view(found)
+def print_attribution(attribution: Attribution, console: Console) -> None:
+    """Print each group of hunks with its share and the consequence of its removal, then remarks and a caveat."""
+    view = attribution_view(attribution)
     console.print(Text(visible(view.head), style="bold"))
     if view.groups:
         console.print(_table(view.groups))
@@ -83,20 +83,20 @@ def print_attribution(found: Attribution, console: Console) -> None:
 
 
 def consequence(group: GroupShare) -> str:
-    """What happens without the group: `Without it, 2 tests break: a, b`."""
+    """Return the consequence of removing the group: `Without it, 2 tests break: a, b`."""
     rest = group.without
     if rest.value is None:
         return f"Without it: unscored ({rest.cause})"
-    said = [
+    changes = [
         _tests(rest.newly_broken, "breaks", "break"),
         _tests(rest.no_longer_fixed, "is not fixed", "are not fixed"),
         _tests(rest.no_longer_broken, "is not broken", "are not broken"),
         _tests(rest.newly_fixed, "is fixed", "are fixed"),
     ]
-    told = "; ".join(each for each in said if each)
+    listed_changes = "; ".join(change for change in changes if change)
     cause = f" ({rest.cause})" if rest.cause else ""
-    if told:
-        return f"Without it, {told}{cause}"
+    if listed_changes:
+        return f"Without it, {listed_changes}{cause}"
     if rest.change is not None and abs(rest.change) < ROUNDED:
         return f"Without it, nothing changes{cause}"
     return f"Without it, no test differs{cause}"
@@ -109,7 +109,7 @@ def _tests(names: Sequence[str], one: str, several: str) -> str:
     return f"{counted(len(names), 'test')} {verb}: {listed(names, SHOWN_NAMES)}"
 
 
-def _group(place: int, group: GroupShare) -> GroupView:
+def _group(index: int, group: GroupShare) -> GroupView:
     share = group.share
     tone = "plain" if share.value is None or abs(share.value) < ROUNDED else (
         "good" if share.value > 0 else "bad"
@@ -117,14 +117,14 @@ def _group(place: int, group: GroupShare) -> GroupView:
     parts = sorted(group.parts.items(), key=lambda part: -abs(part[1]))
     shown = [f"{name} {_signed(value)}" for name, value in parts if abs(value) >= ROUNDED]
     return GroupView(
-        number=place,
+        number=index,
         adds=_share(group),
         tone=tone,
         parts=", ".join(shown) if len(shown) > 1 else "",
         alone=_value(group.alone),
         without=_value(group.without.value),
         consequence=consequence(group),
-        why=f"These hunks are told together: {group.why}" if group.why else "",
+        why=f"These hunks form one group: {group.why}" if group.why else "",
         hunks=tuple(_hunk(hunk.name, hunk.text) for hunk in group.hunks),
     )
 
@@ -138,14 +138,14 @@ def _share(group: GroupShare) -> str:
     share = group.share
     if share.value is None:
         if not (math.isfinite(share.low) and math.isfinite(share.high)):
-            return "not known"
-        return f"not known: {_signed(share.low)} to {_signed(share.high)}"
+            return "unknown"
+        return f"unknown: {_signed(share.low)} to {_signed(share.high)}"
     error = f" ± {share.standard_error:.{DIGITS}f}" if share.standard_error > 0 else ""
     return f"{_signed(share.value)}{error}"
 
 
 def _signed(value: float) -> str:
-    """What rounds to 0 has no sign."""
+    """Values that round to 0 have no sign."""
     return signed(value, DIGITS) if abs(value) >= ROUNDED else number(0.0, DIGITS)
 
 
@@ -153,94 +153,89 @@ def _value(value: float | None) -> str:
     return "–" if value is None else number(value, DIGITS)
 
 
-def _head(found: Attribution) -> str:
-    if not found.groups:
-        return "The patch has no hunks: there is nothing to share the reward out among."
-    groups, hunks = len(found.groups), sum(len(group.hunks) for group in found.groups)
-    what = f"{counted(hunks, 'hunk')}{f' in {groups} groups' if groups < hunks else ''}"
-    how = f"exact Shapley values of {what}" if found.is_exact else (
-        f"Shapley values of {what} ± standard error, from {found.orders} sampled orders in antithetic pairs"
+def _head(attribution: Attribution) -> str:
+    if not attribution.groups:
+        return "The patch has no hunks to attribute the reward to."
+    groups, hunks = len(attribution.groups), sum(len(group.hunks) for group in attribution.groups)
+    players = f"{counted(hunks, 'hunk')}{f' in {groups} groups' if groups < hunks else ''}"
+    method = f"exact Shapley values of {players}" if attribution.is_exact else (
+        f"Shapley values of {players} ± standard error, from {attribution.orders} sampled orders in antithetic pairs"
     )  # fmt: skip
-    if found.gap is None:
-        return f"By hunk: {how}. {_unknown(found)}"
-    return (
-        f"By hunk: {how}; they add up to {number(_known(found.whole), DIGITS)} (the patch) less "
-        f"{number(_known(found.nothing), DIGITS)} (no patch) = {_signed(found.gap)}"
-    )
+    if attribution.gap is None:
+        return f"By hunk: {method}. {_unknown(attribution)}"
+    whole, nothing = (_value(subset.value) for subset in (attribution.whole, attribution.nothing))
+    gap = _signed(attribution.gap)
+    return f"By hunk: {method}; they add up to {whole} (the patch) minus {nothing} (no patch) = {gap}"
 
 
-def _known(subset: Subset) -> float:
-    assert subset.value is not None
-    return subset.value
+def _unknown(attribution: Attribution) -> str:
+    whole, nothing = attribution.whole, attribution.nothing
+    name, subset = ("the patch", whole) if whole.value is None else ("the empty patch", nothing)
+    return f"Their sum is unknown: the reward of {name} is unscored ({subset.cause})"
 
 
-def _unknown(found: Attribution) -> str:
-    what, subset = ("the patch", found.whole) if found.whole.value is None else ("no patch at all", found.nothing)
-    return f"What they add up to is not known: the reward of {what} is unscored ({subset.cause})"
-
-
-def _remarks(found: Attribution) -> list[str]:
-    said = list(found.notes)
-    said += [
-        f"Group {place}: {group.why}."
-        for place, group in enumerate(found.groups, 1)
-        if group.why and group.why != TOO_MANY  # a note says that of all of them
+def _remarks(attribution: Attribution) -> list[str]:
+    remarks = list(attribution.notes)
+    remarks += [
+        f"Group {index}: {group.why}."
+        for index, group in enumerate(attribution.groups, 1)
+        if group.why and group.why != TOO_MANY  # one note covers all groups with that reason
     ]
-    if found.unscored:
-        said.append(_unscored(found))
-    said += _together(found)
-    if found.groups:
-        total = sum(len(group.hunks) for group in found.groups)
-        said.append(_smallest(found.smallest, total, found.whole))
-    cost = found.cost
-    said.append(
+    if attribution.unscored:
+        remarks.append(_unscored(attribution))
+    remarks += _interactions(attribution)
+    if attribution.groups:
+        total = sum(len(group.hunks) for group in attribution.groups)
+        remarks.append(_smallest(attribution.smallest, total, attribution.whole))
+    cost = attribution.cost
+    remarks.append(
         f"Cost: {cost.subsets} subsets, {cost.from_store} of them from the store; "
         f"{counted(cost.executions, 'execution')} for the others; {duration(cost.seconds)}."
     )
-    return said
+    return remarks
 
 
-def _together(found: Attribution) -> Iterator[str]:
-    """The pairs of groups that matter most to each other."""
-    pairs = sorted(found.interactions.items(), key=lambda pair: (-abs(pair[1]), pair[0]))[:SHOWN_NAMES]
-    for what, sign in (("More together than apart", 1), ("Less together than apart", -1)):
-        told = [f"{_numbers(pair)} ({_signed(value)})" for pair, value in pairs if sign * value >= NOTABLE]
-        if told:
-            yield f"{what}: {'; '.join(told)}."
+def _interactions(attribution: Attribution) -> Iterator[str]:
+    """The largest interactions of two groups."""
+    pairs = sorted(attribution.interactions.items(), key=lambda pair: (-abs(pair[1]), pair[0]))[:SHOWN_NAMES]
+    for heading, sign in (("Positive interaction", 1), ("Negative interaction", -1)):
+        listed = [f"{_numbers(pair)} ({_signed(value)})" for pair, value in pairs if sign * value >= NOTABLE]
+        if listed:
+            yield f"{heading}: {'; '.join(listed)}."
 
 
-def _unscored(found: Attribution) -> str:
-    causes = [cause for _, cause in found.unscored]
+def _unscored(attribution: Attribution) -> str:
+    causes = [cause for _, cause in attribution.unscored]
     again = "" if all(cause.startswith(NOT_APPLICABLE) for cause in causes) else (
-        " The same command runs again only what could not be run."
+        " The same command repeats only the failed runs."
     )  # fmt: skip
     return (
-        f"{len(causes)} of {found.cost.subsets} subsets are unscored ({causes[0]}). That is not 0: what depends on "
-        f"them is not known.{again}"
+        f"{len(causes)} of {attribution.cost.subsets} subsets are unscored ({causes[0]}). Unscored is not 0: values "
+        f"that depend on them are unknown.{again}"
     )
 
 
 def _smallest(smallest: Smallest | None, total: int, whole: Subset) -> str:
     if smallest is None:
         if whole.passes is None:
-            return "Which part of the patch passes is not known: no test tells."
-        return "No part of the patch that was run passes: a FAIL_TO_PASS test fails, or something is broken."
+            return "The smallest passing part is unknown: the patch has no test outcomes."
+        return "No executed part of the patch passes: a FAIL_TO_PASS test fails, or a test is broken."
     proof = {
         "smallest": "proven smallest",
-        "one-minimal": "proven minimal, though perhaps not smallest",
+        "one-minimal": "proven minimal, perhaps not smallest",
         "": "not proven minimal",
     }[smallest.proof]
     if not smallest.hunks:
-        return "Smallest part that passes: nothing. The tests ask for no change."
+        return "Smallest passing part: nothing. The tests pass without the patch."
     count = len(smallest.hunks)
     names = [hunk.name for hunk in smallest.hunks]
-    what = "the whole patch" if count == total else f"{count} of {total} hunks, {listed(names, SHOWN_NAMES)}"
-    return f"Smallest part that passes: {what} ({proof}: {smallest.why})."
+    part = "the whole patch" if count == total else f"{count} of {total} hunks, {listed(names, SHOWN_NAMES)}"
+    return f"Smallest passing part: {part} ({proof}: {smallest.why})."
 
 
-def _numbers(places: Sequence[int]) -> str:
-    listed = [str(place + 1) for place in places]
-    return f"group {listed[0]}" if len(listed) == 1 else f"groups {', '.join(listed[:-1])} and {listed[-1]}"
+def _numbers(indices: Sequence[int]) -> str:
+    numbers = [str(index + 1) for index in indices]
+    return f"group {numbers[0]}" if len(numbers) == 1 else f"groups {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 def _table(groups: Sequence[GroupView]) -> Table:
@@ -255,7 +250,7 @@ def _table(groups: Sequence[GroupView]) -> Table:
         more = len(group.hunks) - SHOWN_NAMES
         names = "\n".join(visible(hunk.name) for hunk in group.hunks[:SHOWN_NAMES])
         names += f"\nand {more} more" if more > 0 else ""
-        said = "\n".join(visible(each) for each in (group.consequence, group.parts) if each)
+        text = "\n".join(visible(line) for line in (group.consequence, group.parts) if line)
         adds = Text(group.adds, style=styles[group.tone])
-        table.add_row(str(group.number), Text(names), adds, group.alone, group.without, Text(said))
+        table.add_row(str(group.number), Text(names), adds, group.alone, group.without, Text(text))
     return table

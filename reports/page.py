@@ -1,9 +1,8 @@
-"""What the page shows of a run: figures as text and charts as SVG, ready for the template."""
+"""The content of the HTML report: figures as text and charts as SVG, for the template."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,24 +15,33 @@ from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
 from regrade.evaluators.storage.run import PolicyRole
 from regrade.reports import charts
-from regrade.reports.attempts import GROUPS, NOT_KNOWN, OUTCOMES, TaskView, task_views
-from regrade.reports.curves import PhaseCurves, training_curves
-from regrade.reports.kept_hunks import kept
-from regrade.reports.quality import Bearing, QualityRow, bearings, never_seen, quality_rows, task_notes
-from regrade.reports.results import Pair, PolicyResult, Results
-from regrade.reports.severity import SEVERITY_INKS
-from regrade.reports.views import (
+from regrade.reports.attempts import GROUPS, OUTCOMES, UNKNOWN, TaskView, task_views
+from regrade.reports.attribution_store import load_attributions
+from regrade.reports.data_quality import (
+    QualityRow,
+    Sensitivity,
+    quality_rows,
+    sensitivities,
+    task_notes,
+    unused_columns,
+)
+from regrade.reports.number_format import percent, rate, temperature
+from regrade.reports.result_charts import (
     Checkpoints,
     FigureRows,
     Waterfall,
     by_trait,
+    charted_policies,
     checkpoints,
+    detailed_policies,
     hops,
-    looked_into,
     severity,
     waterfalls,
 )
-from regrade.reports.wording import NO_BREAK, percent, points, rate, temperature
+from regrade.reports.results import Pair, PolicyResult, Results
+from regrade.reports.severity import SEVERITY_INKS
+from regrade.reports.training_curves import PhaseCurves, training_curves
+from regrade.reports.verdict_text import headline, sentence, verdicts
 from regrade.rewards.breakdown import Role
 
 ROLE_INKS: Mapping[PolicyRole, tuple[str, ...]] = {
@@ -45,22 +53,22 @@ ROLE_INKS: Mapping[PolicyRole, tuple[str, ...]] = {
     "scripted": ("s7", "s8"),
 }
 PART_INKS = tuple(f"k{number}" for number in range(1, 9))
-GATED = "held back by a closed gate"
+GATED = "lost to closed gates"
 FOREST = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIXED_BUT_BROKE, m.NO_OP_RATE)
 STEP_INKS = {"execution": "k1", "generation": "k2", "training": "k3"}
 
 
 @dataclass(frozen=True)
 class PairView:
-    """One comparison, its sentences and its charts."""
+    """One comparison with its sentence, its reason and its charts."""
 
     pair: Pair
     sentence: str
     reason: str
-    """Why the verdict is what it is, without the figures that stand beside it."""
+    """The reason of the verdict, without figures that the page shows beside it."""
     forest: Markup
     sweep: Markup
-    """Difference in fix-and-clean with both at the same temperature; empty with fewer than two temperatures."""
+    """Difference in clean fixes with both at the same temperature; empty with fewer than two temperatures."""
 
     @property
     def comparison(self) -> Comparison:
@@ -80,17 +88,17 @@ class PolicyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Everything that the template needs."""
+    """The values of the template."""
 
     results: Results
     headline: str
-    """The verdict on each candidate against every policy that it was compared with; empty without any."""
+    """The verdict on each candidate against each compared policy; empty without a comparison."""
     verdicts: tuple[str, ...]
-    """Those that the headline tells of; the first candidate's against its first baseline comes first."""
+    """The distinct verdicts of the candidates against their first baselines."""
     inks: Mapping[str, str]
     pairs: tuple[PairView, ...]
     best_rows: tuple[PolicyRow, ...]
-    """Each policy at its own best temperature, and greedy beside it where that is another one."""
+    """Each policy at its own best temperature."""
     all_rows: tuple[PolicyRow, ...]
     trade_off: Markup
     by_temperature: Markup
@@ -102,16 +110,16 @@ class Page:
     checkpoints: tuple[Checkpoints, ...]
     waterfalls: tuple[Waterfall, ...]
     views: tuple[TaskView, ...]
-    looked_into: tuple[PolicyResult, ...]
-    """The policies whose attempts `views` shows."""
+    detailed: tuple[PolicyResult, ...]
+    """The policies with attempts in `views`."""
     outcomes: tuple[str, ...]
-    """What the tasks can be filtered by: what some attempt came to."""
+    """The outcomes of attempts, to filter tasks by."""
     groups: Mapping[str, int]
     rewards: Markup
     reward_parts: Mapping[str, Mapping[str, float]]
-    """Policy's label -> part of the reward -> mean contribution at its best temperature."""
+    """Policy's label -> part of the reward -> mean contribution at the policy's best temperature."""
     reward_means: Mapping[str, Estimate]
-    """Policy's label -> mean reward, every task counting the same."""
+    """Policy's label -> mean reward, with equal weights of all tasks."""
     reward_inks: Mapping[str, str]
     curves: tuple[PhaseCurves, ...]
     phases: Markup
@@ -120,9 +128,9 @@ class Page:
     more: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
     """(policy, ink, further figure -> text)."""
     quality: tuple[QualityRow, ...]
-    never_seen: tuple[str, ...]
-    """What `quality` counts of which there was none."""
-    bearings: tuple[Bearing, ...]
+    unused_columns: tuple[str, ...]
+    """The columns of `quality` that are 0 for all policies."""
+    sensitivities: tuple[Sensitivity, ...]
     noise: Comparison | None
     notes: tuple[str, ...]
 
@@ -138,28 +146,26 @@ class Page:
 
 
 def build_page(results: Results) -> Page:
-    """Compute everything that the report shows."""
+    """Compute the content of the report."""
     inks = policy_inks(results)
-    ends = [abs(end) for pair in results.pairs for found in _forest(pair) for end in (found.low, found.high)]
-    reach = max((end for end in ends if math.isfinite(end)), default=None)
-    pairs = tuple(_pair_view(pair, inks, reach) for pair in results.pairs)
     views = _views(results, inks)
     reward_parts = _reward_parts(results)
     reward_inks = _part_inks(reward_parts)
-    swept = [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
-    shown = looked_into(results)
-    series = [_series(policy, inks[policy.name], is_looked_into=policy in shown) for policy in swept]
+    swept, detailed = charted_policies(results), detailed_policies(results)
+    series = [_series(policy, inks[policy.name], is_detailed=policy in detailed) for policy in swept]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
+    step = {"one step": shares} if shares else {}
+    seconds = {name: phase.seconds for name, phase in results.manifest.phases.items()}
     quality = quality_rows(results, inks)
     return Page(
         results=results,
         headline=headline(results.pairs),
         verdicts=verdicts(results.pairs),
         inks=inks,
-        pairs=pairs,
+        pairs=_pair_views(results.pairs, inks),
         views=tuple(views),
-        looked_into=tuple(shown),
+        detailed=tuple(detailed),
         outcomes=_outcomes(views),
         best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.tabled),
         all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.tabled for t in policy.temperatures),
@@ -173,212 +179,142 @@ def build_page(results: Results) -> Page:
         checkpoints=checkpoints(results),
         waterfalls=waterfalls(results),
         groups={group: sum(view.group == group for view in views) for group in GROUPS},
-        rewards=charts.stacked("reward", "Mean contribution of each part of the reward", reward_parts, reward_inks)
-        if reward_parts
-        else Markup(),
+        rewards=charts.stacked("reward", "Mean contribution of each reward part", reward_parts, reward_inks),
         reward_parts=reward_parts,
         reward_means={p.label: m.estimate(p.best, m.REWARD) for p in results.tabled if p.label in reward_parts},
         reward_inks=reward_inks,
         curves=tuple(training_curves(results.run.training(), list(results.manifest.phases))),
-        phases=_phases(results),
+        phases=charts.bars("phases", "Wall time of each phase", seconds),
         share_of_step=shares,
-        shares=charts.stacked("share", "Share of a training step", {"one step": shares}, STEP_INKS, unit="%", limit=1)
-        if shares
-        else Markup(),
+        shares=charts.stacked("share", "Share of a training step", step, STEP_INKS, unit="%", limit=1),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.tabled),
         quality=quality,
-        never_seen=never_seen(quality),
-        bearings=bearings(results),
+        unused_columns=unused_columns(quality),
+        sensitivities=sensitivities(results),
         noise=results.noise_floor,
         notes=tuple(_notes(results)),
     )
 
 
 def policy_inks(results: Results) -> dict[str, str]:
-    """Policy name -> ink: a role has the same colours in every report."""
-    found = {}
-    for role, inks in ROLE_INKS.items():
-        found.update({p.name: inks[number % len(inks)] for number, p in enumerate(results.of_role(role))})
-    return found
+    """Return policy name -> ink: a role has the same colours in all reports."""
+    return {
+        policy.name: inks[number % len(inks)]
+        for role, inks in ROLE_INKS.items()
+        for number, policy in enumerate(results.of_role(role))
+    }
 
 
 def _forest(pair: Pair) -> list[Difference]:
     return [pair.best.metrics[metric.name] for metric in FOREST if metric.name in pair.best.metrics]
 
 
+def _pair_views(pairs: Sequence[Pair], inks: Mapping[str, str]) -> tuple[PairView, ...]:
+    differences = [difference for pair in pairs for difference in _forest(pair)]
+    ends = [abs(end) for difference in differences for end in (difference.low, difference.high)]
+    reach = max((end for end in ends if math.isfinite(end)), default=None)
+    return tuple(_pair_view(pair, inks, reach) for pair in pairs)
+
+
 def _pair_view(pair: Pair, inks: Mapping[str, str], reach: float | None) -> PairView:
-    found, forest = pair.best, _forest(pair)
-    sweep = pair.by_temperature if len(pair.by_temperature) > 1 else {}
-    reason = found.reason.partition(": ")[0] + "." if found.metrics else found.reason
+    comparison, forest = pair.best, _forest(pair)
+    metric, ink = m.FIX_AND_CLEAN.name, inks[pair.candidate.name]
+    reason = comparison.reason.partition(": ")[0] + "." if comparison.metrics else comparison.reason
     return PairView(
         pair,
-        _sentence(pair),
+        sentence(pair),
         reason,
-        charts.forest(f"forest-{pair.key}", forest, found.margin, reach) if forest else Markup(),
-        charts.difference_by_temperature(f"sweep-{pair.key}", sweep, m.FIX_AND_CLEAN.name, inks[pair.candidate.name])
-        if sweep
-        else Markup(),
+        charts.forest(f"forest-{pair.key}", forest, comparison.margin, reach),
+        charts.difference_by_temperature(f"sweep-{pair.key}", pair.by_temperature, metric, ink),
     )
-
-
-VERDICTS = {
-    "improved": "improves on {}",
-    "regressed": "is worse than {}",
-    "no difference shown": "is not shown to differ from {}",
-    "not comparable": "cannot be compared with {}",
-}
-
-
-NAMED_CANDIDATES = 3
-"""More than these are counted in the headline, not named."""
-
-
-def headline(pairs: Sequence[Pair]) -> str:
-    """`A improves on B and is worse than C; D is worse than B`: no verdict stands without the others.
-
-    Of many candidates it is how many of them fared how against the first baseline.
-    """
-    by_candidate: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_candidate.setdefault(pair.candidate.name, []).append(pair)
-    if len(by_candidate) > NAMED_CANDIDATES:
-        counts: Counter[str] = Counter(found[0].best.verdict for found in by_candidate.values())
-        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-        return f"{len(by_candidate)} candidates against {pairs[0].baseline.label}: {told}"
-    return "; ".join(map(_told_of_one, by_candidate.values()))
-
-
-def _told_of_one(pairs: Sequence[Pair]) -> str:
-    against: dict[str, list[str]] = {}
-    for pair in pairs:
-        against.setdefault(pair.best.verdict, []).append(pair.baseline.label)
-    shown = ("improved", "regressed")
-    said = [
-        VERDICTS[verdict].format(_listed(labels, "and" if verdict in shown else "or"))
-        for verdict, labels in against.items()
-    ]
-    return f"{pairs[0].candidate.label} {_listed(said, 'and')}"
-
-
-def verdicts(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Each candidate's against its first baseline, each verdict once."""
-    firsts: dict[str, str] = {}
-    for pair in pairs:
-        firsts.setdefault(pair.candidate.name, pair.best.verdict)
-    return tuple(dict.fromkeys(firsts.values()))
-
-
-def _listed(words: Sequence[str], last: str) -> str:
-    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _sentence(pair: Pair) -> str:
-    found = pair.best
-    if not found.metrics:
-        return f"{found.reason[:1].upper()}{found.reason[1:]}."
-    clean, broke = found.metrics[m.FIX_AND_CLEAN.name], found.metrics[m.BREAKAGE_INCIDENCE.name]
-    text = (
-        f"{'Against the control, ' if pair.baseline.role == 'control' else ''}"
-        f"{pair.candidate.label} fixes {percent(clean.candidate)} of {found.n_tasks} tasks without breaking "
-        f"anything, {pair.baseline.label} {percent(clean.baseline)}: {points(clean)}. It breaks something in "
-        f"{percent(broke.candidate)} of its attempts, against {percent(broke.baseline)}: {points(broke)}."
-    )
-    return text.replace(" %", f"{NO_BREAK}%")
 
 
 def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
     return PolicyRow(policy, ink, at, at == policy.temperature, policy.estimates(at))
 
 
-def _series(policy: PolicyResult, ink: str, *, is_looked_into: bool) -> charts.Series:
-    found = []
-    pick = {"policy": policy.name, "outcome": "breakage"} if is_looked_into else {}
+def _series(policy: PolicyResult, ink: str, *, is_detailed: bool) -> charts.Series:
+    series = []
+    pick = {"policy": policy.name, "outcome": "breakage"} if is_detailed else {}
     for at in policy.temperatures:
         figures = policy.estimates(at, (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN))
-        fix, broke, clean = figures.values()
-        found.append(charts.Point(at, fix, broke, clean, at == policy.temperature))
-    return charts.Series(policy.label, ink, found, pick)
+        fix, breakage, clean_fix = figures.values()
+        series.append(charts.Point(at, fix, breakage, clean_fix, at == policy.temperature))
+    return charts.Series(policy.label, ink, series, pick)
 
 
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
-    first, *others = looked_into(results)
-    second = others.pop(0) if results.pairs else None
-    return task_views(first, second, others, inks, results.tasks, kept(results.run.folder))
+    first, *further = detailed_policies(results)
+    second = further.pop(0) if results.pairs else None
+    return task_views(first, second, further, inks, results.tasks, load_attributions(results.run.folder))
 
 
 def _outcomes(views: Sequence[TaskView]) -> tuple[str, ...]:
-    """Those that occur, the plain ones in the order of `OUTCOMES`, then by how much and how far away it broke."""
-    seen = {outcome for view in views for _, outcome in view.outcomes}
-    order = [*OUTCOMES, NOT_KNOWN, *(f"severity {name}" for name in SEVERITY_INKS), *(f"hops {name}" for name in HOPS)]
-    return tuple(name for name in order if name in seen)
+    """The outcomes that occur: those of `OUTCOMES` in their order, then severities and distances."""
+    present = {outcome for view in views for _, outcome in view.outcomes}
+    order = [*OUTCOMES, UNKNOWN, *(f"severity {name}" for name in SEVERITY_INKS), *(f"hops {name}" for name in HOPS)]
+    return tuple(name for name in order if name in present)
 
 
 def _repositories(pair: Pair) -> Markup:
-    """The difference in fix-and-clean within each repository; empty for a single one."""
-    found: dict[str, Difference] = {}
+    """The difference in clean fixes within each repository; empty for fewer than two."""
+    differences: dict[str, Difference] = {}
     before, after = pair.baseline.best, pair.candidate.best
     for repository in sorted(before["repository"].unique()):
         inside = compare(before[before["repository"] == repository], after[after["repository"] == repository])
         if m.FIX_AND_CLEAN.name in inside.metrics:
-            found[str(repository)] = inside.metrics[m.FIX_AND_CLEAN.name]
-    return charts.repositories("repositories", found) if len(found) > 1 else Markup()
+            differences[str(repository)] = inside.metrics[m.FIX_AND_CLEAN.name]
+    return charts.repositories("repositories", differences)
 
 
 def _reward_parts(results: Results) -> dict[str, dict[str, float]]:
-    """Policy's label -> part -> mean contribution at its own best temperature; none for one without rewards."""
-    found = {policy.label: _mean_parts(policy.best) for policy in results.tabled}
-    return {label: parts for label, parts in found.items() if parts}
+    """Policy's label -> part -> mean contribution at its own best temperature, for policies with rewards."""
+    by_policy = {policy.label: _mean_parts(policy.best) for policy in results.tabled}
+    return {label: parts for label, parts in by_policy.items() if parts}
 
 
 def _part_inks(parts: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Part -> ink in the order of the parts; what gates held back comes last and pale."""
-    names = dict.fromkeys(name for each in parts.values() for name in each)
+    """Part -> ink in the order of the parts; the loss to closed gates comes last, in a pale ink."""
+    names = dict.fromkeys(name for of_one in parts.values() for name in of_one)
     inks = {name: PART_INKS[number % len(PART_INKS)] for number, name in enumerate(n for n in names if n != GATED)}
     return inks | ({GATED: "band"} if GATED in names else {})
 
 
 def _mean_parts(rows: pd.DataFrame) -> dict[str, float]:
-    """Part -> mean contribution over the scored attempts, and what closed gates held back."""
+    """Part -> mean contribution over the scored attempts, with the mean loss to closed gates."""
     scored = rows[rows["reward"].notna()]
     total: dict[str, float] = {}
-    gated = 0.0
+    lost = 0.0
     if scored.empty:
         return {}
     for parts in scored["parts"]:
-        held = 0.0
         for part in parts:
             if part.get("role") == Role.GATE.value:
                 continue
             total[part["name"]] = total.get(part["name"], 0.0) + part["contribution"]
             if part["value"] is not None and not part["contribution"]:
-                held += part["weight"] * part["value"]
-        gated += held
-    total[GATED] = gated
+                lost += part["weight"] * part["value"]
+    total[GATED] = lost
     return {name: value / len(scored) for name, value in total.items() if name != GATED or value > 1e-9}
-
-
-def _phases(results: Results) -> Markup:
-    seconds = {name: phase.seconds for name, phase in results.manifest.phases.items()}
-    return charts.bars("phases", "Wall time of each phase", seconds) if seconds else Markup()
 
 
 def _more(policy: PolicyResult) -> dict[str, str]:
     rows = policy.best
     tail = m.severity(rows)
-    found = {
-        "Fix with breakage": rate(m.fixed_but_broke(rows)),
-        "Breakage of non-empty patches": rate(m.estimate(rows, m.BREAKAGE_OF_CHANGES)),
-        "Guarded tests broken, mean": rate(tail.mean),
+    figures = {
+        m.FIXED_BUT_BROKE.label: rate(m.fixed_but_broke(rows)),
+        m.BREAKAGE_OF_CHANGES.label: rate(m.estimate(rows, m.BREAKAGE_OF_CHANGES)),
+        "Broken share of guarded tests, mean": rate(tail.mean),
         "… 90th percentile": percent(tail.ninetieth, 2),
-        "… at least half of them": percent(tail.catastrophes),
+        "… attempts that break at least half": percent(tail.catastrophes),
     }
     samples = int(rows.groupby("task").size().min())
     if samples > 1:
-        found[f"pass@{samples}"] = rate(m.pass_at_k(rows, samples))
-        found[f"pass^{samples}"] = rate(m.pass_hat_k(rows, samples))
+        figures[f"pass@{samples}"] = rate(m.pass_at_k(rows, samples))
+        figures[f"pass^{samples}"] = rate(m.pass_hat_k(rows, samples))
     tokens = m.cost_estimate(rows, "tokens")
     ends = f" [{tokens.low:,.0f}, {tokens.high:,.0f}]" if math.isfinite(tokens.low + tokens.high) else ""
-    return found | {"Tokens for each clean fix": f"{tokens.value:,.0f}{ends}" if math.isfinite(tokens.value) else "–"}
+    return figures | {"Tokens per clean fix": f"{tokens.value:,.0f}{ends}" if math.isfinite(tokens.value) else "–"}
 
 
 def _notes(results: Results) -> list[str]:
@@ -387,8 +323,8 @@ def _notes(results: Results) -> list[str]:
         notes += [f"{pair.candidate.label} against {pair.baseline.label}: {text}." for text in pair.best.warnings]
     unfinished = [name for name, phase in results.manifest.phases.items() if not phase.done]
     if unfinished:
-        notes.append(f"Not finished: {', '.join(unfinished)}.")
-    chosen = ", ".join(
+        notes.append(f"Unfinished phases: {', '.join(unfinished)}.")
+    listed = ", ".join(
         f"{policy.label} {temperature(policy.temperature)}" for policy in results.policies if policy.role != "scripted"
     )
-    return [*notes, f"Headline figures are at each policy's own best temperature: {chosen}."]
+    return [*notes, f"Headline figures are at each policy's own best temperature: {listed}."]

@@ -1,4 +1,4 @@
-"""Several patches side by side: what each is worth, what it does, and why it is worth no more."""
+"""The table of several patches: value, verdict, number of broken tests, and cause of a low value."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from regrade.rewards.evidence import End, TestRun, TestStatus
 REFUSED, UNSCORED, SCORED = "refused", "unscored", "scored"
 FIXED, CLEAN, BREAKS, FIXED_AND_BREAKS, NOT_FIXED = "fixed", "breaks nothing", "breaks", "fixed but breaks", "not fixed"
 STYLES = {FIXED: "green", CLEAN: "green", NOT_FIXED: "yellow", SCORED: "", REFUSED: "magenta", UNSCORED: "magenta"}
-"""Of verdicts; any other is red."""
+"""Styles of verdicts; any other verdict is red."""
 GAP = 2
-"""Columns between two columns."""
+"""Blanks between two columns."""
 NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A patch with what came of it."""
+class PatchRow:
+    """A patch with its breakdown, its test run and its verdict."""
 
     patch: str
     breakdown: Breakdown | None
-    """None: it was refused."""
+    """None: the patch was refused."""
     run: TestRun | None = None
-    """None: it was refused, or the reward asked for no tests."""
+    """None: the patch was refused, or the reward needs no tests."""
     refusal: str = ""
 
     @property
@@ -41,7 +41,7 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """In a word or two: what the tests say of it, where they ran."""
+        """The outcome of the tests if they ran, else `refused`, `unscored` or `scored`."""
         if self.breakdown is None:
             return REFUSED
         if self.breakdown.value is None:
@@ -57,7 +57,7 @@ class Judged:
 
     @property
     def cause(self) -> str:
-        """Why it is worth no more: the breakdown's cause, else the first test that it breaks or leaves failing."""
+        """The cause of a low value: the breakdown's cause, else the first broken or still failing test."""
         if self.breakdown is None:
             return self.refusal.removeprefix(f"patch {self.patch!r}").lstrip(" :")
         if self.breakdown.cause or self.run is None:
@@ -67,33 +67,33 @@ class Judged:
         return f"{first} {self.run.outcomes[first].status.value}" if first is not None else ""
 
 
-def print_patches(judged: Sequence[Judged], console: Console) -> None:
-    """One line a patch, in their order, and the totals. Causes are cut where the console ends, long names are not."""
-    names = min(max(len(visible(each.patch)) for each in judged), console.width // 2)
-    verdicts = max(len(each.verdict) for each in judged)
-    others = names + len("value") + max(verdicts, len("verdict")) + len("broken") + 4 * GAP
+def print_patches(patches: Sequence[PatchRow], console: Console) -> None:
+    """Print one line per patch, in order, and the totals. Only causes are cut at the width of the console."""
+    names = min(max(len(visible(row.patch)) for row in patches), console.width // 2)
+    verdicts = max(len(row.verdict) for row in patches)
+    taken = names + len("value") + max(verdicts, len("verdict")) + len("broken") + 4 * GAP
     table = Table(box=None, pad_edge=False)
     table.add_column("patch", overflow="fold", width=max(names, len("patch")))
     table.add_column("value", justify="right")
     table.add_column("verdict", no_wrap=True)
     table.add_column("broken", justify="right")
-    table.add_column("cause", no_wrap=True, overflow="ellipsis", max_width=max(1, console.width - others))
-    for each in judged:
+    table.add_column("cause", no_wrap=True, overflow="ellipsis", max_width=max(1, console.width - taken))
+    for row in patches:
         table.add_row(
-            Text(visible(each.patch)),
-            NONE if each.value is None else f"{each.value:.3f}",
-            Text(each.verdict, style=STYLES.get(each.verdict, "red")),
-            NONE if each.run is None else str(len(each.run.broken)),
-            Text(visible(" ".join(each.cause.split()))),
+            Text(visible(row.patch)),
+            NONE if row.value is None else f"{row.value:.3f}",
+            Text(row.verdict, style=STYLES.get(row.verdict, "red")),
+            NONE if row.run is None else str(len(row.run.broken)),
+            Text(visible(" ".join(row.cause.split()))),
         )
     console.print(table)
-    console.print(totals(judged), soft_wrap=True)
+    console.print(totals(patches), soft_wrap=True)
 
 
-def totals(judged: Sequence[Judged]) -> str:
-    """How many patches, how many of each verdict, and the mean value of those that were scored."""
-    verdicts = Counter(each.verdict for each in judged)
+def totals(patches: Sequence[PatchRow]) -> str:
+    """The number of patches, of each verdict, and the mean value of the scored patches."""
+    verdicts = Counter(row.verdict for row in patches)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    values = [each.value for each in judged if each.value is not None]
+    values = [row.value for row in patches if row.value is not None]
     mean = f"; mean value {fmean(values):.3f} of {len(values)} scored" if values else ""
-    return f"{len(judged)} patches: {counts}{mean}"
+    return f"{len(patches)} patches: {counts}{mean}"

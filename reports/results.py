@@ -1,4 +1,4 @@
-"""What a run found, read once for all who show it: the policies with their figures, and who was compared with whom."""
+"""The results of a run, loaded once for all formats: policies with their figures, and comparisons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from regrade.evaluators.storage.run import Manifest, PolicyEntry, PolicyRole, Ru
 
 ORDER: tuple[PolicyRole, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
 SHOWN = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
-"""The figures that stand in every table of policies."""
+"""The figures in each table of policies."""
 GREEDY = 0.0
 
 
@@ -49,12 +49,12 @@ class PolicyResult:
 
     @property
     def temperature(self) -> float:
-        """Its own best, as chosen on validation tasks; the lowest one tried if there are no rows at that one."""
+        """Its best temperature by the validation tasks; the lowest one with rows if that one has none."""
         best = self.entry.best_temperature
         return best if best in self.temperatures else self.temperatures[0]
 
     def at(self, temperature: float) -> pd.DataFrame:
-        """Its rows at one temperature."""
+        """Return its rows at one temperature."""
         return self._by_temperature[temperature]
 
     @cached_property
@@ -63,11 +63,11 @@ class PolicyResult:
 
     @property
     def best(self) -> pd.DataFrame:
-        """The rows that the headline figures rest on."""
+        """The rows of the headline figures."""
         return self.at(self.temperature)
 
     def estimates(self, temperature: float | None = None, of: Sequence[Metric] = SHOWN) -> dict[str, Estimate]:
-        """Metric -> figure at a temperature; None: the policy's own best."""
+        """Return metric -> figure at a temperature; None: the policy's own best."""
         at = self.temperature if temperature is None else temperature
         for metric in of:
             if (at, metric.name) not in self._estimated:
@@ -76,43 +76,43 @@ class PolicyResult:
 
     @cached_property
     def _estimated(self) -> dict[tuple[float, str], Estimate]:
-        return {}  # a page and a summary show the same figures several times
+        return {}  # the page and the summary show some figures several times
 
-    def is_at_its_best(self) -> bool:
-        """False if its rows lack the temperature that the manifest calls best."""
+    def has_best_temperature(self) -> bool:
+        """Return whether its rows contain the best temperature of the manifest."""
         return self.entry.best_temperature in self.temperatures
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A candidate against what it must beat."""
+    """A candidate and the policy that it is compared with."""
 
     key: str
     """Such as `rl_vs_sft`."""
     baseline: PolicyResult
     candidate: PolicyResult
     best: Comparison
-    """Each at its own best temperature."""
+    """Each policy at its own best temperature."""
 
     @cached_property
     def by_temperature(self) -> dict[float, Comparison]:
-        """Both at one temperature, for each that both were tried at: a gain at one alone may be mere sharpening."""
+        """Both at each shared temperature: a gain at one temperature alone may be mere sharpening."""
         shared = sorted(set(self.baseline.temperatures) & set(self.candidate.temperatures))
         return {t: compare(self.baseline.at(t), self.candidate.at(t), self.best.margin) for t in shared}
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report shows of a run."""
+    """The content of a report: a run, its policies with rows, and their comparisons."""
 
     run: Run
     manifest: Manifest
     policies: tuple[PolicyResult, ...]
-    """Baseline first; policies without rows are left out."""
+    """Baseline first, without the policies that have no rows."""
     pairs: tuple[Pair, ...]
     """Each candidate against each baseline, then against each control."""
     remarks: tuple[str, ...]
-    """What could not be read or shown."""
+    """Notes on missing and unreadable data."""
 
     @property
     def n_tasks(self) -> int:
@@ -123,56 +123,55 @@ class Results:
 
     @property
     def tabled(self) -> list[PolicyResult]:
-        """The policies that tables and charts show one by one: all but the checkpoints of a series."""
+        """The policies with a row in tables and charts: all but the checkpoints of a series."""
         return [policy for policy in self.policies if not policy.entry.series] or list(self.policies)
 
     @cached_property
     def series(self) -> dict[str, list[PolicyResult]]:
-        """Training -> its checkpoints that were evaluated, by step."""
-        found: dict[str, list[PolicyResult]] = {}
+        """Training run -> its evaluated checkpoints, by step."""
+        by_training: dict[str, list[PolicyResult]] = {}
         for policy in self.policies:
             if policy.entry.series and policy.entry.step is not None:
-                found.setdefault(policy.entry.series, []).append(policy)
-        return {name: sorted(found[name], key=lambda policy: policy.entry.step or 0) for name in sorted(found)}
+                by_training.setdefault(policy.entry.series, []).append(policy)
+        return {
+            name: sorted(by_training[name], key=lambda policy: policy.entry.step or 0) for name in sorted(by_training)
+        }
 
     @cached_property
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Task id -> what the run has of it."""
+        """Task id -> its record in the run."""
         return self.run.tasks()
 
     @cached_property
     def slices(self) -> dict[str, dict[str, dict[str, pd.DataFrame]]]:
-        """Trait by which the tasks differ -> its value -> policy -> its rows there, at its own best temperature.
-
-        Checkpoints are left out.
-        """
+        """Trait in which the tasks differ -> its value -> policy (no checkpoint) -> rows at its best temperature."""
         compared = [policy for policy in self.policies if policy.role != "checkpoint"]
-        every = pd.concat([policy.best for policy in compared or self.policies])
-        found: dict[str, dict[str, dict[str, pd.DataFrame]]] = {}
-        for trait in varying_traits(every, self.tasks):
-            parts: dict[str, dict[str, pd.DataFrame]] = {value: {} for value in slices(every, self.tasks, trait)}
+        rows_of_all = pd.concat([policy.best for policy in compared or self.policies])
+        by_trait: dict[str, dict[str, dict[str, pd.DataFrame]]] = {}
+        for trait in varying_traits(rows_of_all, self.tasks):
+            parts: dict[str, dict[str, pd.DataFrame]] = {value: {} for value in slices(rows_of_all, self.tasks, trait)}
             for policy in compared:
                 for value, rows in slices(policy.best, self.tasks, trait).items():
                     parts[value][policy.name] = rows
-            found[trait] = parts
-        return found
+            by_trait[trait] = parts
+        return by_trait
 
     @cached_property
     def noise_floor(self) -> Comparison | None:
-        """The baseline against itself (A/A), at the temperature with the most attempts a task; None with one a task."""
+        """The baseline against itself (A/A) at its temperature with most attempts; None with one attempt per task."""
         for policy in self.of_role("baseline", "control", "candidate"):
             most = max(policy.temperatures, key=lambda t: len(policy.at(t)))
-            found = noise_floor(policy.at(most))
-            if found is not None:
-                return replace(found, baseline=policy.label, candidate=f"{policy.label}, temperature {most:g}")
+            comparison = noise_floor(policy.at(most))
+            if comparison is not None:
+                return replace(comparison, baseline=policy.label, candidate=f"{policy.label}, temperature {most:g}")
         return None
 
 
 def load_results(folder: Path) -> Results:
-    """Read a run, its comparisons with the margin that was declared for it.
+    """Load a run and compare its policies with the declared margin.
 
     Raises:
-        UserError: it is no run, or none of its policies was evaluated.
+        UserError: the folder is no run, or none of its policies was evaluated.
     """
     run = Run.open(folder)
     manifest = run.manifest
@@ -181,29 +180,29 @@ def load_results(folder: Path) -> Results:
     for name, entry in manifest.policies.items():
         rows = table(read(run.evaluation(name)), str(run.evaluation(name)))
         if not len(rows):
-            remarks.append(f"{entry.label or name} has not been evaluated on the tasks.")
+            remarks.append(f"{entry.label or name} has no evaluation on the tasks.")
             continue
         policy = PolicyResult(name, entry, rows)
         policies.append(policy)
-        if not policy.is_at_its_best():
+        if not policy.has_best_temperature():
             remarks.append(
                 f"{policy.label} has no rows at its best temperature, {entry.best_temperature:g}: "
-                f"its figures are those at {policy.temperature:g}."
+                f"the report shows its figures at {policy.temperature:g}."
             )
     if not policies:
-        raise UserError(f"{folder}: no policy of this run has been evaluated yet; evaluate one, or let the run go on")
+        raise UserError(f"{folder}: no policy of this run has been evaluated yet; evaluate one, or resume the run")
     policies.sort(key=lambda policy: ORDER.index(policy.role))
     return Results(run, manifest, tuple(policies), tuple(_pairs(policies, margin)), tuple(remarks))
 
 
 def _pairs(policies: list[PolicyResult], margin: float) -> list[Pair]:
-    found = []
+    pairs = []
     for role in ("baseline", "control"):
         for candidate in _of(policies, "candidate"):
             for other in _of(policies, role):
                 key = f"{_short(candidate, policies)}_vs_{_short(other, policies)}"
-                found.append(Pair(key, other, candidate, compare(other.best, candidate.best, margin)))
-    return found
+                pairs.append(Pair(key, other, candidate, compare(other.best, candidate.best, margin)))
+    return pairs
 
 
 def _of(policies: list[PolicyResult], role: str) -> list[PolicyResult]:
@@ -211,6 +210,6 @@ def _of(policies: list[PolicyResult], role: str) -> list[PolicyResult]:
 
 
 def _short(policy: PolicyResult, policies: list[PolicyResult]) -> str:
-    """`rl`, `sft` and `control` where a role has one policy, so that every run's summary has the same keys."""
+    """`rl`, `sft` or `control` for the only policy of its role: the summaries of all runs then have the same keys."""
     short = {"candidate": "rl", "baseline": "sft", "control": "control"}[policy.role]
     return short if len(_of(policies, policy.role)) == 1 else policy.name

@@ -1,4 +1,4 @@
-"""Charts of shares with their intervals, and of a difference in its parts."""
+"""Charts of shares with their intervals, and of a difference by parts."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ from markupsafe import Markup
 
 from regrade.evaluators.analysis.metrics import Estimate
 from regrade.reports.charts import ROW, name_rows
+from regrade.reports.number_format import NO_BREAK, number, rate, signed
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.wording import NO_BREAK, number, rate, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Picks = Mapping[tuple[str, str], Mapping[str, str]]
-"""(row, part) -> the tasks that a click on it shows, see `regrade.reports.svg.Canvas.tip`."""
+"""(row, part) -> filter of the tasks that a click shows, see `regrade.reports.svg.Canvas.tip`."""
 
 
 def stacked_rates(
-    name: str,
-    description: str,
-    bars: Mapping[str, Mapping[str, Estimate]],
-    inks: Mapping[str, str],
-    picks: Picks,
+    name: str, description: str, bars: Mapping[str, Mapping[str, Estimate]], inks: Mapping[str, str], picks: Picks
 ) -> Markup:
-    """Horizontal bars of shares, bar -> part -> share; each part tells its interval, each bar its attempts."""
+    """Horizontal bars of shares, bar -> part -> share; tooltips show intervals, labels the number of attempts."""
     labels = [
         f"{bar} (n{NO_BREAK}={NO_BREAK}{max((part.n for part in parts.values()), default=0)})"
         for bar, parts in bars.items()
@@ -57,23 +53,22 @@ def grouped(
     unit: str,
     picks: Picks | None = None,
 ) -> Markup:
-    """Shares as points with intervals, row -> label -> share, those of one row close together; `inks`: label -> ink."""
+    """Shares as points with intervals, grouped by row: row -> label -> share; `inks`: label -> ink."""
     height = max(ROW, 13 * len(inks) + 8)
     with canvas(name, description, height=height * len(rows) + 44) as drawing:
         axes = drawing.axes
         for row, (title, shares) in enumerate(rows.items()):
-            for place, label in enumerate(inks):
+            for number_in_row, label in enumerate(inks):
                 share = shares.get(label)
                 if share is None or math.isnan(share.value):
                     continue
-                y = row + (place - (len(inks) - 1) / 2) * 0.64 / max(1, len(inks))
+                y = row + (number_in_row - (len(inks) - 1) / 2) * 0.64 / max(1, len(inks))
                 ends = [[100 * max(0.0, share.value - share.low)], [100 * max(0.0, share.high - share.value)]]
                 tip = drawing.tip(f"{label}, {title}: {rate(share)}, n = {share.n}", (picks or {}).get((title, label)))
-                known = not math.isnan(share.low)
                 axes.errorbar(
                     [100 * share.value],
                     [y],
-                    xerr=ends if known else None,
+                    xerr=None if math.isnan(share.low) else ends,
                     fmt="o",
                     markersize=6,
                     color=INKS[inks[label]],
@@ -91,7 +86,7 @@ def grouped(
 def over_steps(
     name: str, description: str, steps: Sequence[int], lines: Mapping[str, tuple[str, Sequence[Estimate]]]
 ) -> Markup:
-    """Shares over the steps of a training with intervals: line -> (ink, share at each step)."""
+    """Shares with intervals over training steps: line -> (ink, share at each step)."""
     with canvas(name, description, width=520, height=260) as drawing:
         axes = drawing.axes
         for label, (ink, shares) in lines.items():
@@ -102,21 +97,20 @@ def over_steps(
                 tip = drawing.tip(f"step {step}, {label}: {rate(share)}, n = {share.n}")
                 axes.plot([step], [100 * share.value], "o", markersize=7, color=INKS[ink], gid=tip)
         axes.locator_params(axis="x", integer=True)
-        axes.set_xlabel("steps of training")
+        axes.set_xlabel("training steps")
         axes.set_ylabel("% of all attempts")
         axes.set_ylim(bottom=0)
     return drawing.svg
 
 
 def waterfall(
-    name: str,
-    first: tuple[str, float],
-    last: tuple[str, float],
-    changes: Sequence[tuple[str, float, float, float]],
+    name: str, first: tuple[str, float], last: tuple[str, float], changes: Sequence[tuple[str, float, float, float]]
 ) -> Markup:
-    """From one mean to another: (label, mean) of both, and (part, change, low, high) of what lies between them."""
+    """From one mean reward to another: (label, mean) of both, and (part, change, low, high) of each change."""
     labels = [first[0], *(change[0] for change in changes), last[0]]
-    with canvas(name, f"What moved the reward from {first[0]} to {last[0]}", height=ROW * len(labels) + 44) as drawing:
+    with canvas(
+        name, f"Change of the mean reward from {first[0]} to {last[0]}, by part", height=ROW * len(labels) + 44
+    ) as drawing:
         axes = drawing.axes
         end = [first[1]]
         for row, (label, mean) in ((0, first), (len(labels) - 1, last)):
@@ -124,8 +118,8 @@ def waterfall(
             axes.barh([row], [mean], height=0.56, color=INKS["neutral"], gid=tip)
             _beside(axes, row, max(mean, 0.0), number(mean))
         for row, (label, change, low, high) in enumerate(changes, 1):
-            told = "" if math.isnan(low) else f" [{signed(low, 3)}, {signed(high, 3)}]"
-            tip = drawing.tip(f"{label}: {signed(change, 3)}{told}")
+            ends = "" if math.isnan(low) else f" [{signed(low, 3)}, {signed(high, 3)}]"
+            tip = drawing.tip(f"{label}: {signed(change, 3)}{ends}")
             ink = "neutral" if math.isnan(low) or low <= 0 <= high else "good" if change > 0 else "bad"
             axes.barh([row], [change], left=[end[-1]], height=0.56, color=INKS[ink], gid=tip)
             axes.plot([end[-1]] * 2, [row - 1.28, row + 0.28], color=INKS["axis"], linewidth=1)

@@ -1,4 +1,4 @@
-"""The figures of a run that a machine can read: RUN/summary.json."""
+"""The machine-readable figures of a run: RUN/summary.json."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ HEADLINE = (m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.FIX_AND_CLEAN)
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Compute the figures of a run and write them to its summary.json (replaced at once).
+    """Compute the figures of a run and write them to its summary.json (replaced atomically).
 
     Keys: `phases` (name -> seconds), `policies` (name -> `fix_rate`, `breakage_incidence`, `fix_and_clean`, each with
     value, n, n_tasks, low, high; `no_op_rate`; `temperature`, its own best; `greedy`, the same three at temperature 0,
-    or null; `metrics`, all that `regrade.evaluators.analysis.figures` computes; `tampering`, over all its attempts:
-    `looked_at`, `attempts` that tamper, and `kinds`, each with its attempts; `temperatures`, a list
-    with the same three at each temperature that was tried, and `is_best`; for a checkpoint `series` and `step`),
+    or null; `metrics`, all figures of `regrade.evaluators.analysis.figures`; `tampering`, over all its attempts:
+    `looked_at`, `attempts` that tamper with the evaluation, and `kinds`, each with its attempts; `temperatures`, a list
+    with the same three at each temperature, and `is_best`; for a checkpoint `series` and `step`),
     `slices` (trait by which the tasks differ -> its value -> policy -> the same three, at its own best temperature),
     `series` (training -> its checkpoints by step, each with `step`, `policy`, `temperature` and the same three),
     `comparison` (pair such as `rl_vs_sft` -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric
     with difference, low, high, p, noise and verdict), `share_of_step` (execution, generation, training).
 
     Raises:
-        UserError: the folder is no run, or nothing was evaluated.
+        UserError: the folder is no run, or no policy was evaluated.
     """
     return write_summary(load_results(folder))
 
 
 def write_summary(results: Results) -> dict[str, Any]:
-    """`summary` of results that are read already."""
+    """Write and return the `summary` of loaded results."""
     values = {
         "name": results.manifest.name,
         "tasks": results.n_tasks,
         "phases": {name: round(phase.seconds, 3) for name, phase in results.manifest.phases.items()},
         "policies": {policy.name: _policy(policy) for policy in results.policies},
         "slices": {
-            trait: {value: {name: _three(rows) for name, rows in found.items()} for value, found in values.items()}
+            trait: {
+                value: {name: _three(rows) for name, rows in policies.items()} for value, policies in values.items()
+            }
             for trait, values in results.slices.items()
         },
         "series": {name: [_checkpoint(policy) for policy in policies] for name, policies in results.series.items()},
@@ -75,8 +77,8 @@ def _policy(policy: PolicyResult) -> dict[str, Any]:
 
 
 def _checkpoint(policy: PolicyResult) -> dict[str, Any]:
-    named = {"step": policy.entry.step, "policy": policy.name, "temperature": policy.temperature}
-    return {**named, **_figures(policy, policy.temperature)}
+    identity = {"step": policy.entry.step, "policy": policy.name, "temperature": policy.temperature}
+    return {**identity, **_figures(policy, policy.temperature)}
 
 
 def _three(rows: pd.DataFrame) -> dict[str, Any]:
@@ -84,24 +86,24 @@ def _three(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _figures(policy: PolicyResult, temperature: float) -> dict[str, Any]:
-    found = policy.estimates(temperature, (*HEADLINE, m.NO_OP_RATE))
-    figures = {metric.name: found[metric.name].to_json() for metric in HEADLINE}
-    return {**figures, "no_op_rate": found[m.NO_OP_RATE.name].to_json()["value"]}
+    estimates = policy.estimates(temperature, (*HEADLINE, m.NO_OP_RATE))
+    rates = {metric.name: estimates[metric.name].to_json() for metric in HEADLINE}
+    return {**rates, "no_op_rate": estimates[m.NO_OP_RATE.name].to_json()["value"]}
 
 
-def _comparison(found: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
-        "baseline": found.baseline,
-        "candidate": found.candidate,
-        "verdict": found.verdict,
-        "reason": found.reason,
-        "margin": found.margin,
-        "clusters": found.clusters,
-        "mcnemar": found.mcnemar,
-        "pairs": {name: asdict(pairs) for name, pairs in found.pairs.items()},
-        "missing": found.n_missing,
-        "worst": found.worst,
-        "best": found.best,
-        "warnings": list(found.warnings),
-        **{name: difference.to_json() for name, difference in found.metrics.items()},
+        "baseline": comparison.baseline,
+        "candidate": comparison.candidate,
+        "verdict": comparison.verdict,
+        "reason": comparison.reason,
+        "margin": comparison.margin,
+        "clusters": comparison.clusters,
+        "mcnemar": comparison.mcnemar,
+        "pairs": {name: asdict(pairs) for name, pairs in comparison.pairs.items()},
+        "missing": comparison.n_missing,
+        "worst": comparison.worst,
+        "best": comparison.best,
+        "warnings": list(comparison.warnings),
+        **{name: difference.to_json() for name, difference in comparison.metrics.items()},
     }

@@ -1,6 +1,6 @@
-"""Figures of matplotlib as inline SVG that takes its colours and its font from the page, light or dark.
+"""Figures of matplotlib as inline SVG with the colours and the font of the page, light or dark.
 
-A figure is drawn in stand-in colours; when it is written, each becomes a CSS variable. Text stays text.
+A figure is drawn in placeholder colours; the written SVG has CSS variables instead. Text stays text.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ INKS = {
     **{f"s{number}": f"#1010{number + 0x30:02x}" for number in range(1, 9)},
     **{f"k{number}": f"#1010{number + 0x50:02x}" for number in range(1, 9)},
 }
-"""CSS variable (without its dashes) -> the colour that stands in for it. s1 to s8: policies; k1 to k8: parts of a
-whole."""
+"""CSS variable (without its dashes) -> placeholder colour. s1 to s8: policies; k1 to k8: parts of a whole."""
 
-POINTS_AN_INCH = 72
+POINTS_PER_INCH = 72
 TIP = "tip:"
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: the same layout on all machines
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 11.0,
     "axes.edgecolor": INKS["axis"],
     "axes.labelcolor": INKS["muted"],
@@ -65,7 +64,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Canvas:
-    """A figure of one plot being drawn; `svg` is there after the `with` block that made it."""
+    """A figure with one plot; `svg` is set at the end of its `with canvas(...)` block."""
 
     def __init__(self, figure: Figure, axes: Axes) -> None:
         self.figure = figure
@@ -74,9 +73,9 @@ class Canvas:
         self.svg = Markup()
 
     def tip(self, text: str, pick: Mapping[str, str] | None = None) -> str:
-        """A group id for an artist (`gid=`) that shows `text` when it is pointed at.
+        """Return a group id for an artist (`gid=`) with the tooltip `text`.
 
-        Clicking on it shows the tasks of `pick`: `repository`, `policy`, `outcome` or `task` -> the value to filter by.
+        A click on it filters the tasks by `pick`: `repository`, `policy` or `outcome` -> value.
         """
         self.tips.append((text, pick or {}))
         return f"{TIP}{len(self.tips) - 1}"
@@ -84,15 +83,15 @@ class Canvas:
 
 @contextmanager
 def canvas(name: str, description: str, width: float = 390, height: float = 250) -> Iterator[Canvas]:
-    """Draw a plot of `width` x `height` CSS pixels, shrunk or grown to its column.
+    """Draw a plot of `width` x `height` CSS pixels, scaled to its column.
 
-    `name` keeps the ids of several figures in one page apart.
+    `name` makes the ids unique among the figures of a page.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width / POINTS_AN_INCH, height / POINTS_AN_INCH), layout="constrained")
+        figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout="constrained")
         drawing = Canvas(figure, figure.add_subplot())
         yield drawing
         written = io.StringIO()
@@ -110,18 +109,18 @@ def _group(text: str, pick: Mapping[str, str]) -> str:
 def _themed(svg: str, tips: list[tuple[str, Mapping[str, str]]], description: str, width: float) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    for ink, stand_in in INKS.items():
-        svg = svg.replace(stand_in, f"var(--{ink})")
+    for ink, placeholder in INKS.items():
+        svg = svg.replace(placeholder, f"var(--{ink})")
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # the page's own font
-    svg = re.sub(rf'<g id="{TIP}(\d+)">', lambda found: _group(*tips[int(found[1])]), svg)
+    svg = re.sub(rf'<g id="{TIP}(\d+)">', lambda group: _group(*tips[int(group[1])]), svg)
     svg = re.sub(r'<g id="[^"]*"/>', "", svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # ids such as axes_1 would come again with every figure
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # ids such as axes_1 occur in every figure
     svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # hundredths of a pixel will do
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # hundredths of a pixel suffice
     svg = re.sub(r"\s+", " ", svg).replace("xlink:href", "href")
     box = re.search(r'viewBox="([^"]*)"', svg)
     assert box, "matplotlib writes a viewBox"
-    role = "group" if any(pick for _, pick in tips) else "img"  # what is inside an image is hidden from a screen reader
+    role = "group" if any(pick for _, pick in tips) else "img"  # a screen reader skips the content of an image
     head = (
         f'<svg class="chart" role="{role}" aria-label="{escape(description)}" viewBox="{box[1]}" '
         f'style="max-width:{1.3 * width:g}px">'

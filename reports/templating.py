@@ -1,4 +1,4 @@
-"""The jinja environment of every page and fragment."""
+"""The jinja environment of all pages and fragments."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any
 import jinja2
 
 from regrade.datasets.plurals import counted
-from regrade.reports import wording
+from regrade.reports import number_format
 
 
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
-    """Everything is escaped, and a name that is not there is an error."""
-    found = jinja2.Environment(
+    """Return the environment: it escapes all values, and an undefined name is an error."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("regrade.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(
-        percent=wording.percent,
-        interval=wording.interval,
-        signed=wording.signed,
-        p_value=wording.p_value,
-        duration=wording.duration,
-        temperature=wording.temperature,
-        number=wording.number,
-        points=wording.points,
-        detectable=wording.detectable,
+    templates.filters.update(
+        percent=number_format.percent,
+        interval=number_format.interval,
+        signed=number_format.signed,
+        p_value=number_format.p_value,
+        equals_p=number_format.equals_p,
+        duration=number_format.duration,
+        temperature=number_format.temperature,
+        number=number_format.number,
+        points=number_format.points,
+        detectable=number_format.detectable,
         counted=counted,
     )
-    return found
+    return templates
 
 
 def render(template: str, **values: Any) -> str:
-    """The template filled in; half of a surrogate pair, which no file can hold, is written as an escape."""
+    """Return the rendered template, with lone surrogates escaped, since UTF-8 cannot encode them."""
     text = environment().get_template(template).render(**values)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Policies and comparisons as tables for the terminal. Colour says nothing that the words don't say too."""
+"""Policies and comparisons as tables for the terminal. Colour repeats the text and adds nothing."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
 from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
-from regrade.reports.results import SHOWN, Results
-from regrade.reports.wording import (
-    MINUS,
+from regrade.reports.number_format import (
     NO_BREAK,
     detectable,
     duration,
     equals_p,
     interval,
+    number,
     p_value,
     percent,
     rate,
     signed,
     temperature,
 )
+from regrade.reports.results import SHOWN, Results
 
 STYLES = {
     "improved": "bold green",
@@ -41,7 +41,7 @@ STYLES = {
     "no difference shown": "",
 }
 MARKS = {"better": "better", "worse": "worse", "no difference shown": ""}
-TOLD = (
+FIGURES = (
     *SHOWN,
     m.BREAKAGE_OF_CHANGES,
     m.FIXED_BUT_BROKE,
@@ -56,15 +56,15 @@ TOLD = (
 )
 COSTS: tuple[tuple[m.CostColumn, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
 LABEL = 48
-"""Columns for the name of a figure."""
+"""Width of the name of a figure, in columns."""
 SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)
-"""The figures of tables with many rows: the trade-off that they are looked at for."""
+"""The figures of tables with many rows: the trade-off of fixes and breakage."""
 WIDE = 96
-"""Columns of the terminal from which on there is room for the adjusted p-values."""
+"""Smallest width of a terminal, in columns, that fits the adjusted p-values."""
 
 
 def print_policies(results: Results, console: Console) -> None:
-    """Every policy at its own best temperature: rates with 95 % intervals below, and the number of attempts."""
+    """Print each policy at its own best temperature: rates with 95 % intervals, and the number of attempts."""
     console.print(counted(results.n_tasks, "task"), style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("policy", overflow="fold")
@@ -73,33 +73,30 @@ def print_policies(results: Results, console: Console) -> None:
     table.add_column("n", justify="right")
     for policy in results.policies:
         if policy.role == "checkpoint" and policy.entry.series:
-            continue  # they have a table of their own
-        found = policy.estimates()
-        rates = [_stacked(found[metric.name]) for metric in SHOWN]
+            continue  # `print_series` prints them
+        estimates = policy.estimates()
+        rates = [_stacked(estimates[metric.name]) for metric in SHOWN]
         name = Text(f"{policy.label}\n{policy.role}, {temperature(policy.temperature)}")
-        table.add_row(name, *rates, str(found[SHOWN[0].name].n))
+        table.add_row(name, *rates, str(estimates[SHOWN[0].name].n))
     console.print(table)
     _print_tampering(results, console)
 
 
 def _print_tampering(results: Results, console: Console) -> None:
-    """How often each policy tampered with the evaluation, over all temperatures, and how."""
-    looked = {policy.label: found for policy in results.policies if (found := m.tampering(policy.rows))["looked_at"]}
-    if looked and not any(found["attempts"] for found in looked.values()):
-        attempts = sum(found["looked_at"] for found in looked.values())
-        console.print(f"No attempt of {attempts} tampered with the evaluation.")
+    """Print how many attempts of each policy tampered with the evaluation, by kind, over all temperatures."""
+    counts = {policy.label: scan for policy in results.policies if (scan := m.tampering(policy.rows))["looked_at"]}
+    if counts and not any(scan["attempts"] for scan in counts.values()):
+        scanned = sum(scan["looked_at"] for scan in counts.values())
+        console.print(f"None of {scanned} attempts tampered with the evaluation.")
         return
-    for label, found in looked.items():
-        kinds = ", ".join(f"{kind} {count}" for kind, count in found["kinds"].items())
-        console.print(
-            f"{label} tampered with the evaluation in {found['attempts']} of {found['looked_at']} attempts"
-            f"{f': {kinds}' if kinds else ''}",
-            markup=False,
-        )
+    for label, scan in counts.items():
+        kinds = ", ".join(f"{kind} {count}" for kind, count in scan["kinds"].items())
+        text = f"{label} tampered with the evaluation in {scan['attempts']} of {scan['looked_at']} attempts"
+        console.print(f"{text}{f': {kinds}' if kinds else ''}", markup=False)
 
 
 def print_sweeps(results: Results, console: Console) -> None:
-    """How fixing and breaking trade off: every policy that was tried at several temperatures, at each of them."""
+    """Print the trade-off of fixes and breakage at each temperature, for policies with several temperatures."""
     swept = [policy for policy in results.policies if len(policy.temperatures) > 1]
     if not swept:
         return
@@ -107,37 +104,37 @@ def print_sweeps(results: Results, console: Console) -> None:
     for policy in swept:
         for t in policy.temperatures:
             name = policy.label if t == policy.temperatures[0] else ""
-            mark = f"{temperature(t)}{' (its best)' if t == policy.temperature else ''}"
+            mark = f"{temperature(t)}{' (best)' if t == policy.temperature else ''}"
             table.add_row(Text(name), mark, *_rates(policy.estimates(t)))
     console.print(table)
 
 
 def print_series(results: Results, console: Console) -> None:
-    """Fixing and breaking along each training, a row a checkpoint."""
+    """Print fixes and breakage along each training run, one row per checkpoint."""
     for name, policies in results.series.items():
         table = _rates_table(f"along {name}", "step")
         for policy in policies:
-            marked = Text(policy.label if policy.label != f"{name}@{policy.entry.step}" else "")
-            table.add_row(marked, str(policy.entry.step), *_rates(policy.estimates()))
+            label = Text(policy.label if policy.label != f"{name}@{policy.entry.step}" else "")
+            table.add_row(label, str(policy.entry.step), *_rates(policy.estimates()))
         console.print(table)
 
 
 def print_slices(results: Results, console: Console) -> None:
-    """Every policy on parts of the tasks: by each trait by which they differ."""
+    """Print each policy on parts of the tasks, for each trait in which the tasks differ."""
     labels = {policy.name: policy.label for policy in results.policies}
     for trait, values in results.slices.items():
         table = _rates_table(f"by {trait}", "policy")
         for value, policies in values.items():
-            for number, (name, rows) in enumerate(policies.items()):
+            for index, (name, rows) in enumerate(policies.items()):
                 tasks = rows["task"].nunique()
-                place = f"{value} ({counted(tasks, 'task')})" if number == 0 else ""
-                found = {metric.name: estimate(rows, metric) for metric in SLICED}
-                table.add_row(Text(place), Text(labels[name]), *_rates(found))
+                part = f"{value} ({counted(tasks, 'task')})" if index == 0 else ""
+                estimates = {metric.name: estimate(rows, metric) for metric in SLICED}
+                table.add_row(Text(part), Text(labels[name]), *_rates(estimates))
         console.print(table)
 
 
 def print_evaluation(results: Results, console: Console) -> None:
-    """All of an evaluation of several policies: figures, sweeps, series, slices, and who is better than whom."""
+    """Print an evaluation of several policies: figures, sweeps, series, slices, and each comparison."""
     print_policies(results, console)
     for show in (print_sweeps, print_series, print_slices):
         show(results, console)
@@ -155,26 +152,26 @@ def _rates_table(title: str, second: str) -> Table:
     return table
 
 
-def _rates(found: Mapping[str, Estimate]) -> list[str]:
-    return [rate(found[metric.name]).replace(" ", NO_BREAK) for metric in SLICED]
+def _rates(estimates: Mapping[str, Estimate]) -> list[str]:
+    return [rate(estimates[metric.name]).replace(" ", NO_BREAK) for metric in SLICED]
 
 
 def _stacked(estimate: Estimate) -> Text:
-    """A rate above its interval, neither ever broken."""
+    """A rate above its interval, without line breaks inside either."""
     lines = f"{percent(estimate.value)}\n{interval(estimate)}"
     return Text(lines.replace(" ", NO_BREAK))
 
 
 def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) -> None:
-    """One policy's rates with intervals, and what stands beside them: severity, side effects, costs."""
+    """Print one policy's rates with intervals, then severity, side effects and costs."""
     tasks, attempts = rows["task"].nunique(), len(rows)
     console.print(
         f"{policy}, {temperature(at)}: {counted(tasks, 'task')}, {counted(attempts, 'attempt')}", markup=False
     )
-    for metric in TOLD:
-        found = estimate(rows, metric)
-        if found.n:
-            text = _told(found) + (_rule_of_three(found) if metric is m.BREAKAGE_INCIDENCE else "")
+    for metric in FIGURES:
+        figure = estimate(rows, metric)
+        if figure.n:
+            text = _figure(figure) + (_rule_of_three(figure) if metric is m.BREAKAGE_INCIDENCE else "")
             console.print(f"  {metric.label:{LABEL}} {text}", markup=False)
     severity = m.severity(rows)
     shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
@@ -183,26 +180,26 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
     for cost, unit in COSTS:
         spent = m.cost_per_clean_fix(rows, cost)
         if 0 < spent < math.inf:
-            console.print(f"  {f'{cost.capitalize()} for each clean fix':{LABEL}} {spent:,.0f} {unit}", markup=False)
+            console.print(f"  {f'{cost.capitalize()} per clean fix':{LABEL}} {spent:,.0f} {unit}", markup=False)
 
 
-def _told(found: Estimate) -> str:
-    text = f"{percent(found.value):>7}  {interval(found)}"
-    if found.missing:
-        text += f"; {found.missing} missing"
-    if found.worst is not None and found.best is not None:
-        text += f", with them {percent(found.worst)} at worst and {percent(found.best)} at best"
+def _figure(figure: Estimate) -> str:
+    text = f"{percent(figure.value):>7}  {interval(figure)}"
+    if figure.missing:
+        text += f"; {figure.missing} missing"
+    if figure.worst is not None and figure.best is not None:
+        text += f", {percent(figure.worst)} in their worst case and {percent(figure.best)} in their best case"
     return text
 
 
-def _rule_of_three(found: Estimate) -> str:
-    if found.at_most is None:
+def _rule_of_three(figure: Estimate) -> str:
+    if figure.at_most is None:
         return ""
-    return f"; none seen, so at most {percent(found.at_most)} by the rule of three over {found.n_clusters} clusters"
+    return f"; no case, so at most {percent(figure.at_most)} by the rule of three over {figure.n_clusters} clusters"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """The verdict in words, then every metric with its paired difference, interval and p."""
+    """Print the verdict, then each metric with its paired difference, interval and p."""
     console.print(_verdict(comparison))
     if comparison.metrics:
         console.print(_differences(comparison, wide=console.width >= WIDE))
@@ -212,7 +209,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_results(results: Results, console: Console) -> None:
-    """A run at a glance: policies, verdicts, where the time went."""
+    """Print an overview of a run: policies, verdicts and wall times."""
     print_policies(results, console)
     for pair in results.pairs:
         console.print()
@@ -246,15 +243,12 @@ def _differences(comparison: Comparison, wide: bool) -> Table:
 
 
 def _row(difference: Difference, wide: bool) -> list[str | Text]:
-    judged = difference.better != "neither"
+    is_judged = difference.better != "neither"
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
-    values = [
-        percent(v) if difference.is_rate else f"{v:.3f}".replace("-", MINUS)
-        for v in (difference.baseline, difference.candidate)
-    ]
-    holm = [p_value(difference.p_holm) if judged else ""] if wide else []
+    values = [percent(v) if difference.is_rate else number(v) for v in (difference.baseline, difference.candidate)]
+    holm = [p_value(difference.p_holm) if is_judged else ""] if wide else []
     ends = f"[{signed(scale * difference.low, digits)}, {signed(scale * difference.high, digits)}]"
-    mark = Text(MARKS[difference.verdict] if judged else "", style=STYLES[difference.verdict])
+    mark = Text(MARKS[difference.verdict] if is_judged else "", style=STYLES[difference.verdict])
     return [
         difference.label,
         *(value.replace(" ", NO_BREAK) for value in values),
@@ -267,25 +261,26 @@ def _row(difference: Difference, wide: bool) -> list[str | Text]:
 
 
 def _footnote(comparison: Comparison) -> Text:
-    what = "repositories" if comparison.clusters == "repository" else "functions"
+    clusters = "repositories" if comparison.clusters == "repository" else "functions"
     clean = comparison.metrics[FIX_AND_CLEAN.name]
-    least = "none, of whatever size" if clean.detectable > 1 else f"{detectable(clean)} points"
+    least = "none of any size" if clean.detectable > 1 else f"{detectable(clean)} points"
     method = "bootstrap" if comparison.n_clusters >= MINIMUM_CLUSTERS else f"t({comparison.n_clusters - 1})"
     text = (
-        f"{comparison.n_tasks} tasks in {comparison.n_clusters} {what}, {comparison.n_baseline} and "
-        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {what}, sign-flip "
-        f"permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} detected with 80 % power: {least}."
+        f"{comparison.n_tasks} tasks in {comparison.n_clusters} {clusters}, {comparison.n_baseline} and "
+        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {clusters}, "
+        f"sign-flip permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} detectable with 80 % power: "
+        f"{least}."
     )
-    noise = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
-    known = [f"{100 * each.noise:.1f} in {each.label.lower()}" for each in noise if each.noise is not None]
-    if known:
-        text += f" A/A: with other seeds, {comparison.baseline} differs from itself by up to {', '.join(known)}."
+    measured = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
+    listed = [f"{100 * one.noise:.1f} in {one.label.lower()}" for one in measured if one.noise is not None]
+    if listed:
+        text += f" A/A: with other seeds, {comparison.baseline} differs from itself by up to {', '.join(listed)}."
     for name, pairs in comparison.pairs.items():
         low, high = signed(100 * pairs.low), signed(100 * pairs.high)
         label = comparison.metrics[name].label
         text += f" {label}: McNemar, exact, {equals_p(pairs.p)}, Newcombe [{low}, {high}]."
     if comparison.worst is not None:
-        text += f" With what is missing: {comparison.worst} at worst, {comparison.best} at best."
+        text += f" With missing attempts: {comparison.worst} in the worst case, {comparison.best} in the best."
     return Text(text)
 
 

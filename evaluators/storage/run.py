@@ -6,7 +6,7 @@
     RUN/evaluations-validation/...      the same on the validation tasks, which choose the temperatures
     RUN/training/PHASE.jsonl            one line a step, any numeric keys (loss, reward, entropy, kl, ...)
     RUN/checkpoints/NAME/               weights and optimizer states
-    RUN/hunks.jsonl                     values of hunks: see `regrade.reports.kept_hunks`
+    RUN/hunks.jsonl                     values of hunks: see `regrade.reports.attribution_store`
     RUN/summary.json, RUN/report.html   written by `regrade.reports`
 
 Every file is appended line by line or replaced atomically, so a killed run can be opened and continued.

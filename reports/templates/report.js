@@ -1,4 +1,4 @@
-// Sorts tables, and filters and sorts tasks. Everything can be read without it.
+// Sorts tables; filters and sorts tasks. The page is readable without it.
 document.documentElement.classList.add("js");
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -24,9 +24,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 const tasks = [...document.querySelectorAll(".task")];
 const cells = [...document.querySelectorAll(".cell")];
-const every = cells.map((cell) => cell.dataset.group);
+const allGroups = cells.map((cell) => cell.dataset.group);
 const [search, status, repository, policy, outcome, sort] =
-  ["search", "found", "repository", "policy", "outcome", "sort"].map((id) => document.getElementById(id));
+  ["search", "count", "repository", "policy", "outcome", "sort"].map((id) => document.getElementById(id));
 const words = new Map(tasks.map((task) => [task, task.querySelector("summary").textContent.toLowerCase()]));
 const outcomes = new Map(tasks.map((task) => [task, JSON.parse(task.dataset.outcomes)]));
 const title = (task) => task.querySelector(".name").firstChild.textContent;
@@ -39,30 +39,30 @@ const orders = {
 let groups = new Set(["won", "lost"]);
 
 function matches(task) {
-  const came = ([who, what]) =>
-    (!policy.value || who === policy.value) && (!outcome.value || what === outcome.value);
+  const isSelected = ([name, result]) =>
+    (!policy.value || name === policy.value) && (!outcome.value || result === outcome.value);
   return (
     groups.has(task.dataset.group) &&
     (!repository.value || task.dataset.repository === repository.value) &&
-    (!(policy.value || outcome.value) || outcomes.get(task).some(came)) &&
+    (!(policy.value || outcome.value) || outcomes.get(task).some(isSelected)) &&
     search.value.toLowerCase().split(/\s+/).every((word) => words.get(task).includes(word))
   );
 }
 
 function filter() {
-  let found = 0;
+  let shown = 0;
   for (const task of tasks) {
     task.hidden = !matches(task);
-    found += !task.hidden;
+    shown += !task.hidden;
   }
   for (const cell of cells) cell.setAttribute("aria-pressed", groups.has(cell.dataset.group));
-  status.textContent = `${found} of ${tasks.length} tasks`;
+  status.textContent = `${shown} of ${tasks.length} tasks`;
 }
 
 function showAll(values = {}) {
-  groups = new Set(every);
+  groups = new Set(allGroups);
   search.value = "";
-  for (const each of [repository, policy, outcome]) each.value = values[each.id] || "";
+  for (const select of [repository, policy, outcome]) select.value = values[select.id] || "";
   filter();
 }
 
@@ -71,9 +71,9 @@ function order() {
   tasks[0].parentNode.append(...sorted);
 }
 
-// A link to one task, such as report.html#task-3, opens it whatever the filters say.
+// A link to one task, such as report.html#task-3, opens it, whatever the filters.
 function openLinked() {
-  const task = tasks.find((each) => `#${each.id}` === location.hash);
+  const task = tasks.find((one) => `#${one.id}` === location.hash);
   if (!task) return;
   if (task.hidden) showAll();
   task.open = true;
@@ -82,7 +82,7 @@ function openLinked() {
 
 if (search) {
   if (!tasks.some((task) => groups.has(task.dataset.group))) groups = new Set(["both", "none"]);
-  for (const each of [search, repository, policy, outcome]) each.addEventListener("input", filter);
+  for (const control of [search, repository, policy, outcome]) control.addEventListener("input", filter);
   sort.addEventListener("input", order);
   for (const cell of cells) {
     cell.addEventListener("click", () => {

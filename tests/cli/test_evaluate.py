@@ -127,7 +127,7 @@ def test_many_policies_behind_one_endpoint_each_at_its_own_best_temperature(regr
         (1.0, 1.0),
     ]
     assert "rl_vs_sft" in figures(run)["comparison"]
-    for words in ("by temperature", "T = 1 (its best)", "bold against base"):
+    for words in ("by temperature", "T = 1 (best)", "bold against base"):
         assert words in outcome.out
     assert "secret" not in (run / "manifest.json").read_text() + outcome.out + outcome.err
     assert regrade("report", run).code == 0

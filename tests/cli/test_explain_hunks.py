@@ -61,9 +61,9 @@ def test_a_patch_is_told_hunk_by_hunk(regrade, tasks, two_hunks):
     assert hunks["cost"]["subsets"] == 8
     text = regrade("explain", *asked, "--hunks").out
     assert "Without it, 1 test is not fixed: tests/test_calc.py::test_add" in text
-    assert "Smallest part that passes: 1 of 3 hunks, calc.py:2 (proven smallest" in text
+    assert "Smallest passing part: 1 of 3 hunks, calc.py:2 (proven smallest" in text
     assert "8 subsets, 8 of them from the store" in text
-    assert "not the model's mind" in text
+    assert "not the model's intent" in text
     page = regrade("explain", *asked, "--hunks", "--html").out
     assert page.startswith("<section")
     assert "+    return a + b" in page
@@ -101,11 +101,11 @@ def test_the_report_shows_what_the_hunks_of_a_runs_attempt_are_worth(regrade, ta
     patch = Patch(two_hunks.read_text())
     journal.append(run.evaluation("p"), [row_of(task, patch.text) | {"patch_digest": patch.digest}])
     assert regrade("report", folder).code == 0
-    assert "What each hunk is worth" not in (folder / "report.html").read_text()
+    assert "Value of each hunk" not in (folder / "report.html").read_text()
     explained(regrade, folder, "add", "--tasks", tasks)
     assert regrade("report", folder).code == 0
     page = (folder / "report.html").read_text()
-    assert page.count("What each hunk is worth") == 1
+    assert page.count("Value of each hunk") == 1
     assert "The reward is &#39;default&#39;." in page
     assert "Without it, 1 test is not broken: tests/test_calc.py::test_negate" in page
     (folder / "hunks.jsonl").write_text('{"task": "add"}\n')

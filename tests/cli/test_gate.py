@@ -294,7 +294,7 @@ def test_what_a_handful_of_tasks_cannot_show_is_no_number_of_points(regrade, tmp
     old = a_run(tmp_path / "old", "baseline", rows("sft", 0, 0, tasks=3))
     new = a_run(tmp_path / "new", "candidate", rows("rl", 3, 0, tasks=3))
     told = " ".join(regrade("compare", old.folder, new.folder).out.split())
-    assert "detected with 80 % power: none, of whatever size." in told
+    assert "detectable with 80 % power: none of any size." in told
     assert "| >100 |" in regrade("compare", old.folder, new.folder, "--markdown").out
 
 

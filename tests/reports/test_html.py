@@ -11,13 +11,14 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import task_views
-from regrade.reports.curves import training_curves
 from regrade.reports.diff_lines import diff_lines
 from regrade.reports.html_report import write_report
-from regrade.reports.page import Page, build_page, headline, verdicts
+from regrade.reports.page import Page, build_page
+from regrade.reports.result_charts import detailed_policies
 from regrade.reports.results import Pair, load_results
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.views import looked_into
+from regrade.reports.training_curves import training_curves
+from regrade.reports.verdict_text import headline, verdicts
 
 VOID = {"meta", "input", "br", "path", "use", "rect", "link"}
 
@@ -82,7 +83,7 @@ def test_the_page_shows_what_was_found(page):
         r"Expert iteration (improves on SFT and( [a-z ]+)?|is not shown to differ from SFT (or|and [a-z ]+)) SFT, equal time",
         text,
     )
-    assert "Expert iteration fixes 33.3 % of 12 tasks without breaking anything, SFT 25.0 %" in text
+    assert "On 12 tasks: Expert iteration has 33.3 % clean fixes and SFT 25.0 %" in text
     for section in ("result", "policies", "temperatures", "tasks", "reward", "training", "time", "data"):
         assert f'id="{section}"' in page
     assert "loss was not finite at step 1" in text
@@ -156,7 +157,7 @@ def test_tasks_are_grouped_by_who_fixed_them(built):
 def test_a_full_page_leaves_out_details_and_says_so(finished_run, monkeypatch):
     monkeypatch.setattr(attempts, "PAGE_BUDGET", 1500)
     results = load_results(finished_run)
-    views = task_views(*looked_into(results)[:2], [], dict.fromkeys(("sft", "rl"), "s1"), {}, {})
+    views = task_views(*detailed_policies(results)[:2], [], dict.fromkeys(("sft", "rl"), "s1"), {}, {})
     assert views[0].attempts
     assert not views[-1].attempts
     assert len(views) == 12
@@ -187,13 +188,13 @@ def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_ru
         file.write(json.dumps(lost) + "\n")
     text = write_report(folder).read_text(encoding="utf-8")
     Outline(text)
-    assert "There is no candidate with a baseline" in text
+    assert "This run has no candidate with a baseline" in text
     built = build_page(load_results(folder))
     assert built.groups == {"won": 0, "lost": 0, "both": 3, "none": 9}
-    assert [policy.name for policy in built.looked_into] == ["sft"]
+    assert [policy.name for policy in built.detailed] == ["sft"]
     assert 'data-repository="repo1"' in text
-    assert "1 lost" in text
-    with pytest.raises(UserError, match="is not a run"):
+    assert "1 missing" in text
+    with pytest.raises(UserError, match="is no run"):
         write_report(tmp_path)
 
 
@@ -212,10 +213,10 @@ def test_logs_follow_the_phases_and_single_steps_are_figures():
 def test_the_data_page_counts_what_happened_and_names_what_did_not(built, page):
     counts = {row.policy.label: row.counts for row in built.quality}
     assert counts["SFT"]["Attempts"] == 36
-    assert counts["Does nothing"]["Changed nothing"] == 12
-    assert "Crashed" in built.never_seen
-    assert "Changed nothing" not in built.never_seen
-    assert {(row.pair.key, row.found.name) for row in built.bearings} == {
+    assert counts["Does nothing"]["No change"] == 12
+    assert "Crashed" in built.unused_columns
+    assert "No change" not in built.unused_columns
+    assert {(row.pair.key, row.difference.name) for row in built.sensitivities} == {
         (pair, measure)
         for pair in ("rl_vs_sft", "rl_vs_control")
         for measure in ("fix_and_clean", "breakage_incidence")
@@ -225,7 +226,7 @@ def test_the_data_page_counts_what_happened_and_names_what_did_not(built, page):
 
 def test_an_attempt_is_told_step_by_step(built):
     steps = built.views[0].attempts[0].steps
-    assert steps[0] == "Answered at T = 0.7"
+    assert steps[0] == "Answer: T = 0.7"
     assert steps[1] == "The patch changes 2 lines"
     assert "fixed 1 of 1, broke 0 of 11" in steps[2]
     assert steps[3].startswith("Reward 0.9")
@@ -248,7 +249,7 @@ def test_two_thousand_attempts_with_long_patches_make_less_than_five_megabytes(f
     assert count > 2000
     page = write_report(folder)
     assert page.stat().st_size < 5_000_000
-    assert "Left out to keep this page small" in page.read_text(encoding="utf-8")
+    assert "Omitted to keep this page small" in page.read_text(encoding="utf-8")
 
 
 def test_lines_of_a_diff():

@@ -14,7 +14,7 @@ from regrade.datasets.hunks import split_patch
 from regrade.datasets.patches import Patch
 from regrade.evaluators.attribution.results import Attribution, Cost, GroupShare, Smallest, Subset, Without
 from regrade.evaluators.attribution.shapley import Share
-from regrade.reports.explain import explanation_html
+from regrade.reports.explanation import explanation_html
 from regrade.reports.hunks import CAVEAT, attribution_view, print_attribution
 from regrade.rewards.breakdown import Breakdown, Part
 
@@ -104,7 +104,7 @@ def shown(found: Attribution, width: int = 200) -> str:
 
 def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
     text = shown(EXACT)
-    assert "exact Shapley values of 3 hunks; they add up to 0.900 (the patch) less 0.000 (no patch) = +0.900" in text
+    assert "exact Shapley values of 3 hunks; they add up to 0.900 (the patch) minus 0.000 (no patch) = +0.900" in text
     assert re.search(r"1 +m\.py:6 +\+0\.800 +0\.000 +0\.000 +Without it, 1 test is not fixed: t::fails\[red\]", text)
     assert re.search(
         r"2 +m\.py:26 +\+0\.100 +0\.000 +0\.500 +Without it, 2 tests break: t::a, t::b \(builds: m\.py: no\)", text
@@ -112,11 +112,8 @@ def test_a_terminal_is_told_every_share_and_what_happens_without_it() -> None:
     assert re.search(r"3 +<b>\.py \(deleted file\) +0\.000 +0\.000 +0\.900 +Without it, nothing changes", text)
     assert "tests +0.600, quality +0.200" in text
     assert "Group 3: apart they leave <nothing>." in text
-    assert (
-        "More together than apart: groups 1 and 2 (+0.700).\nLess together than apart: groups 2 and 3 (−0.250).\n"
-        in text
-    )
-    assert "Smallest part that passes: 2 of 3 hunks, m.py:6, m.py:26 (proven smallest: all 4 smaller subsets" in text
+    assert "Positive interaction: groups 1 and 2 (+0.700).\nNegative interaction: groups 2 and 3 (−0.250).\n" in text
+    assert "Smallest passing part: 2 of 3 hunks, m.py:6, m.py:26 (proven smallest: all 4 smaller subsets" in text
     assert "Cost: 8 subsets, 3 of them from the store; 6 executions for the others; 12 s." in text
     assert text.endswith(f"{CAVEAT}\n")
 
@@ -148,18 +145,18 @@ def test_unknown_shares_are_bounded_or_said_to_be_unknown_and_never_zero() -> No
     groups = (group(1, bounded, lost, alone=None), group(2, unbounded, lost, alone=None))
     found = replace(EXACT, groups=groups, unscored=(((1,), "TestRun: the disk is full"),), smallest=None)
     text = shown(found)
-    assert "not known: −0.250 to +0.500" in text
-    assert re.search(r"m\.py:26 +not known +– +– +Without it: unscored \(TestRun: the disk is full\)", text)
-    assert "1 of 8 subsets are unscored (TestRun: the disk is full). That is not 0" in text
-    assert "The same command runs again only what could not be run" in text
-    assert "No part of the patch that was run passes" in text
+    assert "unknown: −0.250 to +0.500" in text
+    assert re.search(r"m\.py:26 +unknown +– +– +Without it: unscored \(TestRun: the disk is full\)", text)
+    assert "1 of 8 subsets are unscored (TestRun: the disk is full). Unscored is not 0" in text
+    assert "The same command repeats only the failed runs" in text
+    assert "No executed part of the patch passes" in text
     record = json.dumps(found.to_json(), allow_nan=False)
     assert json.loads(record)["groups"][1]["low"] is None
     inapplicable = replace(
         found, nothing=subset(None, "not applicable: none"), unscored=(((), "not applicable: none"),)
     )
     text = shown(inapplicable)
-    assert "not known: the reward of no patch at all is unscored (not applicable: none)" in text
+    assert "Their sum is unknown: the reward of the empty patch is unscored (not applicable: none)" in text
     assert "The same command" not in text
 
 
@@ -190,12 +187,10 @@ def test_estimates_come_with_their_error_and_other_ends() -> None:
     assert "Shapley values of 1 hunk ± standard error, from 8 sampled orders" in text
     assert "−0.200 ± 0.050" in text
     assert "Without it, 1 test is not broken: t::y; 1 test is fixed: t::x" in text
-    assert (
-        "Smallest part that passes: the whole patch (proven minimal, though perhaps not smallest: none passes)" in text
-    )
+    assert "Smallest passing part: the whole patch (proven minimal, perhaps not smallest: none passes)" in text
     assert "many are together" in text
     assert attribution_view(sampled).groups[0].tone == "bad"
     nothing = replace(EXACT, groups=(), smallest=None, whole=subset(0.0, passes=False))
     assert "no hunks" in shown(nothing)
     asked_nothing = replace(EXACT, smallest=Smallest((), Patch(""), "smallest", "nothing is smaller"))
-    assert "Smallest part that passes: nothing." in shown(asked_nothing)
+    assert "Smallest passing part: nothing." in shown(asked_nothing)

@@ -7,23 +7,23 @@ import io
 import pytest
 from rich.console import Console
 
-from regrade.reports.patch_table import Judged, print_patches, totals
+from regrade.reports.patch_table import PatchRow, print_patches, totals
 from regrade.rewards import Breakdown, End, EvidenceSet, Reward, TestOutcome, TestRun, TestStatus, load_reward
 
 OUTCOME: Reward = load_reward("tests")
 PASSED, FAILED = TestOutcome(TestStatus.PASSED), TestOutcome(TestStatus.FAILED, "assert 1 == 2")
 
 
-def judged(name: str, wanted: str, kept: str, end: End = End.COMPLETED) -> Judged:
+def judged(name: str, wanted: str, kept: str, end: End = End.COMPLETED) -> PatchRow:
     """Tests that pass (`.`) or fail (`F`)."""
     ids = [tuple(f"t.py::{side}{place}" for place in range(len(text))) for side, text in (("w", wanted), ("k", kept))]
     outcomes = dict(zip((*ids[0], *ids[1]), (PASSED if each == "." else FAILED for each in wanted + kept), strict=True))
     run = TestRun(outcomes=outcomes, fail_to_pass=ids[0], pass_to_pass=ids[1], end=end)
-    return Judged(name, OUTCOME.evaluate(EvidenceSet({TestRun: run})), run)
+    return PatchRow(name, OUTCOME.evaluate(EvidenceSet({TestRun: run})), run)
 
 
-LOST = Judged("lost.diff", Breakdown(None, "unscored", "TestRun: OSError: no space left", "in-process"))
-REFUSED = Judged("bad.diff", None, refusal="patch 'bad.diff': it is no diff")
+LOST = PatchRow("lost.diff", Breakdown(None, "unscored", "TestRun: OSError: no space left", "in-process"))
+REFUSED = PatchRow("bad.diff", None, refusal="patch 'bad.diff': it is no diff")
 PATCHES = [
     judged("good.diff", ".", ".."),
     judged("idle.diff", "F", ".."),
@@ -46,10 +46,10 @@ PATCHES = [
         (REFUSED, "refused", "it is no diff"),
         (LOST, "unscored", "TestRun: OSError: no space left"),
         (judged("a", "", ".."), "breaks nothing", ""),
-        (Judged("a", Breakdown(0.5, "scored", None, "in-process")), "scored", ""),
+        (PatchRow("a", Breakdown(0.5, "scored", None, "in-process")), "scored", ""),
     ],
 )
-def test_a_verdict_is_what_the_tests_say(patch: Judged, verdict: str, cause: str) -> None:
+def test_a_verdict_is_what_the_tests_say(patch: PatchRow, verdict: str, cause: str) -> None:
     assert (patch.verdict, patch.cause) == (verdict, cause)
 
 

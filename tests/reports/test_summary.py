@@ -57,8 +57,8 @@ def test_an_unfinished_run_shows_what_it_has(finished_run, tmp_path):
     results = load_results(folder)
     assert [pair.key for pair in results.pairs] == ["rl_vs_sft"]
     assert results.remarks == (
-        "SFT has no rows at its best temperature, 0.3: its figures are those at 0.",
-        "SFT, equal time has not been evaluated on the tasks.",
+        "SFT has no rows at its best temperature, 0.3: the report shows its figures at 0.",
+        "SFT, equal time has no evaluation on the tasks.",
     )
     assert summary(folder)["policies"]["sft"]["temperature"] == 0.0
     for name in ("sft", "rl", "no-op"):
@@ -113,7 +113,7 @@ def test_noise_floor_is_the_baseline_against_itself(finished_run):
     assert (floor.baseline, floor.n_baseline, floor.n_candidate) == ("SFT", 12, 12)
 
 
-def test_attempts_that_reach_for_the_verdict_are_counted_by_kind(finished_run, tmp_path):
+def test_attempts_that_tamper_with_the_evaluation_are_counted_by_kind(finished_run, tmp_path):
     assert summary(finished_run)["policies"]["sft"]["tampering"] == {"looked_at": 36, "attempts": 0, "kinds": {}}
     folder = tmp_path / "copy"
     shutil.copytree(finished_run, folder)
@@ -125,11 +125,7 @@ def test_attempts_that_reach_for_the_verdict_are_counted_by_kind(finished_run, t
         del row["tampering_kinds"]  # as earlier versions wrote them
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = summary(folder)["policies"]["rl"]["tampering"]
-    assert found == {
-        "looked_at": len(rows),
-        "attempts": 2,
-        "kinds": {"equal to everything": 2, "leaves at import": 1},
-    }
+    assert found == {"looked_at": len(rows), "attempts": 2, "kinds": {"equal to everything": 2, "leaves at import": 1}}
     stream = io.StringIO()
     print_policies(load_results(folder), Console(file=stream, width=100))
     said = " ".join(stream.getvalue().split())

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from regrade.evaluators.analysis.comparison import compare
+from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
 from regrade.reports.results import load_results
 from regrade.reports.terminal import print_comparison, print_policies, print_results
 
@@ -44,8 +45,8 @@ def test_comparison_says_its_verdict_in_words(results):
     found = results.pairs[0].best
     plain = printed(print_comparison, found)
     assert plain.startswith(f"rl against sft: {found.verdict.upper()}\n")
-    row = next(line for line in plain.splitlines() if line.startswith("Clean fix"))
-    assert "Clean fix 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
+    row = next(line for line in plain.splitlines() if line.startswith(FIX_AND_CLEAN.label))
+    assert f"{FIX_AND_CLEAN.label} 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
     assert "p (Holm)" in plain
     assert "12 tasks in 12 functions, 12 and 24 attempts" in " ".join(plain.split())
     assert "not repositories, of which there are only 2" in " ".join(plain.split())

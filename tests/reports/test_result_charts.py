@@ -9,10 +9,10 @@ from regrade.evaluators.storage.run import Run
 from regrade.reports import charts
 from regrade.reports.html_report import write_report
 from regrade.reports.page import build_page
+from regrade.reports.result_charts import by_trait, checkpoints, hops, severity, waterfalls
 from regrade.reports.results import load_results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
 from regrade.reports.svg import INKS, canvas
-from regrade.reports.views import by_trait, checkpoints, hops, severity, waterfalls
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,16 @@ def test_a_patch_that_never_ends_is_of_the_worst_severity_and_a_lost_one_of_none
     rows = results.policies[0].best.head(3).copy()
     rows["broken"], rows["broke"], rows["end"] = [0.0, 1.0, float("nan")], [1.0, 1.0, float("nan")], ["timeout", "", ""]
     found = list(severity_of(rows))
-    assert found[:2] == ["at least half, or no end", "1 test"]
+    assert found[:2] == ["at least half, or not completed", "1 test"]
     assert found[2] != found[2]  # not known
 
 
 def test_breakage_stands_at_the_distance_of_the_broken_tests(results):
     figure = hops(results, dict.fromkeys(results.manifest.policies, "s1"))
-    near = figure.rows["1: imports it"]
+    near = figure.rows["1: a direct import"]
     assert near["SFT"].value == pytest.approx(3 / 12)
     assert near["SFT"].low < 3 / 12 < near["SFT"].high
-    assert all(found["SFT"].value == 0 for name, found in figure.rows.items() if name != "1: imports it")
+    assert all(found["SFT"].value == 0 for name, found in figure.rows.items() if name != "1: a direct import")
     assert "Does nothing" not in near
 
 

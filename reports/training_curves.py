@@ -1,4 +1,4 @@
-"""Training curves: which numbers of a training log are worth a chart, and what in them should alarm a reader."""
+"""Training curves: the choice of quantities of a training log, their charts, and alarms."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PREFERRED = (
     "mean_token_accuracy",
     "grad_norm",
 )
-"""Shown first, in this order; the others follow as they come."""
+"""Quantities shown first, in this order; the rest follows in the order of the log."""
 HIDDEN = ("step", "phase", "seconds", "epoch", "num_tokens", "step_time", "learning_rate")
 MOST = 8
-"""Charts of one phase."""
+"""Maximal number of charts of one phase."""
 COLLAPSED = 0.2
-"""Entropy below this share of what it began with says that the policy hardly varies any more."""
+"""Final entropy below this share of the first one raises an alarm: the policy hardly varies its answers."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,19 @@ class PhaseCurves:
     charts: tuple[tuple[str, Markup], ...]
     """(quantity, chart)."""
     figures: tuple[tuple[str, float], ...]
-    """(quantity, value) of a phase that logged a single time: there is nothing to draw."""
+    """(quantity, value) of a phase with a single logged step, which needs no chart."""
     alarms: tuple[str, ...]
 
 
 def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]], order: Sequence[str] = ()) -> list[PhaseCurves]:
-    """Curves of every phase that logged steps (see `Run.training`), in the order of the run's phases, `order`."""
-    return [_phase(phase, phases[phase]) for phase in sorted(phases, key=lambda phase: (_place(phase, order), phase))]
+    """Return the curves of each phase with logged steps (see `Run.training`), in the order of the run's phases."""
+    return [
+        _phase(phase, phases[phase]) for phase in sorted(phases, key=lambda phase: (_position(phase, order), phase))
+    ]
 
 
-def _place(phase: str, order: Sequence[str]) -> int:
-    """Where the phase belongs: a log `expert-iteration-1` to the phase `expert iteration`."""
+def _position(phase: str, order: Sequence[str]) -> int:
+    """The index of the phase in `order`: the log `expert-iteration-1` belongs to the phase `expert iteration`."""
     starts = [number for number, name in enumerate(order) if phase.startswith(name.replace(" ", "-"))]
     return max(starts, key=lambda number: len(order[number]), default=len(order))
 
@@ -77,7 +79,7 @@ def _words(key: str) -> str:
 
 
 def _quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys with numbers, the preferred ones first. Times are shown elsewhere; `a/b` are a trainer's finer details."""
+    """Numeric keys, the preferred ones first, without times (shown elsewhere) and details of a trainer (`a/b`)."""
     keys = dict.fromkeys(key for row in rows for key in row)
     numeric = [
         key
@@ -97,10 +99,10 @@ def _values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for key in dict.fromkeys(key for row in rows for key in row):
-        broken = [row.get("step") for row in rows if key in row and row[key] is None]
-        if broken:
-            listed = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
+        steps = [row.get("step") for row in rows if key in row and row[key] is None]
+        if steps:
+            listed = ", ".join(map(str, steps[:5])) + (", …" if len(steps) > 5 else "")
             yield f"{_words(key)} was not finite at step {listed}"
     entropy = [value for value in _values(rows, "entropy") if value is not None]
     if len(entropy) >= 5 and entropy[-1] < COLLAPSED * entropy[0]:
-        yield f"entropy fell from {entropy[0]:.2f} to {entropy[-1]:.2f}: the policy hardly varies its answers any more"
+        yield f"entropy fell from {entropy[0]:.2f} to {entropy[-1]:.2f}: the policy hardly varies its answers"

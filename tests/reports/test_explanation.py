@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from regrade.reports.explain import explanation_html, print_breakdown
+from regrade.reports.explanation import explanation_html, print_breakdown
 from regrade.rewards import (
     BuildRun,
     Diff,

@@ -1,4 +1,4 @@
-"""Why a patch got its score: the tree of contributions, coloured for a terminal or as a piece of HTML."""
+"""The breakdown of a score: the tree of contributions, for a terminal or as an HTML section."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
 
 
 def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "") -> None:
-    """Print the tree, without colours where the output is no terminal. (For machines: `Breakdown.to_json`.)"""
+    """Print the tree, in colour only on a terminal. (For machines: `Breakdown.to_json`.)"""
     (console or Console()).print(render_breakdown(breakdown, title))
 
 
 def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
-    """The tree of a breakdown, for any rich console. The contributions add up to the value at its root."""
+    """Return the tree of a breakdown for a rich console. The contributions add up to the value at its root."""
     tree = Tree(_head(breakdown, title), guide_style="dim")
     _grow(tree, breakdown.parts)
     return tree
 
 
 def explanation_html(breakdown: Breakdown, title: str = "", attribution: Attribution | None = None) -> str:
-    """The tree as one `<section>` with its own style, to be put into any page; everything in it is escaped.
+    """Return the tree as one `<section>` with its own style, for any page; all text is escaped.
 
-    With an attribution, the patch follows, each hunk with what it has to do with the score.
+    With an attribution, the patch follows: each hunk with its contribution to the score.
     """
     hunks = attribution and attribution_view(attribution)
     return render("explanation.html", breakdown=breakdown, title=visible(title), attribution=hunks)

@@ -1,4 +1,4 @@
-"""How numbers and durations are written, the same in the terminal and in the page."""
+"""Format of numbers and durations, the same in the terminal and in the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NO_BREAK = "\u00a0"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.1234 -> `12.3 %`; a dash where nothing is known."""
+    """0.1234 -> `12.3 %`; a dash for an unknown value."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
@@ -22,7 +22,7 @@ def rate(estimate: Estimate) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """`[10.1, 14.8]` in per cent; empty where there is none."""
+    """`[10.1, 14.8]` in per cent; empty without an interval."""
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return ""
     return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
@@ -34,23 +34,23 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """`0.600` or `−0.100`, with a true minus sign; a dash where nothing is known."""
+    """`0.600` or `−0.100`, with a true minus sign; a dash for an unknown value."""
     return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", MINUS)
 
 
-def points(found: Difference) -> str:
+def points(difference: Difference) -> str:
     """`+5.3 points (95 % interval +0.2 to +10.4)`."""
-    low, high = signed(100 * found.low), signed(100 * found.high)
-    return f"{signed(100 * found.difference)} points (95 % interval {low} to {high})"
+    low, high = signed(100 * difference.low), signed(100 * difference.high)
+    return f"{signed(100 * difference.difference)} points (95 % interval {low} to {high})"
 
 
-def detectable(found: Difference) -> str:
-    """`5.3`, or `>100` where no difference of a rate would be found; a dash where nothing is known."""
-    if found.detectable <= 0:
+def detectable(difference: Difference) -> str:
+    """`5.3`, or `>100` if no difference of a rate is detectable; a dash for an unknown value."""
+    if difference.detectable <= 0:
         return "–"
-    if found.is_rate and found.detectable > 1:
+    if difference.is_rate and difference.detectable > 1:
         return ">100"
-    return number(100 * found.detectable, 1) if found.is_rate else number(found.detectable)
+    return number(100 * difference.detectable, 1) if difference.is_rate else number(difference.detectable)
 
 
 def p_value(p: float) -> str:

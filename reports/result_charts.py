@@ -1,4 +1,4 @@
-"""Charts of parts of a run: breakage by size and by distance, kinds of tasks, checkpoints, what moved the reward."""
+"""Charts of parts of a run: breakage by severity and distance, kinds of tasks, checkpoints, changes of the reward."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from regrade.reports.severity import SEVERITY_INKS, severity_of
 
 TRAITS = {
     "difficulty": "By difficulty",
-    "distance": "By distance of symptom and cause",
-    "source": "By source of the task",
+    "distance": "By distance between symptom and cause",
+    "source": "By task source",
 }
-HOP_WORDS = {"0": "the patched file", "1": "imports it", "no way": "no chain of imports"}
+HOP_LABELS = {"0": "0: the patched file", "1": "1: a direct import", "no way": "no chain of imports"}
+"""Name in `side_metrics.HOPS` -> label, where the name alone is not clear."""
 MOST_PARTS = 8
-"""Parts of the reward in a waterfall; those that moved least are then one bar."""
+"""Maximal number of reward parts in a waterfall; one more bar joins the parts with the smallest changes."""
 
 
 @dataclass(frozen=True)
 class FigureRows:
-    """A chart of shares with the table behind it."""
+    """A chart of shares and its table."""
 
     chart: Markup
     rows: Mapping[str, Mapping[str, Estimate]]
@@ -39,7 +40,7 @@ class FigureRows:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """One training, at the steps at which its policy was evaluated."""
+    """One training run, at the steps with an evaluation of its policy."""
 
     name: str
     chart: Markup
@@ -56,41 +57,38 @@ class Waterfall:
     chart: Markup
 
 
-def compared(results: Results) -> list[PolicyResult]:
-    """The policies whose own breakage is worth a chart: neither scripted ones nor the checkpoints of a series."""
+def charted_policies(results: Results) -> list[PolicyResult]:
+    """Return the policies without the scripted ones and without the checkpoints of a series."""
     return [policy for policy in results.policies if policy.role not in ("scripted", "checkpoint")]
 
 
-def looked_into(results: Results) -> list[PolicyResult]:
-    """The policies whose attempts are shown task by task: those of the first comparison first, if there is one."""
+def detailed_policies(results: Results) -> list[PolicyResult]:
+    """Return the policies with attempts shown per task; those of the first comparison, if any, come first."""
     if not results.pairs:
         return [policy for policy in results.tabled if policy.role != "scripted"] or results.tabled
     pair = results.pairs[0]
-    others = results.of_role("baseline", "control", "candidate")
-    return [
-        pair.baseline,
-        pair.candidate,
-        *(each for each in others if each is not pair.baseline and each is not pair.candidate),
-    ]
+    first = (pair.baseline, pair.candidate)
+    further = results.of_role("baseline", "control", "candidate")
+    return [*first, *(policy for policy in further if all(policy is not one for one in first))]
 
 
 def severity(results: Results) -> FigureRows | None:
-    """Share of the known attempts that broke so many tests, a bar a policy; those without an end count as the worst."""
-    found = {policy.label: _severity_shares(policy.best) for policy in results.tabled}
-    if not any(share.value > 0 for shares in found.values() for share in shares.values()):
+    """Chart the share of attempts by number of broken tests, one bar per policy; None without breakage."""
+    shares = {policy.label: _severity_shares(policy.best) for policy in results.tabled}
+    if not any(share.value > 0 for row in shares.values() for share in row.values()):
         return None
     chart = charts.stacked_rates(
         "severity",
-        "Share of attempts by the tests that they broke",
-        found,
+        "Share of attempts by number of broken tests",
+        shares,
         SEVERITY_INKS,
         picks={
             (policy.label, name): {"policy": policy.name, "outcome": f"severity {name}"}
-            for policy in looked_into(results)
+            for policy in detailed_policies(results)
             for name in SEVERITY_INKS
         },
     )
-    return FigureRows(chart, _transposed(found))
+    return FigureRows(chart, _transposed(shares))
 
 
 def _severity_shares(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -106,38 +104,38 @@ def _severity_shares(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {name: m.estimate(rows, share(name)) for name in SEVERITY_INKS}
 
 
-def _transposed(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Estimate]]:
-    names = dict.fromkeys(name for each in found.values() for name in each)
-    return {name: {label: each[name] for label, each in found.items() if name in each} for name in names}
+def _transposed(rows: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Estimate]]:
+    names = dict.fromkeys(name for shares in rows.values() for name in shares)
+    return {name: {label: shares[name] for label, shares in rows.items() if name in shares} for name in names}
 
 
 def hops(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
-    """Share of all attempts that broke a test at each distance from what was patched; None where none is known."""
-    policies = [policy for policy in compared(results) if sum(broken_tests_by_hops(policy.best).values())]
+    """Chart the share of all attempts that broke a test at each distance from the patch; None without a distance."""
+    policies = [policy for policy in charted_policies(results) if sum(broken_tests_by_hops(policy.best).values())]
     if not policies:
         return None
-    found = _transposed({policy.label: breakage_by_hops(policy.best) for policy in policies})
-    rows = {f"{name}: {HOP_WORDS[name]}" if name in HOP_WORDS else name: found[name] for name in found}
+    shares = _transposed({policy.label: breakage_by_hops(policy.best) for policy in policies})
+    rows = {HOP_LABELS.get(name, name): shares[name] for name in shares}
     chart = charts.grouped(
         "hops",
-        "Breakage by distance from what was patched",
+        "Breakage by distance from the patched file",
         rows,
         {policy.label: inks[policy.name] for policy in policies},
-        "breakage there, % of all attempts",
+        "breakage at this distance, % of all attempts",
         picks={
             (row, policy.label): {"policy": policy.name, "outcome": f"hops {name}"}
-            for row, name in zip(rows, found, strict=True)
+            for row, name in zip(rows, shares, strict=True)
             for policy in policies
-            if any(policy is each for each in looked_into(results))
+            if any(policy is detailed for detailed in detailed_policies(results))
         },
     )
     return FigureRows(chart, rows)
 
 
 def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]:
-    """Heading -> clean fixes within each kind of task, for the traits other than the repository that differ."""
-    policies = {policy.name: policy for policy in compared(results)}
-    found = {}
+    """Return heading -> chart of clean fixes by kind of task, for each trait but the repository that differs."""
+    policies = {policy.name: policy for policy in charted_policies(results)}
+    charted = {}
     for trait in varying_traits(pd.concat([policy.best for policy in results.policies]), results.tasks):
         if trait not in TRAITS or not policies:
             continue
@@ -150,29 +148,28 @@ def by_trait(results: Results, inks: Mapping[str, str]) -> dict[str, FigureRows]
             for value, parts in results.slices[trait].items()
         }
         colours = {policy.label: inks[policy.name] for policy in policies.values()}
-        chart = charts.grouped(f"trait-{trait}", TRAITS[trait], rows, colours, "clean fix, % of all attempts")
-        found[TRAITS[trait]] = FigureRows(chart, rows)
-    return found
+        chart = charts.grouped(f"trait-{trait}", TRAITS[trait], rows, colours, "clean fixes, % of all attempts")
+        charted[TRAITS[trait]] = FigureRows(chart, rows)
+    return charted
 
 
 def checkpoints(results: Results) -> tuple[Checkpoints, ...]:
-    """Each training of which several checkpoints were evaluated."""
-    shown = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
-    found = []
+    """Chart each training run with several evaluated checkpoints."""
+    series = []
     for number, (name, policies) in enumerate(results.series.items()):
-        rows = tuple((policy, policy.estimates(None, shown)) for policy in policies)
+        rows = tuple((policy, policy.estimates()) for policy in policies)
         lines = {
-            "clean fix": ("good", [figures[m.FIX_AND_CLEAN.name] for _, figures in rows]),
+            "clean fixes": ("good", [figures[m.FIX_AND_CLEAN.name] for _, figures in rows]),
             "breakage": ("bad", [figures[m.BREAKAGE_INCIDENCE.name] for _, figures in rows]),
         }
         steps = [policy.entry.step or 0 for policy in policies]
-        found.append(Checkpoints(name, charts.over_steps(f"series-{number}", f"{name} by step", steps, lines), rows))
-    return tuple(found)
+        series.append(Checkpoints(name, charts.over_steps(f"series-{number}", f"{name} by step", steps, lines), rows))
+    return tuple(series)
 
 
 def waterfalls(results: Results) -> tuple[Waterfall, ...]:
-    """What each part of the reward adds to the difference of a pair; none where their rewards are not the same."""
-    found = []
+    """Chart the contribution of each reward part to the difference of each pair with equal rewards."""
+    charted = []
     for pair in results.pairs:
         changes = task_changes(pair.baseline.best, pair.candidate.best)
         if changes.reward is None or not changes.parts:
@@ -181,8 +178,8 @@ def waterfalls(results: Results) -> tuple[Waterfall, ...]:
         rest = changes.reward.difference - sum(part.difference for part in moved)
         bars = [(part.name, part.difference, part.low, part.high) for part in moved]
         if len(changes.parts) > MOST_PARTS:
-            bars.append((f"{len(changes.parts) - MOST_PARTS} others", rest, float("nan"), float("nan")))
+            bars.append((f"{len(changes.parts) - MOST_PARTS} further parts", rest, float("nan"), float("nan")))
         ends = (pair.baseline.label, changes.reward.baseline), (pair.candidate.label, changes.reward.candidate)
         chart = charts.waterfall(f"waterfall-{pair.key}", *ends, bars)
-        found.append(Waterfall(pair, changes, changes.reward, chart))
-    return tuple(found)
+        charted.append(Waterfall(pair, changes, changes.reward, chart))
+    return tuple(charted)

@@ -1,0 +1,72 @@
+"""The verdicts of a run as text: the headline, and one sentence for each comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from regrade.evaluators.analysis import metrics as m
+from regrade.reports.number_format import NO_BREAK, percent, points
+from regrade.reports.results import Pair
+
+VERDICTS = {
+    "improved": "improves on {}",
+    "regressed": "is worse than {}",
+    "no difference shown": "is not shown to differ from {}",
+    "not comparable": "cannot be compared with {}",
+}
+NAMED_CANDIDATES = 3
+"""Maximal number of candidates named in the headline; more are counted."""
+
+
+def headline(pairs: Sequence[Pair]) -> str:
+    """Return all verdicts, such as `A improves on B and is worse than C; D is worse than B`; empty without pairs.
+
+    With many candidates: the number of candidates for each verdict against the first baseline.
+    """
+    by_candidate: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_candidate.setdefault(pair.candidate.name, []).append(pair)
+    if len(by_candidate) > NAMED_CANDIDATES:
+        counts: Counter[str] = Counter(of_one[0].best.verdict for of_one in by_candidate.values())
+        listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        return f"{len(by_candidate)} candidates against {pairs[0].baseline.label}: {listed}"
+    return "; ".join(map(_headline_of_candidate, by_candidate.values()))
+
+
+def _headline_of_candidate(pairs: Sequence[Pair]) -> str:
+    baselines: dict[str, list[str]] = {}
+    for pair in pairs:
+        baselines.setdefault(pair.best.verdict, []).append(pair.baseline.label)
+    clauses = [
+        VERDICTS[verdict].format(_join(labels, "and" if verdict in ("improved", "regressed") else "or"))
+        for verdict, labels in baselines.items()
+    ]
+    return f"{pairs[0].candidate.label} {_join(clauses, 'and')}"
+
+
+def verdicts(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return the distinct verdicts of the candidates against their first baselines."""
+    firsts: dict[str, str] = {}
+    for pair in pairs:
+        firsts.setdefault(pair.candidate.name, pair.best.verdict)
+    return tuple(dict.fromkeys(firsts.values()))
+
+
+def _join(words: Sequence[str], last: str) -> str:
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def sentence(pair: Pair) -> str:
+    """Return the clean fixes and the breakage of both policies, or the reason why they are not comparable."""
+    comparison, candidate, baseline = pair.best, pair.candidate.label, pair.baseline.label
+    if not comparison.metrics:
+        return f"{comparison.reason[:1].upper()}{comparison.reason[1:]}."
+    clean, breakage = (comparison.metrics[metric.name] for metric in (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE))
+    text = (
+        f"{'Against the control, on' if pair.baseline.role == 'control' else 'On'} {comparison.n_tasks} tasks: "
+        f"{candidate} has {percent(clean.candidate)} clean fixes and {baseline} {percent(clean.baseline)}, "
+        f"{points(clean)}. Breakage occurs in {percent(breakage.candidate)} of the attempts of {candidate} and in "
+        f"{percent(breakage.baseline)} of those of {baseline}, {points(breakage)}."
+    )
+    return text.replace(" %", f"{NO_BREAK}%")
