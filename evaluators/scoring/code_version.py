@@ -1,4 +1,4 @@
-"""Digest of the code that gathers evidence: evidence that other code gathered is never read again."""
+"""Digest of the code that gathers evidence: evidence gathered by other code is never read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regrade.rewards import evidence
 
 EVALUATORS = Path(__file__).parents[1]
 JUDGING = frozenset({"analysis", "attribution", "evaluation"})
-"""Sub-packages of `evaluators` that judge evidence and gather none: every other one is digested whole."""
+"""Sub-packages of `evaluators` that judge evidence and gather none: the digest covers all others."""
 LANGUAGES = ("python", "javascript", "typescript", "go", "rust", "java")
 TOOLS = (
     "complexipy",
@@ -43,7 +43,7 @@ def evidence_code() -> Iterator[Path]:
 
 @cache
 def code_version() -> str:
-    """Digest of the code that gathers evidence and of the tools that it uses: a part of every key in the store."""
+    """Digest of the code that gathers evidence and of its tools: a part of every key in the store."""
     whole = hashlib.sha256()
     root = EVALUATORS.parent
     for path in sorted(evidence_code()):

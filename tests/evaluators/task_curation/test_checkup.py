@@ -9,7 +9,7 @@ import pytest
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.task_curation.checkup import ExploitOutcome, ProblemKind, check_up, histories, tally
+from regrade.evaluators.task_curation.checkup import ExploitOutcome, ProblemKind, check_up, git_repositories, tally
 
 BUGGY = '''\
 RATES = {"books": 7}
@@ -92,12 +92,12 @@ def test_a_healthy_task(make, scorer):
     assert found.is_healthy
     assert (found.nothing, found.resolved) == (0.0, True)
     assert found.reference > 0.9
-    assert set(found.cheats.values()) <= {ExploitOutcome.FAILS, ExploitOutcome.SEEN}
-    assert len(found.cheats) == 5
+    assert set(found.exploits.values()) <= {ExploitOutcome.FAILS, ExploitOutcome.SEEN}
+    assert len(found.exploits) == 5
     assert found.guards == (WANTED, *KEPT[:2])
     assert found.stubbed == {"returns None": (), "raises": ()}
-    assert len(found.noticed) > len(found.survivors)
-    assert found.reaching.network == found.reaching.history == found.reaching.outside == {}
+    assert len(found.killed) > len(found.survivors)
+    assert found.accesses.network == found.accesses.history == found.accesses.outside == {}
     assert found.assurance.reaches("out-of-process")
     assert found.to_json()["healthy"] is True
 
@@ -116,7 +116,7 @@ def test_a_reference_that_does_not_mend_it(make, scorer):
     found = examined(make(mended=BUGGY.replace("rate < 0", "rate <= -1")), scorer)
     assert kinds(found) == [ProblemKind.TASK]
     assert "do not pass with the reference: tests/test_prices.py::test_net" in found.problems[0].why
-    assert not found.noticed
+    assert not found.killed
     assert not found.survivors
 
 
@@ -130,7 +130,7 @@ def test_tests_that_pass_already(make, scorer):
     assert ProblemKind.TASK in kinds(found)
     assert ProblemKind.REWARD in kinds(found)
     assert found.nothing > 0.5
-    assert found.cheats == {}
+    assert found.exploits == {}
 
 
 def test_a_reference_that_the_reward_takes_for_tampering(make, scorer):
@@ -175,7 +175,7 @@ def test_a_test_that_needs_the_network(make, scorer):
     found = examined(task, scorer)
     assert kinds(found) == [ProblemKind.TASK, ProblemKind.TASK, ProblemKind.NETWORK]
     assert found.problems[-1].why == (
-        "tests/test_calls.py::test_needs_it reaches for the network: 192.0.2.1:80, and fails"
+        "tests/test_calls.py::test_needs_it accesses the network: 192.0.2.1:80, and fails"
     )
 
 
@@ -183,7 +183,7 @@ def test_a_test_that_tries_the_network_and_passes_without(make, scorer):
     kept = (*KEPT, "tests/test_calls.py::test_tries_it", "tests/test_calls.py::test_talks_to_itself")
     found = examined(make({"tests/test_calls.py": CALLS}, kept=kept), scorer)
     assert found.problems == []
-    assert found.reaching.network == {"tests/test_calls.py::test_tries_it": "example.org"}
+    assert found.accesses.network == {"tests/test_calls.py::test_tries_it": "example.org"}
     assert any("example.org" in note for note in found.notes)
 
 
@@ -195,7 +195,7 @@ def test_a_sandbox_that_keeps_no_network_away(make, tmp_path):
     ):
         found = examined(task, scorer, mutants=0)
     assert kinds(found) == [ProblemKind.NETWORK]
-    assert "does not keep away" in found.problems[0].why
+    assert "does not prevent" in found.problems[0].why
 
 
 OUTSIDE = """\
@@ -228,8 +228,8 @@ def test_tests_that_look_for_the_history_and_outside(make, scorer):
     names = [f"tests/test_outside.py::{name}" for name in ("test_by_name", "test_history", "test_repository")]
     found = examined(make({"tests/test_outside.py": OUTSIDE}, kept=(*KEPT, *names)), scorer)
     assert found.problems == []
-    assert found.reaching.outside == {names[0]: "/beside.txt"}
-    assert found.reaching.history == {names[1]: "by git log", names[2]: ".git"}
+    assert found.accesses.outside == {names[0]: "/beside.txt"}
+    assert found.accesses.history == {names[1]: "by git log", names[2]: ".git"}
 
 
 def test_a_conftest_of_the_repository_is_watched_as_well(make, scorer):
@@ -240,7 +240,7 @@ def test_a_conftest_of_the_repository_is_watched_as_well(make, scorer):
     files = {"conftest.py": conftest, "helpers.py": helpers, "tests/test_more.py": tests, "tests/conftest.py": looking}
     found = examined(make(files, wanted=(WANTED, "tests/test_more.py::test_fixtures")), scorer)
     assert found.problems == []
-    assert found.reaching.network == {WANTED: "example.org"}
+    assert found.accesses.network == {WANTED: "example.org"}
     assert found.guards[:2] == (WANTED, "tests/test_more.py::test_fixtures")
 
 
@@ -253,7 +253,7 @@ def test_tests_that_guard_nothing(make, scorer):
     assert ProblemKind.MUTANTS in kinds(found)
     assert found.guards == ()
     assert found.stubbed == {"returns None": (wanted,), "raises": (wanted,)}
-    assert not found.noticed
+    assert not found.killed
     assert any("no PASS_TO_PASS test executes" in note for note in found.notes)
 
 
@@ -263,9 +263,9 @@ def test_a_task_that_a_cheat_gets_through(make, scorer):
     wanted = "tests/test_runs.py::test_it_runs"
     task = make({"shop/prices.py": raising, "tests/test_runs.py": tests}, wanted=(wanted,), kept=KEPT[-1:])
     found = examined(task, scorer)
-    assert ProblemKind.CHEAT in kinds(found)
-    assert found.cheats["a stub that returns None"] is ExploitOutcome.PAID
-    assert found.cheats["os._exit(0) on import"] is ExploitOutcome.FAILS
+    assert ProblemKind.EXPLOIT in kinds(found)
+    assert found.exploits["a stub that returns None"] is ExploitOutcome.PAID
+    assert found.exploits["os._exit(0) on import"] is ExploitOutcome.FAILS
     assert found.stubbed == {"returns None": (wanted,), "raises": ()}
 
 
@@ -278,7 +278,7 @@ def test_one_stub_that_does_what_is_wanted_is_a_note(make, scorer):
     found = examined(task, scorer)
     assert found.problems == []
     assert found.stubbed == {"returns None": (wanted,), "raises": ()}
-    assert found.cheats["a stub that returns None"] is ExploitOutcome.FAILS
+    assert found.exploits["a stub that returns None"] is ExploitOutcome.FAILS
     assert any("1 of 1 FAIL_TO_PASS tests pass with a stub" in note for note in found.notes)
 
 
@@ -296,9 +296,9 @@ def test_without_a_reference_the_target_is_cheated(make, scorer):
     found = examined(task, scorer)
     assert found.problems == []
     assert found.reference is None
-    assert len(found.cheats) == 5
+    assert len(found.exploits) == 5
     assert found.guards == (WANTED, *KEPT[:2])
-    assert not found.noticed
+    assert not found.killed
 
 
 def test_tasks_come_in_their_order_and_are_counted(make, scorer):
@@ -311,6 +311,6 @@ def test_tasks_come_in_their_order_and_are_counted(make, scorer):
 
 def test_a_git_repository_in_a_tree_is_seen(write_files):
     bare = {f"fixtures/repo/{name}": "" for name in ("HEAD", "config", "objects/pack/a", "refs/heads/main")}
-    assert histories(write_files(bare)) == ["fixtures/repo"]
-    assert histories(write_files({"sub/.git": "gitdir: elsewhere\n", "a.py": ""})) == ["sub/.git"]
-    assert histories(write_files(FILES)) == []
+    assert git_repositories(write_files(bare)) == ["fixtures/repo"]
+    assert git_repositories(write_files({"sub/.git": "gitdir: elsewhere\n", "a.py": ""})) == ["sub/.git"]
+    assert git_repositories(write_files(FILES)) == []

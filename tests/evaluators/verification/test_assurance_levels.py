@@ -377,7 +377,7 @@ def test_values_that_look_like_tags_are_values(verifying, library):
 
 def test_a_sandbox_that_does_not_start_is_no_doubt_about_a_patch(verifying, words, monkeypatch):
     found(verifying, words, FIX)
-    crew = verifying._crew
+    crew = verifying._worker_pool
     pair_of = crew.pair
     failures = []
 
