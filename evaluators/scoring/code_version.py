@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from regrade.datasets import tasks
-from regrade.rewards import evidence
+from regrade.rewards import assurance_level, evidence
 
 EVALUATORS = Path(__file__).parents[1]
 JUDGING = frozenset({"analysis", "attribution", "evaluation"})
@@ -35,6 +35,7 @@ TOOLS = (
 def evidence_code() -> Iterator[Path]:
     """The files of the code that proposes tasks, applies patches, runs tests and reads code."""
     yield from Path(tasks.__file__).parent.rglob("*.py")
+    yield Path(assurance_level.__file__)
     yield Path(evidence.__file__)
     for path in EVALUATORS.rglob("*.py"):
         if path.relative_to(EVALUATORS).parts[0] not in JUDGING:

@@ -168,14 +168,8 @@ class Gatherer:
 
     def _build(self, job: DistinctJob, workspace: Workspace) -> BuildRun:
         task = job.task
-        build, executions = self._builder.build(
-            self._worker_pool.worker(task),
-            task,
-            job.patch,
-            workspace,
-            self._worker_pool.preparation(task),
-            job.task_key,
-        )
+        worker, preparation = self._worker_pool.worker(task), self._worker_pool.preparation(task)
+        build, executions = self._builder.build(worker, task, job.patch, workspace, preparation, job.task_key)
         self._tally.add(executions=executions)
         return build
 

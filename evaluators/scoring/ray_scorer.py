@@ -191,17 +191,7 @@ class RayScorer(Scorer):
         workers = checked_count("workers", workers)
         cpus = checked_amount("cpus", cpus)
         audit = checked_share("audit", audit)
-        try:
-            import ray
-        except ImportError as error:
-            raise UserError("the Python package `ray` is not installed: pip install 'regrade[ray]'") from error
-        if not ray.is_initialized():
-            try:
-                ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
-            except ConnectionError as error:
-                raise UserError(
-                    "no Ray cluster answers: start one (`ray start --head`), set $RAY_ADDRESS or call ray.init()"
-                ) from error
+        ray = _connected_ray()
         workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
         super().__init__(workers=workers, sandbox=sandbox, cache=cache, probes=probes, audit=audit, cold=cold)
         self._lock = threading.Lock()
@@ -382,6 +372,21 @@ class RayScorer(Scorer):
             suite, root = self._shipped[suite_key][0], self._shipped[root_digest]
         bare = replace(task, suite=TestSuite(), base=replace(task.base, known={}))
         return key, bare, suite_key, [suite], root_digest, [root], self._environments.distributions(task.requirements)
+
+
+def _connected_ray() -> Any:
+    """The module `ray`, connected to a cluster. Raises UserError."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("the Python package `ray` is not installed: pip install 'regrade[ray]'") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
+        except ConnectionError as error:
+            advice = "start one (`ray start --head`), set $RAY_ADDRESS or call ray.init()"
+            raise UserError(f"no Ray cluster answers: {advice}") from error
+    return ray
 
 
 def _packed(root: Path) -> bytes:

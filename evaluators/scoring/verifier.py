@@ -77,9 +77,8 @@ class Verifier:
         if stored is not None:
             return stored
         tests = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
-        calibration = calibrate(
-            self._worker_pool.pair(task), task, workspace, tests, self._worker_pool.preparation(task)
-        )
+        pair, preparation = self._worker_pool.pair(task), self._worker_pool.preparation(task)
+        calibration = calibrate(pair, task, workspace, tests, preparation)
         with contextlib.suppress(sqlite3.Error):  # it is still valid for this scorer
             self._planner.store(reference_job, ReferenceVerification, calibration, reachable=True)
         return calibration

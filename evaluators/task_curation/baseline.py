@@ -109,14 +109,7 @@ def baseline(
     steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
     report(0, steps)
     try:
-        (settings.scratch / BYTECODE).mkdir()
-        (settings.scratch / BYTECODE).chmod(0o777)
-        with settings.worker("runs") as worker:
-            replies = []
-            for number in range(runs):
-                reply = worker.run(tree, Request(suite=suite, limits=limits), Preparation(BYTECODE))
-                replies.append(_checked(reply, limits, settings.python))
-                report(number + 1, steps)
+        replies = _run_suite(settings, tree, suite, runs, lambda done: report(done, steps))
         workers = workers or os.cpu_count() or 1
         shares = _shares(tree, replies[-1], workers) if suite.runner == "pytest" else []
         measured = []
@@ -129,6 +122,21 @@ def baseline(
     finally:
         remove(settings.scratch)
     return _summary(replies, measured, suite)
+
+
+def _run_suite(
+    settings: _WorkerSettings, tree: Tree, suite: TestSuite, runs: int, report: Callable[[int], None]
+) -> list[Reply]:
+    """The replies of all runs. Reports the number of finished runs."""
+    (settings.scratch / BYTECODE).mkdir()
+    (settings.scratch / BYTECODE).chmod(0o777)
+    replies = []
+    with settings.worker("runs") as worker:
+        for number in range(runs):
+            reply = worker.run(tree, Request(suite=suite, limits=settings.limits), Preparation(BYTECODE))
+            replies.append(_checked(reply, settings.limits, settings.python))
+            report(number + 1)
+    return replies
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,17 +89,11 @@ class _TaskChunk:
             _note_contents(case)
         plain = [_again(case.task, 0) for case in self.cases]
         states = [(case, patch) for case in self.cases for patch in _patches(case.task)]
-        first = self._gather(
-            "at the base, and with the reference", [(_again(case.task, 0), patch) for case, patch in states],
-            default.needs | {TestRun},
-        )  # fmt: skip
+        jobs = [(_again(case.task, 0), patch) for case, patch in states]
+        first = self._gather("at the base, and with the reference", jobs, default.needs | {TestRun})
         numbers = range(1, runs)
-        repeated = iter(
-            self._gather(
-                "repeated", [(_again(case.task, number), patch) for case, patch in states for number in numbers],
-                frozenset({TestRun}),
-            )
-        )  # fmt: skip
+        jobs = [(_again(case.task, number), patch) for case, patch in states for number in numbers]
+        repeated = iter(self._gather("repeated", jobs, frozenset({TestRun})))
         for case, validity in zip(self.cases, validate(plain, self.scorer), strict=True):
             case.checkup.note_unknown(validity.unknown)
             for problem in validity.problems:
@@ -210,9 +204,8 @@ def _note_contents(case: _Case) -> None:
     case.checkup.functions = case.variants.functions
     if not _is_python(case.task):
         case.checkup.notes.append("observation, exploits and mutants exist only for Python")
-    case.checkup.notes += [
-        f"the tree contains a git repository: {path}" for path in git_repositories(case.task.base)[:1]
-    ]
+    for path in git_repositories(case.task.base)[:1]:
+        case.checkup.notes.append(f"the tree contains a git repository: {path}")
 
 
 def git_repositories(tree: Tree) -> list[str]:

@@ -73,21 +73,23 @@ def local_task(
     if suite.runner != "pytest" and python is None:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)
+    sandbox = chosen_sandbox(sandbox)
     baselines = BaselineCache(
-        requirements=requirements,
-        python=interpreter,
-        sandbox=chosen_sandbox(sandbox),
-        runs=runs,
-        time_limit=time_limit,
-        cache=cache,
+        requirements=requirements, python=interpreter, sandbox=sandbox, runs=runs, time_limit=time_limit, cache=cache
     )
     suite, baseline = baselines.get(tree, suite, progress)
+    resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
+    return _task(tree, baseline.applied_to(suite), requirements, baseline, resolved)
+
+
+def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """The FAIL_TO_PASS tests. Reports all warnings on the suite."""
     for warning in collection_warnings(baseline):
         tell(warning)
-    fail_to_pass = resolve_fail_to_pass(fail_to_pass, baseline)
+    fail_to_pass = resolve_fail_to_pass(names, baseline)
     for warning in baseline_warnings(baseline, fail_to_pass):
         tell(warning)
-    return _task(tree, baseline.applied_to(suite), requirements, baseline, fail_to_pass)
+    return fail_to_pass
 
 
 def _folder(repo: Path) -> Path:
