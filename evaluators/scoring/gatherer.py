@@ -76,7 +76,7 @@ class Gatherer:
             workspace = self._workspace(job, batch)
         except PatchError as error:
             reason, workspace = str(error), Workspace(job.task.base, job.task.base)
-        except OSError as error:  # a full disk, say: this job has no result, the others of the call still may
+        except OSError as error:  # such as a full disk: this job has no result, other jobs of the call still may
             if batch.stopped or self._worker_pool.is_stopped:
                 raise
             job.infrastructure.update(dict.fromkeys(job.missing, _described(error)))

@@ -296,7 +296,7 @@ class Scorer(AbstractContextManager["Scorer"]):
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, reachable: bool = False, **options: Any) -> Breakdown:
-    """The breakdown of one patch. Options are those of `Scorer`; for many patches, reuse one Scorer."""
+    """The breakdown of one patch. `options` are arguments of `Scorer`; for many patches, reuse one Scorer."""
     job, reward = checked_job((task, patch)), checked_reward(reward)
     with Scorer(**{"workers": 1, **options}) as scorer:
         return scorer.score([job], reward, reachable=reachable)[0]

@@ -51,7 +51,7 @@ def check_up(
     report = progress or _ignore_progress
     done = 0
     while batch := tasks[done : done + CHUNK_SIZE]:
-        cases = [_Case(CheckUp(task=task, runs=runs), _variants(task)) for task in batch]
+        cases = [_TaskCase(CheckUp(task=task, runs=runs), _variants(task)) for task in batch]
         chunk = _TaskChunk(cases, scorer, _named(done, len(batch)), report)
         chunk.run_tests(runs)
         chunk.observe()
@@ -63,7 +63,7 @@ def check_up(
 
 
 @dataclass(frozen=True)
-class _Case:
+class _TaskCase:
     """A task under examination."""
 
     checkup: CheckUp
@@ -78,7 +78,7 @@ class _Case:
 class _TaskChunk:
     """Some tasks that are examined together."""
 
-    cases: Sequence[_Case]
+    cases: Sequence[_TaskCase]
     scorer: Scorer
     name: str
     report: Progress
@@ -200,7 +200,7 @@ def _again(task: Task, number: int) -> Task:
     return replace(task, suite=replace(task.suite, reach=None), limits=limits)
 
 
-def _note_contents(case: _Case) -> None:
+def _note_contents(case: _TaskCase) -> None:
     case.checkup.functions = case.variants.functions
     if not _is_python(case.task):
         case.checkup.notes.append("observation, exploits and mutants exist only for Python")

@@ -12,7 +12,7 @@ from regrade.rewards.evidence import TestStatus
 
 
 def resolve_fail_to_pass(names: Sequence[str], baseline: Baseline) -> tuple[str, ...]:
-    """The ids of the named FAIL_TO_PASS tests: a class or file stands for those of its tests that fail now.
+    """The ids of the named FAIL_TO_PASS tests: a class or file stands for its tests that fail now.
 
     Raises:
         UserError: there is no such test, or it is unusable because it passes already or sometimes.

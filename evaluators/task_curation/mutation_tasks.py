@@ -158,7 +158,7 @@ def _function_mutants(recipes: PackageRecipes, root: Path) -> list[_FunctionMuta
 
 
 def _distinct(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
-    """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` holds a constant).
+    """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` contains a constant).
 
     A set in place of a list is left out: if it contains functions or None, its order depends on memory addresses.
     """

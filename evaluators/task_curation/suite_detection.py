@@ -82,6 +82,6 @@ def _python_path(repo: Path) -> tuple[str, ...]:
 
 
 def _plugin_options(interpreter: Path) -> tuple[str, ...]:
-    """Plugins are never loaded automatically, since a patch could add one; those of the environment are named."""
+    """Plugins are never loaded automatically, since a patch could add one; plugins of the environment are named."""
     plugins = environments.pytest_plugins(interpreter)
     return tuple(option for name in sorted(plugins.keys() - NEVER_LOADED) for option in ("-p", plugins[name]))

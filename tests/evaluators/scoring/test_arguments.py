@@ -1,4 +1,4 @@
-"""What a caller gives to the Python API is checked where it is given: one clear error, or what is plainly meant."""
+"""The Python API checks its arguments at the call, with one clear error each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repository that is edited between the task made of it and the scoring is not judged by what was true before."""
+"""A repository that was edited after its task was created is refused."""
 
 from __future__ import annotations
 

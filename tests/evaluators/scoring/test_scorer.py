@@ -1,4 +1,4 @@
-"""The scorer: what it finds out, what it spares, and whom it blames."""
+"""The scorer: its evidence, its caching, and the attribution of failures."""
 
 from __future__ import annotations
 
