@@ -68,14 +68,14 @@ def _figures(each: CheckUp) -> list[str]:
     worth = f"nothing {each.nothing:.3f}" if each.nothing is not None else "nothing unscored"
     said = [f"reference {each.reference:.3f}, {worth}" if each.reference is not None else f"{worth}, no reference"]
     said.append(f"{each.runs} runs agree" if each.runs > 1 else "1 run")
-    if each.cheats:
-        refused = sum(fate in (ExploitOutcome.FAILS, ExploitOutcome.SEEN) for fate in each.cheats.values())
-        said.append(f"{refused} of {len(each.cheats)} cheats refused")
+    if each.exploits:
+        rejected = sum(fate in (ExploitOutcome.FAILS, ExploitOutcome.SEEN) for fate in each.exploits.values())
+        said.append(f"{rejected} of {len(each.exploits)} exploits rejected")
     if each.guards is not None:
         count = len(each.guards)
         said.append(f"{counted(count, 'test')} {plural(count, 'executes', 'execute')} what it changes")
-    if each.noticed or each.survivors:
-        said.append(f"{len(each.noticed)} of {len(each.noticed) + len(each.survivors)} mutants noticed")
+    if each.killed or each.survivors:
+        said.append(f"{len(each.killed)} of {len(each.killed) + len(each.survivors)} mutants killed")
     if each.assurance is not None:
         said.append(f"verdicts are {each.assurance.level}")
     return said
@@ -90,9 +90,9 @@ def summary(found: Sequence[CheckUp]) -> str:
     said += [f"{count} {kind}" for kind, count in tally(found).items()]
     unknown = sum(bool(each.unknown) for each in found)
     said += [f"{unknown} unknown"] if unknown else []
-    tried = sum(len(each.noticed) + len(each.survivors) for each in found)
-    noticed = sum(len(each.noticed) for each in found)
-    said += [f"{noticed} of {tried} mutants noticed ({100 * noticed / tried:.0f} %)"] if tried else []
+    tried = sum(len(each.killed) + len(each.survivors) for each in found)
+    killed = sum(len(each.killed) for each in found)
+    said += [f"{killed} of {tried} mutants killed ({100 * killed / tried:.0f} %)"] if tried else []
     levels = Counter(each.assurance.level for each in found if each.assurance is not None)
     said += [f"verdicts: {', '.join(f'{count} {level}' for level, count in levels.most_common())}"] if levels else []
     return "; ".join(said)

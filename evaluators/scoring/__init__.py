@@ -1,1 +1,1 @@
-"""Many jobs at once: planning, the worker pool, gathering of missing evidence, Ray."""
+"""Scores many jobs: planning, the worker pool, gathering of missing evidence, Ray."""

@@ -1,4 +1,4 @@
-"""Digest of the code that gathers evidence: evidence that other code gathered is never read again."""
+"""Digest of the code that gathers evidence: evidence gathered by other code is never read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from regrade.datasets import tasks
-from regrade.rewards import evidence
+from regrade.rewards import assurance_level, evidence
 
 EVALUATORS = Path(__file__).parents[1]
 JUDGING = frozenset({"analysis", "attribution", "evaluation"})
-"""Sub-packages of `evaluators` that judge evidence and gather none: every other one is digested whole."""
+"""Sub-packages of `evaluators` that judge evidence and gather none: the digest covers all others."""
 LANGUAGES = ("python", "javascript", "typescript", "go", "rust", "java")
 TOOLS = (
     "complexipy",
@@ -35,6 +35,7 @@ TOOLS = (
 def evidence_code() -> Iterator[Path]:
     """The files of the code that proposes tasks, applies patches, runs tests and reads code."""
     yield from Path(tasks.__file__).parent.rglob("*.py")
+    yield Path(assurance_level.__file__)
     yield Path(evidence.__file__)
     for path in EVALUATORS.rglob("*.py"):
         if path.relative_to(EVALUATORS).parts[0] not in JUDGING:
@@ -43,7 +44,7 @@ def evidence_code() -> Iterator[Path]:
 
 @cache
 def code_version() -> str:
-    """Digest of the code that gathers evidence and of the tools that it uses: a part of every key in the store."""
+    """Digest of the code that gathers evidence and of its tools: a part of every key in the store."""
     whole = hashlib.sha256()
     root = EVALUATORS.parent
     for path in sorted(evidence_code()):

@@ -1,4 +1,4 @@
-"""Cache of environments: an interpreter for each list of requirements, and what identifies it."""
+"""Cache of environments: an interpreter for each list of requirements, and its identity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.execution import environments
 
 
-class Environments:
-    """Interpreters and their identities, found out once."""
+class EnvironmentCache:
+    """Interpreters and their identities, each computed once."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -21,7 +21,7 @@ class Environments:
         self._distributions: dict[Path, tuple[str, ...]] = {}
 
     def python(self, requirements: tuple[str, ...]) -> Path:
-        """The interpreter for them. Raises UserError where it can't be made, does not run or has no pytest."""
+        """The interpreter for them. Raises UserError if it can't be created, does not run or has no pytest."""
         with self._lock:
             if requirements not in self._pythons:
                 python = environments.python_for(requirements, self._cache)
@@ -48,16 +48,16 @@ class Environments:
 
 
 def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
-    # What runs in the sandbox imports pytest: said here, before a worker of every task dies of it.
+    # The program in the sandbox imports pytest: one error here, before the worker of every task dies.
     if not requirements:
         return
     try:
         environments.pytest_plugins(python)
     except UserError as error:
         if requirements[0].startswith("/"):
-            raise  # an interpreter of the user's own, which the message names
+            raise  # the user's own interpreter, which the message names
         raise UserError(
-            f"a task's requirements ({', '.join(requirements)}) bring no pytest that can be imported, and its tests "
-            f"need it: add it to `requirements` in the task's file, such as pytest=={version('pytest')}; what is wrong "
-            f"says {python} -c 'import pytest'"
+            f"a task's requirements ({', '.join(requirements)}) install no importable pytest, which its tests need: "
+            f"add it to `requirements` in the task's file, such as pytest=={version('pytest')}; the cause: "
+            f"{python} -c 'import pytest'"
         ) from error

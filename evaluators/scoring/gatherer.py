@@ -1,4 +1,4 @@
-"""Gathering the evidence that is missing of one patch, again where the infrastructure failed."""
+"""Gathers the missing evidence of one patch, with retries after failures of the infrastructure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.probes import EXECUTED, StaticProbe, static_evidence
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
-from regrade.evaluators.scoring.worker_pool import Crew
+from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.assurance_levels import NO_TEST_TO_VERIFY
 from regrade.rewards.assurance_level import AssuranceLevel
@@ -31,19 +31,19 @@ logger = logging.getLogger(__name__)
 Executed = TestRun | BuildRun | Verification
 
 BACK_OFF = (0.5, 2.0, 8.0)
-"""Seconds before each further attempt after a failure of the infrastructure, or after a sandbox that died.
+"""Seconds before each retry after a failure of the infrastructure, or after the death of a sandbox.
 
-A sandbox that died under a candidate may have been killed from outside, and the next one with it: by a machine that ran
-out of memory, by somebody who cleans up. That passes; what a candidate does to its sandbox does not.
+A sandbox may be killed from outside, and the next one too: by a machine out of memory, or by a cleanup. Such causes
+pass; what a candidate does to its sandbox does not.
 """
 
 
 class Gatherer:
-    """Gathers evidence with the probes and with the worker of the thread that asks."""
+    """Gathers evidence with the probes and with the worker of the calling thread."""
 
     def __init__(
         self,
-        crew: Crew,
+        worker_pool: WorkerPool,
         probes: Mapping[type, StaticProbe],
         tally: Tally,
         verifier: Verifier,
@@ -55,7 +55,7 @@ class Gatherer:
         Args:
             audit, cold: see `Scorer`.
         """
-        self._crew = crew
+        self._worker_pool = worker_pool
         self._probes = probes
         self._tally = tally
         self._audit = audit
@@ -64,34 +64,34 @@ class Gatherer:
         self._verifier = verifier
 
     def missing(self, job: DistinctJob, batch: Batch) -> Iterator[tuple[type, Any]]:
-        """Each kind of evidence that the job lacks with its record, as soon as it is there.
+        """Yield each missing kind of evidence with its record, as soon as it is gathered.
 
-        What can't be gathered for no fault of the patch is left out, with the reason in `job.infrastructure`.
+        A kind that the infrastructure failed to gather is left out, with the reason in `job.infrastructure`.
 
         Raises:
             WorkerDiedError, SandboxError, OSError: the call was stopped.
         """
         reason = ""
         try:
-            workspace = self._prepared(job, batch)
+            workspace = self._workspace(job, batch)
         except PatchError as error:
             reason, workspace = str(error), Workspace(job.task.base, job.task.base)
-        except OSError as error:  # the disk is full, say: this job is not known, the others of the call still may be
-            if batch.stopped or self._crew.is_stopped:
+        except OSError as error:  # such as a full disk: this job has no result, other jobs of the call still may
+            if batch.stopped or self._worker_pool.is_stopped:
                 raise
-            job.infrastructure.update(dict.fromkeys(job.missing, _in_words(error)))
+            job.infrastructure.update(dict.fromkeys(job.missing, _described(error)))
             return
         for kind in job.missing:
             record = self._record(kind, job, workspace, batch, reason)
             if record is not None:
                 yield kind, record
 
-    def _prepared(self, job: DistinctJob, batch: Batch) -> Workspace:
+    def _workspace(self, job: DistinctJob, batch: Batch) -> Workspace:
         for before, seconds in enumerate(BACK_OFF):
             try:
                 return prepare(job.task, job.patch)
             except OSError as error:
-                if batch.stopped or self._crew.is_stopped:
+                if batch.stopped or self._worker_pool.is_stopped:
                     raise
                 _log_retry(job.task, before, seconds, error)
                 time.sleep(seconds)
@@ -99,20 +99,20 @@ class Gatherer:
         return prepare(job.task, job.patch)
 
     def _record(self, kind: type, job: DistinctJob, workspace: Workspace, batch: Batch, reason: str) -> Any | None:
-        """One record; None where the infrastructure failed.
+        """One record; None if the infrastructure failed.
 
         Args:
-            reason: why the patch does not apply; empty where it does.
+            reason: why the patch does not apply; empty if it applies.
         """
         task, patch = job.task, job.patch
         if kind not in EXECUTED:
             return static_evidence(self._probes[kind], kind, workspace.before, workspace.after, patch, task)
         if reason:
-            return _of_no_patch(kind, task, reason)
+            return _unapplied_evidence(kind, task, reason)
         if kind is Verification and TestRun not in job.records:
             job.infrastructure[kind] = job.infrastructure.get(TestRun, "there is no TestRun to verify")
             return None
-        return self._persistently(kind, job, batch, self._execution(kind, job, workspace, batch.reachable))
+        return self._execute_with_retries(kind, job, batch, self._execution(kind, job, workspace, batch.reachable))
 
     def _execution(self, kind: type, job: DistinctJob, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
         if kind is TestRun:
@@ -121,31 +121,31 @@ class Gatherer:
             return lambda: self._verifier.verify(job, workspace)
         return lambda: self._build(job, workspace)
 
-    def _persistently(
+    def _execute_with_retries(
         self, kind: type, job: DistinctJob, batch: Batch, execute: Callable[[], Executed]
     ) -> Executed | None:
-        """What `execute` says, tried again after each failure of the infrastructure.
+        """The result of `execute`, retried after each failure of the infrastructure.
 
-        A candidate that takes its sandbox down each time is judged by that. None where the infrastructure failed each
-        time, with the reason in `job.infrastructure`.
+        A candidate that kills its sandbox every time is judged by that. None, with the reason in `job.infrastructure`,
+        if the infrastructure failed every time.
         """
         deaths, failures = 0, 0
         while True:
             try:
                 return execute()
             except (WorkerDiedError, SandboxError, OSError) as error:
-                if batch.stopped or self._crew.is_stopped:
+                if batch.stopped or self._worker_pool.is_stopped:
                     raise
                 failure = error
-            if isinstance(failure, WorkerDiedError) and failure.killed:  # for the sake of another call
+            if isinstance(failure, WorkerDiedError) and failure.killed:  # to stop another call
                 continue
             is_death = isinstance(failure, WorkerDiedError) and failure.running
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
                 logger.warning("no further retry: task %s, %s", job.task.id, kind.__name__)
-                if is_death:  # in fresh sandboxes, over some seconds: that is the candidate's doing
-                    return _killer(kind, job.task, str(failure))
-                job.infrastructure[kind] = _in_words(failure)
+                if is_death:  # in fresh sandboxes, over some seconds: caused by the candidate
+                    return _sandbox_death_evidence(kind, job.task, str(failure))
+                job.infrastructure[kind] = _described(failure)
                 return None
             _log_retry(job.task, before, BACK_OFF[before], failure)
             time.sleep(BACK_OFF[before])
@@ -153,12 +153,12 @@ class Gatherer:
             self._tally.add(retries=1)
 
     def _tests(self, job: DistinctJob, workspace: Workspace, reachable: bool) -> TestRun:
-        worker = self._crew.worker(job.task)
+        worker = self._worker_pool.worker(job.task)
         if self._cold:
             done = run_tests_cold(worker, job.task, workspace)
         else:
             audit = int(key_of([job.task_key, job.patch.digest, "audit"]).hex()[:8], 16) < self._audit * 16**8
-            preparation = self._crew.preparation(job.task)
+            preparation = self._worker_pool.preparation(job.task)
             done = run_tests(worker, job.task, workspace, reachable=reachable, preparation=preparation, audit=audit)
         self._tally.add(executions=1, cpu_seconds=done.cpu_seconds)
         if done.audit is not None:
@@ -168,15 +168,14 @@ class Gatherer:
 
     def _build(self, job: DistinctJob, workspace: Workspace) -> BuildRun:
         task = job.task
-        build, executions = self._builder.build(
-            self._crew.worker(task), task, job.patch, workspace, self._crew.preparation(task), job.task_key
-        )
+        worker, preparation = self._worker_pool.worker(task), self._worker_pool.preparation(task)
+        build, executions = self._builder.build(worker, task, job.patch, workspace, preparation, job.task_key)
         self._tally.add(executions=executions)
         return build
 
 
-def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
-    """The evidence on what does not apply."""
+def _unapplied_evidence(kind: type, task: Task, reason: str) -> Executed:
+    """The evidence of a patch that does not apply."""
     if kind is TestRun:
         return not_applied(task, reason)
     return (
@@ -186,8 +185,8 @@ def _of_no_patch(kind: type, task: Task, reason: str) -> Executed:
     )
 
 
-def _killer(kind: type, task: Task, reason: str) -> Executed:
-    """The evidence on a candidate that takes its whole sandbox down."""
+def _sandbox_death_evidence(kind: type, task: Task, reason: str) -> Executed:
+    """The evidence of a candidate that kills its whole sandbox."""
     detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
     if kind is TestRun:
         return replace(not_applied(task, detail), end=End.CRASHED)
@@ -200,10 +199,10 @@ def _killer(kind: type, task: Task, reason: str) -> Executed:
 
 def _log_retry(task: Task, before: int, pause: float, failure: Exception) -> None:
     if logger.isEnabledFor(logging.WARNING):
-        reason = visible(_in_words(failure))
+        reason = visible(_described(failure))
         logger.warning("retry %d of %d in %.1f s: task %s: %s", before + 1, len(BACK_OFF), pause, task.id, reason)
 
 
-def _in_words(failure: Exception) -> str:
-    said = f"{type(failure).__name__}: {failure}"
-    return "; ".join(filter(None, (said, full_disk(failure))))
+def _described(failure: Exception) -> str:
+    text = f"{type(failure).__name__}: {failure}"
+    return "; ".join(filter(None, (text, full_disk(failure))))

@@ -1,4 +1,4 @@
-"""What a scorer is asked for: jobs, the distinct ones among them, and those of one call together."""
+"""The jobs of a scorer: distinct jobs, the batch of one call, single-flight deduplication."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(kw_only=True)
 class DistinctJob:
-    """One distinct (task, patch), and the places of all jobs that are equal to it."""
+    """One distinct (task, patch), and the positions of all jobs equal to it."""
 
     task: Task
     patch: Patch
     task_key: str
     records: dict[type, Any]
     missing: tuple[type, ...]
-    places: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
     infrastructure: dict[type, str] = field(default_factory=dict)
 
     def evidence(self, assurance: AssuranceLevel) -> EvidenceSet:
-        """All that is known of it by now."""
+        """All evidence gathered so far."""
         verification = self.records.get(Verification)
         if verification is not None and verification.confirmed:
             assurance = verification.level
@@ -49,34 +49,34 @@ class Batch:
     stopped: bool = False
 
     def add(self, jobs: list[DistinctJob]) -> None:
-        """Jobs of one environment and package follow each other, so that a worker rarely changes either."""
+        """Queue jobs, grouped by environment and package, so that a worker rarely changes either."""
         self.waiting.extend(sorted(jobs, key=lambda job: (job.task.requirements, str(job.task.base.root))))
 
     def report(self, done: int, total: int, progress: Progress | None) -> int:
-        """Report the distinct jobs that finished since; returns how many jobs are done by now."""
+        """Report the distinct jobs that finished since the last report; returns the number of finished jobs."""
         before = done
         while self.finished:
-            done += len(self.finished.popleft().places)
+            done += len(self.finished.popleft().positions)
         if progress and done != before:
             progress(done, total)
         return done
 
 
-class Flights:
-    """Equal jobs that are asked for at the same time are one: the first gathers, the others wait for it."""
+class SingleFlight:
+    """Single-flight deduplication: of equal concurrent jobs the first gathers, the others wait for its evidence."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._futures: dict[Hashable, Future[EvidenceSet]] = {}
 
     def join(self, key: Hashable, gather: Callable[[], EvidenceSet]) -> tuple[EvidenceSet, bool]:
-        """The evidence, and whether another thread gathered it. Raises what `gather` raises, there and here."""
+        """The evidence, and whether another thread gathered it. All waiting threads raise an error of `gather`."""
         with self._lock:
-            flight = self._futures.get(key)
-            if flight is None:
+            shared = self._futures.get(key)
+            if shared is None:
                 own = self._futures[key] = Future()
-        if flight is not None:
-            return flight.result(), True
+        if shared is not None:
+            return shared.result(), True
         try:
             own.set_result(gather())
         except BaseException as error:

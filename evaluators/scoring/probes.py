@@ -1,4 +1,4 @@
-"""Probes: what gathers each type of evidence, and which of them execute the candidate's code."""
+"""Probes: the function that gathers each type of static evidence, and the types that need an execution."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from regrade.rewards.evidence import (
 )
 
 StaticProbe = Callable[[Tree, Tree, Patch, Task], Any]
-"""(tree before, tree after, patch, task) -> evidence; reads and never executes."""
+"""(tree before, tree after, patch, task) -> evidence; reads code and never executes it."""
 
 
 def _of(module: str) -> StaticProbe:
-    """The probe of a module of `evaluators/static`, imported when it is first used."""
+    """The probe of a module of `evaluators/static`, imported at its first use."""
 
     def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
         return importlib.import_module(f"regrade.evaluators.static.{module}").probe(before, after, patch, task)
@@ -56,17 +56,17 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
         Integrity: Integrity(()),
     }
 )
-"""What is known of a text that is no patch: it changes nothing."""
+"""The evidence of a text that is no patch: it changes nothing."""
 
 
 def in_order(needs: Collection[type]) -> tuple[type, ...]:
-    """The kinds of evidence with those that they are made from, these first."""
+    """The kinds of evidence and their dependencies, dependencies first."""
     kinds = {*needs, TestRun} if Verification in needs else set(needs)
     return tuple(sorted(kinds, key=lambda kind: (kind is Verification, kind.__qualname__)))
 
 
 def static_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
-    """Run one static probe. Raises PatchError only for evidence types of the user's own."""
+    """Run one static probe. Raises PatchError only for the user's own evidence types."""
     try:
         return probe(before, after, patch, task)
     except PatchError:

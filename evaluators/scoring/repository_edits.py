@@ -1,4 +1,4 @@
-"""Was a repository edited since it was found out which of its tests pass?"""
+"""Detects edits of a repository since its baseline was measured."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.static.languages import language_of
 
 SHOWN = 3
-"""Names of files in a complaint."""
+"""Number of files that a message names."""
 
 
 def edited_files(task: Task, now: Mapping[str, str]) -> list[str]:
-    """The files that may decide what the task's tests say, and are no longer as they were.
+    """The changed files that may affect the task's tests.
 
-    Those are source, tests and configuration, and whatever lies in a folder beside source: not a log at the root of the
-    repository, into which the very program that scores may be writing.
+    These are source, tests, configuration and every file in a folder beside source, but not a log at the root of the
+    repository, which the scoring program itself may write.
 
     Args:
         now: path -> digest of each file, as `Tree.known`.
     """
-    known = task.base.known
-    changed = {path for path in known.keys() | now.keys() if known.get(path) != now.get(path)} - task.base.removed
+    before = task.base.known
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)} - task.base.removed
     if not changed:
         return []
-    folders = {path.rpartition("/")[0] for path in known if language_of(path) is not None} - {""}
+    folders = {path.rpartition("/")[0] for path in before if language_of(path) is not None} - {""}
     return sorted(
         path
         for path in changed
@@ -37,16 +37,16 @@ def edited_files(task: Task, now: Mapping[str, str]) -> list[str]:
     )
 
 
-def complaint(task: Task, edited: Sequence[str], *, is_newer: bool) -> str:
-    """What is wrong, and what to do.
+def edit_message(task: Task, edited: Sequence[str], *, is_newer: bool) -> str:
+    """The error message, with the remedy.
 
     Args:
-        is_newer: the task is of the repository as it lies there now, and the scorer's view of it is not.
+        is_newer: the task matches the current working tree, and the scorer's view of it is stale.
     """
     what = f"{listed(edited, SHOWN)} changed"
     if is_newer:
         when, advice = "while this Scorer was in use", "score the task with a new Scorer"
     else:
-        when = "after the task was made of it"
-        advice = "other tests may pass now, so make the task again (local_task, or the same command)"
+        when = "after the task was created from it"
+        advice = "other tests may pass now, so create the task again (local_task, or the same command)"
     return f"the repository {str(task.base.root)!r} was edited {when} ({what}): {advice}"

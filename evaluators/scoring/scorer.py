@@ -1,7 +1,7 @@
-"""Tasks x patches -> evidence -> breakdowns: in parallel, each equal patch once, nothing gathered twice.
+"""Tasks x patches -> evidence -> breakdowns: in parallel, without gathering any evidence twice.
 
-What is known already, the planner finds in the store (planning.py); what is missing, the gatherer gathers in the crew's
-warm workers (gathering.py, crew.py). This module takes the jobs, shares them out among threads and answers.
+The planner reads stored evidence (planner.py). The gatherer gathers missing evidence with the warm workers of the pool
+(gatherer.py, worker_pool.py). This module distributes the jobs over threads and returns their results.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.scoring.arguments import (
     checked_count,
     checked_job,
+    checked_jobs,
     checked_needs,
     checked_path,
     checked_probes,
     checked_reward,
     checked_share,
     chosen_sandbox,
-    each_job,
 )
-from regrade.evaluators.scoring.environment_cache import Environments
+from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.gatherer import Gatherer
-from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Flights, Job, Progress
+from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Job, Progress, SingleFlight
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.scoring.stats import Stats, Tally
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.scoring.verifier import Verifier
-from regrade.evaluators.scoring.worker_pool import Crew
+from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.algebra import Reward
 from regrade.rewards.assurance_level import AssuranceLevel
@@ -54,9 +54,9 @@ __all__ = ["Job", "Progress", "Scorer", "Stats", "score"]
 
 
 class Scorer(AbstractContextManager["Scorer"]):
-    """Scores patches on tasks. Holds warm sandboxes and the evidence store: use it in a `with` block.
+    """Scores patches on tasks. Owns warm sandboxes and the evidence store: use it in a `with` block.
 
-    Every thread of the scorer owns one worker; workers start when they are first needed.
+    Every thread of the scorer owns one worker; a worker starts at its first job.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class Scorer(AbstractContextManager["Scorer"]):
     ) -> None:
         """
         Args:
-            workers: candidates run at a time; None: the number of cores.
+            workers: number of candidates that run at the same time; None: the number of cores.
             sandbox: `auto`, the name of a kind of sandbox, or a sandbox.
-            cache: where environments, byte code and evidence are kept; None: the user's cache folder.
-            probes: evidence types of your own -> what gathers them. Where its answers depend on more than the patch and
-                the task, a probe says on what by an attribute `identity`, a string.
-            audit: share of the patches (chosen by their digests) whose whole suite runs although a selection would do,
-                to measure what the selection misses: see `Stats`.
-            cold: every execution in a sandbox and an interpreter of its own, with the whole suite: slow, and the
-                reference that the warm way is held against.
+            cache: folder of environments, byte code and evidence; None: the user's cache folder.
+            probes: your own evidence types -> their probes. If a probe depends on more than the patch and the task, its
+                attribute `identity`, a string, must identify that.
+            audit: share of the patches (chosen by their digests) whose whole suite runs after the selected tests, which
+                measures the recall of test selection: see `Stats`.
+            cold: run every execution in its own sandbox and interpreter, with the whole suite. Slow; the reference for
+                comparisons with warm runs.
 
         Raises:
-            UserError: no sandbox works here, the cache can't be used, or an argument is not what it should be.
+            UserError: no sandbox works here, the cache is unusable, or an argument is invalid.
         """
         audit = checked_share("audit", audit)
         workers = checked_count("workers", workers)
@@ -96,16 +96,16 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(cache / "evidence.sqlite")
         self._scratch = scratch_folder()
-        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
-        self._environments, self._digests = Environments(cache), Digests()
+        self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
+        self._environments, self._digests = EnvironmentCache(cache), Digests()
         self._planner = Planner(
             self._store, self._environments, self._digests, self._probes, sandbox=self.sandbox.name, cold=cold
         )
-        self._crew = Crew(self.sandbox, self._environments, self._digests, cache, self._scratch)
+        self._worker_pool = WorkerPool(self.sandbox, self._environments, self._digests, cache, self._scratch)
         self._tally = Tally()
-        verifier = Verifier(self._crew, self._planner)
-        self._gatherer = Gatherer(self._crew, self._probes, self._tally, verifier, audit=audit, cold=cold)
-        self._flights = Flights()
+        verifier = Verifier(self._worker_pool, self._planner)
+        self._gatherer = Gatherer(self._worker_pool, self._probes, self._tally, verifier, audit=audit, cold=cold)
+        self._single_flight = SingleFlight()
         self._stopping = False
 
     def __exit__(self, *_: object) -> None:
@@ -116,21 +116,21 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     @property
     def assurance(self) -> AssuranceLevel:
-        """How far its verdicts can be trusted."""
+        """The assurance level of its verdicts."""
         return AssuranceLevel.IN_PROCESS if self.sandbox.isolated else AssuranceLevel.UNCONFINED
 
     @property
     def stats(self) -> Stats:
-        """What it has done so far."""
-        found = self._tally.stats
-        return replace(found, damaged=found.damaged + self._store.damaged)
+        """The counters of this scorer so far."""
+        stats = self._tally.stats
+        return replace(stats, damaged=stats.damaged + self._store.damaged)
 
     def close(self) -> None:
-        """Kill all sandboxes and delete all scratch folders. May be called twice."""
+        """Kill all sandboxes and delete all scratch folders. A second call does nothing."""
         self._stopping = True
-        self._crew.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._crew.close()
+        self._worker_pool.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._worker_pool.close()
         self._store.close()
         remove(self._scratch)
 
@@ -145,21 +145,21 @@ class Scorer(AbstractContextManager["Scorer"]):
         ]
 
     async def score_async(self, task: Task, patch: Patch, reward: Reward, *, reachable: bool = False) -> Breakdown:
-        """The breakdown of one job, without blocking the event loop. Await as many at once as you like."""
+        """The breakdown of one job, without blocking the event loop. Any number of calls may run concurrently."""
         reward = checked_reward(reward)
         job = checked_job((task, patch))
         self._check(reward.needs)
-        future = self._pool.submit(self._one, job, reward.needs, Batch(reachable))
+        future = self._threads.submit(self._gather_one, job, reward.needs, Batch(reachable))
         return reward.evaluate(await asyncio.wrap_future(future))
 
     def stream(
         self, jobs: Iterable[Job], reward: Reward, *, reachable: bool = False, ahead: int | None = None
     ) -> Iterator[Breakdown]:
-        """The breakdown of each job, in order, each as soon as it and those before it are known.
+        """Yield the breakdown of each job, in order, as soon as it and all earlier ones are available.
 
         Args:
-            ahead: how many jobs are taken from `jobs` before the first of them is answered, so that a generator of jobs
-                is held back where scoring is slower; None: four a worker.
+            ahead: maximum number of jobs read from `jobs` before the first breakdown is yielded, so that a generator
+                does not run far ahead of scoring; None: four per worker.
         """
         reward = checked_reward(reward)
         most = checked_count("ahead", ahead) or 4 * self._count
@@ -167,8 +167,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         batch = Batch(reachable)
         waiting: deque[Future[EvidenceSet]] = deque()
         try:
-            for job in each_job(jobs):
-                waiting.append(self._pool.submit(self._one, job, reward.needs, batch))
+            for job in checked_jobs(jobs):
+                waiting.append(self._threads.submit(self._gather_one, job, reward.needs, batch))
                 if len(waiting) >= most:
                     yield reward.evaluate(waiting.popleft().result())
             while waiting:
@@ -177,21 +177,21 @@ class Scorer(AbstractContextManager["Scorer"]):
             batch.stopped = bool(waiting)
             running = [future for future in waiting if not future.cancel() and not future.done()]
             if running:
-                self._kill_workers()  # they are wanted by nobody
+                self._kill_workers()  # nobody reads their results
 
-    def _one(self, job: Job, needs: Collection[type], batch: Batch) -> EvidenceSet:
-        """The evidence of one job, in a thread of the pool."""
+    def _gather_one(self, job: Job, needs: Collection[type], batch: Batch) -> EvidenceSet:
+        """The evidence of one job, in one of the threads."""
 
         def gather() -> EvidenceSet:
             (distinct,) = self._planner.plan([job], in_order(needs), batch.reachable)
             if distinct.missing:
-                self._do(distinct, batch)
+                self._gather_missing(distinct, batch)
             else:
                 self._tally.add(hits=1)
             return distinct.evidence(self.assurance)
 
-        with self._tally.work():
-            evidence, is_shared = self._flights.join(self._planner.identity(job, needs, batch.reachable), gather)
+        with self._tally.busy():
+            evidence, is_shared = self._single_flight.join(self._planner.identity(job, needs, batch.reachable), gather)
         if is_shared:
             self._tally.add(hits=1)
         return evidence
@@ -199,56 +199,56 @@ class Scorer(AbstractContextManager["Scorer"]):
     def gather(
         self, jobs: Sequence[Job], needs: Collection[type], *, reachable: bool = False, progress: Progress | None = None
     ) -> list[EvidenceSet]:
-        """The evidence of each job, in order. Equal jobs share theirs.
+        """The evidence of each job, in order. Equal jobs share their evidence.
 
         Args:
             needs: types of evidence.
             reachable: run only the tests that can reach the change; the others are UNREACHED. Otherwise the whole suite
-                follows where these say that the patch is good.
-            progress: called in this thread.
+                follows if all these tests pass.
+            progress: called in the calling thread.
 
         Raises:
-            UserError: an environment can't be made, a type of evidence is unknown, or a job is no task with its patch.
+            UserError: an environment can't be created, a type of evidence is unknown, or a job is invalid.
         """
         self._check(checked_needs(needs))
-        jobs = list(each_job(jobs))
+        jobs = list(checked_jobs(jobs))
         try:
-            with self._tally.work():
-                return self._gather(jobs, in_order(needs), reachable, progress)
+            with self._tally.busy():
+                return self._gather_all(jobs, in_order(needs), reachable, progress)
         except BaseException:
-            self._kill_workers()  # what still runs for this call is wanted by nobody
+            self._kill_workers()  # nobody reads the results of this call's running jobs
             raise
 
     def _check(self, needs: Collection[type]) -> None:
         if self._stopping:
-            raise UserError("this Scorer is closed: make another one, and score inside its `with` block")
+            raise UserError("this Scorer is closed: create another one, and score inside its `with` block")
         for kind in needs:
             if kind is Prediction and kind not in self._probes:
-                raise UserError("the reward asks a reward model: name the folder of one with --reward-model")
+                raise UserError("the reward needs a reward model: pass its folder with --reward-model")
             if kind not in EXECUTED and kind not in self._probes:
                 raise UserError(
-                    f"nothing gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})"
+                    f"no probe gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})"
                 )
 
-    def _gather(
+    def _gather_all(
         self, jobs: Sequence[Job], needs: tuple[type, ...], reachable: bool, progress: Progress | None
     ) -> list[EvidenceSet]:
         distinct_jobs = self._planner.plan(jobs, needs, reachable)
         batch = Batch(reachable)
         batch.add([job for job in distinct_jobs if job.missing])
         self._tally.add(hits=len(jobs) - len(batch.waiting))
-        done = sum(len(job.places) for job in distinct_jobs if not job.missing)
+        done = sum(len(job.positions) for job in distinct_jobs if not job.missing)
         if progress:
             progress(done, len(jobs))
-        self._work_off(batch, done, len(jobs), progress)
-        found: dict[int, EvidenceSet] = {}
+        self._gather_batch(batch, done, len(jobs), progress)
+        evidence: dict[int, EvidenceSet] = {}
         for job in distinct_jobs:
-            found.update(dict.fromkeys(job.places, job.evidence(self.assurance)))
-        return [found[place] for place in range(len(jobs))]
+            evidence.update(dict.fromkeys(job.positions, job.evidence(self.assurance)))
+        return [evidence[position] for position in range(len(jobs))]
 
-    def _work_off(self, batch: Batch, done: int, total: int, progress: Progress | None) -> None:
-        """Have the threads do all jobs of the batch, and report them in this one."""
-        futures = {self._pool.submit(self._drain, batch) for _ in range(min(self._count, len(batch.waiting)))}
+    def _gather_batch(self, batch: Batch, done: int, total: int, progress: Progress | None) -> None:
+        """Run all jobs of the batch in the threads, and report progress in the calling thread."""
+        futures = {self._threads.submit(self._drain, batch) for _ in range(min(self._count, len(batch.waiting)))}
         try:
             while futures:
                 ended, futures = wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -269,36 +269,34 @@ class Scorer(AbstractContextManager["Scorer"]):
             except IndexError:
                 return
             try:
-                self._do(job, batch)
+                self._gather_missing(job, batch)
             except BaseException:
                 batch.waiting.clear()
                 raise
             batch.finished.append(job)
 
-    def _do(self, job: DistinctJob, batch: Batch) -> None:
+    def _gather_missing(self, job: DistinctJob, batch: Batch) -> None:
         for kind, record in self._gatherer.missing(job, batch):
-            self._take(job, kind, record, batch)
+            self._add_record(job, kind, record, batch)
 
-    def _take(self, job: DistinctJob, kind: type, record: Any, batch: Batch) -> None:
+    def _add_record(self, job: DistinctJob, kind: type, record: Any, batch: Batch) -> None:
         job.records[kind] = record
         try:
-            self._planner.keep(job, kind, record, batch.reachable)
+            self._planner.store(job, kind, record, batch.reachable)
         except sqlite3.Error as error:
-            # The evidence is still good for this call, and the store tries again with what comes next.
+            # The evidence is valid for this call, and the store retries with the next records.
             if not self._tally.stats.unkept:
-                why = (
-                    f"what is found out can't be kept; where that lasts, it is found out again the next time ({error})"
-                )
+                why = f"evidence can't be stored; while that lasts, it is gathered again in the next run ({error})"
                 warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
             self._tally.add(unkept=1)
 
     def _kill_workers(self) -> None:
-        """End what runs, wherever it does."""
-        self._crew.kill()
+        """Kill all running candidates, on every machine."""
+        self._worker_pool.kill()
 
 
 def score(task: Task, patch: Patch, reward: Reward, *, reachable: bool = False, **options: Any) -> Breakdown:
-    """The breakdown of one patch. Options are those of `Scorer`; for many patches, hold a Scorer."""
+    """The breakdown of one patch. `options` are arguments of `Scorer`; for many patches, reuse one Scorer."""
     job, reward = checked_job((task, patch)), checked_reward(reward)
     with Scorer(**{"workers": 1, **options}) as scorer:
         return scorer.score([job], reward, reachable=reachable)[0]

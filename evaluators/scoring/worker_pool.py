@@ -1,4 +1,4 @@
-"""The warm workers of a scorer, one a thread, and what the candidates of one suite share."""
+"""The warm workers of a scorer, one per thread, and the shared preparation of each suite."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from regrade.evaluators.execution.environments import installed_packages, toolch
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
 from regrade.evaluators.sandboxes import Mount, Sandbox
-from regrade.evaluators.scoring.environment_cache import Environments
+from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.verification.two_process import WorkerPair
 
 
-class Crew:
-    """Every thread that asks has one worker, which starts when it is first needed."""
+class WorkerPool:
+    """One worker per calling thread; it starts at the thread's first call."""
 
     def __init__(
-        self, sandbox: Sandbox, environments: Environments, digests: Digests, cache: Path, scratch: Path
+        self, sandbox: Sandbox, environments: EnvironmentCache, digests: Digests, cache: Path, scratch: Path
     ) -> None:
         """
         Args:
-            cache: byte code is kept there.
-            scratch: an existing folder for the workers' own.
+            cache: folder of the byte code.
+            scratch: an existing folder for the workers' scratch folders.
         """
         self._sandbox = sandbox
         self._environments = environments
@@ -44,34 +44,34 @@ class Crew:
         """This thread's worker for the task's environment."""
         python = self._environments.python(task.requirements)
         packages = installed_packages(task.suite, task.base.root)
-        held = getattr(self._local, "held", None)
-        wanted = (python, packages, toolchain(task.suite.runner))
-        if held is not None and held[0] == wanted:
-            worker: Worker = held[1]
+        current = getattr(self._local, "worker", None)
+        environment = (python, packages, toolchain(task.suite.runner))
+        if current is not None and current[0] == environment:
+            worker: Worker = current[1]
             return worker
-        if held is not None:
-            held[1].close()
+        if current is not None:
+            current[1].close()
         worker = self._new_worker(task)
-        self._local.held = (wanted, worker)
+        self._local.worker = (environment, worker)
         return worker
 
     @property
     def isolated(self) -> bool:
-        """Are candidates kept from this machine?"""
+        """Does the sandbox isolate candidates from this machine?"""
         return self._sandbox.isolated
 
     def pair(self, task: Task) -> WorkerPair:
-        """This thread's two further workers for the task's environment, whose candidates can speak to each other."""
+        """This thread's two further workers for the task's environment, connected by a channel."""
         python = self._environments.python(task.requirements)
-        held = getattr(self._local, "pair", None)
-        if held is not None and held[0] == python:
-            pair: WorkerPair = held[1]
+        current = getattr(self._local, "pair", None)
+        if current is not None and current[0] == python:
+            pair: WorkerPair = current[1]
             return pair
-        if held is not None:
-            held[1].close()
+        if current is not None:
+            current[1].close()
         channel = Path(tempfile.mkdtemp(prefix="channel-", dir=self._scratch))
-        channel.chmod(0o777)  # each candidate is a user of its own
-        # To a socket one can connect where one may not write, so that no candidate fills the disk.
+        channel.chmod(0o777)  # each candidate runs as its own user
+        # A process can connect to a socket in a read-only folder, so the candidate can't fill the disk.
         tests, candidate = (self._new_worker(task, Mount(channel, "/channel", writable)) for writable in (True, False))
         pair = WorkerPair(tests, candidate, channel)
         self._local.pair = (python, pair)
@@ -102,7 +102,7 @@ class Crew:
         return folder
 
     def preparation(self, task: Task) -> Preparation:
-        """What is prepared for the task's suite, by the first thread that asks.
+        """The preparation of the task's suite, made by the first calling thread.
 
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
@@ -126,17 +126,17 @@ class Crew:
             return self._preparations[key].of(task)
 
     def kill(self) -> None:
-        """Kill what runs, from any thread: it raises WorkerDiedError there, and the next run starts a fresh sandbox."""
+        """Kill all running candidates: their threads get WorkerDiedError, and the next run starts a fresh sandbox."""
         with self._lock:
             for worker in self._workers:
                 worker.kill()
 
     def stop(self) -> None:
-        """Kill what runs, for good: what raises from now on is not tried again."""
+        """Kill all running candidates and stop retries."""
         self.is_stopped = True
         self.kill()
 
     def close(self) -> None:
-        """Kill all sandboxes. No thread may use its worker any more."""
+        """Kill all sandboxes. No thread may use its worker afterwards."""
         for worker in self._workers:
             worker.close()

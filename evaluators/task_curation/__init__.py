@@ -1,1 +1,1 @@
-"""Tasks from repositories, and whether a task is sound: baselines, mutants, validation, checkup."""
+"""Creates tasks from repositories and checks them: baselines, mutants, validation, check-ups."""

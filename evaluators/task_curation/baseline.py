@@ -1,4 +1,4 @@
-"""What a tree's tests say without any patch: which pass every time, and what each of them depends on."""
+"""The baseline of a suite: the tests that always pass without a patch, and the reach of each test."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20
-"""The measure of reach runs every test in a process of its own, under a profiler: it may take this much longer."""
+"""The measurement of reach runs every test in its own process, under a profiler: its time limit is this much longer."""
 
 SHORT_SECONDS = 2.0
-"""Tests that take less than this together are not shared out: starting further workers would take longer."""
+"""A suite that takes less than this is not divided: starting further workers would take longer."""
 
 SHARES_A_WORKER = 16
-"""Into so many shares a long suite is divided at most, so that the measure of one shows its progress."""
+"""Maximum number of shares per worker of a long suite, so that its measurement shows progress."""
 
 BYTECODE = "bytecode"
-"""Name of the scratch folder in which the first run leaves byte code for the others."""
+"""Name of the scratch folder with the byte code that the first run writes and later runs read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,35 +46,31 @@ class Baseline:
     stable: tuple[str, ...]
     """Tests that passed in every run, in the order of the suite."""
     flaky: tuple[str, ...]
-    """Tests that passed in some runs, and those whose id is another one tomorrow: it holds today's date or an address
-    in memory, as ids made from parameters may. By that id they would be missing, and so broken, in every later run."""
+    """Tests that passed in some runs, and tests with a volatile id: it contains today's date or a memory address, as
+    ids made from parameters may. Later runs would not contain that id, and the test would count as broken."""
     failing: tuple[str, ...]
     """Tests that passed in no run (failed, skipped, expected to fail)."""
     outcomes: Mapping[str, TestOutcome]
-    """The last run's outcome of every test."""
+    """The outcome of every test in the last run."""
     reach: Mapping[str, tuple[str, ...]]
     """`file::qualified.function` -> the stable and failing tests that execute it (see `TestSuite.reach`)."""
     imported: frozenset[str]
-    """Functions executed, files read, on import or collection (see `TestSuite.imported`)."""
+    """Functions executed and files read on import or collection (see `TestSuite.imported`)."""
     companions: Mapping[str, str]
     """Stable tests that don't pass by themselves (see `TestSuite.companions`)."""
     unmeasured: str
-    """Why it is not known what the tests execute; empty: it is."""
+    """Why the reach of the tests is unknown; empty if it is known."""
     seconds: float
-    """Wall time of the slowest run."""
+    """Wall time of the slowest run, in seconds."""
     file_seconds: Mapping[str, float]
-    """See `TestSuite.seconds`; of the slowest run."""
+    """See `TestSuite.seconds`; from the slowest run."""
     collection_errors: Mapping[str, str]
-    """File -> why its tests could not be collected."""
+    """File -> reason why its tests could not be collected."""
 
     def applied_to(self, suite: TestSuite) -> TestSuite:
-        """The suite with what was measured."""
+        """The suite with these measurements."""
         return replace(
-            suite,
-            reach=self.reach,
-            imported=self.imported,
-            companions=self.companions,
-            seconds=self.file_seconds,
+            suite, reach=self.reach, imported=self.imported, companions=self.companions, seconds=self.file_seconds
         )
 
 
@@ -93,15 +89,15 @@ def baseline(
     """Run the suite `runs` times and measure its reach once.
 
     Args:
-        workers: among how many the measure is shared out; None: the number of cores. What a test is found to execute
-            may depend on which others are collected with it (they may fill a cache), so one is the reproducible choice.
-        progress: called with (steps done, steps in all): the runs, and the shares of the measure.
+        workers: number of workers that measure reach; None: the number of cores. The measured reach of a test may
+            depend on the tests collected with it (they may fill a cache), so 1 is the reproducible choice.
+        progress: called with (steps done, total steps): the runs, and the shares of the measurement.
 
     Raises:
-        UserError: no test could be run; says why.
+        UserError: no test could be run; the message names the reason.
     """
     limits = limits or Limits(wall_seconds=600.0)
-    bench = _WorkerSettings(
+    settings = _WorkerSettings(
         sandbox=sandbox or choose(),
         python=python_for(requirements, cache or default_cache()),
         scratch=scratch_folder(),
@@ -109,35 +105,43 @@ def baseline(
         packages=installed_packages(suite, tree.root),
         tools=toolchain(suite.runner),
     )
-    tell = progress or _silent
-    steps = runs + (suite.runner == "pytest")  # until it is known into how many shares the measure is divided
-    tell(0, steps)
+    report = progress or _ignore_progress
+    steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
+    report(0, steps)
     try:
-        (bench.scratch / BYTECODE).mkdir()
-        (bench.scratch / BYTECODE).chmod(0o777)
-        with bench.worker("runs") as worker:
-            replies = []
-            for number in range(runs):
-                reply = worker.run(tree, Request(suite=suite, limits=limits), Preparation(BYTECODE))
-                replies.append(_checked(reply, limits, bench.python))
-                tell(number + 1, steps)
+        replies = _run_suite(settings, tree, suite, runs, lambda done: report(done, steps))
         workers = workers or os.cpu_count() or 1
         shares = _shares(tree, replies[-1], workers) if suite.runner == "pytest" else []
         measured = []
-        for share in _measured(bench, tree, suite, shares, _passing(replies), workers):
+        for share in _measure_shares(settings, tree, suite, shares, _passing(replies), workers):
             measured.append(share)
-            tell(runs + len(measured), runs + len(shares))
+            report(runs + len(measured), runs + len(shares))
     except (SandboxError, WorkerDiedError, OSError) as error:
-        advice = full_disk(error) or "try another one with --sandbox, see `regrade doctor`"
-        raise UserError(f"the tests can't be run, the sandbox fails ({error}): {advice}") from error
+        advice = full_disk(error) or "choose another one with --sandbox, see `regrade doctor`"
+        raise UserError(f"the tests can't be run because the sandbox failed ({error}): {advice}") from error
     finally:
-        remove(bench.scratch)
+        remove(settings.scratch)
     return _summary(replies, measured, suite)
+
+
+def _run_suite(
+    settings: _WorkerSettings, tree: Tree, suite: TestSuite, runs: int, report: Callable[[int], None]
+) -> list[Reply]:
+    """The replies of all runs. Reports the number of finished runs."""
+    (settings.scratch / BYTECODE).mkdir()
+    (settings.scratch / BYTECODE).chmod(0o777)
+    replies = []
+    with settings.worker("runs") as worker:
+        for number in range(runs):
+            reply = worker.run(tree, Request(suite=suite, limits=settings.limits), Preparation(BYTECODE))
+            replies.append(_checked(reply, settings.limits, settings.python))
+            report(number + 1)
+    return replies
 
 
 @dataclass(frozen=True, kw_only=True)
 class _WorkerSettings:
-    """What the workers of one baseline share."""
+    """The settings of all workers of one baseline."""
 
     sandbox: Sandbox
     python: Path
@@ -163,46 +167,46 @@ class _WorkerSettings:
 
 @dataclass(frozen=True)
 class _MeasuredFiles:
-    """What was found out of some test files."""
+    """The measurements of some test files."""
 
     apart: Mapping[str, Reply]
-    """File -> a run of nothing else."""
+    """File -> a run of this file alone."""
     reach: Reply
 
 
-def _measured(
-    bench: _WorkerSettings,
+def _measure_shares(
+    settings: _WorkerSettings,
     tree: Tree,
     suite: TestSuite,
     shares: list[tuple[str, ...]],
     passing: Mapping[str, float],
     workers: int,
 ) -> Iterator[_MeasuredFiles]:
-    """What each test executes, and whether it passes without other files, share by share."""
-    slow = replace(bench.limits, wall_seconds=bench.limits.wall_seconds * REACH_FACTOR)
-    known = Preparation(BYTECODE)
-    own = threading.local()
+    """Measure the reach of each test, and whether it passes without other files, share by share."""
+    slow = replace(settings.limits, wall_seconds=settings.limits.wall_seconds * REACH_FACTOR)
+    preparation = Preparation(BYTECODE)
+    local = threading.local()
     numbers = itertools.count()
     with ExitStack() as started:
 
         def measure(paths: tuple[str, ...]) -> _MeasuredFiles:
-            if not hasattr(own, "worker"):
-                own.worker = started.enter_context(bench.worker(f"reach-{next(numbers)}"))
+            if not hasattr(local, "worker"):
+                local.worker = started.enter_context(settings.worker(f"reach-{next(numbers)}"))
             files = paths or tuple({file_of(test): None for test in passing})
-            # First, so that all that is imported is compiled by then, and a source that is opened is one that is read.
+            # First, to compile all imports: after that, only a test that reads a source file opens it.
             apart = {
-                path: own.worker.run(tree, Request(suite=suite, limits=bench.limits, paths=(path,)), known)
+                path: local.worker.run(tree, Request(suite=suite, limits=settings.limits, paths=(path,)), preparation)
                 for path in files
             }
             request = Request(suite=suite, limits=slow, paths=paths, reach=passing)
-            return _MeasuredFiles(apart, own.worker.run(tree, request, known))
+            return _MeasuredFiles(apart, local.worker.run(tree, request, preparation))
 
         with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:
             yield from pool.map(measure, shares)
 
 
 def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
-    """The test files in shares that take about as long; one, without names, where they take little."""
+    """The test files in shares of about equal duration; one empty share, for all files, if the suite is short."""
     seconds = _file_seconds(reply)
     count = min(int(sum(seconds.values()) / SHORT_SECONDS), SHARES_A_WORKER * workers, len(seconds))
     if count < 1 or any(not (tree.root / path).is_file() for path in seconds):
@@ -217,13 +221,13 @@ def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
 
 
 def _other_seconds(reply: Reply) -> float:
-    """What a run takes beside its tests, and its longest test: a fixture that others use as well may be in its time."""
+    """Seconds of a run outside of its tests, plus its longest test, whose time may include a shared fixture."""
     longest = max((float(record.seconds) for record in reply.of(TestRecord)), default=0)
     return max(0.0, reply.seconds - sum(_file_seconds(reply).values())) + longest
 
 
 def _file_seconds(reply: Reply) -> dict[str, float]:
-    """Test file -> seconds that its tests took."""
+    """Test file -> total seconds of its tests."""
     seconds: dict[str, float] = {}
     for record in reply.of(TestRecord):
         path = file_of(record.id)
@@ -232,7 +236,7 @@ def _file_seconds(reply: Reply) -> dict[str, float]:
 
 
 def _passing(replies: list[Reply]) -> dict[str, float]:
-    """The tests that passed in every run -> their seconds in the slowest."""
+    """Tests that passed in every run -> their longest duration in seconds."""
     seconds: dict[str, float] = {}
     for reply in replies:
         for record in reply.of(TestRecord):
@@ -245,31 +249,31 @@ def _passing(replies: list[Reply]) -> dict[str, float]:
     }
 
 
-def _silent(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def _ignore_progress(done: int, total: int) -> None:
+    """No progress callback."""
 
 
 class UnusableOptionsError(UserError):
-    """pytest does not know one of the options that the repository's configuration gives it."""
+    """pytest does not know an option in the repository's configuration."""
 
 
 def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     end, detail = ending(reply, limits.wall_seconds)
     if "unrecognized arguments" in detail:
         raise UnusableOptionsError(
-            f"the tests can't be run with the options of the repository's configuration: {detail}"
+            f"the tests can't be run with the options in the repository's configuration: {detail}"
         )
     if end is End.TIMEOUT:
         raise UserError(
-            f"the tests can't be run as they are: they were {detail}; give them longer with --time-limit SECONDS, or "
-            "skip those that never end"
+            f"the tests can't be run at the base: they were {detail}; set a longer limit with --time-limit SECONDS, or "
+            "skip tests that never end"
         )
     if end is not End.COMPLETED:
-        raise UserError(f"the tests can't be run as they are ({end.value}): {detail}")
+        raise UserError(f"the tests can't be run at the base ({end.value}): {detail}")
     if not statuses(reply):
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
         lacking = "ModuleNotFoundError" in reasons
-        advice = f" (tests run with {python}: install what they need in a virtual environment .venv beside them)"
+        advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them)"
         raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}")
     return reply
 
@@ -279,19 +283,19 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSu
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
-    stable = [test for test in tests if passes[test] == len(replies) and not names_its_moment(test, today)]
-    kept = set(stable)
+    stable = [test for test in tests if passes[test] == len(replies) and not is_volatile_id(test, today)]
+    stable_tests = set(stable)
     measures = [share.reach for share in measured]
-    whole = all(measure.of(ImportedRecord) for measure in measures)
+    is_complete = all(measure.of(ImportedRecord) for measure in measures)
     unmeasured = next((record.reason for measure in measures for record in measure.of(UnmeasuredRecord)), "")
-    unmeasured = unmeasured or ("" if whole else "the measure was cut short")
+    unmeasured = unmeasured or ("" if is_complete else "the measurement was cut short")
     reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(measures, tests, suite)
-    if reach and not any(_can_tell(place, imported) for place in reach):
-        unmeasured = "whatever its tests execute is executed, or read as text, on import"
+    if reach and not any(_selects_tests(key, imported) for key in reach):
+        unmeasured = "all code that the tests execute is also executed, or read as text, on import"
     slowest = max(replies, key=lambda reply: reply.seconds)
     return Baseline(
         stable=tuple(stable),
-        flaky=tuple(test for test in tests if passes[test] and test not in kept),
+        flaky=tuple(test for test in tests if passes[test] and test not in stable_tests),
         failing=tuple(test for test in tests if passes[test] == 0),
         outcomes=outcomes[-1],
         reach=reach,
@@ -304,30 +308,30 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSu
     )
 
 
-def names_its_moment(test_id: str, today: date) -> bool:
-    """Does a test id hold the date of the day, or an address in memory?"""
+def is_volatile_id(test_id: str, today: date) -> bool:
+    """Does a test id contain today's date or a memory address?"""
     dates = (today.strftime(form) for form in ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"))
     return any(text in test_id for text in dates) or re.search(r" at 0x[0-9a-f]{6,}", test_id) is not None
 
 
-def _can_tell(place: str, imported: frozenset[str]) -> bool:
-    """Is it a function of which a change reaches some tests alone?"""
-    return "::" in place and imported.isdisjoint((place, file_of(place)))
+def _selects_tests(key: str, imported: frozenset[str]) -> bool:
+    """Is it a function whose change reaches only some of the tests?"""
+    return "::" in key and imported.isdisjoint((key, file_of(key)))
 
 
 def _companions(measured: list[_MeasuredFiles], stable: list[str]) -> dict[str, str]:
-    """The tests that don't pass alone -> the file with which they do; empty: they need the whole suite."""
+    """Tests that don't pass alone -> the file with which they pass; empty: they need the whole suite."""
     apart = {path: statuses(reply) for share in measured for path, reply in share.apart.items()}
     records = [record for share in measured for record in share.reach.of(ReachRecord)]
-    with_companions = {record.test for record in records if not record.passes_alone}
-    found = {}
+    dependent = {record.test for record in records if not record.passes_alone}
+    companions = {}
     for test in stable:
         outcome = apart.get(file_of(test), {}).get(test)
         if outcome is None or outcome.status is not TestStatus.PASSED:
-            found[test] = ""
-        elif test in with_companions:
-            found[test] = file_of(test)
-    return found
+            companions[test] = ""
+        elif test in dependent:
+            companions[test] = file_of(test)
+    return companions
 
 
 def _reach(
@@ -347,5 +351,5 @@ def _reach(
         if not is_protected(file_of(function), suite.protected):
             # A test that could not be measured may execute anything.
             by_function[function] = [test for test in tests if test not in by_test or function in by_test[test]]
-    kept = frozenset(function for function in imported if function in by_function)
-    return {function: tuple(found) for function, found in by_function.items()}, kept
+    imported_functions = frozenset(function for function in imported if function in by_function)
+    return {function: tuple(ids) for function, ids in by_function.items()}, imported_functions

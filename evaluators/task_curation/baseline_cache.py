@@ -1,4 +1,4 @@
-"""The baseline of a repository's tests, measured once for each state of it and kept."""
+"""Cache of baselines: the tests of a repository are measured once for each of its states."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """How a repository's tests are measured."""
+class BaselineCache:
+    """Cached baselines, measured with these settings."""
 
     requirements: tuple[str, ...]
     """See `Task.requirements`."""
     python: Path
-    """The interpreter that these come to."""
+    """The interpreter of these requirements."""
     sandbox: Sandbox
     runs: int
-    """How often they run; what passes every time is relied on."""
+    """Number of runs of the suite; a test is stable if it passes in all of them."""
     time_limit: float
-    """Seconds for one run."""
+    """Limit of one run, in seconds."""
     cache: Path
 
-    def of(
+    def get(
         self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None
     ) -> tuple[TestSuite, Baseline]:
-        """The baseline, from the cache or by running it, with the suite's options as far as pytest knows them.
+        """The cached or measured baseline, and its suite: without configured options if pytest does not know one.
 
         Raises:
-            UserError: the tests can't be run, or there are none; says which repository's.
+            UserError: the tests can't be run, or there are none; the message names the repository.
         """
         without_options = replace(suite, options=(*suite.options, "-o", "addopts="))
         try:
-            return suite, self._kept_or_new(tree, suite, progress)
+            return suite, self._load_or_measure(tree, suite, progress)
         except UnusableOptionsError:
-            return without_options, self._kept_or_new(tree, without_options, progress)
+            return without_options, self._load_or_measure(tree, without_options, progress)
 
-    def _kept_or_new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
+    def _load_or_measure(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
         path = self.cache / "baselines" / f"{self._key(tree, suite)}.json"
-        found = _kept(path)
-        logger.debug("baseline cache %s: %s, %s", "miss" if found is None else "hit", tree.root, path)
-        if found is None:
-            found = self._new(tree, suite, progress)
-            _keep(path, found)
-        return found
+        stored = _read(path)
+        logger.debug("baseline cache %s: %s, %s", "miss" if stored is None else "hit", tree.root, path)
+        if stored is not None:
+            return stored
+        measured = self._measure(tree, suite, progress)
+        _write(path, measured)
+        return measured
 
     def _key(self, tree: Tree, suite: TestSuite) -> str:
         identity = environments.identity(self.python) + environments.runner_identity(
@@ -68,7 +69,7 @@ class Measure:
         parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
         return key_of(parts).hex()
 
-    def _new(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
+    def _measure(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
         try:
             return baseline(
                 tree,
@@ -86,21 +87,21 @@ class Measure:
             raise UserError(f"{tree.root}: {error}") from error
 
 
-def _keep(path: Path, found: Baseline) -> None:
-    making = path.with_suffix(f".{os.getpid()}")
+def _write(path: Path, measured: Baseline) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        making.write_text(sealed(serialisation.encode(found)), "utf-8")
-        making.replace(path)
-    except OSError as error:  # it took minutes to find out, and is good for this time
+        partial.write_text(sealed(serialisation.encode(measured)), "utf-8")
+        partial.replace(path)
+    except OSError as error:  # it took minutes to measure, and is valid for this call
         with contextlib.suppress(OSError):
-            making.unlink(missing_ok=True)
-        why = f"what was measured of the repository's tests can't be kept, and is measured again next time ({error})"
+            partial.unlink(missing_ok=True)
+        why = f"the baseline of the repository's tests can't be stored, and is measured again next time ({error})"
         warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
 
 
-def _kept(path: Path) -> Baseline | None:
-    """What was found out earlier; None where it is missing, or not as it was written."""
+def _read(path: Path) -> Baseline | None:
+    """The stored baseline; None if it is missing or damaged."""
     try:
         return serialisation.decode_plain(Baseline, unsealed(path.read_text("utf-8")))  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""Is a task fit to be trained and judged on? Found out by running it: as it is, mended, again, watched, and cheated.
+"""Checks whether tasks are fit for training and evaluation, by executing their tests in several ways.
 
-A task is bad if its reference does not count as a fix or doing nothing does, if a test passes in some runs only, if a
-cheat is paid for, or if its tests don't depend on what the reference changes. Everything is run by the scorer, so that
-what was found out is stored, and a check-up that was stopped goes on where it was.
+A task is bad if its reference does not count as a fix or an empty patch does, if a test is flaky, if the task rewards
+an exploit, or if its tests don't depend on the code that the reference changes. The scorer executes and stores
+everything, so an interrupted check-up resumes.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.scoring.scorer import Job, Scorer
 from regrade.evaluators.task_curation.findings import CheckUp, ExploitOutcome, Problem, ProblemKind, tally
-from regrade.evaluators.task_curation.sandbox_access import EXECUTES, reaching, watched
+from regrade.evaluators.task_curation.sandbox_access import REPORT_EXECUTION, accesses_of, observed_task
 from regrade.evaluators.task_curation.validation import validate
 from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, PatchedTree, exploits
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
 
-__all__ = ["MUTANTS", "CheckUp", "ExploitOutcome", "Problem", "ProblemKind", "check_up", "histories", "tally"]
+__all__ = ["MUTANTS", "CheckUp", "ExploitOutcome", "Problem", "ProblemKind", "check_up", "git_repositories", "tally"]
 
 MUTANTS = 6
 STUBS = {"returns None": RETURNS_NONE, "raises": RAISES}
-TOGETHER = 8
-"""Tasks that are looked at side by side: enough to keep workers busy, few enough to see results come."""
+CHUNK_SIZE = 8
+"""Tasks examined together: enough to keep workers busy, few enough for early results."""
 A_MILLIONTH = 1e-6
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
+"""Called with (current activity, steps done, total steps)."""
 
 
 def check_up(
@@ -41,135 +41,128 @@ def check_up(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[CheckUp]:
-    """Look at tasks from all sides, in their order.
+    """Examine tasks, and yield one check-up per task, in order.
 
     Args:
-        runs: of all tests, with and without the reference: a test that fails in one of them and passes in another is
-            flaky.
-        mutants: how many are tried of the functions that a reference changes.
+        runs: number of runs of all tests, with and without the reference; a test with different outcomes is flaky.
+        mutants: number of mutants of the functions that a reference changes.
         seed: of the choice of mutants.
     """
-    tell = progress or _silent
+    report = progress or _ignore_progress
     done = 0
-    while some := tasks[done : done + TOGETHER]:
-        patients = [_Patient(CheckUp(task=task, runs=runs), _mended(task)) for task in some]
-        part = _TaskChunk(patients, scorer, _named(done, len(some)), tell)
-        part.run_as_they_are(runs)
-        part.watch()
-        part.cheat()
-        part.weaken(mutants, seed)
-        part.assure()
-        done += len(some)
-        yield from (each.found for each in patients)
+    while batch := tasks[done : done + CHUNK_SIZE]:
+        cases = [_TaskCase(CheckUp(task=task, runs=runs), _variants(task)) for task in batch]
+        chunk = _TaskChunk(cases, scorer, _named(done, len(batch)), report)
+        chunk.run_tests(runs)
+        chunk.observe()
+        chunk.try_exploits()
+        chunk.weaken_code(mutants, seed)
+        chunk.verify()
+        done += len(batch)
+        yield from (case.checkup for case in cases)
 
 
 @dataclass(frozen=True)
-class _Patient:
-    """A task that is looked at."""
+class _TaskCase:
+    """A task under examination."""
 
-    found: CheckUp
-    mended: PatchedTree
+    checkup: CheckUp
+    variants: PatchedTree
 
     @property
     def task(self) -> Task:
-        return self.found.task
+        return self.checkup.task
 
 
 @dataclass(frozen=True)
 class _TaskChunk:
-    """Some tasks that are looked at together."""
+    """Some tasks that are examined together."""
 
-    patients: Sequence[_Patient]
+    cases: Sequence[_TaskCase]
     scorer: Scorer
     name: str
-    tell: Progress
+    report: Progress
 
-    def run_as_they_are(self, runs: int) -> None:
-        """Does the reference count as a fix, doing nothing as none, and is it so every time?"""
-        for each in self.patients:
-            _note_files(each)
-        plain = [_again(each.task, 0) for each in self.patients]
-        sides = [(each, patch) for each in self.patients for patch in _sides(each.task)]
-        first = self._gather(
-            "as they are, and mended", [(_again(each.task, 0), patch) for each, patch in sides],
-            default.needs | {TestRun},
-        )  # fmt: skip
+    def run_tests(self, runs: int) -> None:
+        """Does the reference always count as a fix, and an empty patch never?"""
+        for case in self.cases:
+            _note_contents(case)
+        plain = [_again(case.task, 0) for case in self.cases]
+        states = [(case, patch) for case in self.cases for patch in _patches(case.task)]
+        jobs = [(_again(case.task, 0), patch) for case, patch in states]
+        first = self._gather("at the base, and with the reference", jobs, default.needs | {TestRun})
         numbers = range(1, runs)
-        again = iter(
-            self._gather(
-                "again", [(_again(each.task, number), patch) for each, patch in sides for number in numbers],
-                frozenset({TestRun}),
-            )
-        )  # fmt: skip
-        for each, validity in zip(self.patients, validate(plain, self.scorer), strict=True):
-            each.found.lose(validity.unknown)
+        jobs = [(_again(case.task, number), patch) for case, patch in states for number in numbers]
+        repeated = iter(self._gather("repeated", jobs, frozenset({TestRun})))
+        for case, validity in zip(self.cases, validate(plain, self.scorer), strict=True):
+            case.checkup.note_unknown(validity.unknown)
             for problem in validity.problems:
-                each.found.find(ProblemKind.TASK, problem)
-        for (each, patch), evidence in zip(sides, first, strict=True):
-            each.found.judge(patch, evidence)
-            each.found.compare(patch, [evidence, *(next(again) for _ in numbers)])
+                case.checkup.add_problem(ProblemKind.TASK, problem)
+        for (case, patch), evidence in zip(states, first, strict=True):
+            case.checkup.judge(patch, evidence)
+            case.checkup.compare(patch, [evidence, *(next(repeated) for _ in numbers)])
 
-    def watch(self) -> None:
-        """What do the tests reach for, and which of them execute what the reference changes?"""
-        patients = [each for each in self.patients if _can_be_watched(each.task) and not each.found.unknown]
+    def observe(self) -> None:
+        """What do the tests access, and which of them execute the code that the reference changes?"""
+        cases = [case for case in self.cases if _is_observable(case.task) and not case.checkup.unknown]
         tasks = []
-        for each in patients:
-            telling = each.mended.tree.with_files(each.mended.beginning_with(EXECUTES))
-            tasks.append(watched(each.task, telling))
+        for case in cases:
+            tree = case.variants.tree.with_files(case.variants.beginning_with(REPORT_EXECUTION))
+            tasks.append(observed_task(case.task, tree))
         jobs = [(task, Patch("")) for task in tasks]
-        evidence = self._gather("watched", jobs, frozenset({TestRun}))
-        for each, gathered in zip(patients, evidence, strict=True):
-            run = each.found.run_of(gathered)
-            each.found.reaching = None if run is None else reaching(each.task, run)
-            each.found.note_reaching(isolated=self.scorer.sandbox.isolated)
-            each.found.count_guards()
+        evidence = self._gather("observed", jobs, frozenset({TestRun}))
+        for case, gathered in zip(cases, evidence, strict=True):
+            run = case.checkup.run_of(gathered)
+            case.checkup.accesses = None if run is None else accesses_of(case.task, run)
+            case.checkup.judge_accesses(isolated=self.scorer.sandbox.isolated)
+            case.checkup.count_guards()
 
-    def cheat(self) -> None:
-        """Is any of a handful of cheats paid for?"""
+    def try_exploits(self) -> None:
+        """Does the task reward an exploit?"""
         tries = [
-            (each, name, patch)
-            for each in self.patients
-            if _is_python(each.task) and each.found.can_be_cheated
-            for name, patch in exploits(each.task, each.mended).items()
+            (case, name, patch)
+            for case in self.cases
+            if _is_python(case.task) and case.checkup.can_judge_exploits
+            for name, patch in exploits(case.task, case.variants).items()
         ]
-        jobs = [(each.task, patch) for each, _, patch in tries]
-        evidence = self._gather("cheated", jobs, frozenset({TestRun, Integrity}))
-        for (each, name, _), gathered in zip(tries, evidence, strict=True):
-            each.found.judge_cheat(name, gathered)
+        jobs = [(case.task, patch) for case, _, patch in tries]
+        evidence = self._gather("with exploits", jobs, frozenset({TestRun, Integrity}))
+        for (case, name, _), gathered in zip(tries, evidence, strict=True):
+            case.checkup.judge_exploit(name, gathered)
 
-    def weaken(self, mutants: int, seed: int) -> None:
-        """Do the tests notice when what the reference changes is stubbed or mutated?"""
-        patients = [each for each in self.patients if each.found.resolved and not each.found.unknown]
+    def weaken_code(self, mutants: int, seed: int) -> None:
+        """Do the tests detect stubs and mutants of the code that the reference changes?"""
+        cases = [case for case in self.cases if case.checkup.resolved and not case.checkup.unknown]
         stubs = [
-            (each, does, patch)
-            for each in patients
-            for does, lines in STUBS.items()
-            if (patch := each.mended.with_bodies(lines)) is not None
+            (case, effect, patch)
+            for case in cases
+            for effect, lines in STUBS.items()
+            if (patch := case.variants.with_bodies(lines)) is not None
         ]
-        mutated = [(each, mutant, patch) for each in patients for mutant, patch in each.mended.mutants(mutants, seed)]
-        jobs = [(each.task, patch) for each, _, patch in (*stubs, *mutated)]
-        evidence = self._gather("stubbed and mutated", jobs, frozenset({TestRun}), reachable=True)
-        for (each, does, _), gathered in zip(stubs, evidence, strict=False):
-            each.found.judge_stub(does, gathered)
-        for (each, mutant, _), gathered in zip(mutated, evidence[len(stubs) :], strict=True):
-            each.found.judge_mutant(mutant, gathered)
-        for each in patients:
-            each.found.judge_strength()
+        mutated = [(case, mutant, patch) for case in cases for mutant, patch in case.variants.mutants(mutants, seed)]
+        jobs = [(case.task, patch) for case, _, patch in (*stubs, *mutated)]
+        evidence = self._gather("with stubs and mutants", jobs, frozenset({TestRun}), reachable=True)
+        for (case, effect, _), gathered in zip(stubs, evidence, strict=False):
+            case.checkup.judge_stub(effect, gathered)
+        for (case, mutant, _), gathered in zip(mutated, evidence[len(stubs) :], strict=True):
+            case.checkup.judge_mutant(mutant, gathered)
+        for case in cases:
+            case.checkup.judge_strength()
 
-    def assure(self) -> None:
-        """How sure can a verdict on a patch of the task be? As sure as that on its reference."""
-        patients = [each for each in self.patients if each.found.resolved and each.task.reference is not None]
-        jobs = [(each.task, each.task.reference) for each in patients if each.task.reference is not None]
-        evidence = self._gather("verified", jobs, frozenset({Verification}), reachable=True)
-        for each, gathered in zip(patients, evidence, strict=True):
-            each.found.assurance = gathered.records.get(Verification)
+    def verify(self) -> None:
+        """Find the highest assurance level for patches of the task: that of its reference."""
+        cases = [case for case in self.cases if case.checkup.resolved and case.task.reference is not None]
+        jobs = [(case.task, case.task.reference) for case in cases if case.task.reference is not None]
+        evidence = self._gather("verifying the reference", jobs, frozenset({Verification}), reachable=True)
+        for case, gathered in zip(cases, evidence, strict=True):
+            case.checkup.assurance = gathered.records.get(Verification)
 
     def _gather(
         self, what: str, jobs: Sequence[Job], needs: frozenset[type], *, reachable: bool = False
     ) -> list[EvidenceSet]:
         description = f"{self.name}: {what}"
         return self.scorer.gather(
-            jobs, needs, reachable=reachable, progress=lambda done, total: self.tell(description, done, total)
+            jobs, needs, reachable=reachable, progress=lambda done, total: self.report(description, done, total)
         )
 
 
@@ -177,14 +170,14 @@ def _named(done: int, count: int) -> str:
     return f"tasks {done + 1} to {done + count}" if count > 1 else f"task {done + 1}"
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def _ignore_progress(what: str, done: int, total: int) -> None:
+    """No progress callback."""
 
 
-def _mended(task: Task) -> PatchedTree:
+def _variants(task: Task) -> PatchedTree:
     try:
         return PatchedTree.of(task)
-    except PatchError:  # `validate` tells of it
+    except PatchError:  # `validate` reports it
         return PatchedTree({}, {}, (), task.base)
 
 
@@ -192,30 +185,31 @@ def _is_python(task: Task) -> bool:
     return task.suite.runner == "pytest"
 
 
-def _can_be_watched(task: Task) -> bool:
+def _is_observable(task: Task) -> bool:
     return _is_python(task) and bool(task.fail_to_pass + task.pass_to_pass)
 
 
-def _sides(task: Task) -> list[Patch]:
+def _patches(task: Task) -> list[Patch]:
     return [Patch(""), *([task.reference] if task.reference is not None else [])]
 
 
 def _again(task: Task, number: int) -> Task:
-    """The task with all tests in one run, under a key of its own for each number, so that nothing is looked up: a
-    millionth of a second more decides nothing."""
+    """The task with all tests in one run. A negligibly longer time limit for each number changes its key, so that no
+    stored evidence answers a repetition."""
     limits = replace(task.limits, wall_seconds=task.limits.wall_seconds + number * A_MILLIONTH)
     return replace(task, suite=replace(task.suite, reach=None), limits=limits)
 
 
-def _note_files(each: _Patient) -> None:
-    each.found.functions = each.mended.functions
-    if not _is_python(each.task):
-        each.found.notes.append("tests are watched, cheats and mutants tried in Python alone")
-    each.found.notes += [f"the tree holds a git repository: {path}" for path in histories(each.task.base)[:1]]
+def _note_contents(case: _TaskCase) -> None:
+    case.checkup.functions = case.variants.functions
+    if not _is_python(case.task):
+        case.checkup.notes.append("observation, exploits and mutants exist only for Python")
+    for path in git_repositories(case.task.base)[:1]:
+        case.checkup.notes.append(f"the tree contains a git repository: {path}")
 
 
-def histories(tree: Tree) -> list[str]:
-    """Where git repositories lie in a tree: files or folders of them. (A folder `.git` is part of no tree.)"""
+def git_repositories(tree: Tree) -> list[str]:
+    """Paths of git repositories in a tree: bare ones, and files named `.git`. (Trees exclude folders `.git`.)"""
     paths = tree.paths()
     heads = [path.removesuffix("HEAD") for path in paths if path == "HEAD" or path.endswith("/HEAD")]
     bare = [

@@ -1,4 +1,4 @@
-"""What a failing test shows, short enough for a prompt and the same in every run."""
+"""Excerpts of test failures: short enough for a prompt, and the same in every run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHANGES = re.compile(r"0x[0-9a-fA-F]{4,}|(?:^|[\s'\"(])/\w+/")
 
 
 def failures(run: TestRun, tests: Mapping[str, int]) -> list[Failure]:
-    """What the failing tests show, the most telling first; `tests` gives each test its number.
+    """The failures of a run, the most informative first; `tests` maps each test to its number.
 
     Failures whose text would differ in the next run are left out.
     """
@@ -31,16 +31,16 @@ def failures(run: TestRun, tests: Mapping[str, int]) -> list[Failure]:
 def parse(message: str) -> tuple[Failure, str]:
     """The failure that a message of `TestOutcome` describes, and the source line of the test."""
     lines = message.strip().split("\n")
-    place = _PLACE.fullmatch(lines[0])
-    error = lines[1:] if place else lines
+    location = _PLACE.fullmatch(lines[0])
+    error = lines[1:] if location else lines
     text = (error[0] if error else "").strip()[:LONGEST_ERROR]
-    if place is None:
+    if location is None:
         return Failure("", 0, text), ""
-    return Failure(place["file"], int(place["line"]), text), place["source"].strip()
+    return Failure(location["file"], int(location["line"]), text), location["source"].strip()
 
 
 def _rank(failure: Failure, source: str) -> tuple[bool, bool, bool, int]:
-    """Smaller is better: a known line, an error that says something, a line that is whole, few characters."""
-    # A bare `AssertionError` or `assert False` says only that it failed; `assertEqual(` goes on in other lines.
-    says_little = not re.search(r"[ (]\S", failure.error.removeprefix("assert ").removeprefix("AssertionError: "))
-    return failure.line == 0, source.endswith(("(", ",", "[", "{")), says_little, len(source) + len(failure.error)
+    """Smaller is better: a known line, an informative error, a complete line, few characters."""
+    # A bare `AssertionError` or `assert False` is uninformative; `assertEqual(` continues on other lines.
+    is_uninformative = not re.search(r"[ (]\S", failure.error.removeprefix("assert ").removeprefix("AssertionError: "))
+    return failure.line == 0, source.endswith(("(", ",", "[", "{")), is_uninformative, len(source) + len(failure.error)

@@ -1,6 +1,4 @@
-"""A task made of a local repository as it lies there: its tests are run, and those that pass every time must keep
-passing.
-"""
+"""Creates a task from the current working tree of a local repository, by running its tests."""
 
 from __future__ import annotations
 
@@ -24,13 +22,13 @@ from regrade.evaluators.scoring.arguments import (
     chosen_sandbox,
 )
 from regrade.evaluators.task_curation.baseline import Baseline
-from regrade.evaluators.task_curation.baseline_cache import Measure
-from regrade.evaluators.task_curation.fail_to_pass import meant_tests
+from regrade.evaluators.task_curation.baseline_cache import BaselineCache
+from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
-from regrade.evaluators.task_curation.suite_warnings import remarks, uncollected
+from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
 
 LARGEST_FILE_MB = 50
-"""A larger file is left out of the trees: it is data, and would be copied for every worker."""
+"""A larger file is left out of the trees: it is data, and every worker would copy it."""
 
 
 def local_task(
@@ -47,19 +45,19 @@ def local_task(
 ) -> Task:
     """The task of a repository: PASS_TO_PASS are the tests that pass in every one of `runs` runs.
 
-    What was found out is kept in the cache, so nothing runs when nothing changed.
+    The result is cached, so nothing runs for an unchanged repository.
 
     Args:
-        fail_to_pass: ids of tests, classes or files of tests, of which those that fail now must pass; a text is one id.
+        fail_to_pass: ids of tests, classes or test files, whose failing tests must pass; a text is one id.
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
-        this one.
-        time_limit: seconds for one run of the tests as they are.
-        progress: called with (runs done, runs in all).
-        tell: called with each remark; None: to standard error.
+            the current one.
+        time_limit: limit of one run of the tests at the base, in seconds.
+        progress: called with (runs done, total runs).
+        tell: called with each warning; None: prints it to standard error.
 
     Raises:
-        UserError: no such folder, no test that can be run, none that passes and no FAIL_TO_PASS, or a FAIL_TO_PASS test
-            that passes already; or an argument is not what it should be.
+        UserError: no such folder, no runnable test, no passing and no FAIL_TO_PASS test, a FAIL_TO_PASS test that
+            passes already, or an invalid argument.
     """
     repo = checked_path("repo", repo)
     fail_to_pass = checked_names("fail_to_pass", fail_to_pass)
@@ -73,49 +71,51 @@ def local_task(
     tree = local_tree(repo, tell)
     suite = local_suite(repo, tree, interpreter)
     if suite.runner != "pytest" and python is None:
-        # Its virtual environment is there for something else, and may lack the pytest that the worker imports.
+        # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)
-    measure = Measure(
-        requirements=requirements,
-        python=interpreter,
-        sandbox=chosen_sandbox(sandbox),
-        runs=runs,
-        time_limit=time_limit,
-        cache=cache,
+    sandbox = chosen_sandbox(sandbox)
+    baselines = BaselineCache(
+        requirements=requirements, python=interpreter, sandbox=sandbox, runs=runs, time_limit=time_limit, cache=cache
     )
-    suite, found = measure.of(tree, suite, progress)
-    for remark in uncollected(found):
-        tell(remark)
-    wanted = meant_tests(fail_to_pass, found)
-    for remark in remarks(found, wanted):
-        tell(remark)
-    return _task(tree, found.applied_to(suite), requirements, found, wanted)
+    suite, baseline = baselines.get(tree, suite, progress)
+    resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
+    return _task(tree, baseline.applied_to(suite), requirements, baseline, resolved)
+
+
+def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """The FAIL_TO_PASS tests. Reports all warnings on the suite."""
+    for warning in collection_warnings(baseline):
+        tell(warning)
+    fail_to_pass = resolve_fail_to_pass(names, baseline)
+    for warning in baseline_warnings(baseline, fail_to_pass):
+        tell(warning)
+    return fail_to_pass
 
 
 def _folder(repo: Path) -> Path:
     if not repo.is_dir():
-        raise UserError(f"the repository {str(repo)!r} is no folder: give the path of a repository with --repo")
+        raise UserError(f"the repository {str(repo)!r} is no folder: pass the path of a repository with --repo")
     return repo.resolve()
 
 
 def _task(
-    tree: Tree, suite: TestSuite, requirements: tuple[str, ...], found: Baseline, wanted: tuple[str, ...]
+    tree: Tree, suite: TestSuite, requirements: tuple[str, ...], baseline: Baseline, fail_to_pass: tuple[str, ...]
 ) -> Task:
-    """The task with what was found out. Raises UserError where there is nothing to judge by."""
-    guarded = tuple(test for test in found.stable if test not in wanted)
-    if not wanted and not guarded:
+    """The task with the measured tests. Raises UserError if no test can judge a patch."""
+    guarded = tuple(test for test in baseline.stable if test not in fail_to_pass)
+    if not fail_to_pass and not guarded:
         raise UserError(
-            f"none of the {len(found.outcomes)} tests of the repository passes as it is, so there is nothing to judge "
-            "by: mend them, or name with --fail-to-pass what the patch is to mend"
+            f"none of the {len(baseline.outcomes)} tests of the repository passes at the base, so no test can judge a "
+            "patch: fix the tests, or pass --fail-to-pass for each test that the patch must fix"
         )
-    seconds = max(SHORTEST_LIMIT, round(found.seconds * SLACK, 1))
-    first = next((found.outcomes[test].message for test in wanted if test in found.outcomes), "")
+    seconds = max(SHORTEST_LIMIT, round(baseline.seconds * SLACK, 1))
+    first = next((baseline.outcomes[test].message for test in fail_to_pass if test in baseline.outcomes), "")
     return Task(
         id=f"local:{tree.root.name}",
         repository=tree.root.name,
         base=tree,
         instruction="",
-        fail_to_pass=wanted,
+        fail_to_pass=fail_to_pass,
         pass_to_pass=guarded,
         suite=suite,
         requirements=requirements,
@@ -137,12 +137,12 @@ def local_tree(repo: Path, tell: Callable[[str], None]) -> Tree:
             skipped.add(path)
         elif os.lstat(repo / path).st_size > LARGEST_FILE_MB << 20:
             skipped.add(path)
-            tell(f"{path} is larger than {LARGEST_FILE_MB} MB and left out of the trees that tests run in")
+            tell(f"{path} is larger than {LARGEST_FILE_MB} MB and is left out of the trees that tests run in")
     return replace(tree, removed=frozenset(skipped))
 
 
 def _requirements(repo: Path, python: Path | None, tell: Callable[[str], None]) -> tuple[str, ...]:
-    """The interpreter, as a task names it: none for the one that runs this."""
+    """The interpreter as the requirements of a task: empty for the current one."""
     if python is not None:
         return (str(python.absolute()),)
     for folder in (".venv", "venv"):
@@ -151,9 +151,9 @@ def _requirements(repo: Path, python: Path | None, tell: Callable[[str], None]) 
             return (str(candidate),)
         if candidate.is_symlink():
             tell(
-                f"{candidate.relative_to(repo)} leads to {str(candidate.resolve())!r}, which is not there, so the "
-                f"tests run without that environment: make it anew ({sys.executable} -m venv --clear "
-                f"{repo / folder}) and install there what the tests need"
+                f"{candidate.relative_to(repo)} is a link to the missing {str(candidate.resolve())!r}, so the tests "
+                f"run without that environment: create it again ({sys.executable} -m venv --clear {repo / folder}) and "
+                "install the dependencies of the tests there"
             )
     return ()
 

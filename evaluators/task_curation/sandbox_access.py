@@ -1,7 +1,7 @@
-"""What the tests of a tree reach for: the network, the history of the repository, files outside of it, a function.
+"""Records what tests access: the network, the git history, files outside of the repository, a function.
 
-They run once with a plugin in the tree (`inside/recording/access_watch.py`) that fails each test which reaches for
-something. Whether the plugin is at work is known by a test that is added beside them, and that must fail.
+The tests run once with a plugin in the tree (`inside/recording/access_watch.py`) that fails each test with such an
+access. An added test, which must fail, shows that the plugin is active.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from regrade.evaluators.inside.recording.access_watch import HISTORY, NETWORK, O
 from regrade.rewards.evidence import TestRun
 
 PLUGIN = "regrade_attempts"
-EXECUTES = f'__import__("{PLUGIN}").ATTEMPTS.target()'
-"""The statement that a function begins with to tell that it is executed."""
+REPORT_EXECUTION = f'__import__("{PLUGIN}").ATTEMPTS.target()'
+"""First statement of a function whose execution is recorded."""
 NOWHERE = "regrade.invalid"
 CANARY = f'''\
 import contextlib
@@ -39,21 +39,21 @@ pytest_plugins = [*([_plugins] if isinstance(_plugins, str) else _plugins), "{PL
 
 
 @dataclass(frozen=True)
-class Reaching:
-    """What each test was seen to reach for; a test that is missing reached for nothing."""
+class Accesses:
+    """The recorded accesses of each test; a missing test accessed nothing."""
 
     network: Mapping[str, str]
     """Test -> host or program."""
     history: Mapping[str, str]
-    """Test -> what of `.git` it opens, or how it calls git."""
+    """Test -> the path in `.git` that it opens, or its call of git."""
     outside: Mapping[str, str]
-    """Test -> a file that lies outside the tree and is none of the system's, the interpreter's or a temporary one."""
+    """Test -> a file outside of the tree, the system, the interpreter and temporary folders."""
     target: frozenset[str]
-    """The tests that execute a function which begins with EXECUTES."""
+    """The tests that execute a function that begins with REPORT_EXECUTION."""
 
 
-def watched(task: Task, tree: Tree) -> Task:
-    """A task whose tests, run on the tree, tell what they reach for: see `reaching`."""
+def observed_task(task: Task, tree: Tree) -> Task:
+    """The task with the plugin in its tree: see `accesses_of`."""
     conftest = tree.read("conftest.py") if "conftest.py" in tree.paths() else ""
     plugin = Path(access_watch.__file__)
     canary = _canary(task)
@@ -71,26 +71,26 @@ def watched(task: Task, tree: Tree) -> Task:
     )
 
 
-def reaching(task: Task, run: TestRun) -> Reaching | None:
-    """What was seen in the run of a `watched` task; None where nothing watched. `task`: the original."""
+def accesses_of(task: Task, run: TestRun) -> Accesses | None:
+    """The accesses in the run of an `observed_task`; None if the plugin was inactive. `task`: the original."""
     if NOWHERE not in run.outcomes[_canary(task)].message:
         return None
-    seen: dict[str, dict[str, str]] = {kind: {} for kind in (NETWORK, HISTORY, OUTSIDE, TARGET)}
+    accesses: dict[str, dict[str, str]] = {kind: {} for kind in (NETWORK, HISTORY, OUTSIDE, TARGET)}
     for test in task.fail_to_pass + task.pass_to_pass:
-        for kind, what in _told(run.outcomes[test].message):
-            seen[kind].setdefault(test, what)
-    return Reaching(seen[NETWORK], seen[HISTORY], seen[OUTSIDE], frozenset(seen[TARGET]))
+        for kind, what in _parsed(run.outcomes[test].message):
+            accesses[kind].setdefault(test, what)
+    return Accesses(accesses[NETWORK], accesses[HISTORY], accesses[OUTSIDE], frozenset(accesses[TARGET]))
 
 
 def _canary(task: Task) -> str:
-    """Id of the test that must fail, beside the first one of the task."""
+    """Id of the test that must fail, in the folder of the task's first test."""
     folder = posixpath.dirname(file_of((*task.fail_to_pass, *task.pass_to_pass)[0]))
     return posixpath.join(folder, f"test_{PLUGIN}.py::test_reaches_for_the_network")
 
 
-def _told(message: str) -> Iterator[tuple[str, str]]:
-    found = re.search(r"Reached: (.*)", message)
-    for each in found[1].split("; ") if found else ():
-        kind, _, what = each.partition(" ")
+def _parsed(message: str) -> Iterator[tuple[str, str]]:
+    match = re.search(r"Reached: (.*)", message)
+    for access in match[1].split("; ") if match else ():
+        kind, _, what = access.partition(" ")
         if kind in (NETWORK, HISTORY, OUTSIDE, TARGET):
             yield kind, what

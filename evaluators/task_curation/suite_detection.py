@@ -1,4 +1,4 @@
-"""How the tests of a repository are run, told from what lies in it."""
+"""Detects the test runner and the suite of a repository from its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regrade.evaluators.static.languages import is_test
 CARGO_DECIDES = (
     "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
 )  # fmt: skip
-"""Files that decide what cargo runs and how, beside those that decide anywhere."""
+"""Files that affect what cargo runs and how, in addition to those of any repository."""
 NEVER_LOADED = frozenset(
     {
         "xdist",
@@ -36,14 +36,14 @@ NEVER_LOADED = frozenset(
         "benchmark",
     }
 )
-"""pytest plugins that spread, reorder, repeat or measure tests: a verdict needs none of them."""
+"""pytest plugins that distribute, reorder, repeat or measure tests: a verdict needs none of them."""
 
 
 def local_suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
-    """By pytest if any tests are Python's, else by what the project's manifest stands for.
+    """The suite for pytest if there are Python tests, else for the runner of the project's manifest.
 
     Raises:
-        UserError: there is a manifest and no test that its runner takes.
+        UserError: there is a manifest, but no test that its runner accepts.
     """
     paths = tree.paths()
     if not any(_is_test(path, ".py") for path in paths):
@@ -56,12 +56,12 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
 def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
     files = tuple(path for path in paths if _is_test(path, ".js", ".mjs", ".cjs"))
     if not files:
-        raise UserError(f"{repo} has a package.json and no test file that Node's runner takes, such as test/a.test.js")
+        raise UserError(f"{repo} has a package.json and no test file for Node's runner, such as test/a.test.js")
     return TestSuite(python_path=(), paths=files, protected=(*TestSuite().protected, *files), runner="node")
 
 
 def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
-    """Files of `tests/`, and the tests inside the library or program."""
+    """The files of `tests/`, and the unit tests of the library or program."""
     own = tuple(path for path in ("src/lib.rs", "src/main.rs") if path in paths)
     files = tuple(path for path in paths if re.fullmatch(r"tests/[^/]+\.rs", path))
     if not own and not files:
@@ -82,6 +82,6 @@ def _python_path(repo: Path) -> tuple[str, ...]:
 
 
 def _plugin_options(interpreter: Path) -> tuple[str, ...]:
-    """Plugins are never loaded by themselves, since a patch could bring one; those of the environment are named."""
-    found = environments.pytest_plugins(interpreter)
-    return tuple(option for name in sorted(found.keys() - NEVER_LOADED) for option in ("-p", found[name]))
+    """Plugins are never loaded automatically, since a patch could add one; plugins of the environment are named."""
+    plugins = environments.pytest_plugins(interpreter)
+    return tuple(option for name in sorted(plugins.keys() - NEVER_LOADED) for option in ("-p", plugins[name]))

@@ -1,4 +1,4 @@
-"""What a user should know of a repository's own tests before patches are judged by them."""
+"""Suite warnings: tests of a repository that fail, are flaky, or could not be collected or measured."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.fail_to_pass import fails
 
 SHOWN = 5
-"""Tests that a sentence names."""
+"""Number of tests that a warning names."""
 
 
-def uncollected(found: Baseline) -> Iterator[str]:
-    """A sentence on each file that could not be collected."""
-    for place, why in found.collection_errors.items():
-        yield f"{place} could not be collected, its tests count for nothing: {why}"
+def collection_warnings(baseline: Baseline) -> Iterator[str]:
+    """One warning per file that could not be collected."""
+    for path, why in baseline.collection_errors.items():
+        yield f"{path} could not be collected, so its tests are not used: {why}"
 
 
-def remarks(found: Baseline, wanted: Sequence[str]) -> Iterator[str]:
-    """A sentence each on what fails, what is flaky and what could not be measured.
+def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterator[str]:
+    """One warning each on failing tests, flaky tests and unmeasured reach.
 
     Args:
-        wanted: the FAIL_TO_PASS tests.
+        fail_to_pass: ids of the FAIL_TO_PASS tests.
     """
-    others = [test for test in found.failing if fails(test, found) and test not in wanted]
-    if others:
-        advice = "" if wanted else "name those that the patch is to mend with --fail-to-pass: "
+    failing = [test for test in baseline.failing if fails(test, baseline) and test not in fail_to_pass]
+    if failing:
+        advice = "" if fail_to_pass else "name the tests that the patch must fix with --fail-to-pass: "
         yield (
-            f"{_some(others, 'fails', 'fail')} {'as well' if wanted else 'as the repository stands'} and "
-            f"{plural(len(others), 'counts', 'count')} for nothing: {advice}{_named(others)}"
+            f"{_some(failing, 'fails', 'fail')} {'as well' if fail_to_pass else 'at the base'} and "
+            f"{plural(len(failing), 'is', 'are')} not used: {advice}{_named(failing)}"
         )
-    if found.unmeasured:
-        yield f"every patch runs all tests, since nobody can tell which of them it reaches: {found.unmeasured}"
-    if found.flaky:
+    if baseline.unmeasured:
+        yield f"every patch runs all tests, because their reach is unknown: {baseline.unmeasured}"
+    if baseline.flaky:
         yield (
-            f"{_some(found.flaky, 'passes', 'pass')} in some runs only, or {plural(len(found.flaky), 'is', 'are')} "
-            f"named otherwise in each, and {plural(len(found.flaky), 'counts', 'count')} for nothing: "
-            f"{_named(found.flaky)}"
+            f"{_some(baseline.flaky, 'passes', 'pass')} in some runs only, or under another id in each run, so "
+            f"{plural(len(baseline.flaky), 'it is', 'they are')} not used: {_named(baseline.flaky)}"
         )
 
 

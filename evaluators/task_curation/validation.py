@@ -1,4 +1,4 @@
-"""Does a task hold? Found out by execution: at its base, and with its reference patch where it has one."""
+"""Validates tasks by execution: at the base, and with the reference patch if there is one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from regrade.rewards.evidence import End, EvidenceSet, TestRun, TestStatus
 
 @dataclass(frozen=True)
 class Validity:
-    """What was found out about one task."""
+    """The result of validating one task."""
 
     task: Task
     problems: tuple[str, ...]
-    """Why it does not hold; empty if it does."""
+    """Why the task is invalid; empty if it is valid."""
     unknown: str = ""
-    """Why it could not be found out, for a reason that is not the task's."""
+    """Why there is no result, for a reason outside of the task; else empty."""
 
     @property
     def holds(self) -> bool:
@@ -31,16 +31,16 @@ def validate(
 ) -> list[Validity]:
     """Run each task's tests without a patch and with its reference, the whole suite each time.
 
-    A task holds if at its base every FAIL_TO_PASS test fails and every PASS_TO_PASS test passes, and its reference
-    makes all of them pass.
+    A task is valid if at its base every FAIL_TO_PASS test fails and every PASS_TO_PASS test passes, and all of them
+    pass with its reference.
     """
     pairs = [(task, Patch("")) for task in tasks]
     pairs += [(task, task.reference) for task in tasks if task.reference is not None]
     evidence = scorer.gather(pairs, {TestRun}, progress=progress)
-    found: dict[int, list[EvidenceSet]] = {}
+    by_task: dict[int, list[EvidenceSet]] = {}
     for (task, _), gathered in zip(pairs, evidence, strict=True):
-        found.setdefault(id(task), []).append(gathered)
-    return [_validity(task, found[id(task)]) for task in tasks]
+        by_task.setdefault(id(task), []).append(gathered)
+    return [_validity(task, by_task[id(task)]) for task in tasks]
 
 
 def _validity(task: Task, evidence: Sequence[EvidenceSet]) -> Validity:
@@ -48,7 +48,7 @@ def _validity(task: Task, evidence: Sequence[EvidenceSet]) -> Validity:
         if TestRun not in gathered.records:
             return Validity(task, (), gathered.infrastructure.get(TestRun, "no result"))
     base, *fixed = [gathered.records[TestRun] for gathered in evidence]
-    problems = _at_base(base) + _not_there(base, fixed)
+    problems = _at_base(base) + _missing(base, fixed)
     for run in fixed:
         problems += _with_reference(run)
     return Validity(task, tuple(problems))
@@ -65,16 +65,16 @@ def _at_base(run: TestRun) -> list[str]:
     return problems
 
 
-def _not_there(base: TestRun, fixed: Sequence[TestRun]) -> list[str]:
-    """FAIL_TO_PASS tests that pytest never met fail for ever, and look as if they were only hard."""
+def _missing(base: TestRun, fixed: Sequence[TestRun]) -> list[str]:
+    """FAIL_TO_PASS tests that do not exist always fail, and look like hard ones."""
     if base.end is not End.COMPLETED:
         return []
-    unknown = [
+    missing = [
         test
         for test in base.fail_to_pass
         if all(run.outcomes[test].status is TestStatus.MISSING for run in (base, *fixed))
     ]
-    return [f"there are no such tests: {_some(unknown)}"] if unknown else []
+    return [f"there are no such tests: {_some(missing)}"] if missing else []
 
 
 def _with_reference(run: TestRun) -> list[str]:

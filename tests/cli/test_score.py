@@ -219,7 +219,7 @@ def test_other_tests_that_fail_are_noted_beside_those_named(regrade, repo):
     asked = ("score", "-", "--repo", repo, "--fail-to-pass", FAILING, "--json")
     (found,) = [json.loads(line) for line in regrade(*asked, text="").out.splitlines()]
     assert found["notes"] == [
-        "1 of its tests fails as well and counts for nothing: 'tests/test_more.py::test_more'",
+        "1 of its tests fails as well and is not used: 'tests/test_more.py::test_more'",
         "the patch on standard input is empty: what follows is the verdict on changing nothing",
     ]
 
@@ -367,6 +367,6 @@ def test_requirements_without_pytest_are_named(regrade, fix, tmp_path):
     wanted = f"nothing @ {wheel.as_uri()}"
     task = {"instruction": "x", "repository": "repo", "fail_to_pass": [FAILING], "requirements": [wanted]}
     (tmp_path / "tasks.json").write_text(json.dumps(task))
-    told = ("bring no pytest", wanted, "`requirements` in the task's file")
+    told = ("install no importable pytest", wanted, "`requirements` in the task's file")
     assert regrade("score", fix, "--tasks", tmp_path / "tasks.json").is_refusal(*told)
     assert regrade("tasks", "validate", tmp_path / "tasks.json").is_refusal(*told)

@@ -1,4 +1,4 @@
-"""What a caller gives to the Python API is checked where it is given: one clear error, or what is plainly meant."""
+"""The Python API checks its arguments at the call, with one clear error each."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def plain(diff):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"workers": "2"}, "workers='2': give a whole number"),
-        ({"workers": 0}, "workers=0: give a whole number"),
+        ({"workers": "2"}, "workers='2': pass a whole number"),
+        ({"workers": 0}, "workers=0: pass a whole number"),
         ({"workers": 1.5}, "workers=1.5"),
-        ({"sandbox": None}, "sandbox=None: give 'auto'"),
+        ({"sandbox": None}, "sandbox=None: pass 'auto'"),
         ({"sandbox": Process}, "sandbox=<class .*Process"),
         ({"sandbox": "cellar"}, "unknown sandbox 'cellar'"),
-        ({"cache": 5}, "cache=5: give a path"),
-        ({"audit": "0.5"}, "audit='0.5': give a share"),
-        ({"audit": 2}, "audit=2: give a share"),
-        ({"probes": [Diff]}, "probes=.*: give a mapping"),
+        ({"cache": 5}, "cache=5: pass a path"),
+        ({"audit": "0.5"}, "audit='0.5': pass a share"),
+        ({"audit": 2}, "audit=2: pass a share"),
+        ({"probes": [Diff]}, "probes=.*: pass a mapping"),
         ({"probes": {"Diff": plain}}, "'Diff'.* is no type of evidence"),
     ],
 )
@@ -46,7 +46,7 @@ def test_each_wrong_option_of_a_scorer_is_named(task, fix, options, words):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("default", r"'default' is given by its name: .*load_reward\('default'\)"),
+        ("default", r"'default' is a name: .*load_reward\('default'\)"),
         (plain, "'plain' is no reward: decorate a function with @reward"),
         (None, "None is no reward: compose one"),
     ],
@@ -66,9 +66,9 @@ def test_what_is_no_reward_is_told_so_everywhere(scorer, task, fix, wrong, words
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n", r"is no Patch: give Patch\(text\)"),
-        ("fix.diff", r"is no Patch: give Patch\(Path\('fix.diff'\).read_text\(\)\)"),
-        (Path("fix.diff"), r"is no Patch: give Patch\(Path\('fix.diff'\).read_text\(\)\)"),
+        ("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n", r"is no Patch: pass Patch\(text\)"),
+        ("fix.diff", r"is no Patch: pass Patch\(Path\('fix.diff'\).read_text\(\)\)"),
+        (Path("fix.diff"), r"is no Patch: pass Patch\(Path\('fix.diff'\).read_text\(\)\)"),
         (None, "None is no Patch"),
     ],
 )
@@ -90,8 +90,8 @@ def test_what_is_no_patch_is_told_so_everywhere(scorer, task, fix, wrong, words)
 def test_jobs_that_are_no_pairs(scorer, task, fix):
     for jobs, words in (
         ((task, fix), r"jobs\[0\]: .* is no pair"),
-        (task, "the jobs are .*give a list of pairs"),
-        ([("my/project", fix)], r"jobs\[0\]: 'my/project' is no Task: make one by local_task"),
+        (task, "the jobs are .*pass a list of pairs"),
+        ([("my/project", fix)], r"jobs\[0\]: 'my/project' is no Task: create one with local_task"),
     ):
         with pytest.raises(UserError, match=words):
             scorer.score(jobs, rewards.small_diff)
@@ -99,9 +99,9 @@ def test_jobs_that_are_no_pairs(scorer, task, fix):
 
 def test_needs_that_are_no_types(scorer, task, fix):
     for needs, words in (
-        (Diff, "give a collection of types"),
+        (Diff, "pass a collection of types"),
         (["Diff"], "'Diff' is no type of evidence"),
-        (rewards.small_diff, "give its `needs`"),
+        (rewards.small_diff, "pass its `needs`"),
     ):
         with pytest.raises(UserError, match=words):
             scorer.gather([(task, fix)], needs)
@@ -129,15 +129,15 @@ def test_a_local_task_takes_texts(task, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"repo": None}, "repo=None: give a path"),
+        ({"repo": None}, "repo=None: pass a path"),
         ({"repo": "nowhere"}, "'nowhere' is no folder"),
-        ({"fail_to_pass": [Path("tests")]}, "fail_to_pass=.*give a list of texts"),
-        ({"fail_to_pass": None}, "fail_to_pass=None: give a list of texts"),
-        ({"sandbox": None}, "sandbox=None: give 'auto'"),
-        ({"runs": 0}, "runs=0: give a whole number"),
-        ({"time_limit": "600"}, "time_limit='600': give a number above 0"),
-        ({"cache": 5}, "cache=5: give a path"),
-        ({"python": 3}, "python=3: give a path"),
+        ({"fail_to_pass": [Path("tests")]}, "fail_to_pass=.*pass a list of texts"),
+        ({"fail_to_pass": None}, "fail_to_pass=None: pass a list of texts"),
+        ({"sandbox": None}, "sandbox=None: pass 'auto'"),
+        ({"runs": 0}, "runs=0: pass a whole number"),
+        ({"time_limit": "600"}, "time_limit='600': pass a number above 0"),
+        ({"cache": 5}, "cache=5: pass a path"),
+        ({"python": 3}, "python=3: pass a path"),
     ],
 )
 def test_each_wrong_option_of_a_local_task_is_named(task, options, words):

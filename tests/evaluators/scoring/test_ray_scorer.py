@@ -1,4 +1,4 @@
-"""The scorer on a Ray cluster of several nodes: the same answers, also where a node is killed in the middle."""
+"""The scorer on a Ray cluster of several nodes: the same results, also after the loss of a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repository that is edited between the task made of it and the scoring is not judged by what was true before."""
+"""A repository that was edited after its task was created is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_edit_before_the_first_scoring_is_refused_by_name(task, tmp_path, pat
     (task.base.root / path).write_text(text)
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
         with pytest.raises(
-            UserError, match=rf"edited after the task was made of it \({path} changed\).* make the task again"
+            UserError, match=rf"edited after the task was created from it \({path} changed\).* create the task again"
         ):
             diff_of(scorer, task)
         diff_of(scorer, again(task))

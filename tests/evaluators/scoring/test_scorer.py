@@ -1,4 +1,4 @@
-"""The scorer: what it finds out, what it spares, and whom it blames."""
+"""The scorer: its evidence, its caching, and the attribution of failures."""
 
 from __future__ import annotations
 
@@ -408,7 +408,7 @@ def test_evidence_that_the_store_can_not_take_counts_is_told_once_and_kept_later
         scorer._store._database.execute(f"PRAGMA max_page_count = {pages}")
         long = Patch.between({}, {f"notes{number}.py": f"{number}\n" for number in range(3000)})
         with pytest.warns(
-            UserWarning, match=r"can't be kept.*database or disk is full.*free space .*`regrade cache`"
+            UserWarning, match=r"can't be stored.*database or disk is full.*free space .*`regrade cache`"
         ) as told:
             (evidence,) = scorer.gather([(task, long)], [Diff, ComplexityDelta])
         assert len(evidence.records[Diff].files) == 3000
@@ -513,7 +513,7 @@ def test_users_bring_evidence_of_their_own(task, fix, tmp_path):
 
     with Scorer(workers=1, cache=tmp_path, probes={Shouting: probe}) as scorer:
         assert scorer.gather([(task, fix)], [Shouting])[0].records[Shouting] == Shouting(1)
-    with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(ValueError, match="nothing gathers Shouting"):
+    with Scorer(workers=1, cache=tmp_path) as scorer, pytest.raises(ValueError, match="no probe gathers Shouting"):
         scorer.gather([(task, fix)], [Shouting])
 
 

@@ -1,4 +1,4 @@
-"""What is kept under a key is found again under that key alone: all that was measured of a suite is in it."""
+"""Keys of stored evidence cover all measurements of a suite."""
 
 from __future__ import annotations
 

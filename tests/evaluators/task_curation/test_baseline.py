@@ -1,4 +1,4 @@
-"""What a suite says without a patch: stable tests, flaky ones, and which functions each test executes."""
+"""Baselines: stable tests, flaky tests, and the functions that each test executes."""
 
 from __future__ import annotations
 

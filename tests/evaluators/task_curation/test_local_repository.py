@@ -79,14 +79,14 @@ def test_an_environment_whose_interpreter_is_gone_is_told(repository, task, tmp_
     (repository / ".venv" / "bin" / "python").symlink_to("python3")
     made, (told,) = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
     assert made.requirements == ()
-    assert told.startswith(".venv/bin/python leads to '/opt/gone/python3.9', which is not there")
+    assert told.startswith(".venv/bin/python is a link to the missing '/opt/gone/python3.9'")
     assert f"-m venv --clear {repository / '.venv'})" in told
 
 
-def test_a_baseline_that_can_not_be_kept_is_used_all_the_same(repository, task, tmp_path):
+def test_a_baseline_that_can_not_be_stored_is_used_all_the_same(repository, task, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "baselines").write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match=r"can't be kept, and is measured again next time"):
+    with pytest.warns(UserWarning, match=r"can't be stored, and is measured again next time"):
         made, _ = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
     assert made.pass_to_pass == task.pass_to_pass
 
@@ -159,11 +159,11 @@ def test_a_repository_that_is_not_there_is_a_mistake(tmp_path):
 
 def test_tests_that_never_end_are_a_mistake_that_names_the_limit(tmp_path):
     (tmp_path / "test_it.py").write_text("import time\ndef test_it(): time.sleep(60)\n")
-    with pytest.raises(UserError, match=r"stopped at the limit of 2 s.*; give them longer with --time-limit SECONDS"):
+    with pytest.raises(UserError, match=r"stopped at the limit of 2 s.*; set a longer limit with --time-limit SECONDS"):
         local_task(tmp_path, runs=1, cache=tmp_path / "cache", time_limit=2.0)
 
 
-def test_flaky_tests_are_named_and_count_for_nothing(tmp_path):
+def test_flaky_tests_are_named_and_not_used(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import os, pytest\ndef test_stable(): pass\n"
         "@pytest.mark.parametrize('seed', range(9))\n"
@@ -171,8 +171,8 @@ def test_flaky_tests_are_named_and_count_for_nothing(tmp_path):
     )
     told = []
     task = local_task(tmp_path, runs=4, cache=tmp_path / "cache", tell=told.append)
-    (remark,) = [line for line in told if "pass in some runs only" in line]
-    assert "'test_it.py::test_flaky[" in remark
+    (warning,) = [line for line in told if "pass in some runs only" in line]
+    assert "'test_it.py::test_flaky[" in warning
     assert "test_it.py::test_stable" in task.pass_to_pass
 
 

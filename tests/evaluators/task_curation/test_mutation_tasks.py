@@ -1,4 +1,4 @@
-"""Building recipes: what is kept, by execution, of the bugs planted in a small package."""
+"""Building recipes: validation, by execution, of the mutants of a small package."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def test_only_bugs_that_tests_notice_are_kept(tiny: Package, tmp_path: Path) -> 
         (path,) = build(scorer, tmp_path / "a", 0, [tiny], amounts, cache, tell)
         tasks = [replace(task, requirements=()) for task in load_tasks(path, cache=cache)]
         broken = scorer.gather([(task, Patch("")) for task in tasks], [TestRun])
-        mended = scorer.gather([(task, task.reference or Patch("")) for task in tasks], [TestRun])
+        fixed = scorer.gather([(task, task.reference or Patch("")) for task in tasks], [TestRun])
     assert 4 <= len(tasks) <= 6
     assert {task.target.function for task in tasks if task.target} <= {"total", "clamp", "countdown"}
-    for task, run, reference in zip(tasks, broken, mended, strict=True):
+    for task, run, reference in zip(tasks, broken, fixed, strict=True):
         assert "test_inflection.py::test_flaky" not in task.fail_to_pass + task.pass_to_pass
         assert task.fail_to_pass
         assert task.pass_to_pass

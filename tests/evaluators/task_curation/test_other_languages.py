@@ -109,8 +109,8 @@ def test_what_does_not_compile_is_named(task, scorer) -> None:  # type: ignore[n
 
 
 def test_tests_come_from_the_pristine_tree(task, scorer) -> None:  # type: ignore[no-untyped-def]
-    cheat = edit("test/math.test.js", "add(1, 2), 3", "add(1, 2), -1")
-    (found,) = scorer.gather([(task, cheat)], [TestRun])
+    exploit = edit("test/math.test.js", "add(1, 2), 3", "add(1, 2), -1")
+    (found,) = scorer.gather([(task, exploit)], [TestRun])
     assert found.records[TestRun].fixed == ()
 
 
@@ -131,8 +131,8 @@ def test_a_runner_that_is_killed_is_not_believed(task, scorer) -> None:  # type:
         'if (to) {\n  writeFileSync(to, \'<testsuites><testcase name="adds"/><testcase name="sums"/></testsuites>\');\n'
         "  process.kill(process.ppid, 'SIGKILL');\n}\n"
     )
-    cheat = Patch.between({"src/math.js": FILES["src/math.js"]}, {"src/math.js": forge + FILES["src/math.js"]})
-    (found,) = scorer.gather([(task, cheat)], [TestRun, Integrity])
+    exploit = Patch.between({"src/math.js": FILES["src/math.js"]}, {"src/math.js": forge + FILES["src/math.js"]})
+    (found,) = scorer.gather([(task, exploit)], [TestRun, Integrity])
     assert found.records[TestRun].fixed == ()
     assert "reach for the runner" in {sign.kind for sign in found.records[Integrity].signs if sign.conclusive}
 
@@ -210,11 +210,11 @@ def test_a_rust_crate_is_scored_end_to_end(tmp_path: Path, cache: Path) -> None:
     with Scorer(sandbox=SANDBOX, cache=cache, workers=1) as scorer:
         jobs = [(task, changed("a - b", "a + b")), (task, changed("a - b", "a - c"))]
         fixed, broken = scorer.gather(jobs, [TestRun, BuildRun, Impact])
-        cheats = scorer.gather(
+        exploits = scorer.gather(
             [(task, patch) for patch in (Patch.between({}, forged), Patch(gutted), harmful)], [TestRun]
         )
-    assert [found.records[TestRun].fixed for found in cheats] == [(), (), ()]
-    assert cheats[2].records[TestRun].broken, "the tests in a file are the pristine tree's"
+    assert [found.records[TestRun].fixed for found in exploits] == [(), (), ()]
+    assert exploits[2].records[TestRun].broken, "the tests in a file are the pristine tree's"
     assert fixed.records[TestRun].resolved
     assert fixed.records[BuildRun] == BuildRun(True, 1)
     (module,) = fixed.records[Impact].modules

@@ -1,4 +1,4 @@
-"""What is said of a task that does not hold."""
+"""Problems of invalid tasks."""
 
 from __future__ import annotations
 

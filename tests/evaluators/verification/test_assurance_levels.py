@@ -377,8 +377,8 @@ def test_values_that_look_like_tags_are_values(verifying, library):
 
 def test_a_sandbox_that_does_not_start_is_no_evidence_against_a_patch(verifying, words, monkeypatch):
     verified(verifying, words, FIX)
-    crew = verifying._crew
-    pair_of = crew.pair
+    worker_pool = verifying._worker_pool
+    pair_of = worker_pool.pair
     failures = []
 
     def failing(task):
@@ -394,7 +394,7 @@ def test_a_sandbox_that_does_not_start_is_no_evidence_against_a_patch(verifying,
         monkeypatch.setattr(pair._candidate, "run", run)
         return pair
 
-    monkeypatch.setattr(crew, "pair", failing)
+    monkeypatch.setattr(worker_pool, "pair", failing)
     _, verification = verified(verifying, words, ("+ 2", "+ 1  # each"))
     assert failures
     assert verification.level == "held-out", verification
