@@ -130,3 +130,13 @@ def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, nu
         time.sleep(0.05)
     assert {pid for pid in started if is_running(pid)} == set()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", [("train", "sft", "--steps", "1", "--out", "run"), ("demo", "--quick", "--out", "run")])
+def test_without_torch_one_line_names_the_extra_to_install(verb, tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from regrade.cli.main import app; app(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *verb], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    extra = "needs torch, which is not installed: run `pip install '.[train]'` in the checkout"
+    assert done.stderr == f"error: `regrade {verb[0]}` {extra}\n"
+    assert not (tmp_path / "run").exists()
