@@ -145,7 +145,7 @@ def gpu_check() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check("gpu", False, "torch finds none", "optional: training also runs on a CPU, but slower")
+        return Check("gpu", False, "no GPU that torch can use", "optional: training also runs on a CPU, but slower")
     properties = torch.cuda.get_device_properties(0)
     return Check("gpu", True, f"{properties.name}, {properties.total_memory // 2**30} GiB")
 

@@ -116,7 +116,7 @@ def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):
         (["compare", "RUN", "--candidate-policy", "gpt"], ["no policy 'gpt'", "'sft', 'rl', 'bad'"]),
         (["compare", "RUN", "--temperature", "0.7"], ["no rows at temperature 0.7", "there are rows at 0"]),
         (["compare", "RUN", "--margin", "3"], ["margin", "3"]),
-        (["explain", "RUN"], ["which task?", "'t0'"]),
+        (["explain", "RUN"], ["give TASK_ID", "'t0'"]),
         (["explain", "RUN", "t99"], ["no attempt at task 't99'"]),
         (["explain", "RUN", "t1", "--sample", "5"], ["no sample 5"]),
         (["report", "."], ["no run", "manifest.json"]),

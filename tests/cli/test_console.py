@@ -49,7 +49,7 @@ def test_the_repositorys_own_tests_and_the_scoring_end_at_their_totals(regrade, 
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     (tmp_path / "empty.diff").write_text("")
     err = regrade("score", fix, tmp_path / "empty.diff", fix, "--repo", repo).err
-    for description in ("running the repository's own tests", "scoring"):
+    for description in ("running the unchanged tests", "scoring"):
         last = [line for line in err.splitlines() if line.startswith(f"{description}: ")][-1]
         done, total = last.removeprefix(f"{description}: ").split("/")
         assert done == total

@@ -18,7 +18,7 @@ def test_healthy_tasks_of_a_file(regrade, tasks):
     assert outcome.code == 0
     *each, summary = outcome.out.splitlines()
     assert [line.partition(":")[0] for line in each] == [f"good {name}" for name in ("add", "double", "half", "negate")]
-    assert "2 runs agree; 5 of 5 cheats refused; 1 test executes what it changes" in each[0]
+    assert "2 runs agree; 5 of 5 exploits refused; 1 test executes the changed code" in each[0]
     assert summary.startswith("4 of 4 tasks are healthy; ")
 
 
@@ -89,7 +89,7 @@ def test_what_can_not_be_examined_is_one_line(regrade, arguments, words):
 
 
 def test_a_folder_without_recipes_is_taken_for_a_repository_that_was_meant(regrade, repo):
-    assert regrade("doctor", repo).is_refusal("holds no recipes", f"--repo {repo}")
+    assert regrade("doctor", repo).is_refusal("contains no recipes", f"--repo {repo}")
 
 
 def test_a_reference_that_does_not_apply_is_a_mistake(regrade, repo, fix):

@@ -53,7 +53,7 @@ def test_tasks_are_listed_shown_and_validated(regrade, tasks):
     assert "a / 2" not in shown.out, "the reference is shown only when asked for"
     assert "+    return a / 2" in regrade("tasks", "show", "half", tasks, "--reference").out
     assert regrade("tasks", "show", "third", tasks).is_refusal("no task 'third'", "'add'")
-    assert "4 of 4 tasks hold" in regrade("tasks", "validate", tasks).out
+    assert "4 of 4 tasks are valid" in regrade("tasks", "validate", tasks).out
 
 
 def test_a_temperature_below_zero_is_wrong_usage(regrade, tasks):
@@ -254,9 +254,9 @@ def test_what_is_wrong_with_policies_is_said_before_anything_runs(regrade, tasks
     monkeypatch.delenv("NO_KEY", raising=False)
     base = ("evaluate", "--tasks", tasks, "--out", tmp_path / "run")
     for arguments, words in [
-        ((), ("which policy?",)),
-        (("no-op", "no-op"), ("two policies are called 'no-op'",)),
-        (("no-op", "reference", "--name", "x"), ("--name 'x' is for one policy",)),
+        ((), ("no policy: give POLICY",)),
+        (("no-op", "no-op"), ("two policies have the name 'no-op'",)),
+        (("no-op", "reference", "--name", "x"), ("--name 'x' applies to a single policy",)),
         (("no-op", "--baseline", "sft"), ("--baseline 'sft' is none of the policies: no-op",)),
         (("no-op", "reference", "--role", "baseline"), ("are both the baseline",)),
         (("endpoint:m",), ("--endpoint",)),

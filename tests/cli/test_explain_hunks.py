@@ -123,7 +123,7 @@ def test_what_cannot_be_shared_out(regrade, tasks, tmp_path):
     assert regrade("explain", tmp_path / "stale.diff", *asked).is_refusal("stale.diff", "does not apply", "calc.py:1")
     (tmp_path / "text.diff").write_text("no diff\n")
     assert regrade("explain", tmp_path / "text.diff", *asked).is_refusal("text.diff", "unified diff")
-    assert regrade("explain", tmp_path / "empty.diff", "--fine", *asked[:-1]).is_refusal("--fine is about --hunks")
+    assert regrade("explain", tmp_path / "empty.diff", "--fine", *asked[:-1]).is_refusal("--fine needs --hunks")
     outcome = regrade("explain", tmp_path / "empty.diff", *asked, "--fine", "--budget", "7")
     assert outcome.code == 2
     assert "--budget" in outcome.err

@@ -70,8 +70,8 @@ def test_the_environment_chooses_single_loggers(score, monkeypatch):
     [
         ("LOUD", ("REGRADE_LOG", "'LOUD'", "DEBUG, INFO")),
         ("regrade.evaluators=", ("''", "DEBUG, INFO")),
-        ("INFO,torch=DEBUG", ("'torch=DEBUG'", "no logger of regrade")),
-        ("regrade.evaluators", ("'regrade.evaluators'", "no level")),
+        ("INFO,torch=DEBUG", ("'torch=DEBUG'", "not a logger of regrade")),
+        ("regrade.evaluators", ("'regrade.evaluators'", "not a level")),
     ],
 )
 def test_a_wrong_value_of_the_environment_is_refused(regrade, monkeypatch, value, words):

@@ -17,6 +17,21 @@ from regrade.evaluators.sandboxes.process import descendants
 VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "rescore", "rewards", "report", "demo")
 
 
+WITHOUT_TORCH = """\
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from regrade.cli.main import app
+app(sys.argv[1:])
+"""
+
+
 def command(*arguments):
     return [sys.executable, "-c", "from regrade.cli.main import main; main()", *map(str, arguments)]
 
@@ -132,10 +147,13 @@ def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, nu
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", [("train", "sft", "--steps", "1", "--out", "run"), ("demo", "--quick", "--out", "run")])
+@pytest.mark.parametrize(
+    "verb", [("train", "sft", "--steps", "1", "--out", "run"), ("demo", "--quick", "--out", "run")]
+)
 def test_without_torch_one_line_names_the_extra_to_install(verb, tmp_path):
-    code = "import sys; sys.modules['torch'] = None; from regrade.cli.main import app; app(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, *verb], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *verb], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     extra = "needs torch, which is not installed: run `pip install '.[train]'` in the checkout"
     assert done.stderr == f"error: `regrade {verb[0]}` {extra}\n"

@@ -103,7 +103,7 @@ def test_a_diff_of_edits_that_are_in_the_repository_already_says_so(regrade, rep
     task = {"id": "add", "instruction": "mend add", "repository": "repo", "fail_to_pass": [FAILING]}
     (tmp_path / "tasks.json").write_text(json.dumps(task))
     of_task = regrade("score", fix, "--tasks", tmp_path / "tasks.json")
-    assert of_task.is_refusal("in the task's base already")
+    assert of_task.is_refusal("the base of the task already contains these changes")
     assert "stash" not in of_task.err
     made.unlink()
     gone = Patch.between({"calc/more.py": "x = 1\n"}, {}).text
@@ -187,7 +187,7 @@ def test_a_task_of_a_file_is_scored_and_validated(regrade, fix, tmp_path):
     (found,) = score(regrade, fix, "--tasks", path, "--task", "add", "--reward", "tests")
     assert found["value"] == 1.0
     assert regrade("score", fix, "--tasks", path, "--task", "sub").is_refusal("no task 'sub'", "'add'")
-    assert "1 of 1 tasks hold" in regrade("tasks", "validate", path).out
+    assert "1 of 1 tasks are valid" in regrade("tasks", "validate", path).out
 
     path.write_text(
         json.dumps({**task, "pass_to_pass": [], "fail_to_pass": ["tests/test_calc.py::test_double"]}) + "\n"
@@ -207,7 +207,7 @@ def test_what_is_noted_for_people_stands_in_the_json_too(regrade, repo, fix, tmp
     told = ("tests/test_lost.py could not be collected", f"--fail-to-pass: '{FAILING}'", "pass in some runs only")
     assert len(of_fix) == 3
     assert all(words in note for words, note in zip(told, of_fix, strict=True))
-    assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: what follows is the verdict on changing nothing"]
+    assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: its verdict is that of no change"]
     assert all(outcome.err.count(f"note: {note}\n") == 1 for note in of_empty)
     explained = regrade("explain", tmp_path / "empty.diff", "--repo", repo, "--json")
     assert json.loads(explained.out)["notes"] == of_empty
@@ -220,7 +220,7 @@ def test_other_tests_that_fail_are_noted_beside_those_named(regrade, repo):
     (found,) = [json.loads(line) for line in regrade(*asked, text="").out.splitlines()]
     assert found["notes"] == [
         "1 of its tests fails as well and counts for nothing: 'tests/test_more.py::test_more'",
-        "the patch on standard input is empty: what follows is the verdict on changing nothing",
+        "the patch on standard input is empty: its verdict is that of no change",
     ]
 
 
@@ -305,7 +305,7 @@ def test_a_second_patch_for_explain_is_told_what_to_do(regrade, repo, fix, diff)
     asked = ("explain", fix, other, "--repo", repo)
     assert regrade(*asked).is_refusal("one patch", f"regrade score {fix} {other}")
     assert regrade(*asked, fix).is_refusal("one patch", f"regrade score {fix} {other}")
-    assert regrade("explain", fix, "some-task", "--repo", repo).is_refusal("no run", "some-task")
+    assert regrade("explain", fix, "some-task", "--repo", repo).is_refusal("is not a run", "some-task")
     assert regrade("explain", repo, "one", "another").is_refusal("one attempt", "'one'", "'another'")
 
 
