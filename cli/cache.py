@@ -28,10 +28,7 @@ CONTENTS = {
 
 @app.callback()
 def cache(context: typer.Context, json: JsonObject = False) -> None:
-    """Show, prune or clear the cache.
-
-    Without a command: shows the size of each part.
-    """
+    """Show the cache (without a command), or prune or clear it."""
     if context.invoked_subcommand is None:
         _show(json)
 
@@ -50,8 +47,7 @@ def _show(json: bool) -> None:
         store.close()
     if json:
         evidence = [
-            {"kind": holding.kind, "records": holding.records, "megabytes": round(holding.megabytes, 3)}
-            for holding in holdings
+            {"kind": row.kind, "records": row.records, "megabytes": round(row.megabytes, 3)} for row in holdings
         ]
         print_json({"folder": str(folder), "megabytes": sizes, "evidence": evidence})
         return
@@ -66,12 +62,9 @@ def _show(json: bool) -> None:
         kinds = Table("evidence", "records", "MB", "last used", box=None, pad_edge=False)
         for column in kinds.columns[1:3]:
             column.justify = "right"
-        for holding in holdings:
+        for row in holdings:
             kinds.add_row(
-                holding.kind or "from earlier versions",
-                f"{holding.records:,}",
-                f"{holding.megabytes:,.1f}",
-                _ago(holding.last_used),
+                row.kind or "of earlier versions", f"{row.records:,}", f"{row.megabytes:,.1f}", _ago(row.last_used)
             )
         console.print()
         console.print(kinds)
@@ -102,10 +95,7 @@ def prune(to: Annotated[float, typer.Option(min=0.0, help="Target size of the ev
 def clear(
     what: Annotated[list[str], typer.Argument(metavar="PART", help=f"One or more of {', '.join(CONTENTS)}; or all.")],
 ) -> None:
-    """Delete parts of the cache.
-
-    Missing parts are created again when needed. Do not use this command while another `regrade` runs.
-    """
+    """Delete parts of the cache; do not use it while another `regrade` runs."""
     from regrade.datasets.caches import default_cache
     from regrade.datasets.errors import UserError
 
@@ -136,10 +126,4 @@ def _ago(moment: float) -> str:
     if not moment:
         return "unknown"
     hours = max(0.0, time.time() - moment) / 3600
-    return (
-        "less than 2 hours ago"
-        if hours < 2
-        else f"{hours:.0f} hours ago"
-        if hours < 48
-        else f"{hours / 24:.0f} days ago"
-    )
+    return "< 2 hours ago" if hours < 2 else f"{hours:.0f} hours ago" if hours < 48 else f"{hours / 24:.0f} days ago"

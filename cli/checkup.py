@@ -26,11 +26,7 @@ TASK_FILES = (".json", ".jsonl")
 def examine(
     tasks: Sequence[Task], *, sandbox: str, workers: int | None, runs: int, mutants: int, seed: int, json: bool
 ) -> None:
-    """Print one line per task and a summary. Exits with 1 if a task is bad.
-
-    Raises:
-        UserError: a task could not be examined, for a reason of this machine.
-    """
+    """Print one line per task and a summary. Exits with 1 if a task is bad. Raises UserError if a check failed."""
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.checkup import check_up
 
@@ -102,10 +98,7 @@ def summary(results: Sequence[CheckUp]) -> str:
 
 
 def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, seed: int) -> list[Task]:
-    """The tasks of files, folders of recipes, `builtin`, and ids of ready-made tasks.
-
-    Args:
-        limit: maximum number of tasks, drawn by `seed`; None: all.
+    """The tasks of files, folders of recipes, `builtin`, and ids; with a limit, a random sample drawn by `seed`.
 
     Raises:
         UserError: a source is none of these, or is not valid.

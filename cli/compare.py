@@ -25,35 +25,24 @@ NOT_COMPARABLE = 2
 
 
 def compare(
-    baseline: Annotated[
-        Path, typer.Argument(metavar="BASELINE", help="Folder of a run, or a .jsonl file of evaluation rows.")
-    ],
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of a run, or a .jsonl file of rows.")],
     candidate: Annotated[
-        Path | None,
-        typer.Argument(metavar="CANDIDATE", help="The other run or file. Default: another policy of the same run."),
+        Path | None, typer.Argument(metavar="CANDIDATE", help="The other run or file. Default: BASELINE.")
     ] = None,
     baseline_policy: BaselinePolicy = None,
     candidate_policy: CandidatePolicy = None,
     temperature: RunTemperature = None,
     margin: Annotated[
         float | None,
-        typer.Option(
-            help="Non-inferiority margin: the tolerated loss in one metric. Default: that of `evaluate plan "
-            "--declare`, else 0.02."
-        ),
+        typer.Option(help="Tolerated loss in one metric. Default: that of `evaluate plan --declare`, else 0.02."),
     ] = None,
     fail_on: Annotated[
-        FailOn,
-        typer.Option(
-            help="Verdict that exits with 1, for a gate in CI. `not comparable` exits with 2, except for never."
-        ),
+        FailOn, typer.Option(help="Verdict that exits with 1, for a gate in CI. Not comparable: 2, except for never.")
     ] = "regressed",
     mixed_versions: Annotated[
         bool, typer.Option("--mixed-versions", help="Compare runs of different versions, which is refused by default.")
     ] = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Markdown on stdout, for example for a job summary.")
-    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, for a job summary.")] = False,
     tasks: Annotated[
         bool, typer.Option("--tasks", help="List the reward parts that moved, and the tasks that changed outcome.")
     ] = False,

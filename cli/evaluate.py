@@ -107,9 +107,7 @@ def evaluate(
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON per policy and temperature on stdout.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
     """Run policies on tasks and record every attempt.
 

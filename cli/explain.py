@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regrade.cli import options
 from regrade.cli.console import print_json, stdout
-from regrade.cli.options import (
-    AssuranceOption,
-    FailToPass,
-    JsonObject,
-    Repo,
-    RewardModelFolder,
-    RewardName,
-    SandboxName,
-    TaskFile,
-    TaskId,
-    TimeLimit,
-)
 from regrade.cli.score import show
 from regrade.datasets.errors import UserError
 
@@ -34,39 +23,32 @@ if TYPE_CHECKING:
 
 def explain(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATCH|RUN", help="A patch file, the folder of a run, or a .jsonl file of evaluation rows."
-        ),
+        str, typer.Argument(metavar="PATCH|RUN", help="A patch file, the folder of a run, or a .jsonl file of rows.")
     ],
     task_id: Annotated[
         list[str] | None, typer.Argument(metavar="TASK_ID", help="For a run: the task of the attempt.")
     ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="For a run: the policy of the attempt. Default: the candidate of the run.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help="For a run: the policy. Default: the candidate.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="For a run: the sampling temperature. Default: the best of the policy.")
+        float | None, typer.Option(help="For a run: temperature. Default: the policy's best.")
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="For a run: number of the attempt at the task.")] = 0,
-    repo: Repo = Path(),
-    fail_to_pass: FailToPass = None,
-    reward: RewardName = "default",
-    sandbox: SandboxName = "auto",
-    tasks: TaskFile = None,
-    task: TaskId = None,
-    reward_model: RewardModelFolder = None,
-    time_limit: TimeLimit = 600.0,
-    assured: AssuranceOption = None,
+    repo: options.Repo = Path(),
+    fail_to_pass: options.FailToPass = None,
+    reward: options.RewardName = "default",
+    sandbox: options.SandboxName = "auto",
+    tasks: options.TaskFile = None,
+    task: options.TaskId = None,
+    reward_model: options.RewardModelFolder = None,
+    time_limit: options.TimeLimit = 600.0,
+    assured: options.AssuranceOption = None,
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Attribute the score to the hunks of the patch, by scoring parts of it.")
     ] = False,
     fine: Annotated[bool, typer.Option("--fine", help="With --hunks: split hunks at unchanged lines.")] = False,
-    budget: Annotated[
-        int, typer.Option(min=8, help="With --hunks: maximum number of scored parts of the patch.")
-    ] = 256,
+    budget: Annotated[int, typer.Option(min=8, help="With --hunks: maximum number of scored parts.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="With --hunks: seed of the sampled parts.")] = 0,
-    json: JsonObject = False,
+    json: options.JsonObject = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, for use in any page.")] = False,
 ) -> None:
     """Explain a score: contributions with reasons.
@@ -93,17 +75,17 @@ def explain(
         time_limit=time_limit,
         assured=assured,
     )
-    attribution_options = AttributionOptions(fine, budget, seed) if hunks else None
+    settings = AttributionOptions(fine, budget, seed) if hunks else None
     attempts = task_id or []
     if Path(source).is_dir() or source.endswith(".jsonl"):
         if len(attempts) > 1:
             raise UserError(f"one attempt at a time: give the task {attempts[0]!r} or {attempts[1]!r}")
         row = recorded_attempt(Path(source), next(iter(attempts), None), policy, temperature, sample)
-        explained = _of_attempt(Path(source), row, request, attribution_options)
+        explained = _of_attempt(Path(source), row, request, settings)
     elif attempts:
         raise UserError(_one_patch(source, attempts[0]))
     else:
-        explained = _of_patch(source, request, attribution_options)
+        explained = _of_patch(source, request, settings)
     _show(explained, json, html)
 
 
@@ -134,27 +116,27 @@ def _show(explained: ExplainedScore, json: bool, html: bool) -> None:
         print_attribution(explained.attribution, stdout())
 
 
-def _of_patch(source: str, request: ScoreRequest, attribution_options: AttributionOptions | None) -> ExplainedScore:
+def _of_patch(source: str, request: ScoreRequest, settings: AttributionOptions | None) -> ExplainedScore:
     from regrade.cli.jobs import attribute_file, score_files
 
-    if attribution_options is None:
+    if settings is None:
         (result,), attribution = score_files([source], request), None
     else:
-        result, attribution = attribute_file(source, request, attribution_options)
+        result, attribution = attribute_file(source, request, settings)
     assert result.breakdown is not None  # the only patch is never put aside
     return ExplainedScore(result.source, result.breakdown, result.notes, attribution)
 
 
 def _of_attempt(
-    source: Path, row: pd.Series, request: ScoreRequest, attribution_options: AttributionOptions | None
+    source: Path, row: pd.Series, request: ScoreRequest, settings: AttributionOptions | None
 ) -> ExplainedScore:
     title, breakdown = breakdown_of_attempt(source, row)
-    if attribution_options is None:
+    if settings is None:
         return ExplainedScore(title, breakdown)
     from regrade.cli.jobs import attribute_attempt
 
     of_task = replace(request, task=row["task"], fail_to_pass=())
-    attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, attribution_options)
+    attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, settings)
     notes = _store_for_report(source, row, attribution, request.reward) if source.is_dir() else ()
     return ExplainedScore(title, breakdown, notes, attribution)
 

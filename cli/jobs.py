@@ -202,12 +202,7 @@ class PatchFiles:
         _print_line("note", text)
 
     def results(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[PatchResult]:
-        """The result of each file, in order.
-
-        Args:
-            breakdowns: of `patches`, in their order.
-            evidence: likewise, if available.
-        """
+        """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`."""
         from regrade.rewards.evidence import TestRun
 
         breakdown_of = dict(zip(self.patches, breakdowns, strict=True))

@@ -56,7 +56,7 @@ ModelName = Annotated[
 ]
 BuiltinSplit = Annotated[
     str | None,
-    typer.Option("--split", help="Split of builtin: demonstrations, tests_only, validation, held_out. Default: all."),
+    typer.Option("--split", help="Of builtin: demonstrations, tests_only, validation, held_out. Default: all."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
 BaselinePolicy = Annotated[str | None, typer.Option(help="Baseline policy. Default: the baseline of the run.")]

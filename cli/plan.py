@@ -40,13 +40,9 @@ def plan(
     design_effect: Annotated[
         float | None, typer.Option(help="Design effect of similar tasks; 1: the tasks are independent.")
     ] = None,
-    margin: Annotated[
-        float, typer.Option(help="Non-inferiority margin: the tolerated loss in the other metric.")
-    ] = 0.02,
+    margin: Annotated[float, typer.Option(help="Tolerated loss in the other metric.")] = 0.02,
     power: Annotated[float, typer.Option(help="Probability of detecting the difference if it exists.")] = 0.8,
-    alpha: Annotated[
-        float, typer.Option(help="Probability of detecting a difference if there is none (two-sided).")
-    ] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Probability of a false detection (two-sided).")] = 0.05,
     tasks: Annotated[
         int | None, typer.Option(min=1, help="Also print the difference that this number of tasks detects.")
     ] = None,
@@ -133,9 +129,7 @@ def _measured(
     second = select(other or run, "candidate", candidate_policy, temperature)
     is_itself = other is None and first.equals(second)
     if is_itself:
-        stderr().print(
-            "note: a single policy: its differences from itself are a lower bound for those between two policies"
-        )
+        stderr().print("note: a single policy: its differences from itself are a lower bound")
     spreads = {}
     for metric in VERDICT_METRICS:
         spread = (

@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
 
 def rescore(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run, from `regrade evaluate` or `regrade demo`.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     reward: Annotated[str, typer.Option(help="A built-in reward, or FILE:NAME for your own reward.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for a copy of the run with the new rewards, for `report` and `compare`.")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON per policy and temperature on stdout.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
     """Apply another reward to a finished run.
 

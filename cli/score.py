@@ -6,22 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regrade.cli import options
 from regrade.cli.console import print_json, stdout
-from regrade.cli.options import (
-    AsJson,
-    AssuranceOption,
-    FailToPass,
-    Patches,
-    Reachable,
-    Repo,
-    RewardModelFolder,
-    RewardName,
-    SandboxName,
-    TaskFile,
-    TaskId,
-    TimeLimit,
-    Workers,
-)
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,19 +18,19 @@ REFUSED = "refused"
 
 
 def score(
-    patches: Patches,
-    repo: Repo = Path(),
-    fail_to_pass: FailToPass = None,
-    reward: RewardName = "default",
-    sandbox: SandboxName = "auto",
-    tasks: TaskFile = None,
-    task: TaskId = None,
-    workers: Workers = None,
-    reachable: Reachable = False,
-    reward_model: RewardModelFolder = None,
-    time_limit: TimeLimit = 600.0,
-    assured: AssuranceOption = None,
-    json: AsJson = False,
+    patches: options.Patches,
+    repo: options.Repo = Path(),
+    fail_to_pass: options.FailToPass = None,
+    reward: options.RewardName = "default",
+    sandbox: options.SandboxName = "auto",
+    tasks: options.TaskFile = None,
+    task: options.TaskId = None,
+    workers: options.Workers = None,
+    reachable: options.Reachable = False,
+    reward_model: options.RewardModelFolder = None,
+    time_limit: options.TimeLimit = 600.0,
+    assured: options.AssuranceOption = None,
+    json: options.AsJson = False,
 ) -> None:
     """Score patches for any local repository.
 

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="builtin, a task file (.json, .jsonl), or a folder of recipes.")
+    str, typer.Argument(metavar="SOURCE", help="builtin, a task file (.json, .jsonl), or a recipe folder.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per task on stdout.")]
 
@@ -90,9 +90,8 @@ def validate(
         results = validate_tasks(tasks, scorer, report)
     invalid = [result for result in results if not result.holds]
     if json:
-        for result in results:
-            record = {"id": result.task.id, "holds": result.holds}
-            print_json({**record, "problems": result.problems, "unknown": result.unknown})
+        for one in results:
+            print_json({"id": one.task.id, "holds": one.holds, "problems": one.problems, "unknown": one.unknown})
     else:
         for result in invalid:
             typer.echo(f"{result.task.id}: {result.unknown or '; '.join(result.problems)}")
@@ -104,9 +103,7 @@ def validate(
 @app.command()
 def build(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recipes, one file per package.")],
-    package: Annotated[
-        list[str] | None, typer.Option(help="Build from this package only. Repeat for more. Default: all.")
-    ] = None,
+    package: Annotated[list[str] | None, typer.Option(help="Only this package. Repeat for more. Default: all.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")] = 1,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -133,11 +130,9 @@ def _comparison_with_shipped(path: Path) -> str:
     from regrade.datasets.sources import BUILTIN
 
     shipped = BUILTIN / path.name
-    if not shipped.is_file():
-        comparison = "no shipped file"
-    else:
-        is_same = shipped.read_bytes() == path.read_bytes()
-        comparison = f"{'identical to' if is_same else 'different from'} the shipped file"
+    comparison = "different from the shipped file" if shipped.is_file() else "no shipped file"
+    if shipped.is_file() and shipped.read_bytes() == path.read_bytes():
+        comparison = "identical to the shipped file"
     return f"{len(read_recipes(path).tasks)} tasks, {comparison}"
 
 
