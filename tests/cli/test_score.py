@@ -1,4 +1,4 @@
-"""`regrade score` and `explain` on a local repository: what is printed, what is kept, and each kind of bad input."""
+"""`regrade score` and `explain` on a local repository: output, stored results, and each kind of invalid input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def score(regrade, *arguments):
     return [json.loads(line) for line in outcome.out.splitlines()]
 
 
-def test_a_fix_a_breakage_and_a_crash_are_told_apart(regrade, repo, fix, diff):
+def test_a_fix_a_breakage_and_a_crash_are_distinguished(regrade, repo, fix, diff):
     breaks = diff("a * 2", "a * 3")
     crashes = diff("a - b\n", "a + b\n\n\nimport os\nos._exit(0)\n")
     found = score(regrade, fix, breaks, crashes, "--repo", repo, "--fail-to-pass", FAILING)
@@ -41,7 +41,7 @@ def test_a_fix_a_breakage_and_a_crash_are_told_apart(regrade, repo, fix, diff):
         assert each["assurance"] == "in-process"
         assert all(set(part) >= PART_KEYS for part in each["parts"])
         assert math.fsum(part["contribution"] for part in each["parts"]) == pytest.approx(each["value"], abs=1e-9)
-    assert (repo / "calc" / "__init__.py").read_text().count("a - b") == 1, "the repository itself stays as it was"
+    assert (repo / "calc" / "__init__.py").read_text().count("a - b") == 1, "the repository itself does not change"
 
 
 def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
@@ -58,7 +58,7 @@ def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
     assert regrade("explain", fix, "--repo", repo, "--html", "--json").is_refusal("--json and --html")
 
 
-def test_a_reward_that_asks_a_model_needs_one(regrade, repo, fix, tmp_path):
+def test_a_reward_of_a_model_needs_one(regrade, repo, fix, tmp_path):
     asked = ("score", fix, "--repo", repo, "--reward", "learned")
     assert regrade(*asked).is_refusal("--reward-model")
     pytest.importorskip("torch")
@@ -90,7 +90,7 @@ def test_patches_that_do_not_apply_name_file_and_line(regrade, repo, tmp_path):
     assert regrade("score", patch, "--repo", repo).is_refusal("stale.diff", "does not apply", "calc/__init__.py:1")
 
 
-def test_a_diff_of_edits_that_are_in_the_repository_already_says_so(regrade, repo, fix, tmp_path):
+def test_a_diff_of_edits_in_the_working_tree_gets_advice(regrade, repo, fix, tmp_path):
     edited, made = repo / "calc" / "__init__.py", repo / "calc" / "more.py"
     fresh = Patch.between({}, {"calc/more.py": "x = 1\n"}).text
     edited.write_text(edited.read_text().replace("a - b", "a + b"))
@@ -254,7 +254,7 @@ def test_of_several_patches_the_bad_ones_are_refused_and_the_others_scored(regra
     people = regrade(*asked)
     assert people.code == 2
     assert people.out.startswith(str(fix))
-    assert "stale.diff" not in people.out.partition("\n\n")[0], "its place is in the table alone"
+    assert "stale.diff" not in people.out.partition("\n\n")[0], "only the table names it"
 
 
 def test_several_patches_end_in_a_table_with_totals(regrade, repo, fix, diff, tmp_path):
@@ -274,7 +274,7 @@ def test_several_patches_end_in_a_table_with_totals(regrade, repo, fix, diff, tm
     assert "patches:" not in regrade("score", fix, breaks, "--repo", repo, "--fail-to-pass", FAILING, "--json").out
 
 
-def test_damaged_evidence_is_told(regrade, repo, fix, tmp_path, monkeypatch):
+def test_damaged_evidence_is_noted(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
     (before,) = score(regrade, fix, "--repo", repo, "--reward", "small_diff")
     database = sqlite3.connect(tmp_path / "cache" / "evidence.sqlite")
@@ -285,7 +285,7 @@ def test_damaged_evidence_is_told(regrade, repo, fix, tmp_path, monkeypatch):
     assert after == {**before, "notes": [*before["notes"], "damaged records of stored evidence, gathered again: 1"]}
 
 
-def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, monkeypatch):
+def test_if_every_patch_is_refused_no_test_runs(regrade, repo, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     for name in ("one.diff", "other.diff"):
         (tmp_path / name).write_text(STALE)
@@ -294,13 +294,13 @@ def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, mo
     assert not (tmp_path / "own" / "baselines").exists()
 
 
-def test_what_no_patch_can_be_judged_by_is_said_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
+def test_a_missing_reward_model_is_reported_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     assert regrade("score", fix, "--repo", repo, "--reward", "learned").is_refusal("--reward-model")
     assert not (tmp_path / "own" / "baselines").exists()
 
 
-def test_a_second_patch_for_explain_is_told_what_to_do(regrade, repo, fix, diff):
+def test_a_second_patch_for_explain_gets_advice(regrade, repo, fix, diff):
     other = diff("a * 2", "2 * a")
     asked = ("explain", fix, other, "--repo", repo)
     assert regrade(*asked).is_refusal("one patch", f"regrade score {fix} {other}")
@@ -319,7 +319,7 @@ def test_a_diff_of_the_whole_repository_for_a_part_of_it(regrade, repo, fix):
     assert told.is_refusal("does not apply", f"paths start at '{repo}'", "git diff --relative")
 
 
-def test_what_a_reward_prints_does_not_stand_between_the_lines_of_json(regrade, repo, fix, tmp_path):
+def test_output_of_a_reward_does_not_mix_with_lines_of_json(regrade, repo, fix, tmp_path):
     (tmp_path / "loud.py").write_text(
         "from regrade.rewards import Diff, Score, reward\n\nprint('loaded')\n\n\n"
         "@reward\ndef loud(diff: Diff) -> Score:\n    print('called')\n    return Score(1.0)\n"
