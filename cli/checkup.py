@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
+from regrade.cli.loading import limited, load, load_one
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 
@@ -103,14 +103,10 @@ def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, s
     Raises:
         UserError: a source is none of these, or is not valid.
     """
-    tasks = [task for source in sources for task in _tasks_of(source, split)]
-    if limit is not None and limit < len(tasks):
-        tasks = random.Random(seed).sample(sorted(tasks, key=lambda task: task.id), limit)
-    return tasks
+    return limited([task for source in sources for task in _tasks_of(source, split)], limit, seed)
 
 
 def _tasks_of(source: str, split: str | None) -> list[Task]:
-    from regrade.cli.loading import load, load_one
     from regrade.datasets.mutation.recipe_format import recipe_files
 
     path = Path(source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.jobs import model_probes
+from regrade.cli.loading import limited, load
 from regrade.cli.options import Limit, RewardModelFolder, RewardName, SandboxName, Workers
 from regrade.cli.policy_arguments import PolicyOptions, entrants
 from regrade.datasets.errors import UserError
@@ -121,8 +121,6 @@ def evaluate(
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policies.policy_files import EndpointRow
-    from regrade.reports.results import load_results
-    from regrade.reports.summary import write_summary
     from regrade.rewards.loading import load_reward
 
     with stdout_to_stderr():
@@ -164,7 +162,16 @@ def evaluate(
                 failures.append(str(error))
     if not rows_of:
         raise UserError("; ".join(failures))
-    results = load_results(out)
+    _print_results(run, rows_of, json)
+    _raise_failures(rows_of, failures)
+
+
+def _print_results(run: Run, rows_of: dict[str, pd.DataFrame], json: bool) -> None:
+    """Write the summary of the run; print the figures of the policies."""
+    from regrade.reports.results import load_results
+    from regrade.reports.summary import write_summary
+
+    results = load_results(run.folder)
     write_summary(results)
     if json or len(rows_of) == 1:  # several policies: the tables below are shorter
         for name, rows in rows_of.items():
@@ -176,8 +183,7 @@ def evaluate(
             print_evaluation(results, stdout())
         else:
             print_slices(results, stdout())
-        _print_notes(out, rows_of, can_compare=bool(results.pairs))
-    _raise_failures(rows_of, failures)
+        _print_notes(run.folder, rows_of, can_compare=bool(results.pairs))
 
 
 def _print_notes(out: Path, rows_of: dict[str, pd.DataFrame], *, can_compare: bool) -> None:
@@ -193,12 +199,7 @@ def _print_notes(out: Path, rows_of: dict[str, pd.DataFrame], *, can_compare: bo
 
 def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int) -> list[Task]:
     """The tasks of a file or a split; with a limit, at most that number, drawn by the seed."""
-    from regrade.cli.loading import load
-
-    tasks = load("builtin" if file is None else str(file), split)
-    if limit is not None and limit < len(tasks):
-        tasks = random.Random(seed).sample(sorted(tasks, key=lambda task: task.id), limit)
-    return tasks
+    return limited(load("builtin" if file is None else str(file), split), limit, seed)
 
 
 def _validation_tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from regrade.cli.console import progress
@@ -24,3 +25,10 @@ def load_one(source: str, task_id: str) -> Task:
 
     with progress("downloading the package") as report:
         return load_task(source, task_id, progress=report)
+
+
+def limited(tasks: list[Task], limit: int | None, seed: int) -> list[Task]:
+    """At most `limit` tasks, drawn by the seed; None: all."""
+    if limit is None or limit >= len(tasks):
+        return tasks
+    return random.Random(seed).sample(sorted(tasks, key=lambda task: task.id), limit)
