@@ -1,1 +1,1 @@
-"""The `regrade` command: one module a verb."""
+"""The `regrade` command: one module per command."""

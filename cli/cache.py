@@ -1,4 +1,4 @@
-"""`regrade cache`: what is kept between runs, and how to make room."""
+"""`regrade cache`: show, prune or clear the cache."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import print_json, stdout
+from regrade.cli.options import JsonObject
 
-app = typer.Typer(help="Show what is kept between runs, and make room.", invoke_without_command=True)
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+app = typer.Typer(invoke_without_command=True)
 DATABASE = "evidence.sqlite"
 CONTENTS = {
-    "evidence": "what was found out about patches",
-    "baselines": "which tests of local repositories can be relied on",
-    "environments": "interpreters with the packages that tests need",
-    "bytecode": "compiled modules",
-    "sources": "the packages that the ready-made tasks come from",
+    "evidence": "results of patches: tests, lint, complexity, ...",
+    "baselines": "test results of unchanged local repositories",
+    "environments": "interpreters with the requirements of tasks",
+    "bytecode": "compiled Python modules",
+    "sources": "source packages of the ready-made tasks",
     "models": "the embedded model",
 }
-"""What is kept in the cache folder -> what it is. All of it is made again where it is missing."""
+"""Part of the cache -> description. A missing part is created again."""
 
 
 @app.callback()
-def cache(context: typer.Context, json: Json = False) -> None:
-    """Show what is kept between runs, and make room."""
+def cache(context: typer.Context, json: JsonObject = False) -> None:
+    """Show the cache (without a command), or prune or clear it."""
     if context.invoked_subcommand is None:
         _show(json)
 
@@ -46,14 +46,12 @@ def _show(json: bool) -> None:
     if store is not None:
         store.close()
     if json:
-        evidence = [
-            {"kind": held.kind, "records": held.records, "megabytes": round(held.megabytes, 3)} for held in usage
-        ]
+        evidence = [{"kind": row.kind, "records": row.records, "megabytes": round(row.megabytes, 3)} for row in usage]
         print_json({"folder": str(folder), "megabytes": sizes, "evidence": evidence})
         return
     console = stdout()
     console.print(f"{folder}   {sum(sizes.values()):,.1f} MB", soft_wrap=True)
-    table = Table("kept", "MB", "what it is", box=None, pad_edge=False)
+    table = Table("part", "MB", "content", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for name, size in sizes.items():
         table.add_row(name, f"{size:,.1f}", CONTENTS[name])
@@ -62,21 +60,19 @@ def _show(json: bool) -> None:
         kinds = Table("evidence", "records", "MB", "last used", box=None, pad_edge=False)
         for column in kinds.columns[1:3]:
             column.justify = "right"
-        for held in usage:
+        for row in usage:
             kinds.add_row(
-                held.kind or "of earlier versions", f"{held.records:,}", f"{held.megabytes:,.1f}", _ago(held.last_used)
+                row.kind or "of earlier versions", f"{row.records:,}", f"{row.megabytes:,.1f}", _ago(row.last_used)
             )
         console.print()
         console.print(kinds)
 
 
 @app.command()
-def prune(
-    to: Annotated[float, typer.Option(min=0.0, help="Gigabytes of evidence to keep: what was used last.")],
-) -> None:
-    """Drop the evidence that was not used for the longest time.
+def prune(to: Annotated[float, typer.Option(min=0.0, help="Target size of the evidence, in gigabytes.")]) -> None:
+    """Evict the least recently used evidence.
 
-    That happens by itself above 4 GB, or above $REGRADE_EVIDENCE_GB.
+    This happens automatically above 4 GB, or above $REGRADE_EVIDENCE_GB.
     """
     from regrade.datasets.caches import default_cache
     from regrade.datasets.errors import UserError
@@ -84,27 +80,27 @@ def prune(
 
     path = default_cache() / DATABASE
     if not path.exists():
-        raise UserError(f"{path.parent} holds no evidence: there is nothing to drop")
+        raise UserError(f"{path.parent} has no evidence: there is nothing to evict")
     store = EvidenceStore(path)
     try:
-        dropped = store.shrink(to)
-        stdout().print(f"{dropped:,} records dropped, {len(store):,} kept ({_megabytes(path):,.1f} MB)")
+        evicted = store.shrink(to)
+        stdout().print(f"{evicted:,} records evicted, {len(store):,} left ({_megabytes(path):,.1f} MB)")
     finally:
         store.close()
 
 
 @app.command()
 def clear(
-    what: Annotated[list[str], typer.Argument(help=f"Any of: {', '.join(CONTENTS)}; or all.")],
+    what: Annotated[list[str], typer.Argument(metavar="PART", help=f"One or more of {', '.join(CONTENTS)}; or all.")],
 ) -> None:
-    """Delete what is kept; it is made again when it is needed. Not while another `regrade` runs."""
+    """Delete parts of the cache; do not use it while another `regrade` runs."""
     from regrade.datasets.caches import default_cache
     from regrade.datasets.errors import UserError
 
     folder = default_cache()
     unknown = sorted(set(what) - {*CONTENTS, "all"})
     if unknown:
-        raise UserError(f"nothing is kept under the name {unknown[0]!r}: name any of {', '.join(CONTENTS)}, or all")
+        raise UserError(f"the cache has no part {unknown[0]!r}: give one or more of {', '.join(CONTENTS)}, or all")
     freed = 0.0
     for path in _paths(folder, set(CONTENTS) if "all" in what else set(what)):
         freed += _megabytes(path)
@@ -126,6 +122,6 @@ def _megabytes(path: Path) -> float:
 
 def _ago(moment: float) -> str:
     if not moment:
-        return "not since then"
+        return "unknown"
     hours = max(0.0, time.time() - moment) / 3600
-    return "within the hour" if hours < 2 else f"{hours:.0f} hours ago" if hours < 48 else f"{hours / 24:.0f} days ago"
+    return "< 2 hours ago" if hours < 2 else f"{hours:.0f} hours ago" if hours < 48 else f"{hours / 24:.0f} days ago"

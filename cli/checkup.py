@@ -1,8 +1,7 @@
-"""`regrade doctor TASKS`: are these tasks fit to be trained and judged on?"""
+"""`regrade doctor TASKS`: are these tasks fit for training and evaluation?"""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
+from regrade.cli.loading import limited, load, load_one
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 
@@ -26,112 +26,106 @@ TASK_FILES = (".json", ".jsonl")
 def examine(
     tasks: Sequence[Task], *, sandbox: str, workers: int | None, runs: int, mutants: int, seed: int, json: bool
 ) -> None:
-    """Print one line a task and a summary. Exits 1 if one is bad. Raises UserError if one could not be examined."""
+    """Print one line per task and a summary. Exits with 1 if a task is bad. Raises UserError if a check failed."""
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.checkup import check_up
 
-    found: list[CheckUp] = []
-    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as tell:
-        for each in check_up(tasks, scorer, runs=runs, mutants=mutants, seed=seed, progress=tell):
-            found.append(each)
+    results: list[CheckUp] = []
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
+        for result in check_up(tasks, scorer, runs=runs, mutants=mutants, seed=seed, progress=report):
+            results.append(result)
             if json:
-                print_json(each.to_json())
+                print_json(result.to_json())
             else:
-                typer.echo(in_words(each))
+                typer.echo(task_line(result))
     if not json:
-        typer.echo(summary(found))
-    if any(each.problems for each in found):
+        typer.echo(summary(results))
+    if any(result.problems for result in results):
         raise typer.Exit(BAD)
-    lost = [each for each in found if each.unknown]
+    lost = [result for result in results if result.unknown]
     if lost:
         raise UserError(
-            f"{len(lost)} of {len(found)} tasks could not be examined, for no fault of theirs: {lost[0].unknown}; mend "
-            "that and run the same command again, what was found out is kept"
+            f"{len(lost)} of {len(results)} tasks could not be examined, for a reason of this machine: "
+            f"{lost[0].unknown}; fix it and run the same command again, all other results are stored"
         )
 
 
-def in_words(each: CheckUp) -> str:
-    """A task in one line."""
-    if each.problems:
-        said = [problem.why for problem in each.problems] + ([f"unknown: {each.unknown}"] if each.unknown else [])
-    elif each.unknown:
-        said = [each.unknown]
+def task_line(result: CheckUp) -> str:
+    """The line of one task."""
+    unknown = [result.unknown] if result.unknown else []
+    if result.problems:
+        verdict, facts = "BAD", [problem.why for problem in result.problems] + [f"unknown: {why}" for why in unknown]
+    elif unknown:
+        verdict, facts = "?", unknown
     else:
-        said = [*_figures(each), *(f"note: {note}" for note in each.notes)]
-    verdict = "BAD" if each.problems else "?" if each.unknown else "good"
-    return f"{verdict:4} {one_line(each.task.id)}: {one_line('; '.join(said))}"
+        verdict, facts = "good", [*_figures(result), *(f"note: {note}" for note in result.notes)]
+    return f"{verdict:4} {one_line(result.task.id)}: {one_line('; '.join(facts))}"
 
 
-def _figures(each: CheckUp) -> list[str]:
+def _figures(result: CheckUp) -> list[str]:
     from regrade.evaluators.task_curation.checkup import ExploitOutcome
 
-    worth = f"nothing {each.nothing:.3f}" if each.nothing is not None else "nothing unscored"
-    said = [f"reference {each.reference:.3f}, {worth}" if each.reference is not None else f"{worth}, no reference"]
-    said.append(f"{each.runs} runs agree" if each.runs > 1 else "1 run")
-    if each.exploits:
-        rejected = sum(fate in (ExploitOutcome.FAILS, ExploitOutcome.SEEN) for fate in each.exploits.values())
-        said.append(f"{rejected} of {len(each.exploits)} exploits rejected")
-    if each.guards is not None:
-        count = len(each.guards)
-        said.append(f"{counted(count, 'test')} {plural(count, 'executes', 'execute')} what it changes")
-    if each.killed or each.survivors:
-        said.append(f"{len(each.killed)} of {len(each.killed) + len(each.survivors)} mutants killed")
-    if each.assurance is not None:
-        said.append(f"verdicts are {each.assurance.level}")
-    return said
+    figures = ["no reference" if result.reference is None else f"reference {result.reference:.3f}"]
+    figures[0] += ", empty patch " + ("unscored" if result.nothing is None else f"{result.nothing:.3f}")
+    figures.append(f"{result.runs} runs agree" if result.runs > 1 else "1 run")
+    if result.exploits:
+        refused = sum(outcome in (ExploitOutcome.FAILS, ExploitOutcome.SEEN) for outcome in result.exploits.values())
+        figures.append(f"{refused} of {len(result.exploits)} exploits refused")
+    if result.guards is not None:
+        count = len(result.guards)
+        figures.append(f"{counted(count, 'test')} {plural(count, 'executes', 'execute')} the changed code")
+    if result.killed or result.survivors:
+        figures.append(f"{len(result.killed)} of {len(result.killed) + len(result.survivors)} mutants killed")
+    if result.assurance is not None:
+        figures.append(f"verdicts are {result.assurance.level}")
+    return figures
 
 
-def summary(found: Sequence[CheckUp]) -> str:
-    """How many are healthy, and what is wrong with how many of the others."""
+def summary(results: Sequence[CheckUp]) -> str:
+    """The number of healthy tasks, the number of tasks per kind of problem, and the totals."""
     from regrade.evaluators.task_curation.checkup import tally
 
-    healthy = sum(each.is_healthy for each in found)
-    said = [f"{healthy} of {len(found)} tasks are healthy"]
-    said += [f"{count} {kind}" for kind, count in tally(found).items()]
-    unknown = sum(bool(each.unknown) for each in found)
-    said += [f"{unknown} unknown"] if unknown else []
-    tried = sum(len(each.killed) + len(each.survivors) for each in found)
-    killed = sum(len(each.killed) for each in found)
-    said += [f"{killed} of {tried} mutants killed ({100 * killed / tried:.0f} %)"] if tried else []
-    levels = Counter(each.assurance.level for each in found if each.assurance is not None)
-    said += [f"verdicts: {', '.join(f'{count} {level}' for level, count in levels.most_common())}"] if levels else []
-    return "; ".join(said)
+    totals = [f"{sum(result.is_healthy for result in results)} of {len(results)} tasks are healthy"]
+    totals += [f"{count} {kind}" for kind, count in tally(results).items()]
+    if unknown := sum(bool(result.unknown) for result in results):
+        totals.append(f"{unknown} unknown")
+    killed = sum(len(result.killed) for result in results)
+    if mutants := killed + sum(len(result.survivors) for result in results):
+        totals.append(f"{killed} of {mutants} mutants killed ({100 * killed / mutants:.0f} %)")
+    if levels := Counter(result.assurance.level for result in results if result.assurance is not None):
+        totals.append(f"verdicts: {', '.join(f'{count} {level}' for level, count in levels.most_common())}")
+    return "; ".join(totals)
 
 
 def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, seed: int) -> list[Task]:
-    """The tasks of files, of folders of recipes, of `builtin`, and ready-made ones by their ids; with a limit, as many
-    of them, drawn by the seed.
+    """The tasks of files, folders of recipes, `builtin`, and ids; with a limit, a random sample drawn by `seed`.
 
     Raises:
-        UserError: one of the sources is none of these, or is wrong.
+        UserError: a source is none of these, or is not valid.
     """
-    tasks = [task for source in sources for task in _tasks_of(source, split)]
-    if limit is not None and limit < len(tasks):
-        tasks = random.Random(seed).sample(sorted(tasks, key=lambda task: task.id), limit)
-    return tasks
+    return limited([task for source in sources for task in _tasks_of(source, split)], limit, seed)
 
 
 def _tasks_of(source: str, split: str | None) -> list[Task]:
-    from regrade.cli.loading import load, load_one
     from regrade.datasets.mutation.recipe_format import recipe_files
 
     path = Path(source)
     if path.is_dir() and not recipe_files(path):
         raise UserError(
-            f"the folder {source!r} holds no recipes of tasks; if it is a repository, say --repo {source} "
+            f"the folder {source!r} contains no recipes of tasks; for a repository, give --repo {source} "
             "--fail-to-pass TEST"
         )
     if source == "builtin" or path.exists() or source.endswith(TASK_FILES):
         return load(source, split)
     if split is not None:
-        raise UserError(f"--split is for sets of tasks, and {source!r} is one: leave it out")
+        raise UserError(f"--split applies to sets of tasks, and {source!r} is a single task: leave it out")
     return [load_one("builtin", source)]
 
 
 def task_of_repository(
     repo: Path, fail_to_pass: Sequence[str], reference: Path | None, sandbox: str, runs: int, time_limit: float
 ) -> Task:
-    """The task made of a repository by running its tests, with a patch file as its reference.
+    """The task of a repository, from a run of its tests, with a patch file as its reference.
 
     Raises:
         UserError: there is no such repository, or the patch does not apply to it.
@@ -142,9 +136,9 @@ def task_of_repository(
     patch = None if reference is None else read_patch(str(reference))
     if patch is not None:
         check_diff(str(reference), patch)
-    with progress("running the repository's own tests") as tell:
+    with progress("running the unchanged tests") as report:
         task = local_task(
-            repo, fail_to_pass, sandbox=sandbox, runs=max(runs, 3), time_limit=time_limit, progress=tell,
+            repo, fail_to_pass, sandbox=sandbox, runs=max(runs, 3), time_limit=time_limit, progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )  # fmt: skip
     if patch is not None:

@@ -1,4 +1,4 @@
-"""`regrade compare`: two policies on the same tasks, with intervals and a verdict that a script can act on."""
+"""`regrade compare`: two policies on the same tasks, with intervals, a verdict and an exit code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import print_json, stdout
+from regrade.cli.options import BaselinePolicy, CandidatePolicy, JsonObject, RunTemperature
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,65 +21,58 @@ if TYPE_CHECKING:
 FailOn = Literal["regressed", "not-improved", "never"]
 FAILED = 1
 NOT_COMPARABLE = 2
-"""A gate must not open because nothing could be said."""
+"""A gate must not open without a comparison."""
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A run's folder, or a .jsonl file of evaluation rows.")],
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of a run, or a .jsonl file of rows.")],
     candidate: Annotated[
-        Path | None, typer.Argument(help="The other run or file; left out: another policy of the first.")
+        Path | None, typer.Argument(metavar="CANDIDATE", help="The other run or file. Default: BASELINE.")
     ] = None,
-    baseline_policy: Annotated[
-        str | None, typer.Option(help="Policy of the baseline; default: the run's baseline.")
-    ] = None,
-    candidate_policy: Annotated[str | None, typer.Option(help="Policy to judge; default: the run's candidate.")] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Compare at this temperature; default: each policy's own best, found on validation tasks."),
-    ] = None,
+    baseline_policy: BaselinePolicy = None,
+    candidate_policy: CandidatePolicy = None,
+    temperature: RunTemperature = None,
     margin: Annotated[
         float | None,
-        typer.Option(
-            help="How much worse one measure may be before a gain in the other is no gain; default: as was declared "
-            "for the run by `evaluate plan --declare`, else 0.02."
-        ),
+        typer.Option(help="Tolerated loss in one metric. Default: that of `evaluate plan --declare`, else 0.02."),
     ] = None,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Exit with 1 on this verdict: a gate for CI. (Not comparable: 2, unless never.)")
+        FailOn, typer.Option(help="Verdict that exits with 1, for a gate in CI. Not comparable: 2, except for never.")
     ] = "regressed",
     mixed_versions: Annotated[
-        bool, typer.Option("--mixed-versions", help="Compare runs of different versions, which is refused else.")
+        bool, typer.Option("--mixed-versions", help="Compare runs of different versions, which is refused by default.")
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, as for a job's summary.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, for a job summary.")] = False,
     tasks: Annotated[
-        bool, typer.Option("--tasks", help="Name the reward parts that moved and the tasks that changed outcome.")
+        bool, typer.Option("--tasks", help="List the reward parts that moved, and the tasks that changed outcome.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: JsonObject = False,
 ) -> None:
-    """Say which of two policies fixes more and breaks less.
+    """Compare two policies: which fixes more and breaks less?
 
-    With intervals and a verdict. Exits 1 if the candidate regressed, 2 if the two cannot be compared.
+    Prints differences with intervals, and a verdict. Exits with 1 if the candidate regressed, with 2 if the two are not
+    comparable.
 
-    One run of several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
+    One run with several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
     """
     from regrade.evaluators.analysis import comparability, comparison
     from regrade.evaluators.analysis.checkpoint_changes import task_changes
 
     sources = (baseline, candidate or baseline)
     if json and markdown:
-        raise UserError("--json and --markdown are two forms of the same answer: choose one")
+        raise UserError("--json and --markdown exclude each other: give one of them")
     first = select(baseline, "baseline", baseline_policy, temperature)
     second = select(sources[1], "candidate", candidate_policy, temperature)
     declared, notes = comparability.check(*sources, margin=margin, mixed_versions=mixed_versions)
-    found = comparison.compare(first, second, declared)
-    found = replace(found, warnings=(*found.warnings, *notes))
+    result = comparison.compare(first, second, declared)
+    result = replace(result, warnings=(*result.warnings, *notes))
     changes = task_changes(first, second) if tasks else None
     if json:
-        print_json(found.to_json() | ({"tasks": changes.to_json()} if changes else {}))
+        print_json(result.to_json() | ({"tasks": changes.to_json()} if changes else {}))
     elif markdown:
         from regrade.reports.markdown import comparison_markdown
 
-        typer.echo(comparison_markdown(found))
+        typer.echo(comparison_markdown(result))
         if changes:
             from regrade.reports.checkpoint_changes import task_changes_markdown
 
@@ -87,14 +81,14 @@ def compare(
         from regrade.reports.checkpoint_changes import print_task_changes
         from regrade.reports.terminal import print_comparison
 
-        print_comparison(found, stdout())
+        print_comparison(result, stdout())
         if changes:
             print_task_changes(changes, stdout())
-    raise typer.Exit(exit_code(found.verdict, fail_on))
+    raise typer.Exit(exit_code(result.verdict, fail_on))
 
 
 def exit_code(verdict: Verdict, fail_on: FailOn) -> int:
-    """What `compare` ends with: 0 where the gate is open."""
+    """The exit code of `compare`; 0: the gate is open."""
     if fail_on == "never":
         return 0
     if verdict == "not comparable":
@@ -108,10 +102,10 @@ def select(
     """The rows of one policy at one temperature.
 
     Args:
-        option: what names the policy on the command line; default: `--ROLE-policy`.
+        option: the command's option for the policy, for the error message. Default: `--ROLE-policy`.
 
     Raises:
-        UserError: nothing there, no such policy or temperature, or several of them and no way to choose.
+        UserError: there are no rows, no such policy or temperature, or several policies of that role.
     """
     from regrade.evaluators.storage.rows import load_rows
     from regrade.evaluators.storage.run import Run
@@ -124,33 +118,35 @@ def select(
         return _at(rows, chosen, source)
     rows = load_rows(source)
     if policy is not None:
-        known = sorted(rows["policy"].unique())
+        available = sorted(rows["policy"].unique())
         rows = rows[rows["policy"] == policy]
         if rows.empty:
-            raise UserError(f"{source}: no rows of policy {policy!r}; it holds {', '.join(map(repr, known))}")
+            raise UserError(
+                f"{source}: no rows of policy {policy!r}; there are rows of {', '.join(map(repr, available))}"
+            )
     return rows if temperature is None else _at(rows, temperature, source)
 
 
 def _of_role(run: Run, role: str, option: str) -> str:
     policies = run.manifest.policies
-    found = [name for name, entry in policies.items() if entry.role == role]
-    if len(found) == 1:
-        return found[0]
+    of_role = [name for name, entry in policies.items() if entry.role == role]
+    if len(of_role) == 1:
+        return of_role[0]
     if len(policies) == 1:
         return next(iter(policies))
     listed = ", ".join(f"{name} ({entry.role})" for name, entry in policies.items()) or "none"
-    count = f"{len(found)} policies are" if found else "no policy is"
+    count = f"{len(of_role)} policies are" if of_role else "no policy is"
     raise UserError(f"{run.folder}: {count} its {role}; choose with {option} from: {listed}")
 
 
 def _no_policy(source: Path, name: str, run: Run) -> pd.DataFrame:
     listed = ", ".join(map(repr, run.manifest.policies)) or "none"
-    raise UserError(f"{source}: no policy {name!r}; it holds {listed}")
+    raise UserError(f"{source}: no policy {name!r}; the run has {listed}")
 
 
 def _at(rows: pd.DataFrame, temperature: float, source: Path) -> pd.DataFrame:
     chosen = rows[rows["temperature"] == temperature]
     if chosen.empty:
-        known = ", ".join(f"{value:g}" for value in sorted(rows["temperature"].unique()))
-        raise UserError(f"{source}: no rows at temperature {temperature:g}; there are rows at {known}")
+        available = ", ".join(f"{value:g}" for value in sorted(rows["temperature"].unique()))
+        raise UserError(f"{source}: no rows at temperature {temperature:g}; there are rows at {available}")
     return chosen

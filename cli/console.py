@@ -1,4 +1,4 @@
-"""What the verbs share at the terminal: results on stdout, progress and notes on stderr, JSON by request only."""
+"""Terminal output of all commands: results on stdout, progress and notes on stderr, JSON only on request."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 PIPED_WIDTH = 240
-MANY = 20
-"""Pieces of work from which on each tenth is told."""
+MIN_TOTAL_FOR_TENTHS = 20
+"""Work of at least this many steps prints a line per tenth to a log."""
 QUIET_SECONDS = (10.0, 20.0, 40.0, *itertools.repeat(60.0, 10_000))
-"""How long nothing may be said, off a terminal, before it is said again what is going on."""
+"""Intervals without a line after which a log repeats the current state."""
 
 
 def stdout() -> Console:
-    """The console for results. Made anew, so that a redirected stream is found."""
+    """The console for results. New at each call, so that a redirected stream is respected."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH  # lines that a program or an editor can search
+        console.width = PIPED_WIDTH  # whole lines, for searches by programs and editors
     return console
 
 
@@ -43,15 +43,15 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def asides() -> AbstractContextManager[object]:
-    """Meanwhile what is printed goes to stderr: code of the user's own must not write between lines of JSON."""
+def stdout_to_stderr() -> AbstractContextManager[object]:
+    """Redirect stdout to stderr: the output of a user's own code must not mix with lines of JSON."""
     return redirect_stdout(sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON. What is not a finite number is an error here, not a `NaN` that no reader of JSON takes."""
+    """One line of JSON. Raises ValueError for a number that is not finite: `NaN` is not valid JSON."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    typer.echo(text.encode("utf-8", "replace").decode())  # a path or a test's output may hold half a surrogate pair
+    typer.echo(text.encode("utf-8", "replace").decode())  # paths and test output may contain lone surrogates
 
 
 def one_line(text: object) -> str:
@@ -61,83 +61,77 @@ def one_line(text: object) -> str:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; what is yielded takes (done, total). Off a terminal it prints lines."""
-    with activities() as tell:
-        tell(description, 0, 0)
-        yield lambda done, total: tell(description, done, total)
+    """A progress display on stderr: a bar, or lines if stderr is not a terminal. Yields a callback (done, total)."""
+    with activities() as report:
+        report(description, 0, 0)
+        yield lambda done, total: report(description, done, total)
 
 
 @contextmanager
 def activities() -> Iterator[Callable[[str, int, int], None]]:
-    """As `progress`, for work of several kinds: what is yielded takes (what is being done, done, total or 0)."""
+    """Like `progress`, for several activities. Yields a callback (description, done, total; 0: unknown)."""
     console = stderr()
     if not console.is_terminal:
-        with _lines() as tell_lines:
-            yield tell_lines
+        with _log_lines() as report_lines:
+            yield report_lines
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as rich
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    with rich.Progress(*columns, *times, console=console, transient=True) as bars:
         started: dict[str, TaskID] = {}
 
-        def tell(description: str, done: int, total: int) -> None:
+        def report(description: str, done: int, total: int) -> None:
             if description not in started:
                 started[description] = bars.add_task(description, total=None)
             bars.update(started[description], completed=done, total=total or None, visible=not total or done < total)
 
-        yield tell
+        yield report
 
 
 @contextmanager
-def _lines() -> Iterator[Callable[[str, int, int], None]]:
-    """For a log: a line each tenth of long work, and where it stands whenever nothing was said for a while."""
-    shown: dict[str, int] = {}
-    latest = ["", ""]  # what is being done, and its line
-    begun: set[str] = set()  # what a line told of: its end is told too, or the log would seem to stop in the middle
+def _log_lines() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress for a log: a line per tenth of long work, and the current state after each interval without a line."""
+    tenths: dict[str, int] = {}
+    latest = ["", ""]  # description and line
+    unfinished: set[str] = set()  # descriptions with a line: each gets a last line too, or the log would seem to stop
     lock = threading.Lock()
-    said = threading.Event()
-    done_with = threading.Event()
+    was_printed = threading.Event()
+    is_over = threading.Event()
 
-    def say() -> None:
+    def print_latest() -> None:
         description, line = latest
         typer.echo(line, err=True)
-        begun.add(description)
-        said.set()
+        unfinished.add(description)
+        was_printed.set()
 
-    def tell(description: str, done: int, total: int) -> None:
+    def report(description: str, done: int, total: int) -> None:
         tenth = 10 * done // max(total, 1)
         with lock:
             latest[:] = description, f"{description}: {done}/{total}" if total else f"{description} ..."
-            is_tenth = tenth > shown.get(description, 0) and total >= MANY
-            is_end = 0 < total <= done and description in begun
+            is_tenth = tenth > tenths.get(description, 0) and total >= MIN_TOTAL_FOR_TENTHS
+            is_end = 0 < total <= done and description in unfinished
             if is_tenth:
-                shown[description] = tenth
+                tenths[description] = tenth
             if is_tenth or is_end:
-                say()
+                print_latest()
             if is_end:
-                begun.discard(description)
+                unfinished.discard(description)
 
-    def beat() -> None:
-        for silence in QUIET_SECONDS:
-            said.clear()
-            if done_with.wait(silence):
+    def repeat_state() -> None:
+        for interval in QUIET_SECONDS:
+            was_printed.clear()
+            if is_over.wait(interval):
                 return
             with lock:
-                if latest[1] and not said.is_set():
-                    say()
+                if latest[1] and not was_printed.is_set():
+                    print_latest()
 
-    heart = threading.Thread(target=beat, name="progress", daemon=True)
-    heart.start()
+    thread = threading.Thread(target=repeat_state, name="progress", daemon=True)
+    thread.start()
     try:
-        yield tell
+        yield report
     finally:
-        done_with.set()
-        heart.join()
+        is_over.set()
+        thread.join()

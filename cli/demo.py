@@ -1,4 +1,4 @@
-"""`regrade demo`: the main job, from training to the report."""
+"""`regrade demo`: the main job from the training of a baseline to the report."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import progress, stderr, stdout
-from regrade.cli.options import SandboxName
+from regrade.cli.extras import training_libraries
+from regrade.cli.options import ModelName, SandboxName
 
 
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="All phases at a small size, in four minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run all phases at a small size, in about four minutes.")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder of the run. Default: runs/demo or runs/demo-quick.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of the run. Default: runs/demo, with --quick runs/demo-quick."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
-    model: Annotated[
-        str, typer.Option(help="smollm2-135m, the folder of a checkpoint, or a model on the hub.")
-    ] = "smollm2-135m",
+    model: ModelName = "smollm2-135m",
     sandbox: SandboxName = "auto",
 ) -> None:
     """Run the main job: train, evaluate, report.
 
-    It trains an SFT baseline, continues with reinforcement learning from executed tests, and reports which policy fixes
-    more and breaks less. The same command resumes a stopped run.
+    Train an SFT baseline, continue with reinforcement learning from executed tests, and report which policy fixes more
+    and breaks less. The same command resumes a stopped run.
     """
-    from regrade.policy_training.demo.pipeline import run_demo
-    from regrade.policy_training.demo.settings import FULL, QUICK
+    with training_libraries("`regrade demo`"):
+        from regrade.policy_training.demo.pipeline import run_demo
+        from regrade.policy_training.demo.settings import FULL, QUICK
     from regrade.reports.html_report import write_report
     from regrade.reports.results import load_results
     from regrade.reports.terminal import print_results
@@ -45,7 +48,7 @@ def demo(
 
 @contextmanager
 def stage(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress display for one stage of the run; at the end it prints a line with the wall time."""
+    """A progress display for one stage of the run, and a line with its wall time at the end."""
     console = stderr()
     if not console.is_terminal:
         console.print(f"{title} ...", markup=False)

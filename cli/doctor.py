@@ -1,5 +1,4 @@
-"""`regrade doctor`: what works on this machine, found out by trying it, and what to install for the rest; or, given
-tasks, whether they are fit to be trained and judged on."""
+"""`regrade doctor`: check this machine, or check whether tasks are fit for training and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import one_line, print_json, stdout
-from regrade.cli.options import FailToPass, SandboxName, TimeLimit, Workers
+from regrade.cli.options import BuiltinSplit, FailToPass, Limit, SandboxName, TimeLimit, Workers
 from regrade.datasets.errors import UserError
 
 NEEDED, USEFUL = "needed", "useful"
@@ -23,34 +22,34 @@ CANNOT_SCORE = 2
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """The result of one check of this machine."""
 
     name: str
     works: bool
     detail: str
-    """Version or what was seen; for what does not work, why."""
+    """Version or observation; if it does not work, the reason."""
     advice: str = ""
     """What to install or start; empty if it works."""
     importance: str = USEFUL
-    """`needed` for scoring, or `useful` for more."""
+    """`needed` for scoring, or `useful` for other purposes."""
 
 
 Tasks = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TASKS", help="builtin, task files, folders of recipes, ids of ready-made tasks."),
+    typer.Argument(metavar="TASKS", help="builtin, task files, folders of recipes, or ids of ready-made tasks."),
 ]
 Repo = Annotated[
-    Path | None, typer.Option(help="A repository as it lies there; with --fail-to-pass, instead of TASKS.")
+    Path | None, typer.Option(help="Folder of a repository to check, with --fail-to-pass, instead of TASKS.")
 ]
-ReferenceFile = Annotated[Path | None, typer.Option(help="With --repo: a patch file, the known good fix.")]
-Split = Annotated[
-    str | None, typer.Option(help="Of sets: demonstrations, tests_only, validation or held_out; default: all.")
+ReferenceFile = Annotated[Path | None, typer.Option(help="With --repo: a patch file with the reference fix.")]
+Seed = Annotated[int, typer.Option(help="Seed of --limit and of the choice of mutants.")]
+Runs = Annotated[
+    int, typer.Option(min=1, help="Runs of all tests, with and without the reference, to detect flaky tests.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, drawn by --seed.")]
-Seed = Annotated[int, typer.Option(help="Seed of what --limit draws, and of the choice of mutants.")]
-Runs = Annotated[int, typer.Option(min=1, help="Runs of all tests, with and without the reference, to find flakes.")]
-Mutants = Annotated[int, typer.Option(min=0, help="Mutants of what a reference changes that the tests should notice.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, or one line a task.")]
+Mutants = Annotated[
+    int, typer.Option(min=0, help="Number of single-line mutants of the code that a reference changes.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, with tasks one line per task.")]
 
 
 def doctor(
@@ -58,7 +57,7 @@ def doctor(
     repo: Repo = None,
     fail_to_pass: FailToPass = None,
     reference: ReferenceFile = None,
-    split: Split = None,
+    split: BuiltinSplit = None,
     limit: Limit = None,
     seed: Seed = 0,
     runs: Runs = 3,
@@ -68,23 +67,22 @@ def doctor(
     time_limit: TimeLimit = 600.0,
     json: AsJson = False,
 ) -> None:
-    """Show what works here and what to install; or find out whether tasks are any good.
+    """Check this machine, or check tasks.
 
-    Without TASKS: exits 2 if no patch can be scored on this machine.
+    Without TASKS: reports the available tools, sandboxes and libraries, and what to install. Exits with 2 if no patch
+    can be scored on this machine.
 
-    With TASKS, or --repo: does the reference count as a fix and doing nothing as none, do tests pass every time, is a
-    cheat paid for, do tests reach for the network or the git history, do they notice when what the reference changes is
-    stubbed or mutated? Exits 1 if a task is bad. What was found out is kept, so a check-up that was stopped goes on.
+    With TASKS, or --repo: runs each task at the base, with the reference, repeatedly, with exploits and with mutants.
+    Reports invalid tasks, flaky tests, access to the network or the git history, rewarded exploits and weak tests.
+    Exits with 1 if a task is bad. The same command resumes an interrupted check.
     """
     if repo is None and (fail_to_pass or reference):
-        raise UserError(
-            "--fail-to-pass and --reference are for a repository: name it with --repo (tasks have their own)"
-        )
+        raise UserError("--fail-to-pass and --reference need a repository: give --repo (tasks name their own)")
     if tasks or repo is not None:
         from regrade.cli.checkup import chosen_tasks, examine, task_of_repository
 
         if tasks and repo is not None:
-            raise UserError(f"a repository and {tasks[0]!r}: examine one with --repo, and the others without")
+            raise UserError(f"--repo and the task {tasks[0]!r} exclude each other: check them one after the other")
         if repo is not None:
             chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit)]
         else:
@@ -107,19 +105,19 @@ def _examine_machine(json: bool) -> None:
 
 
 def tool_checks() -> list[Check]:
-    """The interpreter and the programs that scoring calls, then those that only some repositories need."""
+    """The interpreter, the programs that scoring needs, and those that only some repositories need."""
     python = ".".join(str(part) for part in sys.version_info[:3])
     return [
         Check("python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer", NEEDED),
-        _program("git", "apply patches: apt-get install git", NEEDED),
-        _program("ruff", "lint rewards: pip install ruff", NEEDED, str(Path(sys.executable).parent / "ruff")),
-        _program("node", "optional, for repositories in JavaScript"),
-        _program("cargo", "optional, for repositories in Rust"),
+        _program("git", "applies patches: apt-get install git", NEEDED),
+        _program("ruff", "for lint rewards: pip install ruff", NEEDED, str(Path(sys.executable).parent / "ruff")),
+        _program("node", "optional: for repositories in JavaScript"),
+        _program("cargo", "optional: for repositories in Rust"),
     ]
 
 
 def sandbox_checks() -> list[Check]:
-    """Each kind of sandbox, by a trial start."""
+    """A trial start of each kind of sandbox."""
     from regrade.evaluators.sandboxes import KINDS, available
 
     return [
@@ -131,11 +129,11 @@ def sandbox_checks() -> list[Check]:
 
 
 def _boundary(isolated: bool) -> str:
-    return "isolated" if isolated else "no security boundary: for code that you trust"
+    return "isolated" if isolated else "no security boundary: only for code that you trust"
 
 
 def library_checks() -> list[Check]:
-    """The libraries of the extras, without importing them."""
+    """The libraries of the extras, without an import."""
     advice = "for training: pip install '.[train]' in the checkout"
     checks = [_library(name, advice) for name in ("torch", "transformers", "trl", "gguf")]
     return [*checks, _library("docker", "for the Docker sandbox: pip install '.[docker]' in the checkout")]
@@ -143,11 +141,11 @@ def library_checks() -> list[Check]:
 
 def gpu_check() -> Check:
     if importlib.util.find_spec("torch") is None:
-        return Check("gpu", False, "unknown without torch", "optional: training runs on a CPU, slower")
+        return Check("gpu", False, "unknown without torch", "optional: training also runs on a CPU, but slower")
     import torch
 
     if not torch.cuda.is_available():
-        return Check("gpu", False, "none that torch can use", "optional: training runs on a CPU, slower")
+        return Check("gpu", False, "no GPU that torch can use", "optional: training also runs on a CPU, but slower")
     properties = torch.cuda.get_device_properties(0)
     return Check("gpu", True, f"{properties.name}, {properties.total_memory // 2**30} GiB")
 
@@ -164,14 +162,14 @@ def model_check() -> Check:
 
 
 def _program(name: str, advice: str, importance: str = USEFUL, path: str | None = None) -> Check:
-    found = path if path and Path(path).is_file() else shutil.which(name)
-    if found is None:
+    program = path if path and Path(path).is_file() else shutil.which(name)
+    if program is None:
         return Check(name, False, "not found", advice, importance)
     try:
-        told = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return Check(name, False, one_line(error), advice, importance)
-    return Check(name, True, one_line(told.splitlines()[0] if told else found), importance=importance)
+    return Check(name, True, one_line(output.splitlines()[0] if output else program), importance=importance)
 
 
 def _library(name: str, advice: str) -> Check:
@@ -202,5 +200,5 @@ def _show(checks: list[Check], can_score: bool) -> None:
     console.print(
         "\n[green]Patches can be scored here.[/]"
         if can_score
-        else "\n[red]Patches cannot be scored here:[/] see above."
+        else "\n[red]Patches cannot be scored here:[/] a needed program or every sandbox is missing, see above."
     )

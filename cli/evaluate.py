@@ -1,17 +1,17 @@
-"""`regrade evaluate`: try policies on tasks and record every attempt with its verdict."""
+"""`regrade evaluate`: run policies on tasks and record every attempt with its verdict."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regrade.cli.console import asides, print_json, progress, stderr, stdout
+from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.jobs import model_probes
-from regrade.cli.options import RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.cli.loading import limited, load
+from regrade.cli.options import Limit, RewardModelFolder, RewardName, SandboxName, Workers
 from regrade.cli.policy_arguments import PolicyOptions, entrants
 from regrade.datasets.errors import UserError
 
@@ -23,145 +23,159 @@ if TYPE_CHECKING:
 
 AsRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 Api = Literal["chat", "completions"]
-TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks; default: the ready-made ones.")]
+TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A task file. Default: the ready-made tasks.")]
 Split = Annotated[
     str | None,
-    typer.Option(help="Of the ready-made tasks: demonstrations, tests_only, validation or held_out (default)."),
+    typer.Option(help="Split of the ready-made tasks: demonstrations, tests_only, validation or held_out (default)."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks, drawn by --seed.")]
 
 
 def evaluate(
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="The run's folder; policies evaluated into one run can be compared.")
+        Path, typer.Option(file_okay=False, help="Folder of the run. Policies of the same run can be compared.")
     ],
     policies: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]POLICY",
-            help="no-op, reference, smollm2-135m, a checkpoint's folder, a model on the hub, endpoint:MODEL (with "
-            "--endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} in them.",
+            help="no-op, reference, smollm2-135m, the folder of a checkpoint, a model on the Hugging Face hub, "
+            "endpoint:MODEL (with --endpoint), or 'command:PROGRAM ARGUMENTS' with {instruction} as a placeholder.",
         ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--policies", help="A TOML file of policies: see docs/policies.md.")
+        Path | None, typer.Option("--policies", help="A TOML file with policies (see docs/policies.md).")
     ] = None,
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(help="Patches made elsewhere, in SWE-bench's format (JSON or JSONL); repeat for more files."),
+        typer.Option(help="A file of patches in the format of SWE-bench (JSON or JSONL). Repeat for more."),
     ] = None,
     checkpoints: Annotated[
-        list[Path] | None, typer.Option(help="A folder of checkpoints NAME-STEP: a series along a training.")
+        list[Path] | None, typer.Option(help="A folder of checkpoints NAME-STEP of one training. Repeat for more.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the only policy; default: its own name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the policy, if there is only one.")] = None,
     role: Annotated[
         AsRole | None,
-        typer.Option(help="What they are in the comparison; default: candidate (no-op and reference: scripted)."),
+        typer.Option(help="Role of the policies in comparisons. Default: candidate (no-op and reference: scripted)."),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Name of the policy that the candidates must beat.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Name of the policy with which the candidates are compared.")
+    ] = None,
     control: Annotated[
-        list[str] | None, typer.Option(help="Name of a policy that stands for an easier explanation of a gain.")
+        list[str] | None, typer.Option(help="Name of a control: an alternative explanation of a gain. Repeat for more.")
     ] = None,
     tasks: TaskSource = None,
     split: Split = None,
     limit: Limit = None,
     temperature: Annotated[
-        list[float] | None, typer.Option(min=0.0, max=100.0, help="Repeat for a sweep; default 0, greedy.")
+        list[float] | None,
+        typer.Option(min=0.0, max=100.0, help="Sampling temperature. Repeat for a sweep. Default: 0 (greedy)."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Attempts at each task and temperature (greedy: one).")] = 4,
+    samples: Annotated[int, typer.Option(min=1, help="Attempts per task and temperature (greedy: one).")] = 4,
     samples_elsewhere: Annotated[
         int | None,
-        typer.Option(min=1, help="The same at temperatures other than a policy's best; default: as many."),
+        typer.Option(
+            min=1, help="Attempts per task at all temperatures except the best of a policy. Default: --samples."
+        ),
     ] = None,
     validation: Annotated[
         str | None,
         typer.Option(
-            help="What chooses each policy's temperature in a sweep: a file of tasks, a split of the ready-made ones, "
-            "or none. Default: the split validation for ready-made tasks, none for others."
+            help="Tasks that select the best temperature of each policy in a sweep: a task file, a split of the "
+            "ready-made tasks, or none. Default: the split validation for ready-made tasks, none for others."
         ),
     ] = None,
     validation_limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many validation tasks, drawn by --seed.")
+        int | None, typer.Option(min=1, help="Maximum number of validation tasks, drawn by --seed.")
     ] = None,
-    validation_samples: Annotated[int, typer.Option(min=1, help="Attempts at each of them and temperature.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling, and of what --limit draws.")] = 0,
+    validation_samples: Annotated[int, typer.Option(min=1, help="Attempts per validation task and temperature.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling and of --limit.")] = 0,
     endpoint: Annotated[
-        str, typer.Option(help="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")
+        str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
     ] = "",
     key_env: Annotated[
-        str | None, typer.Option(help="Environment variable that holds its key; default: OPENAI_API_KEY.")
+        str | None, typer.Option(help="Environment variable with the API key. Default: OPENAI_API_KEY.")
     ] = None,
     api: Annotated[
-        Api, typer.Option(help="chat: any task. completions: the short format, as local models are asked.")
+        Api,
+        typer.Option(help="API of the endpoint. chat: for any task. completions: the short prompt of local models."),
     ] = "chat",
-    requests: Annotated[int, typer.Option(min=1, help="Requests to the endpoint under way at a time.")] = 8,
+    requests: Annotated[int, typer.Option(min=1, help="Number of parallel requests to the endpoint.")] = 8,
     answer_limit: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that the endpoint may take for one answer.")
+        float, typer.Option(min=0.1, help="Time limit for one answer of the endpoint, in seconds.")
     ] = 300.0,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a policy and temperature on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
-    """Try policies on tasks and record every attempt.
+    """Run policies on tasks and record every attempt.
 
-    The whole suite runs on each attempt. With several temperatures and validation tasks, each policy is judged at its
-    own best one, which the validation tasks choose.
+    The whole test suite runs on each attempt. With several temperatures and validation tasks, each policy is evaluated
+    at its best temperature on the validation tasks.
 
-    An evaluation that was stopped goes on where it was when the same command is run again. Attempts that the machine or
-    an endpoint lost are unscored, never 0, and are made again then; the command exits 2 while there are any.
+    The same command resumes a stopped evaluation. Attempts that this machine or an endpoint lost are unscored, never 0.
+    The command then exits with 2, and the same command repeats them.
     """
     from regrade.evaluators.evaluation import sweeps
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policies.policy_files import EndpointRow
-    from regrade.reports.results import load_results
-    from regrade.reports.summary import write_summary
     from regrade.rewards.loading import load_reward
 
-    with asides():
-        wanted = load_reward(reward)
+    with stdout_to_stderr():
+        loaded_reward = load_reward(reward)
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
-    behind = EndpointRow(endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit)
-    given = PolicyOptions(
+    endpoint_row = EndpointRow(
+        endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit
+    )
+    policy_options = PolicyOptions(
         words=policies or (),
         file=file,
         predictions=predictions or (),
         checkpoints=checkpoints or (),
-        behind=behind,
+        endpoint=endpoint_row,
         name=name,
         role=role,
         baseline=baseline,
         controls=control or (),
     )
-    contest = entrants(given, chosen)
+    contest = entrants(policy_options, chosen)
     sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
-    by = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)
+    validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)
     run = Run(out)
-    for entrant in contest:  # said before the first of them is judged, for hours perhaps
+    for entrant in contest:  # before the first evaluation, which may take hours
         sweeps.check_entrant(run, entrant)
-    sweeps.check_disjoint(by, chosen)
-    found: dict[str, pd.DataFrame] = {}
-    lost: list[str] = []
+    sweeps.check_disjoint(validation_tasks, chosen)
+    rows_of: dict[str, pd.DataFrame] = {}
+    failures: list[str] = []
     probes = model_probes(reward_model)
-    with run.writing(), asides(), Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+    with run.writing(), stdout_to_stderr(), Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
         run.record_continuation()
         run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
         _record_tasks(run, chosen)
-        judge = sweeps.Judge(scorer=scorer, reward=wanted, seed=seed, stage=progress, note=_note)
+        judge = sweeps.Judge(scorer=scorer, reward=loaded_reward, seed=seed, stage=progress, note=_note)
         for entrant in contest:
             try:
-                found[entrant.name] = sweeps.enter(run, entrant, sweep, by, chosen, judge)
-            except sweeps.TooManyLostError as error:  # the others are judged all the same
-                lost.append(str(error))
-    if not found:
-        raise UserError("; ".join(lost))
-    results = load_results(out)
+                rows_of[entrant.name] = sweeps.enter(run, entrant, sweep, validation_tasks, chosen, judge)
+            except sweeps.TooManyLostError as error:  # the evaluation goes on with the other policies
+                failures.append(str(error))
+    if not rows_of:
+        raise UserError("; ".join(failures))
+    _print_results(run, rows_of, json)
+    _raise_failures(rows_of, failures)
+
+
+def _print_results(run: Run, rows_of: dict[str, pd.DataFrame], json: bool) -> None:
+    """Write the summary of the run; print the figures of the policies."""
+    from regrade.reports.results import load_results
+    from regrade.reports.summary import write_summary
+
+    results = load_results(run.folder)
     write_summary(results)
-    if json or len(found) == 1:  # of several, the tables that follow say it shorter
-        for name, rows in found.items():
-            _tell(run, name, rows, json)
+    if json or len(rows_of) == 1:  # several policies: the tables below are shorter
+        for name, rows in rows_of.items():
+            _print_policy(run, name, rows, json)
     if not json:
         from regrade.reports.terminal import print_evaluation, print_slices
 
@@ -169,15 +183,14 @@ def evaluate(
             print_evaluation(results, stdout())
         else:
             print_slices(results, stdout())
-        _tell_more(out, found, can_compare=bool(results.pairs))
-    _complain(found, lost)
+        _print_notes(run.folder, rows_of, can_compare=bool(results.pairs))
 
 
-def _tell_more(out: Path, found: dict[str, pd.DataFrame], *, can_compare: bool) -> None:
-    """What the figures don't say, and where to go from here."""
-    for name, rows in found.items():
-        known = rows[rows["broke"].notna()]
-        stale = int((known["well_formed"].astype(bool) & ~known["applied"].astype(bool)).sum())
+def _print_notes(out: Path, rows_of: dict[str, pd.DataFrame], *, can_compare: bool) -> None:
+    """The number of patches that do not apply, and the next commands."""
+    for name, rows in rows_of.items():
+        scored = rows[rows["broke"].notna()]
+        stale = int((scored["well_formed"].astype(bool) & ~scored["applied"].astype(bool)).sum())
         if stale:
             _note(f"note: {stale} of {len(rows)} patches of {name!r} do not apply, and count as changing nothing")
     step = f"regrade compare {out}; " if can_compare else ""
@@ -185,27 +198,22 @@ def _tell_more(out: Path, found: dict[str, pd.DataFrame], *, can_compare: bool) 
 
 
 def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int) -> list[Task]:
-    """The tasks of a file or a split; with a limit, as many of them, drawn by the seed."""
-    from regrade.cli.loading import load
-
-    found = load("builtin" if file is None else str(file), split)
-    if limit is not None and limit < len(found):
-        found = random.Random(seed).sample(sorted(found, key=lambda task: task.id), limit)
-    return found
+    """The tasks of a file or a split; with a limit, at most that number, drawn by the seed."""
+    return limited(load("builtin" if file is None else str(file), split), limit, seed)
 
 
 def _validation_tasks(
     source: str | None, limit: int | None, temperatures: Sequence[float], tasks: Path | None, seed: int
 ) -> list[Task]:
-    """What chooses temperatures; empty where there is nothing to choose, or nothing to choose by."""
+    """The tasks that select temperatures; none for a single temperature, or without a source."""
     from regrade.datasets.mutation.splits import SPLITS
 
     if len(temperatures) < 2 or source == "none":
         return []
     if source is None and tasks is not None:
         _note(
-            f"note: no --validation tasks choose among {len(temperatures)} temperatures, so that each policy's figures "
-            f"are those at the lowest, {temperatures[0]:g}"
+            f"note: no --validation tasks select among {len(temperatures)} temperatures: all figures are those at the "
+            f"lowest temperature, {temperatures[0]:g}"
         )
         return []
     if source is None or source in SPLITS:
@@ -216,38 +224,38 @@ def _validation_tasks(
 def _record_tasks(run: Run, tasks: Sequence[Task]) -> None:
     from regrade.evaluators.analysis.slices import traits_of
 
-    with progress("looking at the tasks") as tell:
-        tell(0, 1)
+    with progress("describing the tasks") as report:
+        report(0, 1)
         run.record_tasks(tasks, traits_of(tasks, run.tasks()))
-        tell(1, 1)
+        report(1, 1)
 
 
 def _note(text: str) -> None:
     stderr().print(text, markup=False, soft_wrap=True)
 
 
-def _complain(found: dict[str, pd.DataFrame], before: Sequence[str]) -> None:
-    """Raises UserError if attempts were lost, here or `before`, at the validation tasks."""
-    complaints = list(before)
-    lost = {name: rows[rows["broke"].isna()] for name, rows in found.items() if rows["broke"].isna().any()}
+def _raise_failures(rows_of: dict[str, pd.DataFrame], failures: Sequence[str]) -> None:
+    """Raises UserError if attempts were lost, or if there are failures from the validation tasks."""
+    messages = list(failures)
+    lost = {name: rows[rows["broke"].isna()] for name, rows in rows_of.items() if rows["broke"].isna().any()}
     if lost:
-        counts = ", ".join(f"{len(rows)} of {len(found[name])} of {name!r}" for name, rows in lost.items())
+        counts = ", ".join(f"{len(rows)} of {len(rows_of[name])} of {name!r}" for name, rows in lost.items())
         cause = next(iter(lost.values()))["cause"].iloc[0]
-        complaints.append(
-            f"attempts were lost, for no fault of the policy's, and are unscored: {counts}; the first because {cause}; "
-            "mend that and run the same command again, what was scored is kept"
+        messages.append(
+            f"attempts were lost for a reason outside the policy, and are unscored: {counts}; the first because "
+            f"{cause}; fix it and run the same command again, scored attempts are stored"
         )
-    if complaints:
-        raise UserError("; ".join(complaints))
+    if messages:
+        raise UserError("; ".join(messages))
 
 
-def _tell(run: Run, policy: str, rows: pd.DataFrame, json: bool) -> None:
+def _print_policy(run: Run, policy: str, rows: pd.DataFrame, json: bool) -> None:
     best = run.manifest.policies[policy].best_temperature
     for temperature in sorted(map(float, rows["temperature"].unique())):
-        _tell_one(policy, temperature, rows[rows["temperature"] == temperature], temperature == best, json)
+        _print_temperature(policy, temperature, rows[rows["temperature"] == temperature], temperature == best, json)
 
 
-def _tell_one(policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, json: bool) -> None:
+def _print_temperature(policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, json: bool) -> None:
     from regrade.evaluators.analysis.figures import figures
 
     if json:

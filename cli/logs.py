@@ -1,4 +1,4 @@
-"""The log on stderr: `regrade -v VERB` and the environment variable REGRADE_LOG."""
+"""The log on stderr: `regrade -v COMMAND` and the environment variable REGRADE_LOG."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from regrade.datasets.errors import UserError
 
 VARIABLE = "REGRADE_LOG"
 ALL = "regrade"
-NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def levels(verbose: int) -> dict[str, str]:
-    """Logger -> level, from REGRADE_LOG and the number of `-v`, which outweighs the level that REGRADE_LOG gives all.
+def log_levels(verbose: int) -> dict[str, str]:
+    """Logger -> level, from REGRADE_LOG and the number of `-v`, which overrides REGRADE_LOG's level for all loggers.
 
     Raises:
-        UserError: REGRADE_LOG holds something else than levels and loggers.
+        UserError: an entry of REGRADE_LOG is neither LEVEL nor LOGGER=LEVEL.
     """
-    found: dict[str, str] = {}
+    levels: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
         name, equals, level = (word.strip() for word in entry.rpartition("="))
         name = name if equals else ALL
-        if level.upper() not in NAMES:
-            raise _wrong(entry, f"{level!r} is no level: choose from {', '.join(NAMES)}")
+        if level.upper() not in LEVEL_NAMES:
+            raise _invalid(entry, f"{level!r} is not a level: use one of {', '.join(LEVEL_NAMES)}")
         if name != ALL and not name.startswith(f"{ALL}."):
-            raise _wrong(entry, f"{name!r} is no logger of {ALL}: give one such as regrade.evaluators.scoring=DEBUG")
-        found[name] = level.upper()
+            raise _invalid(entry, f"{name!r} is not a logger of {ALL}: example: regrade.evaluators.scoring=DEBUG")
+        levels[name] = level.upper()
     if verbose:
-        found[ALL] = "INFO" if verbose == 1 else "DEBUG"
-    return found
+        levels[ALL] = "INFO" if verbose == 1 else "DEBUG"
+    return levels
 
 
-def _wrong(entry: str, why: str) -> UserError:
-    return UserError(f"the environment variable {VARIABLE} has the entry {entry!r}: {why}")
+def _invalid(entry: str, why: str) -> UserError:
+    return UserError(f"environment variable {VARIABLE}, entry {entry!r}: {why}")
 
 
 @contextmanager
-def on_stderr(chosen: Mapping[str, str]) -> Iterator[None]:
-    """Meanwhile what the chosen loggers log at their levels goes to stderr; nothing where none is chosen."""
-    if not chosen:
+def log_to_stderr(levels: Mapping[str, str]) -> Iterator[None]:
+    """Write the records of these loggers to stderr, from their levels up. An empty mapping changes nothing."""
+    if not levels:
         yield
         return
-    handler = _Stderr()
-    before = {name: logging.getLogger(name).level for name in chosen}
+    handler = _StderrHandler()
+    old_levels = {name: logging.getLogger(name).level for name in levels}
     logging.getLogger(ALL).addHandler(handler)
-    for name, level in chosen.items():
+    for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
         logging.getLogger(ALL).removeHandler(handler)
-        for name, old in before.items():
-            logging.getLogger(name).setLevel(old)
+        for name, number in old_levels.items():
+            logging.getLogger(name).setLevel(number)
 
 
-class _Stderr(logging.Handler):
-    """Writes to what stderr is at that moment: while a progress bar is shown, that prints above it."""
+class _StderrHandler(logging.Handler):
+    """Writes to the current `sys.stderr`, which a progress bar replaces to print above itself."""
 
     def __init__(self) -> None:
         super().__init__()

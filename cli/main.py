@@ -1,7 +1,7 @@
-"""The `regrade` command: its verbs, and what an error or a Ctrl-C looks like from outside.
+"""The `regrade` command: registers all commands, and turns errors and Ctrl-C into messages and exit codes.
 
-Exit codes: 0 done; 1 `compare` found a regression, `doctor` a bad task; 2 a mistake in what was given or a part that is
-missing here; 130 stopped by Ctrl-C (143 by SIGTERM). Everything else is a defect and shows its stack trace.
+Exit codes: 0 success; 1 `compare` found a regression, `rewards check` an unfit reward, `doctor` a bad task; 2 user
+error or missing requirement; 130 stopped by Ctrl-C (143 by SIGTERM). Any other error is a defect with a stack trace.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from regrade.cli import (
     train,
 )
 from regrade.cli.console import one_line
-from regrade.cli.memory import with_large_pages
+from regrade.cli.memory import restart_with_large_pages
 
-USER_MISTAKE = 2
+USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
-MODEL_VERBS = frozenset({"demo", "train", "evaluate"})
+MODEL_COMMANDS = frozenset({"demo", "train", "evaluate"})
 ENVIRONMENT_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
         *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
     }
 )
-"""Operating system errors that the user can mend: no space left, no permission, a file where a folder should be."""
+"""Operating system errors that the user can fix: no space left, no permission, a file in the place of a folder."""
 
 
-class Verbs(TyperGroup):
-    """Turns a user's mistake into one line, and an interruption into an exit code, after all clean-up has run."""
+class CommandGroup(TyperGroup):
+    """Turns a user error into one line, and an interruption into an exit code, after all clean-up has run."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         two_words = " ".join(args[:2])
-        if two_words in self.commands:  # `evaluate plan`, beside `evaluate POLICY`
+        if two_words in self.commands:  # `evaluate plan`, besides `evaluate POLICY`
             return two_words, self.commands[two_words], args[2:]
         return super().resolve_command(ctx, args)
 
@@ -61,9 +61,9 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            if not _is_user_mistake(error):
+            if not _is_user_error(error):
                 raise
-            _fail(str(error), USER_MISTAKE)
+            _fail(str(error), USER_ERROR)
         except OSError as error:
             if error.errno not in ENVIRONMENT_ERRORS:
                 raise
@@ -71,23 +71,23 @@ class Verbs(TyperGroup):
 
             where = error.filename or "the output or the cache ($REGRADE_CACHE)"
             advice = full_disk(error) or "choose another folder (the cache: $REGRADE_CACHE)"
-            _fail(f"{error.strerror}: {where}; {advice}", USER_MISTAKE)
+            _fail(f"{error.strerror}: {where}; {advice}", USER_ERROR)
         except KeyboardInterrupt as stop:
             _fail(
-                "stopped; finished work is kept, run the same command again to go on",
+                "stopped; finished work is stored: run the same command again to resume",
                 stop.args[0] if stop.args else INTERRUPTED,
             )
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=CommandGroup,
     name="regrade",
-    help="Rewards and regression verdicts for code agents: did this patch help, and what did it break?",
+    help="Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.command("doctor")(doctor.doctor)
 app.add_typer(tasks.app, name="tasks")
@@ -104,8 +104,8 @@ app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version
 
         typer.echo(f"regrade {version('regrade')}")
@@ -115,26 +115,26 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001 (its callback does it all)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    version: Annotated[  # noqa: ARG001 (its callback does all the work)
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     verbose: Annotated[
         int,
         typer.Option(
             "--verbose", "-v", count=True, show_default=False,
-            help="Log to stderr what workers and sandboxes do; twice: every step. $REGRADE_LOG chooses single loggers.",
+            help="Log workers and sandboxes to stderr; -vv: every step. $REGRADE_LOG sets the level of single loggers.",
         ),
     ] = 0,
 ) -> None:  # fmt: skip
-    """Rewards and regression verdicts for code agents: did this patch help, and what did it break?"""
-    context.with_resource(logs.on_stderr(logs.levels(verbose)))
+    """Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?"""
+    context.with_resource(logs.log_to_stderr(logs.log_levels(verbose)))
 
 
 def main() -> None:
-    """The console script. A SIGTERM is treated as a Ctrl-C: sandboxes are closed on the way out."""
-    verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-    if verb in MODEL_VERBS and not {"-h", "--help"} & set(sys.argv):
-        with_large_pages()
+    """The console script. SIGTERM has the effect of Ctrl-C: all sandboxes are closed before the exit."""
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if command in MODEL_COMMANDS and not {"-h", "--help"} & set(sys.argv):
+        restart_with_large_pages()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _warn
     sys.exit(app())
@@ -148,7 +148,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(TERMINATED)
 
 
-def _is_user_mistake(error: ValueError) -> bool:
+def _is_user_error(error: ValueError) -> bool:
     from regrade.datasets.errors import UserError
     from regrade.datasets.patches import PatchError
 
@@ -156,5 +156,5 @@ def _is_user_mistake(error: ValueError) -> bool:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {one_line(message)}" if code == USER_MISTAKE else one_line(message), err=True)
+    typer.echo(f"error: {one_line(message)}" if code == USER_ERROR else one_line(message), err=True)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""Ask the C library for large memory pages before a model is trained on a CPU."""
+"""Large memory pages for the training of a model on a CPU."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import platform
 import sys
 
 _VARIABLE = "GLIBC_TUNABLES"
-# Tensors of tens of megabytes come and go thousands of times. By default glibc gives such blocks back to the kernel at
-# once and takes them anew, zeroed page by page. Kept, and in large pages, they cost a fifth less of a training step.
+# Training allocates and frees tensors of tens of megabytes thousands of times. By default, glibc returns such blocks to
+# the kernel at once, which zeroes each new one page by page. Reuse, in large pages, saves a fifth of a training step.
 _TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
 
 
-def with_large_pages() -> None:
-    """Start this program again with the tunables set; they are read before its first line. Returns where they are set,
-    were chosen by the user, or mean nothing (not glibc)."""
+def restart_with_large_pages() -> None:
+    """Restart this program with the tunables set, which glibc reads at the start only. Returns if the tunables are set
+    already, by this function or by the user, or if the C library is not glibc."""
     if platform.libc_ver()[0] != "glibc" or _VARIABLE in os.environ:
         return
     sys.stdout.flush()

@@ -7,40 +7,60 @@ from typing import Annotated
 
 import typer
 
-REACHABLE_HELP = (
-    "Run only the tests that a patch can reach; without it, one that passes all of these runs the whole suite too."
-)
-Patches = Annotated[list[str], typer.Argument(metavar="PATCH", help="Files with a unified diff; - is standard input.")]
+Patches = Annotated[list[str], typer.Argument(metavar="PATCH", help="Unified diff files; - for standard input.")]
 Repo = Annotated[
-    Path, typer.Option(help="The repository that the patches are for, as it lies there, without their changes.")
+    Path,
+    typer.Option(help="Folder of the repository. Patches apply to its current working tree, which does not change."),
 ]
 FailToPass = Annotated[
     list[str] | None,
     typer.Option(
-        help="Id of a test that fails now and must pass; repeat for more. A test function with parameters, a class or "
-        "a whole file stand for those of their tests that fail now."
+        help="Id of a FAIL_TO_PASS test: it fails now, and a patch must fix it. Repeat for more. A parametrized test "
+        "function, a class or a file stands for its failing tests."
     ),
 ]
-RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for one of your own.")]
+RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for your own reward.")]
 SandboxName = Annotated[
-    str, typer.Option("--sandbox", help="auto, bubblewrap, docker or process: see `regrade doctor`.")
+    str, typer.Option("--sandbox", help="auto, bubblewrap, docker or process (see `regrade doctor`).")
 ]
-TaskFile = Annotated[Path | None, typer.Option("--tasks", help="A file of tasks; with --task, instead of --repo.")]
-TaskId = Annotated[str | None, typer.Option("--task", help="Id of a task in --tasks, or of the ready-made ones.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Sandboxes at work at a time; default: one a core.")]
-Reachable = Annotated[bool, typer.Option("--reachable", help=REACHABLE_HELP)]
+TaskFile = Annotated[
+    Path | None, typer.Option("--tasks", help="A task file, instead of --repo. With --task if it has several tasks.")
+]
+TaskId = Annotated[str | None, typer.Option("--task", help="Id of a task in --tasks, or of a ready-made task.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of parallel sandboxes. Default: one per core.")]
+Reachable = Annotated[
+    bool,
+    typer.Option(
+        "--reachable",
+        help="Run only the tests that a patch can reach. By default, the whole suite follows if they all pass.",
+    ),
+]
 RewardModelFolder = Annotated[
-    Path | None, typer.Option("--reward-model", help="A trained reward model, for rewards that ask one (`learned`).")
+    Path | None, typer.Option("--reward-model", help="Folder of a trained reward model, for the reward `learned`.")
 ]
 AssuranceOption = Annotated[
     str | None,
     typer.Option(
         "--assured",
         metavar="LEVEL",
-        help="Pay only for verdicts as sure as this: tripwired, out-of-process or held-out.",
+        help="Reward only verdicts of at least this assurance level: tripwired, out-of-process or held-out.",
     ),
 ]
 TimeLimit = Annotated[
-    float, typer.Option(min=1, help="Seconds for one run of the repository's tests as they are, before any patch.")
+    float, typer.Option(min=1, help="Time limit for one run of the repository's unchanged tests, in seconds.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON a patch on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per patch on stdout.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="smollm2-135m, the folder of a checkpoint, or a model on the Hugging Face hub.")
+]
+BuiltinSplit = Annotated[
+    str | None,
+    typer.Option("--split", help="Of builtin: demonstrations, tests_only, validation, held_out. Default: all."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
+BaselinePolicy = Annotated[str | None, typer.Option(help="Baseline policy. Default: the baseline of the run.")]
+CandidatePolicy = Annotated[str | None, typer.Option(help="Candidate policy. Default: the candidate of the run.")]
+RunTemperature = Annotated[
+    float | None, typer.Option("--temperature", help="Sampling temperature. Default: the best of each policy.")
+]

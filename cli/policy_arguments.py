@@ -1,4 +1,4 @@
-"""The policies of `regrade evaluate`: from words, a TOML file, folders of checkpoints and files of predictions."""
+"""The policies of `regrade evaluate`: from arguments, a TOML file, folders of checkpoints and files of predictions."""
 
 from __future__ import annotations
 
@@ -28,52 +28,52 @@ class PolicyOptions:
     file: Path | None
     predictions: Sequence[Path]
     checkpoints: Sequence[Path]
-    behind: EndpointRow
-    """Shared settings of all models behind the endpoint of the command line."""
+    endpoint: EndpointRow
+    """Shared settings of all models of the command line's endpoint."""
     name: str | None
     role: PolicyRole | None
     baseline: str | None
     controls: Sequence[str]
 
 
-def entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
+def entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     """All policies, with their roles.
 
     Raises:
-        UserError: there is none, two have the same name, or an option names a missing one.
+        UserError: there is no policy, two have the same name, or an option names a missing policy.
     """
-    policies = _named(_all_entrants(given, tasks), given.name)
+    policies = _named(_all_entrants(options, tasks), options.name)
     names = [entrant.name for entrant in policies]
     if not all(name.strip() for name in names):
-        raise UserError("a policy without a name: write NAME=POLICY, with the name of a model or a program in POLICY")
+        raise UserError("a policy without a name: give NAME=POLICY, with the name of a model or a program in POLICY")
     unprintable = next((text for one in policies for text in (one.name, one.label) if not text.isprintable()), None)
     if unprintable is not None:
-        raise UserError(f"the name {unprintable!r} cannot be printed as it is: give the policy another one")
+        raise UserError(f"the name {unprintable!r} has characters that cannot be printed: give the policy another name")
     shown = [entrant.label or entrant.name for entrant in policies]
     same = next((text for text in shown if shown.count(text) > 1), None)
     if same is not None and len(set(names)) == len(names):
-        raise UserError(f"two policies are shown as {same!r}: give one of them another label")
+        raise UserError(f"two policies have the label {same!r}: change one of the labels")
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise UserError(f"two policies are called {repeated!r}: write NAME=POLICY for one of them")
-    return _with_roles(policies, given)
+        raise UserError(f"two policies have the name {repeated!r}: give one of them as NAME=POLICY")
+    return _with_roles(policies, options)
 
 
-def _all_entrants(given: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
+def _all_entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
     from regrade.policy_training.policies import policy_files
 
-    policies = [policy_files.entrant_of_words(words, given.behind, tasks) for words in given.words]
-    if given.file is not None:
-        policies += policy_files.read_policies(given.file, tasks)
-    for folder in given.checkpoints:
+    policies = [policy_files.entrant_of_words(words, options.endpoint, tasks) for words in options.words]
+    if options.file is not None:
+        policies += policy_files.read_policies(options.file, tasks)
+    for folder in options.checkpoints:
         policies += policy_files.entrants_of_checkpoints(folder)
-    if given.predictions:
-        files = read_predictions(given.predictions)
+    if options.predictions:
+        files = read_predictions(options.predictions)
         _print_problems(list(files.problems({task.id for task in tasks})))
         policies += policy_files.entrants_of_predictions(files)
     if not policies:
-        raise UserError("which policy? name one, or give --policies, --checkpoints or --predictions")
+        raise UserError("no policy: give POLICY, --policies, --checkpoints or --predictions")
     return policies
 
 
@@ -81,24 +81,26 @@ def _named(policies: Sequence[Entrant], name: str | None) -> list[Entrant]:
     if name is None:
         return list(policies)
     if len(policies) > 1:
-        raise UserError(f"--name {name!r} is for one policy, and there are {len(policies)}: write NAME=POLICY for each")
+        raise UserError(f"--name {name!r} applies to a single policy, not to {len(policies)}: give each as NAME=POLICY")
     return [replace(policies[0], name=name)]
 
 
-def _with_roles(policies: Sequence[Entrant], given: PolicyOptions) -> list[Entrant]:
+def _with_roles(policies: Sequence[Entrant], options: PolicyOptions) -> list[Entrant]:
     names = {entrant.name for entrant in policies}
-    options = [("--baseline", given.baseline), *(("--control", name) for name in given.controls)]
-    for option, name in options:
+    named = [("--baseline", options.baseline), *(("--control", name) for name in options.controls)]
+    for option, name in named:
         if name is not None and name not in names:
             raise UserError(f"{option} {name!r} is none of the policies: {', '.join(sorted(names))}")
-    roles: dict[str, PolicyRole] = dict.fromkeys(given.controls, "control")
-    if given.baseline:
-        roles[given.baseline] = "baseline"
-    cast = [replace(entrant, role=roles.get(entrant.name) or given.role or entrant.role) for entrant in policies]
-    first = [entrant.name for entrant in cast if entrant.role == "baseline"]
-    if len(first) > 1:
-        raise UserError(f"{' and '.join(map(repr, first))} are both the baseline: a run has one, name it by --baseline")
-    return cast
+    roles: dict[str, PolicyRole] = dict.fromkeys(options.controls, "control")
+    if options.baseline:
+        roles[options.baseline] = "baseline"
+    with_roles = [
+        replace(entrant, role=roles.get(entrant.name) or options.role or entrant.role) for entrant in policies
+    ]
+    baselines = [entrant.name for entrant in with_roles if entrant.role == "baseline"]
+    if len(baselines) > 1:
+        raise UserError(f"{' and '.join(map(repr, baselines))} are both the baseline: select one with --baseline")
+    return with_roles
 
 
 def _print_problems(problems: Sequence[str]) -> None:

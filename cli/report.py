@@ -1,4 +1,4 @@
-"""`regrade report`: a run as one HTML file that opens from disk."""
+"""`regrade report`: write the report of a run as one HTML file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
-    """Write a run's report.html and summary.json anew."""
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Write report.html and summary.json of a run."""
     from regrade.reports.html_report import write_report
 
     typer.echo(write_report(run))

@@ -1,4 +1,4 @@
-"""`regrade rescore`: another reward for a run that is over, from its kept evidence."""
+"""`regrade rescore`: another reward for a finished run, from its stored evidence."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regrade.cli.console import asides, print_json, stderr, stdout
+from regrade.cli.console import print_json, stderr, stdout, stdout_to_stderr
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def rescore(
-    run: Annotated[Path, typer.Argument(help="A run's folder, from `regrade evaluate` or `regrade demo`.")],
-    reward: Annotated[str, typer.Option(help="The reward to give: a built-in name, or FILE:NAME.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    reward: Annotated[str, typer.Option(help="A built-in reward, or FILE:NAME for your own reward.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write a copy of the run with the new rewards here, for `report` and `compare`.")
+        Path | None, typer.Option(help="Folder for a copy of the run with the new rewards, for `report` and `compare`.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
-    """Reward a stored run anew, without running anything.
+    """Apply another reward to a finished run.
 
-    The evidence of every attempt was kept; a reward is a pure function of it. The run itself stays as it is.
+    A reward is a pure function of the stored evidence, so no test runs. The run itself does not change.
     """
     from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
     from regrade.evaluators.storage.run import Run
     from regrade.rewards.loading import load_reward
 
-    with asides():
+    with stdout_to_stderr():
         chosen, source = load_reward(reward), Run.open(run)
         began = time.perf_counter()
-        found = rescore_run(source, chosen)
+        rescored = rescore_run(source, chosen)
     seconds = time.perf_counter() - began
     if out is not None:
-        write_rescored(source, {name: after for name, (_, after) in found.items()}, out)
-    summary = _summary(found)
+        write_rescored(source, {name: after for name, (_, after) in rescored.items()}, out)
+    summary = _summary(rescored)
     if json:
         for record in summary.to_dict("records"):
             print_json({key: None if value != value else value for key, value in record.items()})
         return
     _print(summary, reward)
-    attempts = sum(len(after) for _, after in found.values())
-    patches = len({(row["task_digest"], row["patch_digest"]) for _, after in found.values() for row in after})
-    stderr().print(f"{attempts:,} attempts, {patches:,} different patches of tasks, {seconds:.2f} s", style="dim")
+    attempts = sum(len(after) for _, after in rescored.values())
+    patches = len({(row["task_digest"], row["patch_digest"]) for _, after in rescored.values() for row in after})
+    stderr().print(f"{attempts:,} attempts, {patches:,} distinct patches, {seconds:.2f} s", style="dim")
 
 
-def _summary(found: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]) -> pd.DataFrame:
-    """A row per policy and temperature: attempts, mean reward before and after, unscored ones."""
+def _summary(rescored: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]) -> pd.DataFrame:
+    """One row per policy and temperature: attempts, mean reward before and after, number of unscored attempts."""
     import pandas as pd
 
     rows = pd.DataFrame(
@@ -57,7 +57,7 @@ def _summary(found: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
             "policy": policy, "temperature": new["temperature"],
             "before": old["reward"], "after": new["reward"], "unscored": new["reward"] is None,
         }
-        for policy, (before, after) in found.items()
+        for policy, (before, after) in rescored.items()
         for old, new in zip(before, after, strict=True)
     )  # fmt: skip
     rows[["before", "after"]] = rows[["before", "after"]].astype(float)

@@ -1,4 +1,4 @@
-"""`regrade score`: what patches are worth, on any local repository or on a task."""
+"""`regrade score`: score patches for a local repository or for a task."""
 
 from __future__ import annotations
 
@@ -6,59 +6,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regrade.cli import options
 from regrade.cli.console import print_json, stdout
-from regrade.cli.options import (
-    AsJson,
-    AssuranceOption,
-    FailToPass,
-    Patches,
-    Reachable,
-    Repo,
-    RewardModelFolder,
-    RewardName,
-    SandboxName,
-    TaskFile,
-    TaskId,
-    TimeLimit,
-    Workers,
-)
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.cli.jobs import PatchResult
     from regrade.rewards.breakdown import Breakdown
 REFUSED = "refused"
-"""The status, in JSON, of one patch of several that can't be read, is no diff or does not apply."""
+"""The JSON status of one patch of several that cannot be read, is not a diff or does not apply."""
 
 
 def score(
-    patches: Patches,
-    repo: Repo = Path(),
-    fail_to_pass: FailToPass = None,
-    reward: RewardName = "default",
-    sandbox: SandboxName = "auto",
-    tasks: TaskFile = None,
-    task: TaskId = None,
-    workers: Workers = None,
-    reachable: Reachable = False,
-    reward_model: RewardModelFolder = None,
-    time_limit: TimeLimit = 600.0,
-    assured: AssuranceOption = None,
-    json: AsJson = False,
+    patches: options.Patches,
+    repo: options.Repo = Path(),
+    fail_to_pass: options.FailToPass = None,
+    reward: options.RewardName = "default",
+    sandbox: options.SandboxName = "auto",
+    tasks: options.TaskFile = None,
+    task: options.TaskId = None,
+    workers: options.Workers = None,
+    reachable: options.Reachable = False,
+    reward_model: options.RewardModelFolder = None,
+    time_limit: options.TimeLimit = 600.0,
+    assured: options.AssuranceOption = None,
+    json: options.AsJson = False,
 ) -> None:
     """Score patches for any local repository.
 
-    Each is applied to a fresh tree and its tests run in a sandbox; nothing in the repository is changed. Prints what it
-    is worth and why; of several, a table at the end. What was found out is kept, so the same patch is not run twice.
+    Applies each patch to a copy of the repository and runs the tests in a sandbox; the repository itself does not
+    change. Prints the score of each patch with reasons, and a table for several patches. Results are stored, so a patch
+    runs only once.
 
-    One of several that does not apply is told of, the others are scored, and the command exits 2.
+    If one of several patches does not apply, it is reported, the others are scored, and the command exits with 2.
     """
     from regrade.cli.jobs import ScoreRequest, score_files
 
-    wanted = tuple(fail_to_pass or ())
     request = ScoreRequest(
         repo=repo,
-        fail_to_pass=wanted,
+        fail_to_pass=tuple(fail_to_pass or ()),
         tasks=tasks,
         task=task,
         reward=reward,
@@ -75,16 +61,16 @@ def score(
         if result.breakdown is not None:
             show(result.breakdown, json, result.notes, patch=result.source, digest=digest)
         elif json:
-            print_json({"patch": result.source, "digest": digest, **refused(result)})
+            print_json({"patch": result.source, "digest": digest, **refusal_json(result)})
     if len(results) > 1 and not json and any(result.breakdown is not None for result in results):
         _show_table(results)
-    complaints = [complaint for complaint in (_refusals(results), _losses(results)) if complaint]
-    if complaints:
-        raise UserError("; ".join(complaints))
+    failures = [failure for failure in (_refusals(results), _losses(results)) if failure]
+    if failures:
+        raise UserError("; ".join(failures))
 
 
 def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | None) -> None:
-    """Print a breakdown as a tree under the first of `names`, or as a line of JSON that holds them all."""
+    """Print a breakdown as a tree with the first of `names` as its title, or as a line of JSON with all of them."""
     from regrade.reports.explanation import print_breakdown
 
     if json:
@@ -98,11 +84,13 @@ def _show_table(results: Sequence[PatchResult]) -> None:
 
     console = stdout()
     console.print()
-    print_patches([PatchRow(each.source, each.breakdown, each.run, each.refusal) for each in results], console)
+    print_patches(
+        [PatchRow(result.source, result.breakdown, result.run, result.refusal) for result in results], console
+    )
 
 
-def refused(result: PatchResult) -> dict[str, Any]:
-    """What JSON says of a patch that was refused, under the keys of those that were scored."""
+def refusal_json(result: PatchResult) -> dict[str, Any]:
+    """The JSON of a refused patch, with the keys of a scored one."""
     return {
         "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "parts": [],
         "notes": list(result.notes),
@@ -110,22 +98,23 @@ def refused(result: PatchResult) -> dict[str, Any]:
 
 
 def _refusals(results: Sequence[PatchResult]) -> str:
-    """Which patches were refused; empty if none was."""
+    """The message about refused patches; empty if there are none."""
     names = [repr(result.source) for result in results if result.refusal]
     if not names:
         return ""
     return (
-        f"{len(names)} of {len(results)} patches refused, for the reasons above: {', '.join(names)}; mend them and "
-        "run the same command again, what was scored is kept"
+        f"{len(names)} of {len(results)} patches refused, for the reasons above: {', '.join(names)}; fix them and "
+        "run the same command again, other scores are stored"
     )
 
 
 def _losses(results: Sequence[PatchResult]) -> str:
-    """How many patches could not be scored for a reason of this machine; empty if none."""
-    lost = [each.breakdown for each in results if each.breakdown is not None and each.breakdown.is_lost]
+    """The message about patches that this machine could not score; empty if there are none."""
+    breakdowns = [result.breakdown for result in results if result.breakdown is not None]
+    lost = [breakdown for breakdown in breakdowns if breakdown.is_lost]
     if not lost:
         return ""
     return (
-        f"{len(lost)} of {len(results)} patches could not be scored, for no fault of theirs: {lost[0].cause}; mend "
-        "that and run the same command again"
+        f"{len(lost)} of {len(results)} patches could not be scored, for a reason outside the patch: {lost[0].cause}; "
+        "fix it and run the same command again"
     )

@@ -1,4 +1,4 @@
-"""`regrade train`: train a model by one algorithm."""
+"""`regrade train`: train a model with one algorithm."""
 
 from __future__ import annotations
 
@@ -9,88 +9,108 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import progress
-from regrade.cli.evaluate import Limit, Split, TaskSource, choose_tasks
-from regrade.cli.options import SandboxName, Workers
+from regrade.cli.evaluate import TaskSource, choose_tasks
+from regrade.cli.extras import training_libraries
+from regrade.cli.options import Limit, ModelName, SandboxName, Workers
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.policy_training.trainers.settings import TrainerSettings
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
-
-
-PPO_LEARNING_RATE = 1e-5
-"""Default of this command; the other algorithms have that of their settings."""
+SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
+"""Defaults of this command. All other defaults are those of the settings."""
 
 
 def train(
-    algorithm: Annotated[Algorithm, typer.Argument(help="Training algorithm.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run: log, manifest and checkpoint.")],
-    model: Annotated[
-        str, typer.Option(help="smollm2-135m, the folder of a checkpoint, or a model on the hub.")
-    ] = "smollm2-135m",
+    algorithm: Annotated[Algorithm, typer.Argument(metavar="ALGORITHM", help="Training algorithm.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run: log, manifest and checkpoints.")],
+    model: ModelName = "smollm2-135m",
     tasks: TaskSource = None,
-    split: Split = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of the ready-made tasks: demonstrations (default for sft), tests_only (default for all other "
+            "algorithms), validation or held_out."
+        ),
+    ] = None,
     limit: Limit = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Wall time.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default: that of the algorithm.")] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Attempts per task (not for sft and ppo).")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature (not for sft and ppo).")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of optimizer steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Maximum wall time, in minutes.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Peak learning rate. Default: that of the algorithm.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help=f"Attempts per task, not for sft. Default: {SAMPLES}, for ppo 1.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.01, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}.")
+    ] = None,
     save_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between additional checkpoints, for evaluate --checkpoints.")
+        int | None, typer.Option(min=1, help="Optimizer steps between checkpoints. Default: only the last checkpoint.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:
-    """Train a model by one algorithm.
+    """Train a model with one algorithm.
 
-    Prints the folder of the checkpoint.
+    sft learns from the reference patches of the tasks, all other algorithms from executed tests only.
 
-    sft learns from the reference patches of the tasks (default: the split `demonstrations`), all other algorithms from
-    executed tests only (default: `tests_only`). Give --steps, --minutes or both; training stops at the first limit.
+    Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
+    evaluate --checkpoints` evaluates the checkpoints of --save-every.
     """
     if steps is None and minutes is None:
-        raise UserError("no end of training: give --steps, --minutes or both")
+        raise UserError("no limit for the training: give --steps, --minutes or both")
+    settings = settings_of(algorithm, learning_rate, samples, temperature)
+    with training_libraries("`regrade train`"):
+        from regrade.policy_training.train import TrainingPlan
+        from regrade.policy_training.train import train as run_training
+        from regrade.policy_training.trainers.callbacks import Budget
     from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.policy_training.train import TrainingPlan
-    from regrade.policy_training.train import train as run_training
-    from regrade.policy_training.trainers.callbacks import Budget
 
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     chosen = choose_tasks(tasks, split, limit, seed)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    settings = settings_of(algorithm, learning_rate, samples, temperature)
     plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
     typer.echo(checkpoint)
 
 
-def settings_of(algorithm: Algorithm, learning_rate: float | None, samples: int, temperature: float) -> TrainerSettings:
-    """The algorithm's settings with the options that apply to it.
+def settings_of(
+    algorithm: Algorithm, learning_rate: float | None, samples: int | None, temperature: float | None
+) -> TrainerSettings:
+    """The algorithm's settings with the options of the command; None: the default.
 
     Raises:
-        UserError: an option is out of its range.
+        UserError: an option is out of its range, or the algorithm has no such setting.
     """
     from regrade.datasets.rollouts import Sampling
     from regrade.policy_training.trainers import settings as trainers
 
-    sampling = Sampling(temperature, samples)
+    sampling = Sampling(TEMPERATURE if temperature is None else temperature, SAMPLES if samples is None else samples)
     settings: TrainerSettings
     match algorithm:
         case "sft":
+            if samples is not None or temperature is not None:
+                raise UserError("sft samples no attempts: leave out --samples and --temperature")
             settings = trainers.SFTSettings()
         case "expert-iteration":
             iteration = trainers.ExpertIterationSettings(sampling=sampling)
-            sft = replace(iteration.sft, learning_rate=learning_rate or iteration.sft.learning_rate)
+            sft = iteration.sft if learning_rate is None else replace(iteration.sft, learning_rate=learning_rate)
             return replace(iteration, sft=sft)
         case "grpo" | "rloo":
-            settings = trainers.OnlineSettings(algorithm=algorithm, samples_per_prompt=samples, temperature=temperature)
+            settings = trainers.OnlineSettings(
+                algorithm=algorithm, samples_per_prompt=sampling.samples, temperature=sampling.temperature
+            )
         case "ppo":
-            settings = trainers.PPOSettings(learning_rate=PPO_LEARNING_RATE)
+            settings = trainers.PPOSettings(
+                learning_rate=PPO_LEARNING_RATE,
+                samples_per_prompt=1 if samples is None else samples,
+                temperature=sampling.temperature,
+            )
         case "reward-model":
             settings = trainers.RewardModelSettings(sampling=sampling)
-    return replace(settings, learning_rate=learning_rate) if learning_rate else settings
+    return settings if learning_rate is None else replace(settings, learning_rate=learning_rate)

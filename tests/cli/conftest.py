@@ -1,4 +1,4 @@
-"""A small repository with a bug, a patch that mends it, and the command line over them."""
+"""Fixtures: a small repository with a bug, a patch that fixes it, and the `regrade` command."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_negate():
 
 
 @pytest.fixture(autouse=True)
-def of_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where output goes into a pipe: pytest-xdist sets a width of its own."""
+def without_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output as for a pipe: pytest-xdist sets COLUMNS."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
@@ -73,7 +73,7 @@ class Outcome:
     err: str
 
     def is_refusal(self, *words: str) -> bool:
-        """It ended with code 2, nothing on stdout, and on stderr one line of error, the last, that holds the words."""
+        """Exit code 2, an empty stdout, and a single error line at the end of stderr that contains the words."""
         assert self.code == 2, (self.out, self.err)
         assert self.out == ""
         lines = self.err.strip().splitlines()[-1:]
@@ -86,7 +86,7 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by all tests here: equal repositories are measured once."""
+    """A cache for all tests of this folder: the tests of equal repositories run once."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -108,7 +108,7 @@ def regrade(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
-    """A package whose `add` subtracts, and its tests."""
+    """A package with its tests; its `add` subtracts."""
     root = tmp_path / "repo"
     (root / "calc").mkdir(parents=True)
     (root / "tests").mkdir()
@@ -119,7 +119,7 @@ def repo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def diff(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Makes a patch file that replaces some text of the package by another."""
+    """Writes a patch file that replaces a text of the package."""
 
     def make(old: str, new: str) -> Path:
         name = "calc/__init__.py"
@@ -132,13 +132,13 @@ def diff(tmp_path: Path) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def fix(diff: Callable[[str, str], Path]) -> Path:
-    """The patch that mends `add`."""
+    """The patch that fixes `add`."""
     return diff("a - b", "a + b")
 
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Path:
-    """A task file: one repository, and for each of its functions a bug in it."""
+    """A task file: one repository, with one bug per function."""
     repo = tmp_path / "library"
     (repo / "tests").mkdir(parents=True)
     (repo / "calc.py").write_text(LIBRARY)

@@ -1,4 +1,4 @@
-"""`regrade compare` and `explain` over recorded rows: verdicts as exit codes, and what is told of a wrong choice."""
+"""`regrade compare` and `explain` over recorded rows: exit codes of verdicts, and messages for wrong choices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def row(policy: str, task: int, fixed: bool, broke: bool, temperature: float = 0
 
 
 def write(path: Path, policy: str, *, fixes: int, breaks: int, tasks: int = 60, temperature: float = 0.0) -> Path:
-    """Attempts at `tasks` tasks, of which the first `fixes` are fixed and the last `breaks` break something."""
+    """Attempts at `tasks` tasks, the first `fixes` with a fix, the last `breaks` with a breakage."""
     rows = [row(policy, n, n < fixes, n >= tasks - breaks, temperature) for n in range(tasks)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(each) + "\n" for each in rows))
@@ -62,7 +62,7 @@ def test_the_verdict_of_two_files_is_the_exit_code(regrade, tmp_path, fixes, bre
     assert verdict.upper() in regrade("compare", first, second).out
 
 
-def test_what_cannot_be_compared_does_not_pass_a_gate(regrade, tmp_path):
+def test_incomparable_policies_do_not_pass_a_gate(regrade, tmp_path):
     first = write(tmp_path / "a.jsonl", "sft", fixes=10, breaks=6)
     second = write(tmp_path / "b.jsonl", "rl", fixes=10, breaks=6, tasks=50)
     outcome = regrade("compare", first, second)
@@ -70,13 +70,13 @@ def test_what_cannot_be_compared_does_not_pass_a_gate(regrade, tmp_path):
     assert "not evaluated on the same tasks" in outcome.out
 
 
-def test_of_a_run_the_candidate_is_held_against_the_baseline(regrade, run):
+def test_the_candidate_of_a_run_is_compared_with_its_baseline(regrade, run):
     found = json.loads(regrade("compare", run, "--json").out)
     assert (found["baseline"], found["candidate"], found["verdict"]) == ("sft", "rl", "improved")
     assert regrade("compare", run, "--candidate-policy", "bad").code == 1
 
 
-def test_parts_that_moved_and_tasks_that_changed_sides_are_named(regrade, tmp_path):
+def test_parts_that_moved_and_tasks_that_changed_outcome_are_listed(regrade, tmp_path):
     first = write(tmp_path / "a.jsonl", "sft", fixes=30, breaks=0)
     second = write(tmp_path / "b.jsonl", "rl", fixes=5, breaks=2)
     plain = json.loads(regrade("compare", first, second, "--json").out)
@@ -102,7 +102,7 @@ def test_parts_that_moved_and_tasks_that_changed_sides_are_named(regrade, tmp_pa
     assert "newly fixed" not in markdown
 
 
-def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):
+def test_explain_shows_the_recorded_breakdown_of_an_attempt(regrade, run):
     found = json.loads(regrade("explain", run, "t3", "--json").out)
     assert found["value"] == 0.3
     assert found["parts"] == PARTS
@@ -116,7 +116,7 @@ def test_explain_shows_what_was_recorded_of_an_attempt(regrade, run):
         (["compare", "RUN", "--candidate-policy", "gpt"], ["no policy 'gpt'", "'sft', 'rl', 'bad'"]),
         (["compare", "RUN", "--temperature", "0.7"], ["no rows at temperature 0.7", "there are rows at 0"]),
         (["compare", "RUN", "--margin", "3"], ["margin", "3"]),
-        (["explain", "RUN"], ["which task?", "'t0'"]),
+        (["explain", "RUN"], ["give TASK_ID", "'t0'"]),
         (["explain", "RUN", "t99"], ["no attempt at task 't99'"]),
         (["explain", "RUN", "t1", "--sample", "5"], ["no sample 5"]),
         (["report", "."], ["no run", "manifest.json"]),
@@ -218,6 +218,6 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(regrade, run):
     assert regrade("report", run).is_refusal("manifest.json", "directory")
 
 
-def test_of_a_single_task_no_choice_is_asked(regrade, tmp_path):
+def test_a_single_task_needs_no_task_id(regrade, tmp_path):
     rows = write(tmp_path / "one.jsonl", "sft", fixes=1, breaks=0, tasks=1)
     assert "sft on t0" in regrade("explain", rows).out

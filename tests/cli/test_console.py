@@ -1,4 +1,4 @@
-"""Progress off a terminal: what a log is told, and that it never stops in the middle of finished work."""
+"""Progress lines without a terminal: finished work always gets its last line."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from regrade.cli import console
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """It is told where things stand as soon as nothing was said for 50 ms."""
+    """The state is printed again after 50 ms without a line."""
     monkeypatch.setattr(console, "QUIET_SECONDS", tuple(itertools.repeat(0.05, 1000)))
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_was_begun_in_a_log_is_ended_there(capsys):
-    with console.progress("scoring") as tell:
-        tell(2, 3)
+def test_work_with_a_line_also_gets_a_last_line(capsys):
+    with console.progress("scoring") as report:
+        report(2, 3)
         time.sleep(0.3)
-        tell(3, 3)
+        report(3, 3)
     lines = capsys.readouterr().err.splitlines()
     assert set(lines[:-1]) <= {"scoring ...", "scoring: 2/3"}
     assert "scoring: 2/3" in lines
@@ -29,17 +29,17 @@ def test_what_was_begun_in_a_log_is_ended_there(capsys):
     assert lines.count("scoring: 3/3") == 1
 
 
-def test_short_work_says_nothing(capsys):
-    with console.progress("scoring") as tell:
+def test_short_work_prints_no_line(capsys):
+    with console.progress("scoring") as report:
         for done in range(4):
-            tell(done, 3)
+            report(done, 3)
     assert capsys.readouterr().err == ""
 
 
-def test_long_work_is_told_by_tenths(capsys):
-    with console.progress("scoring") as tell:
+def test_long_work_prints_a_line_per_tenth(capsys):
+    with console.progress("scoring") as report:
         for done in range(41):
-            tell(done, 40)
+            report(done, 40)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"scoring: {done}/40" for done in range(4, 41, 4)]
 
@@ -49,7 +49,7 @@ def test_the_repositorys_own_tests_and_the_scoring_end_at_their_totals(regrade, 
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     (tmp_path / "empty.diff").write_text("")
     err = regrade("score", fix, tmp_path / "empty.diff", fix, "--repo", repo).err
-    for description in ("running the repository's own tests", "scoring"):
+    for description in ("running the unchanged tests", "scoring"):
         last = [line for line in err.splitlines() if line.startswith(f"{description}: ")][-1]
         done, total = last.removeprefix(f"{description}: ").split("/")
         assert done == total

@@ -1,4 +1,4 @@
-"""`regrade doctor TASKS`: a line a task, a summary, and an exit code that a script can go by."""
+"""`regrade doctor TASKS`: one line per task, a summary, and exit codes for scripts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_healthy_tasks_of_a_file(regrade, tasks):
     assert outcome.code == 0
     *each, summary = outcome.out.splitlines()
     assert [line.partition(":")[0] for line in each] == [f"good {name}" for name in ("add", "double", "half", "negate")]
-    assert "2 runs agree; 5 of 5 exploits rejected; 1 test executes what it changes" in each[0]
+    assert "2 runs agree; 5 of 5 exploits refused; 1 test executes the changed code" in each[0]
     assert summary.startswith("4 of 4 tasks are healthy; ")
 
 
-def test_a_bad_task_exits_1_and_says_why(regrade, tasks):
+def test_a_bad_task_exits_1_with_its_problems(regrade, tasks):
     entries = [json.loads(line) for line in tasks.read_text().splitlines()]
     entries[1]["reference"] = entries[1]["reference"].replace("+    return a * 2", "+    return a * 5")
     tasks.write_text("\n".join(map(json.dumps, entries)))
@@ -53,10 +53,10 @@ def test_a_repository_with_and_without_its_reference(regrade, repo, fix):
         "--mutants",
         2,
     )
-    (mended,) = lines(regrade(*asked, "--reference", fix))
-    assert (mended["healthy"], mended["resolved"]) == (True, True)
-    assert mended["guards"] == 1
-    assert mended["mutants"] == 2
+    (fixed,) = lines(regrade(*asked, "--reference", fix))
+    assert (fixed["healthy"], fixed["resolved"]) == (True, True)
+    assert fixed["guards"] == 1
+    assert fixed["mutants"] == 2
     (bare,) = lines(regrade(*asked))
     assert bare["healthy"]
     assert bare["reference"] is None
@@ -84,15 +84,15 @@ def test_a_limit_draws_tasks_by_the_seed(tasks):
         (["no/such:task", "--split", "validation"], ["--split"]),
     ],
 )
-def test_what_can_not_be_examined_is_one_line(regrade, arguments, words):
+def test_a_task_that_cannot_be_examined_is_one_line(regrade, arguments, words):
     assert regrade("doctor", *arguments).is_refusal(*words)
 
 
-def test_a_folder_without_recipes_is_taken_for_a_repository_that_was_meant(regrade, repo):
-    assert regrade("doctor", repo).is_refusal("holds no recipes", f"--repo {repo}")
+def test_a_folder_without_recipes_gets_advice_for_a_repository(regrade, repo):
+    assert regrade("doctor", repo).is_refusal("contains no recipes", f"--repo {repo}")
 
 
-def test_a_reference_that_does_not_apply_is_a_mistake(regrade, repo, fix):
+def test_a_reference_that_does_not_apply_is_a_user_error(regrade, repo, fix):
     fix.write_text(fix.read_text().replace("a - b", "a ^ b"))
     asked = ("--fail-to-pass", "tests/test_calc.py::test_add", "--reference", fix)
     assert regrade("doctor", "--repo", repo, *asked).is_refusal("does not apply")

@@ -1,4 +1,4 @@
-"""`regrade evaluate`, `compare` and `report` on tasks that are really run, with the scripted policies."""
+"""`regrade evaluate`, `compare` and `report` on real runs of tasks, mostly with scripted policies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_policies_are_evaluated_into_one_run_and_compared(regrade, tasks, tmp_pa
     assert json.loads((run / "summary.json").read_text())["policies"]["reference"]["fix_rate"]["value"] == 1.0
 
 
-def test_what_is_recorded_is_not_tried_again(regrade, tasks, tmp_path):
+def test_recorded_attempts_are_not_repeated(regrade, tasks, tmp_path):
     arguments = ("evaluate", "reference", "--tasks", tasks, "--out", tmp_path / "run")
     assert regrade(*arguments, "--limit", "2").code == 0
     rows = tmp_path / "run" / "evaluations" / "reference.jsonl"
@@ -50,10 +50,10 @@ def test_tasks_are_listed_shown_and_validated(regrade, tasks):
     assert "4 tasks: library 4" in regrade("tasks", "list", tasks).out
     shown = regrade("tasks", "show", "half", tasks)
     assert "mend half" in shown.out
-    assert "a / 2" not in shown.out, "the reference is shown only when asked for"
+    assert "a / 2" not in shown.out, "the reference is shown only on request"
     assert "+    return a / 2" in regrade("tasks", "show", "half", tasks, "--reference").out
     assert regrade("tasks", "show", "third", tasks).is_refusal("no task 'third'", "'add'")
-    assert "4 of 4 tasks hold" in regrade("tasks", "validate", tasks).out
+    assert "4 of 4 tasks are valid" in regrade("tasks", "validate", tasks).out
 
 
 def test_a_temperature_below_zero_is_wrong_usage(regrade, tasks):
@@ -81,7 +81,7 @@ def figures(run):
 
 
 def test_many_policies_behind_one_endpoint_each_at_its_own_best_temperature(regrade, tasks, tmp_path, monkeypatch):
-    """`bold` mends at high temperatures only; `plain` never does, and breaks things when it is hot."""
+    """`bold` fixes only at high temperatures; `plain` never fixes, and breaks tests at high temperatures."""
 
     def answer(request):
         hot = request["temperature"] > 0.5
@@ -107,7 +107,7 @@ def test_many_policies_behind_one_endpoint_each_at_its_own_best_temperature(regr
         assert len(server.requests) == 2 * (2 * 2 * 2) + 2 * 2 * (3 + 1)
         again = regrade(*arguments, "--json")
         assert again.code == 0
-        assert len(server.requests) == 32, "nothing is asked again"
+        assert len(server.requests) == 32, "no request is repeated"
     assert {request["authorization"] for request in server.requests} == {"Bearer secret"}
     lines = [json.loads(line) for line in again.out.splitlines()]
     assert [(line["policy"], line["temperature"], line["is_best"]) for line in lines] == [
@@ -133,7 +133,7 @@ def test_many_policies_behind_one_endpoint_each_at_its_own_best_temperature(regr
     assert regrade("report", run).code == 0
 
 
-def test_an_endpoint_that_dies_leaves_nothing_at_zero_and_is_gone_on_with(regrade, tasks, tmp_path):
+def test_a_dying_endpoint_leaves_unscored_attempts_that_are_repeated_later(regrade, tasks, tmp_path):
     answered = []
 
     def dying(request):
@@ -167,7 +167,7 @@ def test_an_endpoint_that_dies_leaves_nothing_at_zero_and_is_gone_on_with(regrad
     assert json.loads(outcome.out)["fix_rate"]["n"] == 4
 
 
-def test_a_policy_of_which_nothing_is_known_has_no_figures_and_a_report_all_the_same(regrade, tasks, tmp_path):
+def test_a_policy_without_a_scored_attempt_has_no_figures_but_a_report(regrade, tasks, tmp_path):
     run = tmp_path / "run"
     policies = tmp_path / "policies.toml"
     policies.write_text(
@@ -233,7 +233,7 @@ def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_
         "note: agent: 'other' is none of the 4 tasks, and is ignored",
         "note: agent: no prediction for task 'negate', which counts as a patch that changes nothing",
     ]
-    told = regrade(*arguments[:-1]).err  # nothing is scored again
+    told = regrade(*arguments[:-1]).err  # from stored evidence
     assert "note: 1 of 4 patches of 'agent' do not apply, and count as changing nothing" in told
     assert told.rstrip().endswith(f"next: regrade report {run}")
     predictions.write_text("\n".join([*map(json.dumps, lines), "{torn", json.dumps({**lines[0], "model_patch": ""})]))
@@ -250,13 +250,13 @@ def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_
     assert json.loads(outcome.out)["fix_rate"]["value"] == 0.75
 
 
-def test_what_is_wrong_with_policies_is_said_before_anything_runs(regrade, tasks, tmp_path, monkeypatch):
+def test_errors_in_policies_are_reported_before_anything_runs(regrade, tasks, tmp_path, monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     base = ("evaluate", "--tasks", tasks, "--out", tmp_path / "run")
     for arguments, words in [
-        ((), ("which policy?",)),
-        (("no-op", "no-op"), ("two policies are called 'no-op'",)),
-        (("no-op", "reference", "--name", "x"), ("--name 'x' is for one policy",)),
+        ((), ("no policy: give POLICY",)),
+        (("no-op", "no-op"), ("two policies have the name 'no-op'",)),
+        (("no-op", "reference", "--name", "x"), ("--name 'x' applies to a single policy",)),
         (("no-op", "--baseline", "sft"), ("--baseline 'sft' is none of the policies: no-op",)),
         (("no-op", "reference", "--role", "baseline"), ("are both the baseline",)),
         (("endpoint:m",), ("--endpoint",)),
@@ -284,7 +284,7 @@ def test_slices_by_repository_source_difficulty_and_distance(regrade, tasks, tmp
     outcome = regrade("evaluate", "no-op", "reference", "--tasks", tasks, "--out", run)
     assert outcome.code == 0, outcome.err
     found = figures(run)["slices"]
-    assert list(found) == ["difficulty"], "they differ in nothing else"
+    assert list(found) == ["difficulty"], "no other property differs"
     assert {value: {name: row["fix_rate"]["value"] for name, row in policies.items()} for value, policies in found["difficulty"].items()} == {
         "easy": {"no-op": 0.0, "reference": 1.0}, "one line, function of up to 10 lines": {"no-op": 0.0, "reference": 1.0}
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`regrade explain --hunks`: a score shared out among the hunks of a patch or of a recorded attempt."""
+"""`regrade explain --hunks`: attribution of a score to the hunks of a patch or of a recorded attempt."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.rows import COLUMNS
 from regrade.evaluators.storage.run import Run
 
-MENDED = ("a - b", "a + b")
+FIX = ("a - b", "a + b")
 BREAKS = ("-a", "a")
 
 
 @pytest.fixture
 def task(tasks: Path) -> Task:
-    """`add` is to be mended."""
+    """The task to fix `add`."""
     return load_task(str(tasks), "add")
 
 
 @pytest.fixture
 def two_hunks(task: Task, tmp_path: Path) -> Path:
-    """A patch that mends `add`, breaks `negate` and brings a file along."""
+    """A patch that fixes `add`, breaks `negate` and adds a file."""
     before = {"calc.py": task.base.read("calc.py")}
-    text = before["calc.py"].replace(*MENDED).replace(*BREAKS)
+    text = before["calc.py"].replace(*FIX).replace(*BREAKS)
     path = tmp_path / "two.diff"
     path.write_text(Patch.between(before, {"calc.py": text, "notes.txt": "add adds\n"}).text)
     return path
@@ -44,7 +44,7 @@ def explained(regrade: Callable[..., Any], *arguments: object) -> dict[str, Any]
 
 
 @pytest.mark.slow
-def test_a_patch_is_told_hunk_by_hunk(regrade, tasks, two_hunks):
+def test_a_patch_is_explained_hunk_by_hunk(regrade, tasks, two_hunks):
     asked = (two_hunks, "--tasks", tasks, "--task", "add")
     found = explained(regrade, *asked)
     plain = json.loads(regrade("explain", *asked, "--json").out)
@@ -79,11 +79,11 @@ def row_of(task: Task, patch: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_recorded_attempt_is_told_hunk_by_hunk(regrade, tasks, task, two_hunks, tmp_path):
+def test_a_recorded_attempt_is_explained_hunk_by_hunk(regrade, tasks, task, two_hunks, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(row_of(task, two_hunks.read_text())) + "\n")
     found = explained(regrade, rows, "add", "--tasks", tasks)
-    assert found["value"] == 0.5, "what was recorded"
+    assert found["value"] == 0.5, "the recorded value"
     assert len(found["hunks"]["groups"]) == 3
     rows.write_text(json.dumps({**row_of(task, ""), "task_digest": "of another"}) + "\n")
     assert regrade("explain", rows, "--tasks", tasks, "--hunks").is_refusal("'add' has other files or tests", "--tasks")
@@ -94,7 +94,7 @@ def test_a_recorded_attempt_is_told_hunk_by_hunk(regrade, tasks, task, two_hunks
 
 
 @pytest.mark.slow
-def test_the_report_shows_what_the_hunks_of_a_runs_attempt_are_worth(regrade, tasks, task, two_hunks, tmp_path):
+def test_the_report_shows_the_attribution_of_an_attempt(regrade, tasks, task, two_hunks, tmp_path):
     folder = tmp_path / "run"
     run = Run(folder)
     run.add_policy("p", "candidate")
@@ -112,7 +112,7 @@ def test_the_report_shows_what_the_hunks_of_a_runs_attempt_are_worth(regrade, ta
     assert regrade("report", folder).is_refusal("hunks.jsonl, row 1: damaged", "delete that row")
 
 
-def test_what_cannot_be_shared_out(regrade, tasks, tmp_path):
+def test_patches_without_an_attribution(regrade, tasks, tmp_path):
     asked = ("--tasks", tasks, "--task", "add", "--hunks")
     (tmp_path / "empty.diff").write_text("")
     outcome = regrade("explain", tmp_path / "empty.diff", *asked)
@@ -123,7 +123,7 @@ def test_what_cannot_be_shared_out(regrade, tasks, tmp_path):
     assert regrade("explain", tmp_path / "stale.diff", *asked).is_refusal("stale.diff", "does not apply", "calc.py:1")
     (tmp_path / "text.diff").write_text("no diff\n")
     assert regrade("explain", tmp_path / "text.diff", *asked).is_refusal("text.diff", "unified diff")
-    assert regrade("explain", tmp_path / "empty.diff", "--fine", *asked[:-1]).is_refusal("--fine is about --hunks")
+    assert regrade("explain", tmp_path / "empty.diff", "--fine", *asked[:-1]).is_refusal("--fine needs --hunks")
     outcome = regrade("explain", tmp_path / "empty.diff", *asked, "--fine", "--budget", "7")
     assert outcome.code == 2
     assert "--budget" in outcome.err

@@ -1,4 +1,4 @@
-"""`regrade compare` as a gate, `regrade evaluate plan`, and comparisons of what should not be compared."""
+"""`regrade compare` as a gate, `regrade evaluate plan`, and comparisons of runs that should not be compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def row(policy: str, task: int, fixed: bool, broke: bool, sample: int = 0) -> di
 
 
 def rows(policy: str, fixes: int, breaks: int, *, tasks: int = 60, samples: int = 1) -> list[dict[str, Any]]:
-    """Attempts at `tasks` tasks, of which the first `fixes` are fixed and the last `breaks` break something."""
+    """Attempts at `tasks` tasks, the first `fixes` with a fix, the last `breaks` with a breakage."""
     return [row(policy, n, n < fixes, n >= tasks - breaks, s) for n in range(tasks) for s in range(samples)]
 
 
@@ -60,7 +60,7 @@ def pair(folder: Path, fixes: int = 10, breaks: int = 6) -> tuple[Run, Run]:
         (11, 6, "no difference shown", {"regressed": 0, "not-improved": 1, "never": 0}),
     ],
 )
-def test_what_the_gate_fails_on_is_chosen(regrade, tmp_path, fixes, breaks, verdict, codes):
+def test_fail_on_selects_the_failing_verdicts(regrade, tmp_path, fixes, breaks, verdict, codes):
     old, new = pair(tmp_path, fixes, breaks)
     for fail_on, code in codes.items():
         outcome = regrade("compare", old.folder, new.folder, "--fail-on", fail_on, "--json")
@@ -68,7 +68,7 @@ def test_what_the_gate_fails_on_is_chosen(regrade, tmp_path, fixes, breaks, verd
         assert json.loads(outcome.out)["verdict"] == verdict
 
 
-def test_a_gate_stays_shut_where_nothing_can_be_said(regrade, tmp_path):
+def test_a_gate_stays_shut_without_a_comparison(regrade, tmp_path):
     old, _ = pair(tmp_path)
     few = a_run(tmp_path / "few", "candidate", rows("rl", 10, 6, tasks=50))
     codes = [regrade("compare", old.folder, few.folder, "--fail-on", x).code for x in ("regressed", "not-improved")]
@@ -123,7 +123,7 @@ def test_every_command_of_the_documented_workflow_exists(regrade):
             assert outcome.code == 0, (command, outcome.err)
 
 
-# ------------------------------------------------------------ what should not be compared
+# ------------------------------------------------------------ incomparable runs
 
 
 def test_missing_attempts_bound_the_verdict(regrade, tmp_path):
@@ -152,7 +152,7 @@ def test_too_many_missing_attempts_are_not_compared(regrade, tmp_path):
     assert "run the same evaluation again" in outcome.out
 
 
-def test_a_half_written_file_is_compared_as_far_as_it_goes_and_says_so(regrade, tmp_path):
+def test_a_half_written_file_is_compared_with_a_warning(regrade, tmp_path):
     old, new = pair(tmp_path)
     path = new.evaluation("rl")
     path.write_text(path.read_text()[:-30])
@@ -171,7 +171,7 @@ def test_empty_runs_are_refused(regrade, tmp_path):
     assert regrade("compare", old.folder, tmp_path / "nowhere").is_refusal("nowhere", "no such file")
 
 
-def test_files_that_hold_too_much_or_something_else_are_one_line(regrade, tmp_path):
+def test_files_with_several_policies_or_other_content_are_one_line(regrade, tmp_path):
     old, _ = pair(tmp_path)
     both = tmp_path / "both"
     for name in ("sft", "rl"):
@@ -205,7 +205,7 @@ def test_a_run_that_went_on_with_another_version_is_mixed_as_well(regrade, tmp_p
     assert regrade("compare", old.folder, old.folder, "--candidate-policy", "sft").is_refusal("begun by pytest 6.2")
 
 
-def test_different_rewards_are_not_held_against_each_other(regrade, tmp_path):
+def test_different_rewards_are_not_compared(regrade, tmp_path):
     old, _ = pair(tmp_path)
     other = a_run(tmp_path / "other", "candidate", [x | {"reward_name": "mine"} for x in rows("rl", 10, 6)])
     found = json.loads(regrade("compare", old.folder, other.folder, "--json").out)
@@ -276,7 +276,7 @@ def test_a_declared_margin_is_the_one_that_is_compared_with(regrade, tmp_path):
         (["nowhere"], ["nowhere", "no such file"]),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(regrade, tmp_path, arguments, words):
+def test_an_impossible_plan_is_one_line(regrade, tmp_path, arguments, words):
     run = a_run(tmp_path / "run", "baseline", rows("sft", 10, 6))
     outcome = regrade("evaluate", "plan", *(run.folder if each == "RUN" else each for each in arguments))
     assert outcome.is_refusal(*words)

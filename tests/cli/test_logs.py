@@ -1,4 +1,4 @@
-"""The log on stderr: none unless it is asked for, and never in the way of what the command prints."""
+"""The log on stderr: only on request, and never in the output of the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORKER = "regrade.evaluators.execution.worker"
 
 @pytest.fixture
 def score(regrade, repo, fix, tmp_path, monkeypatch):
-    """Scores the fix with a cache of its own, so that a worker has to start."""
+    """Scores the fix with a new cache, so that a worker must start."""
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     monkeypatch.delenv("REGRADE_LOG", raising=False)
 
@@ -30,7 +30,7 @@ def score(regrade, repo, fix, tmp_path, monkeypatch):
     return run
 
 
-def test_a_score_logs_nothing_unless_it_is_asked_to(score):
+def test_a_score_logs_nothing_by_default(score):
     lines, outcome = score()
     assert lines == []
     assert "worker started" not in outcome.err + outcome.out
@@ -59,7 +59,7 @@ def test_very_verbose_shows_every_step(score):
     assert "worker started" not in said
 
 
-def test_the_environment_chooses_single_loggers(score, monkeypatch):
+def test_the_environment_selects_single_loggers(score, monkeypatch):
     monkeypatch.setenv("REGRADE_LOG", "warning, regrade.evaluators.scoring=debug")
     lines, _ = score()
     assert {name for _, name, _ in lines} == {"regrade.evaluators.scoring.planner"}
@@ -70,8 +70,8 @@ def test_the_environment_chooses_single_loggers(score, monkeypatch):
     [
         ("LOUD", ("REGRADE_LOG", "'LOUD'", "DEBUG, INFO")),
         ("regrade.evaluators=", ("''", "DEBUG, INFO")),
-        ("INFO,torch=DEBUG", ("'torch=DEBUG'", "no logger of regrade")),
-        ("regrade.evaluators", ("'regrade.evaluators'", "no level")),
+        ("INFO,torch=DEBUG", ("'torch=DEBUG'", "not a logger of regrade")),
+        ("regrade.evaluators", ("'regrade.evaluators'", "not a level")),
     ],
 )
 def test_a_wrong_value_of_the_environment_is_refused(regrade, monkeypatch, value, words):

@@ -1,4 +1,4 @@
-"""The command as a whole: help, exit codes, Ctrl-C, and what a machine without something is told."""
+"""The whole command: help, exit codes, Ctrl-C, and messages for missing requirements."""
 
 from __future__ import annotations
 
@@ -17,11 +17,26 @@ from regrade.evaluators.sandboxes.process import descendants
 VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "rescore", "rewards", "report", "demo")
 
 
+WITHOUT_TORCH = """\
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from regrade.cli.main import app
+app(sys.argv[1:])
+"""
+
+
 def command(*arguments):
     return [sys.executable, "-c", "from regrade.cli.main import main; main()", *map(str, arguments)]
 
 
-def test_help_lists_the_verbs_and_each_explains_itself(regrade):
+def test_help_lists_the_commands_and_each_has_help(regrade):
     listed = regrade("--help").out
     for verb in VERBS:
         assert verb in listed
@@ -31,7 +46,7 @@ def test_help_lists_the_verbs_and_each_explains_itself(regrade):
         assert len(told.out.splitlines()) > 8
 
 
-def test_help_imports_nothing_that_takes_long():
+def test_help_imports_no_slow_module():
     code = "import sys; from regrade.cli.main import app; app(['--help'], standalone_mode=False); " + (
         "print([n for n in ('numpy', 'pandas', 'torch', 'rich', 'pytest', 'jinja2', 'scipy') if n in sys.modules])"
     )
@@ -52,7 +67,7 @@ def test_wrong_usage_exits_2(regrade, arguments):
     assert "Error" in outcome.err
 
 
-def test_doctor_tells_what_works_here(regrade):
+def test_doctor_reports_what_works(regrade):
     outcome = regrade("doctor", "--json")
     found = json.loads(outcome.out)
     checks = {check["name"]: check for check in found["checks"]}
@@ -71,11 +86,11 @@ def test_doctor_exits_2_where_a_needed_program_is_missing(regrade, monkeypatch):
     assert "apt-get install git" in " ".join(outcome.out.split())
 
 
-def test_a_training_needs_to_know_for_how_long(regrade):
+def test_a_training_needs_a_limit(regrade):
     assert regrade("train", "sft", "--out", "run").is_refusal("--steps", "--minutes")
 
 
-def test_without_network_and_packages_one_line_says_so(regrade, monkeypatch, tmp_path):
+def test_without_network_and_packages_the_error_is_one_line(regrade, monkeypatch, tmp_path):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
@@ -95,7 +110,7 @@ def test_a_missing_model_is_one_line(regrade, repo, tmp_path, monkeypatch):
 
 
 def is_running(pid: int) -> bool:
-    """It is there, and not only because nobody has asked yet how it ended."""
+    """The process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -130,3 +145,16 @@ def test_an_interruption_leaves_no_process_and_no_folder(repo, fix, tmp_path, nu
         time.sleep(0.05)
     assert {pid for pid in started if is_running(pid)} == set()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "verb", [("train", "sft", "--steps", "1", "--out", "run"), ("demo", "--quick", "--out", "run")]
+)
+def test_without_torch_one_line_names_the_extra_to_install(verb, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *verb], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    extra = "needs torch, which is not installed: run `pip install '.[train]'` in the checkout"
+    assert done.stderr == f"error: `regrade {verb[0]}` {extra}\n"
+    assert not (tmp_path / "run").exists()

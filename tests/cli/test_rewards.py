@@ -1,4 +1,4 @@
-"""`regrade rewards`: what there is, what is fit to train on, and what a run's reward really paid for."""
+"""`regrade rewards`: list, check and audit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_sound_reward_holds_every_property(regrade, rewards_file):
     assert "not tested  tampering never pays" in outcome.out  # it needs no evidence of tampering
 
 
-def test_a_reward_that_pays_for_breakage_is_unfit_and_the_evidence_is_shown(regrade, rewards_file):
+def test_a_reward_for_breakage_is_unfit_and_the_evidence_is_shown(regrade, rewards_file):
     outcome = regrade("rewards", "check", f"{rewards_file}:breaking", "--examples", "100", "--json")
     assert outcome.code == 1
     found = {item["rule"]: item for item in map(json.loads, outcome.out.splitlines())}
@@ -65,7 +65,7 @@ def test_an_unknown_reward_is_refused(regrade, rewards_file):
     assert regrade("rewards", "check", f"{rewards_file}:missing").is_refusal("missing")
 
 
-def test_what_a_run_paid_for_is_audited(regrade, tasks, tmp_path):
+def test_the_rewards_of_a_run_are_audited(regrade, tasks, tmp_path):
     rows = []
     for sample, policy in enumerate(("no-op", "reference")):
         assert regrade("evaluate", policy, "--tasks", tasks, "--out", tmp_path / "run").code == 0
@@ -80,7 +80,7 @@ def test_what_a_run_paid_for_is_audited(regrade, tasks, tmp_path):
     assert "share of variance" in regrade("rewards", "audit", both).out
 
 
-def test_no_audit_of_what_is_no_run(regrade, tmp_path):
+def test_an_audit_needs_a_run(regrade, tmp_path):
     assert regrade("rewards", "audit", tmp_path / "nothing").is_refusal("nothing")
     (tmp_path / "rows.jsonl").write_text("not json\n")
     assert regrade("rewards", "audit", tmp_path / "rows.jsonl").is_refusal("rows.jsonl")

@@ -1,4 +1,4 @@
-"""`regrade score` and `explain` on a local repository: what is printed, what is kept, and each kind of bad input."""
+"""`regrade score` and `explain` on a local repository: output, stored results, and each kind of invalid input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def score(regrade, *arguments):
     return [json.loads(line) for line in outcome.out.splitlines()]
 
 
-def test_a_fix_a_breakage_and_a_crash_are_told_apart(regrade, repo, fix, diff):
+def test_a_fix_a_breakage_and_a_crash_are_distinguished(regrade, repo, fix, diff):
     breaks = diff("a * 2", "a * 3")
     crashes = diff("a - b\n", "a + b\n\n\nimport os\nos._exit(0)\n")
     found = score(regrade, fix, breaks, crashes, "--repo", repo, "--fail-to-pass", FAILING)
@@ -41,7 +41,7 @@ def test_a_fix_a_breakage_and_a_crash_are_told_apart(regrade, repo, fix, diff):
         assert each["assurance"] == "in-process"
         assert all(set(part) >= PART_KEYS for part in each["parts"])
         assert math.fsum(part["contribution"] for part in each["parts"]) == pytest.approx(each["value"], abs=1e-9)
-    assert (repo / "calc" / "__init__.py").read_text().count("a - b") == 1, "the repository itself stays as it was"
+    assert (repo / "calc" / "__init__.py").read_text().count("a - b") == 1, "the repository itself does not change"
 
 
 def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
@@ -58,7 +58,7 @@ def test_explain_prints_the_tree_of_a_patch(regrade, repo, fix):
     assert regrade("explain", fix, "--repo", repo, "--html", "--json").is_refusal("--json and --html")
 
 
-def test_a_reward_that_asks_a_model_needs_one(regrade, repo, fix, tmp_path):
+def test_a_reward_of_a_model_needs_one(regrade, repo, fix, tmp_path):
     asked = ("score", fix, "--repo", repo, "--reward", "learned")
     assert regrade(*asked).is_refusal("--reward-model")
     pytest.importorskip("torch")
@@ -90,7 +90,7 @@ def test_patches_that_do_not_apply_name_file_and_line(regrade, repo, tmp_path):
     assert regrade("score", patch, "--repo", repo).is_refusal("stale.diff", "does not apply", "calc/__init__.py:1")
 
 
-def test_a_diff_of_edits_that_are_in_the_repository_already_says_so(regrade, repo, fix, tmp_path):
+def test_a_diff_of_edits_in_the_working_tree_gets_advice(regrade, repo, fix, tmp_path):
     edited, made = repo / "calc" / "__init__.py", repo / "calc" / "more.py"
     fresh = Patch.between({}, {"calc/more.py": "x = 1\n"}).text
     edited.write_text(edited.read_text().replace("a - b", "a + b"))
@@ -103,7 +103,7 @@ def test_a_diff_of_edits_that_are_in_the_repository_already_says_so(regrade, rep
     task = {"id": "add", "instruction": "mend add", "repository": "repo", "fail_to_pass": [FAILING]}
     (tmp_path / "tasks.json").write_text(json.dumps(task))
     of_task = regrade("score", fix, "--tasks", tmp_path / "tasks.json")
-    assert of_task.is_refusal("in the task's base already")
+    assert of_task.is_refusal("the base of the task already contains these changes")
     assert "stash" not in of_task.err
     made.unlink()
     gone = Patch.between({"calc/more.py": "x = 1\n"}, {}).text
@@ -187,7 +187,7 @@ def test_a_task_of_a_file_is_scored_and_validated(regrade, fix, tmp_path):
     (found,) = score(regrade, fix, "--tasks", path, "--task", "add", "--reward", "tests")
     assert found["value"] == 1.0
     assert regrade("score", fix, "--tasks", path, "--task", "sub").is_refusal("no task 'sub'", "'add'")
-    assert "1 of 1 tasks hold" in regrade("tasks", "validate", path).out
+    assert "1 of 1 tasks are valid" in regrade("tasks", "validate", path).out
 
     path.write_text(
         json.dumps({**task, "pass_to_pass": [], "fail_to_pass": ["tests/test_calc.py::test_double"]}) + "\n"
@@ -207,7 +207,7 @@ def test_what_is_noted_for_people_stands_in_the_json_too(regrade, repo, fix, tmp
     told = ("tests/test_lost.py could not be collected", f"--fail-to-pass: '{FAILING}'", "pass in some runs only")
     assert len(of_fix) == 3
     assert all(words in note for words, note in zip(told, of_fix, strict=True))
-    assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: what follows is the verdict on changing nothing"]
+    assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: its verdict is that of no change"]
     assert all(outcome.err.count(f"note: {note}\n") == 1 for note in of_empty)
     explained = regrade("explain", tmp_path / "empty.diff", "--repo", repo, "--json")
     assert json.loads(explained.out)["notes"] == of_empty
@@ -219,8 +219,8 @@ def test_other_tests_that_fail_are_noted_beside_those_named(regrade, repo):
     asked = ("score", "-", "--repo", repo, "--fail-to-pass", FAILING, "--json")
     (found,) = [json.loads(line) for line in regrade(*asked, text="").out.splitlines()]
     assert found["notes"] == [
-        "1 of its tests fails as well and is not used: 'tests/test_more.py::test_more'",
-        "the patch on standard input is empty: what follows is the verdict on changing nothing",
+        "1 of its tests fails as well and counts for nothing: 'tests/test_more.py::test_more'",
+        "the patch on standard input is empty: its verdict is that of no change",
     ]
 
 
@@ -254,7 +254,7 @@ def test_of_several_patches_the_bad_ones_are_refused_and_the_others_scored(regra
     people = regrade(*asked)
     assert people.code == 2
     assert people.out.startswith(str(fix))
-    assert "stale.diff" not in people.out.partition("\n\n")[0], "its place is in the table alone"
+    assert "stale.diff" not in people.out.partition("\n\n")[0], "only the table names it"
 
 
 def test_several_patches_end_in_a_table_with_totals(regrade, repo, fix, diff, tmp_path):
@@ -274,7 +274,7 @@ def test_several_patches_end_in_a_table_with_totals(regrade, repo, fix, diff, tm
     assert "patches:" not in regrade("score", fix, breaks, "--repo", repo, "--fail-to-pass", FAILING, "--json").out
 
 
-def test_damaged_evidence_is_told(regrade, repo, fix, tmp_path, monkeypatch):
+def test_damaged_evidence_is_noted(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "cache"))
     (before,) = score(regrade, fix, "--repo", repo, "--reward", "small_diff")
     database = sqlite3.connect(tmp_path / "cache" / "evidence.sqlite")
@@ -285,7 +285,7 @@ def test_damaged_evidence_is_told(regrade, repo, fix, tmp_path, monkeypatch):
     assert after == {**before, "notes": [*before["notes"], "damaged records of stored evidence, gathered again: 1"]}
 
 
-def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, monkeypatch):
+def test_if_every_patch_is_refused_no_test_runs(regrade, repo, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     for name in ("one.diff", "other.diff"):
         (tmp_path / name).write_text(STALE)
@@ -294,18 +294,18 @@ def test_where_every_patch_is_refused_no_test_is_run(regrade, repo, tmp_path, mo
     assert not (tmp_path / "own" / "baselines").exists()
 
 
-def test_what_no_patch_can_be_judged_by_is_said_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
+def test_a_missing_reward_model_is_reported_before_the_tests_run(regrade, repo, fix, tmp_path, monkeypatch):
     monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "own"))
     assert regrade("score", fix, "--repo", repo, "--reward", "learned").is_refusal("--reward-model")
     assert not (tmp_path / "own" / "baselines").exists()
 
 
-def test_a_second_patch_for_explain_is_told_what_to_do(regrade, repo, fix, diff):
+def test_a_second_patch_for_explain_gets_advice(regrade, repo, fix, diff):
     other = diff("a * 2", "2 * a")
     asked = ("explain", fix, other, "--repo", repo)
     assert regrade(*asked).is_refusal("one patch", f"regrade score {fix} {other}")
     assert regrade(*asked, fix).is_refusal("one patch", f"regrade score {fix} {other}")
-    assert regrade("explain", fix, "some-task", "--repo", repo).is_refusal("no run", "some-task")
+    assert regrade("explain", fix, "some-task", "--repo", repo).is_refusal("is not a run", "some-task")
     assert regrade("explain", repo, "one", "another").is_refusal("one attempt", "'one'", "'another'")
 
 
@@ -319,7 +319,7 @@ def test_a_diff_of_the_whole_repository_for_a_part_of_it(regrade, repo, fix):
     assert told.is_refusal("does not apply", f"paths start at '{repo}'", "git diff --relative")
 
 
-def test_what_a_reward_prints_does_not_stand_between_the_lines_of_json(regrade, repo, fix, tmp_path):
+def test_output_of_a_reward_does_not_mix_with_lines_of_json(regrade, repo, fix, tmp_path):
     (tmp_path / "loud.py").write_text(
         "from regrade.rewards import Diff, Score, reward\n\nprint('loaded')\n\n\n"
         "@reward\ndef loud(diff: Diff) -> Score:\n    print('called')\n    return Score(1.0)\n"

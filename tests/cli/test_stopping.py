@@ -1,4 +1,4 @@
-"""An evaluation that is stopped or killed in the midst of slow policies: nothing goes on, nothing is paid for twice."""
+"""An evaluation stopped or killed during slow policies: no process survives, no answer is requested twice."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def start(cache: Path, *arguments: object) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_answers_that_were_given_are_not_asked_for_again(cache, tasks, tmp_path, number):
-    """Two of four tasks are answered at once, the others only once somebody has stopped the evaluation."""
+def test_received_answers_are_not_requested_again(cache, tasks, tmp_path, number):
+    """The server answers two of four tasks at once, the others only after the stop of the evaluation."""
     wait, told = threading.Event(), threading.Event()
 
     def answer(request):
@@ -60,7 +60,7 @@ def test_answers_that_were_given_are_not_asked_for_again(cache, tasks, tmp_path,
         began = time.monotonic()
         first.send_signal(number)
         _, errors = first.communicate(timeout=60)
-        assert time.monotonic() - began < 30, "what was under way is not waited for"
+        assert time.monotonic() - began < 30, "running requests are not awaited"
         assert first.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), errors
         wait.set()
         server.requests.clear()
@@ -71,7 +71,7 @@ def test_answers_that_were_given_are_not_asked_for_again(cache, tasks, tmp_path,
     assert json.loads(out)["fix_and_clean"]["value"] == 1.0
 
 
-def test_ctrl_c_ends_commands_and_what_they_started(cache, tasks, tmp_path):
+def test_ctrl_c_ends_commands_and_their_child_processes(cache, tasks, tmp_path):
     pids = tmp_path / "pids"
     agent = f"sh -c 'sleep 300 & echo $! >> {pids}; echo $$ >> {pids}; wait'"
     started = start(cache, "evaluate", f"command:{agent}", "--tasks", tasks, "--out", tmp_path / "run")

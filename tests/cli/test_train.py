@@ -1,4 +1,4 @@
-"""`regrade train`: a few real steps of the embedded model, and what they leave behind."""
+"""`regrade train`: a few real steps of the embedded model, and their log and checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def regrade(regrade, monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
-def test_a_few_steps_leave_a_log_and_a_checkpoint_that_can_be_judged(regrade, tasks, tmp_path, algorithm):
+def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm):
     run = tmp_path / "run"
     trained = regrade(
         "train", algorithm, "--tasks", tasks, "--limit", "2", "--samples", "2", "--steps", "2", "--out", run

@@ -62,8 +62,8 @@ def test_settings_cannot_be_changed_and_a_changed_copy_is_checked_too() -> None:
 
 def test_the_options_of_the_command_reach_the_settings() -> None:
     assert get_args(train.Algorithm) == get_args(Algorithm), "the command offers every algorithm"
-    assert train.settings_of("sft", None, 8, 1.0) == SFTSettings()
-    assert train.settings_of("sft", 0.5, 8, 1.0) == SFTSettings(learning_rate=0.5)
+    assert train.settings_of("sft", None, None, None) == SFTSettings()
+    assert train.settings_of("sft", 0.5, None, None) == SFTSettings(learning_rate=0.5)
     assert train.settings_of("expert-iteration", 0.5, 3, 0.7) == ExpertIterationSettings(
         sampling=Sampling(0.7, 3), sft=SFTSettings(learning_rate=0.5)
     )
@@ -71,6 +71,20 @@ def test_the_options_of_the_command_reach_the_settings() -> None:
     assert train.settings_of("rloo", None, 3, 0.7) == OnlineSettings(
         algorithm="rloo", samples_per_prompt=3, temperature=0.7
     )
-    assert train.settings_of("ppo", None, 8, 1.0) == PPOSettings(learning_rate=1e-5)
-    assert train.settings_of("ppo", 0.5, 8, 1.0) == PPOSettings(learning_rate=0.5)
+    assert train.settings_of("ppo", None, None, None) == PPOSettings(learning_rate=1e-5)
+    assert train.settings_of("ppo", 0.5, 3, 0.7) == PPOSettings(
+        learning_rate=0.5, samples_per_prompt=3, temperature=0.7
+    )
     assert train.settings_of("reward-model", None, 3, 0.7) == RewardModelSettings(sampling=Sampling(0.7, 3))
+    assert train.settings_of("expert-iteration", None, None, None).sampling == Sampling(1.0, 8)
+
+
+@pytest.mark.parametrize(("samples", "temperature"), [(8, None), (None, 1.0)])
+def test_sft_refuses_the_options_of_sampling(samples: int | None, temperature: float | None) -> None:
+    with pytest.raises(UserError, match="sft samples no attempts: leave out --samples and --temperature"):
+        train.settings_of("sft", None, samples, temperature)
+
+
+def test_a_learning_rate_of_zero_is_refused_and_not_replaced_by_the_default() -> None:
+    with pytest.raises(UserError, match="learning_rate is 0"):
+        train.settings_of("ppo", 0.0, None, None)

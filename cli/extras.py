@@ -1,0 +1,22 @@
+"""Optional dependencies: a missing one is a user error that names the extra to install."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from regrade.datasets.errors import UserError
+
+
+@contextmanager
+def training_libraries(purpose: str) -> Iterator[None]:
+    """Import modules that need the extra `train`. Raises UserError if one of its libraries is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "regrade"):  # a defect of this program
+            raise
+        raise UserError(
+            f"{purpose} needs {library}, which is not installed: run `pip install '.[train]'` in the checkout"
+        ) from error
