@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.files import counts, patched_text, read
+from regrade.evaluators.static.files import is_unprotected, patched_text, read
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
@@ -33,7 +33,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
     """
     found = [sign for file in patch.files for sign in _signs(file, before, task)]
     signs = list(dict.fromkeys([*found, *_links(patch)]))
-    ignored = dict.fromkeys(file.path for file in patch.files if not counts(file.path, task))
+    ignored = dict.fromkeys(file.path for file in patch.files if not is_unprotected(file.path, task))
     signs.sort(key=lambda sign: not sign.conclusive)  # stable: the grave ones first, each in the order of the patch
     return Integrity(signs=tuple(signs), ignored_files=tuple(ignored))
 
@@ -46,7 +46,7 @@ def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
     old = read(before, file.old_path or file.path)
     if name == "conftest.py":
         yield from conftest_signs(file, patched_text(old, file))
-    elif name.endswith(".py") and counts(file.path, task):
+    elif name.endswith(".py") and is_unprotected(file.path, task):
         yield from code_signs(file, old, patched_text(old, file))
     yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
