@@ -35,7 +35,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
         PatchError: the patch cannot be parsed.
     """
     files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
-    unparsable = tuple(file.path for file in files if file.breaks(_is_sound))
+    unparsable = tuple(file.path for file in files if file.becomes_unsound(_is_sound))
     changed = [function for file in files if file.path not in unparsable for function in _changed(file)]
     old = [function.before for function in changed if function.before is not None]
     new = [function.after for function in changed if function.after is not None]

@@ -36,7 +36,7 @@ class ChangedFile:
     def is_python(self) -> bool:
         return self.path.endswith(".py") or (self.after is None and self.old_path.endswith(".py"))
 
-    def breaks(self, is_sound: Callable[[str, str], bool]) -> bool:
+    def becomes_unsound(self, is_sound: Callable[[str, str], bool]) -> bool:
         """Does the patch turn a sound file, or a new one, into an unsound one? `is_sound` gets text and path."""
         was_sound = self.before is None or is_sound(self.before, self.old_path)
         return self.after is not None and was_sound and not is_sound(self.after, self.path)
@@ -66,10 +66,10 @@ def changed_files(before: Tree, after: Tree, patch: Patch, task: Task) -> list[C
     for file in unprotected_files(patch, task):
         old = file.old_path or file.path
         # The run restores a protected file that the patch moves: the file at the new path is a new one.
-        was = read(before, old) if is_unprotected(old, task) else None
-        now = None if file.is_deleted else read(after, file.path)
-        if was != now or old != file.path:
-            changes[file.path] = ChangedFile(file.path, old, was, now)
+        old_text = read(before, old) if is_unprotected(old, task) else None
+        new_text = None if file.is_deleted else read(after, file.path)
+        if old_text != new_text or old != file.path:
+            changes[file.path] = ChangedFile(file.path, old, old_text, new_text)
     return [change for change in changes.values() if change.before is not None or change.after is not None]
 
 

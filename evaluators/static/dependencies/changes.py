@@ -9,6 +9,7 @@ from tree_sitter import Node, QueryCursor
 
 from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, facts, spans, syntax_tree
 from regrade.evaluators.static.languages import Language
+from regrade.evaluators.static.languages.language import text_of
 
 REMOVED = 1.0
 SIGNATURE = 1.0
@@ -29,10 +30,10 @@ def changed_symbols(before: str | None, after: str | None, language: Language) -
     old = facts(before, language).texts
     if after is None:
         return dict.fromkeys(old, REMOVED)
-    new, bound = facts(after, language).texts, facts(after, language).bound
+    new, importable = facts(after, language).texts, facts(after, language).importable
     touched = frozenset(name for name in old if old[name] != new.get(name))
     # Users still get a function that the module now imports from another one.
-    weights = {name: BODY if name in bound else REMOVED for name in touched if name not in new and name != MODULE}
+    weights = {name: BODY if name in importable else REMOVED for name in touched if name not in new and name != MODULE}
     old_shapes, new_shapes = _shapes(before, touched, language), _shapes(after, touched, language)
     for name in touched - weights.keys():
         if old_shapes.get(name) != new_shapes.get(name):
@@ -70,7 +71,7 @@ def _tokens(root: Node, pieces: list[tuple[int, int]], language: Language) -> It
         start, end = node.start_byte, node.end_byte
         if _is_silent(node, language) or not any(start < last and end > first for first, last in pieces):
             continue
-        yield start, f"<{node.type}>" if node.child_count else _leaf(node), in_signature
+        yield start, f"<{node.type}>" if node.child_count else text_of(node), in_signature
         if node.type == language.block:
             pending.append((None, start, in_signature))
         body = node.child_by_field_name("body") if node.type in language.definitions else node
@@ -82,7 +83,3 @@ def _is_silent(node: Node, language: Language) -> bool:
     if node.type == "expression_statement" and language.has_docstrings:
         return [child.type for child in node.children] == ["string"]
     return node.type in language.comments
-
-
-def _leaf(node: Node) -> str:
-    return (node.text or b"").decode("utf-8", "surrogateescape")

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from tree_sitter import Node, Parser, QueryCursor, Tree
 
@@ -23,7 +23,7 @@ class Facts:
     is_sound: bool
     """Did it parse without an error?"""
     imports: tuple[Import, ...]
-    bound: frozenset[str]
+    importable: frozenset[str]
     """Every name that other modules may import from this one: an over-approximation."""
     texts: Mapping[str, tuple[bytes, ...]]
     """Symbol -> its source without the symbols inside it, in one or more pieces."""
@@ -64,7 +64,7 @@ def facts(text: str, language: Language) -> Facts:
     return Facts(
         is_sound=not root.has_error,
         imports=imported,
-        bound=frozenset({*offered, *(alias for alias, _ in aliases)}),
+        importable=frozenset({*offered, *(alias for alias, _ in aliases)}),
         texts={name: tuple(source[start:end] for start, end in pieces) for name, pieces in symbols.pieces.items()},
         names=names,
         chains=_chains(symbols, captures.get("chain", []), language),
@@ -109,13 +109,13 @@ class SymbolMap:
         position = 0
         for start, end, name in symbols:
             while open_spans[-1][0] <= start:
-                position = self._piece(position, *open_spans.pop())
-            position = self._piece(position, start, open_spans[-1][1])
+                position = self._add_piece(position, *open_spans.pop())
+            position = self._add_piece(position, start, open_spans[-1][1])
             open_spans.append((end, name))
         while open_spans:
-            position = self._piece(position, *open_spans.pop())
+            position = self._add_piece(position, *open_spans.pop())
 
-    def _piece(self, start: int, end: int, name: str) -> int:
+    def _add_piece(self, start: int, end: int, name: str) -> int:
         if end > start:
             self._starts.append(start)
             self._names.append(name)
@@ -132,9 +132,8 @@ def _grouped(symbols: SymbolMap, source: bytes, nodes: Iterator[Node] | list[Nod
     for node in nodes:
         start = node.start_byte
         groups[symbols.of(start)].add(source[start : node.end_byte])
-    return {
-        name: frozenset(text.decode("utf-8", "surrogateescape") for text in texts) for name, texts in groups.items()
-    }
+    decoded = partial(bytes.decode, encoding="utf-8", errors="surrogateescape")
+    return {name: frozenset(map(decoded, texts)) for name, texts in groups.items()}
 
 
 def _chains(symbols: SymbolMap, nodes: list[Node], language: Language) -> dict[str, frozenset[str]]:

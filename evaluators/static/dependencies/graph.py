@@ -92,8 +92,8 @@ class Layer:
             is_package = pure.stem == "__init__"  # imported by its folder's name, or by dots alone
             word = pure.parent.name if is_package else pure.stem
             self._mentions[path] = {path} | {
-                other
-                for other, text in self._texts.items()
+                file
+                for file, text in self._texts.items()
                 if word in text or (is_package and RELATIVE_IMPORT.search(text) is not None)
             }
         return self._mentions[path]

@@ -34,7 +34,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
         PatchError: the patch cannot be parsed.
     """
     files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
-    unparsable = tuple(file.path for file in files if file.breaks(_is_sound))
+    unparsable = tuple(file.path for file in files if file.becomes_unsound(_is_sound))
     sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
     if not sound:
         return Impact(changed_symbols=(), modules=(), unparsable=unparsable)
@@ -113,12 +113,12 @@ def _removed(files: list[ChangedFile], union: Graph) -> set[Symbol]:
     for file in files:
         is_renamed = file.path != file.old_path
         new = _facts(file.after, file.path) if file.after is not None and not is_renamed else None
-        if new is not None and ("__getattr__" in new.bound or any(item.alias == "*" for item in new.imports)):
+        if new is not None and ("__getattr__" in new.importable or any(item.alias == "*" for item in new.imports)):
             continue  # any name may be importable from it
         old = _facts(file.before, file.old_path) if file.before is not None else None
         if old is not None:
-            remaining = {*(new.bound if new is not None else ()), *_shared(union, file.old_path)}
-            removed.update((file.old_path, name) for name in old.bound - {MODULE} - remaining)
+            remaining = {*(new.importable if new is not None else ()), *_shared(union, file.old_path)}
+            removed.update((file.old_path, name) for name in old.importable - {MODULE} - remaining)
     return removed
 
 
