@@ -23,9 +23,9 @@ class Import:
     alias: str
     """The local name that the import binds; `*` for a star import; empty without one."""
     bound: str
-    """The imported object of the local name: `import a.b` binds `a` to `a`."""
+    """The name that the local name refers to: `import a.b` binds `a` to `a`."""
     is_lazy: bool = False
-    """The import of the module does not run it: inside a function, under TYPE_CHECKING, or of a type alone."""
+    """The statement does not run when its module is imported: in a function, under TYPE_CHECKING, or for types."""
     is_guarded: bool = False
     """The import is inside a `try`: the module handles its failure."""
     is_module: bool = False
