@@ -52,7 +52,7 @@ def by_reach(*, weighed: bool = True, fading: float = 0.5, doubts: bool = True) 
     def predict(graph: Graph, changed: Mapping[Symbol, float]) -> Mapping[str, float]:
         start = changed if weighed else dict.fromkeys(changed, 1.0)
         best: dict[str, float] = defaultdict(float)
-        for symbol, step in Explorer(graph, fading=fading, doubts=doubts).reach(start).items():
+        for symbol, step in Explorer(graph, decay=fading, uses_confidence=doubts).reach(start).items():
             best[symbol[0]] = max(best[symbol[0]], step.score)
         return best
 

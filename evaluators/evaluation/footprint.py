@@ -15,9 +15,9 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.static.dependencies.facts import MODULE, Owners, spans, syntax_tree
+from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, spans, syntax_tree
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
-from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, counted, patched_text, read
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, patched_text, read, unprotected_files
 from regrade.evaluators.static.languages import Language, language_of
 
 LONGEST = 20_000
@@ -76,7 +76,7 @@ def _from_hunks(task: Task, patch: Patch) -> list[ChangedFile] | None:
     None if a number may be wrong (a removed line differs from the base), or a file is added, deleted or renamed.
     """
     files = []
-    for file in counted(patch, task):
+    for file in unprotected_files(patch, task):
         before = read(task.base, file.path)
         if before is None or file.is_deleted or file.old_path != file.path or not file.removed:
             return None
@@ -161,6 +161,6 @@ def _owners(text: str, path: str, lines: list[int]) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _symbols(text: str, language: Language) -> Owners:
+def _symbols(text: str, language: Language) -> SymbolMap:
     root = syntax_tree(text, language).root_node
-    return Owners(root, spans(QueryCursor(language.symbols_query).captures(root), language))
+    return SymbolMap(root, spans(QueryCursor(language.symbols_query).captures(root), language))

@@ -1,1 +1,1 @@
-"""Probes that read code and never run it."""
+"""Static probes: they read code and never run it."""

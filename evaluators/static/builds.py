@@ -1,4 +1,4 @@
-"""Does the patched source still byte-compile? (That it imports is found out in the sandbox.)"""
+"""Byte-compilation of the changed Python files. (The sandbox checks that they import.)"""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from regrade.rewards.evidence import BuildRun
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> BuildRun:
-    """Byte-compiles every changed Python file.
+    """Byte-compiles every changed Python file; the evidence names the first error that the patch introduces.
 
-    A file that did not compile before the patch either is no fault of the patch. The interpreter that runs regrade
-    compiles; it is the one that made the task's environment, so the two agree on the language.
+    The current interpreter compiles. It also made the task's environment, so that both accept the same syntax.
 
     Raises:
-        PatchError: the text is no patch.
+        PatchError: the patch cannot be parsed.
     """
-    checked, error = 0, ""
+    checked_files, first_error = 0, ""
     for file in changed_files(before, after, patch, task):
         if not file.is_python or file.after is None:
             continue
-        checked += 1
-        problem = compile_error(file.after, file.path)
-        was_sound = file.before is None or compile_error(file.before, file.old_path) is None
-        if problem and was_sound and not error:
-            error = problem
-    return BuildRun(ok=not error, checked_files=checked, error=error)
+        checked_files += 1
+        error = compile_error(file.after, file.path)
+        compiled_before = file.before is None or compile_error(file.before, file.old_path) is None
+        if error and compiled_before and not first_error:
+            first_error = error
+    return BuildRun(ok=not first_error, checked_files=checked_files, error=first_error)

@@ -1,4 +1,4 @@
-"""The shape of a patch."""
+"""The size of a patch: changed lines and files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from regrade.rewards.evidence import Diff
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:
-    """Lines and files that the patch changes, those left out that the run takes from the pristine tree.
+    """The lines and files that the patch changes, without protected files (the run restores those).
 
     A patch that does not apply changes nothing. A renamed or binary file counts as a file without lines.
 
     Raises:
-        PatchError: the text is no patch.
+        PatchError: the patch cannot be parsed.
     """
     paths = {file.path for file in changed_files(before, after, patch, task)}
     files = [file for file in patch.files if file.path in paths]

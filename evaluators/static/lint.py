@@ -1,8 +1,8 @@
 """Lint findings that a patch adds or removes, by ruff.
 
-The candidate has no say in it: ruff reads one file at a time from standard input, ignores `noqa` and every
-configuration file, and gets the rules from the pristine tree: those that the project states (see `lint_settings`), or
-those that its own code keeps to (see `habits`).
+The patch cannot influence the rules: ruff reads one file at a time from standard input, and ignores `noqa` and every
+configuration file. The rules are from the pristine tree: the project's settings (see `lint_settings`), or the habits
+of its code (see `inferred_style`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from functools import lru_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
-from regrade.evaluators.static.inferred_style import kept_settings
+from regrade.evaluators.static.inferred_style import inferred_settings
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
 from regrade.evaluators.static.ruff import RuffError, check_text
 from regrade.evaluators.static.syntax import parses
 from regrade.rewards.evidence import Finding, LintDelta
 
 FindingOnLine = tuple[Finding, str]
-"""A finding and the text of its line."""
+"""A finding, and its line without indentation."""
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
-    """Findings in the changed Python files, before against after.
+    """The findings in the changed Python files that the patch adds, and those that it removes.
 
-    Two findings are the same if rule and text of the line are, wherever the line stands: moved lines are not new.
+    Two findings are equal if their rule and the text of their line are: a moved line is not a new finding.
 
     Raises:
-        PatchError: the text is no patch.
+        PatchError: the patch cannot be parsed.
         UserError: ruff is not installed.
     """
     files = [file for file in changed_files(before, after, patch, task) if file.is_python]
@@ -44,18 +44,18 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
         if file.path in unparsable:
             continue
         try:
-            was, now, origin = _both(file, before, task)
-        except RuffError:  # CPython can read it and ruff cannot: it died, or took too long
+            file_old, file_new, origin = _both(file, before, task)
+        except RuffError:  # CPython parses the file, but ruff crashed or timed out
             unparsable.append(file.path)
             continue
-        old.extend(was)
-        new.extend(now)
+        old.extend(file_old)
+        new.extend(file_new)
         origins[origin] = None
     paths = {file.path for file in files}
     lines = sum(len(file.added) + len(file.removed) for file in patch.files if file.path in paths)
     return LintDelta(
-        added=_beyond(new, old),
-        removed=_beyond(old, new),
+        added=_difference(new, old),
+        removed=_difference(old, new),
         changed_lines=lines,
         unparsable=tuple(unparsable),
         rules=", ".join(origins),
@@ -74,20 +74,20 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnL
     if source is None:
         return ()
     lines = text.splitlines()
-    return tuple(_found(record, path, lines) for record in check_text(options, path, source))
+    return tuple(_finding(record, path, lines) for record in check_text(options, path, source))
 
 
 def _both(
     file: ChangedFile, before: Tree, task: Task
 ) -> tuple[tuple[FindingOnLine, ...], tuple[FindingOnLine, ...], str]:
-    """Findings before and after, by the project's rules where ruff accepts them, and whose rules they were.
+    """Findings before, findings after, and the origin of the rules: the project's, if ruff accepts them.
 
     Raises:
-        RuffError: ruff cannot read the text.
+        RuffError: ruff crashed or timed out on the text.
     """
     settings = project_settings(before, task.suite.python_path, file.old_path)
     if settings is None:
-        settings = kept_settings(before, task.suite) or default_settings(file.before or "")
+        settings = inferred_settings(before, task.suite) or default_settings(file.before or "")
         return *_pair(settings, file), settings.origin
     try:
         return *_pair(settings, file), settings.origin
@@ -97,26 +97,26 @@ def _both(
 
 
 def _pair(settings: LintSettings, file: ChangedFile) -> tuple[tuple[FindingOnLine, ...], tuple[FindingOnLine, ...]]:
-    was = findings(settings.options, file.old_path, file.before) if file.before is not None else ()
-    now = findings(settings.options, file.path, file.after) if file.after is not None else ()
-    return was, now
+    old = findings(settings.options, file.old_path, file.before) if file.before is not None else ()
+    new = findings(settings.options, file.path, file.after) if file.after is not None else ()
+    return old, new
 
 
-def _beyond(these: Iterable[FindingOnLine], those: Iterable[FindingOnLine]) -> tuple[Finding, ...]:
-    """The findings of `these` that have no counterpart among `those`."""
-    known = Counter((finding.rule, line) for finding, line in those)
-    left: list[Finding] = []
-    for finding, line in these:
-        if known[finding.rule, line]:
-            known[finding.rule, line] -= 1
+def _difference(minuend: Iterable[FindingOnLine], subtrahend: Iterable[FindingOnLine]) -> tuple[Finding, ...]:
+    """The multiset difference of the findings, by rule and line."""
+    unmatched = Counter((finding.rule, line) for finding, line in subtrahend)
+    difference: list[Finding] = []
+    for finding, line in minuend:
+        if unmatched[finding.rule, line]:
+            unmatched[finding.rule, line] -= 1
         else:
-            left.append(finding)
-    return tuple(left)
+            difference.append(finding)
+    return tuple(difference)
 
 
-def _found(record: dict[str, object], path: str, lines: list[str]) -> FindingOnLine:
-    place = record["location"]
-    row = place["row"] if isinstance(place, dict) else 1
+def _finding(record: dict[str, object], path: str, lines: list[str]) -> FindingOnLine:
+    location = record["location"]
+    row = location["row"] if isinstance(location, dict) else 1
     text = lines[row - 1].strip() if 0 < row <= len(lines) else ""
     return Finding(str(record["code"]), path, row, str(record["message"])), text
 
@@ -127,7 +127,7 @@ def _breaks(file: ChangedFile) -> bool:
 
 
 def _utf8(text: str) -> bytes | None:
-    """The source as UTF-8, whatever its coding cookie says; None where it cannot be decoded."""
+    """The source in UTF-8, decoded by its coding cookie; None if it cannot be decoded."""
     raw = text.encode("utf-8", "surrogateescape")
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)

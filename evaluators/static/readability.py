@@ -1,8 +1,8 @@
-"""How hard the changed functions are to read, before and after a patch.
+"""The readability of the changed functions, before and after a patch.
 
-Three measures of each function, whole with what is nested in it: cognitive complexity (complexipy), Halstead volume and
-the maintainability index (radon). Comments count in none of them: neither do `complexipy: ignore` and its like hide
-anything, nor do comments raise the index.
+Each function, with its nested functions, has three measures: cognitive complexity (complexipy), Halstead volume and the
+maintainability index (radon). Comments affect none of them: `complexipy: ignore` hides nothing, and comments do not
+raise the index.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.syntax import parse
 from regrade.rewards.evidence import FunctionReadability, Readability, ReadabilityDelta
 
-REST = "<module>"
-"""Stands for the statements of a module outside its functions."""
+MODULE_CODE = "<module>"
+"""Name of a module's statements outside its functions."""
 Pieces = Mapping[str, tuple[tuple[str, ast.AST], ...]]
-"""Qualified name -> lines and syntax tree of the function; several where it is defined several times."""
+"""Qualified name -> source lines and syntax tree of each definition of the function."""
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ReadabilityDelta:
     """The measures of every function whose code the patch changed.
 
     Raises:
-        PatchError: the text is no patch.
+        PatchError: the patch cannot be parsed.
     """
     files = [file for file in changed_files(before, after, patch, task) if file.is_python]
-    changed: list[FunctionReadability] = []
+    functions: list[FunctionReadability] = []
     unparsable: list[str] = []
     for file in files:
-        found = _changed(file)
-        if found is None:
+        changed = _changed(file)
+        if changed is None:
             unparsable.append(file.path)
         else:
-            changed.extend(found)
-    return ReadabilityDelta(tuple(changed), tuple(unparsable), tuple(file.path for file in files))
+            functions.extend(changed)
+    return ReadabilityDelta(tuple(functions), tuple(unparsable), tuple(file.path for file in files))
 
 
 def _changed(file: ChangedFile) -> list[FunctionReadability] | None:
-    """The functions of one file that changed; None where it can be read no longer."""
-    was = _pieces(file.before) if file.before is not None else {}
-    now = _pieces(file.after) if file.after is not None else {}
-    if now is None:
-        return None if was is not None else []  # one that never could be read is no fault of the patch
-    was = was or {}
-    names = [name for name in sorted(was.keys() | now.keys()) if _lines(was, name) != _lines(now, name)]
+    """The changed functions of one file; None if the patch makes it unreadable."""
+    old = _pieces(file.before) if file.before is not None else {}
+    new = _pieces(file.after) if file.after is not None else {}
+    if new is None:
+        return None if old is not None else []  # the patch is not to blame for a file that old unreadable before
+    old = old or {}
+    names = [name for name in sorted(old.keys() | new.keys()) if _lines(old, name) != _lines(new, name)]
     try:
-        measured = [FunctionReadability(file.path, name, _measures(was, name), _measures(now, name)) for name in names]
+        measured = [FunctionReadability(file.path, name, _measures(old, name), _measures(new, name)) for name in names]
     except (RecursionError, MemoryError, ValueError):
         return None
     return [function for function in measured if function.before != function.after]
@@ -69,48 +69,48 @@ def _lines(pieces: Pieces, name: str) -> list[str]:
 def _measures(pieces: Pieces, name: str) -> Readability | None:
     if name not in pieces:
         return None
-    each = [measure(ast.unparse(node)) for _, node in pieces[name]]
+    definitions = [measure(ast.unparse(node)) for _, node in pieces[name]]
     return Readability(
-        sum(found.cognitive for found in each),
-        round(sum(found.volume for found in each), 1),
-        min(found.maintainability for found in each),
+        sum(definition.cognitive for definition in definitions),
+        round(sum(definition.volume for definition in definitions), 1),
+        min(definition.maintainability for definition in definitions),
     )
 
 
 @lru_cache(maxsize=2048)
 def measure(source: str) -> Readability:
-    """The measures of one function, or of loose statements.
+    """The measures of one function, or of statements outside functions.
 
     Sources: cognitive complexity, Campbell, "Cognitive Complexity" (SonarSource 2018); volume, Halstead, "Elements of
-    Software Science" (1977); maintainability, Oman and Hagemeister (1992) as radon scales it to 0-100, its term for
-    comments left out.
+    Software Science" (1977); maintainability, Oman and Hagemeister (1992), as radon scales it to 0-100, without its
+    term for comments.
     """
     tree = parse_tree(source)
     volume = halstead_visitor_report(HalsteadVisitor.from_ast(tree)).volume
     statements = sum(isinstance(node, ast.stmt) for node in ast.walk(tree))
     index = mi_compute(volume, ComplexityVisitor.from_ast(tree).total_complexity, statements, 0)
-    cognitive = sum(each.complexity for each in code_complexity(source, check_script=True).functions)
+    cognitive = sum(function.complexity for function in code_complexity(source, check_script=True).functions)
     return Readability(cognitive, round(volume, 1), round(index, 1))
 
 
 @lru_cache(maxsize=512)
 def _pieces(text: str) -> Pieces | None:
-    """None where the text does not parse or is too large to read."""
+    """None if the text does not parse or is longer than LARGEST."""
     tree = parse(text) if len(text) <= LARGEST else None
     if tree is None:
         return None
     lines = text.splitlines()
-    found: defaultdict[str, list[tuple[str, ast.AST]]] = defaultdict(list)
+    pieces: defaultdict[str, list[tuple[str, ast.AST]]] = defaultdict(list)
     loose: list[ast.stmt] = []
     for name, node in _functions(tree.body, "", loose):
-        found[name].append((_source(node, lines), node))
+        pieces[name].append((_source(node, lines), node))
     if loose:
-        found[REST].append(("\n".join(_source(node, lines) for node in loose), ast.Module(loose, [])))
-    return {name: tuple(pieces) for name, pieces in found.items()}
+        pieces[MODULE_CODE].append(("\n".join(_source(node, lines) for node in loose), ast.Module(loose, [])))
+    return {name: tuple(definitions) for name, definitions in pieces.items()}
 
 
 def _functions(body: list[ast.stmt], prefix: str, loose: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """(qualified name, definition) of functions and methods; what is neither they nor a docstring goes to `loose`."""
+    """(qualified name, definition) of functions and methods; adds other statements, less docstrings, to `loose`."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if len(node.body) > 1 and _is_text(node.body[0]):

@@ -1,4 +1,4 @@
-"""ruff as a function of options and text: no configuration, `noqa` or ignore file has a say in it."""
+"""ruff as a function of options and text: without configuration files, `noqa` and ignore files."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ from typing import Any
 from regrade.datasets.errors import UserError
 
 SECONDS = 30.0
-"""How long ruff may take; a file needs about 0.02, some dozens of files 0.1."""
-ISOLATED = (
-    "check", "--isolated", "--ignore-noqa", "--no-respect-gitignore", "--no-cache", "--quiet",
-    "--output-format", "json",
-)  # fmt: skip
+"""Timeout of one run of ruff in seconds; a file takes about 0.02, some dozens of files 0.1."""
+ISOLATED = ("--isolated", "--ignore-noqa", "--no-respect-gitignore", "--no-cache")
+ISOLATED_CHECK = ("check", *ISOLATED, "--quiet", "--output-format", "json")
 
 
 class RuffError(RuntimeError):
-    """ruff does not accept the settings (another version's rules, say), or did not come to an end with the text."""
+    """ruff refused the settings (rules of another version, for example), crashed, or timed out."""
 
 
 def check_text(options: tuple[str, ...], path: str, source: bytes) -> list[dict[str, Any]]:
-    """ruff's records for one text, given on standard input.
+    """ruff's records for one text, passed on standard input.
 
     Args:
         options: `key=value` in TOML, for `--config`.
-        path: the name that the text goes by; nothing is read there.
+        path: the file name of the text for ruff, which does not read that path.
 
     Raises:
-        RuffError: ruff does not accept the options, died, or took too long.
+        RuffError: ruff refused the options, crashed, or timed out.
         UserError: ruff is not installed.
     """
-    # From the root of the file system: nothing there can be taken for the project's neighbours.
+    # In the root of the file system, ruff cannot mistake other files for the project's.
     return _run([*_configured(options), "--stdin-filename", path, "-"], Path(Path.cwd().anchor), source)
 
 
@@ -47,24 +45,24 @@ def check_folder(options: tuple[str, ...], folder: Path) -> list[dict[str, Any]]
 def _run(arguments: list[str], folder: Path, source: bytes) -> list[dict[str, Any]]:
     command = [executable(), *arguments]
     try:
-        done = subprocess.run(command, input=source, capture_output=True, cwd=folder, timeout=SECONDS, check=False)
+        process = subprocess.run(command, input=source, capture_output=True, cwd=folder, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise RuffError(f"ruff did not end within {SECONDS:g} s") from error
-    if done.returncode not in (0, 1):
-        raise RuffError(" ".join(done.stderr.decode("utf-8", "replace").split())[:300])
-    records: list[dict[str, Any]] = json.loads(done.stdout)
+        raise RuffError(f"ruff timed out after {SECONDS:g} s") from error
+    if process.returncode not in (0, 1):
+        raise RuffError(" ".join(process.stderr.decode("utf-8", "replace").split())[:300])
+    records: list[dict[str, Any]] = json.loads(process.stdout)
     return [record for record in records if record["code"] not in (None, "invalid-syntax")]
 
 
 def _configured(options: tuple[str, ...]) -> list[str]:
-    return [*ISOLATED, *(f"--config={option}" for option in options)]
+    return [*ISOLATED_CHECK, *(f"--config={option}" for option in options)]
 
 
 @lru_cache(maxsize=1)
 def executable() -> str:
-    """The path of ruff, that beside this interpreter first. Raises UserError where there is none."""
+    """The path of ruff: beside the current interpreter, or else on PATH. Raises UserError without one."""
     beside = Path(sys.executable).parent / "ruff"
-    found = str(beside) if beside.is_file() else shutil.which("ruff")
-    if found is None:
+    path = str(beside) if beside.is_file() else shutil.which("ruff")
+    if path is None:
         raise UserError(f"ruff is not installed beside {sys.executable}: run `pip install ruff`")
-    return found
+    return path

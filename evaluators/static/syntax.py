@@ -1,4 +1,4 @@
-"""Python source as CPython reads it: parsed and compiled in this process, never run."""
+"""Parsing and compiling of Python source in this process, without running it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TypeVar
 from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 
 T = TypeVar("T")
-_FILTERS = threading.Lock()  # the warning filters belong to the whole process
+_FILTERS = threading.Lock()  # warning filters are global to the process
 
 
 @lru_cache(maxsize=512)
 def compile_error(text: str, path: str) -> str | None:
-    """Why the text does not byte-compile, as `FILE:LINE: reason`; None where it does."""
+    """The error of byte-compiling the text, as `FILE:LINE: reason`; None if it compiles."""
     try:
         _quietly(text, partial(compile, mode="exec", dont_inherit=True), path)
     except SyntaxError as error:
@@ -28,10 +28,10 @@ def compile_error(text: str, path: str) -> str | None:
 
 
 def parse(text: str, path: str = "<file>") -> ast.Module | None:
-    """The syntax tree; None where the text does not parse (whatever the reason)."""
+    """The syntax tree; None if the text does not parse, for any reason."""
     try:
         return _quietly(text, parse_tree, path)
-    except PARSE_ERRORS:  # also of `encode`
+    except PARSE_ERRORS:  # `encode` raises one of them too
         return None
 
 
@@ -41,8 +41,8 @@ def parses(text: str) -> bool:
     return parse(text) is not None
 
 
-def _quietly(text: str, read: Callable[[bytes, str], T], path: str) -> T:
-    source = text.encode("utf-8", "surrogateescape")  # bytes, so that a coding cookie is heeded
+def _quietly(text: str, parser: Callable[[bytes, str], T], path: str) -> T:
+    source = text.encode("utf-8", "surrogateescape")  # bytes, so that CPython obeys a coding cookie
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read(source, path)
+        return parser(source, path)

@@ -1,1 +1,1 @@
-"""The import graph of a tree, and which modules a change can affect."""
+"""The import graph of a tree, and the modules that a change can affect."""

@@ -1,4 +1,4 @@
-"""How far files are from one another through imports."""
+"""Distances between files along imports."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.graph import Graph, graph_of
 
 
-def imported_from(graph: Graph, starts: Iterable[str]) -> dict[str, int]:
-    """Source file -> the fewest imports that lead to it from one of `starts`, which are at 0 themselves; nearest first.
+def import_distances(graph: Graph, starts: Iterable[str]) -> dict[str, int]:
+    """Source file -> fewest imports on a path from one of `starts` to it, nearest first; `starts` are at distance 0.
 
-    A file that imports a module also runs the packages that hold it; those are at the module's own distance.
+    An import of a module also runs the packages that contain it: they are at the module's distance.
     """
-    hops = {path: 0 for path in sorted(starts) if path in graph.texts}
-    waiting = list(hops)
-    for path in waiting:  # grows while it is read
+    distances = {path: 0 for path in sorted(starts) if path in graph.texts}
+    queue = list(distances)
+    for path in queue:  # the loop appends to it
         for target in sorted(graph.links(path).imports):
-            if target in graph.texts and target not in hops:
-                hops[target] = hops[path] + 1
-                waiting.append(target)
-    return hops
+            if target in graph.texts and target not in distances:
+                distances[target] = distances[path] + 1
+                queue.append(target)
+    return distances
 
 
 def seen_by_failing_tests(task: Task) -> dict[str, int]:
-    """Source file -> imports between it and the nearest file of a FAIL_TO_PASS test; what none of them imports is left
-    out."""
+    """Source file -> its import distance from the nearest file of a FAIL_TO_PASS test; without unreachable files."""
     graph = graph_of(task.base, task.suite.python_path)
-    return imported_from(graph, {file_of(test) for test in task.fail_to_pass})
+    return import_distances(graph, {file_of(test) for test in task.fail_to_pass})

@@ -1,4 +1,4 @@
-"""What one file defines, imports and names, read from its tree-sitter syntax tree."""
+"""Definitions, imports and names of one file, from its tree-sitter syntax tree."""
 
 from __future__ import annotations
 
@@ -6,107 +6,100 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from tree_sitter import Node, Parser, QueryCursor, Tree
 
 from regrade.evaluators.static.languages import Import, Language
 
 MODULE = "<module>"
-"""Stands for the statements of a module outside its functions, classes and assignments."""
+"""The symbol for a module's statements outside its functions, classes and assignments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One file. Symbols are qualified names of functions, classes, methods and top-level assignments, and MODULE."""
+    """One file. A symbol is the qualified name of a function, class, method or top-level assignment, or MODULE."""
 
     is_sound: bool
     """Did it parse without an error?"""
     imports: tuple[Import, ...]
-    bound: frozenset[str]
-    """Every name that the module may offer, as far as can be told: rather too many than too few."""
+    importable: frozenset[str]
+    """Every name that other modules may import from this one: an over-approximation."""
     texts: Mapping[str, tuple[bytes, ...]]
-    """Symbol -> its source, less that of the symbols inside it; several pieces where it is defined several times."""
+    """Symbol -> its source without the symbols inside it, in one or more pieces."""
     names: Mapping[str, frozenset[str]]
     """Symbol -> identifiers that it uses, attributes left out."""
     chains: Mapping[str, frozenset[str]]
     """Symbol -> dotted expressions that it uses, such as `os.path.join`."""
     attributes: Mapping[str, frozenset[str]]
-    """Symbol -> names of the attributes that it uses, of whatever object."""
+    """Symbol -> names of the attributes that it uses, of any object."""
     aliases: tuple[tuple[str, str], ...] = ()
-    """(name under which a symbol is exported as well, the symbol)"""
+    """(additional exported name, symbol)"""
 
 
 def syntax_tree(text: str, language: Language) -> Tree:
     return Parser(language.grammar_of).parse(text.encode("utf-8", "surrogateescape"))
 
 
-@lru_cache(maxsize=1024)  # each patched file is a new text, and what is kept of one is several times as long
+@lru_cache(maxsize=1024)  # each patched file is a new text, and its facts are several times as large
 def facts(text: str, language: Language) -> Facts:
-    """The facts of one file; they depend on its text and language alone."""
+    """The facts of one file, from its text and language alone."""
     root = syntax_tree(text, language).root_node
     source = text.encode("utf-8", "surrogateescape")
     captures = QueryCursor(language.uses_query).captures(root)
     definitions = QueryCursor(language.symbols_query).captures(root)
-    owners = Owners(root, spans(definitions, language))
-    imports = sorted(captures.get("import", []), key=lambda node: node.start_byte)
-    found = [(node, tuple(language.imported(node))) for node in imports]
-    within = [(node.start_byte, node.end_byte) for node, each in found if each]
-    plain = {node.start_byte for key in ("attribute", "keyword") for node in captures.get(key, [])}
-    names = _grouped(
-        owners,
-        source,
-        (
-            node
-            for node in captures.get("name", [])
-            if node.start_byte not in plain and not _within(node.start_byte, within)
-        ),
-    )
-    imported = tuple(dict.fromkeys(each for _, several in found for each in several))
+    symbols = SymbolMap(root, spans(definitions, language))
+    import_nodes = sorted(captures.get("import", []), key=lambda node: node.start_byte)
+    statements = [(node, tuple(language.imported(node))) for node in import_nodes]
+    import_spans = [(node.start_byte, node.end_byte) for node, imports in statements if imports]
+    lookups = {node.start_byte for key in ("attribute", "keyword") for node in captures.get(key, [])}
+    name_nodes = (node for node in captures.get("name", []) if node.start_byte not in lookups)
+    names = _grouped(symbols, source, (node for node in name_nodes if not _within(node.start_byte, import_spans)))
+    imported = tuple(dict.fromkeys(item for _, imports in statements for item in imports))
     targets = {name for node in definitions.get("assignment", []) for name in language.targets(node)}
     aliases = tuple(
         pair for node in captures.get("alias", []) for pair in language.aliases(node) if pair[1] and pair[0] != pair[1]
     )
-    offered = {*owners.pieces, *targets, *names.get(MODULE, ()), *(each.alias for each in imported)}
+    offered = {*symbols.pieces, *targets, *names.get(MODULE, ()), *(item.alias for item in imported)}
     return Facts(
         is_sound=not root.has_error,
         imports=imported,
-        bound=frozenset({*offered, *(alias for alias, _ in aliases)}),
-        texts={name: tuple(source[start:end] for start, end in pieces) for name, pieces in owners.pieces.items()},
+        importable=frozenset({*offered, *(alias for alias, _ in aliases)}),
+        texts={name: tuple(source[start:end] for start, end in pieces) for name, pieces in symbols.pieces.items()},
         names=names,
-        chains=_chains(owners, captures.get("chain", []), language),
-        attributes=_grouped(owners, source, captures.get("attribute", [])),
+        chains=_chains(symbols, captures.get("chain", []), language),
+        attributes=_grouped(symbols, source, captures.get("attribute", [])),
         aliases=aliases,
     )
 
 
 def spans(captures: Mapping[str, list[Node]], language: Language) -> list[tuple[int, int, str]]:
-    """(first byte, last byte + 1, qualified name) of each symbol, outer ones first; nothing inside a function."""
+    """(first byte, last byte + 1, qualified name) of each symbol, outer ones first; none inside functions."""
     nodes = [(*_extent(node), node) for node in captures.get("definition", [])]
-    nodes.sort(key=lambda each: (each[0], -each[1]))
-    found: list[tuple[int, int, str]] = []
+    nodes.sort(key=lambda extent: (extent[0], -extent[1]))
+    symbols: list[tuple[int, int, str]] = []
     enclosing: list[tuple[int, str, bool]] = []
     for start, end, node in nodes:
         while enclosing and enclosing[-1][0] <= start:
             enclosing.pop()
         name = language.name_of(node)
         prefix = f"{enclosing[-1][1]}." if enclosing else ""
-        hidden = any(is_function for _, _, is_function in enclosing)
+        is_local = any(is_function for _, _, is_function in enclosing)
         enclosing.append((end, f"{prefix}{name}", node.type in language.functions))
-        if not hidden:
-            found.append((start, end, f"{prefix}{name}"))
-    tops = _outermost([(start, end) for start, end, _ in found])
+        if not is_local:
+            symbols.append((start, end, f"{prefix}{name}"))
+    outermost = _outermost([(start, end) for start, end, _ in symbols])
     last = 0
-    for node in sorted(captures.get("assignment", []), key=lambda each: (each.start_byte, -each.end_byte)):
-        if node.start_byte < last or _within(node.start_byte, tops):
+    for node in sorted(captures.get("assignment", []), key=lambda node: (node.start_byte, -node.end_byte)):
+        if node.start_byte < last or _within(node.start_byte, outermost):
             continue  # inside another assignment, or inside a definition
         last = node.end_byte
-        found.extend((node.start_byte, node.end_byte, name) for name in language.targets(node)[:1])
-    return sorted(found, key=lambda span: (span[0], -span[1]))
+        symbols.extend((node.start_byte, node.end_byte, name) for name in language.targets(node)[:1])
+    return sorted(symbols, key=lambda span: (span[0], -span[1]))
 
 
-class Owners:
-    """Which symbol each byte of a file belongs to: the innermost one."""
+class SymbolMap:
+    """Maps each byte of a file to its innermost symbol; `pieces`: symbol -> its (first byte, last byte + 1) pairs."""
 
     def __init__(self, root: Node, symbols: list[tuple[int, int, str]]) -> None:
         self.pieces: dict[str, list[tuple[int, int]]] = {}
@@ -116,13 +109,13 @@ class Owners:
         position = 0
         for start, end, name in symbols:
             while open_spans[-1][0] <= start:
-                position = self._piece(position, *open_spans.pop())
-            position = self._piece(position, start, open_spans[-1][1])
+                position = self._add_piece(position, *open_spans.pop())
+            position = self._add_piece(position, start, open_spans[-1][1])
             open_spans.append((end, name))
         while open_spans:
-            position = self._piece(position, *open_spans.pop())
+            position = self._add_piece(position, *open_spans.pop())
 
-    def _piece(self, start: int, end: int, name: str) -> int:
+    def _add_piece(self, start: int, end: int, name: str) -> int:
         if end > start:
             self._starts.append(start)
             self._names.append(name)
@@ -134,21 +127,22 @@ class Owners:
         return self._names[index] if index >= 0 else MODULE
 
 
-def _grouped(owners: Owners, source: bytes, nodes: Iterator[Node] | list[Node]) -> dict[str, frozenset[str]]:
-    found: defaultdict[str, set[bytes]] = defaultdict(set)
+def _grouped(symbols: SymbolMap, source: bytes, nodes: Iterator[Node] | list[Node]) -> dict[str, frozenset[str]]:
+    groups: defaultdict[str, set[bytes]] = defaultdict(set)
     for node in nodes:
         start = node.start_byte
-        found[owners.of(start)].add(source[start : node.end_byte])
-    return {name: frozenset(text.decode("utf-8", "surrogateescape") for text in texts) for name, texts in found.items()}
+        groups[symbols.of(start)].add(source[start : node.end_byte])
+    decoded = partial(bytes.decode, encoding="utf-8", errors="surrogateescape")
+    return {name: frozenset(map(decoded, texts)) for name, texts in groups.items()}
 
 
-def _chains(owners: Owners, nodes: list[Node], language: Language) -> dict[str, frozenset[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
+def _chains(symbols: SymbolMap, nodes: list[Node], language: Language) -> dict[str, frozenset[str]]:
+    chains: defaultdict[str, set[str]] = defaultdict(set)
     for node in nodes:
         dotted = language.dotted(node)
         if dotted:
-            found[owners.of(node.start_byte)].add(dotted)
-    return {name: frozenset(texts) for name, texts in found.items()}
+            chains[symbols.of(node.start_byte)].add(dotted)
+    return {name: frozenset(texts) for name, texts in chains.items()}
 
 
 def _extent(node: Node) -> tuple[int, int]:
@@ -159,12 +153,12 @@ def _extent(node: Node) -> tuple[int, int]:
 
 
 def _outermost(sorted_spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Those that no earlier one holds."""
-    found: list[tuple[int, int]] = []
+    """The spans that no earlier span contains."""
+    outermost: list[tuple[int, int]] = []
     for start, end in sorted_spans:
-        if not found or start >= found[-1][1]:
-            found.append((start, end))
-    return found
+        if not outermost or start >= outermost[-1][1]:
+            outermost.append((start, end))
+    return outermost
 
 
 def _within(byte: int, sorted_spans: list[tuple[int, int]]) -> bool:

@@ -1,4 +1,4 @@
-"""Which file a dotted name stands for."""
+"""Resolution of dotted names to files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import PurePosixPath
 from regrade.evaluators.static.languages import LANGUAGES, Sources, language_of
 
 WHOLE = ""
-"""As a name in a file: the module itself."""
+"""The name, within a file, of the module itself."""
 
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules of a tree. Two are equal if they know the same names."""
+    """The modules of a tree. Two are equal if their names and members are."""
 
     names: frozenset[tuple[str, str]]
     """(dotted name, path)"""
     members: frozenset[tuple[str, str]]
-    """(path, key of the package whose files share their names), in the languages that have such packages"""
+    """(path, key of its package), in the languages whose packages share names between files"""
     paths: Mapping[str, str] = field(compare=False)
     """Dotted name -> path of the file, or key of the package (which ends with a slash)."""
     dotted: Mapping[str, str] = field(compare=False)
-    """Path -> the name that it is imported by."""
+    """Path -> its dotted name."""
     packages: Mapping[str, str] = field(compare=False)
     """Path -> key of its package."""
 
@@ -43,7 +43,7 @@ class Modules:
         return cls(frozenset(paths.items()), frozenset(packages.items()), paths, dotted, packages)
 
     def resolve(self, name: str) -> tuple[str, str] | None:
-        """(path, first name in it or WHOLE) of an absolute dotted name; None where it is not of this tree."""
+        """(path, name in it or WHOLE) of an absolute dotted name; None if the name is not in this tree."""
         prefix, rest = name, WHOLE
         while prefix:
             if prefix in self.paths:
@@ -52,15 +52,15 @@ class Modules:
         return None
 
     def absolute(self, name: str, path: str) -> str:
-        """The absolute form of a name that the file `path` imports: dots resolved, neighbours found."""
+        """The absolute form of a name that the file `path` imports: relative or neighbouring names resolved."""
         language = language_of(path)
         if language is None:
             return name
         own = self.dotted.get(path, "")
-        found = language.absolute(name, path, own)
-        if language.beside is not None and not self.resolve(found):
+        absolute = language.absolute(name, path, own)
+        if language.beside is not None and not self.resolve(absolute):
             has_package_file = str(PurePosixPath(path).with_name("__init__.py")) in self.dotted
             beside = language.beside(name, own)
             if not has_package_file and self.resolve(beside):
                 return beside
-        return found
+        return absolute

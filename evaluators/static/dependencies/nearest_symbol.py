@@ -1,4 +1,4 @@
-"""Of several changed symbols, the one that a test most likely speaks of."""
+"""The changed symbol that is nearest to a test: the likeliest cause of its failure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from regrade.evaluators.static.dependencies.facts import MODULE
 from regrade.evaluators.static.dependencies.graph import Symbol
 from regrade.evaluators.static.dependencies.reach import HOPS, Explorer
 
-MOST = 50
-"""A patch that changes more symbols is not taken apart: following each costs as much as following all."""
+MAX_SYMBOLS = 50
+"""Most changed symbols of a patch that are followed one by one: each costs as much as all together."""
 
 
 def nearest_symbols(
@@ -19,17 +19,17 @@ def nearest_symbols(
     measured: Mapping[str, tuple[str, ...]] | None,
     is_test: Callable[[str], bool],
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Changed symbols, as `file::name`, with the test functions that each is nearest to; none where only one changed.
+    """Changed symbols, as `file::name`, each with its nearest test functions; empty unless several symbols changed.
 
-    A symbol that the test executes is nearer than any that it does not; of those, the one with the fewest borders
-    between modules; of those, the one that weighs most on the way.
+    An executed symbol is nearer to a test than one that the test does not execute; then fewer module boundaries are
+    nearer; then a larger score.
 
     Args:
         changed: symbol -> weight of its change.
         measured: see `TestSuite.reach`.
-        is_test: of a file.
+        is_test: whether a path is a test file.
     """
-    if not 1 < len(changed) <= MOST:
+    if not 1 < len(changed) <= MAX_SYMBOLS:
         return ()
     best: dict[str, tuple[tuple[bool, int, float], str]] = {}
     for symbol, weight in sorted(changed.items()):
@@ -41,10 +41,10 @@ def nearest_symbols(
             step = steps.get(test)
             hops, score = (step.hops, step.score) if step is not None else (HOPS + 1, 0.0)
             best[test] = min(best.get(test, ((True, HOPS + 2, 0.0), "")), ((test not in executing, hops, -score), key))
-    found: dict[str, list[str]] = {}
+    tests_of: dict[str, list[str]] = {}
     for test, (_, key) in sorted(best.items()):
-        found.setdefault(key, []).append(test)
-    return tuple((key, tuple(tests)) for key, tests in sorted(found.items()))
+        tests_of.setdefault(key, []).append(test)
+    return tuple((key, tuple(tests)) for key, tests in sorted(tests_of.items()))
 
 
 def _test_id(symbol: Symbol) -> str:

@@ -15,19 +15,19 @@ from regrade.evaluators.static.languages.rust import RUST
 
 LANGUAGES = (PYTHON, JAVASCRIPT, TYPESCRIPT, TSX, GO, RUST, JAVA)
 MANIFESTS = frozenset({GO_MANIFEST, RUST_MANIFEST})
-"""Names of the files that say what packages are called."""
+"""Names of the files that name packages."""
 _BY_SUFFIX = {suffix: language for language in LANGUAGES for suffix in language.suffixes}
 
 __all__ = ["LANGUAGES", "MANIFESTS", "Import", "Language", "Sources", "is_test", "language_of"]
 
 
 def language_of(path: str) -> Language | None:
-    """The language of a file, by its suffix; None where the graph reads none."""
+    """The language of a file, by its suffix; None for languages that the graph does not read."""
     return _BY_SUFFIX.get(PurePosixPath(path).suffix)
 
 
 def is_test(path: str) -> bool:
-    """Is the file named as the tests of its language are, or does it lie where they do?"""
+    """Does the name or the folder of the file follow its language's convention for tests?"""
     language = language_of(path)
     if language is None:
         return False

@@ -1,4 +1,4 @@
-"""Go: a package is a folder, whose files see each other's names; it is imported by the module's path and its own."""
+"""Go: a package is a folder whose files share names; its import path is the module's path and the folder's."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def packages(sources: Sources) -> Mapping[str, str]:
 
 
 def names(sources: Sources) -> Names:
-    """Import path of every folder: the module that go.mod names, and the way from there."""
+    """Import path of every folder: the module that go.mod names, and the folder's path from there."""
     for path, key in sorted(packages(sources).items()):
         folder = PurePosixPath(path).parent
         for root in (folder, *folder.parents):
             manifest = sources.manifests.get(str(root / MANIFEST))
             module = re.search(r"^module\s+(\S+)", manifest, re.MULTILINE) if manifest is not None else None
             if module:
-                way = str(folder.relative_to(root))
-                yield PREFIX + (module[1] if way == "." else f"{module[1]}/{way}"), key
+                relative = str(folder.relative_to(root))
+                yield PREFIX + (module[1] if relative == "." else f"{module[1]}/{relative}"), key
                 break
 
 
@@ -48,7 +48,7 @@ def imported(node: Node) -> Iterator[Import]:
 
 
 def name_of(node: Node) -> str:
-    """Methods carry the type of their receiver: `Shop.Add`."""
+    """The name of a definition; a method's name starts with the type of its receiver: `Shop.Add`."""
     name = text_of(node.child_by_field_name("name"))
     receiver = text_of(node.child_by_field_name("receiver"))
     owner = re.search(r"(\w+)\s*(\[[^\]]*\])?\s*\)$", receiver)

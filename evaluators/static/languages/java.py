@@ -1,4 +1,4 @@
-"""Java: a package is what its files declare; they see each other's classes without an import."""
+"""Java: files declare their package, and see its other classes without an import."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DECLARED = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
 
 def packages(sources: Sources) -> Mapping[str, str]:
     """Path -> key of the package that the file declares."""
-    found = {path: _DECLARED.search(text) for path, text in sources.texts.items()}
-    return {path: f"{PREFIX}{declared[1] if declared else ''}/" for path, declared in found.items()}
+    declarations = {path: _DECLARED.search(text) for path, text in sources.texts.items()}
+    return {path: f"{PREFIX}{match[1] if match else ''}/" for path, match in declarations.items()}
 
 
 def names(sources: Sources) -> Names:
@@ -30,8 +30,8 @@ def absolute(name: str, path: str, own: str) -> str:  # noqa: ARG001 (every lang
 
 
 def imported(node: Node) -> Iterator[Import]:
-    named = next((child for child in node.named_children if child.type in ("scoped_identifier", "identifier")), None)
-    dotted = re.sub(r"\s", "", text_of(named))
+    name = next((child for child in node.named_children if child.type in ("scoped_identifier", "identifier")), None)
+    dotted = re.sub(r"\s", "", text_of(name))
     if any(child.type == "asterisk" for child in node.children):
         yield Import(dotted=dotted, alias="*", bound=dotted, is_module=True)
     elif dotted:
@@ -39,7 +39,7 @@ def imported(node: Node) -> Iterator[Import]:
 
 
 def dotted(node: Node) -> str:
-    """`a.b` of fields; of a call its object and its name."""
+    """`a.b` of a field access; object and name of a method call."""
     if node.type == "method_invocation":
         owner = node.child_by_field_name("object")
         if owner is None or not plain_chain(owner, "field_access", "object", ("identifier",)):
@@ -48,6 +48,8 @@ def dotted(node: Node) -> str:
     return text_of(node) if plain_chain(node, "field_access", "object", ("identifier",)) else ""
 
 
+TYPES = ("class_declaration", "interface_declaration", "enum_declaration", "record_declaration")
+FUNCTIONS = ("method_declaration", "constructor_declaration")
 JAVA = Language(
     name="Java",
     suffixes=(".java",),
@@ -62,17 +64,8 @@ JAVA = Language(
     (method_invocation object: (_) name: (identifier) @attribute) @chain
     [(identifier) (type_identifier)] @name
     """,
-    functions=frozenset({"method_declaration", "constructor_declaration"}),
-    definitions=frozenset(
-        {
-            "class_declaration",
-            "interface_declaration",
-            "enum_declaration",
-            "record_declaration",
-            "method_declaration",
-            "constructor_declaration",
-        }
-    ),
+    functions=frozenset(FUNCTIONS),
+    definitions=frozenset({*TYPES, *FUNCTIONS}),
     comments=frozenset({"line_comment", "block_comment", "import_declaration", "package_declaration"}),
     imported=imported,
     targets=lambda _: [],

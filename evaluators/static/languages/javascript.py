@@ -1,4 +1,4 @@
-"""JavaScript and TypeScript: modules are files, imported by relative paths, by `import` or by `require`."""
+"""JavaScript and TypeScript: modules are files; `import` and `require` name them by relative paths."""
 
 from __future__ import annotations
 
@@ -11,26 +11,18 @@ import tree_sitter_javascript
 import tree_sitter_typescript
 from tree_sitter import Node
 
-from regrade.evaluators.static.languages.language import (
-    Import,
-    Language,
-    Names,
-    Sources,
-    inside,
-    plain_chain,
-    text_of,
-)
+from regrade.evaluators.static.languages.language import Import, Language, Names, Sources, inside, plain_chain, text_of
 
 PREFIX = "js:"
-"""Keeps the names of these modules, which are paths, apart from those of other languages."""
+"""Distinguishes the names of these modules, which are paths, from those of other languages."""
 SUFFIXES = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx")
-FUNCTIONS = ("function_declaration", "generator_function_declaration", "method_definition", "arrow_function",
-             "function_expression")  # fmt: skip
+DECLARATIONS = ("function_declaration", "generator_function_declaration", "method_definition")
+FUNCTIONS = (*DECLARATIONS, "arrow_function", "function_expression")
 
 
 def names(sources: Sources) -> Names:
-    """A file is imported by its path, with its suffix (or `.js`, where TypeScript is compiled to that) or without; the
-    index of a folder by the folder's.
+    """Import names of a file: its path without suffix, with it, and with `.js` (compiled TypeScript); of an index file,
+    also the path of its folder.
     """
     for path in sorted(sources.texts):
         stem = str(PurePosixPath(path).with_suffix(""))
@@ -95,31 +87,27 @@ def _required(node: Node, source: str) -> Iterator[Import]:
         return
     for child in name.named_children:
         if child.type == "shorthand_property_identifier_pattern":
-            found, alias = text_of(child), text_of(child)
+            key, alias = text_of(child), text_of(child)
         else:
-            found, alias = text_of(child.child_by_field_name("key")), text_of(child.child_by_field_name("value"))
-        if found and alias.isidentifier():
-            yield Import(
-                dotted=f"{source}.{found}",
-                alias=alias,
-                bound=f"{source}.{found}",
-                is_lazy=is_lazy,
-                is_guarded=is_guarded,
-            )
+            key, alias = text_of(child.child_by_field_name("key")), text_of(child.child_by_field_name("value"))
+        if key and alias.isidentifier():
+            dotted = f"{source}.{key}"
+            yield Import(dotted=dotted, alias=alias, bound=dotted, is_lazy=is_lazy, is_guarded=is_guarded)
 
 
 def _source(node: Node) -> str:
-    """What an import names, with `/index` where it names a folder by dots or a slash alone; empty if it is computed."""
-    holder: Node | None = node
+    """The module that an import names, with `/index` after a folder (`..`, `a/`); empty if the name is computed."""
+    statement: Node | None = node
     if node.type == "variable_declarator":
-        holder = node.child_by_field_name("value")
-        while holder is not None and holder.type == "await_expression":
-            holder = holder.named_children[0]
-    if holder is not None and holder.type == "call_expression":
-        arguments = holder.child_by_field_name("arguments")
+        statement = node.child_by_field_name("value")
+        while statement is not None and statement.type == "await_expression":
+            statement = statement.named_children[0]
+    if statement is not None and statement.type == "call_expression":
+        arguments = statement.child_by_field_name("arguments")
         string = arguments.named_children[0] if arguments is not None and arguments.named_children else None
-    elif holder is not None:
-        clause = next((child for child in holder.named_children if child.type == "import_require_clause"), holder)
+    elif statement is not None:
+        clauses = (child for child in statement.named_children if child.type == "import_require_clause")
+        clause = next(clauses, statement)
         string = clause.child_by_field_name("source")
     else:
         string = None
@@ -146,7 +134,7 @@ def aliases(node: Node) -> Iterator[tuple[str, str]]:
         if text_of(node.child_by_field_name("left")) == "module.exports":
             yield from _exported(node.child_by_field_name("right"))
     elif node.child_by_field_name("source") is None:
-        for specifier in (each for child in node.named_children for each in child.named_children):
+        for specifier in (inner for child in node.named_children for inner in child.named_children):
             if specifier.type == "export_specifier":
                 name = text_of(specifier.child_by_field_name("name"))
                 yield text_of(specifier.child_by_field_name("alias")) or name, name

@@ -1,4 +1,4 @@
-"""What a language is to the dependency graph: a grammar, two queries and how its imports name things."""
+"""A language of the dependency graph: its grammar, two queries, and the meaning of its imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tree_sitter
 from tree_sitter import Node, Query
 
 Names = Iterable[tuple[str, str]]
-"""(dotted name, path of the file or key of the package) of what can be imported."""
+"""(importable dotted name, path of the file or key of the package)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,27 +19,27 @@ class Import:
     """One imported name."""
 
     dotted: str
-    """What is imported, such as `a.b` or `a.b.name`, as the file writes it (see `Language.absolute`)."""
+    """The imported name, such as `a.b` or `a.b.name`, as the file writes it (see `Language.absolute`)."""
     alias: str
-    """The local name that it binds; `*` for a star import; empty where it binds none."""
+    """The local name that the import binds; `*` for a star import; empty without one."""
     bound: str
-    """What the local name stands for: `import a.b` binds `a` to `a`."""
+    """The name that the local name refers to: `import a.b` binds `a` to `a`."""
     is_lazy: bool = False
-    """Not run when the module is imported: inside a function, under TYPE_CHECKING, a type alone."""
+    """The statement does not run when its module is imported: in a function, under TYPE_CHECKING, or for types."""
     is_guarded: bool = False
-    """Inside a `try`: the module expects that it may fail."""
+    """The import is inside a `try`: the module handles its failure."""
     is_module: bool = False
-    """It can only name a module, not something inside one."""
+    """The import can only name a module, not a member of one."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of one language in a tree, to find out what they are imported by."""
+    """The files of one language in a tree, for `Language.names`."""
 
     texts: Mapping[str, str]
     """Path -> text."""
     manifests: Mapping[str, str]
-    """Path -> text of the files that say what packages are called, such as go.mod and Cargo.toml."""
+    """Path -> text of the files that name packages, such as go.mod and Cargo.toml."""
     python_path: tuple[str, ...]
 
 
@@ -51,45 +51,45 @@ class Language:
     suffixes: tuple[str, ...]
     grammar: Callable[[], object]
     symbols: str
-    """Query: `@definition` of what has a name and a body, `@assignment` of what has targets."""
+    """Query: `@definition` (nodes with a name and a body), `@assignment` (nodes with targets)."""
     uses: str
-    """Query: `@import`, `@chain` (dotted expressions), `@attribute` and `@keyword` (names that are looked up in
-    something else), `@name`, and `@alias` (exports under another name)."""
+    """Query: `@import`, `@chain` (dotted expressions), `@attribute` and `@keyword` (names that are resolved in another
+    object), `@name`, and `@alias` (exports under another name)."""
     functions: frozenset[str]
-    """Types of definitions inside which nothing is a symbol of its own."""
+    """Types of definitions whose inner definitions are no symbols."""
     definitions: frozenset[str]
-    """Types of nodes that have a signature: all of them but the field `body`."""
+    """Types of nodes with a signature, which is the whole node except its field `body`."""
     comments: frozenset[str]
-    """Types of nodes that say nothing of what the code does: comments and imports."""
+    """Types of nodes without behaviour: comments and imports."""
     imported: Callable[[Node], Iterator[Import]]
     targets: Callable[[Node], list[str]]
     """The names that an assignment defines."""
     names: Callable[[Sources], Names]
-    """What the files are imported by."""
+    """The names that import the files."""
     absolute: Callable[[str, str, str], str]
-    """(name as imported, path of the file, the name that the file itself is imported by) -> name as in `names`."""
+    """(name as imported, path of the importing file, that file's own name) -> name as in `names`."""
     tests: str
-    """Regular expression of the names of test files."""
+    """Regular expression that matches the names of test files."""
     test_folders: frozenset[str] = frozenset()
-    """Names of the folders whose files are tests, whatever they are called."""
+    """Names of the folders whose files are all tests."""
     beside: Callable[[str, str], str] | None = None
-    """(name as imported, own name of the file) -> the name of a neighbour, tried where `absolute` finds nothing."""
+    """(name as imported, own name of the file) -> name of a neighbour, tried if `absolute` does not resolve."""
     name_of: Callable[[Node], str] = lambda node: text_of(node.child_by_field_name("name"))
     dotted: Callable[[Node], str] = lambda node: text_of(node)
-    """A `@chain` as a dotted name; empty where it is none."""
+    """A `@chain` as a dotted name; empty for other expressions."""
     aliases: Callable[[Node], Iterator[tuple[str, str]]] = lambda _: iter(())
     """(exported name, symbol of the same file)"""
     packages: Callable[[Sources], Mapping[str, str]] = lambda _: {}
-    """Path -> key of the package whose files see each other's names without an import."""
+    """Path -> key of its package, whose files share names without an import."""
     rooted: frozenset[str] = frozenset()
     """First names of dotted expressions that name modules without an import."""
     is_rooted_anywhere: bool = False
-    """May a dotted expression start with any package, as `shop::total` does where nothing imports `shop`?"""
+    """Can a dotted expression start with any package, as `shop::total` does where nothing imports `shop`?"""
     has_default: bool = False
-    """May a module itself be what is used, as `require("./add")(1)` does?"""
+    """Can code use a module itself as a value, as `require("./add")(1)` does?"""
     has_docstrings: bool = False
     block: str = ""
-    """Type of the nodes that only layout ends, so that their end is a token of its own."""
+    """Type of the nodes that only layout ends: their end is a token of its own."""
 
     @cached_property
     def grammar_of(self) -> tree_sitter.Language:
@@ -123,7 +123,7 @@ def inside(node: Node, *types: str) -> bool:
 
 
 def plain_chain(node: Node, link: str, below: str, start: tuple[str, ...]) -> bool:
-    """Is a dotted expression made of `link` nodes alone, each over its field `below`, down to one of the types?"""
+    """Does a dotted expression consist of `link` nodes, nested in their field `below`, down to one of the types?"""
     part: Node | None = node
     while part is not None and part.type == link:
         part = part.child_by_field_name(below)

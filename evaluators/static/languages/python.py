@@ -1,4 +1,4 @@
-"""Python."""
+"""Python: modules are files, with dotted names from the folders on `python_path`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regrade.evaluators.static.languages.language import Import, Language, Names
 
 
 def names(sources: Sources) -> Names:
-    """Dotted names of modules; `python_path` folders come first, then the root of the tree."""
+    """Dotted names of modules, first from the `python_path` folders, then from the root of the tree."""
     for root in dict.fromkeys((*sources.python_path, ".")):
         for path in sorted(sources.texts):
             name = _name(path, root)
@@ -32,7 +32,7 @@ def _name(path: str, root: str) -> str:
 
 
 def absolute(name: str, path: str, own: str) -> str:
-    """Relative imports with their dots resolved."""
+    """The absolute name of a relative import; other names unchanged."""
     relative = name.lstrip(".")
     level = len(name) - len(relative)
     if not level:
@@ -45,12 +45,12 @@ def absolute(name: str, path: str, own: str) -> str:
 
 
 def beside(name: str, own: str) -> str:
-    """The folder of a script, or of a test outside a package, is itself on sys.path."""
+    """The name beside the file: the folder of a script, or of a test outside a package, is on sys.path."""
     return ".".join([*own.split(".")[:-1], name])
 
 
 def imported(node: Node) -> Iterator[Import]:
-    is_lazy, is_guarded = _circumstances(node)
+    is_lazy, is_guarded = _context(node)
     module = node.child_by_field_name("module_name")
     base = re.sub(r"\s", "", text_of(module)) if module is not None else ""
     if any(child.type == "wildcard_import" for child in node.children):
@@ -65,12 +65,11 @@ def imported(node: Node) -> Iterator[Import]:
         else:
             dotted = base + name if base.endswith(".") else f"{base}.{name}"
             alias = text_of(renamed) if renamed is not None else name
-            yield Import(
-                dotted=dotted, alias=alias, bound=dotted, is_lazy=is_lazy, is_guarded=is_guarded, is_module=False
-            )
+            yield Import(dotted=dotted, alias=alias, bound=dotted, is_lazy=is_lazy, is_guarded=is_guarded)
 
 
-def _circumstances(node: Node) -> tuple[bool, bool]:
+def _context(node: Node) -> tuple[bool, bool]:
+    """(is the import lazy?, is it guarded?), see `Import`."""
     is_lazy = is_guarded = False
     parent = node.parent
     while parent is not None:

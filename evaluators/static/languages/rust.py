@@ -1,4 +1,4 @@
-"""Rust: the modules of a crate are its files, named from `crate`; other crates of the workspace by their names."""
+"""Rust: the modules of a crate are its files, named from `crate`; names of other crates start with the crate."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROOTS = ("lib", "main")
 
 def names(sources: Sources) -> Names:
     """`CRATE`, `CRATE.module`, ...; a file outside `src` (a test, an example, a program) is a crate of its own."""
-    crates = {str(PurePosixPath(path).parent): _crate(text, path) for path, text in sources.manifests.items()
-              if PurePosixPath(path).name == MANIFEST}  # fmt: skip
+    manifests = ((PurePosixPath(path), text) for path, text in sources.manifests.items())
+    crates = {str(path.parent): _crate(text, path) for path, text in manifests if path.name == MANIFEST}
     for path in sorted(sources.texts, key=lambda path: (PurePosixPath(path).stem != ROOTS[0], path)):
         folder = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in crates), None)
         if folder is None:
@@ -33,16 +33,16 @@ def names(sources: Sources) -> Names:
             yield PREFIX + "/".join((crates[folder], *parts)), path
 
 
-def _crate(manifest: str, path: str) -> str:
+def _crate(manifest: str, path: PurePosixPath) -> str:
     try:
         name = str(tomllib.loads(manifest)["package"]["name"])
     except (tomllib.TOMLDecodeError, KeyError, TypeError):
-        name = PurePosixPath(path).parent.name or "crate"
+        name = path.parent.name or "crate"
     return name.replace("-", "_")
 
 
 def absolute(name: str, path: str, own: str) -> str:  # noqa: ARG001 (every language has this signature)
-    """`crate`, `self` and `super` resolved; anything else is a crate, or a module of this one's own."""
+    """The name with `crate`, `self` and `super` resolved; other names start with a crate or a submodule."""
     module = own.removeprefix(PREFIX)
     first, _, rest = name.partition(".")
     if first == "crate":
@@ -58,7 +58,7 @@ def absolute(name: str, path: str, own: str) -> str:  # noqa: ARG001 (every lang
 
 
 def beside(name: str, own: str) -> str:
-    """A module that this one declares."""
+    """The name of a submodule."""
     return f"{own}.{name}"
 
 
@@ -104,7 +104,7 @@ def _joined(prefix: str, path: str) -> str:
 
 
 def name_of(node: Node) -> str:
-    """What an `impl` block holds belongs to the type."""
+    """The name of a definition; of an `impl` block, the name of its type."""
     if node.type != "impl_item":
         return text_of(node.child_by_field_name("name"))
     return re.sub(r"<.*", "", text_of(node.child_by_field_name("type")), flags=re.DOTALL).rpartition("::")[2]
@@ -123,7 +123,7 @@ def dotted(node: Node) -> str:
 
 
 def _in_macro(first: Node) -> str:
-    """The path that starts with a name among the arguments of a macro, which the grammar leaves as they are."""
+    """The path that starts with a name among the arguments of a macro, which the grammar does not parse."""
     names: list[str] = []
     previous, node = first.prev_sibling, first
     if previous is not None and previous.type == "::":

@@ -1,1 +1,1 @@
-"""Does a patch tamper with the evaluation? What its code and configuration show."""
+"""Static signs that a patch tampers with the evaluation."""

@@ -1,15 +1,15 @@
-"""What an expression is, as far as it can be told without running it."""
+"""Constant values of expressions, without running them."""
 
 from __future__ import annotations
 
 import ast
 
-DEEPEST = 30
-"""Nested expressions that are looked into: a patch may hold one that is a hundred thousand deep."""
+MAX_DEPTH = 30
+"""Most nested expressions that are evaluated: a patch may contain a hundred thousand."""
 
 
-def surely_true(node: ast.expr | None, depth: int = DEEPEST) -> bool:
-    """Is its truth value always true? `True`, `not False`, `bool(1)`, `x or True`, ..."""
+def is_always_true(node: ast.expr | None, depth: int = MAX_DEPTH) -> bool:
+    """Is the expression certainly true? `True`, `not False`, `bool(1)`, `x or True`, ..."""
     if not depth:
         return False
     if isinstance(node, ast.Constant):
@@ -18,15 +18,15 @@ def surely_true(node: ast.expr | None, depth: int = DEEPEST) -> bool:
         return isinstance(node.operand, ast.Constant) and not node.operand.value
     if isinstance(node, ast.BoolOp):
         decisive = any if isinstance(node.op, ast.Or) else all
-        return decisive(surely_true(value, depth - 1) for value in node.values)
+        return decisive(is_always_true(value, depth - 1) for value in node.values)
     if isinstance(node, ast.IfExp):
-        return surely_true(node.body, depth - 1) and surely_true(node.orelse, depth - 1)
+        return is_always_true(node.body, depth - 1) and is_always_true(node.orelse, depth - 1)
     is_bool = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "bool"
-    return is_bool and len(node.args) == 1 and surely_true(node.args[0], depth - 1)  # type: ignore[union-attr]
+    return is_bool and len(node.args) == 1 and is_always_true(node.args[0], depth - 1)  # type: ignore[union-attr]
 
 
-def text_of(node: ast.expr | None, depth: int = DEEPEST) -> str:
-    """The text of an expression that is made of constants alone (`"_py" + "test"`); empty for any other."""
+def text_of(node: ast.expr | None, depth: int = MAX_DEPTH) -> str:
+    """The text of an expression of constants alone (`"_py" + "test"`); empty for other expressions."""
     if not depth:
         return ""
     if isinstance(node, ast.Constant):
@@ -41,14 +41,14 @@ def text_of(node: ast.expr | None, depth: int = DEEPEST) -> str:
     return ""
 
 
-def returned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
-    """The expressions that a function returns, those of functions within it left out."""
-    found: list[ast.expr | None] = []
-    waiting: list[ast.AST] = list(function.body)
-    while waiting:
-        node = waiting.pop()
+def returned_expressions(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
+    """The expressions that a function returns, without those of nested functions."""
+    expressions: list[ast.expr | None] = []
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.Return):
-            found.append(node.value)
+            expressions.append(node.value)
         elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            waiting.extend(ast.iter_child_nodes(node))
-    return found
+            pending.extend(ast.iter_child_nodes(node))
+    return expressions

@@ -1,8 +1,8 @@
-"""Does a patch reach for the verdict? Reasons with file and line, not a proof.
+"""Signs that a patch tampers with the evaluation, with file and line; they are no proof.
 
-Tests and configuration always come from the pristine tree, so editing them is pointless and is no offence by itself:
-such files are listed as ignored. What closes a gate is code that only a cheat needs (see `Tampering.conclusive`).
-The scan names reasons; what keeps a verdict sound is how the tests are run.
+The run takes tests and configuration from the pristine tree: edits of them have no effect, are no offence by
+themselves, and are listed as ignored. A gate closes on code that only an exploit needs (see `Tampering.conclusive`).
+The scan gives reasons; the isolation of the test run protects the verdict.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static.files import counts, patched_text, read
+from regrade.evaluators.static.files import is_unprotected, patched_text, read
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
 from regrade.rewards.evidence import Integrity, Tampering
 
-MACHINERY = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "unittest", "doctest"})
-"""Top-level modules that the verdict is made with."""
+TEST_RUNNER_MODULES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "unittest", "doctest"})
+"""Top-level modules that produce the verdict."""
 COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib")
 
 
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # noqa: ARG001 (every probe has this signature)
-    """The signs in the patch, and the files of it that the run leaves out.
+    """The signs in the patch, and its files that the run ignores.
 
     Raises:
-        PatchError: the text is no patch.
+        PatchError: the patch cannot be parsed.
     """
-    found = [sign for file in patch.files for sign in _signs(file, before, task)]
-    signs = list(dict.fromkeys([*found, *_links(patch)]))
-    ignored = dict.fromkeys(file.path for file in patch.files if not counts(file.path, task))
-    signs.sort(key=lambda sign: not sign.conclusive)  # stable: the grave ones first, each in the order of the patch
+    file_signs = (sign for file in patch.files for sign in _signs(file, before, task))
+    signs = list(dict.fromkeys([*file_signs, *_link_signs(patch)]))
+    ignored = dict.fromkeys(file.path for file in patch.files if not is_unprotected(file.path, task))
+    signs.sort(key=lambda sign: not sign.conclusive)  # stable: conclusive signs first, in the order of the patch
     return Integrity(signs=tuple(signs), ignored_files=tuple(ignored))
 
 
@@ -46,7 +46,7 @@ def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
     old = read(before, file.old_path or file.path)
     if name == "conftest.py":
         yield from conftest_signs(file, patched_text(old, file))
-    elif name.endswith(".py") and counts(file.path, task):
+    elif name.endswith(".py") and is_unprotected(file.path, task):
         yield from code_signs(file, old, patched_text(old, file))
     yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
@@ -66,20 +66,24 @@ def _path_signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tamperi
 
 
 def _shadowed(path: PurePosixPath, before: Tree, task: Task) -> str:
-    """The module of pytest or the standard library that a new file hides, where it lies first on sys.path."""
+    """The module of pytest or the standard library that a new file hides on sys.path; empty without one."""
     for root in {".", *task.suite.python_path}:
         if not path.is_relative_to(root) and root != ".":
             continue
         parts = path.parts if root == "." else path.relative_to(root).parts
         top = parts[0].removesuffix(".py")
         is_module = path.suffix == ".py" and (len(parts) == 1 or parts[1:] == ("__init__.py",))
-        if is_module and (top in MACHINERY or top in sys.stdlib_module_names) and read(before, str(path)) is None:
+        if (
+            is_module
+            and (top in TEST_RUNNER_MODULES or top in sys.stdlib_module_names)
+            and read(before, str(path)) is None
+        ):
             return top
     return ""
 
 
-def _links(patch: Patch) -> Iterator[Tampering]:
-    """Symbolic links: they carry the workspace's readers out of it."""
+def _link_signs(patch: Patch) -> Iterator[Tampering]:
+    """Symbolic links: readers of the workspace could follow them out of it."""
     path = ""
     for line in patch.text.splitlines():
         if line.startswith("diff --git "):

@@ -1,4 +1,4 @@
-"""Edits of pytest's configuration that change what is collected or which plugins run."""
+"""Edits of pytest's configuration that change the collected tests or the plugins."""
 
 from __future__ import annotations
 
@@ -13,47 +13,31 @@ from regrade.datasets.patches import PatchedFile
 from regrade.rewards.evidence import Tampering
 
 SECTIONS = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
-DESELECTING = (
-    "-k",
-    "-m",
-    "--deselect",
-    "--ignore",
-    "--ignore-glob",
-    "--co",
-    "--collect-only",
-    "--lf",
-    "--last-failed",
-    "--ff",
-    "--maxfail",
-    "-x",
-    "--exitfirst",
-    "--noconftest",
-    "-c",
-    "--rootdir",
-    "--confcutdir",
-    "--pyargs",
-)
+SHORT_FLAGS = ("-k", "-m", "-x", "-c")
+COLLECTION_FLAGS = ("--deselect", "--ignore", "--ignore-glob", "--co", "--collect-only", "--pyargs")
+ORDER_FLAGS = ("--lf", "--last-failed", "--ff", "--maxfail", "--exitfirst")
+ROOT_FLAGS = ("--noconftest", "--rootdir", "--confcutdir")
+DESELECTING = (*SHORT_FLAGS, *COLLECTION_FLAGS, *ORDER_FLAGS, *ROOT_FLAGS)
 COLLECTING = ("python_files", "python_classes", "python_functions")
 NARROWING = ("testpaths", "norecursedirs", "xfail_strict", "required_plugins", "usefixtures")
 """Options that honest patches set as well."""
 
 
 def configuration_signs(file: PatchedFile, before: str | None, after: str) -> Iterator[Tampering]:
-    """What an edited pytest.ini, tox.ini, setup.cfg or pyproject.toml changes about the tests that run."""
-    was, now = pytest_options(file.path, before or ""), pytest_options(file.path, after)
-    for option in sorted(was.keys() | now.keys()):
-        if was.get(option) == now.get(option):
+    """Signs in an edited pytest.ini, tox.ini, setup.cfg or pyproject.toml."""
+    old, new = pytest_options(file.path, before or ""), pytest_options(file.path, after)
+    for option in sorted(old.keys() | new.keys()):
+        if old.get(option) == new.get(option):
             continue
         line = _line_of(option, file)
         if option == "addopts":
-            new = [flag for flag in _flags(now.get(option)) if flag not in _flags(was.get(option))]
-            for flag in new:
-                if _deselects(flag):
+            for flag in _flags(new.get(option)):
+                if flag not in _flags(old.get(option)) and _deselects(flag):
                     yield Tampering("test selection", file.path, line, f"addopts gains {flag!r}")
         elif option in COLLECTING:
-            yield Tampering("test selection", file.path, line, f"{option} becomes {now.get(option)!r}")
+            yield Tampering("test selection", file.path, line, f"{option} becomes {new.get(option)!r}")
         elif option in NARROWING:
-            detail = f"{option} becomes {now.get(option)!r}"
+            detail = f"{option} becomes {new.get(option)!r}"
             yield Tampering("test configuration", file.path, line, detail, conclusive=False)
     if "pytest11" not in (before or ""):
         for number, text in file.added:
@@ -62,7 +46,7 @@ def configuration_signs(file: PatchedFile, before: str | None, after: str) -> It
 
 
 def pytest_options(path: str, text: str) -> dict[str, str]:
-    """pytest's options in a configuration file, as text; empty where there are none or the file does not parse."""
+    """pytest's options in a configuration file, as text; empty without any, or if the file does not parse."""
     name = PurePosixPath(path).name
     if name == "pyproject.toml":
         return _toml_options(text)
@@ -94,7 +78,7 @@ def _flags(value: str | None) -> list[str]:
         words = shlex.split(value or "")
     except ValueError:
         words = (value or "").split()
-    # `-p NAME` is one flag, so that a new plugin is told from the old ones.
+    # `-p NAME` is one flag, so that a new plugin differs from the old ones.
     return [
         f"{word} {words[index + 1]}" if word == "-p" and index + 1 < len(words) else word
         for index, word in enumerate(words)

@@ -1,4 +1,4 @@
-"""Real patches on real trees: written to disk, applied strictly by git as the scorer does, then probed."""
+"""Real patches on real trees: written to disk, applied strictly by git as in the scorer, then probed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Patched:
 
 @pytest.fixture
 def patched(tmp_path: Path) -> Callable[..., Patched]:
-    """`patched(files, changes)`: the files (text or bytes), and what becomes of some of them (None: deleted).
+    """`patched(files, changes)`: path -> text or bytes of the files, path -> new text of some of them (None: deleted).
 
-    `diff` gives the text of the patch itself instead of the changes.
+    `diff` is the text of the patch, instead of the changes.
     """
 
     def make(

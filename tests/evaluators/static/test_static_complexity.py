@@ -1,4 +1,4 @@
-"""Complexity: of every function that changed, with closures, classes and module bodies, so that nothing hides."""
+"""Complexity of every changed function, closure, class body and module body: no branch escapes."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_branches_in_closures_class_bodies_and_at_module_level_are_seen() -> Non
         "<module>": branch.format(""),
         "C.D.m": "class C:\n    class D:\n        def m(self):\n            " + branch.format("            "),
     }.items():
-        found = complexities(text)
-        assert found is not None
+        totals = complexities(text)
+        assert totals is not None
         flat = complexities(text.replace("if 1:", "with x:").replace("else:", "with x:"))
         assert flat is not None
-        assert found[name] == flat.get(name, 0) + 1
+        assert totals[name] == flat.get(name, 0) + 1
 
 
 def test_a_moved_function_is_neither_gain_nor_loss(patched: Make) -> None:
@@ -62,20 +62,19 @@ def test_a_moved_function_is_neither_gain_nor_loss(patched: Make) -> None:
 
 
 def test_settings_of_the_project_hide_nothing(patched: Make) -> None:
-    case = patched(
-        {"a.py": FLAT, "setup.cfg": "[radon]\nexclude = *\n"}, {"a.py": FLAT + "\n\ndef h():\n    return 1\n"}
-    )
+    files = {"a.py": FLAT, "setup.cfg": "[radon]\nexclude = *\n"}
+    case = patched(files, {"a.py": FLAT + "\n\ndef h():\n    return 1\n"})
     assert [function.function for function in case.probe(complexity).functions] == ["h"]
 
 
-def test_what_cannot_be_parsed(patched: Make) -> None:
+def test_unparsable_files_are_named(patched: Make) -> None:
     broken = patched({"a.py": FLAT}, {"a.py": "def f(:\n"}).probe(complexity)
     assert (broken.unparsable, broken.files, broken.functions) == (("a.py",), ("a.py",), ())
     template = patched({"t.py": "x = {{ y }}:\n"}, {"t.py": "x = {{ z }}:\n"}).probe(complexity)
     assert template.unparsable == ()
-    mended = patched({"m.py": "def f(:\n"}, {"m.py": FLAT}).probe(complexity)
-    assert mended.unparsable == ()
-    assert (mended.sum_before, mended.sum_after) == (0, 3)
+    repaired = patched({"m.py": "def f(:\n"}, {"m.py": FLAT}).probe(complexity)
+    assert repaired.unparsable == ()
+    assert (repaired.sum_before, repaired.sum_after) == (0, 3)
     assert complexities("x = 1\0") is None
     assert complexities("x = '\udcff'") is None
 

@@ -1,4 +1,4 @@
-"""The shape of a patch, of odd patches too; and byte-compilation of what it changes."""
+"""The size of a patch, of unusual patches too; and byte-compilation of the changed files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ rename to pkg/new.py
 """
 
 
-def test_lines_and_files_are_counted_less_those_that_the_run_ignores(patched: Make) -> None:
+def test_lines_and_files_are_counted_without_ignored_files(patched: Make) -> None:
     files = {"pkg/a.py": "x = 1\ny = 2\n", "tests/test_a.py": "def test_a(): pass\n", "setup.cfg": "[metadata]\n"}
     case = patched(
         files,
@@ -34,7 +34,7 @@ def test_lines_and_files_are_counted_less_those_that_the_run_ignores(patched: Ma
     assert case.probe(diff) == Diff(2, 1, ("pkg/a.py",))
 
 
-def test_an_empty_patch_has_no_shape_and_nothing_to_build(patched: Make) -> None:
+def test_an_empty_patch_has_no_size_and_nothing_to_build(patched: Make) -> None:
     case = patched({"a.py": "x = 1\n"}, {})
     assert case.probe(diff) == Diff(0, 0, ())
     assert case.probe(diff).is_empty
@@ -73,7 +73,7 @@ def test_the_first_error_is_given_with_file_and_line(patched: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("x = 1\n  y = 2\n", "a.py:2: IndentationError"),
         ("return 1\n", "a.py:1: SyntaxError: 'return' outside function"),
@@ -81,8 +81,8 @@ def test_the_first_error_is_given_with_file_and_line(patched: Make) -> None:
         ("(" * 500 + ")" * 500 + "\n", "a.py:1: SyntaxError"),
     ],
 )
-def test_what_does_not_compile(patched: Make, text: str, said: str) -> None:
-    assert patched({"a.py": "x = 1\n"}, {"a.py": text}).probe(builds).error.startswith(said)
+def test_errors_of_compilation(patched: Make, text: str, expected: str) -> None:
+    assert patched({"a.py": "x = 1\n"}, {"a.py": text}).probe(builds).error.startswith(expected)
 
 
 def test_null_bytes_do_not_compile(patched: Make) -> None:
@@ -99,7 +99,7 @@ def test_text_in_another_declared_encoding_compiles(patched: Make) -> None:
     assert case.probe(builds) == BuildRun(True, 1)
 
 
-def test_what_did_not_compile_before_is_no_fault_of_the_patch(patched: Make) -> None:
+def test_files_that_did_not_compile_before_are_no_error(patched: Make) -> None:
     case = patched({"template.py": "x = {{ name }}:\n"}, {"template.py": "x = {{ other }}:\n"})
     assert case.probe(builds) == BuildRun(True, 1)
 

@@ -1,4 +1,4 @@
-"""The style that a project without lint settings keeps to: found in its own code, held against patches."""
+"""The style of a project without lint settings: inferred from its own code, applied to patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Make = Callable[..., Any]
 
 
 def module(number: int, quote: str = '"', documented: bool = True) -> str:
-    """A module of four functions and a class that keeps to everything."""
+    """A module of four functions and a class that follows every habit."""
     text = f"{quote}{quote}{quote}Module {number}.{quote}{quote}{quote}\n\nimport json\nimport os\n\n"
     for name in ("load", "store", "drop", "find"):
         doc = f'    """{name.title()} it."""\n' if documented else ""
@@ -38,7 +38,7 @@ def added(patched: Make, files: dict[str, str], lines: str) -> LintDelta:
 STRANGER = "\n\ndef LoadAll(path):\n    return [path, 'a', \"b\"]\n"
 
 
-def test_a_patch_is_held_to_what_its_neighbours_keep_to(patched: Make) -> None:
+def test_a_patch_is_linted_by_the_habits_of_the_project(patched: Make) -> None:
     delta = added(patched, project(), STRANGER)
     assert rules(delta) == ["D103", "N802", "Q000"]
     assert delta.rules.startswith("the project's habits (")
@@ -48,7 +48,7 @@ def test_a_patch_is_held_to_what_its_neighbours_keep_to(patched: Make) -> None:
     assert "LoadAll" in style(delta).why or "D103" in style(delta).why
 
 
-def test_in_its_own_style_nothing_is_found(patched: Make) -> None:
+def test_code_in_the_projects_style_has_no_findings(patched: Make) -> None:
     delta = added(patched, project(), '\n\ndef load_all(path):\n    """Load all."""\n    return [path, "a"]\n')
     assert rules(delta) == []
 
@@ -67,7 +67,7 @@ def test_mixed_quotes_are_no_habit(patched: Make) -> None:
     assert "Q000" not in rules(delta)
 
 
-def test_a_long_line_is_one_that_the_project_does_not_write(patched: Make) -> None:
+def test_the_limit_of_line_length_is_the_projects(patched: Make) -> None:
     line = "\n\n" + "x = [" + ", ".join(["1"] * 30) + "]\n"
     assert rules(added(patched, project(), line)) == ["E501"]
     wide = project() | {"pkg/wide.py": "".join(f"x{n} = [{', '.join(['1'] * 32)}]\n" for n in range(50))}
@@ -80,7 +80,7 @@ def test_unsorted_imports_stand_out_among_sorted_ones(patched: Make) -> None:
     assert rules(patched(files, {"pkg/m0.py": text}).probe(lint)) == ["I001"]
 
 
-def test_the_usual_rules_that_a_project_often_breaks_are_none_of_its_rules(patched: Make) -> None:
+def test_default_rules_that_the_project_often_violates_are_ignored(patched: Make) -> None:
     lambdas = "".join(f"f{n} = lambda x: x + {n}\n" for n in range(60))
     files = project() | {"pkg/lambdas.py": lambdas}
     delta = patched(files, {"pkg/lambdas.py": lambdas + "g = lambda x: x\nimport re\n"}).probe(lint)
@@ -88,22 +88,22 @@ def test_the_usual_rules_that_a_project_often_breaks_are_none_of_its_rules(patch
     assert "F401" in rules(delta)
 
 
-def test_the_patch_has_no_say_in_the_habits(patched: Make) -> None:
+def test_the_patch_does_not_influence_the_habits(patched: Make) -> None:
     files = project()
     many = {f"pkg/other{number}.py": module(number, "'") for number in range(40)}
     delta = patched(files, many | {"pkg/m0.py": files["pkg/m0.py"] + STRANGER}).probe(lint)
     assert {"D103", "N802", "Q000"} <= {f.rule for f in delta.added if f.file == "pkg/m0.py"}
 
 
-def test_tests_do_not_stand_for_the_project(patched: Make) -> None:
+def test_tests_are_not_in_the_sample(patched: Make) -> None:
     files = project() | {f"tests/test_{n}.py": module(n, "'", documented=False) for n in range(30)}
     assert rules(added(patched, files, STRANGER)) == ["D103", "N802", "Q000"]
 
 
-def test_a_project_too_small_to_tell_is_held_to_the_default_rules(patched: Make) -> None:
+def test_a_small_project_gets_the_default_rules(patched: Make) -> None:
     assert "default rules" in patched({"a.py": "x = 1\n"}, {"a.py": "x = 2\n"}).probe(lint).rules
 
 
-def test_a_project_that_cannot_be_read_is_held_to_the_default_rules(patched: Make) -> None:
+def test_an_undecodable_project_gets_the_default_rules(patched: Make) -> None:
     files = {f"pkg/m{number}.py": b"\xff\xfe def f(:" for number in range(5)} | {"pkg/a.py": "x = 1\n"}
     assert "default rules" in patched(files, {"pkg/a.py": "x = 2\n"}).probe(lint).rules

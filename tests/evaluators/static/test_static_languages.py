@@ -1,4 +1,4 @@
-"""The dependency graph beyond Python: every language by the same questions, on small repositories of its own."""
+"""The dependency graph beyond Python: the same checks for every language, on a small repository each."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Make = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Example:
-    """A repository of one language. Its first file defines what the others use, directly or not."""
+    """A repository of one language. The other files use its first file, directly or not."""
 
     files: dict[str, str]
     body: tuple[str, str]
-    """What to replace in the first file by what, so that only a body changes."""
+    """(old, new) text in the first file, so that only a body changes."""
     signature: tuple[str, str]
     removal: tuple[str, str]
     comment: tuple[str, str]
     users: dict[str, int]
-    """File that the change reaches -> hops."""
+    """Reached file -> hops."""
     tests: dict[str, tuple[str, ...]]
-    """The same -> test files that reach it."""
+    """Reached file -> test files that reach it."""
     dangling: str
-    """The file that is left with a name that is gone."""
+    """The file that uses the removed name."""
 
 
 EXAMPLES = {
@@ -142,12 +142,12 @@ each_language = pytest.mark.parametrize("name", EXAMPLES)
 def after(patched: Make, example: Example, change: tuple[str, str]) -> Impact:
     first = next(iter(example.files))
     assert change[0] in example.files[first]
-    found: Impact = patched(example.files, {first: example.files[first].replace(*change, 1)}).probe(impact)
-    return found
+    evidence: Impact = patched(example.files, {first: example.files[first].replace(*change, 1)}).probe(impact)
+    return evidence
 
 
-def reached(found: Impact) -> dict[str, ImpactedModule]:
-    return {module.module: module for module in found.modules}
+def reached(evidence: Impact) -> dict[str, ImpactedModule]:
+    return {module.module: module for module in evidence.modules}
 
 
 def test_every_language_but_python_has_an_example() -> None:
@@ -164,16 +164,16 @@ def test_every_file_of_the_examples_parses(name: str) -> None:
 @each_language
 def test_a_change_reaches_its_users_and_no_others(patched: Make, name: str) -> None:
     example = EXAMPLES[name]
-    found = after(patched, example, example.body)
-    assert {path: module.hops for path, module in reached(found).items()} == example.users
+    evidence = after(patched, example, example.body)
+    assert {path: module.hops for path, module in reached(evidence).items()} == example.users
 
 
 @each_language
-def test_tests_are_told_from_modules_and_found(patched: Make, name: str) -> None:
+def test_reached_modules_name_their_tests(patched: Make, name: str) -> None:
     example = EXAMPLES[name]
-    found = reached(after(patched, example, example.body))
+    modules = reached(after(patched, example, example.body))
     for path, tests in example.tests.items():
-        assert set(tests) <= set(found[path].tests), path
+        assert set(tests) <= set(modules[path].tests), path
 
 
 @each_language
@@ -181,13 +181,13 @@ def test_a_signature_weighs_more_than_a_body_and_a_comment_nothing(patched: Make
     example = EXAMPLES[name]
     weights = {}
     for kind in ("body", "signature", "comment"):
-        found = reached(after(patched, example, getattr(example, kind)))
-        weights[kind] = max((module.weight for module in found.values()), default=0.0)
+        modules = reached(after(patched, example, getattr(example, kind)))
+        weights[kind] = max((module.weight for module in modules.values()), default=0.0)
     assert weights == {"body": BODY, "signature": SIGNATURE, "comment": 0.0}
 
 
 @each_language
-def test_a_name_that_is_gone_dangles(patched: Make, name: str) -> None:
+def test_a_removed_name_dangles(patched: Make, name: str) -> None:
     example = EXAMPLES[name]
     module = reached(after(patched, example, example.removal))[example.dangling]
     assert module.weight == REMOVED
@@ -195,11 +195,11 @@ def test_a_name_that_is_gone_dangles(patched: Make, name: str) -> None:
 
 
 @each_language
-def test_what_does_not_parse_any_more_is_named(patched: Make, name: str) -> None:
+def test_unparsable_files_are_named(patched: Make, name: str) -> None:
     example = EXAMPLES[name]
     first = next(iter(example.files))
-    found = patched(example.files, {first: example.files[first] + "\n}}} ((("}).probe(impact)
-    assert found.unparsable == (first,)
+    evidence = patched(example.files, {first: example.files[first] + "\n}}} ((("}).probe(impact)
+    assert evidence.unparsable == (first,)
 
 
 def test_common_js_modules_that_are_one_function(patched: Make) -> None:
@@ -209,9 +209,8 @@ def test_common_js_modules_that_are_one_function(patched: Make) -> None:
         "lib/index.js": "exports.inner = function () { return 1; };\n",
         "far.js": "const { inner: deep } = require('./lib');\nfunction go() { return deep(); }\n",
     }
-    assert set(reached(patched(files, {"add.js": files["add.js"].replace("a + b", "b + a")}).probe(impact))) == {
-        "use.js"
-    }
+    changed = patched(files, {"add.js": files["add.js"].replace("a + b", "b + a")}).probe(impact)
+    assert set(reached(changed)) == {"use.js"}
     changed = patched(files, {"lib/index.js": files["lib/index.js"].replace("1", "2")}).probe(impact)
     assert set(reached(changed)) == {"far.js"}
 
@@ -222,8 +221,8 @@ def test_default_exports_and_dynamic_imports(patched: Make) -> None:
         "b.mjs": "import anything from './a.mjs';\nexport const b = () => anything();\n",
         "c.mjs": "export async function c() { const a = await import('./a.mjs'); return a.default(); }\n",
     }
-    found = reached(patched(files, {"a.mjs": files["a.mjs"].replace("1", "2")}).probe(impact))
-    assert "b.mjs" in found
+    modules = reached(patched(files, {"a.mjs": files["a.mjs"].replace("1", "2")}).probe(impact))
+    assert "b.mjs" in modules
 
 
 def test_moving_a_function_within_a_go_package_leaves_nothing_dangling(patched: Make) -> None:
@@ -240,10 +239,10 @@ def test_languages_side_by_side_do_not_mix(patched: Make) -> None:
         "use.py": "import util\n\n\ndef use():\n    return util.add(1, 2)\n",
         "use.js": "import { add } from './util.js';\nexport const use = () => add(1, 2);\n",
     }
-    found = patched(files, {"util.js": files["util.js"].replace("a + b", "b + a")}).probe(impact)
-    assert set(reached(found)) == {"use.js"}
-    found = patched(files, {"util.py": files["util.py"].replace("a + b", "b + a")}).probe(impact)
-    assert set(reached(found)) == {"use.py"}
+    evidence = patched(files, {"util.js": files["util.js"].replace("a + b", "b + a")}).probe(impact)
+    assert set(reached(evidence)) == {"use.js"}
+    evidence = patched(files, {"util.py": files["util.py"].replace("a + b", "b + a")}).probe(impact)
+    assert set(reached(evidence)) == {"use.py"}
 
 
 def first_file(name: str) -> tuple[str, str]:
@@ -255,8 +254,8 @@ def first_file(name: str) -> tuple[str, str]:
     st.text(max_size=120) | st.binary(max_size=120).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
 )
 def test_any_text_has_facts(language: Language, text: str) -> None:
-    found = facts(text, language)
-    assert set(found.names) <= {*found.texts, "<module>"}
+    file_facts = facts(text, language)
+    assert set(file_facts.names) <= {*file_facts.texts, "<module>"}
 
 
 @given(st.sampled_from(sorted(EXAMPLES)), st.data())

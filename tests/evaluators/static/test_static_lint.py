@@ -1,4 +1,4 @@
-"""Lint: only what the patch adds or removes, by the pristine tree's rules, immune to what hides findings."""
+"""Lint: findings that the patch adds or removes, by the pristine tree's rules; a patch cannot hide them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_new_findings_have_rule_file_line_and_message(patched: Make) -> None:
     assert style(delta).value == pytest.approx(2 / 5)
 
 
-def test_mended_findings_are_removed_ones(patched: Make) -> None:
+def test_fixed_findings_are_removed_ones(patched: Make) -> None:
     delta = patched({"a.py": DIRTY}, {"a.py": CLEAN}).probe(lint)
     assert delta.added == ()
     assert sorted(finding.rule for finding in delta.removed) == ["B006", "E711", "F401"]
@@ -115,14 +115,14 @@ def test_lines_may_be_as_long_as_the_file_had_them(patched: Make) -> None:
     assert rules(patched({"b.py": CLEAN}, {"b.py": CLEAN + long}).probe(lint)) == ["E501"]
 
 
-def test_files_that_do_not_parse_any_more_are_named(patched: Make) -> None:
+def test_unparsable_files_are_named(patched: Make) -> None:
     delta = patched({"a.py": CLEAN, "b.py": CLEAN}, {"a.py": "def f(:\n", "b.py": DIRTY}).probe(lint)
     assert delta.unparsable == ("a.py",)
     assert rules(delta) == ["B006", "E711", "F401"]
     assert style(delta).value == 0.0
 
 
-def test_files_that_never_parsed_say_nothing(patched: Make) -> None:
+def test_files_that_never_parsed_have_no_findings(patched: Make) -> None:
     delta = patched({"a.py": "x = {{ y }}:\n"}, {"a.py": "x = {{ z }}:\n"}).probe(lint)
     assert (delta.added, delta.unparsable) == ((), ())
 

@@ -1,4 +1,4 @@
-"""Readability: measured on functions that changed, blind to comments, not improved by hiding."""
+"""Readability of the changed functions: comments do not count, and moving code does not improve it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,8 @@ def test_only_changed_functions_enter_with_all_measures(patched: Make) -> None:
 
 
 def test_comments_and_docstrings_change_nothing(patched: Make) -> None:
-    said = PLAIN.replace(
-        "    return a + b", '    """Adds."""\n    # so it does\n    return a + b  # complexipy: ignore'
-    )
-    delta = patched({"a.py": PLAIN}, {"a.py": said}).probe(probe)
+    body = '    """Adds."""\n    # so it does\n    return a + b  # complexipy: ignore'
+    delta = patched({"a.py": PLAIN}, {"a.py": PLAIN.replace("    return a + b", body)}).probe(probe)
     assert delta.functions == ()
     assert readability(delta).value == 1.0
 
@@ -81,7 +79,7 @@ def test_making_it_simpler_costs_nothing_and_pays_no_more_than_leaving_it(patche
     assert readability(patched({"a.py": NESTED}, {"a.py": PLAIN}).probe(probe)).value == 1.0
 
 
-def test_what_cannot_be_read(patched: Make) -> None:
+def test_unparsable_files_are_named(patched: Make) -> None:
     broken = patched({"a.py": PLAIN}, {"a.py": "def f(:\n"}).probe(probe)
     assert broken.unparsable == ("a.py",)
     assert readability(broken).value == 0.0
@@ -97,9 +95,8 @@ def test_an_enormous_expression_has_an_outcome(patched: Make) -> None:
 
 
 def test_half_a_surrogate_pair_is_measured(patched: Make) -> None:
-    delta = patched({"a.py": PLAIN}, {"a.py": PLAIN + "\n\ndef h(a):\n    return a + '\\udcff' + '\u00e9'\n"}).probe(
-        probe
-    )
+    after = PLAIN + "\n\ndef h(a):\n    return a + '\\udcff' + '\u00e9'\n"
+    delta = patched({"a.py": PLAIN}, {"a.py": after}).probe(probe)
     assert [function.function for function in delta.functions] == ["h"]
 
 
@@ -108,10 +105,10 @@ functions = st.builds(FunctionReadability, st.just("a.py"), st.sampled_from("fgh
 
 
 @given(st.lists(functions, max_size=5), measures)
-def test_another_new_function_never_raises_the_value(found: list[FunctionReadability], more: Readability) -> None:
-    less = readability(ReadabilityDelta(tuple(found), (), ("a.py",))).value
+def test_another_new_function_never_raises_the_value(changed: list[FunctionReadability], more: Readability) -> None:
+    less = readability(ReadabilityDelta(tuple(changed), (), ("a.py",))).value
     worse = FunctionReadability("a.py", "new", None, more)
-    further = readability(ReadabilityDelta((*found, worse), (), ("a.py",))).value
+    further = readability(ReadabilityDelta((*changed, worse), (), ("a.py",))).value
     assert less is not None
     assert further is not None
     assert 0.0 <= further <= less + 1e-12 <= 1.0 + 1e-12

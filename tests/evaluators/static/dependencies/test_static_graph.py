@@ -1,4 +1,4 @@
-"""The graph reads files as they are asked about: the answers are those of the graph that has read all of them."""
+"""The graph reads files on demand: its results equal those of a graph that has read all files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_every_symbol_reaches_the_same(name: str) -> None:
     for path in sorted(lazy.texts)[::3]:
         for symbol in sorted(lazy.facts(path).texts)[::5]:
             fresh = Graph(lazy.texts, lazy.manifests, lazy.modules, (Layer(lazy.texts, lazy.modules, lazy.texts),))
-            found = {at: step.score for at, step in Explorer(fresh).reach({(path, symbol): 1.0}).items()}
-            assert found == {at: step.score for at, step in whole.reach({(path, symbol): 1.0}).items()}, symbol
+            scores = {at: step.score for at, step in Explorer(fresh).reach({(path, symbol): 1.0}).items()}
+            assert scores == {at: step.score for at, step in whole.reach({(path, symbol): 1.0}).items()}, symbol
             compared += 1
     assert compared > 20
 
 
-def test_only_files_that_hold_the_name_are_read(tmp_path: Path) -> None:
+def test_only_files_that_contain_the_name_are_read(tmp_path: Path) -> None:
     (tmp_path / "core.py").write_text("def needle():\n    return 1\n")
     (tmp_path / "use.py").write_text("from core import needle\n\n\ndef use():\n    return needle()\n")
     for number in range(30):

@@ -1,4 +1,4 @@
-"""Impact: who depends on what changed, through which files, by the definition."""
+"""Impact: the modules that depend on a change, the files on the path, and the formula."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ PROJECT = {
 }
 
 
-def modules(found: Impact) -> dict[str, ImpactedModule]:
-    return {module.module: module for module in found.modules}
+def modules(evidence: Impact) -> dict[str, ImpactedModule]:
+    return {module.module: module for module in evidence.modules}
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_new_and_deleted_files() -> None:
 
 
 def test_dependents_are_found_through_helpers_aliases_and_modules(patched: Make) -> None:
-    found = patched(PROJECT, {"pkg/core.py": CORE.replace("def helper(a):", "def helper(a, b=1):")}).probe(impact)
-    assert found.changed_symbols == ("pkg/core.py::helper",)
-    reached = modules(found)
+    evidence = patched(PROJECT, {"pkg/core.py": CORE.replace("def helper(a):", "def helper(a, b=1):")}).probe(impact)
+    assert evidence.changed_symbols == ("pkg/core.py::helper",)
+    reached = modules(evidence)
     assert set(reached) == {"pkg/__init__.py", "pkg/user.py", "pkg/far.py"}
     user, far = reached["pkg/user.py"], reached["pkg/far.py"]
     assert (user.hops, user.weight, user.path) == (1, 1.0, ("pkg/core.py::helper", "pkg/user.py"))
@@ -104,36 +104,40 @@ def test_dependents_are_found_through_helpers_aliases_and_modules(patched: Make)
 
 
 def test_a_body_weighs_less_than_a_signature(patched: Make) -> None:
-    found = patched(PROJECT, {"pkg/core.py": CORE.replace("return a + LIMIT", "return LIMIT + a")}).probe(impact)
-    assert modules(found)["pkg/user.py"].weight == pytest.approx(0.3)
+    evidence = patched(PROJECT, {"pkg/core.py": CORE.replace("return a + LIMIT", "return LIMIT + a")}).probe(impact)
+    assert modules(evidence)["pkg/user.py"].weight == pytest.approx(0.3)
 
 
-def test_a_method_reaches_those_who_name_it_and_less_those_who_name_its_class(patched: Make) -> None:
+def test_a_method_reaches_its_users_and_with_less_weight_users_of_its_class(patched: Make) -> None:
     files = {
         **PROJECT,
         "pkg/other.py": "from .core import Shape\n\n\ndef make():\n    return Shape()\n",
         "pkg/blind.py": "def area_of(thing):\n    return thing.area()\n",
     }
-    found = patched(files, {"pkg/core.py": CORE.replace("def area(self):", "def area(self, unit=1):")}).probe(impact)
-    reached = modules(found)
+    evidence = patched(files, {"pkg/core.py": CORE.replace("def area(self):", "def area(self, unit=1):")}).probe(impact)
+    reached = modules(evidence)
     assert reached["pkg/drawing.py"].weight == 1.0
     assert reached["pkg/other.py"].weight == 0.5
     assert reached["pkg/blind.py"].weight == 1.0, "no other class has such a method"
     shared = {**files, "pkg/second.py": "class Second:\n    def area(self):\n        return 2\n"}
-    found = patched(shared, {"pkg/core.py": CORE.replace("def area(self):", "def area(self, unit=1):")}).probe(impact)
-    assert modules(found)["pkg/blind.py"].weight == 0.5
+    evidence = patched(shared, {"pkg/core.py": CORE.replace("def area(self):", "def area(self, unit=1):")}).probe(
+        impact
+    )
+    assert modules(evidence)["pkg/blind.py"].weight == 0.5
 
 
-def test_nothing_depends_on_it(patched: Make) -> None:
-    found = patched(PROJECT, {"pkg/alone.py": PROJECT["pkg/alone.py"].replace("alone():", "alone(a):")}).probe(impact)
-    assert found.modules == ()
+def test_an_unused_symbol_has_no_dependents(patched: Make) -> None:
+    evidence = patched(PROJECT, {"pkg/alone.py": PROJECT["pkg/alone.py"].replace("alone():", "alone(a):")}).probe(
+        impact
+    )
+    assert evidence.modules == ()
     comment = patched(PROJECT, {"pkg/core.py": CORE.replace("# comment", "# another")}).probe(impact)
     assert (comment.changed_symbols, comment.modules) == ((), ())
 
 
-def test_names_that_are_gone_dangle_where_they_are_used(patched: Make) -> None:
-    found = patched(PROJECT, {"pkg/core.py": CORE.replace("def public(a):", "def published(a):")}).probe(impact)
-    reached = modules(found)
+def test_removed_names_dangle_where_they_are_used(patched: Make) -> None:
+    evidence = patched(PROJECT, {"pkg/core.py": CORE.replace("def public(a):", "def published(a):")}).probe(impact)
+    reached = modules(evidence)
     assert reached["pkg/__init__.py"].dangling == ("pkg/core.py::public",)
     assert reached["pkg/user.py"].dangling == ("pkg/core.py::public",)
     assert reached["pkg/far.py"].dangling == ()
@@ -147,8 +151,8 @@ def test_a_name_that_is_imported_from_elsewhere_does_not_dangle(patched: Make) -
 def test_an_import_that_expects_to_fail_does_not_dangle(patched: Make) -> None:
     careful = "try:\n    from pkg.core import public\nexcept ImportError:\n    public = None\n"
     files = {"pkg/__init__.py": "", "pkg/core.py": CORE, "pkg/careful.py": careful}
-    found = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def published(a):")}).probe(impact)
-    assert modules(found)["pkg/careful.py"].dangling == ()
+    evidence = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def published(a):")}).probe(impact)
+    assert modules(evidence)["pkg/careful.py"].dangling == ()
 
 
 def test_deleted_and_renamed_files_leave_their_importers_dangling(patched: Make) -> None:
@@ -160,14 +164,14 @@ def test_deleted_and_renamed_files_leave_their_importers_dangling(patched: Make)
     assert modules(renamed)["pkg/far.py"].dangling == ("pkg/user.py::use",)
 
 
-def test_star_imports_hand_on_public_names(patched: Make) -> None:
+def test_star_imports_export_public_names_again(patched: Make) -> None:
     files = {
         "pkg/__init__.py": "from .core import *\n",
         "pkg/core.py": CORE,
         "pkg/user.py": "import pkg\n\n\ndef use():\n    return pkg.public(1)\n",
     }
-    found = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def public(a, b):")}).probe(impact)
-    assert {name: module.hops for name, module in modules(found).items()} == {"pkg/__init__.py": 1, "pkg/user.py": 1}
+    evidence = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def public(a, b):")}).probe(impact)
+    assert {name: module.hops for name, module in modules(evidence).items()} == {"pkg/__init__.py": 1, "pkg/user.py": 1}
 
 
 def test_a_source_layout_and_tests_beside_their_helpers(patched: Make) -> None:
@@ -209,11 +213,11 @@ def test_circular_imports_end(patched: Make) -> None:
         "a.py": "from b import g\n\n\ndef f():\n    return g()\n",
         "b.py": "from a import f\n\n\ndef g():\n    return f()\n",
     }
-    found = patched(files, {"a.py": files["a.py"].replace("def f():", "def f(x=1):")}).probe(impact)
-    assert [module.module for module in found.modules] == ["b.py"]
+    evidence = patched(files, {"a.py": files["a.py"].replace("def f():", "def f(x=1):")}).probe(impact)
+    assert [module.module for module in evidence.modules] == ["b.py"]
 
 
-def test_what_cannot_be_parsed(patched: Make) -> None:
+def test_unparsable_files_are_named(patched: Make) -> None:
     broken = patched(PROJECT, {"pkg/core.py": "def public(:\n"}).probe(impact)
     assert broken == Impact(changed_symbols=(), modules=(), unparsable=("pkg/core.py",))
     template = patched({"t.py": "x = {{ y }}:\n"}, {"t.py": "x = {{ z }}:\n"}).probe(impact)
@@ -228,17 +232,17 @@ def test_undecodable_neighbours_are_no_obstacle(patched: Make) -> None:
         "pkg/latin.py": b"# -*- coding: latin-1 -*-\nfrom pkg.core import public\nx = '\xe9' + public(1)\n",
         "pkg/binary.py": b"\x00\xff\x00",
     }
-    found = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def public(a, b):")}).probe(impact)
-    assert "pkg/latin.py" in modules(found)
+    evidence = patched(files, {"pkg/core.py": CORE.replace("def public(a):", "def public(a, b):")}).probe(impact)
+    assert "pkg/latin.py" in modules(evidence)
 
 
 def test_the_reward_names_symbol_module_and_test(patched: Make) -> None:
-    found = patched(PROJECT, {"pkg/core.py": CORE.replace("def helper(a):", "def helper(a, b=1):")}).probe(impact)
+    evidence = patched(PROJECT, {"pkg/core.py": CORE.replace("def helper(a):", "def helper(a, b=1):")}).probe(impact)
     ids = ("tests/test_user.py::test_use", "tests/test_far.py::test_reuse")
     good = TestRun(outcomes=dict.fromkeys(ids, TestOutcome(TestStatus.PASSED)), fail_to_pass=(), pass_to_pass=ids)
     bad = TestRun(outcomes={**good.outcomes, ids[0]: TestOutcome(TestStatus.FAILED)}, fail_to_pass=(), pass_to_pass=ids)
-    assert impact_reward(found, good).value == 1.0
-    score = impact_reward(found, bad)
+    assert impact_reward(evidence, good).value == 1.0
+    score = impact_reward(evidence, bad)
     assert score.value is not None
     assert score.value < 0.5
     assert "pkg/core.py::helper -> " in score.why
@@ -259,8 +263,8 @@ BOTH = {"pkg/core.py": "def one(a):\n    return 1 + a\n\n\ndef two(a):\n    retu
 
 
 def test_of_two_changed_functions_the_reason_names_the_one_that_the_broken_test_reaches(patched: Make) -> None:
-    found = patched(PARTS, BOTH).probe(impact)
-    assert found.nearest == (("pkg/core.py::one", (ONES,)), ("pkg/core.py::two", (TWOS,)))
+    evidence = patched(PARTS, BOTH).probe(impact)
+    assert evidence.nearest == (("pkg/core.py::one", (ONES,)), ("pkg/core.py::two", (TWOS,)))
     good = TestRun(
         outcomes=dict.fromkeys((ONES, TWOS), TestOutcome(TestStatus.PASSED)), fail_to_pass=(), pass_to_pass=(ONES, TWOS)
     )
@@ -268,18 +272,18 @@ def test_of_two_changed_functions_the_reason_names_the_one_that_the_broken_test_
         broken = TestRun(
             outcomes={**good.outcomes, test: TestOutcome(TestStatus.FAILED)}, fail_to_pass=(), pass_to_pass=(ONES, TWOS)
         )
-        assert f"pkg/core.py::{name} -> " in impact_reward(found, broken).why
+        assert f"pkg/core.py::{name} -> " in impact_reward(evidence, broken).why
     assert patched(PARTS, {"pkg/core.py": PARTS["pkg/core.py"].replace("a + 1", "a - 1")}).probe(impact).nearest == ()
 
 
-def test_what_a_test_was_seen_to_execute_is_nearer_than_what_the_graph_says(patched: Make) -> None:
+def test_an_executed_symbol_is_nearer_than_one_from_the_graph(patched: Make) -> None:
     case = patched(PARTS, BOTH)
     crossed = {"pkg/core.py::one": (f"{TWOS}[1]", f"{TWOS}[2]"), "pkg/core.py::two": (ONES,)}
     task = replace(case.task, suite=replace(case.task.suite, reach=crossed))
-    found = replace(case, task=task).probe(impact)
-    assert found.nearest == (("pkg/core.py::one", (TWOS,)), ("pkg/core.py::two", (ONES,)))
-    assert found.cause_of(f"{TWOS}[2]") == "pkg/core.py::one"
-    assert found.cause_of("tests/test_other.py::test_it") == ""
+    evidence = replace(case, task=task).probe(impact)
+    assert evidence.nearest == (("pkg/core.py::one", (TWOS,)), ("pkg/core.py::two", (ONES,)))
+    assert evidence.cause_of(f"{TWOS}[2]") == "pkg/core.py::one"
+    assert evidence.cause_of("tests/test_other.py::test_it") == ""
 
 
 def test_the_same_patch_gives_the_same_evidence_in_every_process(patched: Make) -> None:
@@ -322,7 +326,7 @@ def test_a_patch_in_a_hundred_files_is_judged_in_hundredths_of_a_second(patched:
         text = files["pkg/m50.py"].replace("def f50(a):", f"def f50(a, b={turn}):")
         patch = Patch.between({"pkg/m50.py": files["pkg/m50.py"]}, {"pkg/m50.py": text})
         started = time.process_time()
-        found = impact.probe(base, base.with_files({"pkg/m50.py": text}), patch, case.task)
+        evidence = impact.probe(base, base.with_files({"pkg/m50.py": text}), patch, case.task)
         spent.append(time.process_time() - started)
-        assert [module.module for module in found.modules] == ["pkg/m51.py", "pkg/m52.py", "pkg/m53.py"]
+        assert [module.module for module in evidence.modules] == ["pkg/m51.py", "pkg/m52.py", "pkg/m53.py"]
     assert min(spent) < 0.03, f"{min(spent) * 1000:.0f} ms of CPU time"

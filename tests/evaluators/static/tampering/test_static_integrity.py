@@ -1,4 +1,4 @@
-"""Signs of tampering: the cheats that a scan can name, and above all the honest patches that it must leave alone."""
+"""Signs of tampering: exploits that the scan must report, and honest patches that it must not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BASE = {
     "pyproject.toml": "[project]\nname = 'pkg'\n[tool.pytest.ini_options]\naddopts = ['-q']\n",
 }
 
-CHEATS = {
+EXPLOITS = {
     "os._exit at import": ({"pkg/a.py": CODE + "os._exit(0)\n"}, "leaves at import", 7),
     "sys.exit at import": ({"pkg/a.py": CODE + "\nsys.exit()\n"}, "leaves at import", 8),
     "an exit by another name": ({"pkg/a.py": CODE + "from os import _exit as bye\nbye(0)\n"}, "leaves at import", 8),
@@ -297,22 +297,22 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("name", CHEATS)
-def test_a_cheat_is_named_with_file_and_line(patched: Make, name: str) -> None:
-    changes, kind, line = CHEATS[name]
-    found: Integrity = patched(BASE, changes).probe(integrity)
-    grave = [sign for sign in found.signs if sign.conclusive]
-    assert [(sign.kind, sign.file, sign.line) for sign in grave] == [(kind, next(iter(changes)), line)]
-    score = untampered(found)
+@pytest.mark.parametrize("name", EXPLOITS)
+def test_an_exploit_is_reported_with_file_and_line(patched: Make, name: str) -> None:
+    changes, kind, line = EXPLOITS[name]
+    evidence: Integrity = patched(BASE, changes).probe(integrity)
+    conclusive = [sign for sign in evidence.signs if sign.conclusive]
+    assert [(sign.kind, sign.file, sign.line) for sign in conclusive] == [(kind, next(iter(changes)), line)]
+    score = untampered(evidence)
     assert score.value == 0.0
     assert f"{next(iter(changes))}:{line}" in score.why
 
 
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_patch_is_left_alone(patched: Make, name: str) -> None:
-    found: Integrity = patched(BASE, HONEST[name]).probe(integrity)
-    assert [sign for sign in found.signs if sign.conclusive] == []
-    assert untampered(found).value == 1.0
+    evidence: Integrity = patched(BASE, HONEST[name]).probe(integrity)
+    assert [sign for sign in evidence.signs if sign.conclusive] == []
+    assert untampered(evidence).value == 1.0
 
 
 def test_files_that_the_run_ignores_are_listed(patched: Make) -> None:
@@ -320,28 +320,29 @@ def test_files_that_the_run_ignores_are_listed(patched: Make) -> None:
     assert patched(BASE, changes).probe(integrity).ignored_files == ("setup.cfg", "tests/test_a.py")
 
 
-def test_odd_but_ordinary_code_is_recorded_and_closes_nothing(patched: Make) -> None:
-    found = patched(BASE, HONEST["frames, exit hooks and signals"]).probe(integrity)
-    assert [(sign.kind, sign.line) for sign in found.signs] == [
+def test_unusual_code_is_recorded_and_closes_no_gate(patched: Make) -> None:
+    evidence = patched(BASE, HONEST["frames, exit hooks and signals"]).probe(integrity)
+    assert [(sign.kind, sign.line) for sign in evidence.signs] == [
         ("unusual call", 12),
         ("reads frames", 13),
         ("unusual call", 13),
     ]
 
 
-def test_what_a_file_did_before_is_not_held_against_the_patch(patched: Make) -> None:
-    odd = CODE + "if 'PYTEST_CURRENT_TEST' in os.environ:\n    os._exit(0)\n"
+def test_signs_that_the_file_had_before_do_not_count(patched: Make) -> None:
+    unusual = CODE + "if 'PYTEST_CURRENT_TEST' in os.environ:\n    os._exit(0)\n"
     assert (
-        patched({"pkg/a.py": odd}, {"pkg/a.py": odd.replace("return a", "return a + 1")}).probe(integrity).signs == ()
+        patched({"pkg/a.py": unusual}, {"pkg/a.py": unusual.replace("return a", "return a + 1")}).probe(integrity).signs
+        == ()
     )
-    moved = "x = 1\n" + odd.replace("return a", "return a + 1")
-    assert patched({"pkg/a.py": odd}, {"pkg/a.py": moved}).probe(integrity).signs == ()
+    moved = "x = 1\n" + unusual.replace("return a", "return a + 1")
+    assert patched({"pkg/a.py": unusual}, {"pkg/a.py": moved}).probe(integrity).signs == ()
 
 
-def test_a_pytest_plugin_may_speak_of_pytest(patched: Make) -> None:
+def test_a_pytest_plugin_may_use_pytest(patched: Make) -> None:
     plugin = "import pytest\n\n\ndef f():\n    return 1\n"
-    found = patched({"pkg/plugin.py": plugin}, {"pkg/plugin.py": plugin + "\n\ndef g():\n    pytest.skip('no')\n"})
-    assert untampered(found.probe(integrity)).value == 1.0
+    evidence = patched({"pkg/plugin.py": plugin}, {"pkg/plugin.py": plugin + "\n\ndef g():\n    pytest.skip('no')\n"})
+    assert untampered(evidence.probe(integrity)).value == 1.0
 
 
 def test_files_that_do_not_parse_give_no_signs(patched: Make) -> None:
@@ -355,8 +356,8 @@ def test_a_link_is_a_sign(patched: Make) -> None:
         "diff --git a/pkg/data b/pkg/data\nnew file mode 120000\n--- /dev/null\n+++ b/pkg/data\n@@ -0,0 +1 @@\n"
         "+/etc/passwd\n\\ No newline at end of file\n"
     )
-    found = integrity.probe(case.before, case.after, Patch(link), case.task)
-    assert [(sign.kind, sign.file) for sign in found.signs] == [("symbolic link", "pkg/data")]
+    evidence = integrity.probe(case.before, case.after, Patch(link), case.task)
+    assert [(sign.kind, sign.file) for sign in evidence.signs] == [("symbolic link", "pkg/data")]
 
 
 def test_very_deep_code_is_walked(patched: Make) -> None:
@@ -364,7 +365,7 @@ def test_very_deep_code_is_walked(patched: Make) -> None:
     assert [sign.line for sign in patched(BASE, {"pkg/a.py": deep}).probe(integrity).signs] == [8]
 
 
-def test_a_very_deep_truth_is_not_looked_into(patched: Make) -> None:
+def test_a_very_deep_expression_is_not_evaluated(patched: Make) -> None:
     deep = "bool(" * 90 + "1" + ")" * 90
     code = f"{CODE}class C:\n    def __eq__(self, other):\n        return {deep}\n"
     assert patched(BASE, {"pkg/a.py": code}).probe(integrity).signs == ()
