@@ -299,11 +299,8 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
 
 def _size(attempt: AttemptView) -> int:
     """Approximate characters in the page, with 60 characters of markup for each line of text."""
-    texts = (
-        [text for _, text in attempt.lines]
-        + list(attempt.broken_tests)
-        + [attempt.completion, attempt.cause, *attempt.steps]
-    )
+    lines = [text for _, text in attempt.lines]
+    texts = [*lines, *attempt.broken_tests, attempt.completion, attempt.cause, *attempt.steps]
     if attempt.hunks:
         texts += [text for group in attempt.hunks.groups for hunk in group.hunks for _, text in hunk.lines]
         texts += [attempt.hunks.head, *attempt.hunks.remarks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from regrade.evaluators.storage.journal import write_atomically
-from regrade.reports.page import GATED, build_page
+from regrade.reports.page import GATED, STEP_INKS, build_page
 from regrade.reports.results import SHOWN, load_results
 from regrade.reports.summary import write_summary
 from regrade.reports.templating import render
@@ -22,5 +22,6 @@ def write_report(run: Path) -> Path:
     results = load_results(run)
     write_summary(results)
     page = build_page(results)
-    write_atomically(run / FILE, render("report.html", page=page, results=page.results, shown=SHOWN, gated=GATED))
+    names = {"results": page.results, "shown": SHOWN, "gated": GATED, "step_inks": STEP_INKS}
+    write_atomically(run / FILE, render("report.html", page=page, **names))
     return run / FILE

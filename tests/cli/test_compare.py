@@ -92,7 +92,7 @@ def test_parts_that_moved_and_tasks_that_changed_outcome_are_listed(regrade, tmp
     text = regrade("compare", first, second, "--tasks").out
     assert "no longer fixed: 25 tasks" in text
     assert "1/1 -> 0/1  t10\n" in text
-    assert "and 5 more: --json names them all" in text
+    assert "and 5 more: --json lists them all" in text
     assert "newly broken: 2 tasks" in text
     assert "newly fixed: 0 tasks" in text
     assert "no longer fixed" not in regrade("compare", first, second).out
