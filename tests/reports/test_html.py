@@ -88,7 +88,7 @@ def test_the_page_shows_what_was_found(page):
         assert f'id="{section}"' in page
     assert "loss was not finite at step 1" in text
     assert "execution 25 %" in text
-    assert "they speak of new bugs in these repositories" in text
+    assert "they apply to new bugs in these repositories" in text
     assert "assert m.f5(1) == 6" in text  # a failing test
     assert "test_m.py::test_f5" in text  # a broken one
 
