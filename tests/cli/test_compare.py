@@ -119,7 +119,7 @@ def test_explain_shows_the_recorded_breakdown_of_an_attempt(regrade, run):
         (["explain", "RUN"], ["give TASK_ID", "'t0'"]),
         (["explain", "RUN", "t99"], ["no attempt at task 't99'"]),
         (["explain", "RUN", "t1", "--sample", "5"], ["no sample 5"]),
-        (["report", "."], ["no run", "manifest.json"]),
+        (["report", "."], ["not a run", "manifest.json"]),
     ],
 )
 def test_a_wrong_choice_is_one_line(regrade, run, arguments, words):

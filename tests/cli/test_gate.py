@@ -202,7 +202,7 @@ def test_a_run_that_went_on_with_another_version_is_mixed_as_well(regrade, tmp_p
     assert regrade("compare", old.folder, new.folder).code == 0
     old.update(versions={"pytest": "6.2"})
     old.record_continuation()
-    assert regrade("compare", old.folder, old.folder, "--candidate-policy", "sft").is_refusal("begun by pytest 6.2")
+    assert regrade("compare", old.folder, old.folder, "--candidate-policy", "sft").is_refusal("started with pytest 6.2")
 
 
 def test_different_rewards_are_not_compared(regrade, tmp_path):
