@@ -194,7 +194,7 @@ def test_a_run_without_pairs_and_with_lost_attempts_still_has_a_page(finished_ru
     assert [policy.name for policy in built.detailed] == ["sft"]
     assert 'data-repository="repo1"' in text
     assert "1 missing" in text
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         write_report(tmp_path)
 
 
