@@ -138,9 +138,14 @@ def task_of_repository(
         check_diff(str(reference), patch)
     with progress("running the unchanged tests") as report:
         task = local_task(
-            repo, fail_to_pass, sandbox=sandbox, runs=max(runs, 3), time_limit=time_limit, progress=report,
+            repo,
+            fail_to_pass,
+            sandbox=sandbox,
+            runs=max(runs, 3),
+            time_limit=time_limit,
+            progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
-        )  # fmt: skip
+        )
     if patch is not None:
         check_applies(str(reference), patch, task, is_stored=False)
     return replace(task, reference=patch)

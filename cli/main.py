@@ -121,11 +121,14 @@ def options(
     verbose: Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, show_default=False,
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
             help="Log workers and sandboxes to stderr; -vv: every step. $REGRADE_LOG sets the level of single loggers.",
         ),
     ] = 0,
-) -> None:  # fmt: skip
+) -> None:
     """Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?"""
     context.with_resource(logs.log_to_stderr(logs.log_levels(verbose)))
 

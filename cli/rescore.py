@@ -54,12 +54,15 @@ def _summary(rescored: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]
 
     rows = pd.DataFrame(
         {
-            "policy": policy, "temperature": new["temperature"],
-            "before": old["reward"], "after": new["reward"], "unscored": new["reward"] is None,
+            "policy": policy,
+            "temperature": new["temperature"],
+            "before": old["reward"],
+            "after": new["reward"],
+            "unscored": new["reward"] is None,
         }
         for policy, (before, after) in rescored.items()
         for old, new in zip(before, after, strict=True)
-    )  # fmt: skip
+    )
     rows[["before", "after"]] = rows[["before", "after"]].astype(float)
     grouped = rows.groupby(["policy", "temperature"], sort=False)
     return grouped.agg(

@@ -111,9 +111,7 @@ def _tests(names: Sequence[str], one: str, several: str) -> str:
 
 def _group(index: int, group: GroupShare) -> GroupView:
     share = group.share
-    tone = "plain" if share.value is None or abs(share.value) < ROUNDED else (
-        "good" if share.value > 0 else "bad"
-    )  # fmt: skip
+    tone = "plain" if share.value is None or abs(share.value) < ROUNDED else ("good" if share.value > 0 else "bad")
     parts = sorted(group.parts.items(), key=lambda part: -abs(part[1]))
     shown = [f"{name} {_signed(value)}" for name, value in parts if abs(value) >= ROUNDED]
     return GroupView(
@@ -158,9 +156,13 @@ def _head(attribution: Attribution) -> str:
         return "The patch has no hunks to attribute the reward to."
     groups, hunks = len(attribution.groups), sum(len(group.hunks) for group in attribution.groups)
     players = f"{counted(hunks, 'hunk')}{f' in {groups} groups' if groups < hunks else ''}"
-    method = f"exact Shapley values of {players}" if attribution.is_exact else (
-        f"Shapley values of {players} ± standard error, from {attribution.orders} sampled orders in antithetic pairs"
-    )  # fmt: skip
+    method = (
+        f"exact Shapley values of {players}"
+        if attribution.is_exact
+        else (
+            f"Shapley values of {players} ± standard error, from {attribution.orders} sampled orders in antithetic pairs"
+        )
+    )
     if attribution.gap is None:
         return f"By hunk: {method}. {_unknown(attribution)}"
     whole, nothing = (_value(subset.value) for subset in (attribution.whole, attribution.nothing))
@@ -206,9 +208,11 @@ def _interactions(attribution: Attribution) -> Iterator[str]:
 
 def _unscored(attribution: Attribution) -> str:
     causes = [cause for _, cause in attribution.unscored]
-    again = "" if all(cause.startswith(NOT_APPLICABLE) for cause in causes) else (
-        " The same command repeats only the failed runs."
-    )  # fmt: skip
+    again = (
+        ""
+        if all(cause.startswith(NOT_APPLICABLE) for cause in causes)
+        else (" The same command repeats only the failed runs.")
+    )
     return (
         f"{len(causes)} of {attribution.cost.subsets} subsets are unscored ({causes[0]}). Unscored is not 0: values "
         f"that depend on them are unknown.{again}"

@@ -79,9 +79,12 @@ class _PropertyError(AssertionError):
 
 
 def check_reward(
-    reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
+    reward: Reward,
+    *,
+    examples: int = 200,
+    strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Violation, ...]:  # fmt: skip
+) -> tuple[Violation, ...]:
     """The properties that the reward violates on `examples` pieces of evidence; empty: none.
 
     Args:
@@ -97,9 +100,12 @@ def check_reward(
 
 
 def examine_reward(
-    reward: Reward, *, examples: int = 200, strategies: Strategies | None = None,
+    reward: Reward,
+    *,
+    examples: int = 200,
+    strategies: Strategies | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Mapping[str, Violation | Untested | None]:  # fmt: skip
+) -> Mapping[str, Violation | Untested | None]:
     """Rule -> its violation, None if the reward has the property, or UNTESTED. Arguments as in `check_reward`."""
     sets = evidence_sets(reward.needs, strategies or {})
     results: dict[str, Violation | Untested | None] = {}
@@ -114,9 +120,15 @@ def _test_rule(
     name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int
 ) -> Violation | Untested | None:
     @settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, print_blob=False,
-        suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink), report_multiple_bugs=False,
-    )  # fmt: skip
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+    )
     @given(st.data(), sets)
     def attempt(data: st.DataObject, evidence: EvidenceSet) -> None:
         rule(reward, evidence, data)

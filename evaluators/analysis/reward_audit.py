@@ -108,9 +108,15 @@ def audit(rows: Iterable[Mapping[str, Any]]) -> Audit:
     share = _explained(outcomes.to_numpy(), centred.to_numpy())
     compared = int((groups.value_counts() > 1).sum())
     result = Audit(
-        reward=names[0], attempts=len(rows), unscored=len(rows) - len(scored), groups=compared,
-        informative=int((spread > 1e-12).sum()), outcome_share=share, parts=audits, correlations=_correlations(inner),
-    )  # fmt: skip
+        reward=names[0],
+        attempts=len(rows),
+        unscored=len(rows) - len(scored),
+        groups=compared,
+        informative=int((spread > 1e-12).sum()),
+        outcome_share=share,
+        parts=audits,
+        correlations=_correlations(inner),
+    )
     return replace(result, warnings=tuple(_warnings(result)))
 
 
@@ -146,9 +152,14 @@ _ABSENT: Mapping[str, Any] = {"contribution": 0.0}
 
 
 def _part(
-    name: str, scores: list[Mapping[str, Any]], count: int, inner: pd.Series[float], centred: pd.Series[float],
-    variance: float, outcomes: pd.DataFrame,
-) -> PartAudit:  # fmt: skip
+    name: str,
+    scores: list[Mapping[str, Any]],
+    count: int,
+    inner: pd.Series[float],
+    centred: pd.Series[float],
+    variance: float,
+    outcomes: pd.DataFrame,
+) -> PartAudit:
     values = [part["value"] for part in scores if part["value"] is not None]
     weights = [part["weight"] for part in scores if part["value"] is not None]
     return PartAudit(

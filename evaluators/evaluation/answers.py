@@ -54,10 +54,18 @@ class Answers:
         if answer is None:
             return None
         return Rollout(
-            task_id=trial.task.id, policy="", temperature=trial.temperature, sample=trial.sample, seed=seed,
-            patch=Patch(answer.patch), prompt=answer.prompt, completion=answer.completion,
-            well_formed=answer.well_formed, tokens=answer.tokens, seconds=answer.seconds,
-        )  # fmt: skip
+            task_id=trial.task.id,
+            policy="",
+            temperature=trial.temperature,
+            sample=trial.sample,
+            seed=seed,
+            patch=Patch(answer.patch),
+            prompt=answer.prompt,
+            completion=answer.completion,
+            well_formed=answer.well_formed,
+            tokens=answer.tokens,
+            seconds=answer.seconds,
+        )
 
     def add(self, trial: Trial, rollout: Rollout) -> None:
         """Store an answer; lost rollouts are skipped."""

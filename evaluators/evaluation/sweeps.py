@@ -149,9 +149,15 @@ def choose_temperature(
     elif entry is not None and entry.chosen:
         best, is_chosen = entry.best_temperature, True
     run.add_policy(
-        entrant.name, entrant.role, best_temperature=best, label=entrant.label, chosen=is_chosen,
-        series=entrant.series, step=entrant.step, spec=dict(entrant.spec),
-    )  # fmt: skip
+        entrant.name,
+        entrant.role,
+        best_temperature=best,
+        label=entrant.label,
+        chosen=is_chosen,
+        series=entrant.series,
+        step=entrant.step,
+        spec=dict(entrant.spec),
+    )
     return best
 
 
@@ -165,9 +171,14 @@ def _check_lost(name: str, rows: pd.DataFrame) -> None:
 
 
 def record(
-    entrant: Entrant, policy: Callable[[], Policy], tasks: Sequence[Task], samplings: Sequence[Sampling], judge: Judge,
-    out: Path, title: str = "",
-) -> pd.DataFrame:  # fmt: skip
+    entrant: Entrant,
+    policy: Callable[[], Policy],
+    tasks: Sequence[Task],
+    samplings: Sequence[Sampling],
+    judge: Judge,
+    out: Path,
+    title: str = "",
+) -> pd.DataFrame:
     """Generate the attempts that `out` lacks, score them, and return the rows of all attempts.
 
     A fixed policy proposes all its patches again, since they may have changed; recorded patches are not scored again.
@@ -197,10 +208,15 @@ def record(
             )
             with closing(_named(rollouts, name)) as source:
                 evaluate(
-                    source, tasks, judge.scorer, judge.reward, out, also=judge.also,
+                    source,
+                    tasks,
+                    judge.scorer,
+                    judge.reward,
+                    out,
+                    also=judge.also,
                     chunk=CHUNK_OF_TRIALS if is_by_trial else CHUNK,
                     progress=None if is_by_trial else lambda count: report(count, total),
-                )  # fmt: skip
+                )
     attempts = {_attempt(name, trial, judge.seed) for trial in due}
     rows = table(journal.read(out), str(out))
     keys = zip(rows["policy"], rows["task"], rows["temperature"], rows["sample"], rows["seed"], strict=True)
