@@ -159,9 +159,8 @@ def _head(attribution: Attribution) -> str:
     method = (
         f"exact Shapley values of {players}"
         if attribution.is_exact
-        else (
-            f"Shapley values of {players} ± standard error, from {attribution.orders} sampled orders in antithetic pairs"
-        )
+        else f"Shapley values of {players} ± standard error, "
+        f"from {attribution.orders} sampled orders in antithetic pairs"
     )
     if attribution.gap is None:
         return f"By hunk: {method}. {_unknown(attribution)}"
