@@ -245,7 +245,7 @@ def test_a_folder_without_value_head_is_a_user_error(tmp_path: Path) -> None:
 def test_too_few_tasks_for_a_batch_is_a_user_error(
     language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"1 task\(s\) x 1 sample"):
+    with pytest.raises(UserError, match=r"1 task x 1 sample"):
         train_ppo(language_model, tasks[:1], scorer, PPOSettings(), out=tmp_path, budget=Budget(steps=1), seed=0)
 
 
