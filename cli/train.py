@@ -31,7 +31,7 @@ def train(
         str | None,
         typer.Option(
             help="Split of the ready-made tasks: demonstrations (default for sft), tests_only (default for all other "
-            "algorithms), validation or held_out."
+            "algorithms) or validation."
         ),
     ] = None,
     limit: Limit = None,
@@ -62,6 +62,8 @@ def train(
     """
     if steps is None and minutes is None:
         raise UserError("no limit for the training: give --steps, --minutes or both")
+    if split == "held_out":
+        raise UserError("--split held_out: these tasks are for the verdict, and nothing is trained on them; choose another")
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     with training_libraries("`regrade train`"):
         from regrade.policy_training.train import TrainingPlan

@@ -46,3 +46,10 @@ def test_sft_needs_references(regrade, tasks, tmp_path):
     outcome = regrade("train", "sft", "--tasks", tasks, "--steps", "1", "--out", tmp_path / "run")
     assert outcome.code == 2
     assert "has no reference patch" in outcome.err.splitlines()[-1]
+
+
+def test_nothing_is_trained_on_the_held_out_tasks(regrade, tmp_path):
+    outcome = regrade("train", "grpo", "--split", "held_out", "--steps", "1", "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "nothing is trained on them" in outcome.err
+    assert not (tmp_path / "run").exists()
