@@ -63,7 +63,9 @@ def train(
     if steps is None and minutes is None:
         raise UserError("no limit for the training: give --steps, --minutes or both")
     if split == "held_out":
-        raise UserError("--split held_out: these tasks are for the verdict, and nothing is trained on them; choose another")
+        raise UserError(
+            "--split held_out: these tasks are for the verdict, and nothing is trained on them; choose another"
+        )
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     with training_libraries("`regrade train`"):
         from regrade.policy_training.train import TrainingPlan
