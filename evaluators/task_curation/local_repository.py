@@ -94,7 +94,7 @@ def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Calla
 
 def _folder(repo: Path) -> Path:
     if not repo.is_dir():
-        raise UserError(f"the repository {str(repo)!r} is no folder: pass the path of a repository with --repo")
+        raise UserError(f"the repository {str(repo)!r} is no folder: pass a repository (on the command line: --repo)")
     return repo.resolve()
 
 
