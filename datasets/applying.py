@@ -99,6 +99,8 @@ def _check_free(tree: Tree, path: str, gone: set[str]) -> None:
     if (tree.root / path).is_dir() or any(name.startswith(f"{path}/") for name in tree.replaced):
         raise PatchError(f"the patch creates the file {path!r}, but there is a folder of that name")
     for parent in parents(path):
+        if parent not in tree.replaced and (tree.root / parent).is_symlink():
+            raise PatchError(f"the patch creates {path!r}, but {parent!r} is a link: `git apply` goes through none")
         if parent not in gone and _content(tree, parent) is not None:
             raise PatchError(f"the patch creates {path!r}, but {parent!r} is a file, not a folder")
 

@@ -122,6 +122,8 @@ class PatchedFile:
 def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
     # By the header alone, as in git: an empty file still is a file.
     is_deleted = file.target_file == "/dev/null"
+    if is_deleted and file.source_file == "/dev/null":
+        raise PatchError("a file's header names /dev/null on both sides: it must name the file on one of them")
     old = None if file.source_file == "/dev/null" else _safe(file.source_file, "a/")
     new = _safe(file.target_file, "b/") if not is_deleted else (old or "")
     lines = [line for hunk in file for line in hunk]

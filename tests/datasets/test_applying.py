@@ -210,3 +210,17 @@ def test_any_patch_gives_what_git_gives_in_a_plain_folder(
         else:
             patched = apply_patch(tree, patch)
             assert {path: patched.read(path).encode() for path in patched.paths()} == read(plain)
+
+
+@pytest.mark.parametrize("target", ["pkg.py", "folder", "nowhere"])
+def test_nothing_is_created_below_a_link(tmp_path: Path, target: str) -> None:
+    (tmp_path / "pkg.py").write_text("x = 1\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(PatchError, match=r"'link' is a link"):
+        apply_patch(Tree(tmp_path), Patch.between({}, {"link/x.py": "y = 2\n"}))
+
+
+def test_a_file_without_a_name_is_refused() -> None:
+    with pytest.raises(PatchError, match=r"/dev/null on both sides"):
+        _ = Patch("--- /dev/null\n+++ /dev/null\n@@ -0,0 +1 @@\n+x\n").files
