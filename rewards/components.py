@@ -289,7 +289,7 @@ def _describe_breakage(modules: list[ImpactedModule], broken: list[str], reach: 
         causes.setdefault(file_of(test), set()).add(reach.cause_of(test))
     heaviest = sorted(modules, key=lambda module: -module.weight)
     paths = [(module.path, file) for module in heaviest for file in sorted(causes.keys() & set(module.tests))]
-    caused = [(path, file) for path, file in paths if causes[file] & {"", path[0]}]
+    caused = [(path, file) for path, file in paths if causes[file] & {"", *path[:1]}]
     path, file = (caused or paths)[0]
     return f"{' -> '.join(path) if caused else min(causes[file])} -> {file} (broken)"
 

@@ -309,7 +309,7 @@ class ImpactedModule:
     weight: float
     """weight of the change x confidence x 0.5^(hops - 1), the maximum over all paths."""
     path: tuple[str, ...]
-    """The path of dependencies: symbol, module, ..., this module."""
+    """The path of dependencies: symbol, module, ..., this module; empty if unknown."""
     tests: tuple[str, ...] = ()
     """Test files that reach this module through the import graph."""
     dangling: tuple[str, ...] = ()
