@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.patches import Patch
 
 IGNORED_DIRECTORIES = frozenset(
@@ -159,7 +160,10 @@ class TestSuite:
         "**/tests/**",
         "**/test/**",
         "**/conftest.py",
-        "pytest.ini",
+        "**/pytest.ini",
+        "**/.pytest.ini",
+        "**/pytest.toml",
+        "**/.pytest.toml",
         "tox.ini",
         "setup.cfg",
         "pyproject.toml",
@@ -169,7 +173,18 @@ class TestSuite:
         "**/*.spec.*",
         "**/*_test.go",
     )
-    """Globs, over root-relative paths, of the files that every run takes from the pristine tree."""
+    """Globs, over root-relative paths, of the files that every run takes from the pristine tree, as far as no run has
+    shown what they are: see `test_files` and `product_files`."""
+    test_files: tuple[str, ...] = ()
+    """Files of the base that decide its tests, measured by a run: those that pytest collected tests from, with the
+    conftest.py files, plugins, fixtures and data files that the tests use. Every run takes them from the base."""
+    product_files: tuple[str, ...] = ()
+    """Files of the base that match a glob of `protected`, and that the code under test imports or opens: a patch may
+    edit them."""
+    doctest_files: tuple[str, ...] = ()
+    """Modules with doctests in their docstrings. A patch may edit them; the examples are those of the base."""
+    configuration: str | None = None
+    """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"
     """`pytest`; `node` (Node's own test runner) or `cargo`, a process for each file of `paths`."""
     reach: Mapping[str, tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
@@ -182,6 +197,15 @@ class TestSuite:
     seconds: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Test file -> seconds of its tests at the base; "" -> seconds of a full run outside its tests, plus those of the
     longest test, which may have prepared shared state; None: unknown."""
+
+    @cached_property
+    def protected_files(self) -> ProtectedFiles:
+        """The files that every run takes from the pristine tree."""
+        return ProtectedFiles(self.protected, frozenset(self.test_files), frozenset(self.product_files))
+
+    def protects(self, path: str) -> bool:
+        """Does every run take the file from the pristine tree, so that a patch cannot change it?"""
+        return self.protected_files.contains(path)
 
 
 @dataclass(frozen=True)

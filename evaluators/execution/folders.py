@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from regrade.datasets.applying import parents
-from regrade.datasets.globs import is_protected
+from regrade.datasets.globs import NONE_PROTECTED, ProtectedFiles
 from regrade.datasets.tasks import Tree
 
 PRISTINE_TIME = 1_000_000_000
@@ -29,7 +29,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root: Path | None = None
-        self._protected: tuple[str, ...] = ()
+        self._protected = NONE_PROTECTED
         self._sticky: set[str] = set()
         """Folders above protected files; the empty name is the root."""
         self._written: dict[str, tuple[int, ...]] = {}
@@ -37,11 +37,11 @@ class Folder:
         self._removed: frozenset[str] = frozenset()
         path.mkdir(parents=True, exist_ok=True)
 
-    def write_tree(self, tree: Tree, protected: tuple[str, ...] = ()) -> None:
+    def write_tree(self, tree: Tree, protected: ProtectedFiles = NONE_PROTECTED) -> None:
         """Make `tree` the only content of the folder.
 
         Args:
-            protected: globs of the files that candidates can't change.
+            protected: the files that candidates can't change.
 
         Raises:
             OSError: the disk is full, for example.
@@ -123,7 +123,7 @@ class Folder:
     def _put(self, path: str, content: bytes, time: int, *, executable: bool) -> None:
         target = self.path / path
         self._make_folders(path)
-        if is_protected(path, self._protected):
+        if self._protected.contains(path):
             self._make_sticky(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
@@ -131,7 +131,7 @@ class Folder:
         with target.open("xb") as file:
             file.write(content)
         mode = 0o777 if executable else 0o666
-        target.chmod(mode & ~0o022 if is_protected(path, self._protected) else mode)
+        target.chmod(mode & ~0o022 if self._protected.contains(path) else mode)
         os.utime(target, (time, time))
         self._written[path] = _mark(target.lstat())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static import builds
@@ -37,7 +36,7 @@ def importable_modules(tree: Tree, task: Task) -> tuple[str, ...]:
         base = PurePosixPath(folder)
         for path in paths:
             pure = PurePosixPath(path)
-            if pure.suffix != ".py" or not pure.is_relative_to(base) or is_protected(path, task.suite.protected):
+            if pure.suffix != ".py" or not pure.is_relative_to(base) or task.suite.protects(path):
                 continue
             parts = pure.relative_to(base).with_suffix("").parts
             packages = [base.joinpath(*parts[: count + 1], "__init__.py").as_posix() for count in range(len(parts) - 1)]

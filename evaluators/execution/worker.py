@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from regrade.datasets.globs import is_protected
+from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
@@ -100,7 +100,7 @@ class Preparation:
     def of(self, task: Task) -> Preparation:
         """The preparation for a task; without the session if its base changes tests or configuration."""
         changed = (*task.base.replaced, *task.base.removed)
-        if any(is_protected(path, task.suite.protected) for path in changed):
+        if any(task.suite.protects(path) for path in changed):
             return Preparation(self.bytecode, modules=self.modules)
         return self
 
@@ -190,7 +190,7 @@ class Worker:
         """
         if request.cold:
             self.close()
-        self._write_tree(tree, request.suite.protected)
+        self._write_tree(tree, request.suite.protected_files)
         self._ensure_started()
         self._send(self._message(request, preparation))
         event = self._receive(START_SECONDS)
@@ -224,7 +224,7 @@ class Worker:
             self._killed = True
             session.kill()
 
-    def _write_tree(self, tree: Tree, protected: tuple[str, ...]) -> None:
+    def _write_tree(self, tree: Tree, protected: ProtectedFiles) -> None:
         try:
             self._folder.write_tree(tree, protected)
         except (OSError, RecursionError):

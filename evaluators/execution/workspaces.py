@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regrade.datasets.applying import changed_files, text_of, with_changes
-from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.inline_tests import with_pristine_tests
@@ -28,7 +27,7 @@ def prepare(task: Task, patch: Patch) -> Workspace:
         PatchError: the patch does not apply; with the reason.
     """
     files = changed_files(task.base, patch)
-    ignored = tuple(sorted(path for path in files if is_protected(path, task.suite.protected)))
+    ignored = tuple(sorted(path for path in files if task.suite.protects(path)))
     applied = {path: text for path, text in files.items() if path not in ignored}
     if task.suite.runner == "cargo":
         for path, text in applied.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.languages import language_of
@@ -32,7 +31,7 @@ def edited_files(task: Task, now: Mapping[str, str]) -> list[str]:
         path
         for path in changed
         if language_of(path) is not None
-        or is_protected(path, task.suite.protected)
+        or task.suite.protects(path)
         or not folders.isdisjoint(map(str, PurePosixPath(path).parents))
     )
 

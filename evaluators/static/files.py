@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.languages import Language, language_of
@@ -52,7 +51,7 @@ class TreeKey:
 
 def is_unprotected(path: str, task: Task) -> bool:
     """False for files that the run takes from the pristine tree: editing them has no effect."""
-    return not is_protected(path, task.suite.protected)
+    return not task.suite.protects(path)
 
 
 def unprotected_files(patch: Patch, task: Task) -> list[PatchedFile]:

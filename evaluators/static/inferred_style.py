@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.globs import is_protected
+from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.static.files import TreeKey, read
@@ -76,11 +76,11 @@ def inferred_settings(tree: Tree, suite: TestSuite) -> LintSettings | None:
     The sample is from the repository's pristine files without its tests: neither the task's bug nor a patch is in it.
     """
     pristine = Tree(tree.root, known=tree.known)
-    return _infer(TreeKey(pristine.digest, pristine), suite.python_path, suite.protected)
+    return _infer(TreeKey(pristine.digest, pristine), suite.python_path, suite.protected_files)
 
 
 @lru_cache(maxsize=64)
-def _infer(key: TreeKey, python_path: tuple[str, ...], protected: tuple[str, ...]) -> LintSettings | None:
+def _infer(key: TreeKey, python_path: tuple[str, ...], protected: ProtectedFiles) -> LintSettings | None:
     texts = _sample(key.tree, protected)
     lines = [line for text in texts.values() for line in text.splitlines() if line.strip()]
     packages = first_party(key.tree, python_path)
@@ -106,9 +106,9 @@ def _infer(key: TreeKey, python_path: tuple[str, ...], protected: tuple[str, ...
     return LintSettings(options, f"the project's habits ({listed(words, SHOWN)})")
 
 
-def _sample(tree: Tree, protected: tuple[str, ...]) -> dict[str, str]:
+def _sample(tree: Tree, protected: ProtectedFiles) -> dict[str, str]:
     """Path -> text of the files that the habits are inferred from."""
-    paths = [path for path in tree.paths() if path.endswith(".py") and not is_protected(path, protected)]
+    paths = [path for path in tree.paths() if path.endswith(".py") and not protected.contains(path)]
     step = max(1.0, len(paths) / SAMPLE_FILES)
     chosen = [paths[int(index * step)] for index in range(min(SAMPLE_FILES, len(paths)))]
     texts = {path: read(tree, path) for path in chosen}

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
-from regrade.datasets.globs import is_protected
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
@@ -348,7 +347,7 @@ def _reach(
     by_function: dict[str, list[str]] = {}
     functions = {function for keys in by_test.values() for function in keys} | imported
     for function in sorted(functions):
-        if not is_protected(file_of(function), suite.protected):
+        if not suite.protects(file_of(function)):
             # A test that could not be measured may execute anything.
             by_function[function] = [test for test in tests if test not in by_test or function in by_test[test]]
     imported_functions = frozenset(function for function in imported if function in by_function)

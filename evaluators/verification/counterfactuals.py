@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_or_none
@@ -191,7 +190,7 @@ def exploits(task: Task, reference: PatchedTree) -> dict[str, Patch]:
 
 
 def _is_subject(path: str, task: Task) -> bool:
-    return path.endswith(".py") and not is_protected(path, task.suite.protected)
+    return path.endswith(".py") and not task.suite.protects(path)
 
 
 def _changed_functions(before: str | None, after: str) -> list[str]:

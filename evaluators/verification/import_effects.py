@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.syntax_trees import parse_or_none, parse_tree
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.selection import changed_functions
@@ -49,7 +48,7 @@ def _module_statements(task: Task, workspace: Workspace) -> dict[str, tuple[list
     return {
         path: (_statements_outside_functions(path, old or ""), _statements_outside_functions(path, new))
         for path, (old, new) in texts.items()
-        if old != new and not is_protected(path, task.suite.protected)
+        if old != new and not task.suite.protects(path)
     }
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
@@ -86,7 +85,7 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
         path: text for path, text in workspace.after.replaced.items() if workspace.before.replaced.get(path) != text
     }
     for path, text in changed.items():
-        if is_protected(path, task.suite.protected):
+        if task.suite.protects(path):
             continue
         old = _parsed(workspace.before, path) if path.endswith(".py") else None
         new = parse_or_none(text) if old is not None else None
@@ -295,7 +294,7 @@ class WorkerPair:
 def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, Any]:
     return {
         "files": {path: {"cut": dict(file.changed), "added": list(file.added)} for path, file in files.items()},
-        "hidden": [path for path in task.base.paths() if is_protected(path, task.suite.protected)],
+        "hidden": [path for path in task.base.paths() if task.suite.protects(path)],
         "observed": False,
         "watched": [],
     }

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -94,9 +93,9 @@ class ChatPrompt:
         tests = sorted({file_of(test) for test in self.task.fail_to_pass})
         near = [path for path in seen_by_failing_tests(self.task) if path not in tests]
         named = [self.task.target.file] if self.task.target else []
-        protected = self.task.suite.protected
-        code = [path for path in near if not is_protected(path, protected)]
-        helpers = [path for path in near if is_protected(path, protected)]
+        protects = self.task.suite.protects
+        code = [path for path in near if not protects(path)]
+        helpers = [path for path in near if protects(path)]
         shown: dict[str, str] = {}
         room = self.largest
         for path in dict.fromkeys([*named, *code, *tests, *helpers]):

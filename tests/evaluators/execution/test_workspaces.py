@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution.folders import Folder
@@ -61,7 +60,7 @@ def test_another_user_can_not_change_or_replace_protected_files(task, tmp_path):
     """Runs as another user, as candidates do in a sandbox started by root."""
     folder = Folder(tmp_path / "folder")
     for _ in range(2):  # rewritten files are protected as well
-        folder.write_tree(task.base, task.suite.protected)
+        folder.write_tree(task.base, task.suite.protected_files)
         command = [sys.executable, "-c", AS_ANOTHER, str(folder.path), *FORBIDDEN, *ALLOWED]
         works = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert works == list(ALLOWED)
@@ -208,7 +207,7 @@ def test_a_bad_byte_survives(task):
     ],
 )  # fmt: skip
 def test_the_default_globs_protect_tests_and_configuration(path, expected):
-    assert is_protected(path, TestSuite().protected) is expected
+    assert TestSuite().protects(path) is expected
 
 
 def test_a_folder_contains_exactly_the_tree_written_last(task, tmp_path):
