@@ -32,6 +32,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
+from regrade.datasets.node_ids import test_files_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
@@ -123,6 +124,7 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
             python_path=suite.python_path if entry.python_path is UNSET else entry.python_path,
             paths=suite.paths if entry.paths is UNSET else entry.paths,
             options=suite.options if entry.options is UNSET else entry.options,
+            test_files=test_files_of((*entry.fail_to_pass, *entry.pass_to_pass)),
         ),
         requirements=(pinned.requirements if pinned else ()) if entry.requirements is UNSET else entry.requirements,
         limits=Limits(**msgspec.structs.asdict(entry.limits)),

@@ -10,6 +10,7 @@ from regrade.datasets.mutation.mutants import Mutant, Mutations
 from regrade.datasets.mutation.packages import Package
 from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, TaskRecipe
 from regrade.datasets.mutation.splits import split_of
+from regrade.datasets.node_ids import test_files_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
@@ -40,7 +41,12 @@ def measured_suite(recipes: PackageRecipes) -> TestSuite:
     reach = {key: tuple(recipes.tests[index] for index in indexes) for key, indexes in recipes.reach.items()}
     imported = frozenset(recipes.imported)
     return TestSuite(
-        python_path=source.python_path, paths=source.paths, options=source.options, reach=reach, imported=imported
+        python_path=source.python_path,
+        paths=source.paths,
+        options=source.options,
+        test_files=test_files_of(recipes.tests),
+        reach=reach,
+        imported=imported,
     )
 
 

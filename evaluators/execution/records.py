@@ -55,6 +55,8 @@ class ConfigurationRecord(Record, frozen=True, tag="configuration"):
 
     path: str
     """Path of its configuration file; empty: none."""
+    own: str | None = None
+    """The path relative to the root; None: it lies outside the tree."""
 
 
 class CollectRecord(Record, frozen=True, tag="collect"):
@@ -109,6 +111,27 @@ class ReachRecord(Record, frozen=True, tag="reach"):
     """May it execute more than that?"""
     passes_alone: bool
     """Does it pass without the tests before it, if it passes in the suite?"""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """The files of the tree that tests come from and use, relative to the root (see `inside/recording/sources.py`)."""
+
+    collected: tuple[str, ...] = ()
+    """Files of the collected tests, and every conftest.py."""
+    used: tuple[str, ...] = ()
+    """Files that define functions or fixtures of tests, and plugins."""
+    doctests: tuple[str, ...] = ()
+    """Modules with tests in docstrings."""
+    loaded: tuple[str, ...] = ()
+    """Imported modules."""
+    opened: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Other opened files, each with the files of the code that opened it."""
+
+
+class SourcesRecord(Record, frozen=True, tag="sources"):
+    """The session is over."""
+
+    sources: Sources
 
 
 class UnmeasuredRecord(Record, frozen=True, tag="unmeasured"):
@@ -198,6 +221,7 @@ class UnknownRecord(Record, frozen=True):
 
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
+    | SourcesRecord
     | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
     | AnswerRecord | DoneRecord | LeftRecord
 )  # fmt: skip

@@ -80,6 +80,8 @@ class Request:
     """Measure the reach of each test instead of its outcome. The tests that pass in the suite, and their seconds."""
     crossing: Mapping[str, Any] | None = None
     """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
+    sources: bool = False
+    """Also record the files that the tests come from (see `inside/recording/sources.py`)."""
     cold: bool = False
     """Run in a new interpreter in a new sandbox, instead of a fork of the warm one."""
 
@@ -304,12 +306,14 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
+            "sources": request.sources,
             "crossing": self._crossing(request),
             "cold": request.cold,
             "bytecode": bytecode,
             "early": [] if request.cold else preparation.modules,
             "session": preparation.session if may_use_session else "",
             "configuration": preparation.configuration,
+            "base_configuration": request.suite.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
 

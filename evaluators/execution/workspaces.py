@@ -8,6 +8,7 @@ from regrade.datasets.applying import changed_files, text_of, with_changes
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.inline_tests import with_pristine_tests
+from regrade.evaluators.static.docstrings import with_pristine_docstrings
 
 
 @dataclass(frozen=True)
@@ -33,4 +34,8 @@ def prepare(task: Task, patch: Patch) -> Workspace:
         for path, text in applied.items():
             if path.endswith(".rs") and text is not None:
                 applied[path] = with_pristine_tests(text_of(task.base, path), text)
+    for path in applied.keys() & set(task.suite.doctest_files):
+        text = applied[path]
+        if text is not None:
+            applied[path] = with_pristine_docstrings(text_of(task.base, path) or "", text)
     return Workspace(task.base, with_changes(task.base, applied), ignored)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from regrade.evaluators.inside import bytecode, commands, wheels
 from regrade.evaluators.inside.recording.reach import ReachRecorder
 from regrade.evaluators.inside.recording.recorder import Recorder
+from regrade.evaluators.inside.recording.sources import SourcesRecorder
 from regrade.evaluators.inside.remote_calls.sides import answer_inputs, candidate_side, tests_side
 from regrade.evaluators.inside.sealing import sealing_writer
 
@@ -153,6 +154,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         recorder = Recorder(request["root"])
         recorder.begin(write, request["select"])
         plugins: list[Any] = [recorder]
+        if request["sources"]:
+            plugins.append(SourcesRecorder(write, request["root"]))
         if request["reach"] is not None:
             plugins.append(ReachRecorder(write, request["root"], request["reach"]))
         if request["crossing"] is not None:
@@ -169,7 +172,14 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
 def arguments(request: dict[str, Any]) -> list[str]:
     """pytest's arguments without the files; ours follow those of the suite, so that ours take effect."""
-    return [*request["options"], *PYTEST_OPTIONS.split(), "--rootdir", request["root"]]
+    root, configuration = request["root"], request["base_configuration"]
+    options = [*request["options"], *PYTEST_OPTIONS.split(), "--rootdir", root]
+    if configuration is None:
+        return options
+    # Named, so that no configuration file that the candidate adds takes precedence.
+    path = f"{root}/{configuration}" if configuration else os.devnull
+    folder = os.path.dirname(path) if configuration else root  # noqa: PTH120 (quick)
+    return [*options, "-c", path, "--confcutdir", folder]
 
 
 def finish(write: Write, status: int) -> NoReturn:

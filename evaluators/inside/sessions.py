@@ -62,7 +62,8 @@ class _PreparedSession:
 
     def run(self) -> None:
         request = self._first
-        configuration = ["-c", request["configuration"]] if request["configuration"] else []
+        is_named = request["base_configuration"] is not None or not request["configuration"]
+        configuration = [] if is_named else ["-c", request["configuration"]]
         # A file outside the tree: the folder of a path argument decides which conftest.py files are imported at once.
         anchor = str(Path(__file__))
         os.chdir(request["root"])

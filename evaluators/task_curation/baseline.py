@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,11 +18,20 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
-from regrade.evaluators.execution.records import ImportedRecord, ReachRecord, TestRecord, UnmeasuredRecord
+from regrade.evaluators.execution.records import (
+    ConfigurationRecord,
+    ImportedRecord,
+    ReachRecord,
+    Sources,
+    SourcesRecord,
+    TestRecord,
+    UnmeasuredRecord,
+)
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
+from regrade.evaluators.task_curation.classified_files import ClassifiedFiles, classify_files
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20
@@ -65,11 +74,21 @@ class Baseline:
     """See `TestSuite.seconds`; from the slowest run."""
     collection_errors: Mapping[str, str]
     """File -> reason why its tests could not be collected."""
+    files: ClassifiedFiles = field(default_factory=ClassifiedFiles)
+    """The files that decide the tests, and code under test with the name of such a file."""
+    configuration: str | None = None
+    """See `TestSuite.configuration`."""
 
     def applied_to(self, suite: TestSuite) -> TestSuite:
         """The suite with these measurements."""
         return replace(
-            suite, reach=self.reach, imported=self.imported, companions=self.companions, seconds=self.file_seconds
+            suite,
+            reach=self.reach,
+            imported=self.imported,
+            companions=self.companions,
+            seconds=self.file_seconds,
+            **asdict(self.files),
+            configuration=self.configuration,
         )
 
 
@@ -120,7 +139,7 @@ def baseline(
         raise UserError(f"the tests can't be run because the sandbox failed ({error}): {advice}") from error
     finally:
         remove(settings.scratch)
-    return _summary(replies, measured, suite)
+    return _summary(replies, measured, tree, suite)
 
 
 def _run_suite(
@@ -132,7 +151,8 @@ def _run_suite(
     replies = []
     with settings.worker("runs") as worker:
         for number in range(runs):
-            reply = worker.run(tree, Request(suite=suite, limits=settings.limits), Preparation(BYTECODE))
+            request = Request(suite=suite, limits=settings.limits, sources=number == 0)
+            reply = worker.run(tree, request, Preparation(BYTECODE))
             replies.append(_checked(reply, settings.limits, settings.python))
             report(number + 1)
     return replies
@@ -277,8 +297,11 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     return reply
 
 
-def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSuite) -> Baseline:
+def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, suite: TestSuite) -> Baseline:
     today = date.today()
+    sources = next((record.sources for reply in replies for record in reply.of(SourcesRecord)), Sources())
+    files = classify_files(tree, suite, sources)
+    suite = replace(suite, **asdict(files))
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
@@ -304,7 +327,14 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], suite: TestSu
         seconds=slowest.seconds,
         file_seconds={**_file_seconds(slowest), "": _other_seconds(slowest)},
         collection_errors=collection_errors(replies[-1]),
+        files=files,
+        configuration=_configuration(replies[0]),
     )
+
+
+def _configuration(reply: Reply) -> str | None:
+    """Path of pytest's configuration file, relative to the root; empty: none; None: it lies outside the tree."""
+    return next((record.own for record in reply.of(ConfigurationRecord)), None)
 
 
 def is_volatile_id(test_id: str, today: date) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regrade.datasets.mutation.mutants import Mutant, Mutations, MutationTarget, shuffled
+from regrade.datasets.node_ids import file_of, function_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task, Tree
@@ -186,7 +187,40 @@ def exploits(task: Task, reference: PatchedTree) -> dict[str, Patch]:
     text = CONFTEST if conftest is None else f"{conftest.rstrip()}\n\n\n{CONFTEST}"
     before = {} if conftest is None else {"conftest.py": conftest}
     patches["a conftest.py that passes everything"] = Patch.between(before, {"conftest.py": text})
+    patches["FAIL_TO_PASS tests that check nothing"] = _with_empty_tests(task)
     return {name: patch for name, patch in patches.items() if patch is not None}
+
+
+def _with_empty_tests(task: Task) -> Patch | None:
+    """A patch of the FAIL_TO_PASS tests' own files: test functions return at once, examples print nothing."""
+    before, after = {}, {}
+    for file in {file_of(test): None for test in task.fail_to_pass}:
+        text = task.base.read_or_none(file)
+        if text is None:
+            continue
+        names = [function_of(test).partition("::")[2].replace("::", ".") for test in task.fail_to_pass]
+        definitions = (_definitions(text) or {}) if file.endswith(".py") else {}
+        nodes = [node for name in names for _, node in definitions.get(name, ())]
+        edited = text
+        for node in sorted({id(node): node for node in nodes}.values(), key=lambda node: -node.lineno):
+            edited = _with_body(edited, node, RETURNS_NONE)
+        before[file], after[file] = text, edited if nodes else _with_empty_examples(text)
+    return Patch.between(before, after) if before != after else None
+
+
+def _with_empty_examples(text: str) -> str:
+    """The text with examples of doctest that compute nothing and expect nothing."""
+    lines, is_example = [], False
+    for line in text.split("\n"):
+        if line.lstrip().startswith(">>>"):
+            lines.append(line.replace(">>>", ">>> #", 1))
+            is_example = True
+        elif not line.strip() or '"""' in line:
+            lines.append(line)
+            is_example = False
+        elif not is_example:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _is_subject(path: str, task: Task) -> bool:

@@ -1,7 +1,8 @@
 """A pytest plugin that writes the outcome of each test as one JSON line when the test ends.
 
-Lines: `["configuration", path of pytest's configuration file or empty]`, `["collect", id of a node that failed to
-collect, message]`, `["test", id, status, seconds, message]`. Lines written before a crash are preserved.
+Lines: `["configuration", path, own]` (the configuration file of pytest, empty without one; the same relative to the
+root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["test", id, status, seconds,
+message]`. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Recorder:
         _seed("collection")
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        self._write(json.dumps(["configuration", str(config.inipath or "")]))
+        path, root = str(config.inipath or ""), f"{self._root}/"
+        own = path[len(root) :] if path.startswith(root) else None
+        self._write(json.dumps(["configuration", path, own if path else ""]))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:

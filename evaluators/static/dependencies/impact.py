@@ -192,7 +192,7 @@ def _texts(files: list[ChangedFile]) -> dict[str, str | None]:
 
 
 def _is_test(path: str, task: Task) -> bool:
-    return is_test(path) and not is_unprotected(path, task)
+    return path in task.suite.test_files or (is_test(path) and task.suite.protects(path))
 
 
 def _is_readable(file: ChangedFile) -> bool:

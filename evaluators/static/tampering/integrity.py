@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.static.docstrings import edited_examples
 from regrade.evaluators.static.files import is_unprotected, patched_text, read
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
@@ -34,6 +35,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
     file_signs = (sign for file in patch.files for sign in _signs(file, before, task))
     signs = list(dict.fromkeys([*file_signs, *_link_signs(patch)]))
     ignored = dict.fromkeys(file.path for file in patch.files if not is_unprotected(file.path, task))
+    ignored |= dict.fromkeys(_ignored_examples(before, patch, task))
     signs.sort(key=lambda sign: not sign.conclusive)  # stable: conclusive signs first, in the order of the patch
     return Integrity(signs=tuple(signs), ignored_files=tuple(ignored))
 
@@ -53,6 +55,15 @@ def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
         yield from configuration_signs(file, old, patched_text(old, file))
 
 
+def _ignored_examples(before: Tree, patch: Patch, task: Task) -> Iterator[str]:
+    """The docstrings whose edited examples do not run: those of the base do."""
+    for file in patch.files:
+        if file.path in task.suite.doctest_files and not file.is_deleted:
+            old = read(before, file.old_path or file.path) or ""
+            for name in edited_examples(old, patched_text(old, file)):
+                yield f"{file.path} (examples of {name or 'the module'})"
+
+
 def _path_signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
     path = PurePosixPath(file.path)
     if path.name in ("sitecustomize.py", "usercustomize.py"):
@@ -67,7 +78,9 @@ def _path_signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tamperi
 
 def _shadowed(path: PurePosixPath, before: Tree, task: Task) -> str:
     """The module of pytest or the standard library that a new file hides on sys.path; empty without one."""
-    for root in {".", *task.suite.python_path}:
+    # pytest puts the folders of test files on sys.path as well.
+    beside = {str(PurePosixPath(file).parent) for file in task.suite.test_files}
+    for root in {".", *task.suite.python_path, *beside}:
         if not path.is_relative_to(root) and root != ".":
             continue
         parts = path.parts if root == "." else path.relative_to(root).parts

@@ -47,7 +47,7 @@ contents = st.recursive(
     max_leaves=10,
 )
 WHOLE: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
-    "configuration": (names,),
+    "configuration": (names, st.none() | names),
     "collect": (names, contents),
     "test": (names, names, contents, contents),
     "import": (names, contents),
@@ -67,7 +67,7 @@ WHOLE: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
 }
 """Kind -> strategies for the fields of a complete record."""
 TYPES: dict[str, tuple[type, ...]] = {
-    "configuration": (str,),
+    "configuration": (str, str | None),
     "collect": (str, object),
     "test": (str, str, object, object),
     "import": (str, object),

@@ -1,0 +1,83 @@
+"""A pytest plugin that records the files which the tests of a suite come from.
+
+One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [...],
+"loaded": [...], "opened": [[file, [opener, ...]], ...]}]`, paths relative to the root. `collected` has the files of the
+collected tests and every conftest.py; `used` those that define their functions and fixtures, and plugins; `doctests`
+the modules with tests in docstrings; `loaded` all imported modules of the tree; `opened` the other files that code of
+the tree opened, each with the files of that code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+
+class SourcesRecorder:
+    """Install it before any module of the repository is imported. An audit hook cannot be removed: for one session."""
+
+    def __init__(self, write: Callable[[str], None], root: str) -> None:
+        self._write = write
+        self._root = os.path.realpath(root) + "/"
+        self._collected: set[str] = set()
+        self._used: set[str] = set()
+        self._doctests: set[str] = set()
+        self._opened: dict[str, set[str]] = {}
+        sys.addaudithook(self._note_opening)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            is_in_docstring = item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem)
+            (self._doctests if is_in_docstring else self._collected).update(self._own(str(item.path)))
+            self._used.update(self._own(_file_of_code(getattr(item, "obj", None))))
+        definitions = getattr(session._fixturemanager, "_arg2fixturedefs", {})
+        for definition in (definition for several in definitions.values() for definition in several):
+            self._used.update(self._own(_file_of_code(definition.func)))
+        for plugin in session.config.pluginmanager.get_plugins():
+            for file in self._own(str(getattr(plugin, "__file__", None) or "")):
+                (self._collected if file.rpartition("/")[2] == "conftest.py" else self._used).add(file)
+
+    def pytest_sessionfinish(self) -> None:
+        modules = [str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())]
+        sources = {
+            "collected": sorted(self._collected),
+            "used": sorted(self._used),
+            "doctests": sorted(self._doctests),
+            "loaded": sorted({file for name in modules for file in self._own(name)}),
+            "opened": [[file, sorted(openers)] for file, openers in sorted(self._opened.items())],
+        }
+        self._write(json.dumps(["sources", sources]))
+
+    def _own(self, name: str) -> Iterator[str]:
+        """The path relative to the root, of a file in the tree."""
+        path = os.path.realpath(name) if name else ""
+        if path.startswith(self._root):
+            yield path[len(self._root) :]
+
+    def _note_opening(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or not isinstance(arguments[0], str) or arguments[0].endswith((".py", ".pyc")):
+            return
+        path = os.path.join(self._root, arguments[0])  # noqa: PTH118 (quick)
+        if not path.startswith(self._root):
+            return
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(self._root):
+                opener = frame.f_code.co_filename[len(self._root) :]
+                self._opened.setdefault(os.path.normpath(path)[len(self._root) :], set()).add(opener)
+                return
+            frame = frame.f_back  # type: ignore[assignment]
+
+
+def _file_of_code(function: Any) -> str:
+    """The file that defines a function below its decorators; empty: unknown."""
+    try:
+        return str(inspect.unwrap(function).__code__.co_filename)
+    except (AttributeError, ValueError):
+        return ""

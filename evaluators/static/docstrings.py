@@ -1,0 +1,77 @@
+"""Doctests inside the modules that a patch may edit: the examples that run are those of the base."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from regrade.datasets.syntax_trees import parse_or_none
+
+PROMPT = ">>>"
+Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class _Docstring(NamedTuple):
+    first: int
+    """Offset of its first byte."""
+    last: int
+    """Offset behind its last byte."""
+    text: bytes
+    """Its source, with quotes."""
+    has_examples: bool
+
+
+def with_pristine_docstrings(pristine: str, patched: str) -> str:
+    """The patched text, where each docstring with examples in the base has the text of the base.
+
+    A docstring that the patch removes or moves to another name is not put back: its test is then missing. The text
+    is unchanged if one of the two cannot be parsed.
+    """
+    old, new = _docstrings(pristine), _docstrings(patched)
+    source = patched.encode("utf-8", "surrogateescape")
+    for name in sorted(old.keys() & new.keys(), key=lambda name: -new[name].first):
+        if old[name].has_examples and old[name].text != new[name].text:
+            source = source[: new[name].first] + old[name].text + source[new[name].last :]
+    return source.decode("utf-8", "surrogateescape")
+
+
+def edited_examples(pristine: str, patched: str) -> dict[str, int]:
+    """Qualified name -> line in the patched text of each docstring whose examples the patch changes; the name of the
+    module itself is empty."""
+    old, new = _docstrings(pristine), _docstrings(patched)
+    source = patched.encode("utf-8", "surrogateescape")
+    return {
+        name: source[: new[name].first].count(b"\n") + 1
+        for name in old.keys() & new.keys()
+        if old[name].has_examples and old[name].text != new[name].text
+    }
+
+
+def _docstrings(text: str) -> dict[str, _Docstring]:
+    """Qualified name -> docstring."""
+    tree = parse_or_none(text)
+    if tree is None:
+        return {}
+    source = text.encode("utf-8", "surrogateescape")
+    starts = [0]
+    for line in source.split(b"\n"):
+        starts.append(starts[-1] + len(line) + 1)
+    docstrings = {}
+    for name, owner in _owners(tree, ""):
+        first = owner.body[0] if owner.body else None
+        if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
+            continue
+        value = first.value
+        if not isinstance(value.value, str) or value.end_lineno is None or value.end_col_offset is None:
+            continue
+        begin, end = starts[value.lineno - 1] + value.col_offset, starts[value.end_lineno - 1] + value.end_col_offset
+        docstrings[name] = _Docstring(begin, end, source[begin:end], PROMPT in value.value)
+    return docstrings
+
+
+def _owners(owner: Owner, name: str) -> Iterator[tuple[str, Owner]]:
+    yield name, owner
+    for child in ast.iter_child_nodes(owner):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _owners(child, f"{name}.{child.name}" if name else child.name)

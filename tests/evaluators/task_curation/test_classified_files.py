@@ -1,0 +1,237 @@
+"""Which files decide the tests: shown by a run, whatever their names."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task, TestSuite, Tree
+from regrade.evaluators.execution.records import Sources
+from regrade.evaluators.execution.workspaces import prepare
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.checkup import check_up
+from regrade.evaluators.task_curation.classified_files import classify_files
+from regrade.evaluators.task_curation.findings import ExploitOutcome
+from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
+from regrade.rewards.builtin import default
+from regrade.rewards.evidence import Integrity, TestRun
+
+BUGGY = "def count(goods):\n    return len(goods) + 1\n"
+FIXED = "def count(goods):\n    return len(goods)\n"
+TEST = "from shop.cart import count\n\n\ndef test_count():\n    assert count([1, 2]) == 2\n"
+OTHER = "from shop import names\n\n\ndef test_names():\n    assert names.NAMES == ['a']\n"
+NAMES = "NAMES = ['a']\n"
+
+
+def written(folder: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(textwrap.dedent(text))
+    return folder
+
+
+def made(folder: Path, files: dict[str, str], *ids: str) -> Task:
+    everything = {"shop/__init__.py": "", "shop/cart.py": BUGGY, "shop/names.py": NAMES, "tests/test_names.py": OTHER}
+    root = written(folder / "repo", {**everything, **files})
+    return local_task(root, ids, cache=folder / "cache", runs=1, tell=lambda _: None)
+
+
+def fix() -> Patch:
+    return Patch.between({"shop/cart.py": BUGGY}, {"shop/cart.py": FIXED})
+
+
+def values(task: Task, cache: Path, *patches: Patch) -> list[float | None]:
+    with Scorer(workers=1, cache=cache) as scorer:
+        return [breakdown.value for breakdown in scorer.score([(task, patch) for patch in patches], default)]
+
+
+INI = "[pytest]\npython_files = tests.py check_*.py *_tests.py *_spec.py t/*.py test_*.py\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["shop/tests.py", "checks/check_cart.py", "shop/cart_tests.py", "spec/cart_spec.py", "t/cart.py"]
+)
+def test_a_file_that_tests_were_collected_from_is_a_test_file_whatever_its_name(tmp_path, path):
+    task = made(tmp_path, {path: TEST, "pytest.ini": INI}, f"{path}::test_count")
+    cheat = Patch.between({path: TEST}, {path: TEST.replace("== 2", "== 3")})
+    assert path in task.suite.test_files
+    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
+    assert cheated == 0.0
+    assert fixed is not None
+    assert fixed > 0.99
+    assert prepare(task, cheat).ignored == (path,)
+
+
+def test_a_text_with_doctests_is_a_test_file(tmp_path):
+    text = ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"
+    task = made(
+        tmp_path, {"docs/use.rst": text, "pytest.ini": "[pytest]\naddopts = --doctest-glob=*.rst\n"}, "docs/use.rst"
+    )
+    cheat = Patch.between({"docs/use.rst": text}, {"docs/use.rst": text.replace("\n2\n", "\n3\n")})
+    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
+    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
+
+
+def test_the_examples_of_a_docstring_are_those_of_the_base(tmp_path):
+    buggy = (
+        'def count(goods):\n    """The number.\n\n    >>> count([1, 2])\n    2\n    """\n    return len(goods) + 1\n'
+    )
+    fixed = buggy.replace(" + 1", "").replace("The number.", "The number of goods.")
+    cheat = buggy.replace("    2\n", "    3\n")
+    task = made(
+        tmp_path,
+        {"shop/cart.py": buggy, "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"},
+        "shop/cart.py::shop.cart.count",
+    )
+    assert task.suite.doctest_files == ("shop/cart.py",)
+    assert not task.suite.protects("shop/cart.py")
+    patches = [Patch.between({"shop/cart.py": buggy}, {"shop/cart.py": text}) for text in (cheat, fixed)]
+    cheated, right = values(task, tmp_path / "cache", *patches)
+    assert (cheated, right is not None and right > 0.9) == (0.0, True)
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (evidence,) = scorer.gather([(task, patches[0])], [Integrity])
+    assert evidence.records[Integrity].ignored_files == ("shop/cart.py (examples of count)",)
+
+
+@pytest.mark.parametrize(
+    "path", ["pytest.toml", ".pytest.toml", ".pytest.ini", "pytest.ini", "tests/pytest.ini", "tests/pytest.toml"]
+)
+@pytest.mark.parametrize("has_configuration", [False, True])
+def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, path, has_configuration):
+    files = {"tests/test_cart.py": TEST}
+    if has_configuration:
+        files["setup.cfg"] = "[tool:pytest]\naddopts = -ra\n"
+    task = made(tmp_path, files, "tests/test_cart.py::test_count")
+    assert task.suite.configuration == ("setup.cfg" if has_configuration else "")
+    table = (
+        "[pytest]\naddopts = '-p shop.plugin'\n" if path.endswith("toml") else "[pytest]\naddopts = -p shop.plugin\n"
+    )
+    plugin = "import shop.cart\nshop.cart.count = len\n"
+    cheat = Patch.between({}, {path: table, "shop/plugin.py": plugin})
+    assert values(task, tmp_path / "cache", cheat) == [0.0]
+    # The name alone also keeps it out of the tree.
+    assert path in prepare(task, cheat).ignored
+
+
+def test_data_that_only_tests_open_is_theirs(tmp_path):
+    test = (
+        "import json\nfrom pathlib import Path\n\nfrom shop.cart import count\n\n\ndef test_count():\n"
+        "    cases = json.loads((Path(__file__).parents[1] / 'cases' / 'count.json').read_text())\n"
+        "    assert [count(goods) for goods, _ in cases] == [expected for _, expected in cases]\n"
+    )
+    cases = "[[[1, 2], 2]]"
+    task = made(tmp_path, {"checks/test_cart.py": test, "cases/count.json": cases}, "checks/test_cart.py::test_count")
+    cheat = Patch.between({"cases/count.json": cases}, {"cases/count.json": "[[[1, 2], 3]]"})
+    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
+    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
+
+
+def test_data_of_the_code_under_test_may_be_edited(tmp_path):
+    code = "from pathlib import Path\n\n\ndef count(goods):\n    return len(goods) + int(Path(__file__).with_name('add.txt').read_text())\n"
+    task = made(
+        tmp_path,
+        {"shop/cart.py": code, "shop/add.txt": "1\n", "tests/test_cart.py": TEST},
+        "tests/test_cart.py::test_count",
+    )
+    right = Patch.between({"shop/add.txt": "1\n"}, {"shop/add.txt": "0\n"})
+    (value,) = values(task, tmp_path / "cache", right)
+    assert value is not None
+    assert value > 0.99
+
+
+def test_a_document_that_a_test_compares_with_the_code_may_be_edited(tmp_path):
+    test = "from pathlib import Path\n\nfrom shop.version import VERSION\n\n\ndef test_version():\n    assert VERSION in Path('README.md').read_text()\n    assert VERSION == '2'\n"
+    task = made(
+        tmp_path, {"shop/version.py": "VERSION = '1'\n", "README.md": "Version 1\n", "tests/test_version.py": test},
+        "tests/test_version.py::test_version",
+    )  # fmt: skip
+    right = Patch.between(
+        {"shop/version.py": "VERSION = '1'\n", "README.md": "Version 1\n"},
+        {"shop/version.py": "VERSION = '2'\n", "README.md": "Version 2\n"},
+    )
+    (value,) = values(task, tmp_path / "cache", right)
+    assert value is not None
+    assert value > 0.99
+
+
+def test_code_in_a_folder_called_test_is_code_under_test(tmp_path):
+    """The package helps its users to test, as django.test does, and another module imports it."""
+    files = {
+        "shop/testing/__init__.py": "",
+        "shop/test/__init__.py": "",
+        "shop/test/client.py": BUGGY,
+        "shop/cart.py": "from shop.test.client import count\n",
+        "tests/test_cart.py": TEST,
+    }
+    task = made(tmp_path, files, "tests/test_cart.py::test_count")
+    assert set(task.suite.product_files) == {"shop/test/__init__.py", "shop/test/client.py"}
+    assert task.suite.protects("tests/test_cart.py")
+    right = Patch.between({"shop/test/client.py": BUGGY}, {"shop/test/client.py": FIXED})
+    (value,) = values(task, tmp_path / "cache", right)
+    assert value is not None
+    assert value > 0.9
+
+
+def test_a_plugin_under_test_is_code_under_test(tmp_path):
+    """It defines fixtures as test code does."""
+    plugin = "import pytest\n\n\n@pytest.fixture\ndef goods():\n    return [1]\n"
+    files = {
+        "shop/plugin.py": plugin,
+        "tests/conftest.py": "pytest_plugins = ['shop.plugin']\n",
+        "tests/test_goods.py": "def test_goods(goods):\n    assert goods == [1, 2]\n",
+    }
+    task = made(
+        tmp_path,
+        {**files, "conftest.py": "pytest_plugins = ['shop.plugin']\n", "tests/conftest.py": ""},
+        "tests/test_goods.py",
+    )
+    assert not task.suite.protects("shop/plugin.py")
+    right = Patch.between({"shop/plugin.py": plugin}, {"shop/plugin.py": plugin.replace("[1]", "[1, 2]")})
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (evidence,) = scorer.gather([(task, right)], [TestRun])
+    assert evidence.records[TestRun].resolved
+
+
+def test_a_base_class_and_a_fixture_beside_the_tests_are_theirs():
+    tree = Tree(Path("/nowhere")).with_files(
+        {
+            "t/cart.py": TEST,
+            "t/base.py": "class Base: ...\n",
+            "t/util.py": "",
+            "shop/cart.py": FIXED,
+            "shop/plugin.py": "",
+        }
+    )
+    sources = Sources(
+        collected=("t/cart.py",), used=("t/base.py", "t/cart.py", "shop/plugin.py"),
+        loaded=("shop/cart.py", "shop/plugin.py", "t/base.py", "t/cart.py", "t/util.py"),
+    )  # fmt: skip
+    assert classify_files(tree, TestSuite(), sources).test_files == ("t/base.py", "t/cart.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "id_", "text"),
+    [
+        ("checks/check_cart.py", "checks/check_cart.py::test_count", TEST),
+        ("docs/use.rst", "docs/use.rst::use.rst", ">>> from shop.cart import count\n>>> count([1, 2])\n2\n"),
+    ],
+)
+def test_the_check_up_edits_the_tests_themselves(tmp_path, path, id_, text):
+    ini = INI.replace("[pytest]\n", "[pytest]\naddopts = --doctest-glob=*.rst\n")
+    task = made(tmp_path, {path: text, "pytest.ini": ini}, id_)
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (result,) = check_up([task], scorer, runs=1, mutants=0)
+        assert result.exploits["FAIL_TO_PASS tests that check nothing"] is ExploitOutcome.FAILS
+        # The exploit works where the file is not protected.
+        edits = exploits(task, PatchedTree.of(task))["FAIL_TO_PASS tests that check nothing"]
+        naive = Task(
+            id="naive", repository="repo", base=task.base, instruction="", fail_to_pass=task.fail_to_pass,
+            pass_to_pass=(), suite=TestSuite(protected=(), paths=(path,), configuration="pytest.ini"),
+        )  # fmt: skip
+        (evidence,) = scorer.gather([(naive, edits)], [TestRun])
+    assert evidence.records[TestRun].resolved
