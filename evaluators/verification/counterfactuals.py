@@ -213,7 +213,7 @@ def _with_empty_examples(text: str) -> str:
     lines, is_example = [], False
     for line in text.split("\n"):
         if line.lstrip().startswith(">>>"):
-            lines.append(line.replace(">>>", ">>> #", 1))
+            lines.append(f"{line.partition('>>>')[0]}>>> None")
             is_example = True
         elif not line.strip() or '"""' in line:
             lines.append(line)
