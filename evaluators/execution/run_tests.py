@@ -9,6 +9,13 @@ from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.hanging_tests import (
+    MOST_STOPPED,
+    hanging_at_base,
+    limits_of_tests,
+    run_past_hanging_tests,
+    running_test,
+)
 from regrade.evaluators.execution.records import (
     CheckedRecord,
     CollectRecord,
@@ -181,9 +188,14 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
     if reply.stopped == "timeout":
-        return End.TIMEOUT, _timeout_reason(wall_seconds, reply.seconds)
+        test = running_test(reply)
+        reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
+        return End.TIMEOUT, _clip(f"{reason}, in {test}" if test else reason)
     if reply.stopped == "memory":
         return End.MEMORY, "its processes used more memory than allowed"
+    if reply.stopped == "tests":
+        reason = f"{len(reply.hanging)} tests ran for longer than their limits, at last {[*reply.hanging][-1]}"
+        return End.TIMEOUT, _clip(f"{reason}; the tests after it were not run")
     if reply.stopped:
         return End.CRASHED, f"stopped: it used more {reply.stopped} than allowed"
     if isinstance(last, DoneRecord) and last.status in FINISHED and reply.status == last.status:
@@ -240,8 +252,18 @@ def _run(
     limits = replace(task.limits, wall_seconds=wall_seconds(task, tests))
     select = with_companions(task, tests)
     paths = task.suite.paths if select is None else existing or files
-    request = Request(suite=task.suite, limits=limits, paths=paths, select=select, cold=cold)
-    return worker.run(workspace.after, request, preparation)
+    hanging = hanging_at_base(task)
+    request = Request(
+        suite=task.suite,
+        limits=limits,
+        paths=paths,
+        select=select,
+        skip=hanging - tests,
+        test_limits=limits_of_tests(task),
+        cold=cold,
+    )
+    most = MOST_STOPPED + len(hanging & tests)
+    return run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
 
 
 def wall_seconds(task: Task, tests: frozenset[str]) -> float:

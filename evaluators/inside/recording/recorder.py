@@ -1,7 +1,8 @@
 """A pytest plugin that writes the outcome of each test as one JSON line when the test ends.
 
 Lines: `["configuration", path of pytest's configuration file or empty]`, `["collect", id of a node that failed to
-collect, message]`, `["test", id, status, seconds, message]`. Lines written before a crash are preserved.
+collect, message]`, `["started", id]` before and `["test", id, status, seconds, message]` after each test, and
+`["fixtures", id, seconds]` for a set-up or tear-down that takes long. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from regrade.evaluators.inside.recording.node_ids import file_of
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
 """Addresses of objects, also those that pytest or unittest truncate: they differ between runs."""
+SLOW_SECONDS = 1.0
+"""A set-up or tear-down that takes longer is recorded: it may be that of a fixture which other tests share."""
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 """The highest status among a test's set-up, call, tear-down and subtests is its status."""
 
@@ -35,14 +38,23 @@ class Recorder:
         self._root = root
         self._write: Callable[[str], None] = _discard
         self._selected: frozenset[str] | None = None
+        self._skipped: frozenset[str] = frozenset()
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
 
-    def begin(self, write: Callable[[str], None], selected: Collection[str] | None) -> None:
-        """Start recording. `selected`: ids of tests or their files; every other test is deselected (None: none is)."""
+    def begin(
+        self, write: Callable[[str], None], selected: Collection[str] | None, skipped: Collection[str] = ()
+    ) -> None:
+        """Start recording.
+
+        Args:
+            selected: ids of tests or their files; every other test is deselected (None: none is).
+            skipped: ids of tests that are deselected in any case.
+        """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
+        self._skipped = frozenset(skipped)
         _seed("collection")
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -50,15 +62,21 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        if self._selected is None:
+        if self._selected is None and not self._skipped:
             return
-        remaining = [item for item in items if item.nodeid in self._selected or file_of(item.nodeid) in self._selected]
+        remaining = [item for item in items if self._is_selected(item.nodeid)]
         if len(remaining) < len(items):
             identities = set(map(id, remaining))
             config.hook.pytest_deselected(items=[item for item in items if id(item) not in identities])
             items[:] = remaining
 
+    def _is_selected(self, test: str) -> bool:
+        if test in self._skipped:
+            return False
+        return self._selected is None or test in self._selected or file_of(test) in self._selected
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._write(f'["started", {quoted(nodeid)}]')
         _seed(nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -75,6 +93,8 @@ class Recorder:
         before = self._status.get(report.nodeid, "passed")
         self._status[report.nodeid] = status if RANK[status] > RANK[before] else before
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+        if report.when != "call" and report.duration > SLOW_SECONDS:
+            self._write(f'["fixtures", {quoted(report.nodeid)}, {report.duration:.4f}]')
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         status = self._status.pop(nodeid, "error")
