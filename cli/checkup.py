@@ -123,7 +123,13 @@ def _tasks_of(source: str, split: str | None) -> list[Task]:
 
 
 def task_of_repository(
-    repo: Path, fail_to_pass: Sequence[str], reference: Path | None, sandbox: str, runs: int, time_limit: float
+    repo: Path,
+    fail_to_pass: Sequence[str],
+    reference: Path | None,
+    sandbox: str,
+    runs: int,
+    time_limit: float,
+    test_timeout: float | None,
 ) -> Task:
     """The task of a repository, from a run of its tests, with a patch file as its reference.
 
@@ -143,6 +149,7 @@ def task_of_repository(
             sandbox=sandbox,
             runs=max(runs, 3),
             time_limit=time_limit,
+            test_limit=test_timeout,
             progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )

@@ -70,7 +70,7 @@ class _Clock:
 
     def __init__(self, child: int, request: dict[str, Any], running: RunningTest, *, alone: bool) -> None:
         self._child, self._alone = child, alone
-        self._wall: float = request["limits"]["wall_seconds"]
+        self._wall = float(request["limits"]["wall_seconds"])
         self._tests: dict[str, float] | None = request["test_limits"]
         self._running = running
         self._test = ("", 0.0)

@@ -286,7 +286,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     if end is End.TIMEOUT:
         raise UserError(
             f"the tests can't be run at the base: they were {detail}; set a longer limit with --time-limit SECONDS, or "
-            "skip tests that never end"
+            "a shorter one for each test with --test-timeout SECONDS if some never end"
         )
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run at the base ({end.value}): {detail}")

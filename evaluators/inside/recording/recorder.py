@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 import linecache
 import os
-import random
 import re
-import sys
-import zlib
 from collections.abc import Callable, Collection, Generator
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import pytest
 
+from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.node_ids import file_of
 
 LONGEST_MESSAGE = 500
@@ -55,7 +53,8 @@ class Recorder:
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
         self._skipped = frozenset(skipped)
-        _seed("collection")
+        fix_hypothesis()
+        seed("collection")
 
     def pytest_configure(self, config: pytest.Config) -> None:
         self._write(json.dumps(["configuration", str(config.inipath or "")]))
@@ -77,7 +76,7 @@ class Recorder:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._write(f'["started", {quoted(nodeid)}]')
-        _seed(nodeid)
+        seed(nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -126,13 +125,6 @@ class Recorder:
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
                 location = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
         return ADDRESS.sub("0x...", location + "\n".join(lines))[:LONGEST_MESSAGE]
-
-
-def _seed(name: str) -> None:
-    """Seed random numbers by name, so that a test draws the same ones whichever tests ran before it."""
-    random.seed(name)
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed(zlib.crc32(name.encode()))
 
 
 def _discard(_line: str) -> None:

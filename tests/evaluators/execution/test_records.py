@@ -254,7 +254,7 @@ def test_the_records_of_a_candidate(worker: Worker, write_files: Callable[..., A
     })  # fmt: skip
     suite = TestSuite()
     reply = worker.run(tree, Request(suite=suite, limits=LIMITS))
-    assert sorted(kinds(written)) == ["collect", "configuration", "done", "test", "test"]
+    assert sorted(kinds(written)) == ["collect", "configuration", "done", "started", "started", "test", "test"]
     assert {test.id: test.status for test in reply.of(TestRecord)} == {
         "tests/test_a.py::test_one": "passed",
         "tests/test_a.py::test_two": "failed",
