@@ -60,7 +60,7 @@ def run_past_hanging_tests(
         logger.info("test stopped at its limit of %g s: %s", stopped[test], test)
         left -= reply.seconds - (stopped[test] if most is not None else 0.0)
         if left <= 0 or (most is not None and len(stopped) > most):
-            reply = replace(reply, stopped="tests")
+            reply = replace(reply, stopped="timeout" if left <= 0 else "tests")
             break
         records = [
             *(
@@ -114,9 +114,12 @@ def slow_tests(replies: Iterable[Reply]) -> dict[str, float]:
 def limits_at_base(limits: Limits, measured: Collection[Reply]) -> dict[str, float]:
     """The limit of each test at the base, before and after a first run."""
     if limits.test_seconds is None and not measured:
-        return {"": max(BASE_LIMIT, BASE_SHARE * limits.wall_seconds)}
-    slow = slow_tests(measured)
-    return {"": max(limits.test_seconds or SHORTEST_LIMIT, SLACK * (slow.pop("") + max(slow.values(), default=0.0)))}
+        seconds = max(BASE_LIMIT, BASE_SHARE * limits.wall_seconds)
+    else:
+        slow = slow_tests(measured)
+        longest = slow.pop("") + max(slow.values(), default=0.0)
+        seconds = max(limits.test_seconds or SHORTEST_LIMIT, SLACK * longest)
+    return {"": min(seconds, limits.wall_seconds)}
 
 
 def limits_of_tests(task: Task) -> dict[str, float] | None:

@@ -119,7 +119,8 @@ class Reply:
     status: int
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
-    """Why the worker stopped it: `timeout`, `test` (one test ran for too long), `memory`, `disk`; or empty."""
+    """Why the worker stopped it: `timeout`, `memory`, `disk`, `test` (one test ran for too long) or `tests` (several
+    did, see `hanging_tests.py`); or empty."""
     records: tuple[Record, ...]
     """In the order of writing: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
     output: str
