@@ -171,6 +171,8 @@ def _preload() -> None:
         "import pytest\n@pytest.mark.parametrize('a', [1])\ndef test_a(a): pass\n"
         "class TestB:\n    def test_b(self): pass\n"
     )
+    # Candidates load no installed plugin either; and one that is loaded here would shadow a module of the tree.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with contextlib.redirect_stdout(io.StringIO()):
         pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull, folder])
     for name in set(sys.modules) - before:
