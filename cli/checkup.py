@@ -137,6 +137,7 @@ def task_of_repository(
         UserError: there is no such repository, or the patch does not apply to it.
     """
     from regrade.cli.jobs import check_applies, check_diff, read_patch
+    from regrade.evaluators.execution.hanging_tests import time_limits
     from regrade.evaluators.task_curation.local_repository import local_task
 
     patch = None if reference is None else read_patch(str(reference))
@@ -153,6 +154,7 @@ def task_of_repository(
             progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )
+    typer.echo(f"note: {time_limits(task)}", err=True)
     if patch is not None:
         check_applies(str(reference), patch, task, is_stored=False)
     return replace(task, reference=patch)

@@ -130,11 +130,22 @@ def limits_of_tests(task: Task) -> dict[str, float] | None:
     shared = slow.get("", 0.0)
     longest = max((seconds for test, seconds in slow.items() if test), default=0.0)
     # The time that a FAIL_TO_PASS test takes once it passes is unknown.
-    seconds = {**slow, **dict.fromkeys(task.fail_to_pass, longest), "": SLOW_SECONDS}
+    seconds = {**slow, **dict.fromkeys(task.fail_to_pass, longest), "": SLOW_SECONDS if shortest is None else 0.0}
     return {
         test: min(task.limits.wall_seconds, max(shortest or SHORTEST_LIMIT, SLACK * (shared + took)))
         for test, took in seconds.items()
     }
+
+
+def time_limits(task: Task) -> str:
+    """The time limits of a patch, as a sentence."""
+    limits = limits_of_tests(task)
+    whole = f"time limits of a patch: {task.limits.wall_seconds:g} s for all tests"
+    if limits is None:
+        return f"{whole}, none for a single test"
+    longer = sum(seconds > limits[""] for test, seconds in limits.items() if test)
+    slower = f" (up to {max(limits.values()):g} s for {longer} of them)" if longer else ""
+    return f"{whole}, {limits['']:g} s for each{slower}"
 
 
 def hanging_at_base(task: Task) -> frozenset[str]:

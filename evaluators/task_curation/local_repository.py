@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.hanging_tests import time_limits
 from regrade.evaluators.execution.run_tests import SHORTEST_LIMIT, SLACK
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import (
@@ -27,6 +29,7 @@ from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
 
+logger = logging.getLogger(__name__)
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and every worker would copy it."""
 
@@ -89,7 +92,9 @@ def local_task(
     )
     suite, baseline = baselines.get(tree, suite, progress)
     resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
-    return _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, test_limit)
+    task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, test_limit)
+    logger.info("%s", time_limits(task))
+    return task
 
 
 def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
