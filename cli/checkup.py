@@ -123,7 +123,13 @@ def _tasks_of(source: str, split: str | None) -> list[Task]:
 
 
 def task_of_repository(
-    repo: Path, fail_to_pass: Sequence[str], reference: Path | None, sandbox: str, runs: int, time_limit: float
+    repo: Path,
+    fail_to_pass: Sequence[str],
+    reference: Path | None,
+    sandbox: str,
+    runs: int,
+    time_limit: float,
+    test_timeout: float | None,
 ) -> Task:
     """The task of a repository, from a run of its tests, with a patch file as its reference.
 
@@ -131,6 +137,7 @@ def task_of_repository(
         UserError: there is no such repository, or the patch does not apply to it.
     """
     from regrade.cli.jobs import check_applies, check_diff, read_patch
+    from regrade.evaluators.execution.hanging_tests import time_limits
     from regrade.evaluators.task_curation.local_repository import local_task
 
     patch = None if reference is None else read_patch(str(reference))
@@ -143,9 +150,11 @@ def task_of_repository(
             sandbox=sandbox,
             runs=max(runs, 3),
             time_limit=time_limit,
+            test_limit=test_timeout,
             progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )
+    typer.echo(f"note: {time_limits(task)}", err=True)
     if patch is not None:
         check_applies(str(reference), patch, task, is_stored=False)
     return replace(task, reference=patch)

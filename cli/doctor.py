@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import one_line, print_json, stdout
-from regrade.cli.options import BuiltinSplit, FailToPass, Limit, SandboxName, TimeLimit, Workers
+from regrade.cli.options import BuiltinSplit, FailToPass, Limit, SandboxName, TestTimeout, TimeLimit, Workers
 from regrade.datasets.errors import UserError
 
 NEEDED, USEFUL = "needed", "useful"
@@ -65,6 +65,7 @@ def doctor(
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     time_limit: TimeLimit = 600.0,
+    test_timeout: TestTimeout = None,
     json: AsJson = False,
 ) -> None:
     """Check this machine, or check tasks.
@@ -84,7 +85,7 @@ def doctor(
         if tasks and repo is not None:
             raise UserError(f"--repo and the task {tasks[0]!r} exclude each other: check them one after the other")
         if repo is not None:
-            chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit)]
+            chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit, test_timeout)]
         else:
             chosen = chosen_tasks(tasks or (), split, limit, seed)
         examine(chosen, sandbox=sandbox, workers=workers, runs=runs, mutants=mutants, seed=seed, json=json)

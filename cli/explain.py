@@ -41,6 +41,7 @@ def explain(
     task: options.TaskId = None,
     reward_model: options.RewardModelFolder = None,
     time_limit: options.TimeLimit = 600.0,
+    test_timeout: options.TestTimeout = None,
     assured: options.AssuranceOption = None,
     hunks: Annotated[
         bool, typer.Option("--hunks", help="Attribute the score to the hunks of the patch, by scoring parts of it.")
@@ -73,6 +74,7 @@ def explain(
         reachable=False,
         reward_model=reward_model,
         time_limit=time_limit,
+        test_timeout=test_timeout,
         assured=assured,
     )
     settings = AttributionOptions(fine, budget, seed) if hunks else None

@@ -61,6 +61,10 @@ class ScoreRequest:
     reward_model: Path | None = None
     time_limit: float = 600.0
     """For one run of the repository's unchanged tests, in seconds."""
+    test_timeout: float | None = None
+    """For each test, in seconds; None: see `Limits.test_seconds`."""
+    fresh: bool = False
+    """Ignore stored results."""
     assured: str | None = None
     """The lowest assurance level that is rewarded (see `regrade.rewards.assured`)."""
 
@@ -152,7 +156,10 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
         if request.assured is not None:
             reward = reward.only_if(assured(request.assured)).named(reward.name)
         with Scorer(
-            workers=request.workers, sandbox=request.sandbox, probes=model_probes(request.reward_model)
+            workers=request.workers,
+            sandbox=request.sandbox,
+            probes=model_probes(request.reward_model),
+            fresh=request.fresh,
         ) as scorer:
             scorer.gather((), reward.needs)  # fails if a probe is missing, before a suite runs for minutes
             base = find_base(request)
@@ -318,6 +325,7 @@ def _task_of_repository(request: ScoreRequest, note: Callable[[str], None]) -> T
             request.fail_to_pass,
             sandbox=request.sandbox,
             time_limit=request.time_limit,
+            test_limit=request.test_timeout,
             progress=report,
             tell=note,
         )

@@ -49,6 +49,16 @@ AssuranceOption = Annotated[
 TimeLimit = Annotated[
     float, typer.Option(min=1, help="Time limit for one run of the repository's unchanged tests, in seconds.")
 ]
+TestTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help="A test that runs for longer fails, and the others run on. A slow test still has five times its own time. "
+        "Default: 10 for patches, 60 for the unchanged tests.",
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Ignore stored results of these patches, and run them again.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per patch on stdout.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ModelName = Annotated[

@@ -29,6 +29,8 @@ def score(
     reachable: options.Reachable = False,
     reward_model: options.RewardModelFolder = None,
     time_limit: options.TimeLimit = 600.0,
+    test_timeout: options.TestTimeout = None,
+    fresh: options.Fresh = False,
     assured: options.AssuranceOption = None,
     json: options.AsJson = False,
 ) -> None:
@@ -53,6 +55,8 @@ def score(
         reachable=reachable,
         reward_model=reward_model,
         time_limit=time_limit,
+        test_timeout=test_timeout,
+        fresh=fresh,
         assured=assured,
     )
     results = score_files(patches, request)

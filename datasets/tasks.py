@@ -140,6 +140,9 @@ class Limits:
     processes: int = 64
     file_mb: int = 64
     """Size limit of a file that it writes."""
+    test_seconds: float | None = None
+    """The shortest limit of a single test, which ends that test alone; None: 10 seconds if the tests of the base were
+    timed (see `TestSuite.slow`), and otherwise none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +200,9 @@ class TestSuite:
     seconds: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Test file -> seconds of its tests at the base; "" -> seconds of a full run outside its tests, plus those of the
     longest test, which may have prepared shared state; None: unknown."""
+    slow: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
+    """Test -> its seconds at the base, for tests that take more than one; 0 for a test that was stopped at its limit;
+    "" -> the seconds of all slow set-ups and tear-downs, which any test may have to wait for; None: unknown."""
 
     @cached_property
     def protected_files(self) -> ProtectedFiles:

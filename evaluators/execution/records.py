@@ -66,6 +66,19 @@ class CollectRecord(Record, frozen=True, tag="collect"):
     message: Any
 
 
+class StartedRecord(Record, frozen=True, tag="started"):
+    """A test has started."""
+
+    id: str
+
+
+class FixturesRecord(Record, frozen=True, tag="fixtures"):
+    """The set-up or tear-down of a test took long."""
+
+    test: str
+    seconds: float
+
+
 class TestRecord(Record, frozen=True, tag="test"):
     """A test was run."""
 
@@ -220,10 +233,9 @@ class UnknownRecord(Record, frozen=True):
 
 
 _KnownRecord = (
-    ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
-    | SourcesRecord
-    | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
-    | AnswerRecord | DoneRecord | LeftRecord
+    ConfigurationRecord | CollectRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord | ThreadsRecord
+    | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord
+    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

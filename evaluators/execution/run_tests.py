@@ -9,12 +9,21 @@ from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.hanging_tests import (
+    MOST_STOPPED,
+    hanging_at_base,
+    limits_of_tests,
+    run_past_hanging_tests,
+    running_test,
+)
 from regrade.evaluators.execution.records import (
     CheckedRecord,
     CollectRecord,
+    ConfigurationRecord,
     DoneRecord,
     ImportRecord,
     LeftRecord,
+    StartedRecord,
     TestRecord,
     WheelRecord,
 )
@@ -84,7 +93,12 @@ def run_tests(
     rest = everything - selected
     logger.debug("test selection: task %s: %d of %d tests", task.id, len(selected), len(everything))
     reply = _run(worker, task, workspace, selected, preparation)
-    first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), reply.cpu_seconds)
+    cpu_seconds = reply.cpu_seconds
+    if not stopped_tests(reply) <= selected:
+        # Stopped in a test that ran along, and executes no changed code: a second run shows whether that was chance.
+        reply = _run(worker, task, workspace, selected, preparation)
+        cpu_seconds += reply.cpu_seconds
+    first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), cpu_seconds)
     is_complete = first.run.end is End.COMPLETED
     if not (rest and is_complete and (audit or (first.run.resolved and not reachable))):
         return first
@@ -181,9 +195,16 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
     if reply.stopped == "timeout":
-        return End.TIMEOUT, _timeout_reason(wall_seconds, reply.seconds)
+        test = running_test(reply)
+        reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
+        is_early = bool(reply.of(ConfigurationRecord)) and not reply.of(StartedRecord)
+        place = f", in {test}" if test else ", while tests were collected" if is_early else ""
+        return End.TIMEOUT, _clip(reason + place)
     if reply.stopped == "memory":
         return End.MEMORY, "its processes used more memory than allowed"
+    if reply.stopped == "tests":
+        reason = f"{len(reply.hanging)} tests ran for longer than their limits, at last {[*reply.hanging][-1]}"
+        return End.TIMEOUT, _clip(f"{reason}; the tests after it were not run")
     if reply.stopped:
         return End.CRASHED, f"stopped: it used more {reply.stopped} than allowed"
     if isinstance(last, DoneRecord) and last.status in FINISHED and reply.status == last.status:
@@ -203,6 +224,12 @@ def _timeout_reason(limit: float, passed: float) -> str:
     if passed < 1.1 * limit + 1.0:
         return reason
     return f"{reason}, {passed:.0f} s after its start: waiting for a CPU core does not count"
+
+
+def stopped_tests(reply: Reply) -> frozenset[str]:
+    """The tests that ran for too long, and the one that ran at the end of the time limit."""
+    last = running_test(reply) if reply.stopped == "timeout" else ""
+    return frozenset(reply.hanging) | ({last} if last else frozenset())
 
 
 def statuses(reply: Reply) -> dict[str, TestOutcome]:
@@ -240,8 +267,18 @@ def _run(
     limits = replace(task.limits, wall_seconds=wall_seconds(task, tests))
     select = with_companions(task, tests)
     paths = task.suite.paths if select is None else existing or files
-    request = Request(suite=task.suite, limits=limits, paths=paths, select=select, cold=cold)
-    return worker.run(workspace.after, request, preparation)
+    hanging = hanging_at_base(task)
+    request = Request(
+        suite=task.suite,
+        limits=limits,
+        paths=paths,
+        select=select,
+        skip=hanging - tests,
+        test_limits=limits_of_tests(task),
+        cold=cold,
+    )
+    most = MOST_STOPPED + len(hanging & tests)
+    return run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
 
 
 def wall_seconds(task: Task, tests: frozenset[str]) -> float:
@@ -271,12 +308,15 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     end, detail = ending(reply, wall_seconds(task, tests))
     reported = statuses(reply)
     uncollected = collection_errors(reply)
+    stopped = stopped_tests(reply)
     outcomes = {}
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:
             outcomes[test] = UNREACHED
         else:
             outcomes[test] = reported.get(test) or _unreported(test, uncollected)
+            if test in stopped and outcomes[test] is MISSING:
+                outcomes[test] = replace(MISSING, message="it was running at the end of the time limit")
     return TestRun(
         outcomes=outcomes,
         fail_to_pass=task.fail_to_pass,

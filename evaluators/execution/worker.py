@@ -7,7 +7,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -73,6 +73,10 @@ class Request:
     """Test files passed to pytest; empty: the suite's own paths."""
     select: frozenset[str] | None = None
     """Ids of the tests to run; None: all collected tests."""
+    skip: frozenset[str] = frozenset()
+    """Ids of tests that are left out."""
+    test_limits: Mapping[str, float] | None = None
+    """Test -> its limit in seconds; "" -> the limit of every other test. None: only the whole run has a limit."""
     options: tuple[str, ...] = ()
     """pytest options beyond the suite's own."""
     modules: tuple[str, ...] = ()
@@ -117,13 +121,16 @@ class Reply:
     status: int
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
-    """Why the worker stopped it: `timeout`, `memory`, `disk`; or empty."""
+    """Why the worker stopped it: `timeout`, `memory`, `disk`, `test` (one test ran for too long) or `tests` (several
+    did, see `hanging_tests.py`); or empty."""
     records: tuple[Record, ...]
     """In the order of writing: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
     output: str
     """The end of what it printed."""
     seconds: float
     cpu_seconds: float
+    hanging: Mapping[str, float] = field(default_factory=dict)
+    """Test -> the limit at which it was stopped (see `hanging_tests.py`)."""
 
     def of(self, kind: type[OfKind]) -> list[OfKind]:
         """The records of one kind, in order."""
@@ -197,7 +204,8 @@ class Worker:
         self._send(self._message(request, preparation))
         event = self._receive(START_SECONDS)
         if isinstance(event, ForkedEvent):
-            event = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
+            longest = request.limits.wall_seconds + max((request.test_limits or {"": 0.0}).values())
+            event = self._receive(longest * PATIENCE + GRACE_SECONDS, running=True)
         if not isinstance(event, DoneEvent):
             raise self._unexpected(event)
         if event.stopped or not event.clean:
@@ -303,6 +311,8 @@ class Worker:
             "paths": request.paths or request.suite.paths,
             "options": (*request.suite.options, *request.options),
             "select": None if request.select is None else sorted(request.select),
+            "skip": sorted(request.skip),
+            "test_limits": request.test_limits,
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,

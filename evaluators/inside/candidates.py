@@ -52,7 +52,7 @@ def confine(request: dict[str, Any], user: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     drop_rights(user)
-    _limit(request["limits"], is_foreign=request["runner"] != "pytest")
+    _limit(request, is_foreign=request["runner"] != "pytest")
     enter_tree(request)
 
 
@@ -64,8 +64,10 @@ def drop_rights(user: int) -> None:
         os.setresuid(user, user, user)
 
 
-def _limit(limits: dict[str, Any], *, is_foreign: bool) -> None:
-    seconds = int(limits["wall_seconds"]) + 5
+def _limit(request: dict[str, Any], *, is_foreign: bool) -> None:
+    limits = request["limits"]
+    # The worker waits for the test that runs at the end of the time limit, up to the limit of that test.
+    seconds = int(limits["wall_seconds"] + max((request["test_limits"] or {"": 0.0}).values())) + 5
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if not is_foreign:
@@ -152,7 +154,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"])
+        recorder.begin(write, request["select"], request["skip"])
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))

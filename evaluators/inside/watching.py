@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regrade.evaluators.inside.children import Child
+from regrade.evaluators.inside.running_test import RunningTest
 
 DISK_MB = 512
 """Largest size of the working tree while a candidate runs."""
@@ -28,31 +29,28 @@ class Ending(NamedTuple):
     status: int
     """Exit status, or minus the number of a signal."""
     stopped: str
-    """Why it was stopped: `timeout`, `memory`, `disk`, `abandoned` (the requester is gone); or empty."""
+    """Why it was stopped: `timeout`, `test` (one test ran for too long), `memory`, `disk`, `abandoned` (the requester
+    is gone); or empty."""
     cpu_seconds: float
     """Of the child and of its reaped children."""
 
 
-def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) -> Ending:
+def watch(child: int, requests: int, request: dict[str, Any], running: RunningTest, *, alone: bool) -> Ending:
     """Wait for the child, and stop it at a limit. A readable request channel means that the requester is gone."""
     limits = request["limits"]
-    started = disk_checked = time.monotonic()
-    deadline = started + limits["wall_seconds"]
-    latest = started + limits["wall_seconds"] * PATIENCE
+    clock = _Clock(child, request, running, alone=alone)
+    disk_checked = time.monotonic()
     stopped = ""
     with Child(child) as waiting:
         while not stopped:
-            remaining = deadline - time.monotonic()
+            remaining = clock.remaining()
             has_ended, is_abandoned = waiting.wait(min(remaining, CHECK_SECONDS), requests)
             if has_ended:
                 break
             if is_abandoned:
                 stopped = "abandoned"
             elif remaining <= 0:
-                # The time that the candidate waited for a core of a busy machine does not count.
-                starved = _starved_seconds(child, time.monotonic() - started, alone=alone)
-                deadline = min(started + limits["wall_seconds"] + starved, latest)
-                stopped = "timeout" if deadline <= time.monotonic() + 0.01 else ""
+                stopped = clock.exceeded()
             elif alone and _memory_used() > limits["memory_mb"] << 20:
                 stopped = "memory"
             elif time.monotonic() - disk_checked > 1.0:
@@ -62,6 +60,60 @@ def watch(child: int, requests: int, request: dict[str, Any], *, alone: bool) ->
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
     return Ending(os.waitstatus_to_exitcode(status), stopped, usage.ru_utime + usage.ru_stime)
+
+
+class _Clock:
+    """The time limits of a candidate: of all it does, and of each test.
+
+    The time that it waited for a core of a busy machine does not count.
+    """
+
+    def __init__(self, child: int, request: dict[str, Any], running: RunningTest, *, alone: bool) -> None:
+        self._child, self._alone = child, alone
+        self._wall = float(request["limits"]["wall_seconds"])
+        self._tests: dict[str, float] | None = request["test_limits"]
+        self._running = running
+        self._test = ("", 0.0)
+        self._starved_before = 0.0
+        self._started = time.monotonic()
+        self._deadline = self._started + self._wall
+        self._test_deadline = 0.0
+
+    def remaining(self) -> float:
+        """Seconds until a limit may be exceeded."""
+        now = time.monotonic()
+        if self._tests is None:
+            return self._deadline - now
+        self._running.look()
+        if (self._running.id, self._running.since) != self._test:
+            self._test = (self._running.id, self._running.since)
+            self._starved_before = self._starved(now)
+            self._test_deadline = self._running.since + self._limit()
+        return (self._test_deadline if self._is_in_test else self._deadline) - now
+
+    def exceeded(self) -> str:
+        """The limit that is exceeded, `timeout` or `test`; empty: the candidate waited for a core, and gets more."""
+        now = time.monotonic()
+        if self._is_in_test:
+            limit, starved = self._limit(), self._starved(now) - self._starved_before
+            self._test_deadline = self._running.since + min(limit + max(0.0, starved), limit * PATIENCE)
+            return "test" if self._test_deadline <= now + 0.01 else ""
+        self._deadline = self._started + min(self._wall + self._starved(now), self._wall * PATIENCE)
+        return "timeout" if self._deadline <= now + 0.01 else ""
+
+    @property
+    def _is_in_test(self) -> bool:
+        """Does a test run that started within the limit of the run? Only the limit of that test counts then."""
+        return self._tests is not None and bool(self._running.id) and self._running.since < self._deadline
+
+    def _limit(self) -> float:
+        """Seconds of the running test."""
+        tests = self._tests or {}
+        seconds: float = tests.get(self._running.id, tests.get("", self._wall))
+        return seconds
+
+    def _starved(self, now: float) -> float:
+        return _starved_seconds(self._child, now - self._started, alone=self._alone)
 
 
 def _starved_seconds(child: int, passed: float, *, alone: bool) -> float:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside import candidates, cleaning, watching
+from regrade.evaluators.inside.running_test import RunningTest
 from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_lines
 from regrade.evaluators.inside.sessions import PreparedSessions
 
@@ -109,7 +110,7 @@ class ForkServer:
             if child == 0:
                 return self._become_candidate(request, results, key)
             self._write({"event": "forked"})
-            ending = watching.watch(child, self._requests, request, alone=self._alone)
+            ending = watching.watch(child, self._requests, request, RunningTest(results, key), alone=self._alone)
             watching.kill_rest(child, alone=self._alone)
             is_clean = cleaning.clean(self.user, self._original) if self._alone else True
             self._write(
@@ -170,6 +171,8 @@ def _preload() -> None:
         "import pytest\n@pytest.mark.parametrize('a', [1])\ndef test_a(a): pass\n"
         "class TestB:\n    def test_b(self): pass\n"
     )
+    # Candidates load no installed plugin either; and one that is loaded here would shadow a module of the tree.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with contextlib.redirect_stdout(io.StringIO()):
         pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull, folder])
     for name in set(sys.modules) - before:

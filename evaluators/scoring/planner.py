@@ -33,11 +33,13 @@ class Planner:
         *,
         sandbox: str,
         cold: bool,
+        fresh: bool,
     ) -> None:
         """
         Args:
             sandbox: name of the kind of sandbox.
             cold: see `Scorer`; evidence of cold and warm runs has different keys.
+            fresh: read only the evidence that this planner stored.
         """
         self._store = store
         self._environments = environments
@@ -45,6 +47,7 @@ class Planner:
         self._probes = probes
         self._sandbox = sandbox
         self._cold = cold
+        self._own: set[bytes] | None = set() if fresh else None
         self.version = code_version()
 
     def plan(self, jobs: Sequence[Job], needs: Collection[type], reachable: bool) -> list[DistinctJob]:
@@ -78,7 +81,7 @@ class Planner:
         self, task: Task, task_key: str, patch: Patch, needs: Collection[type], reachable: bool
     ) -> dict[type, Any]:
         keys = {kind: self._evidence_key(task, task_key, patch, kind, reachable) for kind in needs}
-        stored = {kind: self._store.get(key, kind, task) for kind, key in keys.items()}
+        stored = {kind: self._get(key, kind, task) for kind, key in keys.items()}
         if logger.isEnabledFor(logging.DEBUG):
             hits, misses = (
                 ", ".join(kind.__name__ for kind in needs if (stored[kind] is None) is is_miss) or "none"
@@ -90,11 +93,17 @@ class Planner:
     def load(self, job: DistinctJob, kind: type) -> Any | None:
         """The stored record of the job; None if there is none."""
         key = self._evidence_key(job.task, job.task_key, job.patch, kind, reachable=True)
-        return self._store.get(key, kind, job.task)
+        return self._get(key, kind, job.task)
+
+    def _get(self, key: bytes, kind: type, task: Task) -> Any | None:
+        return self._store.get(key, kind, task) if self._own is None or key in self._own else None
 
     def store(self, job: DistinctJob, kind: type, record: Any, reachable: bool) -> None:
         """Store a record for later calls. Raises sqlite3.Error, see `EvidenceStore.put`."""
-        self._store.put(self._evidence_key(job.task, job.task_key, job.patch, kind, reachable), record)
+        key = self._evidence_key(job.task, job.task_key, job.patch, kind, reachable)
+        if self._own is not None:
+            self._own.add(key)
+        self._store.put(key, record)
 
     def task_key(self, task: Task) -> str:
         """Digest of everything in a task that could change its evidence, with its environment and measured reach."""

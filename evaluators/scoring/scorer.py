@@ -68,6 +68,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         probes: Mapping[type, StaticProbe] | None = None,
         audit: float = 0.0,
         cold: bool = False,
+        fresh: bool = False,
     ) -> None:
         """
         Args:
@@ -80,6 +81,7 @@ class Scorer(AbstractContextManager["Scorer"]):
                 measures the recall of test selection: see `Stats`.
             cold: run every execution in its own sandbox and interpreter, with the whole suite. Slow; the reference for
                 comparisons with warm runs.
+            fresh: ignore the evidence that earlier scorers stored, gather it again, and store the new evidence.
 
         Raises:
             UserError: no sandbox works here, the cache is unusable, or an argument is invalid.
@@ -99,7 +101,13 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
         self._environments, self._digests = EnvironmentCache(cache), Digests()
         self._planner = Planner(
-            self._store, self._environments, self._digests, self._probes, sandbox=self.sandbox.name, cold=cold
+            self._store,
+            self._environments,
+            self._digests,
+            self._probes,
+            sandbox=self.sandbox.name,
+            cold=cold,
+            fresh=fresh,
         )
         self._worker_pool = WorkerPool(self.sandbox, self._environments, self._digests, cache, self._scratch)
         self._tally = Tally()

@@ -23,7 +23,7 @@ class Digests:
         self._lock = threading.Lock()
         self._roots: dict[Path, Tree] = {}
         self._unedited: dict[int, dict[str, str]] = {}
-        self._reaches: dict[tuple[int, frozenset[str], int, int], tuple[TestSuite, str]] = {}
+        self._reaches: dict[tuple[int, frozenset[str], int, int, int], tuple[TestSuite, str]] = {}
         self._tasks: dict[int, tuple[weakref.ref[Task], str]] = {}
 
     def of_task(self, task: Task) -> str:
@@ -66,7 +66,7 @@ class Digests:
         """Digest of a suite's measurements: its reach, and the seconds that its limits derive from."""
         if suite.reach is None and suite.seconds is None and not suite.imported:
             return ""
-        key = (id(suite.reach), suite.imported, id(suite.companions), id(suite.seconds))
+        key = (id(suite.reach), suite.imported, id(suite.companions), id(suite.seconds), id(suite.slow))
         with self._lock:
             if key not in self._reaches:
                 # A reference to the suite, so that no other mapping gets the same id.
@@ -82,5 +82,5 @@ def _read(root: Path) -> Tree:
 
 
 def _measures(suite: TestSuite) -> list[Any]:
-    mappings = (suite.reach, suite.companions, suite.seconds)
+    mappings = (suite.reach, suite.companions, suite.seconds, suite.slow)
     return [sorted(suite.imported), *(None if mapping is None else sorted(mapping.items()) for mapping in mappings)]

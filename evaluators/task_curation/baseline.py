@@ -18,6 +18,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
+from regrade.evaluators.execution.hanging_tests import limits_at_base, run_past_hanging_tests, slow_tests
 from regrade.evaluators.execution.records import (
     ConfigurationRecord,
     ImportedRecord,
@@ -72,6 +73,8 @@ class Baseline:
     """Wall time of the slowest run, in seconds."""
     file_seconds: Mapping[str, float]
     """See `TestSuite.seconds`; from the slowest run."""
+    slow_tests: Mapping[str, float]
+    """See `TestSuite.slow`."""
     collection_errors: Mapping[str, str]
     """File -> reason why its tests could not be collected."""
     files: ClassifiedFiles = field(default_factory=ClassifiedFiles)
@@ -89,6 +92,7 @@ class Baseline:
             seconds=self.file_seconds,
             **asdict(self.files),
             configuration=self.configuration,
+            slow=self.slow_tests,
         )
 
 
@@ -131,7 +135,8 @@ def baseline(
         workers = workers or os.cpu_count() or 1
         shares = _shares(tree, replies[-1], workers) if suite.runner == "pytest" else []
         measured = []
-        for share in _measure_shares(settings, tree, suite, shares, _passing(replies), workers):
+        hanging = frozenset(test for reply in replies for test in reply.hanging)
+        for share in _measure_shares(settings, tree, suite, shares, _passing(replies), workers, hanging):
             measured.append(share)
             report(runs + len(measured), runs + len(shares))
     except (SandboxError, WorkerDiedError, OSError) as error:
@@ -148,11 +153,12 @@ def _run_suite(
     """The replies of all runs. Reports the number of finished runs."""
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    replies = []
+    replies: list[Reply] = []
     with settings.worker("runs") as worker:
         for number in range(runs):
-            request = Request(suite=suite, limits=settings.limits, sources=number == 0)
-            reply = worker.run(tree, request, Preparation(BYTECODE))
+            limits = limits_at_base(settings.limits, replies[:1])
+            request = Request(suite=suite, limits=settings.limits, test_limits=limits, sources=number == 0)
+            reply = run_past_hanging_tests(worker, tree, request, Preparation(BYTECODE))
             replies.append(_checked(reply, settings.limits, settings.python))
             report(number + 1)
     return replies
@@ -200,8 +206,10 @@ def _measure_shares(
     shares: list[tuple[str, ...]],
     passing: Mapping[str, float],
     workers: int,
+    hanging: frozenset[str],
 ) -> Iterator[_MeasuredFiles]:
-    """Measure the reach of each test, and whether it passes without other files, share by share."""
+    """Measure the reach of each test, and whether it passes without other files, share by share; without the hanging
+    tests, whose reach is unknown."""
     slow = replace(settings.limits, wall_seconds=settings.limits.wall_seconds * REACH_FACTOR)
     preparation = Preparation(BYTECODE)
     local = threading.local()
@@ -214,10 +222,12 @@ def _measure_shares(
             files = paths or tuple({file_of(test): None for test in passing})
             # First, to compile all imports: after that, only a test that reads a source file opens it.
             apart = {
-                path: local.worker.run(tree, Request(suite=suite, limits=settings.limits, paths=(path,)), preparation)
+                path: local.worker.run(
+                    tree, Request(suite=suite, limits=settings.limits, paths=(path,), skip=hanging), preparation
+                )
                 for path in files
             }
-            request = Request(suite=suite, limits=slow, paths=paths, reach=passing)
+            request = Request(suite=suite, limits=slow, paths=paths, skip=hanging, reach=passing)
             return _MeasuredFiles(apart, local.worker.run(tree, request, preparation))
 
         with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:
@@ -242,7 +252,12 @@ def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
 def _other_seconds(reply: Reply) -> float:
     """Seconds of a run outside of its tests, plus its longest test, whose time may include a shared fixture."""
     longest = max((float(record.seconds) for record in reply.of(TestRecord)), default=0)
-    return max(0.0, reply.seconds - sum(_file_seconds(reply).values())) + longest
+    return max(0.0, _seconds(reply) - sum(_file_seconds(reply).values())) + longest
+
+
+def _seconds(reply: Reply) -> float:
+    """Seconds of a run without those of the tests that were stopped."""
+    return max(0.0, reply.seconds - sum(reply.hanging.values()))
 
 
 def _file_seconds(reply: Reply) -> dict[str, float]:
@@ -285,7 +300,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     if end is End.TIMEOUT:
         raise UserError(
             f"the tests can't be run at the base: they were {detail}; set a longer limit with --time-limit SECONDS, or "
-            "skip tests that never end"
+            "a shorter one for each test with --test-timeout SECONDS if some never end"
         )
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run at the base ({end.value}): {detail}")
@@ -314,7 +329,7 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
     reach, imported = ({}, frozenset[str]()) if unmeasured else _reach(measures, tests, suite)
     if reach and not any(_selects_tests(key, imported) for key in reach):
         unmeasured = "all code that the tests execute is also executed, or read as text, on import"
-    slowest = max(replies, key=lambda reply: reply.seconds)
+    slowest = max(replies, key=_seconds)
     return Baseline(
         stable=tuple(stable),
         flaky=tuple(test for test in tests if passes[test] and test not in stable_tests),
@@ -324,8 +339,9 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
         imported=imported,
         companions=_companions(measured, stable) if measured else {},
         unmeasured=unmeasured,
-        seconds=slowest.seconds,
+        seconds=_seconds(slowest),
         file_seconds={**_file_seconds(slowest), "": _other_seconds(slowest)},
+        slow_tests=slow_tests(replies),
         collection_errors=collection_errors(replies[-1]),
         files=files,
         configuration=_configuration(replies[0]),

@@ -36,6 +36,8 @@ class BaselineCache:
     """Number of runs of the suite; a test is stable if it passes in all of them."""
     time_limit: float
     """Limit of one run, in seconds."""
+    test_limit: float | None
+    """See `Limits.test_seconds`."""
     cache: Path
 
     def get(
@@ -67,6 +69,7 @@ class BaselineCache:
             suite.runner, environments.installed_packages(suite, tree.root)
         )
         parts = [tree.digest, repr(suite), identity, code_version(), self.sandbox.name, str(self.runs)]
+        parts.append(repr(self.test_limit))
         return key_of(parts).hex()
 
     def _measure(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
@@ -75,7 +78,7 @@ class BaselineCache:
                 tree,
                 suite,
                 self.requirements,
-                Limits(wall_seconds=self.time_limit),
+                Limits(wall_seconds=self.time_limit, test_seconds=self.test_limit),
                 runs=self.runs,
                 sandbox=self.sandbox,
                 cache=self.cache,

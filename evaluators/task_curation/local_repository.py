@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.hanging_tests import time_limits
 from regrade.evaluators.execution.run_tests import SHORTEST_LIMIT, SLACK
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import (
@@ -27,6 +29,7 @@ from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
 
+logger = logging.getLogger(__name__)
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and every worker would copy it."""
 
@@ -40,6 +43,7 @@ def local_task(
     runs: int = 3,
     cache: str | Path | None = None,
     time_limit: float = 600.0,
+    test_limit: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Task:
@@ -52,6 +56,8 @@ def local_task(
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
             the current one.
         time_limit: limit of one run of the tests at the base, in seconds.
+        test_limit: limit of a single test, in seconds: a test that takes longer fails, and the others run on. A slow
+            test has five times its time at the base. None: 10 for patches, 60 at the base, where no time is known.
         progress: called with (runs done, total runs).
         tell: called with each warning; None: prints it to standard error.
 
@@ -63,6 +69,7 @@ def local_task(
     fail_to_pass = checked_names("fail_to_pass", fail_to_pass)
     runs = checked_count("runs", runs) or 3
     time_limit = checked_amount("time_limit", time_limit)
+    test_limit = None if test_limit is None else checked_amount("test_limit", test_limit)
     repo = _folder(repo)
     tell = tell or _to_stderr
     cache = usable(checked_path("cache", cache) if cache else default_cache())
@@ -75,11 +82,19 @@ def local_task(
         requirements, interpreter = (), environments.python_for((), cache)
     sandbox = chosen_sandbox(sandbox)
     baselines = BaselineCache(
-        requirements=requirements, python=interpreter, sandbox=sandbox, runs=runs, time_limit=time_limit, cache=cache
+        requirements=requirements,
+        python=interpreter,
+        sandbox=sandbox,
+        runs=runs,
+        time_limit=time_limit,
+        test_limit=test_limit,
+        cache=cache,
     )
     suite, baseline = baselines.get(tree, suite, progress)
     resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
-    return _task(tree, baseline.applied_to(suite), requirements, baseline, resolved)
+    task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, test_limit)
+    logger.info("%s", time_limits(task))
+    return task
 
 
 def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Callable[[str], None]) -> tuple[str, ...]:
@@ -99,7 +114,12 @@ def _folder(repo: Path) -> Path:
 
 
 def _task(
-    tree: Tree, suite: TestSuite, requirements: tuple[str, ...], baseline: Baseline, fail_to_pass: tuple[str, ...]
+    tree: Tree,
+    suite: TestSuite,
+    requirements: tuple[str, ...],
+    baseline: Baseline,
+    fail_to_pass: tuple[str, ...],
+    test_limit: float | None,
 ) -> Task:
     """The task with the measured tests. Raises UserError if no test can judge a patch."""
     guarded = tuple(test for test in baseline.stable if test not in fail_to_pass)
@@ -119,7 +139,7 @@ def _task(
         pass_to_pass=guarded,
         suite=suite,
         requirements=requirements,
-        limits=Limits(wall_seconds=seconds),
+        limits=Limits(wall_seconds=seconds, test_seconds=test_limit),
         source="local",
         failure=first,
     )

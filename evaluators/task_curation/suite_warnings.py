@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from regrade.datasets.plurals import listed, plural
+from regrade.evaluators.execution.hanging_tests import STOPPED
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.fail_to_pass import fails
 
@@ -19,17 +20,26 @@ def collection_warnings(baseline: Baseline) -> Iterator[str]:
 
 
 def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterator[str]:
-    """One warning each on failing tests, flaky tests and unmeasured reach.
+    """One warning each on failing, hanging and flaky tests, and on unmeasured reach.
 
     Args:
         fail_to_pass: ids of the FAIL_TO_PASS tests.
     """
-    failing = [test for test in baseline.failing if fails(test, baseline) and test not in fail_to_pass]
+    stopped = [test for test, seconds in baseline.slow_tests.items() if test and seconds == STOPPED]
+    known = {*fail_to_pass, *stopped}
+    failing = [test for test in baseline.failing if fails(test, baseline) and test not in known]
     if failing:
         advice = "" if fail_to_pass else "name the tests that the patch must fix with --fail-to-pass: "
         yield (
             f"{_some(failing, 'fails', 'fail')} {'as well' if fail_to_pass else 'at the base'} and "
             f"{plural(len(failing), 'is', 'are')} not used: {advice}{_named(failing)}"
+        )
+    unnamed = [test for test in stopped if test not in fail_to_pass]
+    if unnamed:
+        yield (
+            f"{len(unnamed)} of its tests never ended at the base ({baseline.outcomes[unnamed[0]].message}) and "
+            f"{plural(len(unnamed), 'is', 'are')} not used: name a test that a patch must fix with --fail-to-pass, and "
+            f"give slow tests more time with --test-timeout SECONDS: {_named(unnamed)}"
         )
     if baseline.unmeasured:
         yield f"every patch runs all tests, because their reach is unknown: {baseline.unmeasured}"

@@ -1,8 +1,9 @@
 """A pytest plugin that writes the outcome of each test as one JSON line when the test ends.
 
 Lines: `["configuration", path, own]` (the configuration file of pytest, empty without one; the same relative to the
-root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["test", id, status, seconds,
-message]`. Lines written before a crash are preserved.
+root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["started", id]` before and
+`["test", id, status, seconds, message]` after each test, and `["fixtures", id, seconds]` for a set-up or tear-down that
+takes long. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from __future__ import annotations
 import json
 import linecache
 import os
-import random
 import re
-import sys
-import zlib
 from collections.abc import Callable, Collection, Generator
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import pytest
 
+from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.node_ids import file_of
 
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
 """Addresses of objects, also those that pytest or unittest truncate: they differ between runs."""
+SLOW_SECONDS = 1.0
+"""A set-up or tear-down that takes longer is recorded: it may be that of a fixture which other tests share."""
 RANK = {"passed": 0, "xfailed": 1, "skipped": 2, "failed": 3, "error": 4}
 """The highest status among a test's set-up, call, tear-down and subtests is its status."""
 
@@ -36,15 +37,25 @@ class Recorder:
         self._root = root
         self._write: Callable[[str], None] = _discard
         self._selected: frozenset[str] | None = None
+        self._skipped: frozenset[str] = frozenset()
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
 
-    def begin(self, write: Callable[[str], None], selected: Collection[str] | None) -> None:
-        """Start recording. `selected`: ids of tests or their files; every other test is deselected (None: none is)."""
+    def begin(
+        self, write: Callable[[str], None], selected: Collection[str] | None, skipped: Collection[str] = ()
+    ) -> None:
+        """Start recording.
+
+        Args:
+            selected: ids of tests or their files; every other test is deselected (None: none is).
+            skipped: ids of tests that are deselected in any case.
+        """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
-        _seed("collection")
+        self._skipped = frozenset(skipped)
+        fix_hypothesis()
+        seed("collection")
 
     def pytest_configure(self, config: pytest.Config) -> None:
         path, root = str(config.inipath or ""), f"{self._root}/"
@@ -53,16 +64,22 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        if self._selected is None:
+        if self._selected is None and not self._skipped:
             return
-        remaining = [item for item in items if item.nodeid in self._selected or file_of(item.nodeid) in self._selected]
+        remaining = [item for item in items if self._is_selected(item.nodeid)]
         if len(remaining) < len(items):
             identities = set(map(id, remaining))
             config.hook.pytest_deselected(items=[item for item in items if id(item) not in identities])
             items[:] = remaining
 
+    def _is_selected(self, test: str) -> bool:
+        if test in self._skipped:
+            return False
+        return self._selected is None or test in self._selected or file_of(test) in self._selected
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        _seed(nodeid)
+        self._write(f'["started", {quoted(nodeid)}]')
+        seed(nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -78,6 +95,8 @@ class Recorder:
         before = self._status.get(report.nodeid, "passed")
         self._status[report.nodeid] = status if RANK[status] > RANK[before] else before
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+        if report.when != "call" and report.duration > SLOW_SECONDS:
+            self._write(f'["fixtures", {quoted(report.nodeid)}, {report.duration:.4f}]')
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         status = self._status.pop(nodeid, "error")
@@ -109,13 +128,6 @@ class Recorder:
                 source = linecache.getline(str(entry.path), entry.lineno + 1).strip()
                 location = f"{os.path.relpath(entry.path, self._root)}:{entry.lineno + 1}: {source}\n"
         return ADDRESS.sub("0x...", location + "\n".join(lines))[:LONGEST_MESSAGE]
-
-
-def _seed(name: str) -> None:
-    """Seed random numbers by name, so that a test draws the same ones whichever tests ran before it."""
-    random.seed(name)
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed(zlib.crc32(name.encode()))
 
 
 def _discard(_line: str) -> None:

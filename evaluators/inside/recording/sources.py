@@ -31,8 +31,9 @@ class SourcesRecorder:
         self._opened: dict[str, set[str]] = {}
         sys.addaudithook(self._note_opening)
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        for item in items:  # also those that are deselected later
             is_in_docstring = item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem)
             (self._doctests if is_in_docstring else self._collected).update(self._own(str(item.path)))
             self._used.update(self._own(_file_of_code(getattr(item, "obj", None))))

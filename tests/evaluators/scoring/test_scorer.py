@@ -50,6 +50,22 @@ def run_of(scorer, task, patch, **options):
     return scorer.gather([(task, patch)], [TestRun], **options)[0].records[TestRun]
 
 
+def test_a_fresh_scorer_ignores_what_is_stored_and_stores_anew(task, fix, tmp_path):
+    """The patch was judged on a machine that was too slow for it; now it is not."""
+    flaw = "it was slow"
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        run = run_of(scorer, task, fix)
+        (job,) = scorer._planner.plan([(task, fix)], (TestRun,), reachable=False)
+        scorer._planner.store(job, TestRun, replace(run, end=End.TIMEOUT, detail=flaw), reachable=False)
+        assert run_of(scorer, task, fix).detail == flaw
+    with Scorer(workers=1, cache=tmp_path, fresh=True) as scorer:
+        assert run_of(scorer, task, fix).resolved
+        assert run_of(scorer, task, fix).end is End.COMPLETED
+        assert (scorer.stats.executions, scorer.stats.hits) == (1, 1), "its own evidence is no longer stale"
+    with Scorer(workers=1, cache=tmp_path) as scorer:
+        assert (run_of(scorer, task, fix).detail, scorer.stats.executions) == ("", 0)
+
+
 def test_a_fix_is_told_from_nothing_and_from_harm(scorer, task, fix, edit):
     nothing, fixed, harm = (run_of(scorer, task, patch) for patch in (Patch(""), fix, edit("a - b", "1 / 0")))
     assert (nothing.fixed, nothing.broken, nothing.resolved) == ((), (), False)
