@@ -146,12 +146,13 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
     Raises:
         UserError: the task, the reward or the sandbox is not available, or the only patch is refused.
     """
+    from regrade.evaluators.execution.environments import shared_lookups
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.assurance import assured
     from regrade.rewards.loading import load_reward
 
     batch = PatchFiles(sources)
-    with stdout_to_stderr():
+    with stdout_to_stderr(), shared_lookups():
         reward = load_reward(request.reward)
         if request.assured is not None:
             reward = reward.only_if(assured(request.assured)).named(reward.name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from regrade.datasets.visible_text import visible
-from regrade.evaluators.attribution.results import Attribution
-from regrade.reports.hunks import attribution_view
-from regrade.reports.templating import render
 from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
+
+if TYPE_CHECKING:
+    from regrade.evaluators.attribution.results import Attribution
 
 
 def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "") -> None:
@@ -30,6 +32,9 @@ def explanation_html(breakdown: Breakdown, title: str = "", attribution: Attribu
 
     With an attribution, the patch follows: each hunk with its contribution to the score.
     """
+    from regrade.reports.hunks import attribution_view
+    from regrade.reports.templating import render
+
     hunks = attribution and attribution_view(attribution)
     return render("explanation.html", breakdown=breakdown, title=visible(title), attribution=hunks)
 

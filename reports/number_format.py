@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from regrade.evaluators.analysis.comparison import Difference
-from regrade.evaluators.analysis.metrics import Estimate
+if TYPE_CHECKING:
+    from regrade.evaluators.analysis.comparison import Difference
+    from regrade.evaluators.analysis.metrics import Estimate
 
 MINUS = "−"
 NO_BREAK = "\u00a0"

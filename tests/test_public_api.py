@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -49,10 +50,48 @@ def test_an_unknown_name_of_a_face_is_an_attribute_error() -> None:
     assert {"score", "metrics"} <= set(dir(face))
 
 
+STATISTICS = {"pandas", "scipy", "statsmodels", "numpy"}
+PROBES = {"ruff", "radon", "lizard", "complexipy", "hypothesis", "pytest", "httpx2", "jinja2", "matplotlib", "docker"}
+
+
+def loaded_by(code: str, folder: Path, modules: set[str], **environment: str) -> set[str]:
+    """Which of the modules does the code import?"""
+    program = f"import sys\ntry:\n    {code}\nfinally:\n    print('loaded', *({modules!r} & {{*sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr or "SystemExit" in done.stderr, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
 def test_scoring_loads_no_statistics(tmp_path: Path) -> None:
-    code = "import sys; from regrade.evaluators import Scorer, local_task, score; print({'pandas', 'scipy'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    code = "from regrade.evaluators import Scorer, local_task, score"
+    assert loaded_by(code, tmp_path, STATISTICS | PROBES) == set()
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "score --help", "compare --help"])
+def test_help_loads_no_library_of_a_command(arguments: str, tmp_path: Path) -> None:
+    code = f"from regrade.cli.main import main; sys.argv = ['regrade', *{arguments.split()!r}]; main()"
+    assert loaded_by(code, tmp_path, STATISTICS | PROBES | {"msgspec", "tree_sitter", "sqlite3", "asyncio"}) == set()
+
+
+def test_a_stored_verdict_loads_no_library_of_a_probe_or_of_statistics(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "sums.py").write_text("def add(a, b):\n    return a + b\n")
+    (project / "test_sums.py").write_text("from sums import add\n\ndef test_add():\n    assert add(1, 2) == 3\n")
+    (tmp_path / "fix.diff").write_text(
+        "--- a/sums.py\n+++ b/sums.py\n@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a + b\n+    return b + a\n"
+    )
+    code = "from regrade.cli.main import main; sys.argv = ['regrade', 'score', '../fix.diff']; main()"
+    cache = str(tmp_path / "cache")
+    assert loaded_by(code, project, {"radon"}, REGRADE_CACHE=cache) == {"radon"}  # its probes run
+    assert loaded_by(code, project, STATISTICS | PROBES, REGRADE_CACHE=cache) == set()
 
 
 def imports_in(page: Path) -> Iterator[tuple[str, str]]:

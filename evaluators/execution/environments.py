@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -10,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,11 +21,37 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import installed
 from regrade.evaluators.sandboxes.interpreters import plain_path
+from regrade.evaluators.storage.digests import sealed, unsealed
 
 ENVIRONMENTS = "environments"
 """Name of the folder of environments in the cache."""
 COMPLETE = "complete"
 """Name of the file that marks a completely created environment."""
+PLUGINS = "plugins"
+"""Name of the folder in the cache with the pytest plugins of each environment."""
+_SHARED: ContextVar[dict[Path, bytes] | None] = ContextVar("shared", default=None)
+"""Output of `installed.py` for each interpreter; None outside of `shared_lookups`."""
+
+
+@contextlib.contextmanager
+def shared_lookups() -> Iterator[None]:
+    """Within the context, the packages of an interpreter are read once: that takes longer than a stored verdict.
+
+    Nothing may run for long within it, because packages may be installed meanwhile: see `forget_lookups`.
+    """
+    if _SHARED.get() is not None:
+        yield
+        return
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def forget_lookups() -> None:
+    """Read the packages of each interpreter again, after a long operation."""
+    (_SHARED.get() or {}).clear()
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
@@ -99,6 +127,21 @@ def runner_identity(runner: str, packages: Path | None) -> str:
     return f"{done.stdout.strip()} {installed.digest_of(packages) if packages is not None else ''}"
 
 
+def cached_pytest_plugins(python: Path, cache: Path) -> dict[str, str]:
+    """See `pytest_plugins`; read from `cache` for an environment whose plugins were looked up before."""
+    path = cache / PLUGINS / f"{identity(python)}.json"
+    try:
+        stored: dict[str, str] = json.loads(unsealed(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        stored = pytest_plugins(python)
+        with contextlib.suppress(OSError):  # such as a full disk: it is looked up again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_text(sealed(json.dumps(stored)), "utf-8")
+            partial.replace(path)
+    return stored
+
+
 def pytest_plugins(python: Path) -> dict[str, str]:
     """Entry point name -> module of every installed pytest plugin.
 
@@ -172,6 +215,15 @@ def distributions(python: Path) -> tuple[str, ...]:
 
 def _installed(python: Path) -> bytes:
     """Output of `installed.py`."""
+    shared = _SHARED.get()
+    if shared is None:
+        return _read_installed(python)
+    if python not in shared:
+        shared[python] = _read_installed(python)
+    return shared[python]
+
+
+def _read_installed(python: Path) -> bytes:
     program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_created(python) else [])]
     try:
         done = subprocess.run(

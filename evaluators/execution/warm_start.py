@@ -20,7 +20,7 @@ from regrade.evaluators.execution.records import (
     ThreadsRecord,
 )
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
-from regrade.evaluators.inside.candidates import COLLECT_ONLY
+from regrade.evaluators.inside.bytecode import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.storage.digests import sealed, unsealed

@@ -1,4 +1,4 @@
-"""Removal of damaged byte code files."""
+"""The option of a session that only writes byte code, and removal of damaged byte code files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
+COLLECT_ONLY = "--collect-only"
 HEADER_BYTES = 16
 
 

@@ -25,7 +25,6 @@ from regrade.evaluators.inside.sealing import sealing_writer
 Write = Callable[[str], None]
 PROGRAMS = str(Path(__file__).parents[3])
 """Folder on the import path of these programs."""
-COLLECT_ONLY = "--collect-only"
 PYTEST_OPTIONS = "-q --tb=no --color=no -p no:cacheprovider --continue-on-collection-errors"
 EARLY: set[str] = set()
 """Modules that the worker imported for its candidates only."""
@@ -163,7 +162,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         if request["crossing"] is not None:
             plugins.append(tests_side(request, write))
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
-        if COLLECT_ONLY in request["options"]:
+        if bytecode.COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
         if request["write_bytecode"]:
             bytecode.remove_damaged(request["bytecode"])

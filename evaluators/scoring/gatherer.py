@@ -23,7 +23,6 @@ from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.digests import key_of
-from regrade.evaluators.verification.assurance_levels import NO_TEST_TO_VERIFY
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import BuildRun, End, TestRun, Verification
 
@@ -176,6 +175,8 @@ class Gatherer:
 
 def _unapplied_evidence(kind: type, task: Task, reason: str) -> Executed:
     """The evidence of a patch that does not apply."""
+    from regrade.evaluators.verification.assurance_levels import NO_TEST_TO_VERIFY
+
     if kind is TestRun:
         return not_applied(task, reason)
     return (

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.evaluators.execution.selection import selected_tests
@@ -16,9 +17,11 @@ from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.worker_pool import WorkerPool
-from regrade.evaluators.verification.assurance_levels import ReferenceVerification, WorkerSet, verify, verify_reference
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, Verification
+
+if TYPE_CHECKING:
+    from regrade.evaluators.verification.assurance_levels import ReferenceVerification
 
 logger = logging.getLogger(__name__)
 NOT_CONFINED = "the plain process does not confine a candidate"
@@ -41,6 +44,8 @@ class Verifier:
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
+        from regrade.evaluators.verification.assurance_levels import WorkerSet, verify
+
         task, run = job.task, job.records[TestRun]
         if not self._worker_pool.isolated:
             return Verification(level=AssuranceLevel.UNCONFINED, reachable=AssuranceLevel.UNCONFINED, why=NOT_CONFINED)
@@ -68,6 +73,8 @@ class Verifier:
             return self._calibrations[key]
 
     def _load_or_calibrate(self, job: DistinctJob, reference: Patch) -> ReferenceVerification | None:
+        from regrade.evaluators.verification.assurance_levels import ReferenceVerification, verify_reference
+
         task = job.task
         try:
             workspace = prepare(task, reference)

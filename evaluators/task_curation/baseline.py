@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
@@ -38,7 +39,7 @@ from regrade.rewards.evidence import End, TestOutcome, TestStatus
 REACH_FACTOR = 20
 """The measurement of reach runs every test in its own process, under a profiler: its time limit is this much longer."""
 
-SHORT_SECONDS = 2.0
+SHORT_SECONDS = 1.0
 """A suite that takes less than this is not divided: starting further workers would take longer."""
 
 SHARES_A_WORKER = 16
@@ -46,6 +47,9 @@ SHARES_A_WORKER = 16
 
 BYTECODE = "bytecode"
 """Name of the scratch folder with the byte code that the first run writes and later runs read."""
+
+_Job = Callable[[Callable[[], None]], None]
+"""Called with a function that reports each finished step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +131,9 @@ def baseline(
         packages=installed_packages(suite, tree.root),
         tools=toolchain(suite.runner),
     )
-    report = progress or _ignore_progress
-    steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
-    report(0, steps)
+    workers = workers or os.cpu_count() or 1
     try:
-        replies = _run_suite(settings, tree, suite, runs, lambda done: report(done, steps))
-        workers = workers or os.cpu_count() or 1
-        shares = _shares(tree, replies[-1], workers) if suite.runner == "pytest" else []
-        measured = []
-        hanging = frozenset(test for reply in replies for test in reply.hanging)
-        for share in _measure_shares(settings, tree, suite, shares, _passing(replies), workers, hanging):
-            measured.append(share)
-            report(runs + len(measured), runs + len(shares))
+        replies, measured = _run_and_measure(settings, tree, suite, runs, workers, progress or _ignore_progress)
     except (SandboxError, WorkerDiedError, OSError) as error:
         advice = full_disk(error) or "choose another one with --sandbox, see `regrade doctor`"
         raise UserError(f"the tests can't be run because the sandbox failed ({error}): {advice}") from error
@@ -147,21 +142,121 @@ def baseline(
     return _summary(replies, measured, tree, suite)
 
 
-def _run_suite(
-    settings: _WorkerSettings, tree: Tree, suite: TestSuite, runs: int, report: Callable[[int], None]
-) -> list[Reply]:
-    """The replies of all runs. Reports the number of finished runs."""
+def _run_and_measure(
+    settings: _WorkerSettings,
+    tree: Tree,
+    suite: TestSuite,
+    runs: int,
+    workers: int,
+    report: Callable[[int, int], None],
+) -> tuple[list[Reply], list[_MeasuredFiles]]:
+    """The replies of all runs, and the measured shares of the test files.
+
+    The first run has the machine to itself: it writes the byte code, and its tests that pass are measured. With several
+    workers, the measurement takes place beside the further runs, as the tests of patches run beside each other: a test
+    that fails on a busy machine is flaky. The slowest run then includes that load, so the limits that follow from it
+    only get longer.
+    """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    replies: list[Reply] = []
-    with settings.worker("runs") as worker:
-        for number in range(runs):
-            limits = limits_at_base(settings.limits, replies[:1])
-            request = Request(suite=suite, limits=settings.limits, test_limits=limits, sources=number == 0)
-            reply = run_past_hanging_tests(worker, tree, request, Preparation(BYTECODE))
-            replies.append(_checked(reply, settings.limits, settings.python))
-            report(number + 1)
-    return replies
+    steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
+    report(0, steps)
+    with _Workers(settings, tree, suite) as started:
+        first = started.worker("runs")
+        replies = [started.run_suite(first, [])]
+        shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
+        passing = _passing(replies)
+        measured: list[_MeasuredFiles | None] = [None] * len(shares)
+
+        def run_again(report_run: Callable[[], None]) -> None:
+            for _ in range(1, runs):
+                replies.append(started.run_suite(first, replies[:1]))
+                report_run()
+
+        def measure(number: int, report_share: Callable[[], None]) -> None:
+            measured[number] = started.measure(shares[number], passing, replies[0].hanging)
+            report_share()
+
+        report(1, runs + len(shares))
+        jobs: list[_Job] = [run_again, *(partial(measure, number) for number in range(len(shares)))]
+        for done in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
+            report(1 + done, runs + len(shares))
+    return replies, [share for share in measured if share is not None]
+
+
+class _Workers(ExitStack):
+    """The workers of one baseline, one per thread. After an error or Ctrl-C, all are killed."""
+
+    def __init__(self, settings: _WorkerSettings, tree: Tree, suite: TestSuite) -> None:
+        super().__init__()
+        self._settings = settings
+        self._tree = tree
+        self._suite = suite
+        self._local = threading.local()
+        self._workers: list[Worker] = []
+        self._lock = threading.Lock()
+
+    def worker(self, name: str) -> Worker:
+        with self._lock:
+            worker = self.enter_context(self._settings.worker(name))
+            self._workers.append(worker)
+            return worker
+
+    def run_suite(self, worker: Worker, earlier: list[Reply]) -> Reply:
+        """A run of the whole suite, past tests that hang; the first one, without an earlier one, also records the files
+        that the tests come from. Raises UserError if it was not completed."""
+        limits = self._settings.limits
+        test_limits = limits_at_base(limits, earlier)
+        request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier)
+        reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
+        return _checked(reply, limits, self._settings.python)
+
+    def measure(self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str]) -> _MeasuredFiles:
+        """Measure the reach of each test of these files (empty: of all), and whether it passes without other files;
+        without the hanging tests, whose reach is unknown."""
+        if not hasattr(self._local, "worker"):
+            self._local.worker = self.worker(f"reach-{threading.get_ident()}")
+        worker: Worker = self._local.worker
+        limits, preparation = self._settings.limits, Preparation(BYTECODE)
+        slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
+        files, skipped = paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
+        # First, to compile all imports: after that, only a test that reads a source file opens it.
+        apart = {
+            path: worker.run(
+                self._tree, Request(suite=self._suite, limits=limits, paths=(path,), skip=skipped), preparation
+            )
+            for path in files
+        }
+        request = Request(suite=self._suite, limits=slow, paths=paths, skip=skipped, reach=passing)
+        return _MeasuredFiles(apart, worker.run(self._tree, request, preparation))
+
+    def finish(self, jobs: Sequence[_Job], steps: int, threads: int) -> Iterator[int]:
+        """Run the jobs, in order, in threads. Yield the number of finished steps, which the jobs report.
+
+        Raises the first error of a job, when all jobs have ended.
+        """
+        events: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def run(job: _Job) -> None:
+            try:
+                job(lambda: events.put(None))
+            except BaseException as error:
+                events.put(error)
+
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            futures = [pool.submit(run, job) for job in jobs]
+            try:
+                for done in range(1, steps + 1):
+                    error = events.get()
+                    if error is not None:
+                        raise error
+                    yield done
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                while wait(futures, timeout=0.1).not_done:  # a worker may be starting, and can be killed only then
+                    for worker in self._workers:
+                        worker.kill()
+                raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,41 +292,6 @@ class _MeasuredFiles:
     apart: Mapping[str, Reply]
     """File -> a run of this file alone."""
     reach: Reply
-
-
-def _measure_shares(
-    settings: _WorkerSettings,
-    tree: Tree,
-    suite: TestSuite,
-    shares: list[tuple[str, ...]],
-    passing: Mapping[str, float],
-    workers: int,
-    hanging: frozenset[str],
-) -> Iterator[_MeasuredFiles]:
-    """Measure the reach of each test, and whether it passes without other files, share by share; without the hanging
-    tests, whose reach is unknown."""
-    slow = replace(settings.limits, wall_seconds=settings.limits.wall_seconds * REACH_FACTOR)
-    preparation = Preparation(BYTECODE)
-    local = threading.local()
-    numbers = itertools.count()
-    with ExitStack() as started:
-
-        def measure(paths: tuple[str, ...]) -> _MeasuredFiles:
-            if not hasattr(local, "worker"):
-                local.worker = started.enter_context(settings.worker(f"reach-{next(numbers)}"))
-            files = paths or tuple({file_of(test): None for test in passing})
-            # First, to compile all imports: after that, only a test that reads a source file opens it.
-            apart = {
-                path: local.worker.run(
-                    tree, Request(suite=suite, limits=settings.limits, paths=(path,), skip=hanging), preparation
-                )
-                for path in files
-            }
-            request = Request(suite=suite, limits=slow, paths=paths, skip=hanging, reach=passing)
-            return _MeasuredFiles(apart, local.worker.run(tree, request, preparation))
-
-        with ThreadPoolExecutor(max(1, min(workers, len(shares)))) as pool:
-            yield from pool.map(measure, shares)
 
 
 def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:

@@ -61,6 +61,7 @@ class BaselineCache:
         if stored is not None:
             return stored
         measured = self._measure(tree, suite, progress)
+        environments.forget_lookups()
         _write(path, measured)
         return measured
 

@@ -34,6 +34,7 @@ LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and every worker would copy it."""
 
 
+@environments.shared_lookups()
 def local_task(
     repo: str | Path,
     fail_to_pass: Sequence[str] = (),
@@ -76,7 +77,7 @@ def local_task(
     requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
-    suite = local_suite(repo, tree, interpreter)
+    suite = local_suite(repo, tree, interpreter, cache)
     if suite.runner != "pytest" and python is None:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)

@@ -39,7 +39,7 @@ NEVER_LOADED = frozenset(
 """pytest plugins that distribute, reorder, repeat or measure tests: a verdict needs none of them."""
 
 
-def local_suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
+def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path) -> TestSuite:
     """The suite for pytest if there are Python tests, else for the runner of the project's manifest.
 
     Raises:
@@ -50,7 +50,7 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path) -> TestSuite:
         for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
             if (repo / manifest).is_file():
                 return find(repo, paths)
-    return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter))
+    return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter, cache))
 
 
 def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
@@ -81,7 +81,7 @@ def _python_path(repo: Path) -> tuple[str, ...]:
     return ("src", ".") if has_code else (".",)
 
 
-def _plugin_options(interpreter: Path) -> tuple[str, ...]:
+def _plugin_options(interpreter: Path, cache: Path) -> tuple[str, ...]:
     """Plugins are never loaded automatically, since a patch could add one; plugins of the environment are named."""
-    plugins = environments.pytest_plugins(interpreter)
+    plugins = environments.cached_pytest_plugins(interpreter, cache)
     return tuple(option for name in sorted(plugins.keys() - NEVER_LOADED) for option in ("-p", plugins[name]))

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regrade.evaluators.inside.remote_calls.plain_values import FIXED, Packed
-from regrade.evaluators.verification.held_out_inputs import Call
+
+if TYPE_CHECKING:
+    from regrade.evaluators.verification.held_out_inputs import Call
 
 TOLERANCE = 1e-9
 """Relative: a sum in another order is an equal answer."""

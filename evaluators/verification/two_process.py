@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.syntax_trees import parse_or_none
@@ -27,8 +27,10 @@ from regrade.evaluators.execution.selection import with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
-from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.rewards.evidence import End, TestStatus
+
+if TYPE_CHECKING:
+    from regrade.evaluators.verification.held_out_inputs import Call
 
 ORACLE_METHODS = frozenset(
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "bool", "hash", "instancecheck")

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from regrade.evaluators.execution.environments import COMPLETE, ENVIRONMENTS, identity, runner_identity
+from regrade.evaluators.execution import environments
+from regrade.evaluators.execution.environments import (
+    COMPLETE,
+    ENVIRONMENTS,
+    PLUGINS,
+    cached_pytest_plugins,
+    forget_lookups,
+    identity,
+    runner_identity,
+    shared_lookups,
+)
 from regrade.evaluators.task_curation.local_repository import local_task
 
 FINDER = """\
@@ -90,6 +100,29 @@ def test_an_edited_package_changes_the_identity(python):
     os.utime(file, OLD)
     assert len({before, edited}) == 2
     assert identity(python) == before  # of the same size at the same time: what is installed is not read
+
+
+def test_lookups_are_shared_within_their_context_until_they_are_forgotten(python):
+    file, before = site_packages(python) / "subject" / "__init__.py", identity(python)
+    with shared_lookups():
+        assert identity(python) == before
+        file.write_text("x = 2\n")
+        assert identity(python) == before
+        forget_lookups()
+        edited = identity(python)
+        file.write_text("x = 30\n")
+    assert len({before, edited, identity(python)}) == 3
+
+
+def test_plugins_are_looked_up_once_for_each_environment_and_again_if_their_record_is_damaged(tmp_path):
+    python = Path(sys.executable)
+    found = environments.pytest_plugins(python)
+    assert cached_pytest_plugins(python, tmp_path) == found
+    (record,) = (tmp_path / PLUGINS).iterdir()
+    stored = record.read_text()
+    record.write_text(stored.replace('"content": {', '"content": {"other": "other", '))
+    assert cached_pytest_plugins(python, tmp_path) == found
+    assert record.read_text() == stored
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.tasks import TestSuite
+from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import available, choose
-from regrade.evaluators.task_curation.baseline import baseline
+from regrade.evaluators.task_curation.baseline import BYTECODE, _Workers, _WorkerSettings, baseline
 
 REACH = {
     "subject.py": """\
@@ -428,3 +429,43 @@ def test_a_test_whose_id_is_another_one_tomorrow_is_not_stable(write_files):
 def test_a_suite_that_can_not_be_run_is_a_mistake(write_files, files, reason):
     with pytest.raises(UserError, match=reason):
         baseline(write_files(files), TestSuite(), sandbox=choose(), runs=1)
+
+
+def test_the_reach_is_measured_beside_the_further_runs(write_files):
+    sandbox, told, starts = choose(), [], []
+
+    class Watched(type(sandbox)):
+        def start(self, program):
+            starts.append(len(told))
+            return super().start(program)
+
+    files = {"subject.py": "def f(): pass\n", "test_it.py": "import time, subject\ndef test_it(): time.sleep(2)\n"}
+    watched = Watched()
+    baseline(write_files(files), TestSuite(), sandbox=watched, runs=3, workers=2, progress=lambda *s: told.append(s))
+    assert len(starts) == 2
+    assert starts[1] == 2  # when only the first run was done
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
+    hangs = "import time\ndef test_it():\n    time.sleep(500)\n"
+    settings = _WorkerSettings(
+        sandbox=choose(),
+        python=python_for((), tmp_path),
+        scratch=tmp_path,
+        limits=Limits(wall_seconds=600.0),
+        packages=None,
+        tools=None,
+    )
+    (tmp_path / BYTECODE).mkdir(mode=0o777)
+
+    def fails(_report):
+        time.sleep(2)
+        raise UserError("a run failed")
+
+    began = time.monotonic()
+    with _Workers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
+        jobs = [fails, lambda _: workers.measure(("test_it.py",), {"test_it.py::test_it": 1.0})]
+        with pytest.raises(UserError, match="a run failed"):
+            list(workers.finish(jobs, 2, threads=2))
+    assert time.monotonic() - began < 60
