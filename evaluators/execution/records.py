@@ -176,6 +176,20 @@ class AnswerRecord(Record, frozen=True, tag="answer"):
     none: `gone`."""
 
 
+class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
+    """Modules that the tree provides were imported from outside of it."""
+
+    modules: list[tuple[str, str]]
+    """Name, and the file that it came from."""
+
+
+class LoadedRecord(Record, frozen=True, tag="loaded"):
+    """Modules were imported from the tree; reported by runs at the base."""
+
+    files: list[str]
+    """Relative to the root."""
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -199,7 +213,7 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
     | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
-    | AnswerRecord | DoneRecord | LeftRecord
+    | AnswerRecord | ElsewhereRecord | LoadedRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

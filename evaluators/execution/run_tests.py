@@ -13,6 +13,7 @@ from regrade.evaluators.execution.records import (
     CheckedRecord,
     CollectRecord,
     DoneRecord,
+    ElsewhereRecord,
     ImportRecord,
     LeftRecord,
     TestRecord,
@@ -180,6 +181,8 @@ def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
+    if copies := imported_copies(reply):
+        return End.CRASHED, _clip(copies)
     if reply.stopped == "timeout":
         return End.TIMEOUT, _timeout_reason(wall_seconds, reply.seconds)
     if reply.stopped == "memory":
@@ -195,6 +198,17 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     if isinstance(last, DoneRecord):
         return End.CRASHED, _clip(f"pytest stopped with status {last.status}: {reply.output.strip()}")
     return End.CRASHED, f"the process exited with status {reply.status} before it reported a result"
+
+
+def imported_copies(reply: Reply) -> str:
+    """Which modules of the repository were imported from elsewhere, so that another copy of them was tested; empty:
+    none. At the base the environment causes that; after a patch, the patch does: it removed or bypassed the module."""
+    modules = [module for record in reply.of(ElsewhereRecord) for module in record.modules]
+    if not modules:
+        return ""
+    name, file = modules[0]
+    others = f" (and {len(modules) - 1} more modules)" if modules[1:] else ""
+    return f"{name} was imported from {file}, not from the repository{others}"
 
 
 def _timeout_reason(limit: float, passed: float) -> str:

@@ -16,6 +16,7 @@ from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
 from regrade.evaluators.execution.folders import Folder
+from regrade.evaluators.execution.own_modules import own_modules
 from regrade.evaluators.execution.records import DoneEvent, Event, ForkedEvent, ReadyEvent, Record, decode, decode_event
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
 
@@ -166,6 +167,7 @@ class Worker:
         self._channel = channel
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
+        self._own: dict[tuple[Path, tuple[str, ...]], tuple[str, ...]] = {}
         self._buffer = b""
         self._killed = False
         self.starts = 0
@@ -192,7 +194,7 @@ class Worker:
             self.close()
         self._write_tree(tree, request.suite.protected)
         self._ensure_started()
-        self._send(self._message(request, preparation))
+        self._send({**self._message(request, preparation), "own": self._own_modules(tree, request.suite)})
         event = self._receive(START_SECONDS)
         if isinstance(event, ForkedEvent):
             event = self._receive(request.limits.wall_seconds * PATIENCE + GRACE_SECONDS, running=True)
@@ -312,6 +314,12 @@ class Worker:
             "configuration": preparation.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
+
+    def _own_modules(self, tree: Tree, suite: TestSuite) -> tuple[str, ...]:
+        key = (tree.root, suite.python_path)
+        if key not in self._own:
+            self._own[key] = own_modules(*key) if suite.runner == "pytest" else ()
+        return self._own[key]
 
     def _crossing(self, request: Request) -> dict[str, Any] | None:
         if request.crossing is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regrade.evaluators.inside import bytecode, commands, wheels
+from regrade.evaluators.inside import bytecode, commands, origins, wheels
 from regrade.evaluators.inside.recording.reach import ReachRecorder
 from regrade.evaluators.inside.recording.recorder import Recorder
 from regrade.evaluators.inside.remote_calls.sides import answer_inputs, candidate_side, tests_side
@@ -90,6 +90,7 @@ def enter_tree(request: dict[str, Any]) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     importlib.invalidate_caches()
     _forget_shadowed(folders)
+    origins.forget_other_copies(request["own"], root)
     _forget_programs()
 
 
@@ -122,8 +123,17 @@ def run_in_fresh_interpreter(descriptor: int, results: int) -> NoReturn:
         request = json.load(file)
     os.set_inheritable(results, False)
     write = sealing_writer(results, bytes.fromhex(request.pop("key")))
+    import_runner()  # before the tree's folders are on the path: the runner uses no code of the tree
     enter_tree(request)
     run(request, write)
+
+
+def import_runner() -> None:
+    """Import all of pytest, so that none of its parts is imported later, beside the tree's modules."""
+    from _pytest.config import default_plugins
+
+    for name in default_plugins:
+        importlib.import_module("_pytest." + name)
 
 
 def _forget_programs() -> None:
@@ -160,11 +170,22 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
         if COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
+        report_origins(request, write)
         if request["write_bytecode"]:
             bytecode.remove_damaged(request["bytecode"])
         finish(write, status)
     except BaseException as error:
         abort(write, error)
+
+
+def report_origins(request: dict[str, Any], write: Write) -> None:
+    """Report which of the tree's modules were imported from elsewhere, and at the base also those of the tree."""
+    if request["crossing"] is None:
+        found = origins.elsewhere(request["own"], request["root"])
+        if found:
+            write(json.dumps(["elsewhere", found]))
+        if request["write_bytecode"]:
+            write(json.dumps(["loaded", origins.files_in_tree(request["root"])]))
 
 
 def arguments(request: dict[str, Any]) -> list[str]:
