@@ -134,6 +134,15 @@ class WheelRecord(Record, frozen=True, tag="wheel"):
     """The wheel's name, or the error."""
 
 
+class ExtensionsRecord(Record, frozen=True, tag="extensions"):
+    """The build of the extensions has ended."""
+
+    error: str
+    """Empty: they were built."""
+    sources: list[str]
+    """Files of the tree that were compiled."""
+
+
 class CrossedRecord(Record, frozen=True, tag="crossed"):
     """A test was run with the candidate's code in the other process."""
 
@@ -213,7 +222,7 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
     | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
-    | AnswerRecord | ElsewhereRecord | LoadedRecord | DoneRecord | LeftRecord
+    | AnswerRecord | ElsewhereRecord | ExtensionsRecord | LoadedRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

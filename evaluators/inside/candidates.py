@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regrade.evaluators.inside import bytecode, commands, origins, wheels
+from regrade.evaluators.inside import bytecode, commands, extensions, origins, wheels
 from regrade.evaluators.inside.recording.reach import ReachRecorder
 from regrade.evaluators.inside.recording.recorder import Recorder
 from regrade.evaluators.inside.remote_calls.sides import answer_inputs, candidate_side, tests_side
@@ -53,6 +53,8 @@ def confine(request: dict[str, Any], user: int) -> None:
     drop_rights(user)
     _limit(request["limits"], is_foreign=request["runner"] != "pytest")
     enter_tree(request)
+    if request["rebuild"]:
+        extensions.rebuild(request["python_path"])
 
 
 def drop_rights(user: int) -> None:
@@ -149,6 +151,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             finish(write, _import_all(request["modules"], write))
         if request["kind"] == "wheel":
             finish(write, _build_wheel(write))
+        if request["kind"] == "extensions":
+            finish(write, _build_extensions(request, write))
         if request["kind"] == "check":
             finish(write, commands.check(request["paths"], write))
         if request["kind"] == "candidate":
@@ -237,6 +241,14 @@ def _build_wheel(write: Write) -> int:
         write(json.dumps(["wheel", "none", str(error)[:200]]))
     except BaseException as error:
         write(json.dumps(["wheel", "failed", f"{type(error).__name__}: {error}"[:500]]))
+    return 0
+
+
+def _build_extensions(request: dict[str, Any], write: Write) -> int:
+    try:
+        write(json.dumps(["extensions", "", extensions.rebuild(request["python_path"])]))
+    except BaseException as error:
+        write(json.dumps(["extensions", f"{error}"[:500] or type(error).__name__, []]))
     return 0
 
 
