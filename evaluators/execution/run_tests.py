@@ -286,6 +286,8 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     reported = statuses(reply)
     uncollected = collection_errors(reply)
     outcomes = {}
+    if copies := imported_copies(reply):  # whatever the tests say, they say it of another copy
+        reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, copies))
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:
             outcomes[test] = UNREACHED
