@@ -192,13 +192,6 @@ class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
     """Name, and the file that it came from."""
 
 
-class LoadedRecord(Record, frozen=True, tag="loaded"):
-    """Modules were imported from the tree; reported by runs at the base."""
-
-    files: list[str]
-    """Relative to the root."""
-
-
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -222,7 +215,7 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | TestRecord | ImportRecord | ThreadsRecord | ImportedRecord | ReachRecord
     | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord
-    | AnswerRecord | ElsewhereRecord | ExtensionsRecord | LoadedRecord | DoneRecord | LeftRecord
+    | AnswerRecord | ElsewhereRecord | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

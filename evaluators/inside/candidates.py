@@ -183,13 +183,11 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
 
 def report_origins(request: dict[str, Any], write: Write) -> None:
-    """Report which of the tree's modules were imported from elsewhere, and at the base also those of the tree."""
+    """Report which of the tree's modules were imported from elsewhere."""
     if request["crossing"] is None:
         found = origins.elsewhere(request["own"], request["root"])
         if found:
             write(json.dumps(["elsewhere", found]))
-        if request["write_bytecode"]:
-            write(json.dumps(["loaded", origins.files_in_tree(request["root"])]))
 
 
 def arguments(request: dict[str, Any]) -> list[str]:

@@ -28,12 +28,6 @@ def elsewhere(own: Iterable[str], root: str) -> list[list[str]]:
     return found[:MOST]
 
 
-def files_in_tree(root: str) -> list[str]:
-    """Files of the modules that were imported from the tree, relative to its root."""
-    files = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    return sorted(file[len(root) + 1 :] for file in files if file.startswith(f"{root}/"))
-
-
 def is_any_loaded(own: Iterable[str]) -> bool:
     """Is a module with the name of one of the tree's loaded?"""
     return any(name in sys.modules for name in own if name.partition(".")[0] not in RUNNER)
