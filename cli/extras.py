@@ -1,4 +1,4 @@
-"""Optional dependencies: a missing one is a user error that names the extra to install."""
+"""Optional dependencies: a missing one is a user error that names the packages to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from regrade.datasets.errors import UserError
 
 @contextmanager
 def training_libraries(purpose: str) -> Iterator[None]:
-    """Import modules that need the extra `train`. Raises UserError if one of its libraries is not installed."""
+    """Import modules that need the libraries of training. Raises UserError if one of its libraries is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -18,5 +18,5 @@ def training_libraries(purpose: str) -> Iterator[None]:
         if library in ("", "regrade"):  # a defect of this program
             raise
         raise UserError(
-            f"{purpose} needs {library}, which is not installed: run `pip install '.[train]'` in the checkout"
+            f"{purpose} needs {library}, which is not installed: pip install torch transformers trl gguf accelerate"
         ) from error

@@ -174,6 +174,16 @@ def pytest_plugins(python: Path) -> dict[str, str]:
     return plugins
 
 
+def import_origins(python: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Module -> its installed file, then names and URLs of its distributions (see `import_origins.py`).
+
+    Raises:
+        UserError: `python` does not run.
+    """
+    found: dict[str, list[str]] = json.loads(_output(python, "import_origins.py", *names))
+    return found
+
+
 def _run(command: list[str], what: str) -> None:
     with tempfile.TemporaryFile() as output:
         try:
@@ -224,7 +234,12 @@ def _installed(python: Path) -> bytes:
 
 
 def _read_installed(python: Path) -> bytes:
-    program = [str(Path(__file__).with_name("installed.py")), *(["--made"] if _is_created(python) else [])]
+    return _output(python, "installed.py", *(["--made"] if _is_created(python) else []))
+
+
+def _output(python: Path, file: str, *arguments: str) -> bytes:
+    """The output of a program beside this file, run by an interpreter."""
+    program = [str(Path(__file__).with_name(file)), *arguments]
     try:
         done = subprocess.run(
             [str(python), "-I", *program], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}

@@ -170,6 +170,15 @@ class WheelRecord(Record, frozen=True, tag="wheel"):
     """The wheel's name, or the error."""
 
 
+class ExtensionsRecord(Record, frozen=True, tag="extensions"):
+    """The build of the extensions has ended."""
+
+    error: str
+    """Empty: they were built."""
+    sources: list[str]
+    """Files of the tree that were compiled."""
+
+
 class CrossedRecord(Record, frozen=True, tag="crossed"):
     """A test was run with the candidate's code in the other process."""
 
@@ -212,6 +221,13 @@ class AnswerRecord(Record, frozen=True, tag="answer"):
     none: `gone`."""
 
 
+class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
+    """Modules that the tree provides were imported from outside of it."""
+
+    modules: list[tuple[str, str]]
+    """Name, and the file that it came from."""
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -235,7 +251,8 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord | ThreadsRecord
     | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord
-    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | DoneRecord | LeftRecord
+    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ExtensionsRecord | DoneRecord
+    | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

@@ -21,6 +21,7 @@ from regrade.evaluators.execution.records import (
     CollectRecord,
     ConfigurationRecord,
     DoneRecord,
+    ElsewhereRecord,
     ImportRecord,
     LeftRecord,
     StartedRecord,
@@ -194,6 +195,8 @@ def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
+    if copies := imported_copies(reply):
+        return End.CRASHED, _clip(copies)
     if reply.stopped == "timeout":
         test = running_test(reply)
         reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
@@ -216,6 +219,17 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     if isinstance(last, DoneRecord):
         return End.CRASHED, _clip(f"pytest stopped with status {last.status}: {reply.output.strip()}")
     return End.CRASHED, f"the process exited with status {reply.status} before it reported a result"
+
+
+def imported_copies(reply: Reply) -> str:
+    """Which modules of the repository were imported from elsewhere, so that another copy of them was tested; empty:
+    none. At the base the environment causes that; after a patch, the patch does: it removed or bypassed the module."""
+    modules = [module for record in reply.of(ElsewhereRecord) for module in record.modules]
+    if not modules:
+        return ""
+    name, file = modules[0]
+    others = f" (and {len(modules) - 1} more modules)" if modules[1:] else ""
+    return f"{name} was imported from {file}, not from the repository{others}"
 
 
 def _timeout_reason(limit: float, passed: float) -> str:
@@ -310,6 +324,8 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     uncollected = collection_errors(reply)
     stopped = stopped_tests(reply)
     outcomes = {}
+    if copies := imported_copies(reply):  # whatever the tests say, they say it of another copy
+        reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, copies))
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:
             outcomes[test] = UNREACHED

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,7 +16,18 @@ from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
 from regrade.evaluators.execution.folders import Folder
-from regrade.evaluators.execution.records import DoneEvent, Event, ForkedEvent, ReadyEvent, Record, decode, decode_event
+from regrade.evaluators.execution.native_code import NativeBuild, NativeCode
+from regrade.evaluators.execution.own_modules import own_modules
+from regrade.evaluators.execution.records import (
+    DoneEvent,
+    Event,
+    ExtensionsRecord,
+    ForkedEvent,
+    ReadyEvent,
+    Record,
+    decode,
+    decode_event,
+)
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError, Session
 
 logger = logging.getLogger(__name__)
@@ -26,6 +37,8 @@ START_SECONDS = 300.0
 GRACE_SECONDS = 60.0
 PATIENCE = 10
 """The worker enforces the time limit; the sandbox counts as hung after this many times the limit, plus grace."""
+BUILD_SECONDS, BUILD_SLACK = 30.0, 5.0
+"""Further time for a patch whose extensions are built: this, and so many times the duration of the base's build."""
 TOOLS = "/tools"
 """Path in the sandbox of programs from outside the system folders."""
 ENVIRONMENT = {
@@ -67,8 +80,9 @@ class Request:
     suite: TestSuite
     limits: Limits
     kind: str = "tests"
-    """`tests`; `imports`: import the modules and report failures; `wheel`: build the project's wheel; `check`: compile
-    the files of `paths`; `candidate`: serve calls of another worker; `inputs`: call another worker's candidate."""
+    """`tests`; `imports`: import the modules and report failures; `wheel`: build the project's wheel; `extensions`:
+    build its extensions; `check`: compile the files of `paths`; `candidate`: serve calls of another worker; `inputs`:
+    call another worker's candidate."""
     paths: tuple[str, ...] = ()
     """Test files passed to pytest; empty: the suite's own paths."""
     select: frozenset[str] | None = None
@@ -175,6 +189,9 @@ class Worker:
         self._channel = channel
         self._session: Session | None = None
         self._folder = Folder(scratch / "tree")
+        self._native_code = NativeCode(self._build_extensions)
+        self._suite = TestSuite()
+        self._own: dict[tuple[Path, tuple[str, ...]], tuple[str, ...]] = {}
         self._buffer = b""
         self._killed = False
         self.starts = 0
@@ -196,12 +213,18 @@ class Worker:
         Raises:
             SandboxError, OSError: the sandbox or the disk failed before any candidate ran.
             WorkerDiedError: the worker died or hung.
+            StaleExtensionError: the tree changes sources of an extension that can't be built.
         """
+        rebuild = self._rebuild_seconds(tree, request)
+        if rebuild is not None:
+            seconds = request.limits.wall_seconds + BUILD_SECONDS + BUILD_SLACK * rebuild
+            request = replace(request, limits=replace(request.limits, wall_seconds=seconds))
         if request.cold:
             self.close()
         self._write_tree(tree, request.suite.protected_files)
         self._ensure_started()
-        self._send(self._message(request, preparation))
+        found = {"own": self._own_modules(tree, request.suite), "rebuild": rebuild is not None}
+        self._send({**self._message(request, preparation), **found})
         event = self._receive(START_SECONDS)
         if isinstance(event, ForkedEvent):
             longest = request.limits.wall_seconds + max((request.test_limits or {"": 0.0}).values())
@@ -326,6 +349,24 @@ class Worker:
             "base_configuration": request.suite.configuration,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
+
+    def _rebuild_seconds(self, tree: Tree, request: Request) -> float | None:
+        if request.suite.runner != "pytest" or request.kind in ("wheel", "check", "extensions"):
+            return None
+        self._suite = request.suite
+        return self._native_code.rebuild_seconds(tree)
+
+    def _build_extensions(self, tree: Tree) -> NativeBuild:
+        reply = self.run(tree, Request(suite=self._suite, limits=self._limits, kind="extensions"))
+        for record in reply.of(ExtensionsRecord):
+            return NativeBuild(record.error, frozenset(record.sources), reply.seconds)
+        return NativeBuild(f"the build was stopped ({reply.stopped or reply.status})", frozenset(), reply.seconds)
+
+    def _own_modules(self, tree: Tree, suite: TestSuite) -> tuple[str, ...]:
+        key = (tree.root, suite.python_path)
+        if key not in self._own:
+            self._own[key] = own_modules(*key) if suite.runner == "pytest" else ()
+        return self._own[key]
 
     def _crossing(self, request: Request) -> dict[str, Any] | None:
         if request.crossing is None:

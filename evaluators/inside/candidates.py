@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regrade.evaluators.inside import bytecode, commands, wheels
+from regrade.evaluators.inside import bytecode, commands, extensions, origins, wheels
 from regrade.evaluators.inside.recording.reach import ReachRecorder
 from regrade.evaluators.inside.recording.recorder import Recorder
 from regrade.evaluators.inside.recording.sources import SourcesRecorder
@@ -53,6 +53,8 @@ def confine(request: dict[str, Any], user: int) -> None:
     drop_rights(user)
     _limit(request, is_foreign=request["runner"] != "pytest")
     enter_tree(request)
+    if request["rebuild"]:
+        extensions.rebuild(request["python_path"])
 
 
 def drop_rights(user: int) -> None:
@@ -92,6 +94,7 @@ def enter_tree(request: dict[str, Any]) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     importlib.invalidate_caches()
     _forget_shadowed(folders)
+    origins.forget_other_copies(request["own"], root)
     _forget_programs()
 
 
@@ -124,8 +127,17 @@ def run_in_fresh_interpreter(descriptor: int, results: int) -> NoReturn:
         request = json.load(file)
     os.set_inheritable(results, False)
     write = sealing_writer(results, bytes.fromhex(request.pop("key")))
+    import_runner()  # before the tree's folders are on the path: the runner uses no code of the tree
     enter_tree(request)
     run(request, write)
+
+
+def import_runner() -> None:
+    """Import all of pytest, so that none of its parts is imported later, beside the tree's modules."""
+    from _pytest.config import default_plugins
+
+    for name in default_plugins:
+        importlib.import_module("_pytest." + name)
 
 
 def _forget_programs() -> None:
@@ -141,6 +153,8 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             finish(write, _import_all(request["modules"], write))
         if request["kind"] == "wheel":
             finish(write, _build_wheel(write))
+        if request["kind"] == "extensions":
+            finish(write, _build_extensions(request, write))
         if request["kind"] == "check":
             finish(write, commands.check(request["paths"], write))
         if request["kind"] == "candidate":
@@ -164,11 +178,20 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
         if bytecode.COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
+        report_origins(request, write)
         if request["write_bytecode"]:
             bytecode.remove_damaged(request["bytecode"])
         finish(write, status)
     except BaseException as error:
         abort(write, error)
+
+
+def report_origins(request: dict[str, Any], write: Write) -> None:
+    """Report which of the tree's modules were imported from elsewhere."""
+    if request["crossing"] is None:
+        found = origins.elsewhere(request["own"], request["root"])
+        if found:
+            write(json.dumps(["elsewhere", found]))
 
 
 def arguments(request: dict[str, Any]) -> list[str]:
@@ -227,6 +250,14 @@ def _build_wheel(write: Write) -> int:
         write(json.dumps(["wheel", "none", str(error)[:200]]))
     except BaseException as error:
         write(json.dumps(["wheel", "failed", f"{type(error).__name__}: {error}"[:500]]))
+    return 0
+
+
+def _build_extensions(request: dict[str, Any], write: Write) -> int:
+    try:
+        write(json.dumps(["extensions", "", extensions.rebuild(request["python_path"])]))
+    except BaseException as error:
+        write(json.dumps(["extensions", f"{error}"[:500] or type(error).__name__, []]))
     return 0
 
 

@@ -3,7 +3,7 @@
 Reading the configuration and registering plugins takes half of a short run, and is the same for every candidate of a
 suite. So the worker starts a session on the pristine configuration, pauses it in the hook before collection, and forks
 each candidate there; the child collects and runs. A session that imports a module of the repository (a plugin, a
-conftest.py) is rejected: its candidates run unprepared.
+conftest.py), even an installed copy of one, is rejected: its candidates run unprepared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from regrade.evaluators.inside import candidates
+from regrade.evaluators.inside import candidates, origins
 from regrade.evaluators.inside.recording.recorder import Recorder
 
 RequestMessage = dict[str, Any]
@@ -54,7 +54,7 @@ class _PreparedSession:
 
     def __init__(self, worker: ForkingWorker, request: RequestMessage) -> None:
         self._worker = worker
-        self._first = request
+        self._first = self._candidate = request
         self._recorder = Recorder(request["root"])
         self._write: Write | None = None
         self.pending: RequestMessage | None = request
@@ -78,6 +78,7 @@ class _PreparedSession:
                 candidates.abort(self._write, error)
             status = -1
         if self._write is not None:
+            candidates.report_origins(self._candidate, self._write)
             candidates.finish(self._write, status)
         sys.path[:] = path
         for name in set(sys.modules) - modules:
@@ -91,11 +92,12 @@ class _PreparedSession:
         None, which continues it."""
         request = self.pending
         while request is not None and request["session"] == self._first["session"] and request["paths"]:
-            if _imported_from(request["root"]):
+            if _imported_from(request["root"]) or origins.is_any_loaded(request["own"]):
                 return True
             self.served = True
             self._write = self._worker.execute(request)
             if self._write is not None:
+                self._candidate = request
                 self._continue(session, request, self._write)
                 return None
             request = self.pending = self._worker.next_request()

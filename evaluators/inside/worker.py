@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import io
 import json
 import os
@@ -159,10 +158,8 @@ class ForkServer:
 def _preload() -> None:
     """Import modules that tests commonly need, and run one small session to fill the caches of pytest and re."""
     import pytest
-    from _pytest.config import default_plugins
 
-    for name in default_plugins:
-        importlib.import_module("_pytest." + name)
+    candidates.import_runner()
     _skip_statements()
     candidates.import_early(PRELOADED.split())
     folder = tempfile.mkdtemp()

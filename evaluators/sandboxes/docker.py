@@ -51,7 +51,7 @@ class Docker:
         try:
             import docker
         except ImportError:
-            return "the Python package `docker` is not installed: pip install 'regrade[docker]'"
+            return "the Python package `docker` is not installed: pip install docker"
         try:
             client = docker.APIClient(timeout=20, **docker.utils.kwargs_from_env())
             client.ping()

@@ -13,6 +13,7 @@ from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
 from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.builds import Builder
+from regrade.evaluators.execution.native_code import StaleExtensionError
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
 from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
@@ -132,6 +133,9 @@ class Gatherer:
         while True:
             try:
                 return execute()
+            except StaleExtensionError as error:
+                job.infrastructure[kind] = str(error)
+                return None
             except (WorkerDiedError, SandboxError, OSError) as error:
                 if batch.stopped or self._worker_pool.is_stopped:
                     raise

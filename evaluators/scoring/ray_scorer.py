@@ -379,7 +379,7 @@ def _connected_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError("the Python package `ray` is not installed: pip install 'regrade[ray]'") from error
+        raise UserError("the Python package `ray` is not installed: pip install ray") from error
     if not ray.is_initialized():
         try:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)

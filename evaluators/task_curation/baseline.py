@@ -29,7 +29,7 @@ from regrade.evaluators.execution.records import (
     TestRecord,
     UnmeasuredRecord,
 )
-from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
+from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
@@ -356,6 +356,11 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     if "unrecognized arguments" in detail:
         raise UnusableOptionsError(
             f"the tests can't be run with the options in the repository's configuration: {detail}"
+        )
+    if copies := imported_copies(reply):
+        raise UserError(
+            f"the tests can't be run on the repository's code: {copies}, so no patch would be tested; uninstall that "
+            "copy from the environment of the tests, or name the folder of the repository's modules with --python-path"
         )
     if end is End.TIMEOUT:
         raise UserError(

@@ -10,6 +10,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution import environments
 from regrade.evaluators.static.languages import is_test
+from regrade.evaluators.task_curation.layout import python_path
 
 CARGO_DECIDES = (
     "**/Cargo.toml", "**/Cargo.lock", "**/.cargo/**", "**/tests.rs", "**/build.rs", "rust-toolchain*"
@@ -50,7 +51,7 @@ def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path) -> TestS
         for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
             if (repo / manifest).is_file():
                 return find(repo, paths)
-    return TestSuite(python_path=_python_path(repo), options=_plugin_options(interpreter, cache))
+    return TestSuite(python_path=python_path(repo, tree, interpreter), options=_plugin_options(interpreter, cache))
 
 
 def _node_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
@@ -73,12 +74,6 @@ def _cargo_suite(repo: Path, paths: Sequence[str]) -> TestSuite:
 
 def _is_test(path: str, *suffixes: str) -> bool:
     return path.endswith(suffixes) and is_test(path)
-
-
-def _python_path(repo: Path) -> tuple[str, ...]:
-    source = repo / "src"
-    has_code = source.is_dir() and not (source / "__init__.py").exists() and any(source.rglob("*.py"))
-    return ("src", ".") if has_code else (".",)
 
 
 def _plugin_options(interpreter: Path, cache: Path) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(
-            f"a language model needs {error.name}: install the extra `train` (pip install 'regrade[train]')"
+            f"a language model needs {error.name}: pip install torch transformers trl gguf accelerate"
         ) from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16

@@ -1,0 +1,48 @@
+"""Which copy of the tree's own modules is imported: that of the tree, or one that is installed elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+RUNNER = frozenset({"pytest", "_pytest", "regrade"})
+"""The programs that run the tests can't be replaced while they run."""
+MOST = 20
+
+
+def forget_other_copies(own: Iterable[str], root: str) -> None:
+    """Unload each module of the tree that was imported from elsewhere (pytest, a plugin or the worker needed it): the
+    next import takes the tree's. Modules that hold the other copy continue to use it."""
+    for name in own:
+        top = name.partition(".")[0]
+        if top in RUNNER or (not _is_elsewhere(name, root) and not _is_namespace(top, name)):
+            continue
+        unloaded = top if _is_namespace(top, name) else name
+        for loaded in [loaded for loaded in sys.modules if loaded == unloaded or loaded.startswith(f"{unloaded}.")]:
+            del sys.modules[loaded]
+
+
+def elsewhere(own: Iterable[str], root: str) -> list[list[str]]:
+    """(name, file) of modules of the tree that were imported from outside of it."""
+    found = [[name, _file(name)] for name in own if not name.startswith("regrade") and _is_elsewhere(name, root)]
+    return found[:MOST]
+
+
+def is_any_loaded(own: Iterable[str]) -> bool:
+    """Is a module with the name of one of the tree's loaded?"""
+    return any(name in sys.modules for name in own if name.partition(".")[0] not in RUNNER)
+
+
+def _is_elsewhere(name: str, root: str) -> bool:
+    file = _file(name)
+    return bool(file) and not file.startswith(f"{root}/")
+
+
+def _is_namespace(top: str, name: str) -> bool:
+    """Is the name a member of a namespace package that is loaded, perhaps without the tree's portion?"""
+    return top != name and top in sys.modules and not _file(top)
+
+
+def _file(name: str) -> str:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file if isinstance(file, str) else ""

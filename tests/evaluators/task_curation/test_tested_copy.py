@@ -1,0 +1,174 @@
+"""Which copy of a repository's code is tested: its own, whatever is installed or was imported before."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Tree
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.task_curation.layout import python_path
+from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.rewards.evidence import End, TestRun
+
+VALUE = "def value():\n    return 1\n"
+PROJECT = "[project]\nname = '{}'\nversion = '1'\n"
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+def edit(path: str, old: str, new: str) -> Patch:
+    return Patch(f"--- a/{path}\n+++ b/{path}\n@@ -1,2 +1,2 @@\n def value():\n-{old}\n+{new}\n")
+
+
+def runs(repo: Path, tmp_path: Path, *patches: Patch, ids: tuple[str, ...] = ()) -> list[TestRun | str]:
+    """The evidence of each patch, or why it is unscored."""
+    cache = tmp_path / "cache"
+    task = local_task(repo, ids, runs=1, cache=cache, tell=lambda _: None)
+    with Scorer(workers=1, cache=cache) as scorer:
+        evidence = scorer.gather([(task, patch) for patch in patches], [TestRun])
+    return [item.records.get(TestRun) or item.infrastructure[TestRun] for item in evidence]
+
+
+@pytest.mark.parametrize("name", ["iniconfig", "pluggy", "packaging", "sortedcontainers"])
+@pytest.mark.parametrize("folder", ["", "src/", "lib/", "code/python/"])
+def test_a_package_that_the_runner_or_a_plugin_imports_is_tested_in_the_tree(name, folder, tmp_path):
+    if folder == "code/python/" and name != "sortedcontainers":
+        pytest.skip("one name is enough for a deep folder")
+    path = f"{folder}{name}/__init__.py"
+    test = f"from {name} import value\n\ndef test_value():\n    assert value() == 1\n"
+    repo = write(tmp_path / "repo", {path: VALUE, "pyproject.toml": PROJECT.format(name), "tests/test_it.py": test})
+    good, bad = runs(
+        repo, tmp_path, edit(path, "    return 1", "    return 2 - 1"), edit(path, "    return 1", "    return 2")
+    )
+    assert (good.end, good.broken) == (End.COMPLETED, ())
+    assert bad.broken == ("tests/test_it.py::test_value",)
+
+
+def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_path):
+    test = "import sortedcontainers\n\ndef test_it():\n    assert sortedcontainers.SortedList([2, 1])[0] == 1\n"
+    package = "from sortedcontainers.lists import SortedList\n"
+    lists = "def SortedList(items):\n    return items\n"
+    names = {"src/sortedcontainers/__init__.py": package, "src/sortedcontainers/lists.py": lists}
+    repo = write(tmp_path / "repo", {**names, "tests/test_it.py": test})
+    removal = "".join(
+        f"--- a/{path}\n+++ /dev/null\n@@ -1,{text.count(chr(10))} +0,0 @@\n"
+        + "".join(f"-{line}\n" for line in text.splitlines())
+        for path, text in names.items()
+    )
+    (run,) = runs(repo, tmp_path, Patch(removal), ids=("tests/test_it.py::test_it",))
+    assert (run.end, run.resolved) == (End.CRASHED, False)
+    assert "sortedcontainers was imported from /" in run.detail
+    assert "not from the repository" in run.detail
+
+
+def test_a_module_that_is_imported_from_elsewhere_at_the_base_is_an_error(tmp_path):
+    test = "import pytest\n\ndef test_it():\n    assert pytest.__version__ == '0'\n\ndef test_other():\n    pass\n"
+    repo = write(tmp_path / "repo", {"src/pytest/__init__.py": "__version__ = '0'\n", "tests/test_it.py": test})
+    with pytest.raises(UserError, match=r"pytest was imported from /.*, not from the repository.*--python-path"):
+        runs(repo, tmp_path)
+
+
+def test_a_package_of_another_project_is_not_shadowed_by_a_vendored_copy(tmp_path):
+    test = f"import sortedcontainers\n\ndef test_it():\n    assert sortedcontainers.__version__ == '{version('sortedcontainers')}'\n"
+    files = {"vendored/sortedcontainers/__init__.py": "__version__ = '0'\n", "pyproject.toml": PROJECT.format("shop")}
+    repo = write(tmp_path / "repo", {**files, "shop.py": VALUE, "tests/test_it.py": test})
+    assert python_path(repo, Tree(repo), Path(sys.executable)) == (".",)
+    assert local_task(repo, runs=1, cache=tmp_path / "cache").pass_to_pass == ("tests/test_it.py::test_it",)
+
+
+def test_the_folder_of_an_editable_installation_is_found(tmp_path):
+    files = {
+        "one/shop/__init__.py": VALUE,
+        "two/shop/__init__.py": VALUE,
+        "tests/test_it.py": "from shop import value\n",
+    }
+    repo = write(tmp_path / "repo", files)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(repo / ".venv")], check=True)
+    python = repo / ".venv" / "bin" / "python"
+    assert python_path(repo, Tree(repo), python) == (".",)  # which of the two is unclear
+    (packages,) = (repo / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "__editable__.shop-1.pth").write_text(f"{repo / 'two'}\n")
+    assert python_path(repo, Tree(repo), python) == ("two", ".")
+
+
+FAST = """\
+#include <Python.h>
+#include "number.h"
+static PyObject *value(PyObject *self, PyObject *arg) { return PyLong_FromLong(NUMBER); }
+static PyMethodDef m[] = {{"value", value, METH_NOARGS, ""}, {0}};
+static struct PyModuleDef d = {PyModuleDef_HEAD_INIT, "_fast", "", -1, m};
+PyMODINIT_FUNC PyInit__fast(void) { return PyModule_Create(&d); }
+"""
+EXTENSION = {
+    "setup.py": "from setuptools import Extension, setup\n"
+    "setup(name='shop', version='1', packages=['shop'], ext_modules=[Extension('shop._fast', ['shop/_fast.c'])])\n",
+    "shop/__init__.py": "",
+    "shop/_fast.c": FAST,
+    "shop/number.h": "#define NUMBER 2\n",
+    "shop/unused.h": "#define NUMBER 3\n",
+    "tests/test_it.py": "from shop._fast import value\n\ndef test_value():\n    assert value() == 1\n\ndef test_type():\n"
+    "    assert type(value()) is int\n",
+}
+
+
+def number(text: str, path: str = "shop/number.h", old: str = "#define NUMBER 2") -> Patch:
+    return Patch(f"--- a/{path}\n+++ b/{path}\n@@ -1,1 +1,1 @@\n-{old}\n+{text}\n")
+
+
+@pytest.fixture
+def extension(tmp_path) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("no compiler: install gcc")
+    repo = write(tmp_path / "repo", EXTENSION)
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(build, cwd=repo, check=True, capture_output=True)
+    shutil.rmtree(repo / "build")
+    return repo
+
+
+@pytest.mark.slow
+def test_an_extension_is_built_again_from_the_files_that_its_compiler_reads(extension, tmp_path):
+    patches = (
+        number("#define NUMBER 1"),
+        number('#define NUMBER "1"'),
+        number("#define NUMBER 4", "shop/unused.h", "#define NUMBER 3"),
+    )
+    fix, broken, unrelated = runs(extension, tmp_path, *patches, ids=("tests/test_it.py::test_value",))
+    assert fix.resolved
+    assert broken.end is End.CRASHED or not broken.resolved
+    assert (unrelated.end, unrelated.broken, unrelated.resolved) == (End.COMPLETED, (), False)
+
+
+@pytest.mark.slow
+def test_a_patch_that_does_not_compile_is_no_fix(extension, tmp_path):
+    (run,) = runs(extension, tmp_path, number("#error no"), ids=("tests/test_it.py::test_value",))
+    assert (run.end, run.resolved) == (End.CRASHED, False)
+    assert "error" in run.detail
+
+
+@pytest.mark.slow
+def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored(extension, tmp_path):
+    (extension / "setup.py").write_text("raise SystemExit('error: no such tool')\n")
+    (reason, unrelated) = runs(
+        extension,
+        tmp_path,
+        number("#define NUMBER 1"),
+        Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"),
+        ids=("tests/test_it.py::test_value",),
+    )
+    assert reason.startswith("shop/number.h is compiled into shop/_fast.")
+    assert "which could not be built again: error: no such tool" in reason
+    assert (unrelated.end, unrelated.broken) == (End.COMPLETED, ())
