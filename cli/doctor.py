@@ -86,7 +86,7 @@ def doctor(
         if repo is not None:
             chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit)]
         else:
-            chosen = chosen_tasks(tasks or (), split, limit, seed)
+            chosen = chosen_tasks(tasks or (), split, limit, seed, sandbox)
         examine(chosen, sandbox=sandbox, workers=workers, runs=runs, mutants=mutants, seed=seed, json=json)
         return
     _examine_machine(json)

@@ -157,7 +157,7 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
             scorer.gather((), reward.needs)  # fails if a probe is missing, before a suite runs for minutes
             base = find_base(request)
             batch.check(base, is_stored=request.is_task)
-            task = base if request.is_task or not batch.patches else _task_of_repository(request, batch.note)
+            task = _with_tests(base, request, batch)
             yield batch, task, reward, scorer
             if scorer.stats.damaged:
                 batch.note(f"damaged records of stored evidence, gathered again: {scorer.stats.damaged}")
@@ -306,6 +306,15 @@ def find_base(request: ScoreRequest) -> Task:
     if others:
         raise UserError(f"{source} contains {len(others) + 1} tasks, for example {task.id!r}: choose one with --task")
     return task
+
+
+def _with_tests(base: Task, request: ScoreRequest, batch: PatchFiles) -> Task:
+    """The task with its tests: measured, if its file names none to guard or it is made from a repository."""
+    if request.is_task:
+        from regrade.cli.loading import measured
+
+        return measured([base], request.sandbox, batch.note)[0]
+    return _task_of_repository(request, batch.note) if batch.patches else base
 
 
 def _task_of_repository(request: ScoreRequest, note: Callable[[str], None]) -> Task:

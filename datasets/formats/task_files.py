@@ -9,7 +9,8 @@ Keys of a task:
   and, all of them optional,
     id             default: FILE:NUMBER
     base_patch     unified diff from the folder to the task's base
-    pass_to_pass   ids of the tests that must still pass; default: none
+    pass_to_pass   ids of the tests that must still pass; default: all tests that pass at the base in every run, which
+                   are measured; []: no test is guarded
     reference      unified diff, a patch known to be correct
     failure        the message of one failing test
     difficulty     the author's estimate, in a word or two: results are sliced by it
@@ -57,7 +58,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     repository: Plain | UnsetType = UNSET
     package: Plain | UnsetType = UNSET
     base_patch: Plain | UnsetType = UNSET
-    pass_to_pass: tuple[Plain, ...] = ()
+    pass_to_pass: tuple[Plain, ...] | UnsetType = UNSET
     reference: Plain | UnsetType = UNSET
     failure: Plain = ""
     difficulty: Plain = ""
@@ -108,7 +109,8 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
     pinned, root = _repository(entry, where, folder, cache)
     if not entry.fail_to_pass:
         raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
-    if both := set(entry.fail_to_pass) & set(entry.pass_to_pass):
+    pass_to_pass = () if entry.pass_to_pass is UNSET else entry.pass_to_pass
+    if both := set(entry.fail_to_pass) & set(pass_to_pass):
         raise UserError(f"{where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
     base = _base(entry, where, Tree(root))
     suite: Package | TestSuite = pinned or TestSuite()
@@ -118,7 +120,8 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
         base=base,
         instruction=entry.instruction,
         fail_to_pass=entry.fail_to_pass,
-        pass_to_pass=entry.pass_to_pass,
+        pass_to_pass=pass_to_pass,
+        is_unmeasured=entry.pass_to_pass is UNSET,
         suite=TestSuite(
             python_path=suite.python_path if entry.python_path is UNSET else entry.python_path,
             paths=suite.paths if entry.paths is UNSET else entry.paths,

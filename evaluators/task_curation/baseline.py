@@ -274,7 +274,10 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
         lacking = "ModuleNotFoundError" in reasons
         advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them)"
-        raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}")
+        where = "" if reasons else "; name the files or folders that hold the tests with --tests PATH"
+        raise UserError(
+            f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}{where}"
+        )
     return reply
 
 

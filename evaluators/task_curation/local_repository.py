@@ -23,6 +23,7 @@ from regrade.evaluators.scoring.arguments import (
 )
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
+from regrade.evaluators.task_curation.chosen_tests import TestChoice
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
@@ -40,6 +41,9 @@ def local_task(
     runs: int = 3,
     cache: str | Path | None = None,
     time_limit: float = 600.0,
+    tests: Sequence[str] = (),
+    deselect: Sequence[str] = (),
+    python_path: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Task:
@@ -52,6 +56,10 @@ def local_task(
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
             the current one.
         time_limit: limit of one run of the tests at the base, in seconds.
+        tests: files and folders that hold the tests, whatever their names; empty: as pytest is configured. The files
+            of FAIL_TO_PASS tests are collected in any case.
+        deselect: ids (or beginnings of ids), files and folders of tests that are left out.
+        python_path: folders of the repository at the start of sys.path; empty: `src` if it holds code, and the root.
         progress: called with (runs done, total runs).
         tell: called with each warning; None: prints it to standard error.
 
@@ -69,7 +77,13 @@ def local_task(
     requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
-    suite = local_suite(repo, tree, interpreter)
+    choice = TestChoice(
+        tests=checked_names("tests", tests),
+        deselect=checked_names("deselect", deselect),
+        python_path=checked_names("python_path", python_path),
+    )
+    suite = local_suite(repo, tree, interpreter, (*choice.tests, *fail_to_pass))
+    suite = choice.applied_to(suite, tree, fail_to_pass)
     if suite.runner != "pytest" and python is None:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)

@@ -6,6 +6,7 @@ collect, message]`, `["test", id, status, seconds, message]`. Lines written befo
 
 from __future__ import annotations
 
+import glob
 import json
 import linecache
 import os
@@ -35,6 +36,8 @@ class Recorder:
         self._root = root
         self._write: Callable[[str], None] = _discard
         self._selected: frozenset[str] | None = None
+        self.further_paths: list[str] = []
+        """Files to collect in addition to the paths of the repository's configuration."""
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
@@ -47,6 +50,9 @@ class Recorder:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         self._write(json.dumps(["configuration", str(config.inipath or "")]))
+        # Both: pytest omits an argument that lies in another one, and walks only the folders of its arguments.
+        config.getini("python_files").extend(glob.escape(os.path.join(self._root, path)) for path in self.further_paths)  # noqa: PTH118 (quick)
+        config.args += self.further_paths
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
