@@ -123,9 +123,18 @@ def _tasks_of(source: str, split: str | None) -> list[Task]:
 
 
 def task_of_repository(
-    repo: Path, fail_to_pass: Sequence[str], reference: Path | None, sandbox: str, runs: int, time_limit: float
+    repo: Path,
+    fail_to_pass: Sequence[str],
+    reference: Path | None,
+    sandbox: str,
+    runs: int,
+    time_limit: float,
+    **choice: Sequence[str],
 ) -> Task:
     """The task of a repository, from a run of its tests, with a patch file as its reference.
+
+    Args:
+        choice: `tests`, `deselect` and `python_path` of `local_task`.
 
     Raises:
         UserError: there is no such repository, or the patch does not apply to it.
@@ -143,6 +152,9 @@ def task_of_repository(
             sandbox=sandbox,
             runs=max(runs, 3),
             time_limit=time_limit,
+            tests=choice.get("tests", ()),
+            deselect=choice.get("deselect", ()),
+            python_path=choice.get("python_path", ()),
             progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )

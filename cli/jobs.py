@@ -59,6 +59,9 @@ class ScoreRequest:
     workers: int | None
     reachable: bool
     reward_model: Path | None = None
+    tests: tuple[str, ...] = ()
+    deselect: tuple[str, ...] = ()
+    python_path: tuple[str, ...] = ()
     time_limit: float = 600.0
     """For one run of the repository's unchanged tests, in seconds."""
     assured: str | None = None
@@ -299,6 +302,8 @@ def find_base(request: ScoreRequest) -> Task:
 
     if request.fail_to_pass:
         raise UserError("--fail-to-pass applies to a repository; a task names its own tests: leave it out")
+    if request.tests or request.deselect or request.python_path:
+        raise UserError("--tests, --deselect and --python-path apply to a repository: leave them out for a task")
     source = "builtin" if request.tasks is None else str(request.tasks)
     if request.task is not None:
         return load_one(source, request.task)
@@ -327,6 +332,9 @@ def _task_of_repository(request: ScoreRequest, note: Callable[[str], None]) -> T
             request.fail_to_pass,
             sandbox=request.sandbox,
             time_limit=request.time_limit,
+            tests=request.tests,
+            deselect=request.deselect,
+            python_path=request.python_path,
             progress=report,
             tell=note,
         )

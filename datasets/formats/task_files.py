@@ -23,7 +23,7 @@ Keys of a task:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -112,6 +112,16 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
     pass_to_pass = () if entry.pass_to_pass is UNSET else entry.pass_to_pass
     if both := set(entry.fail_to_pass) & set(pass_to_pass):
         raise UserError(f"{where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
+    for key, values in (("python_path", entry.python_path), ("paths", entry.paths)):
+        for path in () if values is UNSET else values:
+            if path.startswith("/") or ".." in PurePosixPath(path).parts:
+                raise UserError(f"{where}: {key!r} contains {shown(path)}: set a path inside the repository")
+    for requirement in () if entry.requirements is UNSET else entry.requirements:
+        if requirement.lstrip().startswith("-"):
+            raise UserError(
+                f"{where}: 'requirements' contains the pip option {shown(requirement)}: set pinned packages only, such "
+                "as 'pytest==9.2.0'"
+            )
     base = _base(entry, where, Tree(root))
     suite: Package | TestSuite = pinned or TestSuite()
     return Task(
@@ -152,6 +162,8 @@ def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None)
             f"{where}: 'repository' is {shown(entry.repository)}, but {shown(str(root))} is not a folder: "
             "set a folder, relative to the task file"
         )
+    if root == Path(root.anchor):
+        raise UserError(f"{where}: 'repository' is the root of the file system: set the folder of one repository")
     return None, root
 
 

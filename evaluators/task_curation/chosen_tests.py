@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.json_structs import Plain, converted
 from regrade.datasets.json_text import shown
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import OWN_PATHS, TestSuite, Tree
@@ -44,6 +49,35 @@ class TestChoice:
             protected=(*suite.protected, *(path for path in tests if (tree.root / path).is_file())),
         )
         return also_collecting(chosen, tree, fail_to_pass)
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
+    """`[tool.regrade]` of the repository's pyproject.toml."""
+
+    tests: tuple[Plain, ...] = ()
+    deselect: tuple[Plain, ...] = ()
+    python_path: tuple[Plain, ...] = ()
+
+
+def configured(tree: Tree, choice: TestChoice) -> TestChoice:
+    """The choice; what it leaves open is taken from `[tool.regrade]` in the pyproject.toml of the working tree.
+
+    Raises:
+        UserError: the table has an unknown key or a wrong value. (pytest itself reports a file that is not TOML.)
+    """
+    try:
+        node: Any = tomllib.loads(tree.read_or_none("pyproject.toml") or "")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return choice
+    tool = node.get("tool")
+    if not isinstance(tool, dict) or "regrade" not in tool:
+        return choice
+    table = converted(tool["regrade"], _Table, f"{tree.root / 'pyproject.toml'}, [tool.regrade]")
+    return TestChoice(
+        tests=choice.tests or table.tests,
+        deselect=choice.deselect or table.deselect,
+        python_path=choice.python_path or table.python_path,
+    )
 
 
 def also_collecting(suite: TestSuite, tree: Tree, tests: Sequence[str]) -> TestSuite:

@@ -23,7 +23,7 @@ from regrade.evaluators.scoring.arguments import (
 )
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
-from regrade.evaluators.task_curation.chosen_tests import TestChoice
+from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
@@ -82,6 +82,7 @@ def local_task(
         deselect=checked_names("deselect", deselect),
         python_path=checked_names("python_path", python_path),
     )
+    choice = configured(tree, choice)
     suite = local_suite(repo, tree, interpreter, (*choice.tests, *fail_to_pass))
     suite = choice.applied_to(suite, tree, fail_to_pass)
     if suite.runner != "pytest" and python is None:

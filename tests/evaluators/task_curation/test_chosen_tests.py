@@ -77,6 +77,63 @@ def test_a_path_outside_of_the_repository_is_refused(write_files, tmp_path, opti
         made(root, tmp_path, **options)
 
 
+def test_the_repositorys_own_choice_is_read_and_overridden(write_files, tmp_path):
+    table = "[tool.regrade]\ntests = ['tests.py']\npython-path = ['lib']\n"
+    root = write_files({"lib/code_.py": CODE, "tests.py": TESTS, "more.py": TESTS, "pyproject.toml": table}).root
+    task = made(root, tmp_path)
+    assert (task.pass_to_pass, task.suite.python_path) == (("tests.py::test_two",), ("lib",))
+    assert made(root, tmp_path, tests=["more.py"]).pass_to_pass == ("more.py::test_two",)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("test = ['a']", r"pyproject.toml, \[tool.regrade\]: unknown key 'test'; known keys: deselect, "),
+        ("tests = 'a'", r"\[tool.regrade\]: 'tests' must be a list of strings"),
+        ("python-path = ['..']", r"--python-path .*inside it"),
+    ],
+)
+def test_a_wrong_table_is_refused(write_files, tmp_path, table, words):
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS, "pyproject.toml": f"[tool.regrade]\n{table}\n"}).root
+    with pytest.raises(UserError, match=words):
+        made(root, tmp_path)
+
+
+def test_all_stands_for_the_tests_that_fail_in_every_run(write_files, tmp_path):
+    unstable = (
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('x', [os.urandom(8).hex()])\ndef test_random(x): assert 0\n"
+        "@pytest.mark.skip\ndef test_skipped(): assert 0\n"
+        "@pytest.mark.xfail\ndef test_xfails(): assert 0\n"
+    )
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS, "test_unstable.py": unstable}).root
+    options = {"cache": tmp_path / "cache", "runs": 2, "tell": lambda _: None}
+    assert local_task(root, ["all"], **options).fail_to_pass == ("test_it.py::test_one",)
+    with pytest.raises(UserError, match=r"has another id in each run \(a random value"):
+        local_task(root, ["test_unstable.py::test_random"], **options)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"python_path": ["../x"]}, "'python_path' contains \"../x\": set a path inside the repository"),
+        ({"requirements": ["--index-url=x"]}, "'requirements' contains the pip option"),
+        ({"repository": "/"}, "'repository' is the root of the file system"),
+    ],
+)
+def test_a_task_file_that_leads_elsewhere_is_refused(write_files, tmp_path, keys, words):
+    root = write_files({"code_.py": CODE}).root
+    with pytest.raises(UserError) as refused:
+        tasks_file(root, tmp_path, **keys)
+    assert words in str(refused.value)
+
+
+def test_a_doubled_key_is_refused(tmp_path):
+    (tmp_path / "tasks.jsonl").write_text('{"id": "a", "instruction": "x", "id": "b"}')
+    with pytest.raises(UserError, match=r'tasks.jsonl:1: the key "id" occurs twice'):
+        load_tasks(tmp_path / "tasks.jsonl")
+
+
 def tasks_file(root, tmp_path, **keys):
     entry = {"id": "t", "instruction": "fix one", "repository": str(root), "fail_to_pass": ["test_it.py::test_one"]}
     (tmp_path / "tasks.jsonl").write_text(json.dumps({**entry, **keys}) + "\n")
