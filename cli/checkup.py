@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
-from regrade.cli.loading import limited, load, load_one
+from regrade.cli.loading import limited, load, load_one, measured
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 
@@ -97,13 +97,13 @@ def summary(results: Sequence[CheckUp]) -> str:
     return "; ".join(totals)
 
 
-def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, seed: int) -> list[Task]:
+def chosen_tasks(sources: Sequence[str], split: str | None, limit: int | None, seed: int, sandbox: str) -> list[Task]:
     """The tasks of files, folders of recipes, `builtin`, and ids; with a limit, a random sample drawn by `seed`.
 
     Raises:
         UserError: a source is none of these, or is not valid.
     """
-    return limited([task for source in sources for task in _tasks_of(source, split)], limit, seed)
+    return measured(limited([task for source in sources for task in _tasks_of(source, split)], limit, seed), sandbox)
 
 
 def _tasks_of(source: str, split: str | None) -> list[Task]:
@@ -130,8 +130,12 @@ def task_of_repository(
     runs: int,
     time_limit: float,
     test_timeout: float | None,
+    **choice: Sequence[str],
 ) -> Task:
     """The task of a repository, from a run of its tests, with a patch file as its reference.
+
+    Args:
+        choice: `tests`, `deselect` and `python_path` of `local_task`.
 
     Raises:
         UserError: there is no such repository, or the patch does not apply to it.
@@ -151,6 +155,9 @@ def task_of_repository(
             runs=max(runs, 3),
             time_limit=time_limit,
             test_limit=test_timeout,
+            tests=choice.get("tests", ()),
+            deselect=choice.get("deselect", ()),
+            python_path=choice.get("python_path", ()),
             progress=report,
             tell=lambda note: typer.echo(f"note: {one_line(note)}", err=True),
         )

@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 
 from regrade.cli.console import one_line, print_json, stdout
-from regrade.cli.options import BuiltinSplit, FailToPass, Limit, SandboxName, TestTimeout, TimeLimit, Workers
+from regrade.cli.options import (
+    BuiltinSplit,
+    Deselect,
+    FailToPass,
+    Limit,
+    PythonPath,
+    SandboxName,
+    TestPaths,
+    TestTimeout,
+    TimeLimit,
+    Workers,
+)
 from regrade.datasets.errors import UserError
 
 NEEDED, USEFUL = "needed", "useful"
@@ -56,6 +67,9 @@ def doctor(
     tasks: Tasks = None,
     repo: Repo = None,
     fail_to_pass: FailToPass = None,
+    tests: TestPaths = None,
+    deselect: Deselect = None,
+    python_path: PythonPath = None,
     reference: ReferenceFile = None,
     split: BuiltinSplit = None,
     limit: Limit = None,
@@ -77,17 +91,25 @@ def doctor(
     Reports invalid tasks, flaky tests, access to the network or the git history, rewarded exploits and weak tests.
     Exits with 1 if a task is bad. The same command resumes an interrupted check.
     """
-    if repo is None and (fail_to_pass or reference):
-        raise UserError("--fail-to-pass and --reference need a repository: give --repo (tasks name their own)")
+    if repo is None and (fail_to_pass or reference or tests or deselect or python_path):
+        raise UserError(
+            "--fail-to-pass and --reference need a repository, as do --tests, --deselect and --python-path: give "
+            "--repo (tasks name their own)"
+        )
     if tasks or repo is not None:
         from regrade.cli.checkup import chosen_tasks, examine, task_of_repository
 
         if tasks and repo is not None:
             raise UserError(f"--repo and the task {tasks[0]!r} exclude each other: check them one after the other")
         if repo is not None:
-            chosen = [task_of_repository(repo, fail_to_pass or (), reference, sandbox, runs, time_limit, test_timeout)]
+            choice = {"tests": tests or (), "deselect": deselect or (), "python_path": python_path or ()}
+            chosen = [
+                task_of_repository(
+                    repo, fail_to_pass or (), reference, sandbox, runs, time_limit, test_timeout, **choice
+                )
+            ]
         else:
-            chosen = chosen_tasks(tasks or (), split, limit, seed)
+            chosen = chosen_tasks(tasks or (), split, limit, seed, sandbox)
         examine(chosen, sandbox=sandbox, workers=workers, runs=runs, mutants=mutants, seed=seed, json=json)
         return
     _examine_machine(json)

@@ -10,7 +10,7 @@ import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.jobs import model_probes
-from regrade.cli.loading import limited, load
+from regrade.cli.loading import limited, load, measured
 from regrade.cli.options import Limit, RewardModelFolder, RewardName, SandboxName, Workers
 from regrade.cli.policy_arguments import PolicyOptions, entrants
 from regrade.datasets.errors import UserError
@@ -125,7 +125,7 @@ def evaluate(
 
     with stdout_to_stderr():
         loaded_reward = load_reward(reward)
-    chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed)
+    chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed, sandbox)
     endpoint_row = EndpointRow(
         endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit
     )
@@ -142,7 +142,7 @@ def evaluate(
     )
     contest = entrants(policy_options, chosen)
     sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
-    validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed)
+    validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
     run = Run(out)
     for entrant in contest:  # before the first evaluation, which may take hours
         sweeps.check_entrant(run, entrant)
@@ -197,13 +197,13 @@ def _print_notes(out: Path, rows_of: dict[str, pd.DataFrame], *, can_compare: bo
     _note(f"next: {step}regrade report {out}")
 
 
-def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int) -> list[Task]:
+def choose_tasks(file: Path | None, split: str | None, limit: int | None, seed: int, sandbox: str) -> list[Task]:
     """The tasks of a file or a split; with a limit, at most that number, drawn by the seed."""
-    return limited(load("builtin" if file is None else str(file), split), limit, seed)
+    return measured(limited(load("builtin" if file is None else str(file), split), limit, seed), sandbox)
 
 
 def _validation_tasks(
-    source: str | None, limit: int | None, temperatures: Sequence[float], tasks: Path | None, seed: int
+    source: str | None, limit: int | None, temperatures: Sequence[float], tasks: Path | None, seed: int, sandbox: str
 ) -> list[Task]:
     """The tasks that select temperatures; none for a single temperature, or without a source."""
     from regrade.datasets.mutation.splits import SPLITS
@@ -217,8 +217,8 @@ def _validation_tasks(
         )
         return []
     if source is None or source in SPLITS:
-        return choose_tasks(None, source or "validation", limit, seed)
-    return choose_tasks(Path(source), None, limit, seed)
+        return choose_tasks(None, source or "validation", limit, seed, sandbox)
+    return choose_tasks(Path(source), None, limit, seed, sandbox)
 
 
 def _record_tasks(run: Run, tasks: Sequence[Task]) -> None:

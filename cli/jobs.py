@@ -59,6 +59,9 @@ class ScoreRequest:
     workers: int | None
     reachable: bool
     reward_model: Path | None = None
+    tests: tuple[str, ...] = ()
+    deselect: tuple[str, ...] = ()
+    python_path: tuple[str, ...] = ()
     time_limit: float = 600.0
     """For one run of the repository's unchanged tests, in seconds."""
     test_timeout: float | None = None
@@ -165,7 +168,7 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
             scorer.gather((), reward.needs)  # fails if a probe is missing, before a suite runs for minutes
             base = find_base(request)
             batch.check(base, is_stored=request.is_task)
-            task = base if request.is_task or not batch.patches else _task_of_repository(request, batch.note)
+            task = _with_tests(base, request, batch)
             yield batch, task, reward, scorer
             if scorer.stats.damaged:
                 batch.note(f"damaged records of stored evidence, gathered again: {scorer.stats.damaged}")
@@ -307,6 +310,8 @@ def find_base(request: ScoreRequest) -> Task:
 
     if request.fail_to_pass:
         raise UserError("--fail-to-pass applies to a repository; a task names its own tests: leave it out")
+    if request.tests or request.deselect or request.python_path:
+        raise UserError("--tests, --deselect and --python-path apply to a repository: leave them out for a task")
     source = "builtin" if request.tasks is None else str(request.tasks)
     if request.task is not None:
         return load_one(source, request.task)
@@ -314,6 +319,15 @@ def find_base(request: ScoreRequest) -> Task:
     if others:
         raise UserError(f"{source} contains {len(others) + 1} tasks, for example {task.id!r}: choose one with --task")
     return task
+
+
+def _with_tests(base: Task, request: ScoreRequest, batch: PatchFiles) -> Task:
+    """The task with its tests: measured, if its file names none to guard or it is made from a repository."""
+    if request.is_task:
+        from regrade.cli.loading import measured
+
+        return measured([base], request.sandbox, batch.note)[0]
+    return _task_of_repository(request, batch.note) if batch.patches else base
 
 
 def _task_of_repository(request: ScoreRequest, note: Callable[[str], None]) -> Task:
@@ -327,6 +341,9 @@ def _task_of_repository(request: ScoreRequest, note: Callable[[str], None]) -> T
             sandbox=request.sandbox,
             time_limit=request.time_limit,
             test_limit=request.test_timeout,
+            tests=request.tests,
+            deselect=request.deselect,
+            python_path=request.python_path,
             progress=report,
             tell=note,
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from regrade.cli.console import progress
+import typer
+
+from regrade.cli.console import one_line, progress
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -25,6 +28,21 @@ def load_one(source: str, task_id: str) -> Task:
 
     with progress("downloading the package") as report:
         return load_task(source, task_id, progress=report)
+
+
+def measured(tasks: list[Task], sandbox: str, tell: Callable[[str], None] | None = None) -> list[Task]:
+    """The tasks, with measured PASS_TO_PASS tests where their file names none. Raises UserError.
+
+    Args:
+        tell: called with notes; None: prints them to standard error.
+    """
+    from regrade.evaluators.task_curation.measured_tasks import with_pass_to_pass
+
+    tell = tell or (lambda note: typer.echo(f"note: {one_line(note)}", err=True))
+    if not any(task.is_unmeasured for task in tasks):
+        return with_pass_to_pass(tasks, tell=tell)
+    with progress("running the unchanged tests") as report:
+        return with_pass_to_pass(tasks, sandbox=sandbox, progress=report, tell=tell)
 
 
 def limited(tasks: list[Task], limit: int | None, seed: int) -> list[Task]:

@@ -16,8 +16,20 @@ FailToPass = Annotated[
     list[str] | None,
     typer.Option(
         help="Id of a FAIL_TO_PASS test: it fails now, and a patch must fix it. Repeat for more. A parametrized test "
-        "function, a class or a file stands for its failing tests."
+        "function, a class or a file stands for its failing tests, and `all` for every test that fails now."
     ),
+]
+TestPaths = Annotated[
+    list[str] | None,
+    typer.Option("--tests", help="File or folder with the tests, instead of the configured ones. Repeat for more."),
+]
+Deselect = Annotated[
+    list[str] | None,
+    typer.Option(help="File, folder or id (or its beginning) of tests that are left out. Repeat for more."),
+]
+PythonPath = Annotated[
+    list[str] | None,
+    typer.Option(help="Folder of the repository at the start of sys.path, instead of the detected ones. Repeat."),
 ]
 RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for your own reward.")]
 SandboxName = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrade.cli.console import activities, print_json, progress
-from regrade.cli.loading import load, load_one
+from regrade.cli.loading import load, load_one, measured
 from regrade.cli.options import BuiltinSplit, JsonObject, SandboxName, Workers
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def validate(
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.validation import validate as validate_tasks
 
-    tasks = load(source, split)
+    tasks = measured(load(source, split), sandbox)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("validating") as report:
         results = validate_tasks(tasks, scorer, report)
     invalid = [result for result in results if not result.holds]

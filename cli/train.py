@@ -75,7 +75,7 @@ def train(
 
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
-    chosen = choose_tasks(tasks, split, limit, seed)
+    chosen = choose_tasks(tasks, split, limit, seed, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
     plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:

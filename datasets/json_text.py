@@ -26,10 +26,31 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
+class _DoubledKeyError(Exception):
+    """A key occurs twice in one JSON object: a parser would take the last one in silence."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for key, item in pairs:
+        if key in value:
+            raise _DoubledKeyError(key)
+        value[key] = item
+    return value
+
+
 def parse_json(text: str, where: str, first_line: int = 1) -> object:
     """Parse JSON. Raises UserError, with the line."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _DoubledKeyError as error:
+        raise UserError(
+            f"{where}:{first_line}: the key {shown(error.key)} occurs twice in one object: leave one"
+        ) from error
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UserError(f"{where}:{line}: not JSON: {error.msg} (column {error.colno})") from error

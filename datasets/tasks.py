@@ -36,6 +36,10 @@ EXECUTABLE, QUOTED = "x", "q"
 executable nor has a newline in its name has no mark."""
 
 
+OWN_PATHS = ""
+"""Among `TestSuite.paths`: the paths of the repository's own configuration."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """A repository's files at one state: a pristine folder with some files replaced.
@@ -154,7 +158,8 @@ class TestSuite:
     python_path: tuple[str, ...] = (".",)
     """Folders, relative to the root, at the start of sys.path ("src" for a src layout)."""
     paths: tuple[str, ...] = ()
-    """Files or folders passed to pytest; empty: as in the repository's own configuration."""
+    """Files or folders passed to pytest; empty: as in the repository's own configuration. OWN_PATHS among them: those
+    of the configuration as well."""
     options: tuple[str, ...] = ()
     """Further pytest options, such as `-o addopts=`."""
     protected: tuple[str, ...] = (
@@ -252,6 +257,8 @@ class Task:
     """A patch known to be correct. Never shown to a policy: see `without_reference`."""
     difficulty: str = ""
     """The author's estimate (`15 min - 1 hour`), by which results are sliced; empty: no estimate."""
+    is_unmeasured: bool = False
+    """Are the PASS_TO_PASS tests still unknown, because the task's file names none? See `with_pass_to_pass`."""
 
     def without_reference(self) -> Task:
         """The task without its reference, for policies."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.storage.run import Run
     from regrade.evaluators.task_curation.checkup import check_up
     from regrade.evaluators.task_curation.local_repository import local_task
+    from regrade.evaluators.task_curation.measured_tasks import with_pass_to_pass
     from regrade.evaluators.task_curation.validation import validate
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "table",
     "task_changes",
     "validate",
+    "with_pass_to_pass",
     "write_rescored",
 ]
 __getattr__, __dir__ = lazy_imports(
@@ -83,6 +85,7 @@ __getattr__, __dir__ = lazy_imports(
         "storage.run": ["Run"],
         "task_curation.checkup": ["check_up"],
         "task_curation.local_repository": ["local_task"],
+        "task_curation.measured_tasks": ["with_pass_to_pass"],
         "task_curation.validation": ["validate"],
     },
     modules=["analysis.metrics", "analysis.side_metrics"],

@@ -9,7 +9,8 @@ Keys of a task:
   and, all of them optional,
     id             default: FILE:NUMBER
     base_patch     unified diff from the folder to the task's base
-    pass_to_pass   ids of the tests that must still pass; default: none
+    pass_to_pass   ids of the tests that must still pass; default: all tests that pass at the base in every run, which
+                   are measured; []: no test is guarded
     reference      unified diff, a patch known to be correct
     failure        the message of one failing test
     difficulty     the author's estimate, in a word or two: results are sliced by it
@@ -22,7 +23,7 @@ Keys of a task:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -58,7 +59,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     repository: Plain | UnsetType = UNSET
     package: Plain | UnsetType = UNSET
     base_patch: Plain | UnsetType = UNSET
-    pass_to_pass: tuple[Plain, ...] = ()
+    pass_to_pass: tuple[Plain, ...] | UnsetType = UNSET
     reference: Plain | UnsetType = UNSET
     failure: Plain = ""
     difficulty: Plain = ""
@@ -109,8 +110,19 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
     pinned, root = _repository(entry, where, folder, cache)
     if not entry.fail_to_pass:
         raise UserError(f"{where}: 'fail_to_pass' is empty; name at least one test that fails and must pass")
-    if both := set(entry.fail_to_pass) & set(entry.pass_to_pass):
+    pass_to_pass = () if entry.pass_to_pass is UNSET else entry.pass_to_pass
+    if both := set(entry.fail_to_pass) & set(pass_to_pass):
         raise UserError(f"{where}: {min(both)!r} is in 'fail_to_pass' and in 'pass_to_pass': leave it in one")
+    for key, values in (("python_path", entry.python_path), ("paths", entry.paths)):
+        for path in () if values is UNSET else values:
+            if path.startswith("/") or ".." in PurePosixPath(path).parts:
+                raise UserError(f"{where}: {key!r} contains {shown(path)}: set a path inside the repository")
+    for requirement in () if entry.requirements is UNSET else entry.requirements:
+        if requirement.lstrip().startswith("-"):
+            raise UserError(
+                f"{where}: 'requirements' contains the pip option {shown(requirement)}: set pinned packages only, such "
+                "as 'pytest==9.2.0'"
+            )
     base = _base(entry, where, Tree(root))
     suite: Package | TestSuite = pinned or TestSuite()
     return Task(
@@ -119,12 +131,15 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
         base=base,
         instruction=entry.instruction,
         fail_to_pass=entry.fail_to_pass,
-        pass_to_pass=entry.pass_to_pass,
+        pass_to_pass=pass_to_pass,
+        is_unmeasured=entry.pass_to_pass is UNSET,
         suite=TestSuite(
             python_path=suite.python_path if entry.python_path is UNSET else entry.python_path,
             paths=suite.paths if entry.paths is UNSET else entry.paths,
             options=suite.options if entry.options is UNSET else entry.options,
-            test_files=test_files_of((*entry.fail_to_pass, *entry.pass_to_pass)),
+            test_files=test_files_of(
+                (*entry.fail_to_pass, *(() if entry.pass_to_pass is UNSET else entry.pass_to_pass))
+            ),
         ),
         requirements=(pinned.requirements if pinned else ()) if entry.requirements is UNSET else entry.requirements,
         limits=Limits(**msgspec.structs.asdict(entry.limits)),
@@ -151,6 +166,8 @@ def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None)
             f"{where}: 'repository' is {shown(entry.repository)}, but {shown(str(root))} is not a folder: "
             "set a folder, relative to the task file"
         )
+    if root == Path(root.anchor):
+        raise UserError(f"{where}: 'repository' is the root of the file system: set the folder of one repository")
     return None, root
 
 

@@ -175,7 +175,10 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             plugins.append(ReachRecorder(write, request["root"], request["reach"]))
         if request["crossing"] is not None:
             plugins.append(tests_side(request, write))
-        status = int(pytest.main([*arguments(request), *request["paths"]], plugins=plugins))
+        if "" in request["paths"]:  # the paths of the repository's configuration, and further ones
+            recorder.further_paths = [path for path in request["paths"] if path]
+        paths = [] if recorder.further_paths else request["paths"]
+        status = int(pytest.main([*arguments(request), *paths], plugins=plugins))
         if bytecode.COLLECT_ONLY in request["options"]:
             write(json.dumps(["imported", _imported_elsewhere(request["root"], before)]))
         report_origins(request, write)

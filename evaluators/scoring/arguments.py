@@ -52,6 +52,10 @@ def checked_job(job: object, where: str = "") -> tuple[Task, Patch]:
         raise UserError(
             f"{where}{shown(task)} is no Task: create one with local_task(folder) or regrade.datasets.sources.load_task"
         )
+    if task.is_unmeasured:
+        raise UserError(
+            f"{where}the task {task.id!r} names no PASS_TO_PASS tests: measure them by with_pass_to_pass([task])"
+        )
     if not isinstance(patch, Patch):
         raise UserError(f"{where}{shown(patch)} is no Patch: {_patch_advice(patch)}")
     return task, patch

@@ -60,9 +60,10 @@ class Baseline:
     """Tests that passed in every run, in the order of the suite."""
     flaky: tuple[str, ...]
     """Tests that passed in some runs, and tests with a volatile id: it contains today's date or a memory address, as
-    ids made from parameters may. Later runs would not contain that id, and the test would count as broken."""
+    ids made from parameters may, or some run lacks it. Later runs would not contain it, and it would count as broken.
+    """
     failing: tuple[str, ...]
-    """Tests that passed in no run (failed, skipped, expected to fail)."""
+    """Tests that passed in no run (failed, skipped, expected to fail), with the same id in every run."""
     outcomes: Mapping[str, TestOutcome]
     """The outcome of every test in the last run."""
     reach: Mapping[str, tuple[str, ...]]
@@ -373,7 +374,10 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
         lacking = "ModuleNotFoundError" in reasons
         advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them)"
-        raise UserError(f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}")
+        where = "" if reasons else "; name the files or folders that hold the tests with --tests PATH"
+        raise UserError(
+            f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}{where}"
+        )
     return reply
 
 
@@ -387,6 +391,11 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
     stable = [test for test in tests if passes[test] == len(replies) and not is_volatile_id(test, today)]
     stable_tests = set(stable)
+    failing = {
+        test: None
+        for test in tests
+        if passes[test] == 0 and all(test in run for run in outcomes) and not is_volatile_id(test, today)
+    }
     measures = [share.reach for share in measured]
     is_complete = all(measure.of(ImportedRecord) for measure in measures)
     unmeasured = next((record.reason for measure in measures for record in measure.of(UnmeasuredRecord)), "")
@@ -397,8 +406,8 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
     slowest = max(replies, key=_seconds)
     return Baseline(
         stable=tuple(stable),
-        flaky=tuple(test for test in tests if passes[test] and test not in stable_tests),
-        failing=tuple(test for test in tests if passes[test] == 0),
+        flaky=tuple(test for test in tests if test not in stable_tests and test not in failing),
+        failing=tuple(failing),
         outcomes=outcomes[-1],
         reach=reach,
         imported=imported,

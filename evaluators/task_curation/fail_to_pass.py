@@ -10,6 +10,9 @@ from regrade.datasets.node_ids import file_of
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.rewards.evidence import TestStatus
 
+ALL = "all"
+"""As a name: every test that fails in every run."""
+
 
 def resolve_fail_to_pass(names: Sequence[str], baseline: Baseline) -> tuple[str, ...]:
     """The ids of the named FAIL_TO_PASS tests: a class or file stands for its tests that fail now.
@@ -20,13 +23,17 @@ def resolve_fail_to_pass(names: Sequence[str], baseline: Baseline) -> tuple[str,
     tests = dict.fromkeys((*baseline.stable, *baseline.flaky, *baseline.failing))
     fail_to_pass: dict[str, None] = {}
     for name in names:
+        if name == ALL:
+            fail_to_pass.update(dict.fromkeys(_all_failing(baseline)))
+            continue
         below = [test for test in tests if test == name or test.startswith((f"{name}::", f"{name}["))]
         failing = [test for test in below if fails(test, baseline)]
         flaky = [test for test in below if test in baseline.flaky]
         if below and not failing:
             if flaky:
                 raise UserError(
-                    f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs and fails in others: name a stable one"
+                    f"the FAIL_TO_PASS test {flaky[0]!r} passes in some runs only, or has another id in each run "
+                    "(a random value, an address, a date): name a stable one"
                 )
             raise UserError(
                 f"the FAIL_TO_PASS test {name!r} passes already (or is skipped): name a test that fails now"
@@ -41,6 +48,13 @@ def resolve_fail_to_pass(names: Sequence[str], baseline: Baseline) -> tuple[str,
             )
         fail_to_pass.update(dict.fromkeys(failing or [name]))
     return tuple(fail_to_pass)
+
+
+def _all_failing(baseline: Baseline) -> list[str]:
+    failing = [test for test in baseline.failing if fails(test, baseline)]
+    if not failing:
+        raise UserError("--fail-to-pass all: no test fails in every run; leave the option out, or name a test")
+    return failing
 
 
 def fails(test: str, baseline: Baseline) -> bool:

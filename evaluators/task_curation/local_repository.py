@@ -25,6 +25,7 @@ from regrade.evaluators.scoring.arguments import (
 )
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
+from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
@@ -45,6 +46,9 @@ def local_task(
     cache: str | Path | None = None,
     time_limit: float = 600.0,
     test_limit: float | None = None,
+    tests: Sequence[str] = (),
+    deselect: Sequence[str] = (),
+    python_path: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Task:
@@ -59,6 +63,10 @@ def local_task(
         time_limit: limit of one run of the tests at the base, in seconds.
         test_limit: limit of a single test, in seconds: a test that takes longer fails, and the others run on. A slow
             test has five times its time at the base. None: 10 for patches, 60 at the base, where no time is known.
+        tests: files and folders that hold the tests, whatever their names; empty: as pytest is configured. The files
+            of FAIL_TO_PASS tests are collected in any case.
+        deselect: ids (or beginnings of ids), files and folders of tests that are left out.
+        python_path: folders of the repository at the start of sys.path; empty: `src` if it holds code, and the root.
         progress: called with (runs done, total runs).
         tell: called with each warning; None: prints it to standard error.
 
@@ -77,7 +85,14 @@ def local_task(
     requirements = _requirements(repo, None if python is None else checked_path("python", python), tell)
     interpreter = environments.python_for(requirements, cache)
     tree = local_tree(repo, tell)
-    suite = local_suite(repo, tree, interpreter, cache)
+    choice = TestChoice(
+        tests=checked_names("tests", tests),
+        deselect=checked_names("deselect", deselect),
+        python_path=checked_names("python_path", python_path),
+    )
+    choice = configured(tree, choice)
+    suite = local_suite(repo, tree, interpreter, cache, (*choice.tests, *fail_to_pass))
+    suite = choice.applied_to(suite, tree, fail_to_pass)
     if suite.runner != "pytest" and python is None:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution import environments
 from regrade.evaluators.static.languages import is_test
@@ -40,14 +41,17 @@ NEVER_LOADED = frozenset(
 """pytest plugins that distribute, reorder, repeat or measure tests: a verdict needs none of them."""
 
 
-def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path) -> TestSuite:
+def local_suite(repo: Path, tree: Tree, interpreter: Path, cache: Path, named: Sequence[str] = ()) -> TestSuite:
     """The suite for pytest if there are Python tests, else for the runner of the project's manifest.
+
+    Args:
+        named: ids and files of tests that the user names: a Python file among them holds tests.
 
     Raises:
         UserError: there is a manifest, but no test that its runner accepts.
     """
     paths = tree.paths()
-    if not any(_is_test(path, ".py") for path in paths):
+    if not any(_is_test(path, ".py") for path in paths) and not any(file_of(test).endswith(".py") for test in named):
         for manifest, find in (("package.json", _node_suite), ("Cargo.toml", _cargo_suite)):
             if (repo / manifest).is_file():
                 return find(repo, paths)

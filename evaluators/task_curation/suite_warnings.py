@@ -29,7 +29,7 @@ def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterat
     known = {*fail_to_pass, *stopped}
     failing = [test for test in baseline.failing if fails(test, baseline) and test not in known]
     if failing:
-        advice = "" if fail_to_pass else "name the tests that the patch must fix with --fail-to-pass: "
+        advice = "" if fail_to_pass else "name the tests that the patch must fix with --fail-to-pass, or `all`: "
         yield (
             f"{_some(failing, 'fails', 'fail')} {'as well' if fail_to_pass else 'at the base'} and "
             f"{plural(len(failing), 'is', 'are')} not used: {advice}{_named(failing)}"

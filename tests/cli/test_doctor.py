@@ -64,12 +64,12 @@ def test_a_repository_with_and_without_its_reference(regrade, repo, fix):
 
 def test_a_limit_draws_tasks_by_the_seed(tasks):
     def drawn(seed):
-        return [task.id for task in chosen_tasks([str(tasks)], None, 2, seed)]
+        return [task.id for task in chosen_tasks([str(tasks)], None, 2, seed, "process")]
 
     assert drawn(1) == drawn(1)
     assert len(drawn(1)) == 2
     assert len({tuple(drawn(seed)) for seed in range(9)}) > 1
-    assert len(chosen_tasks([str(tasks)], None, 9, 0)) == 4
+    assert len(chosen_tasks([str(tasks)], None, 9, 0, "process")) == 4
 
 
 @pytest.mark.parametrize(

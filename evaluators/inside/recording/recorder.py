@@ -8,6 +8,7 @@ takes long. Lines written before a crash are preserved.
 
 from __future__ import annotations
 
+import glob
 import json
 import linecache
 import os
@@ -38,6 +39,8 @@ class Recorder:
         self._write: Callable[[str], None] = _discard
         self._selected: frozenset[str] | None = None
         self._skipped: frozenset[str] = frozenset()
+        self.further_paths: list[str] = []
+        """Files to collect in addition to the paths of the repository's configuration."""
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
@@ -61,6 +64,9 @@ class Recorder:
         path, root = str(config.inipath or ""), f"{self._root}/"
         own = path[len(root) :] if path.startswith(root) else None
         self._write(json.dumps(["configuration", path, own if path else ""]))
+        # Both: pytest omits an argument that lies in another one, and walks only the folders of its arguments.
+        config.getini("python_files").extend(glob.escape(os.path.join(self._root, path)) for path in self.further_paths)  # noqa: PTH118 (quick)
+        config.args += self.further_paths
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.task_files import _TaskEntry
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Limits, Target
@@ -166,3 +168,9 @@ def test_splits_are_for_recipes(tmp_path: Path) -> None:
         load_tasks(_write(tmp_path, _entry()), split="validation")
     with pytest.raises(UserError, match="unknown split 'test'"):
         load_tasks(split="test")
+
+
+def test_the_reference_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "task-files.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(_TaskEntry.__struct_fields__)

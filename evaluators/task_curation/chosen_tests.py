@@ -1,0 +1,124 @@
+"""Which tests of a repository are collected: the suite's own, those that a user names, without the deselected ones."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from regrade.datasets.errors import UserError
+from regrade.datasets.json_structs import Plain, converted
+from regrade.datasets.json_text import shown
+from regrade.datasets.node_ids import file_of
+from regrade.datasets.tasks import OWN_PATHS, TestSuite, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestChoice:
+    """A user's choice of the tests of a repository; empty: what the repository itself configures."""
+
+    __test__ = False
+
+    tests: tuple[str, ...] = ()
+    """Files and folders to collect, instead of the suite's own."""
+    deselect: tuple[str, ...] = ()
+    """Ids of tests (also their beginnings, as for pytest's own option), files and folders that are left out."""
+    python_path: tuple[str, ...] = ()
+    """Folders at the start of sys.path, instead of the detected ones."""
+
+    def applied_to(self, suite: TestSuite, tree: Tree, fail_to_pass: Sequence[str] = ()) -> TestSuite:
+        """The suite with this choice, and with the files of the FAIL_TO_PASS tests.
+
+        Raises:
+            UserError: a path is outside the repository or does not exist, or the runner has no such choice.
+        """
+        if suite.runner != "pytest" and (self.deselect or self.python_path):
+            raise UserError(f"--deselect and --python-path apply to pytest, and these tests run with {suite.runner}")
+        tests = tuple(_inside(tree, path, "--tests") for path in self.tests)
+        python_path = tuple(_folder_inside(tree, path, "--python-path") for path in self.python_path)
+        options = [option for name in self.deselect for option in _left_out(tree, name)]
+        chosen = replace(
+            suite,
+            paths=tests or suite.paths,
+            python_path=python_path or suite.python_path,
+            options=(*suite.options, *options),
+        )
+        return also_collecting(chosen, tree, fail_to_pass)
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
+    """`[tool.regrade]` of the repository's pyproject.toml."""
+
+    tests: tuple[Plain, ...] = ()
+    deselect: tuple[Plain, ...] = ()
+    python_path: tuple[Plain, ...] = ()
+
+
+def configured(tree: Tree, choice: TestChoice) -> TestChoice:
+    """The choice; what it leaves open is taken from `[tool.regrade]` in the pyproject.toml of the working tree.
+
+    Raises:
+        UserError: the table has an unknown key or a wrong value. (pytest itself reports a file that is not TOML.)
+    """
+    try:
+        node: Any = tomllib.loads(tree.read_or_none("pyproject.toml") or "")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return choice
+    tool = node.get("tool")
+    if not isinstance(tool, dict) or "regrade" not in tool:
+        return choice
+    table = converted(tool["regrade"], _Table, f"{tree.root / 'pyproject.toml'}, [tool.regrade]")
+    return TestChoice(
+        tests=choice.tests or table.tests,
+        deselect=choice.deselect or table.deselect,
+        python_path=choice.python_path or table.python_path,
+    )
+
+
+def also_collecting(suite: TestSuite, tree: Tree, tests: Sequence[str]) -> TestSuite:
+    """The suite with the files of some tests too, whatever their names."""
+    files = [path for path in dict.fromkeys(map(file_of, tests)) if _is_relative(path) and _is_file(tree, path)]
+    new = [path for path in files if not any(_is_below(path, own) for own in suite.paths if own)]
+    if not new:
+        return suite
+    paths = (*(suite.paths or (OWN_PATHS,)), *new)
+    return replace(suite, paths=paths)
+
+
+def _is_file(tree: Tree, path: str) -> bool:
+    return path in tree.replaced or (path not in tree.removed and (tree.root / path).is_file())
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return PurePosixPath(path).is_relative_to(PurePosixPath(folder))
+
+
+def _is_relative(path: str) -> bool:
+    return bool(path) and not path.startswith(("/", "~", "-")) and ".." not in PurePosixPath(path).parts
+
+
+def _inside(tree: Tree, path: str, option: str) -> str:
+    if not _is_relative(path):
+        raise UserError(f"{option} {shown(path)}: pass a path relative to the repository, inside it")
+    if not (tree.root / path).exists():
+        raise UserError(f"{option} {shown(path)}: {tree.root} has no such file or folder")
+    return PurePosixPath(path).as_posix()
+
+
+def _folder_inside(tree: Tree, path: str, option: str) -> str:
+    inside = _inside(tree, path, option)
+    if not (tree.root / inside).resolve().is_relative_to(tree.root.resolve()):
+        raise UserError(f"{option} {shown(path)}: it is a link out of the repository; pass a folder inside it")
+    if not (tree.root / inside).is_dir():
+        raise UserError(f"{option} {shown(path)}: pass a folder, not a file")
+    return inside
+
+
+def _left_out(tree: Tree, name: str) -> tuple[str, str]:
+    if "::" in name:
+        return "--deselect", name
+    return "--ignore", _inside(tree, name, "--deselect")
