@@ -198,8 +198,8 @@ class PatchFiles:
                 patch = self._read[index] = read_patch(source)
                 check_diff(source, patch)
                 self.patches[index] = patch
-                if patch.is_empty:
-                    _print_line("note", self._note_of(index))
+                for note in self._notes_of(index):
+                    _print_line("note", note)
 
     def check(self, task: Task, is_stored: bool) -> None:
         """Refuse the patches that do not apply to the task. Raises UserError for the only patch."""
@@ -224,23 +224,23 @@ class PatchFiles:
         return [self._result(index, breakdown_of.get(index), runs.get(index)) for index in range(len(self._sources))]
 
     def _result(self, index: int, breakdown: Breakdown | None, run: TestRun | None) -> PatchResult:
-        notes = () if breakdown is None else (*self._notes, self._note_of(index))
+        notes = () if breakdown is None else (*self._notes, *self._notes_of(index))
         return PatchResult(
             source=self._sources[index],
             patch=self._read.get(index),
             breakdown=breakdown,
             refusal=self._refusals.get(index, ""),
-            notes=tuple(note for note in notes if note),
+            notes=tuple(notes),
             run=run,
         )
 
-    def _note_of(self, index: int) -> str:
-        """The note about a single patch; empty if there is none."""
-        if not self._read[index].is_empty:
-            return ""
-        source = self._sources[index]
+    def _notes_of(self, index: int) -> list[str]:
+        """The notes about a single patch: its repairs, and whether it is empty."""
+        patch, source = self._read[index], self._sources[index]
         name = "the patch on standard input" if source == "-" else one_line(source)
-        return f"{name} is empty: its verdict is that of no change"
+        if patch.is_empty:
+            return [f"{name} is empty: its verdict is that of no change"]
+        return [f"{name}: {one_line(note)}" for note in patch.notes]
 
     @contextmanager
     def _refusing(self, index: int) -> Iterator[None]:
@@ -358,7 +358,7 @@ def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> Non
         prepare(task, patch)
     except PatchError as error:
         why = str(error).removeprefix(DOES_NOT_APPLY)
-        if _is_applied(task.base, patch):
+        if "corrupt" not in why and _is_applied(task.base, patch):
             why = "the base of the task already contains these changes" if is_stored else ALREADY_APPLIED
         raise UserError(
             f"patch {source!r} does not apply to {task.repository}: {why}{_root_advice(task.base.root, patch)}"
@@ -370,7 +370,7 @@ def _is_applied(base: Tree, patch: Patch) -> bool:
     import unidiff
 
     has_trace = False
-    for file, hunks in zip(patch.files, unidiff.PatchSet(patch.text), strict=True):
+    for file, hunks in zip(patch.files, unidiff.PatchSet(patch.plain.text), strict=True):
         try:
             lines = base.read(file.path).split("\n")
         except OSError:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from regrade.datasets.patches import Patch, PatchError
+from regrade.datasets.patch_forms import PlainDiff, is_cache
+from regrade.datasets.patches import Patch, PatchedFile, PatchError, parsed_files
+from regrade.datasets.process_identity import this_process
 from regrade.datasets.tasks import Tree
 
 DOES_NOT_APPLY = "the patch does not apply to the task's base: "
@@ -32,39 +37,124 @@ def with_changes(tree: Tree, files: Mapping[str, str | None]) -> Tree:
     return written.without(path for path, text in files.items() if text is None)
 
 
-def changed_files(tree: Tree, patch: Patch) -> dict[str, str | None]:
-    """Path -> text after the patch (None: deleted) of each file whose content it changes.
+def changed_files(tree: Tree, patch: Patch) -> Mapping[str, str | None]:
+    """Path -> text after the patch (None: deleted) of each file whose content it changes: the difference of two trees.
 
-    `git apply` runs in a folder of only the files that the patch names.
+    `git apply` decides what a patch changes, not the names in its headers. It runs in a folder of only the files that
+    the patch names. Caches are left out.
 
     Raises:
         PatchError, OSError: see `apply_patch`.
     """
-    if patch.is_empty:
+    return _changed_files(_Application(tree, patch))
+
+
+@dataclass(frozen=True, eq=False)
+class _Application:
+    """A patch on one tree, as a cache key."""
+
+    tree: Tree
+    patch: Patch
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Application) and self.tree is other.tree and self.patch == other.patch
+
+    def __hash__(self) -> int:
+        return hash((id(self.tree), self.patch.text))
+
+
+@lru_cache(maxsize=32)
+def _changed_files(application: _Application) -> Mapping[str, str | None]:
+    """Every probe of one patch asks for it."""
+    tree, patch = application.tree, application.patch
+    if not patch.plain.text:
         return {}
-    patched = {path for file in patch.files for path in (file.path, file.old_path) if path}
-    for path in patched:
+    plain = _with_existing_names(tree, patch)
+    files = parsed_files(plain)
+    before: dict[str, bytes] = {}
+    for path in {path for file in files for path in (file.path, file.old_path) if path}:
         if path not in tree.replaced and (tree.root / path).is_symlink():
             raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
-    with tempfile.TemporaryDirectory(prefix="regrade-apply-") as name:
-        folder = Path(name, "tree")
-        folder.mkdir()
-        before: dict[str, bytes] = {}
-        for path in patched:
-            content = _content(tree, path)
-            if content is not None:
-                before[path] = content
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(content)
-        _git_apply(folder, patch)
-        after = _files_in(folder)
+        content = _content(tree, path)
+        if content is not None:
+            before[path] = content
+    after = _applied(before, plain, files)
     changed = {
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
-    _check_readable(patch, before, after)
+    _check_readable(files, before, after)
     for path in changed.keys() - before.keys():
         _check_free(tree, path, gone={name for name, text in changed.items() if text is None})
-    return changed
+    return {path: text for path, text in changed.items() if not is_cache(path)}
+
+
+def _with_existing_names(tree: Tree, patch: Patch) -> PlainDiff:
+    """The plain diff with the prefixes that lead to files of the tree, if those that the names seem to have do not."""
+    if _has_old_files(tree, patch.files):
+        return patch.plain
+    for level in (0, 1):
+        with contextlib.suppress(PatchError):
+            other = patch.read(level)
+            if _has_old_files(tree, parsed_files(other)):
+                return other
+    return patch.plain
+
+
+def _has_old_files(tree: Tree, files: Sequence[PatchedFile]) -> bool:
+    """Does the tree have a file of each entry, before or after it? (Entries may build on earlier ones.)"""
+    created = {file.path for file in files}
+    return all(
+        file.old_path is None
+        or any(_has(tree, path) for path in (file.old_path, file.path))
+        or file.old_path in created
+        for file in files
+    ) and any(file.old_path is None or _has(tree, file.old_path) or _has(tree, file.path) for file in files)
+
+
+def _has(tree: Tree, path: str) -> bool:
+    return path in tree.replaced or (path not in tree.removed and os.path.lexists(tree.root / path))
+
+
+def _applied(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[PatchedFile]) -> dict[str, bytes]:
+    """The files after `git apply`, in the first of the patch's possible readings that applies."""
+    readings = [(plain.text, False)]
+    if plain.text_with_cr != plain.text:
+        readings.append((plain.text_with_cr, False))
+    if not plain.has_context and _is_exact(before, files):
+        readings.append((plain.text, True))
+    reasons = []
+    for text, without_context in readings:
+        # The scratch folder of a killed process: the next scorer removes it, by its name.
+        with tempfile.TemporaryDirectory(prefix=f"regrade-{this_process()}-apply-") as name:
+            folder = Path(name, "tree")
+            folder.mkdir()
+            for path, content in before.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
+            reason = _git_apply(folder, text, without_context=without_context)
+            if not reason:
+                return _files_in(folder)
+            reasons.append(reason)
+    raise PatchError(f"{DOES_NOT_APPLY}{reasons[0]}{_advice(before, plain)}")
+
+
+def _is_exact(before: Mapping[str, bytes], files: Sequence[PatchedFile]) -> bool:
+    """Are the removed lines where their numbers say? Without unchanged lines, `git apply` would look elsewhere too."""
+    for file in files:
+        lines = (_text(before.get(file.old_path or file.path)) or "").split("\n")
+        if any(number > len(lines) or lines[number - 1] != text for number, text in file.removed):
+            return False
+    return True
+
+
+def _advice(before: Mapping[str, bytes], plain: PlainDiff) -> str:
+    """A likely reason why a patch does not apply, beyond git's."""
+    with_cr = sorted(path for path, content in before.items() if b"\r\n" in content)
+    if with_cr and "\r\n" not in plain.text and plain.text_with_cr == plain.text:
+        return f"; the lines of {with_cr[0]!r} end in CR LF, those of the patch do not: make it without converting them"
+    if not plain.has_context:
+        return "; its hunks have no unchanged lines, so their line numbers must be exact: make it without -U0"
+    return ""
 
 
 def text_of(tree: Tree, path: str) -> str | None:
@@ -82,9 +172,9 @@ def parents(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _check_readable(patch: Patch, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+def _check_readable(files: Sequence[PatchedFile], before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
     """A change of text must consist of lines: nobody can review a binary patch."""
-    for file in patch.files:
+    for file in files:
         old, new = before.get(file.old_path or file.path), after.get(file.path)
         if file.added or file.removed or old == new or not (old or new):
             continue
@@ -122,7 +212,8 @@ def _text(content: bytes | None) -> str | None:
     return None if content is None else content.decode("utf-8", "surrogateescape")
 
 
-def _git_apply(folder: Path, patch: Patch) -> None:
+def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
+    """Run `git apply` in a folder; the reason if it rejects the patch, else empty."""
     # Outside any repository, and without the user's git configuration.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -134,19 +225,20 @@ def _git_apply(folder: Path, patch: Patch) -> None:
     }
     try:
         process = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", f"-p{int(patch.has_prefixes)}", "-"],
+            ["git", "apply", "--whitespace=nowarn", *(["--unidiff-zero"] if without_context else []), "-"],
             cwd=folder,
             env=environment,
-            input=patch.text.encode("utf-8", "surrogateescape"),
+            input=text.encode("utf-8", "surrogateescape"),
             capture_output=True,
             timeout=60,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise PatchError("git apply did not end within 60 s: the patch is too large") from error
-    if process.returncode:
-        reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
-        raise PatchError(f"{DOES_NOT_APPLY}{'; '.join(reasons[:3]) or 'git apply failed'}")
+    if not process.returncode:
+        return ""
+    reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+    return "; ".join(reasons[:3]) or "git apply failed"
 
 
 def _files_in(folder: Path) -> dict[str, bytes]:

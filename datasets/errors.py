@@ -10,7 +10,7 @@ never leaves its module. Any other exception is a defect of the program.
                 `regrade evaluate`, which continues with the other policies
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
-        PatchError (datasets/patches.py): the text of a patch, or its application; every reader of a patch
+        PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
         TestCopyError (evaluators/verification/parsed_tests.py): the parsing of a test file; the tripwires, which
             omit the tests of that file
     RuntimeError
@@ -49,3 +49,7 @@ class UserError(ValueError):
     The message states the problem, the place, the offending value and the remedy.
     The command-line program prints it as one line and exits with code 2.
     """
+
+
+class PatchError(ValueError):
+    """The text is not an applicable patch; the message states the problem, the place and the remedy."""

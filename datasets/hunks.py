@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import unidiff
 
-from regrade.datasets.patches import Patch, unquoted
+from regrade.datasets.patch_forms import NOWHERE, unquoted
+from regrade.datasets.patches import Patch
 
-NOWHERE = "/dev/null"
 MARKER = "\\"
 """Type of the line `\\ No newline at end of file`, which concerns the line before it."""
 
@@ -81,8 +81,8 @@ def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
         return SplitPatch(patch, (), (), ())
     hunks: list[Hunk] = []
     entries = []
-    for file in unidiff.PatchSet(patch.text):
-        entry = _file_entry(file, len(hunks), patch.has_prefixes, fine)
+    for file in unidiff.PatchSet(patch.plain.text):
+        entry = _file_entry(file, len(hunks), fine)
         entries.append(entry)
         hunks.extend(entry.pieces())
     return SplitPatch(patch, tuple(hunks), tuple(_inseparable(entries)), tuple(entries))
@@ -140,13 +140,13 @@ class _FileEntry:
             return self._header(self.source, self.target, self.notes, bool(body)) + body
         if not body:
             return ""
-        target = self.target if self.head is None else _side(self.source, "b", prefixed=True)
+        target = self.target if self.head is None else _side(self.source, "b")
         return self._header(self.source, target, (), True) + body
 
     def _header(self, source: str, target: str, notes: Sequence[str], has_hunks: bool) -> str:
         names = (
-            _side(target, "a", prefixed=True) if source == NOWHERE else source,
-            _side(source, "b", prefixed=True) if target == NOWHERE else target,
+            _side(target, "a") if source == NOWHERE else source,
+            _side(source, "b") if target == NOWHERE else target,
         )
         sides = f"--- {source}\n+++ {target}\n" if has_hunks else ""
         return f"diff --git {' '.join(names)}\n{''.join(notes)}{sides}"
@@ -232,9 +232,9 @@ def _split_hunk(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
     return _SplitHunk(hunk, tuple(indexes))
 
 
-def _file_entry(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: bool) -> _FileEntry:
+def _file_entry(file: unidiff.PatchedFile, first: int, fine: bool) -> _FileEntry:
     source, target = (
-        name if name == NOWHERE else _side(name, letter, prefixed=prefixed)
+        name if name == NOWHERE else _side(name, letter)
         for letter, name in (("a", file.source_file), ("b", file.target_file))
     )
     notes = tuple(str(line) for line in (file.patch_info or ())[1:])
@@ -258,10 +258,10 @@ def _file_entry(file: unidiff.PatchedFile, first: int, prefixed: bool, fine: boo
     )
 
 
-def _side(name: str, letter: str, *, prefixed: bool) -> str:
+def _side(name: str, letter: str) -> str:
     """The name of a file with the prefix `letter`, in quotes if `name` has quotes."""
     quote = '"' if name.startswith('"') else ""
-    bare = name[len(quote) + (2 if prefixed else 0) :]
+    bare = name[len(quote) + 2 :]
     return f"{quote}{letter}/{bare}"
 
 

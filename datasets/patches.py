@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 
 import unidiff
 
+from regrade.datasets.errors import PatchError as PatchError
 from regrade.datasets.errors import UserError
+from regrade.datasets.patch_forms import NOWHERE, PlainDiff, plain_diff, unquoted
 
 LARGEST_MB = 4
 """The size limit of a patch. No hand or model writes a larger change of code; parsing it would take minutes."""
@@ -21,16 +23,6 @@ LONGEST_PATH, LONGEST_NAME = 1000, 255
 _SUBMODULE = re.compile(
     r"^(?:new file mode|new mode|old mode|deleted file mode) 160000$|^index \S+ 160000$", re.MULTILINE
 )
-
-_ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
-_ESCAPES = dict(
-    zip((bytes([sign]) for sign in b'abtnvfr"\\'), (bytes([sign]) for sign in b'\a\b\t\n\v\f\r"\\'), strict=True)
-)
-"""The escapes in names that git quotes (its quote.c)."""
-
-
-class PatchError(ValueError):
-    """The text is not an applicable patch; the message states the problem, the place and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,13 @@ class Patch:
         if not isinstance(self.text, str):
             value = " ".join(repr(self.text)[:80].split())
             raise UserError(f"a patch is the text of a unified diff, not {value}: pass the result of read_text()")
+        try:
+            self.text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise PatchError(
+                f"character {error.start + 1} of the patch is a lone surrogate, which is not valid text: decode the "
+                'patch with errors="surrogateescape"'
+            ) from error
 
     @cached_property
     def digest(self) -> str:
@@ -65,32 +64,40 @@ class Patch:
         Raises:
             PatchError: the text is not a unified diff, or a path leaves the repository.
         """
-        return self._parsed[0]
+        return self._parsed
 
     @property
-    def has_prefixes(self) -> bool:
-        """Do the names of files begin with git's `a/` and `b/`? The output of plain `diff -u` has no such prefixes.
+    def notes(self) -> tuple[str, ...]:
+        """One line for each repair of a malformed patch, and for the caches that are left out (docs/patches.md).
 
         Raises:
             PatchError: see `files`.
         """
-        return self._parsed[1]
+        return self.plain.notes
 
     @cached_property
-    def _parsed(self) -> tuple[tuple[PatchedFile, ...], bool]:
-        if self.is_empty:
-            return (), True
+    def plain(self) -> PlainDiff:
+        """The patch as every reader and `git apply` get it, however it was written.
+
+        Raises:
+            PatchError: see `files`.
+        """
+        return self.read()
+
+    def read(self, level: int | None = None) -> PlainDiff:
+        """The patch as a plain diff; see `plain_diff`."""
         if not self.is_short:
             raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB; the limit is {LARGEST_MB} MB")
-        if _SUBMODULE.search(self.text):
-            raise PatchError("the patch changes a submodule: only plain files may be patched")
-        try:
-            parsed = unidiff.PatchSet(self.text)
-        except (unidiff.UnidiffParseError, ValueError) as error:
-            raise PatchError(f"not a unified diff: {error}") from error
-        if not parsed:
+        plain = plain_diff(self.text, level)
+        if not plain.text and not plain.notes and not self.is_empty:
             raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, such as git prints")
-        return tuple(_patched_file(file) for file in parsed), all(map(_is_prefixed, parsed))
+        if _SUBMODULE.search(plain.text):
+            raise PatchError("the patch changes a submodule: only plain files may be patched")
+        return plain
+
+    @cached_property
+    def _parsed(self) -> tuple[PatchedFile, ...]:
+        return parsed_files(self.plain)
 
     @property
     def changed_lines(self) -> int:
@@ -119,12 +126,20 @@ class PatchedFile:
     """(1-based line number before the patch, text without newline) of each removed line."""
 
 
+def parsed_files(plain: PlainDiff) -> tuple[PatchedFile, ...]:
+    """The files of a plain diff. Raises PatchError: see `Patch.files`."""
+    try:
+        return tuple(_patched_file(file) for file in unidiff.PatchSet(plain.text))
+    except (unidiff.UnidiffParseError, ValueError) as error:
+        if isinstance(error, PatchError):
+            raise
+        raise PatchError(f"not a unified diff: {error}") from error
+
+
 def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
     # By the header alone, as in git: an empty file still is a file.
-    is_deleted = file.target_file == "/dev/null"
-    if is_deleted and file.source_file == "/dev/null":
-        raise PatchError("a file's header names /dev/null on both sides: it must name the file on one of them")
-    old = None if file.source_file == "/dev/null" else _safe(file.source_file, "a/")
+    is_deleted = file.target_file == NOWHERE
+    old = None if file.source_file == NOWHERE else _safe(file.source_file, "a/")
     new = _safe(file.target_file, "b/") if not is_deleted else (old or "")
     lines = [line for hunk in file for line in hunk]
     return PatchedFile(
@@ -136,29 +151,9 @@ def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
     )
 
 
-def unquoted(name: str) -> str:
-    """A name without git's quotes and escapes, which git uses for letters beyond ASCII, for example."""
-    if len(name) < 2 or not name.startswith('"') or not name.endswith('"'):
-        return name
-    escaped = name[1:-1].encode("utf-8", "surrogateescape")
-    return _ESCAPE.sub(_unescape, escaped).decode("utf-8", "surrogateescape")
-
-
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    sign = escape[1]
-    return bytes([int(sign, 8)]) if sign.isdigit() else _ESCAPES[sign]
-
-
-def _is_prefixed(file: unidiff.PatchedFile) -> bool:
-    names = ((unquoted(file.source_file), "a/"), (unquoted(file.target_file), "b/"))
-    return all(name.startswith((prefix, "/dev/null")) for name, prefix in names)
-
-
 def _safe(path: str, prefix: str) -> str:
     name = unquoted(path).removeprefix(prefix)
     pure = PurePosixPath(name)
-    if name.endswith("\r"):
-        raise PatchError("its lines end in CR LF, which `git apply` rejects in headers: convert it with `dos2unix`")
     if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
         raise PatchError(
             f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"

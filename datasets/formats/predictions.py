@@ -114,12 +114,12 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
                 broken.append(str(error))
                 continue
             instance, model = entry.instance_id, entry.model_name_or_path
-            patch = Patch(_with_newline(entry.model_patch or ""))
+            patch = Patch(entry.model_patch or "")
             first_patch = patches.setdefault(model, {}).setdefault(instance, patch)
             before = first.setdefault((model, instance), where)
             if before == where:
                 continue
-            is_same = first_patch == patch
+            is_same = first_patch.text.rstrip("\n") == patch.text.rstrip("\n")
             effect = "which is equal: it counts once" if is_same else "which differs: unscored until one is deleted"
             doubled.append(f"{where}: {model} already has a prediction for {instance!r} at {before}, {effect}")
             if not is_same:
@@ -163,11 +163,6 @@ def _is_one_value(path: Path, text: str) -> bool:
         start = text.lstrip()[:1]
         return start == "[" or (path.suffix == ".json" and text.lstrip().split("\n")[0].strip() == "{")
     return True
-
-
-def _with_newline(text: str) -> str:
-    """The text with a newline at its end, which many writers strip; `git apply` rejects a diff without it."""
-    return text if not text.strip() or text.endswith("\n") else text + "\n"
 
 
 def _entry(value: object, where: str) -> _PredictionEntry:

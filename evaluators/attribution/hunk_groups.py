@@ -12,7 +12,7 @@ from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.static.dependencies.facts import facts
-from regrade.evaluators.static.files import LARGEST, read
+from regrade.evaluators.static.files import LARGEST, changed_files, read
 from regrade.evaluators.static.languages import language_of
 from regrade.evaluators.static.syntax import compile_error
 
@@ -49,7 +49,7 @@ def hunk_groups(task: Task, split: SplitPatch, most: int | None = None) -> tuple
     """
     whole = prepare(task, split.patch).after
     base = task.base
-    paths = {path for file in split.patch.files for path in (file.path, file.old_path) if path}
+    paths = {path for file in changed_files(base, whole, task) for path in (file.path, file.old_path)}
     # A file that does not parse before the patch, or after all of it, is no reason to join hunks.
     checked = sorted(path for path in paths if not _flaw(path, read(base, path)) and not _flaw(path, read(whole, path)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import accumulate
 
@@ -17,11 +16,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, spans, syntax_tree
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
-from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, patched_text, read, unprotected_files
+from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.languages import Language, language_of
-
-LONGEST = 20_000
-"""Lines of the longest changed range that is compared line by line, in quadratic time."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +54,14 @@ class Relevance:
 def footprint(task: Task, patch: Patch) -> Footprint | None:
     """The footprint of a patch; None if it is malformed or does not apply."""
     try:
-        files = _from_hunks(task, patch)
-        if files is None:
-            workspace = prepare(task, patch)
-            files = changed_files(workspace.before, workspace.after, patch, task)
+        workspace = prepare(task, patch)
     except (PatchError, OSError):
         return None
+    files = changed_files(workspace.before, workspace.after, task)
     counts: Counter[Symbol] = Counter()
     for file in files:
         counts.update(_changed_symbols(file))
     return Footprint(counts, frozenset(file.old_path for file in files if file.before is not None))
-
-
-def _from_hunks(task: Task, patch: Patch) -> list[ChangedFile] | None:
-    """The changed files by the line numbers of the hunks, without `git apply`, which takes ten times as long.
-
-    None if a number may be wrong (a removed line differs from the base), or a file is added, deleted or renamed.
-    """
-    files = []
-    for file in unprotected_files(patch, task):
-        before = read(task.base, file.path)
-        if before is None or file.is_deleted or file.old_path != file.path or not file.removed:
-            return None
-        lines = before.split("\n")
-        if any(number > len(lines) or lines[number - 1] != text for number, text in file.removed):
-            return None
-        files.append(ChangedFile(file.path, file.path, before, patched_text(before, file)))
-    return files
 
 
 def relevance(own: Footprint, reference: Footprint) -> Relevance:
@@ -127,27 +104,8 @@ def _distances(graph: Graph, start: frozenset[str], targets: frozenset[str]) -> 
 
 def _changed_symbols(file: ChangedFile) -> Iterator[Symbol]:
     """(path, symbol) of each removed or added line."""
-    before, after = (text.split("\n") if text is not None else [] for text in (file.before, file.after))
-    removed, added = _differing(before, after)
-    for numbers, text, path in ((removed, file.before, file.old_path), (added, file.after, file.path)):
-        yield from ((path, name) for name in _owners(text or "", path, numbers))
-
-
-def _differing(before: list[str], after: list[str]) -> tuple[list[int], list[int]]:
-    """Numbers, from 0, of the removed lines and of the added lines."""
-    shorter = min(len(before), len(after))
-    head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
-    tail = next((n for n in range(shorter - head) if before[-1 - n] != after[-1 - n]), shorter - head)
-    middle = before[head : len(before) - tail], after[head : len(after) - tail]
-    if max(map(len, middle)) > LONGEST:
-        return list(range(head, len(before) - tail)), list(range(head, len(after) - tail))
-    removed: list[int] = []
-    added: list[int] = []
-    for kind, first, last, other_first, other_last in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
-        if kind != "equal":
-            removed.extend(range(head + first, head + last))
-            added.extend(range(head + other_first, head + other_last))
-    return removed, added
+    for lines, text, path in ((file.removed, file.before, file.old_path), (file.added, file.after, file.path)):
+        yield from ((path, name) for name in _owners(text or "", path, [number - 1 for number, _ in lines]))
 
 
 def _owners(text: str, path: str, lines: list[int]) -> list[str]:

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from regrade.datasets.process_identity import is_gone, this_process
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.piped import is_ready
-from regrade.evaluators.sandboxes.process_identity import is_gone, this_process
 
 LABEL = "org.regrade.worker"
 OWNER = "org.regrade.owner"

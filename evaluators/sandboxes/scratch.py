@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from regrade.evaluators.sandboxes.process_identity import is_gone, this_process
+from regrade.datasets.process_identity import is_gone, this_process
 
 NAME = re.compile(r"regrade-(\d+-\d+)-.+")
 

@@ -26,15 +26,12 @@ from regrade.evaluators.static.syntax import parse
 from regrade.rewards.evidence import ComplexityDelta, FunctionComplexity
 
 
-def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelta:
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelta:  # noqa: ARG001 (every probe has this signature)
     """The functions whose complexity the patch changed.
 
     Sums and maxima cover these functions alone, so that a function that was complex before cannot hide a rise.
-
-    Raises:
-        PatchError: the patch cannot be parsed.
     """
-    files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
+    files = [file for file in changed_files(before, after, task) if file.language is not None]
     unparsable = tuple(file.path for file in files if file.becomes_unsound(_is_sound))
     changed = [function for file in files if file.path not in unparsable for function in _changed(file)]
     old = [function.before for function in changed if function.before is not None]

@@ -8,18 +8,14 @@ from regrade.evaluators.static.files import changed_files
 from regrade.rewards.evidence import Diff
 
 
-def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:  # noqa: ARG001 (every probe has this signature)
     """The lines and files that the patch changes, without protected files (the run restores those).
 
     A patch that does not apply changes nothing. A renamed or binary file counts as a file without lines.
-
-    Raises:
-        PatchError: the patch cannot be parsed.
     """
-    paths = {file.path for file in changed_files(before, after, patch, task)}
-    files = [file for file in patch.files if file.path in paths]
+    files = changed_files(before, after, task)
     return Diff(
         added_lines=sum(len(file.added) for file in files),
         removed_lines=sum(len(file.removed) for file in files),
-        files=tuple(dict.fromkeys(file.path for file in files)),
+        files=tuple(file.path for file in files),
     )

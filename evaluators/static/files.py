@@ -1,16 +1,27 @@
-"""The unprotected files that a patch changes, before and after it."""
+"""The unprotected files that a patch changes: the difference of two trees, whatever the patch's headers name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import cached_property
+from pathlib import PurePosixPath
 
-from regrade.datasets.patches import Patch, PatchedFile
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.languages import Language, language_of
 
 LARGEST = 2_000_000
 """Most characters of a file that a static probe reads; a larger file counts as unparsable."""
+LONGEST = 20_000
+"""Lines of the longest changed range that is compared line by line, in quadratic time."""
+SIMILAR = 0.5
+"""Least share of equal lines of a renamed file, as in git."""
+Texts = tuple[str | None, str | None]
+"""A file's text before and after; None without the file."""
+NumberedLines = tuple[tuple[int, str], ...]
+"""(1-based line number, text without newline) of some lines."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,22 @@ class ChangedFile:
     """None: the patch creates the file."""
     after: str | None
     """None: the patch deletes it."""
+
+    @cached_property
+    def _differing(self) -> tuple[NumberedLines, NumberedLines]:
+        old, new = _lines(self.before), _lines(self.after)
+        removed, added = _differing_lines(old, new)
+        return tuple((n, old[n - 1]) for n in removed), tuple((n, new[n - 1]) for n in added)
+
+    @property
+    def removed(self) -> NumberedLines:
+        """(1-based line number before the patch, text without newline) of each removed line."""
+        return self._differing[0]
+
+    @property
+    def added(self) -> NumberedLines:
+        """(1-based line number after the patch, text without newline) of each added line."""
+        return self._differing[1]
 
     @property
     def language(self) -> Language | None:
@@ -54,22 +81,53 @@ def is_unprotected(path: str, task: Task) -> bool:
     return not task.suite.protects(path)
 
 
-def unprotected_files(patch: Patch, task: Task) -> list[PatchedFile]:
-    """The files of the patch without the protected ones. Raises PatchError if the patch cannot be parsed."""
-    return [file for file in patch.files if is_unprotected(file.path, task)]
+def changed_files(before: Tree, after: Tree, task: Task) -> list[ChangedFile]:
+    """The difference of two trees: the unprotected files whose text or path differs, one entry a path."""
+    return [file for file in with_renames(_differing_texts(before, after)) if is_unprotected(file.path, task)]
 
 
-def changed_files(before: Tree, after: Tree, patch: Patch, task: Task) -> list[ChangedFile]:
-    """The unprotected files whose text or path the patch changes, one entry a path."""
-    changes: dict[str, ChangedFile] = {}
-    for file in unprotected_files(patch, task):
-        old = file.old_path or file.path
-        # The run restores a protected file that the patch moves: the file at the new path is a new one.
-        old_text = read(before, old) if is_unprotected(old, task) else None
-        new_text = None if file.is_deleted else read(after, file.path)
-        if old_text != new_text or old != file.path:
-            changes[file.path] = ChangedFile(file.path, old, old_text, new_text)
-    return [change for change in changes.values() if change.before is not None or change.after is not None]
+def with_renames(texts: Mapping[str, Texts]) -> list[ChangedFile]:
+    """Changed files (path -> text before, text after) as entries, sorted by path.
+
+    As in git, a deleted and a created file are one renamed file if they share at least half of their lines.
+    """
+    created = [path for path, (old, new) in sorted(texts.items()) if old is None and new]
+    deleted = {path: old for path, (old, new) in sorted(texts.items()) if new is None and old}
+    origins = _origins({path: texts[path][1] or "" for path in created}, deleted)
+    moved = set(origins.values())
+    return [
+        ChangedFile(path, origins.get(path, path), texts[origins[path]][0] if path in origins else old, new)
+        for path, (old, new) in sorted(texts.items())
+        if path not in moved and old != new
+    ]
+
+
+def _origins(created: Mapping[str, str], deleted: Mapping[str, str]) -> dict[str, str]:
+    """New path -> old path of the renamed files: the most similar pairs first."""
+    texts = (*created.values(), *deleted.values())
+    lines = {text: Counter(line for line in text.split("\n") if line.strip()) for text in texts}
+    pairs = []
+    for new, after in created.items():
+        for old, before in deleted.items():
+            shared = (lines[after] & lines[before]).total()
+            similarity = shared / max(lines[after].total(), lines[before].total(), 1)
+            if similarity >= SIMILAR:
+                pairs.append((-similarity, PurePosixPath(new).name != PurePosixPath(old).name, new, old))
+    origins: dict[str, str] = {}
+    for *_, new, old in sorted(pairs):
+        if new not in origins and old not in origins.values():
+            origins[new] = old
+    return origins
+
+
+def _differing_texts(before: Tree, after: Tree) -> dict[str, Texts]:
+    touched = {*before.replaced, *after.replaced} if before.root == after.root else {*before.paths(), *after.paths()}
+    texts = {}
+    for path in touched | (before.removed ^ after.removed):
+        old = before.replaced.get(path)
+        if old is None or old != after.replaced.get(path):
+            texts[path] = (read(before, path), read(after, path))
+    return {path: (old, new) for path, (old, new) in texts.items() if old != new}
 
 
 def read(tree: Tree, path: str) -> str | None:
@@ -80,10 +138,23 @@ def read(tree: Tree, path: str) -> str | None:
         return None
 
 
-def patched_text(text: str | None, file: PatchedFile) -> str:
-    """The text of one file after the patch, computed from its hunks alone (for files that the run restores)."""
-    removed = {number for number, _ in file.removed}
-    lines = [line for number, line in enumerate((text or "").split("\n"), start=1) if number not in removed]
-    for number, line in sorted(file.added):
-        lines.insert(number - 1, line)
-    return "\n".join(lines)
+def _differing_lines(before: list[str], after: list[str]) -> tuple[list[int], list[int]]:
+    """Numbers, from 1, of the removed lines and of the added lines."""
+    shorter = min(len(before), len(after))
+    head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
+    tail = next((n for n in range(shorter - head) if before[-1 - n] != after[-1 - n]), shorter - head)
+    middle = before[head : len(before) - tail], after[head : len(after) - tail]
+    if max(map(len, middle)) > LONGEST:
+        return list(range(head + 1, len(before) - tail + 1)), list(range(head + 1, len(after) - tail + 1))
+    removed: list[int] = []
+    added: list[int] = []
+    for kind, first, last, other_first, other_last in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
+        if kind != "equal":
+            removed.extend(range(head + first + 1, head + last + 1))
+            added.extend(range(head + other_first + 1, head + other_last + 1))
+    return removed, added
+
+
+def _lines(text: str | None) -> list[str]:
+    """As `git diff` counts them: a newline at the end begins no further line."""
+    return (text or "").removesuffix("\n").split("\n") if text else []

@@ -26,16 +26,15 @@ FindingOnLine = tuple[Finding, str]
 """A finding, and its line without indentation."""
 
 
-def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:  # noqa: ARG001 (every probe has this signature)
     """The findings in the changed Python files that the patch adds, and those that it removes.
 
     Two findings are equal if their rule and the text of their line are: a moved line is not a new finding.
 
     Raises:
-        PatchError: the patch cannot be parsed.
         UserError: ruff is not installed.
     """
-    files = [file for file in changed_files(before, after, patch, task) if file.is_python]
+    files = [file for file in changed_files(before, after, task) if file.is_python]
     unparsable = [file.path for file in files if _breaks(file)]
     old: list[FindingOnLine] = []
     new: list[FindingOnLine] = []
@@ -51,8 +50,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:
         old.extend(file_old)
         new.extend(file_new)
         origins[origin] = None
-    paths = {file.path for file in files}
-    lines = sum(len(file.added) + len(file.removed) for file in patch.files if file.path in paths)
+    lines = sum(len(file.added) + len(file.removed) for file in files)
     return LintDelta(
         added=_difference(new, old),
         removed=_difference(old, new),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from regrade.datasets.applying import apply_patch
+from regrade.datasets.applying import changed_files
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.syntax_trees import parse_or_none
@@ -117,11 +117,11 @@ def _compiles(task: Task, patch: Patch) -> bool:
     full (it retries).
     """
     try:
-        after = apply_patch(task.base, patch)
+        changed = changed_files(task.base, patch)
     except (PatchError, OSError):
         return True
-    python = [file.path for file in patch.files if file.path.endswith(".py") and file.path in after.replaced]
-    return all(parse_or_none(after.read(path)) is not None for path in python)
+    texts = [text for path, text in changed.items() if path.endswith(".py") and text is not None]
+    return all(parse_or_none(text) is not None for text in texts)
 
 
 def gather(

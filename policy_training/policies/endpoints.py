@@ -27,7 +27,7 @@ import msgspec
 import tenacity
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
 from regrade.datasets.visible_text import visible
@@ -178,7 +178,8 @@ class _EndpointSession:
             return self._rollout(trial, Patch(""), sent, lost=f"the endpoint gave no answer: {lost}")
         self._losses.clear()
         # Parsing a patch against a large repository is slow; other requests continue meanwhile.
-        patch = await asyncio.to_thread(prompt.patch, text)
+        patch = await asyncio.to_thread(_patch_of, prompt, text)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # files of answers cannot hold a lone surrogate
         seconds = time.perf_counter() - began
         return self._rollout(
             trial, patch or Patch(""), sent, text, well_formed=patch is not None, tokens=tokens, seconds=seconds
@@ -290,6 +291,14 @@ class _ResponseUsage(msgspec.Struct):
 class _CompletionResponse(msgspec.Struct):
     choices: list[_ResponseChoice]
     usage: _ResponseUsage | None = None
+
+
+def _patch_of(prompt: ChatPrompt | SingleTurnPrompt, text: str) -> Patch | None:
+    """The patch of an answer; None if it is malformed, such as one with half of an escaped surrogate pair."""
+    try:
+        return prompt.patch(text)
+    except PatchError:
+        return None
 
 
 async def _whole(response: httpx2.Response, url: str) -> bytes:

@@ -51,7 +51,6 @@ _BLOCK = re.compile(
 _MORE = re.compile(
     r"<{5,9} SEARCH[ \t]*\n(?P<old>(?:.*\n)*?)={5,9}[ \t]*\n(?P<new>(?:.*\n)*?)>{5,9} REPLACE[ \t]*$", re.MULTILINE
 )
-_FENCE = re.compile(r"^```(?:diff|patch)[ \t]*\n(?P<diff>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _DIFF = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
 
 
@@ -113,11 +112,7 @@ class ChatPrompt:
         text = answer.replace("\r\n", "\n")
         if "<<<<< SEARCH" in text:
             return self._edited(text)
-        fenced = [match["diff"] for match in _FENCE.finditer(text)]
-        if fenced:
-            return Patch("".join(fenced))
-        bare = _DIFF.search(text)
-        return Patch(text[bare.start() :].rstrip("\n") + "\n") if bare else None
+        return Patch(answer) if _DIFF.search(text) else None
 
     def _edited(self, text: str) -> Patch | None:
         before: dict[str, str] = {}

@@ -24,16 +24,13 @@ from regrade.evaluators.static.languages import is_test, language_of
 from regrade.rewards.evidence import Impact, ImpactedModule
 
 
-def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:
+def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Impact:  # noqa: ARG001 (every probe has this signature)
     """The modules that depend on the symbols that the patch changes.
 
     Tests and their helpers (protected files) verify modules and do not count as modules. A file that parses before the
     patch but not after it is `unparsable`, and its changes are not followed.
-
-    Raises:
-        PatchError: the patch cannot be parsed.
     """
-    files = [file for file in changed_files(before, after, patch, task) if file.language is not None]
+    files = [file for file in changed_files(before, after, task) if file.language is not None]
     unparsable = tuple(file.path for file in files if file.becomes_unsound(_is_sound))
     sound = [file for file in files if file.path not in unparsable and _is_readable(file)]
     if not sound:

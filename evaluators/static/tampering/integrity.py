@@ -7,15 +7,17 @@ The scan gives reasons; the isolation of the test run protects the verdict.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from regrade.datasets.patches import Patch, PatchedFile
+from regrade.datasets.applying import changed_files
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.docstrings import edited_examples
-from regrade.evaluators.static.files import is_unprotected, patched_text, read
+from regrade.evaluators.static.files import ChangedFile, is_unprotected, read, with_renames
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
@@ -32,39 +34,42 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
     Raises:
         PatchError: the patch cannot be parsed.
     """
-    file_signs = (sign for file in patch.files for sign in _signs(file, before, task))
-    signs = list(dict.fromkeys([*file_signs, *_link_signs(patch)]))
-    ignored = dict.fromkeys(file.path for file in patch.files if not is_unprotected(file.path, task))
-    ignored |= dict.fromkeys(_ignored_examples(before, patch, task))
-    signs.sort(key=lambda sign: not sign.conclusive)  # stable: conclusive signs first, in the order of the patch
-    return Integrity(signs=tuple(signs), ignored_files=tuple(ignored))
+    signs = list(_link_signs(patch))
+    ignored: tuple[str, ...] = ()
+    with contextlib.suppress(PatchError):  # a patch that does not apply changes nothing
+        texts = {path: (read(before, path), text) for path, text in changed_files(task.base, patch).items()}
+        files = with_renames(texts)
+        signs = [*(sign for file in files for sign in _signs(file, before, task)), *signs]
+        restored = (path for path in texts if not is_unprotected(path, task))
+        ignored = tuple(sorted([*restored, *_ignored_examples(files, task)]))
+    signs = list(dict.fromkeys(signs))
+    signs.sort(key=lambda sign: not sign.conclusive)  # stable: conclusive signs first, in the order of the files
+    return Integrity(signs=tuple(signs), ignored_files=ignored)
 
 
-def _signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
-    if file.is_deleted:
+def _signs(file: ChangedFile, before: Tree, task: Task) -> Iterator[Tampering]:
+    if file.after is None:
         return
     yield from _path_signs(file, before, task)
     name = PurePosixPath(file.path).name
-    old = read(before, file.old_path or file.path)
     if name == "conftest.py":
-        yield from conftest_signs(file, patched_text(old, file))
+        yield from conftest_signs(file, file.after)
     elif name.endswith(".py") and is_unprotected(file.path, task):
-        yield from code_signs(file, old, patched_text(old, file))
+        yield from code_signs(file, file.before, file.after)
     yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
-        yield from configuration_signs(file, old, patched_text(old, file))
+        yield from configuration_signs(file, file.before, file.after)
 
 
-def _ignored_examples(before: Tree, patch: Patch, task: Task) -> Iterator[str]:
+def _ignored_examples(files: Iterable[ChangedFile], task: Task) -> Iterator[str]:
     """The docstrings whose edited examples do not run: those of the base do."""
-    for file in patch.files:
-        if file.path in task.suite.doctest_files and not file.is_deleted:
-            old = read(before, file.old_path or file.path) or ""
-            for name in edited_examples(old, patched_text(old, file)):
+    for file in files:
+        if file.path in task.suite.doctest_files:
+            for name in edited_examples(file.before or "", file.after or ""):
                 yield f"{file.path} (examples of {name or 'the module'})"
 
 
-def _path_signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tampering]:
+def _path_signs(file: ChangedFile, before: Tree, task: Task) -> Iterator[Tampering]:
     path = PurePosixPath(file.path)
     if path.name in ("sitecustomize.py", "usercustomize.py"):
         yield Tampering("start-up hook", file.path, 1, "Python runs this file before anything else")
@@ -72,7 +77,7 @@ def _path_signs(file: PatchedFile, before: Tree, task: Task) -> Iterator[Tamperi
         yield Tampering("start-up hook", file.path, 1, "Python runs the import lines of a .pth file when it starts")
     elif path.suffix in COMPILED:
         yield Tampering("compiled code", file.path, 1, "compiled code cannot be read, and may stand in for a module")
-    elif file.old_path is None and (shadowed := _shadowed(path, before, task)):
+    elif (file.before is None or file.old_path != file.path) and (shadowed := _shadowed(path, before, task)):
         yield Tampering("shadowed module", file.path, 1, f"hides the module {shadowed!r} of Python or pytest")
 
 
@@ -98,7 +103,7 @@ def _shadowed(path: PurePosixPath, before: Tree, task: Task) -> str:
 def _link_signs(patch: Patch) -> Iterator[Tampering]:
     """Symbolic links: readers of the workspace could follow them out of it."""
     path = ""
-    for line in patch.text.splitlines():
+    for line in patch.plain.text.split("\n"):
         if line.startswith("diff --git "):
             path = line.rpartition(" b/")[2]
         elif re.match(r"(new file mode|new mode) 120000$", line):

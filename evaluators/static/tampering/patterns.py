@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from regrade.datasets.patches import PatchedFile
+from regrade.evaluators.static.files import ChangedFile
 from regrade.rewards.evidence import Tampering
 
 
@@ -50,7 +50,7 @@ ROWS = (
 )  # fmt: skip
 
 
-def pattern_signs(file: PatchedFile) -> Iterator[Tampering]:
+def pattern_signs(file: ChangedFile) -> Iterator[Tampering]:
     """The signs in the added lines of one file."""
     for row in ROWS:
         if file.path.endswith(row.suffixes):

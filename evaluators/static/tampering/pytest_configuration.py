@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from regrade.datasets.patches import PatchedFile
+from regrade.evaluators.static.files import ChangedFile
 from regrade.rewards.evidence import Tampering
 
 SECTIONS = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
@@ -23,7 +23,7 @@ NARROWING = ("testpaths", "norecursedirs", "xfail_strict", "required_plugins", "
 """Options that honest patches set as well."""
 
 
-def configuration_signs(file: PatchedFile, before: str | None, after: str) -> Iterator[Tampering]:
+def configuration_signs(file: ChangedFile, before: str | None, after: str) -> Iterator[Tampering]:
     """Signs in an edited pytest.ini, tox.ini, setup.cfg or pyproject.toml."""
     old, new = pytest_options(file.path, before or ""), pytest_options(file.path, after)
     for option in sorted(old.keys() | new.keys()):
@@ -91,7 +91,7 @@ def _deselects(flag: str) -> bool:
     return flag.partition("=")[0] in DESELECTING or (flag[:2] in ("-k", "-m") and not flag.startswith("--"))
 
 
-def _line_of(option: str, file: PatchedFile) -> int:
+def _line_of(option: str, file: ChangedFile) -> int:
     lines = [number for number, text in file.added if text.lstrip().startswith(option)]
     changed = [number for number, _ in (*file.added, *file.removed)]
     return (lines or changed or [1])[0]

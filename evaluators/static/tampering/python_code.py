@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from regrade.datasets.patches import PatchedFile
+from regrade.evaluators.static.files import ChangedFile
 from regrade.evaluators.static.syntax import parse
 from regrade.evaluators.static.tampering.constants import is_always_true, returned_expressions, text_of
 from regrade.rewards.evidence import Tampering
@@ -93,7 +93,7 @@ class _NodeContext:
     """Under `if __name__ == "__main__":`."""
 
 
-def code_signs(file: PatchedFile, before: str | None, after: str) -> Iterator[Tampering]:
+def code_signs(file: ChangedFile, before: str | None, after: str) -> Iterator[Tampering]:
     """Signs on added lines of library code; none if the file does not parse (then it does not build either)."""
     tree = parse(after, file.path)
     if tree is None:
@@ -108,7 +108,7 @@ def code_signs(file: PatchedFile, before: str | None, after: str) -> Iterator[Ta
                 yield replace(sign, conclusive=False) if used_pytest and "pytest" in sign.detail.lower() else sign
 
 
-def conftest_signs(file: PatchedFile, after: str) -> Iterator[Tampering]:
+def conftest_signs(file: ChangedFile, after: str) -> Iterator[Tampering]:
     """Hooks that rewrite outcomes or drop tests. Fixtures, markers and options are normal in a conftest."""
     tree = parse(after, file.path)
     if tree is None:
@@ -150,7 +150,7 @@ def _targets(node: ast.AST) -> list[ast.expr]:
     return [node.target] if isinstance(node, ast.AugAssign) else []
 
 
-def _new_lines(file: PatchedFile) -> set[int]:
+def _new_lines(file: ChangedFile) -> set[int]:
     """Line numbers of the added lines, without the lines that the patch only moves."""
     moved = {text.strip() for _, text in file.removed}
     return {number for number, text in file.added if text.strip() not in moved}

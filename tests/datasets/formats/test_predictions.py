@@ -40,7 +40,7 @@ def test_the_layouts_are_told_by_content_not_by_name(tmp_path: Path, layout: str
 def test_a_newline_that_was_stripped_off_is_put_back(tmp_path: Path) -> None:
     path = write(tmp_path / "preds.jsonl", entry("a", DIFF.rstrip("\n")), entry("b", " \n"))
     (found,) = read_predictions([path]).models
-    assert found.patches["a"] == Patch(DIFF)
+    assert found.patches["a"].plain.text == Patch(DIFF).plain.text == DIFF
     assert found.patches["b"].is_empty
 
 

@@ -9,8 +9,11 @@ import pytest
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
-from regrade.evaluators.static import builds, diff
-from regrade.evaluators.static.files import patched_text
+from regrade.evaluators.evaluation.footprint import footprint
+from regrade.evaluators.execution.workspaces import prepare
+from regrade.evaluators.static import builds, complexity, diff, lint, readability
+from regrade.evaluators.static.dependencies import impact
+from regrade.evaluators.static.tampering import integrity
 from regrade.rewards import BuildRun, Diff
 
 Make = Callable[..., Any]
@@ -42,7 +45,7 @@ def test_an_empty_patch_has_no_size_and_nothing_to_build(patched: Make) -> None:
 
 
 def test_new_deleted_and_renamed_files(patched: Make) -> None:
-    case = patched({"pkg/a.py": "x = 1\n"}, {"pkg/a.py": None, "pkg/b.py": "x = 1\ny = 2\n"})
+    case = patched({"pkg/a.py": "x = 1\n"}, {"pkg/a.py": None, "pkg/b.py": "y = 1\nz = 2\n"})
     assert case.probe(diff) == Diff(2, 1, ("pkg/a.py", "pkg/b.py"))
     assert case.probe(builds) == BuildRun(True, 1)
 
@@ -62,7 +65,7 @@ def test_a_patch_that_does_not_apply_changes_nothing(patched: Make) -> None:
 def test_text_that_is_no_patch_is_refused(patched: Make) -> None:
     case = patched({"a.py": "x = 1\n"}, {})
     with pytest.raises(PatchError):
-        diff.probe(case.before, case.after, Patch("hello"), case.task)
+        prepare(case.task, Patch("hello"))
 
 
 def test_the_first_error_is_given_with_file_and_line(patched: Make) -> None:
@@ -109,12 +112,33 @@ def test_warnings_of_the_compiler_stay_silent(patched: Make, recwarn: pytest.War
     assert not recwarn.list
 
 
-def test_a_text_is_rebuilt_from_its_hunks_alone(patched: Make) -> None:
-    old = "".join(f"line {number}\n" for number in range(1, 40))
-    new = old.replace("line 3\n", "").replace("line 20\n", "line 20\nmore\nand more\n").replace("line 39\n", "end")
-    case = patched({"tests/test_a.py": old}, {"tests/test_a.py": new})
-    assert case.after.read("tests/test_a.py") == old, "tests stay pristine"
-    assert patched_text(old, case.patch.files[0]).rstrip("\n") == new
+@pytest.mark.parametrize(
+    "header",
+    [
+        "--- a/a.py\n+++ b/a.py.new\n",
+        "--- a/a.py.orig\n+++ b/a.py\n",
+        "--- a.py.orig\n+++ a.py\n",
+        "--- i/a.py\n+++ w/a.py~\n",
+    ],
+)
+def test_the_names_in_a_header_decide_nothing(patched: Make, header: str) -> None:
+    """`git apply` changes the file that exists, whatever the other name of the header is."""
+    old, new = "def f(x):\n    return 1\n", "def f(x):\n    os._exit(2 if x else 1)\n"
+    plain = patched({"a.py": old}, {"a.py": new})
+    case = patched(
+        {"a.py": old}, diff=f"{header}@@ -1,2 +1,2 @@\n def f(x):\n-    return 1\n+    os._exit(2 if x else 1)\n"
+    )
+    for probe in (diff, complexity, readability, impact, lint, integrity, builds):
+        assert case.probe(probe) == plain.probe(probe)
+    assert case.probe(diff).files == ("a.py",)
+    assert case.probe(integrity).signs
+    assert footprint(case.task, case.patch) == footprint(plain.task, plain.patch)
+
+
+def test_a_renamed_file_is_compared_with_the_file_before(patched: Make) -> None:
+    old = "".join(f"line{number} = {number}\n" for number in range(9))
+    case = patched({"a.py": old}, {"a.py": None, "b.py": old + "more = 1\n"})
+    assert case.probe(diff) == Diff(1, 0, ("b.py",))
 
 
 def test_probes_take_any_tree(tmp_path: Any) -> None:

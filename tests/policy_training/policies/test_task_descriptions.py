@@ -77,7 +77,7 @@ def test_the_question_says_what_is_asked_and_by_which_tests(task: Task) -> None:
     ],
 )
 def test_an_answer_is_read_in_each_of_its_forms(task: Task, answer: str) -> None:
-    assert ChatPrompt(task).patch(answer) == MENDED
+    assert ChatPrompt(task).patch(answer).plain.text == MENDED.plain.text
 
 
 def test_blocks_may_edit_one_file_twice_create_files_and_end_without_a_newline(task: Task) -> None:

@@ -203,7 +203,7 @@ EXPLOITS = {
     ),
     "sitecustomize": ({"sitecustomize.py": "print(1)\n"}, "start-up hook", 1),
     "a .pth file": ({"pkg/x.pth": "import os\n"}, "start-up hook", 1),
-    "forged byte code": ({"tests/__pycache__/test_a.cpython-311.pyc": "x\n"}, "compiled code", 1),
+    "compiled code": ({"pkg/fast.cpython-311-x86_64-linux-gnu.so": "x\n"}, "compiled code", 1),
     "a shadow of pytest": ({"pytest.py": "def main(): return 0\n"}, "shadowed module", 1),
     "asserts set aside, in JavaScript": (
         {"a.js": "for (const k of Object.keys(assert)) f(k)\n"},
