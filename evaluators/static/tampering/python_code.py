@@ -134,7 +134,7 @@ def _hook_effect(hook: ast.FunctionDef) -> str:
     for node in ast.walk(hook):
         for target in _targets(node):
             if isinstance(target, ast.Attribute) and target.attr in OUTCOME_FIELDS:
-                return f"writes {_text(target)}"
+                return f"writes {ast.unparse(target)}"
             if isinstance(target, ast.Subscript) and _text(target.value) == "items":
                 return "drops collected tests"
         if isinstance(node, ast.Call) and _text(node.func) in OUTCOME_CALLS:
