@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import changed_files
+from regrade.evaluators.static.reference import of_reference
 from regrade.rewards.evidence import Diff
 
 
@@ -16,6 +19,12 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:
     Raises:
         PatchError: the patch cannot be parsed.
     """
+    diff = _measure(before, after, patch, task)
+    reference = of_reference(_measure, before, task)
+    return replace(diff, reference_lines=reference.changed_lines if reference is not None else None)
+
+
+def _measure(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:
     paths = {file.path for file in changed_files(before, after, patch, task)}
     files = [file for file in patch.files if file.path in paths]
     return Diff(
