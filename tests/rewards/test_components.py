@@ -213,7 +213,7 @@ def test_complexity_looks_at_sum_and_maximum() -> None:
         max_after=3,
         files=files,
     )
-    assert complexity(split).value == pytest.approx(10 / 16), "splitting does not pay"
+    assert complexity(split).value == pytest.approx(10 / 14), "splitting does not pay"
     assert (
         complexity(
             ComplexityDelta(
