@@ -16,15 +16,20 @@ from regrade.rewards.components import (
     untampered,
 )
 
-quality: Reward = (0.5 * impact + 0.25 * style + 0.125 * complexity + 0.125 * small_diff).named("quality")
-"""Impact, style, complexity and size, whether or not the patch fixes the bug: never use it alone."""
-
-_fix: Reward = 0.7 * tests + 0.3 * quality.only_if(resolved).named("quality")
+_QUALITY: tuple[tuple[float, Reward], ...] = (
+    (0.15, impact),
+    (0.045, style),
+    (0.0525, complexity),
+    (0.0525, small_diff),
+)
+_fix: Reward = sum((weight * part.only_if(resolved).named(part.name) for weight, part in _QUALITY), start=0.7 * tests)
 default: Reward = _fix.only_if(builds, untampered).named("default")
 """A clean fix, and then its quality; 0 for a broken build or for tampering.
 
 Quality counts only for a fix: a harmless edit without a fix has good quality as well, and if that paid, quality would
-be half of the reward differences that a trainer sees within groups.
+be half of the reward differences that a trainer sees within groups. Complexity and size together weigh more than twice
+as much as style: a formatter repairs style, and nobody repairs superfluous code. All parts stand in one sum, so that
+the weight of an inapplicable impact goes to all others in proportion, most of it to the tests.
 """
 
 

@@ -30,6 +30,15 @@ PARTIAL = 0.2
 """Value of fixing every FAIL_TO_PASS test while the task is not resolved. A small value shows progress and makes only a
 clean fix attractive; it worked in training (0.2 x share fixed, less a charge for breakage)."""
 
+USUAL_LINES = 4
+"""Changed lines that cost nothing: the median of 395 fixes by maintainers (Sobreira et al. 2018, "Dissection of a Bug
+Dataset", arXiv:1801.06393)."""
+USUAL_GROWTH = 2
+"""Growth of complexity that costs nothing without a reference: one branch in one function. A condition is among the
+three most frequent additions in those fixes."""
+GROWTH_OF_LARGE = 0.1
+"""The same as a share of the complexity of the mended functions: in long functions, a fix has more places."""
+
 
 @reward
 def tests(run: TestRun) -> Score:
@@ -102,10 +111,17 @@ def untampered(integrity: Integrity) -> Score:
 
 @reward
 def small_diff(diff: Diff) -> Score:
-    """50 / (50 + changed lines): 1 for the smallest change, 1/2 at 50 lines; not applicable to an empty patch."""
+    """20 / (20 + n): n is the number of changed lines beyond 4, or beyond those of a longer reference patch.
+
+    So the size of a usual fix costs nothing, and 20 superfluous lines halve the value. Not applicable to an empty
+    patch.
+    """
     if diff.is_empty:
         return Score.unscored("no file changed except tests and configuration")
-    return Score(50 / (50 + diff.changed_lines), f"{counted(diff.changed_lines, 'line')} changed")
+    usual = max(USUAL_LINES, diff.reference_lines or 0)
+    return Score(
+        20 / (20 + max(0, diff.changed_lines - usual)), f"{counted(diff.changed_lines, 'line')} changed, {usual} free"
+    )
 
 
 @reward
@@ -133,8 +149,11 @@ def style(lint: LintDelta) -> Score:
 
 @reward
 def complexity(delta: ComplexityDelta) -> Score:
-    """10 / (10 + s + m): s and m are the growth of the sum and of the maximum of cyclomatic complexity, at least 0.
+    """10 / (10 + g): g is the growth of cyclomatic complexity beyond the growth that a fix needs.
 
+    The growth is that of the sum plus that of the maximum, each at least 0. A fix needs the growth of the reference
+    patch: if the bug removed branches, it restores them. Without a reference, it needs 2 (a branch in one function), or
+    a tenth of the complexity of the changed functions, if that is more.
     It uses sum and maximum, not the mean: splitting a function into helpers, or moving a branch into another function,
     does not pay. 0 for a file that cannot be parsed; not applicable if no source file changed.
     """
@@ -147,8 +166,9 @@ def complexity(delta: ComplexityDelta) -> Score:
         return Score(1.0, "complexity unchanged in every function")
     worst = max(delta.functions, key=lambda function: (function.after or 0) - (function.before or 0))
     before, after = (str(count) if count is not None else "none" for count in (worst.before, worst.after))
-    value = 10 / (10 + max(0, total) + max(0, largest))
-    return Score(value, f"sum {total:+d}, maximum {largest:+d}; {worst.function} in {worst.file}: {before} -> {after}")
+    value = 10 / (10 + max(0, delta.growth - _needed_growth(delta)))
+    growth = f"sum {total:+d}, maximum {largest:+d}, {_needed_growth(delta)} free"
+    return Score(value, f"{growth}; {worst.function} in {worst.file}: {before} -> {after}")
 
 
 @reward
@@ -212,6 +232,12 @@ def learned(prediction: Prediction) -> Score:
     value = min(1.0, max(0.0, prediction.resolved - prediction.doubt))
     interval = f"{prediction.resolved:.2f} \N{PLUS-MINUS SIGN} {prediction.doubt:.2f}"
     return Score(value, f"{prediction.model} predicts {interval}")
+
+
+def _needed_growth(delta: ComplexityDelta) -> int:
+    if delta.reference_growth is not None:
+        return delta.reference_growth
+    return max(USUAL_GROWTH, int(GROWTH_OF_LARGE * delta.sum_before))
 
 
 def _growth(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:

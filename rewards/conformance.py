@@ -26,7 +26,7 @@ from hypothesis.errors import Unsatisfiable
 
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown, total
-from regrade.rewards.errors import RewardError
+from regrade.rewards.errors import OutOfBoundsError, RewardError
 from regrade.rewards.evidence import (
     End,
     EvidenceSet,
@@ -146,7 +146,7 @@ Rule = Callable[[Reward, EvidenceSet, "st.DataObject"], None]
 
 
 def _judge(reward: Reward, evidence: EvidenceSet) -> Breakdown:
-    """The verdict for all rules but `_answers`, which alone reports rewards that raise."""
+    """The verdict for all rules but `_answers` and `_bounded`, which report rewards that raise."""
     try:
         return reward.evaluate(evidence)
     except RewardError:
@@ -164,7 +164,13 @@ def _answers(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
 
 def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
     """Its value lies in [0, 1], or it is unscored: trainers and gates require it."""
-    value = _judge(reward, evidence).value
+    try:
+        value = reward.evaluate(evidence).value
+    except RewardError as error:
+        if isinstance(error.__cause__, OutOfBoundsError):  # a Score refuses such a value
+            raise _PropertyError(str(error), evidence) from error
+        assume(False)
+        raise
     if value is not None and not (math.isfinite(value) and -TOLERANCE <= value <= 1.0 + TOLERANCE):
         raise _PropertyError(f"its value is {value:g}, outside [0, 1]", evidence)
 

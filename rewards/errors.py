@@ -13,6 +13,10 @@ class RewardError(UserError):
     """A mistake in the declaration, composition or code of a reward. It never becomes a score of 0."""
 
 
+class OutOfBoundsError(RewardError):
+    """The value of a Score is outside [0, 1]."""
+
+
 def blame(function: Callable[..., object], error: BaseException, records: Sequence[object]) -> str:
     """The message for an exception of a reward function: the reward, the exception, the line and the evidence."""
     code = getattr(function, "__code__", None)

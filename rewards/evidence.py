@@ -264,6 +264,13 @@ class ComplexityDelta:
     """Files that cannot be parsed after the patch, and could be before it; or new files that cannot be parsed."""
     files: tuple[str, ...] = ()
     """The patched files of a supported language; empty: no file to measure."""
+    reference_growth: int | None = None
+    """`growth` of the task's reference patch; None if the task has none, or it cannot be measured."""
+
+    @property
+    def growth(self) -> int:
+        """Growth of the sum plus growth of the maximum, each at least 0: a branch more in one function counts 2."""
+        return max(0, self.sum_after - self.sum_before) + max(0, self.max_after - self.max_before)
 
 
 @dataclass(frozen=True)
@@ -346,6 +353,8 @@ class Diff:
     added_lines: int
     removed_lines: int
     files: tuple[str, ...]
+    reference_lines: int | None = None
+    """`changed_lines` of the task's reference patch; None if the task has none, or it cannot be read."""
 
     @property
     def changed_lines(self) -> int:

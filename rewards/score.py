@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from regrade.rewards.errors import RewardError
+from regrade.rewards.errors import OutOfBoundsError, RewardError
 
 LARGEST_WEIGHT = 1e6
 """With larger weights, the parts of a breakdown no longer add up exactly."""
@@ -34,7 +34,7 @@ class Score:
             raise RewardError(problem) from None
         if not 0.0 <= number <= 1.0:
             advice = "divide by the largest possible value" if number > 1.0 else "pass a number from 0 to 1"
-            raise RewardError(f"Score({number!r}) is outside [0, 1]: {advice}")
+            raise OutOfBoundsError(f"Score({number!r}) is outside [0, 1]: {advice}")
         object.__setattr__(self, "value", number)
 
     @classmethod

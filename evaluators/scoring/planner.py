@@ -12,11 +12,11 @@ from regrade.evaluators.execution.environments import installed_packages, runner
 from regrade.evaluators.scoring.code_version import code_version
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.jobs import DistinctJob, Job
-from regrade.evaluators.scoring.probes import StaticProbe
+from regrade.evaluators.scoring.probes import ON_REFERENCE, StaticProbe
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
 from regrade.evaluators.storage.evidence_store import EvidenceStore
-from regrade.rewards.evidence import TestRun, Verification
+from regrade.rewards.evidence import TestRun
 
 logger = logging.getLogger(__name__)
 
@@ -130,4 +130,4 @@ class Planner:
 
 def _reference(task: Task, needs: Collection[type]) -> str:
     """Digest of the reference patch if the evidence depends on it, else empty."""
-    return task.reference.digest if Verification in needs and task.reference is not None else ""
+    return task.reference.digest if task.reference is not None and not ON_REFERENCE.isdisjoint(needs) else ""

@@ -46,6 +46,8 @@ STATIC: Mapping[type, StaticProbe] = MappingProxyType(
 )
 EXECUTED = frozenset({TestRun, BuildRun, Verification})
 """Evidence that needs a sandbox."""
+ON_REFERENCE = frozenset({Verification, ComplexityDelta, Diff})
+"""Evidence that depends on the task's reference patch."""
 UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
         LintDelta: LintDelta((), (), 0),

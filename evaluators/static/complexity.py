@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.dependencies.facts import facts
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.languages import Language, language_of
+from regrade.evaluators.static.reference import of_reference
 from regrade.evaluators.static.syntax import parse
 from regrade.rewards.evidence import ComplexityDelta, FunctionComplexity
 
@@ -31,6 +33,14 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> ComplexityDelt
 
     Sums and maxima cover these functions alone, so that a function that was complex before cannot hide a rise.
     """
+    delta = _measure(before, after, task)
+    reference = of_reference(_measure, before, task)
+    if reference is None or reference.unparsable:
+        return delta
+    return replace(delta, reference_growth=reference.growth)
+
+
+def _measure(before: Tree, after: Tree, task: Task) -> ComplexityDelta:
     files = [file for file in changed_files(before, after, task) if file.language is not None]
     unparsable = tuple(file.path for file in files if file.becomes_unsound(_is_sound))
     changed = [function for file in files if file.path not in unparsable for function in _changed(file)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import changed_files
+from regrade.evaluators.static.reference import of_reference
 from regrade.rewards.evidence import Diff
 
 
@@ -13,6 +16,12 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Diff:  # noqa:
 
     A patch that does not apply changes nothing. A renamed or binary file counts as a file without lines.
     """
+    diff = _measure(before, after, task)
+    reference = of_reference(_measure, before, task)
+    return replace(diff, reference_lines=reference.changed_lines if reference is not None else None)
+
+
+def _measure(before: Tree, after: Tree, task: Task) -> Diff:
     files = changed_files(before, after, task)
     return Diff(
         added_lines=sum(len(file.added) for file in files),

@@ -96,11 +96,15 @@ class ExecutedTests:
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Shares of attempts in [0, 1]: clean fixes, breakage, no change, malformed, tampering.
+    """Shares of the scored attempts in [0, 1]: clean fixes, breakage, no change, malformed, tampering.
 
-    And the number of attempts with each kind of tampering, as `tampering/KIND`.
+    And the number of attempts with each kind of tampering, as `tampering/KIND`. Empty if no attempt is scored: an
+    unscored attempt is no failure.
     """
-    count = max(1, len(attempts))
+    attempts = [attempt for attempt in attempts if attempt.reward is not None]
+    if not attempts:
+        return {}
+    count = len(attempts)
     kinds = Counter(kind for attempt in attempts for kind in attempt.tampering)
     return {
         "fix_and_clean": sum(attempt.verified for attempt in attempts) / count,

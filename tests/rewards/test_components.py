@@ -139,7 +139,9 @@ def test_untampered_closes_on_what_only_a_cheat_needs() -> None:
 
 def test_small_diff() -> None:
     assert small_diff(Diff(0, 0, ())).value is None
-    assert small_diff(Diff(25, 25, ("a.py",))).value == 0.5
+    assert small_diff(Diff(2, 2, ("a.py",))).value == 1.0, "the size of a usual fix costs nothing"
+    assert small_diff(Diff(12, 12, ("a.py",))).value == 0.5
+    assert small_diff(Diff(12, 12, ("a.py",), reference_lines=24)).value == 1.0, "nor does that of the reference"
     assert small_diff(Diff(0, 0, ("renamed.py",))).value == 1.0
 
 
@@ -184,7 +186,18 @@ def test_complexity_looks_at_sum_and_maximum() -> None:
     )
     assert complexity(
         ComplexityDelta(functions=(branch,), sum_before=3, sum_after=5, max_before=3, max_after=5, files=files)
-    ).value == pytest.approx(10 / 14)
+    ).value == pytest.approx(10 / 12), "a branch is free"
+    for free, value in ((0, 10 / 14), (3, 10 / 11), (4, 1.0), (9, 1.0)):
+        grown = ComplexityDelta(
+            functions=(branch,),
+            sum_before=3,
+            sum_after=5,
+            max_before=3,
+            max_after=5,
+            files=files,
+            reference_growth=free,
+        )
+        assert complexity(grown).value == pytest.approx(value), "growth that the reference needs is free"
     assert (
         "f in a.py: 3 -> 5"
         in complexity(
@@ -200,7 +213,7 @@ def test_complexity_looks_at_sum_and_maximum() -> None:
         max_after=3,
         files=files,
     )
-    assert complexity(split).value == pytest.approx(10 / 16), "splitting does not pay"
+    assert complexity(split).value == pytest.approx(10 / 14), "splitting does not pay"
     assert (
         complexity(
             ComplexityDelta(

@@ -92,6 +92,11 @@ def lazy(run: TestRun) -> Score:
     return Score(1.0 - min(1.0, len(run.fixed) / 4), why="")
 
 
+@reward
+def tripled(diff: Diff) -> Score:
+    return Score(3.0, f"{diff.changed_lines} lines")
+
+
 @pytest.mark.parametrize("name", builtin_rewards())
 def test_the_built_in_rewards_have_every_property(name: str) -> None:
     assert check_reward(builtin_rewards()[name], examples=40) == ()
@@ -116,6 +121,7 @@ def test_compositions_and_rewards_of_own_evidence_have_them_too(composed: Reward
     [
         (dividing, "answers", r"ZeroDivisionError.*changed|Diff\(added_lines=0, removed_lines=0"),
         (3 * style, "bounded", "outside"),
+        (tripled, "bounded", "outside"),
         (chancy, "deterministic", "verdict on equal evidence is first"),
         (forgetful, "deterministic", "verdict on equal evidence is first"),
         (reading, "pure", "accesses files, processes or the network: open"),

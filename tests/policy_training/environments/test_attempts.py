@@ -177,6 +177,9 @@ def test_rates() -> None:
     ]
     shares = {"fix_and_clean": 0.25, "breakage": 0.25, "no_op": 0.25, "malformed": 0.25, "tampering": 0.0}
     assert rates(attempts) == pytest.approx(shares)
+    unscored = Attempt(attempt(), None, None)
+    assert rates([*attempts, unscored]) == pytest.approx(shares), "an unscored attempt is no failure"
+    assert rates([unscored]) == {}
 
 
 def test_attempts_that_reach_for_the_verdict_are_counted_by_kind_and_never_pay(
