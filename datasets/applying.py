@@ -135,7 +135,8 @@ def _applied(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[Patc
             if not reason:
                 return _files_in(folder)
             reasons.append(reason)
-    raise PatchError(f"{DOES_NOT_APPLY}{reasons[0]}{_advice(before, plain)}")
+    advice = _advice(before, plain) if "patch failed" in reasons[0] else ""
+    raise PatchError(f"{DOES_NOT_APPLY}{reasons[0]}{advice}")
 
 
 def _is_exact(before: Mapping[str, bytes], files: Sequence[PatchedFile]) -> bool:

@@ -6,6 +6,7 @@ never leaves its module. Any other exception is a defect of the program.
     ValueError
         UserError (datasets/errors.py): the user's input; the command line, which prints it and exits with code 2
             RewardError (rewards/errors.py): the code of a reward; the command line, as any UserError
+                OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
@@ -17,6 +18,8 @@ never leaves its module. Any other exception is a defect of the program.
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then
             leaves unscored or, if the candidate killed it each time, scores low
+        StaleExtensionError (evaluators/execution/native_code.py): the build of a compiled extension, stale after a
+            patch; the gatherer, which leaves unscored
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         LostAttemptError (policy_training/policies/endpoints.py): the server of a model; its policy, which retries and
             then returns a lost rollout
@@ -25,6 +28,8 @@ Inside a sandbox, where no other exception of the project is raised:
 
     Exception
         NoBackendError (evaluators/inside/wheels.py): the build backend of a project; the build, which is skipped
+        ExtensionBuildError (evaluators/inside/extensions.py): the build of compiled extensions; the request to build
+            them, which reports it
         Reached (evaluators/inside/recording/access_watch.py): no error: a test used the network or files outside of
             its repository; pytest, whose report contains it
     BaseException
@@ -36,6 +41,7 @@ Private to a module, and no errors:
     AssertionError
         _PropertyError (rewards/conformance.py): a violation of a rule by a reward; the rule's check, which reports it
     Exception
+        _DoubledKeyError (datasets/json_text.py): a key that stands twice; the reader of the text, which refuses it
         _ReachedLearningLayersError (policy_training/trainers/frozen_activations.py): the end of the frozen layers;
             the forward pass, which stops there
 """

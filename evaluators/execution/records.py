@@ -126,7 +126,7 @@ class ReachRecord(Record, frozen=True, tag="reach"):
     """Does it pass without the tests before it, if it passes in the suite?"""
 
 
-class Sources(msgspec.Struct, frozen=True):
+class SuiteSources(msgspec.Struct, frozen=True):
     """The files of the tree that tests come from and use, relative to the root (see `inside/recording/sources.py`)."""
 
     collected: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class Sources(msgspec.Struct, frozen=True):
 class SourcesRecord(Record, frozen=True, tag="sources"):
     """The session is over."""
 
-    sources: Sources
+    sources: SuiteSources
 
 
 class UnmeasuredRecord(Record, frozen=True, tag="unmeasured"):

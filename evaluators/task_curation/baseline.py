@@ -24,8 +24,8 @@ from regrade.evaluators.execution.records import (
     ConfigurationRecord,
     ImportedRecord,
     ReachRecord,
-    Sources,
     SourcesRecord,
+    SuiteSources,
     TestRecord,
     UnmeasuredRecord,
 )
@@ -162,7 +162,7 @@ def _run_and_measure(
     (settings.scratch / BYTECODE).chmod(0o777)
     steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
     report(0, steps)
-    with _Workers(settings, tree, suite) as started:
+    with _MeasuringWorkers(settings, tree, suite) as started:
         first = started.worker("runs")
         replies = [started.run_suite(first, [])]
         shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
@@ -185,7 +185,7 @@ def _run_and_measure(
     return replies, [share for share in measured if share is not None]
 
 
-class _Workers(ExitStack):
+class _MeasuringWorkers(ExitStack):
     """The workers of one baseline, one per thread. After an error or Ctrl-C, all are killed."""
 
     def __init__(self, settings: _WorkerSettings, tree: Tree, suite: TestSuite) -> None:
@@ -383,7 +383,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
 
 def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, suite: TestSuite) -> Baseline:
     today = date.today()
-    sources = next((record.sources for reply in replies for record in reply.of(SourcesRecord)), Sources())
+    sources = next((record.sources for reply in replies for record in reply.of(SourcesRecord)), SuiteSources())
     files = classify_files(tree, suite, sources)
     suite = replace(suite, **asdict(files))
     outcomes = [statuses(reply) for reply in replies]

@@ -152,7 +152,7 @@ def test_tests_and_configuration_stay_pristine(task):
         (created("d/" * 600 + "x"), "too long"),
         (created("calculator.py/x.py"), "'calculator.py' is a file, not a folder"),
         (created("tests"), "a folder of that name"),
-        ("--- a/calculator.py\r\n+++ b/calculator.py\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n", "CR LF"),
+        ("--- a/calculator.py\r\n+++ b/calculator.py\r\n@@ -1 +1 @@\r\n-x\r\n+y\r\n", "patch failed: calculator.py:1"),
         ("diff --git a/sub b/sub\nnew file mode 160000\n" + created("sub"), "submodule"),
         (created("x") + "+" * (5 << 20), "the patch has 5.0 MB; the limit is 4 MB"),
     ],
