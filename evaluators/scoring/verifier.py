@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.evaluators.execution.selection import selected_tests
+from regrade.evaluators.execution.worker import without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
@@ -80,7 +81,8 @@ class Verifier:
             return stored
         tests = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
         pair, preparation = self._worker_pool.pair(task), self._worker_pool.preparation(task)
-        calibration = verify_reference(pair, task, workspace, tests, preparation)
+        with without_candidate():
+            calibration = verify_reference(pair, task, workspace, tests, preparation)
         with contextlib.suppress(sqlite3.Error):  # it is still valid for this scorer
             self._planner.store(reference_job, ReferenceVerification, calibration, reachable=True)
         return calibration
