@@ -9,8 +9,6 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import accumulate
 
-from tree_sitter import QueryCursor
-
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
@@ -163,4 +161,4 @@ def _owners(text: str, path: str, lines: list[int]) -> list[str]:
 @lru_cache(maxsize=64)
 def _symbols(text: str, language: Language) -> SymbolMap:
     root = syntax_tree(text, language).root_node
-    return SymbolMap(root, spans(QueryCursor(language.symbols_query).captures(root), language))
+    return SymbolMap(root, spans(captured(language.symbols_query, root), language))

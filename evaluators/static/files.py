@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from regrade.datasets.globs import is_protected
 from regrade.datasets.patches import Patch, PatchedFile
@@ -84,7 +85,9 @@ def read(tree: Tree, path: str) -> str | None:
 def patched_text(text: str | None, file: PatchedFile) -> str:
     """The text of one file after the patch, computed from its hunks alone (for files that the run restores)."""
     removed = {number for number, _ in file.removed}
-    lines = [line for number, line in enumerate((text or "").split("\n"), start=1) if number not in removed]
+    old = (line for number, line in enumerate((text or "").split("\n"), start=1) if number not in removed)
+    lines: list[str] = []
     for number, line in sorted(file.added):
-        lines.insert(number - 1, line)
-    return "\n".join(lines)
+        lines.extend(islice(old, max(0, number - 1 - len(lines))))
+        lines.append(line)
+    return "\n".join([*lines, *old])
