@@ -13,7 +13,7 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, spans, syntax_tree
+from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, captured, spans, syntax_tree
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files, patched_text, read, unprotected_files
 from regrade.evaluators.static.languages import Language, language_of
