@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from tree_sitter import QueryCursor
-
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, spans, syntax_tree
+from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, captured, spans, syntax_tree
 from regrade.evaluators.static.dependencies.graph import Graph, Symbol, graph_of
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.languages import Language, language_of
@@ -121,4 +119,4 @@ def _owners(text: str, path: str, lines: list[int]) -> list[str]:
 @lru_cache(maxsize=64)
 def _symbols(text: str, language: Language) -> SymbolMap:
     root = syntax_tree(text, language).root_node
-    return SymbolMap(root, spans(QueryCursor(language.symbols_query).captures(root), language))
+    return SymbolMap(root, spans(captured(language.symbols_query, root), language))

@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.module_names import compiled, importable_modules, module_names
 from regrade.evaluators.execution.run_tests import check_errors, failing_imports, wheel_error
 from regrade.evaluators.execution.selection import selected_tests
-from regrade.evaluators.execution.worker import Preparation, Worker
+from regrade.evaluators.execution.worker import Preparation, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.commands import CHECKS
 from regrade.rewards.evidence import BuildRun
@@ -65,7 +65,8 @@ class Builder:
         failing_files = {path: error for path, error in errors.items() if error}
         if failing_files:
             existing = tuple(path for path in failing_files if _has_file(task.base, path))
-            before = check_errors(worker, task, Workspace(task.base, task.base), existing) if existing else {}
+            with without_candidate():
+                before = check_errors(worker, task, Workspace(task.base, task.base), existing) if existing else {}
             failing_files = {path: error for path, error in failing_files.items() if not before.get(path)}
         error = next(iter(failing_files.values()), "")
         return replace(build, ok=not error, error=error, checked_files=build.checked_files + len(errors)), 1
@@ -81,7 +82,8 @@ class Builder:
             return ""
         if key not in self._imports:
             base, modules = Workspace(task.base, task.base), importable_modules(task.base, task)
-            before = failing_imports(worker, task, base, modules, preparation)
+            with without_candidate():
+                before = failing_imports(worker, task, base, modules, preparation)
             with self._lock:
                 self._imports[key] = frozenset(before)
         expected = self._imports[key] | moved_modules(self._imports[key], workspace, task)
@@ -91,7 +93,8 @@ class Builder:
     def _build_wheel(self, worker: Worker, task: Task, workspace: Workspace, build: BuildRun, key: str) -> BuildRun:
         """Builds the wheel in the task's own environment, if the wheel of the base builds there."""
         if key not in self._wheels:
-            error = wheel_error(worker, task, Workspace(task.base, task.base))
+            with without_candidate():
+                error = wheel_error(worker, task, Workspace(task.base, task.base))
             with self._lock:
                 self._wheels[key] = error
         if self._wheels[key]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -71,6 +72,15 @@ class WorkerDiedError(RuntimeError):
         super().__init__(reason)
         self.running = running and not killed
         self.killed = killed
+
+
+@contextlib.contextmanager
+def without_candidate() -> Iterator[None]:
+    """For runs of the base or of the reference: no candidate is the cause if their sandbox dies."""
+    try:
+        yield
+    except WorkerDiedError as death:
+        raise WorkerDiedError(str(death), running=False, killed=death.killed) from death
 
 
 @dataclass(frozen=True, kw_only=True)

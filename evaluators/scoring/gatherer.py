@@ -19,7 +19,8 @@ from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
-from regrade.evaluators.scoring.probes import EXECUTED, StaticProbe, static_evidence
+from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, static_evidence
+from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import WorkerPool
@@ -47,6 +48,7 @@ class Gatherer:
         probes: Mapping[type, StaticProbe],
         tally: Tally,
         verifier: Verifier,
+        static_workers: StaticWorkers,
         *,
         audit: float,
         cold: bool,
@@ -62,6 +64,7 @@ class Gatherer:
         self._cold = cold
         self._builder = Builder()
         self._verifier = verifier
+        self._static_workers = static_workers
 
     def missing(self, job: DistinctJob, batch: Batch) -> Iterator[tuple[type, Any]]:
         """Yield each missing kind of evidence with its record, as soon as it is gathered.
@@ -72,6 +75,8 @@ class Gatherer:
             WorkerDiedError, SandboxError, OSError: the call was stopped.
         """
         reason = ""
+        if any(kind in STATIC for kind in job.missing):
+            self._static_workers.warm()
         try:
             workspace = self._workspace(job, batch)
         except PatchError as error:
@@ -104,15 +109,27 @@ class Gatherer:
         Args:
             reason: why the patch does not apply; empty if it applies.
         """
-        task, patch = job.task, job.patch
+        task = job.task
         if kind not in EXECUTED:
-            return static_evidence(self._probes[kind], kind, workspace.before, workspace.after, patch, task)
+            return self._static(kind, job, workspace, batch)
         if reason:
             return _unapplied_evidence(kind, task, reason)
         if kind is Verification and TestRun not in job.records:
             job.infrastructure[kind] = job.infrastructure.get(TestRun, "there is no TestRun to verify")
             return None
         return self._execute_with_retries(kind, job, batch, self._execution(kind, job, workspace, batch.reachable))
+
+    def _static(self, kind: type, job: DistinctJob, workspace: Workspace, batch: Batch) -> Any | None:
+        arguments = (kind, workspace.before, workspace.after, job.patch, job.task)
+        if self._probes[kind] is not STATIC.get(kind):  # the user's own
+            return static_evidence(self._probes[kind], *arguments)
+        try:
+            return self._static_workers.evidence(*arguments)
+        except SandboxError as error:
+            if batch.stopped or self._worker_pool.is_stopped:
+                raise
+            job.infrastructure[kind] = _described(error)
+            return None
 
     def _execution(self, kind: type, job: DistinctJob, workspace: Workspace, reachable: bool) -> Callable[[], Executed]:
         if kind is TestRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from regrade.datasets.patches import Patch, PatchError
@@ -25,25 +25,39 @@ StaticProbe = Callable[[Tree, Tree, Patch, Task], Any]
 """(tree before, tree after, patch, task) -> evidence; reads code and never executes it."""
 
 
+_MODULES: Mapping[type, str] = MappingProxyType(
+    {
+        LintDelta: "lint",
+        ComplexityDelta: "complexity",
+        ReadabilityDelta: "readability",
+        Impact: "dependencies.impact",
+        Diff: "diff",
+        Integrity: "tampering.integrity",
+    }
+)
+"""The module of `evaluators/static` that gathers each type."""
+
+
+def _imported(module: str) -> ModuleType:
+    return importlib.import_module(f"regrade.evaluators.static.{module}")
+
+
+def import_probes() -> None:
+    """Import the modules of all static probes."""
+    for module in _MODULES.values():
+        _imported(module)
+
+
 def _of(module: str) -> StaticProbe:
     """The probe of a module of `evaluators/static`, imported at its first use."""
 
     def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
-        return importlib.import_module(f"regrade.evaluators.static.{module}").probe(before, after, patch, task)
+        return _imported(module).probe(before, after, patch, task)
 
     return probe
 
 
-STATIC: Mapping[type, StaticProbe] = MappingProxyType(
-    {
-        LintDelta: _of("lint"),
-        ComplexityDelta: _of("complexity"),
-        ReadabilityDelta: _of("readability"),
-        Impact: _of("dependencies.impact"),
-        Diff: _of("diff"),
-        Integrity: _of("tampering.integrity"),
-    }
-)
+STATIC: Mapping[type, StaticProbe] = MappingProxyType({kind: _of(module) for kind, module in _MODULES.items()})
 EXECUTED = frozenset({TestRun, BuildRun, Verification})
 """Evidence that needs a sandbox."""
 ON_REFERENCE = frozenset({Verification, ComplexityDelta, Diff})

@@ -40,6 +40,7 @@ from regrade.evaluators.scoring.gatherer import Gatherer
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Job, Progress, SingleFlight
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
+from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Stats, Tally
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.scoring.verifier import Verifier
@@ -112,7 +113,10 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._worker_pool = WorkerPool(self.sandbox, self._environments, self._digests, cache, self._scratch)
         self._tally = Tally()
         verifier = Verifier(self._worker_pool, self._planner)
-        self._gatherer = Gatherer(self._worker_pool, self._probes, self._tally, verifier, audit=audit, cold=cold)
+        self._static_workers = StaticWorkers()
+        self._gatherer = Gatherer(
+            self._worker_pool, self._probes, self._tally, verifier, self._static_workers, audit=audit, cold=cold
+        )
         self._single_flight = SingleFlight()
         self._stopping = False
 
@@ -137,6 +141,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         """Kill all sandboxes and delete all scratch folders. A second call does nothing."""
         self._stopping = True
         self._worker_pool.stop()
+        self._static_workers.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._worker_pool.close()
         self._store.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.evaluators.execution.selection import selected_tests
+from regrade.evaluators.execution.worker import without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.scoring.jobs import DistinctJob
 from regrade.evaluators.scoring.planner import Planner
@@ -87,7 +88,8 @@ class Verifier:
             return stored
         tests = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
         pair, preparation = self._worker_pool.pair(task), self._worker_pool.preparation(task)
-        calibration = verify_reference(pair, task, workspace, tests, preparation)
+        with without_candidate():
+            calibration = verify_reference(pair, task, workspace, tests, preparation)
         with contextlib.suppress(sqlite3.Error):  # it is still valid for this scorer
             self._planner.store(reference_job, ReferenceVerification, calibration, reachable=True)
         return calibration

@@ -9,7 +9,7 @@ from pathlib import Path
 from regrade.datasets.tasks import Task, TestSuite
 from regrade.evaluators.execution.environments import installed_packages, toolchain
 from regrade.evaluators.execution.warm_start import prepare_suite
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.sandboxes import Mount, Sandbox
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.task_digests import Digests
@@ -111,7 +111,7 @@ class WorkerPool:
             return UNPREPARED
         python = self._environments.python(task.requirements)
         key = (python, task.base.root, task.suite)
-        with self._preparing:
+        with self._preparing, without_candidate():
             if key not in self._preparations:
                 self._preparations[key] = prepare_suite(
                     self._sandbox,

@@ -20,7 +20,7 @@ from typing import Any
 
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.answer_equality import find_mismatches, usable_inputs
 from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
@@ -210,7 +210,8 @@ def _mismatches_of_watched(
         return {test: f"the reference does not change {name}, and its answers can't be compared"}
     calls = [call for call, _ in split.watched]
     reference = reference_workspace(task)
-    answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
+    with without_candidate():
+        answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
     expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
     if len(expected) < len(calls):
         return {test: "the reference does not answer the calls of functions that it does not change"}

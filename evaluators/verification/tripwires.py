@@ -20,7 +20,7 @@ from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import changed_functions, with_companions
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.copied_tests import CopiedTestFile, copy_test_file, hide_expectations
 from regrade.evaluators.verification.counterfactuals import ChangedFunction, PatchedTree
@@ -242,7 +242,8 @@ class _TripwireRunner:
         if passing and self._task.reference is not None:
             reference = self._reference()
             tree = _stub_tree(self._task, reference, self._seed) if reference is not None else None
-            suspicious = passing - (self._passing(tree, tests) if tree is not None else passing)
+            with without_candidate():
+                suspicious = passing - (self._passing(tree, tests) if tree is not None else passing)
         triggered = suspicious & self._passing(stubbed, tests) if suspicious else frozenset()
         why = "it passes although every function to be fixed, and every changed function, only raises"
         return _TripwireResults(
@@ -264,7 +265,8 @@ class _TripwireRunner:
         return certain | self._as_expected(self._workspace.before, _restricted_to(plan, at_base))
 
     def _as_expected(self, tree: Tree, plan: _Plan) -> frozenset[str]:
-        outcomes, stopped = self._run_plan(tree, plan)
+        with without_candidate():
+            outcomes, stopped = self._run_plan(tree, plan)
         return frozenset() if stopped else plan.keys_as_expected(outcomes)
 
     def _reference(self) -> Workspace | None:

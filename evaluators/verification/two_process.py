@@ -24,7 +24,15 @@ from regrade.evaluators.execution.records import (
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import with_companions
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, WorkerDiedError
+from regrade.evaluators.execution.worker import (
+    UNPREPARED,
+    Preparation,
+    Reply,
+    Request,
+    Worker,
+    WorkerDiedError,
+    without_candidate,
+)
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
 from regrade.rewards.evidence import End, TestStatus
@@ -255,7 +263,8 @@ class WorkerPair:
         future = self._thread.submit(self._serve, tree, for_candidate, preparation)
         future.add_done_callback(self._kill_tests_if_failed)
         try:
-            reply = self._tests.run(workspace.before, request, preparation)
+            with without_candidate():  # whose code is in the other sandbox
+                reply = self._tests.run(workspace.before, request, preparation)
         except BaseException:
             self._is_over = True
             self._candidate.kill()
@@ -280,15 +289,16 @@ class WorkerPair:
             self._tests.kill()
 
     def _serve(self, tree: Tree, request: Request, preparation: Preparation) -> Reply | None:
-        """The candidate's reply; None: it took its sandbox down, or the tests are done. Their reply shows the failures.
+        """The candidate's reply; None: its sandbox was killed since the tests are over.
 
         Raises:
-            SandboxError, OSError, WorkerDiedError: the candidate never ran or was killed, not by its own fault.
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`. A dead sandbox is no answer to the tests: who
+                killed it, only retries can show.
         """
         try:
             return self._candidate.run(tree, request, preparation)
-        except WorkerDiedError as death:
-            if death.running or self._is_over:
+        except WorkerDiedError:
+            if self._is_over:
                 return None
             raise
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
 
-from tree_sitter import Node, QueryCursor
+from tree_sitter import Node
 
-from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, facts, spans, syntax_tree
+from regrade.evaluators.static.dependencies.facts import MODULE, SymbolMap, captured, facts, spans, syntax_tree
 from regrade.evaluators.static.languages import Language
 from regrade.evaluators.static.languages.language import text_of
 
@@ -45,7 +46,7 @@ def changed_symbols(before: str | None, after: str | None, language: Language) -
 @lru_cache(maxsize=256)
 def _shapes(text: str, symbols: frozenset[str], language: Language) -> dict[str, Shape]:
     root = syntax_tree(text, language).root_node
-    symbol_map = SymbolMap(root, spans(QueryCursor(language.symbols_query).captures(root), language))
+    symbol_map = SymbolMap(root, spans(captured(language.symbols_query, root), language))
     pieces = [piece for name in symbols for piece in symbol_map.pieces.get(name, ())]
     signatures: dict[str, list[str]] = {name: [] for name in symbols}
     bodies: dict[str, list[str]] = {name: [] for name in symbols}
@@ -62,6 +63,8 @@ def _tokens(root: Node, pieces: list[tuple[int, int]], language: Language) -> It
     Comments, docstrings and imports are left out. The end of a block that only layout ends is a token of its own:
     without it, a line that leaves its block would not be a change.
     """
+    pieces = sorted(pieces)  # they are disjoint
+    firsts = [first for first, _ in pieces]
     pending: list[tuple[Node | None, int, bool]] = [(root, 0, False)]
     while pending:
         node, byte, in_signature = pending.pop()
@@ -69,7 +72,9 @@ def _tokens(root: Node, pieces: list[tuple[int, int]], language: Language) -> It
             yield byte, "</block>", in_signature
             continue
         start, end = node.start_byte, node.end_byte
-        if _is_silent(node, language) or not any(start < last and end > first for first, last in pieces):
+        before_end = bisect_left(firsts, end)
+        overlaps = before_end > 0 and pieces[before_end - 1][1] > start
+        if not overlaps or _is_silent(node, language):
             continue
         yield start, f"<{node.type}>" if node.child_count else text_of(node), in_signature
         if node.type == language.block:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from tree_sitter import Node, Parser, QueryCursor, Tree
+from tree_sitter import Node, Parser, Query, QueryCursor, Tree
 
 from regrade.evaluators.static.languages import Import, Language
 
+MAX_DEPTH = 1000
+"""Depth of a syntax tree up to which its names are read."""
 MODULE = "<module>"
 """The symbol for a module's statements outside its functions, classes and assignments."""
 
@@ -41,13 +43,20 @@ def syntax_tree(text: str, language: Language) -> Tree:
     return Parser(language.grammar_of).parse(text.encode("utf-8", "surrogateescape"))
 
 
+def captured(query: Query, root: Node) -> dict[str, list[Node]]:
+    """The captures of a query, without nodes below MAX_DEPTH: tree-sitter takes time quadratic in the depth."""
+    cursor = QueryCursor(query)
+    cursor.set_max_start_depth(MAX_DEPTH)
+    return cursor.captures(root)
+
+
 @lru_cache(maxsize=1024)  # each patched file is a new text, and its facts are several times as large
 def facts(text: str, language: Language) -> Facts:
     """The facts of one file, from its text and language alone."""
     root = syntax_tree(text, language).root_node
     source = text.encode("utf-8", "surrogateescape")
-    captures = QueryCursor(language.uses_query).captures(root)
-    definitions = QueryCursor(language.symbols_query).captures(root)
+    captures = captured(language.uses_query, root)
+    definitions = captured(language.symbols_query, root)
     symbols = SymbolMap(root, spans(definitions, language))
     import_nodes = sorted(captures.get("import", []), key=lambda node: node.start_byte)
     statements = [(node, tuple(language.imported(node))) for node in import_nodes]

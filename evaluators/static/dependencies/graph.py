@@ -21,7 +21,7 @@ from regrade.evaluators.static.dependencies.modules import WHOLE, Modules
 from regrade.evaluators.static.files import LARGEST, TreeKey, read
 from regrade.evaluators.static.languages import MANIFESTS, Language, language_of
 
-STAR_IMPORT = re.compile(r"import\s*\*|export\s*\*|::\s*\*|\.\s*\*\s*;|\*\s*}|^\s*\.\s+\"", re.MULTILINE)
+STAR_IMPORT = re.compile(r"import\s*\*|export\s*\*|::\s*\*|\.\s*\*\s*;|\*\s*}|^[^\S\n]*\.\s+\"", re.MULTILINE)
 """Matches in every file with a star import, in any language, and in some without."""
 RELATIVE_IMPORT = re.compile(r"from\s*\.+\s*import")
 Symbol = tuple[str, str]

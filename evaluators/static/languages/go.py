@@ -13,6 +13,8 @@ from regrade.evaluators.static.languages.language import Import, Language, Names
 
 PREFIX = "go:"
 MANIFEST = "go.mod"
+MAX_RECEIVER = 300
+"""Characters of a receiver that are searched for its type, which is its end."""
 
 
 def packages(sources: Sources) -> Mapping[str, str]:
@@ -50,7 +52,7 @@ def imported(node: Node) -> Iterator[Import]:
 def name_of(node: Node) -> str:
     """The name of a definition; a method's name starts with the type of its receiver: `Shop.Add`."""
     name = text_of(node.child_by_field_name("name"))
-    receiver = text_of(node.child_by_field_name("receiver"))
+    receiver = text_of(node.child_by_field_name("receiver"))[-MAX_RECEIVER:]
     owner = re.search(r"(\w+)\s*(\[[^\]]*\])?\s*\)$", receiver)
     return f"{owner[1]}.{name}" if owner else name
 

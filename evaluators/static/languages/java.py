@@ -11,7 +11,7 @@ from tree_sitter import Node
 from regrade.evaluators.static.languages.language import Import, Language, Names, Sources, plain_chain, text_of
 
 PREFIX = "java:"
-_DECLARED = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
+_DECLARED = re.compile(r"^[^\S\n]*package\s+([\w.]+)\s*;", re.MULTILINE)
 
 
 def packages(sources: Sources) -> Mapping[str, str]:

@@ -10,6 +10,8 @@ from functools import cached_property
 import tree_sitter
 from tree_sitter import Node, Query
 
+MAX_LINKS = 32
+"""Most dots of an expression that may name a module or a member of one."""
 Names = Iterable[tuple[str, str]]
 """(importable dotted name, path of the file or key of the package)"""
 
@@ -123,8 +125,13 @@ def inside(node: Node, *types: str) -> bool:
 
 
 def plain_chain(node: Node, link: str, below: str, start: tuple[str, ...]) -> bool:
-    """Does a dotted expression consist of `link` nodes, nested in their field `below`, down to one of the types?"""
+    """Does a dotted expression consist of `link` nodes, nested in their field `below`, down to one of the types?
+
+    False for more than MAX_LINKS: each part of an expression is an expression, so the time would be quadratic.
+    """
     part: Node | None = node
-    while part is not None and part.type == link:
+    for _ in range(MAX_LINKS):
+        if part is None or part.type != link:
+            break
         part = part.child_by_field_name(below)
     return part is not None and part.type in start

@@ -15,6 +15,8 @@ from regrade.evaluators.static.languages.language import Import, Language, Names
 PREFIX = "rust:"
 MANIFEST = "Cargo.toml"
 ROOTS = ("lib", "main")
+MAX_PATH = 500
+"""Most bytes of a path: each part of a path is a path, so that long ones would take quadratic time."""
 
 
 def names(sources: Sources) -> Names:
@@ -118,6 +120,8 @@ def dotted(node: Node) -> str:
     parent = node.parent
     if parent is not None and parent.type == "token_tree":
         return _in_macro(node)
+    if node.end_byte - node.start_byte > MAX_PATH:
+        return ""
     text = re.sub(r"\s|<.*?>", "", text_of(node))
     return text.replace("::", ".") if re.fullmatch(r"\w+(::\w+)+", text) else ""
 

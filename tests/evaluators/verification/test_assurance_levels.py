@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from regrade.datasets.patches import Patch
@@ -447,3 +452,77 @@ def test_the_plain_process_assures_nothing(words, tmp_path):
     with Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer:
         _, verification = verified(scorer, words, FIX)
     assert verification.level == "unconfined"
+
+
+SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.5)])")
+
+
+@contextmanager
+def killed_from_outside(mount: str, times: int) -> Iterator[list[psutil.Process]]:
+    """kill -9 of the sandboxes with this mount of the channel, while a candidate runs in them."""
+    own = psutil.Process()
+    others, killed, is_over = own.children(), list[psutil.Process](), threading.Event()
+
+    def storm() -> None:
+        while len(killed) < times and not is_over.is_set():
+            for child in own.children():
+                with suppress(psutil.NoSuchProcess):
+                    words = child.cmdline()
+                    is_meant = "/channel" in words and words[words.index("/channel") - 2] == mount
+                    if is_meant and child not in (*others, *killed) and len(child.children(recursive=True)) > 1:
+                        child.kill()
+                        killed.append(child)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=storm)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        killer.join()
+
+
+OF_TESTS, OF_CANDIDATE = "--bind", "--ro-bind"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("bubblewrap" not in WORKING, reason="bubblewrap does not work here")
+@pytest.mark.parametrize("mount", [OF_TESTS, OF_CANDIDATE])
+def test_a_verification_that_is_killed_from_outside_three_times_is_repeated(words, tmp_path, monkeypatch, mount):
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
+    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+        verified(scorer, words, FIX)  # measures the reference
+    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+        with killed_from_outside(mount, 3) as killed:
+            run, verification = verified(scorer, words, SLOW_FIX)
+        assert (len(killed), scorer.stats.retries) == (3, 3)
+    assert run.resolved
+    assert verification.level == "held-out", verification
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("bubblewrap" not in WORKING, reason="bubblewrap does not work here")
+def test_a_verification_whose_tests_never_survive_is_unscored_and_not_stored(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
+    reward = resolved.only_if(assured("out-of-process"))
+    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+        verified(scorer, words, FIX)
+    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+        with killed_from_outside(OF_TESTS, 9) as killed:
+            (breakdown,) = scorer.score([(words, edited(SLOW_FIX))], reward)
+        assert len(killed) == 4
+        assert breakdown.value is None, breakdown
+        assert scorer.score([(words, edited(SLOW_FIX))], reward)[0].value == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("bubblewrap" not in WORKING, reason="bubblewrap does not work here")
+def test_a_reference_whose_sandbox_is_killed_is_measured_again(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.1, 0.1, 0.1))
+    task = replace(words, reference=edited(SLOW_FIX))
+    with Scorer(workers=1, sandbox="bubblewrap", cache=tmp_path) as scorer:
+        with killed_from_outside(OF_CANDIDATE, 2) as killed:
+            _, verification = verified(scorer, task, FIX)
+        assert len(killed) == 2
+    assert verification.level == verification.reachable == "held-out", verification

@@ -1,0 +1,293 @@
+"""Runs the static probes in processes that can be killed: a scan of hostile text must not stop the scorer.
+
+Each probe has a limit of CPU time, which the kernel enforces even while one regular expression holds the interpreter.
+The processes are started once, stay warm, and import neither torch nor a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.sandboxes import SandboxError
+from regrade.evaluators.sandboxes.piped import is_ready
+from regrade.evaluators.scoring.probes import STATIC, import_probes, static_evidence
+from regrade.rewards.evidence import (
+    ComplexityDelta,
+    Diff,
+    Impact,
+    Integrity,
+    LintDelta,
+    ReadabilityDelta,
+    Tampering,
+)
+
+logger = logging.getLogger(__name__)
+CPU_SECONDS = 20.0
+"""CPU time of one probe on one patch. The first probe of a repository of a million lines takes about ten."""
+WALL_SECONDS = 600.0
+"""A process without an answer after this time hangs, whatever it waits for."""
+MEMORY = 8 << 30
+"""Address space of a process in bytes."""
+BACK_OFF = (0.5, 2.0)
+"""Seconds before each retry after a process was killed, not by its clock: a machine out of memory may have done it."""
+_LENGTH = struct.Struct(">Q")
+_PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from regrade.evaluators.scoring.static_workers import serve
+serve()
+"""
+
+
+class ScanStoppedError(RuntimeError):
+    """A static probe did not end within its limits."""
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The input of a probe."""
+
+    before: Tree
+    after: Tree
+    patch: Patch
+    task: Task
+
+
+class StaticWorkers:
+    """A pool of processes for static probes. Safe for several threads."""
+
+    def __init__(self, cpu_seconds: float | None = None) -> None:
+        """`cpu_seconds`: limit of one probe on one patch; None: CPU_SECONDS."""
+        self._cpu_seconds = CPU_SECONDS if cpu_seconds is None else cpu_seconds
+        self._idle: list[_Process] = []
+        self._running: set[_Process] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def warm(self) -> None:
+        """Start a process, unless one is idle: it imports the probes while the caller prepares its tree."""
+        with self._lock:
+            if not self._idle and not self._is_closed:
+                self._idle.append(_Process())
+
+    def evidence(self, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
+        """The evidence of one static probe.
+
+        A scan that does not end is caused by the patch, unless the scan of a trivial patch of the same files does not
+        end either: then the base is to blame.
+
+        Raises:
+            SandboxError: the scan stopped, and the patch is not its cause; or the pool is closed.
+        """
+        try:
+            return self._run(kind, _Scan(before, after, patch, task))
+        except ScanStoppedError as stopped:
+            reason = str(stopped)
+        try:
+            self._run(kind, _trivial_scan(before, patch, task))
+        except ScanStoppedError as stopped:
+            raise SandboxError(f"the repository's own files, without the patch, can't be read: {stopped}") from None
+        return _unended(kind, patch, reason)
+
+    def close(self) -> None:
+        """Kill all processes."""
+        with self._lock:
+            self._is_closed = True
+            processes = [*self._idle, *self._running]
+            self._idle.clear()
+        for process in processes:
+            process.kill()
+
+    def _run(self, kind: type, scan: _Scan) -> Any:
+        for pause in (*BACK_OFF, None):
+            process = self._take()
+            try:
+                answer = process.ask(kind, scan, self._cpu_seconds)
+            except EOFError:
+                process.kill()
+                if self._is_closed:
+                    raise SandboxError("stopped") from None
+                if process.exceeded_its_clock:
+                    raise ScanStoppedError(f"not read within {self._cpu_seconds:g} s of CPU time") from None
+                if pause is None:
+                    raise ScanStoppedError("the process that reads it dies") from None
+                logger.warning("static process died: %s, retry in %.1f s", kind.__name__, pause)
+                time.sleep(pause)
+                continue
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+            with self._lock:
+                if self._is_closed:
+                    process.kill()
+                else:
+                    self._idle.append(process)
+            if isinstance(answer, (MemoryError, RecursionError)):
+                raise ScanStoppedError(f"the scan ends with {type(answer).__name__}")
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+        raise AssertionError  # the last try returns or raises
+
+    def _take(self) -> _Process:
+        with self._lock:
+            if self._is_closed:
+                raise SandboxError("stopped")
+            process = self._idle.pop() if self._idle else _Process()
+            self._running.add(process)
+            return process
+
+
+class _Process:
+    """One process, and which inputs it has."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=-1
+            )
+        except OSError as error:
+            raise SandboxError(f"{sys.executable} did not start: {error}") from error
+        self._task: Task | None = None
+        self._scan: tuple[Tree, Tree, Patch] | None = None
+
+    @property
+    def exceeded_its_clock(self) -> bool:
+        return self._process.returncode == -signal.SIGPROF
+
+    def ask(self, kind: type, scan: _Scan, cpu_seconds: float) -> Any:
+        """The evidence, or the exception of the probe. Raises EOFError: the process died or hangs."""
+        inputs = (scan.before, scan.after, scan.patch)
+        is_same = self._scan is not None and all(new is old for new, old in zip(inputs, self._scan, strict=True))
+        message = (
+            kind.__name__,
+            cpu_seconds,
+            None if self._task is scan.task else pickle.dumps(scan.task),
+            None if is_same else pickle.dumps(inputs),
+        )
+        self._task, self._scan = scan.task, inputs
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            _write(self._process.stdin, message)
+        except OSError as error:
+            raise EOFError from error
+        if not is_ready(self._process.stdout.fileno(), WALL_SECONDS):
+            raise EOFError
+        return _read(self._process.stdout)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError, ValueError):
+                if stream is not None:
+                    stream.close()
+
+
+def serve() -> None:
+    """The program of a process: answers until its standard input ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a probe that prints must not write into the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer, which kills this process
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    import_probes()  # so that the first patch does not wait for it
+    kinds = {kind.__name__: kind for kind in STATIC}
+    task, inputs = None, None
+    while True:
+        try:
+            name, cpu_seconds, new_task, new_inputs = _read(requests)
+        except EOFError:
+            return
+        task = pickle.loads(new_task) if new_task is not None else task
+        inputs = pickle.loads(new_inputs) if new_inputs is not None else inputs
+        assert inputs is not None
+        assert task is not None
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        try:
+            before, after, patch = inputs
+            answer = static_evidence(STATIC[kinds[name]], kinds[name], before, after, patch, task)
+        except Exception as error:
+            answer = error
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        _write(answers, answer)
+
+
+def _write(stream: IO[bytes], message: Any) -> None:
+    data = pickle.dumps(message)
+    stream.write(_LENGTH.pack(len(data)) + data)
+    stream.flush()
+
+
+def _read(stream: IO[bytes]) -> Any:
+    """Raises EOFError."""
+    header = stream.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(header)
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def _trivial_scan(before: Tree, patch: Patch, task: Task) -> _Scan:
+    """An added empty line in each file that the patch changes, at the state before the patch."""
+    paths = {file.old_path or file.path: file.path for file in patch.files}
+    old = {path: text for path in paths if (text := _text(before, path)) is not None}
+    new = {path: f"{text}\n" for path, text in old.items()} | {
+        path: "\n" for previous, path in paths.items() if previous not in old
+    }
+    return _Scan(before, before.with_files(new), Patch.between(old, new), task)
+
+
+def _text(tree: Tree, path: str) -> str | None:
+    try:
+        return tree.read(path)
+    except OSError:
+        return None
+
+
+_Unended = Callable[[tuple[str, ...], Patch], Any]
+_UNENDED: Mapping[type, _Unended] = {
+    LintDelta: lambda files, patch: LintDelta((), (), max(1, len(patch.text.splitlines())), unparsable=files),
+    ComplexityDelta: lambda files, _: ComplexityDelta(
+        functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0, unparsable=files, files=files
+    ),
+    ReadabilityDelta: lambda files, _: ReadabilityDelta((), files, files),
+    Impact: lambda files, _: Impact(changed_symbols=(), modules=(), unparsable=files),
+    Diff: lambda files, patch: Diff(patch.changed_lines, 0, files),
+}
+
+
+def _unended(kind: type, patch: Patch, reason: str) -> Any:
+    """The evidence of a patch whose scan does not end: it scores low, with the reason."""
+    paths = tuple(dict.fromkeys(file.path for file in patch.files if not file.is_deleted))
+    if kind is Integrity:
+        return Integrity(tuple(Tampering("unreadable code", path, 1, reason) for path in paths))
+    if kind not in _UNENDED:
+        raise SandboxError(f"{kind.__name__}: {reason}")
+    return _UNENDED[kind](tuple(f"{path} ({reason})" for path in paths), patch)
