@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
     from regrade.rewards.evidence import EvidenceSet, TestRun
+LONGEST_INPUT = 64 << 20
+"""Bytes read of a patch: a pipe may never end. The limit of a patch is far lower."""
+
 
 ALREADY_APPLIED = (
     "the repository already contains these changes: stash them (git stash) and score the output of `git stash show "
@@ -272,7 +276,14 @@ def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
 def read_patch(source: str) -> Patch:
     """The text of a file, which may be no diff. Raises UserError if it cannot be read."""
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        if source == "-":
+            data = sys.stdin.buffer.read(LONGEST_INPUT)
+        else:
+            mode = Path(source).stat().st_mode
+            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                raise UserError(f"patch {source!r} is a device: give a file with a unified diff, or -")
+            with Path(source).open("rb") as file:
+                data = file.read(LONGEST_INPUT)
     except OSError as error:
         raise UserError(
             f"patch {source!r} cannot be read: {error.strerror}; give a file with a unified diff, or -"

@@ -15,6 +15,10 @@ from regrade.evaluators.sandboxes import KINDS, Sandbox, choose
 from regrade.evaluators.scoring.probes import StaticProbe
 from regrade.rewards.algebra import Reward
 
+MOST = 1_000_000
+"""The largest count of anything."""
+MOST_WORKERS = 1024
+"""Each is a process of its own."""
 LONGEST_SHOWN = 80
 """Characters of an invalid value that an error shows: it may be the text of a whole patch."""
 
@@ -79,12 +83,14 @@ def checked_needs(needs: object) -> Collection[type]:
     return needs
 
 
-def checked_count(name: str, count: object) -> int | None:
-    """A number of at least 1, or None. Raises UserError."""
+def checked_count(name: str, count: object, most: int = MOST) -> int | None:
+    """A number from 1 to `most`, or None. Raises UserError."""
     if count is None:
         return None
     if not isinstance(count, SupportsIndex) or count.__index__() < 1:
         raise UserError(f"{name}={shown(count)}: pass a whole number of 1 or more")
+    if count.__index__() > most:
+        raise UserError(f"{name}={shown(count)}: pass a whole number of at most {most:,}")
     return count.__index__()
 
 

@@ -25,6 +25,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.scoring.arguments import (
+    MOST_WORKERS,
     checked_count,
     checked_job,
     checked_jobs,
@@ -88,7 +89,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             UserError: no sandbox works here, the cache is unusable, or an argument is invalid.
         """
         audit = checked_share("audit", audit)
-        workers = checked_count("workers", workers)
+        workers = checked_count("workers", workers, MOST_WORKERS)
         own = checked_probes(probes)
         folder = checked_path("cache", cache) if cache else default_cache()
         self.sandbox = chosen_sandbox(sandbox)

@@ -370,3 +370,8 @@ def test_requirements_without_pytest_are_named(regrade, fix, tmp_path):
     told = ("install no importable pytest", wanted, "`requirements` in the task's file")
     assert regrade("score", fix, "--tasks", tmp_path / "tasks.json").is_refusal(*told)
     assert regrade("tasks", "validate", tmp_path / "tasks.json").is_refusal(*told)
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/zero"])
+def test_a_device_is_no_patch(regrade, repo, device):
+    assert regrade("score", device, "--repo", repo).is_refusal(device, "is a device", "give a file")

@@ -158,3 +158,8 @@ def test_a_cluster_names_wrong_options_before_it_looks_for_one():
     for options, words in (({"workers": "2"}, "workers='2'"), ({"workers": 0}, "workers=0"), ({"cpus": 0}, "cpus=0")):
         with pytest.raises(UserError, match=words):
             RayScorer(**options)
+
+
+def test_a_number_of_workers_beyond_any_machine_is_refused():
+    with pytest.raises(UserError, match=r"workers=1000000000000000000000: pass a whole number of at most 1,024"):
+        Scorer(workers=10**21)
