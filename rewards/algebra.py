@@ -83,6 +83,13 @@ class Reward(ABC):
         """1 if this reward reaches the threshold, else 0: turns any reward into a gate."""
         return AtLeast(self, float(threshold))
 
+    def otherwise(self, value: float) -> Otherwise:
+        """This reward, or a fixed value where it is not applicable.
+
+        In a sum, the weight of a part that is not applicable goes to the other parts. With `otherwise`, it does not.
+        """
+        return Otherwise(self, float(value))
+
     def named(self, name: str) -> Named:
         """This reward under another name; a named sum stays one part of a larger sum."""
         return Named(self, name)
@@ -268,6 +275,32 @@ class AtLeast(Reward):
         reason = f"{judgement.value:.3f} {'reaches' if value else 'is below'} {self.threshold:g}"
         parts = _adjusted(self.inner, judgement, value, f"at_least({self.threshold:g})").parts
         return Judgement(value, f"{reason} ({judgement.why})" if judgement.why else reason, parts)
+
+
+@dataclass(frozen=True)
+class Otherwise(Reward):
+    """A reward with a value for patches to which it is not applicable."""
+
+    inner: Reward
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.value <= 1.0:
+            raise RewardError(f"otherwise({self.value:g}): pass a value from 0 to 1, as of a Score")
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def needs(self) -> frozenset[type]:
+        return self.inner.needs
+
+    def judge(self, evidence: EvidenceSet) -> Judgement:
+        judgement = self.inner.judge(evidence)
+        if judgement.value is not None:
+            return judgement
+        return Judgement(self.value, f"{NOT_APPLICABLE}{judgement.why}")
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,25 @@ from regrade.rewards.components import (
     untampered,
 )
 
-_QUALITY: tuple[tuple[float, Reward], ...] = (
-    (0.15, impact),
-    (0.045, style),
-    (0.0525, complexity),
-    (0.0525, small_diff),
-)
-_fix: Reward = sum((weight * part.only_if(resolved).named(part.name) for weight, part in _QUALITY), start=0.7 * tests)
+quality: Reward = (
+    0.5 * impact.otherwise(1.0)
+    + 0.15 * style.otherwise(1.0)
+    + 0.175 * complexity.otherwise(1.0)
+    + 0.175 * small_diff.otherwise(1.0)
+).named("quality")
+"""Impact, style, complexity and size, whether or not the patch fixes the bug: never use it alone.
+
+A part that is not applicable counts as flawless. Otherwise its weight would go to the others: style would weigh double
+wherever no module depends on the change.
+"""
+
+_fix: Reward = 0.7 * tests + 0.3 * quality.only_if(resolved).named("quality")
 default: Reward = _fix.only_if(builds, untampered).named("default")
 """A clean fix, and then its quality; 0 for a broken build or for tampering.
 
 Quality counts only for a fix: a harmless edit without a fix has good quality as well, and if that paid, quality would
 be half of the reward differences that a trainer sees within groups. Complexity and size together weigh more than twice
-as much as style: a formatter repairs style, and nobody repairs superfluous code. All parts stand in one sum, so that
-the weight of an inapplicable impact goes to all others in proportion, most of it to the tests.
+as much as style: a formatter repairs style, and nobody repairs superfluous code.
 """
 
 

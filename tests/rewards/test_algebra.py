@@ -261,3 +261,23 @@ def test_a_scored_breakdown_says_what_was_not_gathered() -> None:
 def test_the_assurance_of_the_evidence_is_handed_on() -> None:
     evidence = EvidenceSet({First: First(1.0)}, assurance="held-out")
     assert first.evaluate(evidence).assurance == "held-out"
+
+
+def test_otherwise_gives_a_value_where_a_reward_is_not_applicable():
+    @reward
+    def optional(item: First) -> Score:
+        return Score.unscored("nothing to measure") if item.value is None else Score(item.value)
+
+    @reward
+    def half(item: First) -> Score:
+        return Score(0.5, f"of {item}")
+
+    absent, present = EvidenceSet([First(None)]), EvidenceSet([First(0.5)])
+    assert (0.5 * optional + 0.5 * half).score(absent).value == 0.5
+    filled = 0.5 * optional.otherwise(1.0) + 0.5 * half.otherwise(1.0)
+    breakdown = filled.score(absent)
+    assert (breakdown.value, filled.score(present).value) == (0.75, 0.5)
+    assert [part.name for part in breakdown.parts] == ["optional", "half"]
+    assert "nothing to measure" in breakdown.parts[0].why
+    with pytest.raises(RewardError, match="from 0 to 1"):
+        optional.otherwise(1.5)

@@ -121,7 +121,7 @@ def test_parts_of_the_reward_add_up_to_the_shares_and_these_to_the_reward(scorer
         "m.py:16",
         "new.py (new file)",
     ]
-    assert {"tests", "style"} <= set(found.groups[1].parts)
+    assert {"tests", "quality"} <= set(found.groups[1].parts)
 
 
 def test_a_patch_of_one_hunk_and_an_empty_one(scorer, task):
