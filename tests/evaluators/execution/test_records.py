@@ -29,7 +29,7 @@ from regrade.evaluators.execution.records import (
 from regrade.evaluators.execution.run_tests import ending, statuses
 from regrade.evaluators.execution.worker import Reply, Request, Worker
 from regrade.evaluators.execution.workspaces import prepare
-from regrade.evaluators.inside.candidates import COLLECT_ONLY
+from regrade.evaluators.inside.bytecode import COLLECT_ONLY
 from regrade.evaluators.sandboxes import Mount, choose
 from regrade.evaluators.verification.two_process import WorkerPair, boundary_of
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
