@@ -126,7 +126,7 @@ class ReachRecord(Record, frozen=True, tag="reach"):
     """Does it pass without the tests before it, if it passes in the suite?"""
 
 
-class SuiteSources(msgspec.Struct, frozen=True):
+class TestSources(msgspec.Struct, frozen=True):
     """The files of the tree that tests come from and use, relative to the root (see `inside/recording/sources.py`)."""
 
     collected: tuple[str, ...] = ()
@@ -139,12 +139,16 @@ class SuiteSources(msgspec.Struct, frozen=True):
     """Imported modules."""
     opened: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Other opened files, each with the files of the code that opened it."""
+    executed: tuple[str, ...] = ()
+    """Files of code that was executed outside of functions: imported, or by `exec`."""
+    has_processes: bool = False
+    """Was a process started?"""
 
 
 class SourcesRecord(Record, frozen=True, tag="sources"):
     """The session is over."""
 
-    sources: SuiteSources
+    sources: TestSources
 
 
 class UnmeasuredRecord(Record, frozen=True, tag="unmeasured"):

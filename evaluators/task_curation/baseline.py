@@ -25,8 +25,8 @@ from regrade.evaluators.execution.records import (
     ImportedRecord,
     ReachRecord,
     SourcesRecord,
-    SuiteSources,
     TestRecord,
+    TestSources,
     UnmeasuredRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
@@ -34,6 +34,7 @@ from regrade.evaluators.execution.worker import Preparation, Reply, Request, Wor
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.task_curation.classified_files import ClassifiedFiles, classify_files
+from regrade.evaluators.task_curation.tested_code import untested_code
 from regrade.rewards.evidence import End, TestOutcome, TestStatus
 
 REACH_FACTOR = 20
@@ -162,7 +163,7 @@ def _run_and_measure(
     (settings.scratch / BYTECODE).chmod(0o777)
     steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
     report(0, steps)
-    with _MeasuringWorkers(settings, tree, suite) as started:
+    with _BaselineWorkers(settings, tree, suite) as started:
         first = started.worker("runs")
         replies = [started.run_suite(first, [])]
         shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
@@ -185,7 +186,7 @@ def _run_and_measure(
     return replies, [share for share in measured if share is not None]
 
 
-class _MeasuringWorkers(ExitStack):
+class _BaselineWorkers(ExitStack):
     """The workers of one baseline, one per thread. After an error or Ctrl-C, all are killed."""
 
     def __init__(self, settings: _WorkerSettings, tree: Tree, suite: TestSuite) -> None:
@@ -210,7 +211,14 @@ class _MeasuringWorkers(ExitStack):
         test_limits = limits_at_base(limits, earlier)
         request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier)
         reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
-        return _checked(reply, limits, self._settings.python)
+        reply = _checked(reply, limits, self._settings.python)
+        if not earlier and (path := untested_code(self._tree, self._suite, _sources([reply]), reply)):
+            raise UserError(
+                f"the tests execute none of the repository's code (nothing of {path}, for example), so no patch would "
+                "be tested: they may import another copy of it. Name the folder of its modules with --python-path, or "
+                f"uninstall the copy from the environment of the tests ({self._settings.python})"
+            )
+        return reply
 
     def measure(self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str]) -> _MeasuredFiles:
         """Measure the reach of each test of these files (empty: of all), and whether it passes without other files;
@@ -383,8 +391,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
 
 def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, suite: TestSuite) -> Baseline:
     today = date.today()
-    sources = next((record.sources for reply in replies for record in reply.of(SourcesRecord)), SuiteSources())
-    files = classify_files(tree, suite, sources)
+    files = classify_files(tree, suite, _sources(replies))
     suite = replace(suite, **asdict(files))
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
@@ -420,6 +427,10 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
         files=files,
         configuration=_configuration(replies[0]),
     )
+
+
+def _sources(replies: list[Reply]) -> TestSources:
+    return next((record.sources for reply in replies for record in reply.of(SourcesRecord)), TestSources())
 
 
 def _configuration(reply: Reply) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.globs import matches
 from regrade.datasets.tasks import TestSuite, Tree
-from regrade.evaluators.execution.records import SuiteSources
+from regrade.evaluators.execution.records import TestSources
 from regrade.evaluators.static.dependencies.graph import Graph, graph_of
 from regrade.evaluators.static.languages import language_of
 
@@ -26,7 +26,7 @@ class ClassifiedFiles:
     doctest_files: tuple[str, ...] = ()
 
 
-def classify_files(tree: Tree, suite: TestSuite, sources: SuiteSources) -> ClassifiedFiles:
+def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> ClassifiedFiles:
     """Classify the files of the tree.
 
     A file decides the tests if tests were collected from it, if it is a conftest.py, if it defines their functions or

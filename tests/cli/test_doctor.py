@@ -18,7 +18,7 @@ def test_healthy_tasks_of_a_file(regrade, tasks):
     assert outcome.code == 0
     *each, summary = outcome.out.splitlines()
     assert [line.partition(":")[0] for line in each] == [f"good {name}" for name in ("add", "double", "half", "negate")]
-    assert "2 runs agree; 5 of 5 exploits refused; 1 test executes the changed code" in each[0]
+    assert "2 runs agree; 6 of 6 exploits refused; 1 test executes the changed code" in each[0]
     assert summary.startswith("4 of 4 tasks are healthy; ")
 
 

@@ -273,10 +273,10 @@ def test_otherwise_gives_a_value_where_a_reward_is_not_applicable():
         return Score(0.5, f"of {item}")
 
     absent, present = EvidenceSet([First(None)]), EvidenceSet([First(0.5)])
-    assert (0.5 * optional + 0.5 * half).score(absent).value == 0.5
+    assert (0.5 * optional + 0.5 * half).evaluate(absent).value == 0.5
     filled = 0.5 * optional.otherwise(1.0) + 0.5 * half.otherwise(1.0)
-    breakdown = filled.score(absent)
-    assert (breakdown.value, filled.score(present).value) == (0.75, 0.5)
+    breakdown = filled.evaluate(absent)
+    assert (breakdown.value, filled.evaluate(present).value) == (0.75, 0.5)
     assert [part.name for part in breakdown.parts] == ["optional", "half"]
     assert "nothing to measure" in breakdown.parts[0].why
     with pytest.raises(RewardError, match="from 0 to 1"):

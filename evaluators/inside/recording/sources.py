@@ -1,10 +1,12 @@
 """A pytest plugin that records the files which the tests of a suite come from.
 
 One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [...],
-"loaded": [...], "opened": [[file, [opener, ...]], ...]}]`, paths relative to the root. `collected` has the files of the
-collected tests and every conftest.py; `used` those that define their functions and fixtures, and plugins; `doctests`
-the modules with tests in docstrings; `loaded` all imported modules of the tree; `opened` the other files that code of
-the tree opened, each with the files of that code.
+"loaded": [...], "opened": [[file, [opener, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to
+the root. `collected` has the files of the collected tests and every conftest.py; `used` those that define their
+functions and fixtures, and plugins; `doctests` the modules with tests in docstrings; `loaded` all imported modules of
+the tree; `opened` the other files and folders that code of the tree opened, each with the files of that code;
+`executed` the files whose code ran as a module or by `exec`; `has_processes`: did a process start, which may have run
+any code?
 """
 
 from __future__ import annotations
@@ -18,6 +20,13 @@ from typing import Any
 
 import pytest
 
+PROCESSES = frozenset(
+    {"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.fork", "pty.spawn"}
+)
+"""Audit events of the start of a process."""
+FILES = frozenset({"open", "ctypes.dlopen", "sqlite3.connect", "os.listdir", "os.scandir"})
+"""Audit events that read a file or folder, their first argument. (A module that is imported is opened as well.)"""
+
 
 class SourcesRecorder:
     """Install it before any module of the repository is imported. An audit hook cannot be removed: for one session."""
@@ -29,7 +38,9 @@ class SourcesRecorder:
         self._used: set[str] = set()
         self._doctests: set[str] = set()
         self._opened: dict[str, set[str]] = {}
-        sys.addaudithook(self._note_opening)
+        self._executed: set[str] = set()
+        self._has_processes = False
+        sys.addaudithook(self._note)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
@@ -52,6 +63,8 @@ class SourcesRecorder:
             "doctests": sorted(self._doctests),
             "loaded": sorted({file for name in modules for file in self._own(name)}),
             "opened": [[file, sorted(openers)] for file, openers in sorted(self._opened.items())],
+            "executed": sorted({file for name in self._executed for file in self._own(name)}),
+            "has_processes": self._has_processes,
         }
         self._write(json.dumps(["sources", sources]))
 
@@ -61,10 +74,18 @@ class SourcesRecorder:
         if path.startswith(self._root):
             yield path[len(self._root) :]
 
-    def _note_opening(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "open" or not isinstance(arguments[0], str) or arguments[0].endswith((".py", ".pyc")):
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FILES:
+            self._note_opening(arguments[0])
+        elif event == "exec":
+            self._executed.add(getattr(arguments[0], "co_filename", ""))
+        elif event in PROCESSES:
+            self._has_processes = True
+
+    def _note_opening(self, name: object) -> None:
+        if not isinstance(name, str) or name.endswith(".pyc"):
             return
-        path = os.path.join(self._root, arguments[0])  # noqa: PTH118 (quick)
+        path = os.path.join(self._root, name)  # noqa: PTH118 (quick)
         if not path.startswith(self._root):
             return
         frame = sys._getframe(1)

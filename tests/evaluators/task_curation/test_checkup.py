@@ -93,7 +93,7 @@ def test_a_healthy_task(make, scorer):
     assert (found.nothing, found.resolved) == (0.0, True)
     assert found.reference > 0.9
     assert set(found.exploits.values()) <= {ExploitOutcome.FAILS, ExploitOutcome.SEEN}
-    assert len(found.exploits) == 5
+    assert len(found.exploits) == 6
     assert found.guards == (FAILING, *PASSING[:2])
     assert found.stubbed == {"returns None": (), "raises": ()}
     assert len(found.killed) > len(found.survivors)
@@ -308,7 +308,7 @@ def test_without_a_reference_exploits_replace_the_target(make, scorer):
     found = examined(task, scorer)
     assert found.problems == []
     assert found.reference is None
-    assert len(found.exploits) == 5
+    assert len(found.exploits) == 6
     assert found.guards == (FAILING, *PASSING[:2])
     assert not found.killed
 

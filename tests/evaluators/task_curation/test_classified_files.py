@@ -9,7 +9,7 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, TestSuite, Tree
-from regrade.evaluators.execution.records import SuiteSources
+from regrade.evaluators.execution.records import TestSources
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.checkup import check_up
@@ -207,7 +207,7 @@ def test_a_base_class_and_a_fixture_beside_the_tests_are_theirs():
             "shop/plugin.py": "",
         }
     )
-    sources = SuiteSources(
+    sources = TestSources(
         collected=("t/cart.py",), used=("t/base.py", "t/cart.py", "shop/plugin.py"),
         loaded=("shop/cart.py", "shop/plugin.py", "t/base.py", "t/cart.py", "t/util.py"),
     )  # fmt: skip

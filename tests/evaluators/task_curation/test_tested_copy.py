@@ -19,6 +19,16 @@ from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.rewards.evidence import End, TestRun
 
 VALUE = "def value():\n    return 1\n"
+FOR_HYPOTHESIS = """
+
+class SortedList(list):
+    def __init__(self, items=(), key=None):
+        super().__init__(items)
+
+
+SortedSet = SortedList
+"""
+"""The plugin of hypothesis imports these from the tree's sortedcontainers at the end of a session."""
 PROJECT = "[project]\nname = '{}'\nversion = '1'\n"
 
 
@@ -27,10 +37,6 @@ def write(root: Path, files: dict[str, str]) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
     return root
-
-
-def edit(path: str, old: str, new: str) -> Patch:
-    return Patch(f"--- a/{path}\n+++ b/{path}\n@@ -1,2 +1,2 @@\n def value():\n-{old}\n+{new}\n")
 
 
 def runs(repo: Path, tmp_path: Path, *patches: Patch, ids: tuple[str, ...] = ()) -> list[TestRun | str]:
@@ -49,18 +55,21 @@ def test_a_package_that_the_runner_or_a_plugin_imports_is_tested_in_the_tree(nam
         pytest.skip("one name is enough for a deep folder")
     path = f"{folder}{name}/__init__.py"
     test = f"from {name} import value\n\ndef test_value():\n    assert value() == 1\n"
-    repo = write(tmp_path / "repo", {path: VALUE, "pyproject.toml": PROJECT.format(name), "tests/test_it.py": test})
-    good, bad = runs(
-        repo, tmp_path, edit(path, "    return 1", "    return 2 - 1"), edit(path, "    return 1", "    return 2")
-    )
+    files = {path: VALUE + FOR_HYPOTHESIS, "pyproject.toml": PROJECT.format(name), "tests/test_it.py": test}
+    repo = write(tmp_path / "repo", files)
+    patches = [
+        Patch.between({path: files[path]}, {path: files[path].replace("return 1", line)})
+        for line in ("return 2 - 1", "return 2")
+    ]
+    good, bad = runs(repo, tmp_path, *patches)
     assert (good.end, good.broken) == (End.COMPLETED, ())
     assert bad.broken == ("tests/test_it.py::test_value",)
 
 
 def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_path):
     test = "import sortedcontainers\n\ndef test_it():\n    assert sortedcontainers.SortedList([2, 1])[0] == 1\n"
-    package = "from sortedcontainers.lists import SortedList\n"
-    lists = "def SortedList(items):\n    return items\n"
+    package = "from sortedcontainers.lists import SortedList, SortedSet\n"
+    lists = FOR_HYPOTHESIS.lstrip()
     names = {"src/sortedcontainers/__init__.py": package, "src/sortedcontainers/lists.py": lists}
     repo = write(tmp_path / "repo", {**names, "tests/test_it.py": test})
     removal = "".join(
@@ -172,3 +181,36 @@ def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored(extension, 
     assert reason.startswith("shop/number.h is compiled into shop/_fast.")
     assert "which could not be built again: error: no such tool" in reason
     assert (unrelated.end, unrelated.broken) == (End.COMPLETED, ())
+
+
+@pytest.mark.parametrize(
+    ("test", "touches"),
+    [
+        ("import json\n\ndef test_it():\n    assert json.loads('1') == 1\n", False),
+        ("from tests.helpers import one\n\ndef test_it():\n    assert one() == 1\n", False),
+        ("import shop\n\ndef test_it():\n    pass\n", True),
+        ("from pathlib import Path\n\ndef test_it():\n    assert Path('data.csv').read_text() == '1'\n", True),
+        ("from pathlib import Path\n\ndef test_it():\n    assert 'value' in Path('shop.py').read_text()\n", True),
+        ("import os\n\ndef test_it():\n    assert 'shop.py' in os.listdir('.')\n", True),
+        ("import runpy\n\ndef test_it():\n    runpy.run_path('shop.py')\n", True),
+        (
+            "import subprocess, sys\n\ndef test_it():\n    subprocess.run([sys.executable, 'shop.py'], check=True)\n",
+            True,
+        ),
+        ("import lost\n\ndef test_lost():\n    pass\n", True),
+    ],
+)
+def test_tests_that_touch_nothing_of_the_tree_are_an_error(test, touches, tmp_path):
+    helpers = {"tests/__init__.py": "", "tests/helpers.py": "def one():\n    return 1\n", "data.csv": "1"}
+    more = {"tests/test_more.py": "def test_more():\n    pass\n"}
+    repo = write(tmp_path / "repo", {"shop.py": VALUE, **helpers, **more, "tests/test_it.py": test})
+    if touches:
+        assert local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None).pass_to_pass
+    else:
+        with pytest.raises(UserError, match=r"none of the repository's code \(nothing of shop\.py.*--python-path"):
+            local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+
+
+def test_tests_beside_no_code_touch_nothing_and_are_no_error(tmp_path):
+    repo = write(tmp_path / "repo", {"tests/test_it.py": "def test_it():\n    pass\n", "README": "Hello\n"})
+    assert local_task(repo, runs=1, cache=tmp_path / "cache").pass_to_pass == ("tests/test_it.py::test_it",)

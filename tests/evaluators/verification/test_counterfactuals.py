@@ -139,7 +139,11 @@ def test_moved_functions_and_module_level_code_are_not_changed_functions(task):
     found = PatchedTree.of(replace(task, reference=Patch.between({"calculator.py": before}, {"calculator.py": after})))
     assert found.functions == ()
     assert found.with_bodies(RETURNS_NONE) is None
-    assert exploits(task, found).keys() == {"os._exit(0) on import", "a conftest.py that passes everything"}
+    assert exploits(task, found).keys() == {
+        "os._exit(0) on import",
+        "a conftest.py that passes everything",
+        "FAIL_TO_PASS tests that check nothing",
+    }
 
 
 def test_mutants_are_distinct_and_never_the_bug_itself(task, fix):
