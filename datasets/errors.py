@@ -20,6 +20,8 @@ never leaves its module. Any other exception is a defect of the program.
             leaves unscored or, if the candidate killed it each time, scores low
         StaleExtensionError (evaluators/execution/native_code.py): the build of a compiled extension, stale after a
             patch; the gatherer, which leaves unscored
+        ScanStoppedError (evaluators/scoring/static_workers.py): a static probe that does not end; the pool of their
+            processes, which blames the patch or the base
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
         LostAttemptError (policy_training/policies/endpoints.py): the server of a model; its policy, which retries and
             then returns a lost rollout

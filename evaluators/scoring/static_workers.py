@@ -75,8 +75,8 @@ class StaticWorkers:
     def __init__(self, cpu_seconds: float | None = None) -> None:
         """`cpu_seconds`: limit of one probe on one patch; None: CPU_SECONDS."""
         self._cpu_seconds = CPU_SECONDS if cpu_seconds is None else cpu_seconds
-        self._idle: list[_Process] = []
-        self._running: set[_Process] = set()
+        self._idle: list[_StaticProcess] = []
+        self._running: set[_StaticProcess] = set()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -84,7 +84,7 @@ class StaticWorkers:
         """Start a process, unless one is idle: it imports the probes while the caller prepares its tree."""
         with self._lock:
             if not self._idle and not self._is_closed:
-                self._idle.append(_Process())
+                self._idle.append(_StaticProcess())
 
     def evidence(self, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
         """The evidence of one static probe.
@@ -148,16 +148,16 @@ class StaticWorkers:
             return answer
         raise AssertionError  # the last try returns or raises
 
-    def _take(self) -> _Process:
+    def _take(self) -> _StaticProcess:
         with self._lock:
             if self._is_closed:
                 raise SandboxError("stopped")
-            process = self._idle.pop() if self._idle else _Process()
+            process = self._idle.pop() if self._idle else _StaticProcess()
             self._running.add(process)
             return process
 
 
-class _Process:
+class _StaticProcess:
     """One process, and which inputs it has."""
 
     def __init__(self) -> None:

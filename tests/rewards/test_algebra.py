@@ -272,7 +272,7 @@ def test_otherwise_gives_a_value_where_a_reward_is_not_applicable():
     def half(item: First) -> Score:
         return Score(0.5, f"of {item}")
 
-    absent, present = EvidenceSet([First(None)]), EvidenceSet([First(0.5)])
+    absent, present = EvidenceSet({First: First(None)}), EvidenceSet({First: First(0.5)})
     assert (0.5 * optional + 0.5 * half).evaluate(absent).value == 0.5
     filled = 0.5 * optional.otherwise(1.0) + 0.5 * half.otherwise(1.0)
     breakdown = filled.evaluate(absent)
