@@ -11,7 +11,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import available, choose
-from regrade.evaluators.task_curation.baseline import BYTECODE, _Workers, _WorkerSettings, baseline
+from regrade.evaluators.task_curation.baseline import BYTECODE, _BaselineWorkers, _WorkerSettings, baseline
 
 REACH = {
     "subject.py": """\
@@ -464,7 +464,7 @@ def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
         raise UserError("a run failed")
 
     began = time.monotonic()
-    with _Workers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
+    with _BaselineWorkers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
         jobs = [fails, lambda _: workers.measure(("test_it.py",), {"test_it.py::test_it": 1.0})]
         with pytest.raises(UserError, match="a run failed"):
             list(workers.finish(jobs, 2, threads=2))
