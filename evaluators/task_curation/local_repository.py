@@ -26,6 +26,7 @@ from regrade.evaluators.scoring.arguments import (
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
+from regrade.evaluators.task_curation.compiled_elsewhere import advice_on_compiled
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
@@ -106,7 +107,15 @@ def local_task(
         test_limit=test_limit,
         cache=cache,
     )
-    suite, baseline = baselines.get(tree, suite, progress)
+    try:
+        suite, baseline = baselines.get(tree, suite, progress)
+    except UserError as error:
+        advice = advice_on_compiled(tree, suite, interpreter, [str(error)])
+        if not advice:
+            raise
+        raise UserError(f"{error}; {advice}") from error
+    if advice := advice_on_compiled(tree, suite, interpreter, baseline.collection_errors.values()):
+        tell(advice)
     resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
     task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, test_limit)
     logger.info("%s", time_limits(task))

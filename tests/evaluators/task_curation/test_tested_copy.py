@@ -214,3 +214,26 @@ def test_tests_that_touch_nothing_of_the_tree_are_an_error(test, touches, tmp_pa
 def test_tests_beside_no_code_touch_nothing_and_are_no_error(tmp_path):
     repo = write(tmp_path / "repo", {"tests/test_it.py": "def test_it():\n    pass\n", "README": "Hello\n"})
     assert local_task(repo, runs=1, cache=tmp_path / "cache").pass_to_pass == ("tests/test_it.py::test_it",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("further", [False, True])
+def test_a_package_that_is_compiled_only_where_it_is_installed(further, extension, tmp_path):
+    (built,) = (extension / "shop").glob("*.so")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(extension / ".venv")], check=True)
+    (packages,) = (extension / ".venv" / "lib").glob("python*/site-packages")
+    for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
+        shutil.copytree(Path(pytest.__file__).parents[1] / name, packages / name)
+    shutil.copy(Path(pytest.__file__).parents[1] / "py.py", packages)
+    shutil.copytree(extension / "shop", packages / "shop")
+    built.unlink()
+    told: list[str] = []
+    if further:
+        (extension / "tests/test_more.py").write_text("import shop\n\ndef test_it():\n    pass\n")
+        local_task(extension, runs=1, cache=tmp_path / "cache", tell=told.append)
+    else:
+        with pytest.raises(UserError) as raised:
+            local_task(extension, runs=1, cache=tmp_path / "cache", tell=told.append)
+        told.append(str(raised.value))
+    assert any(f"shop._fast is compiled only in the installed copy ({packages}/shop/_fast." in text for text in told)
+    assert any("setup.py build_ext --inplace" in text for text in told)
