@@ -43,7 +43,7 @@ def explain(
     tasks: options.TaskFile = None,
     task: options.TaskId = None,
     reward_model: options.RewardModelFolder = None,
-    time_limit: options.TimeLimit = 600.0,
+    time_limit: options.TimeLimit = None,
     test_timeout: options.TestTimeout = None,
     assured: options.AssuranceOption = None,
     hunks: Annotated[

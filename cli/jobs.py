@@ -66,10 +66,10 @@ class ScoreRequest:
     tests: tuple[str, ...] = ()
     deselect: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
-    time_limit: float = 600.0
-    """For one run of the repository's unchanged tests, in seconds."""
+    time_limit: float | None = None
+    """For one run of the repository's unchanged tests, in seconds; None: the repository's own, or 600."""
     test_timeout: float | None = None
-    """For each test, in seconds; None: see `Limits.test_seconds`."""
+    """For each test, in seconds; None: the repository's own, or see `Limits.test_seconds`."""
     fresh: bool = False
     """Ignore stored results."""
     assured: str | None = None

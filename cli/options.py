@@ -59,7 +59,8 @@ AssuranceOption = Annotated[
     ),
 ]
 TimeLimit = Annotated[
-    float, typer.Option(min=1, help="Time limit for one run of the repository's unchanged tests, in seconds.")
+    float | None,
+    typer.Option(min=1, help="Time limit for one run of the repository's unchanged tests, in seconds. Default: 600."),
 ]
 TestTimeout = Annotated[
     float | None,

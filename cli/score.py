@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     from regrade.cli.jobs import PatchResult
     from regrade.rewards.breakdown import Breakdown
+    from regrade.rewards.evidence import TestRun
 REFUSED = "refused"
 """The JSON status of one patch of several that cannot be read, is not a diff or does not apply."""
 
@@ -31,7 +32,7 @@ def score(
     workers: options.Workers = None,
     reachable: options.Reachable = False,
     reward_model: options.RewardModelFolder = None,
-    time_limit: options.TimeLimit = 600.0,
+    time_limit: options.TimeLimit = None,
     test_timeout: options.TestTimeout = None,
     fresh: options.Fresh = False,
     assured: options.AssuranceOption = None,
@@ -69,7 +70,7 @@ def score(
     for result in results:
         digest = result.patch.digest if result.patch is not None else None
         if result.breakdown is not None:
-            show(result.breakdown, json, result.notes, patch=result.source, digest=digest)
+            show(result.breakdown, json, result.notes, unnamed_json(result.run), patch=result.source, digest=digest)
         elif json:
             print_json({"patch": result.source, "digest": digest, **refusal_json(result)})
     if len(results) > 1 and not json and any(result.breakdown is not None for result in results):
@@ -79,12 +80,18 @@ def score(
         raise UserError("; ".join(failures))
 
 
-def show(breakdown: Breakdown, json: bool, notes: Sequence[str], **names: str | None) -> None:
-    """Print a breakdown as a tree with the first of `names` as its title, or as a line of JSON with all of them."""
+def show(
+    breakdown: Breakdown, json: bool, notes: Sequence[str], more: Mapping[str, Any] | None = None, **names: str | None
+) -> None:
+    """Print a breakdown as a tree with the first of `names` as its title, or as a line of JSON with all of them.
+
+    Args:
+        more: further keys of the JSON.
+    """
     from regrade.reports.explanation import print_breakdown
 
     if json:
-        print_json({**names, **breakdown.to_json(), "notes": list(notes)})
+        print_json({**names, **breakdown.to_json(), "notes": list(notes), **(more or {})})
     else:
         print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout())
 
@@ -97,6 +104,14 @@ def _show_table(results: Sequence[PatchResult]) -> None:
     print_patches(
         [PatchRow(result.source, result.breakdown, result.run, result.refusal) for result in results], console
     )
+
+
+def unnamed_json(run: TestRun | None) -> dict[str, Any]:
+    """The tests that fail at the base and that no FAIL_TO_PASS names: fixed by the patch, or not; empty if none."""
+    if run is None or not run.unnamed:
+        return {}
+    fixed = set(run.also_fixed)
+    return {"unnamed": {"fixed": list(run.also_fixed), "failing": [t for t in run.unnamed if t not in fixed]}}
 
 
 def refusal_json(result: PatchResult) -> dict[str, Any]:

@@ -248,6 +248,8 @@ class Task:
     requirements: tuple[str, ...] = ()
     """Pinned requirements of the tests' environment; empty: the current interpreter."""
     limits: Limits = Limits()
+    unnamed: tuple[str, ...] = ()
+    """Ids of the tests that fail at the base in every run and that no FAIL_TO_PASS names: a patch may fix them too."""
     source: str = "local"
     """Origin of the task: `mutation`, `local`, ..."""
     target: Target | None = None
@@ -264,8 +266,14 @@ class Task:
         """The task without its reference, for policies."""
         return replace(self, reference=None)
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Ids of all tests that run on a patch."""
+        return self.fail_to_pass + self.pass_to_pass + self.unnamed
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all inputs of a verdict: base, tests, environment and limits (not the instruction)."""
-        parts = (self.base.digest, self.fail_to_pass, self.pass_to_pass, self.suite, self.requirements, self.limits)
+        tests = (self.fail_to_pass, self.pass_to_pass, *([self.unnamed] if self.unnamed else []))
+        parts = (self.base.digest, *tests, self.suite, self.requirements, self.limits)
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from regrade.datasets.node_ids import file_of
-from regrade.datasets.plurals import counted
+from regrade.datasets.plurals import counted, listed
 from regrade.rewards.algebra import reward
 from regrade.rewards.evidence import (
     BuildRun,
@@ -38,6 +38,9 @@ USUAL_GROWTH = 2
 three most frequent additions in those fixes."""
 GROWTH_OF_LARGE = 0.1
 """The same as a share of the complexity of the mended functions: in long functions, a fix has more places."""
+UNCHANGED, SOME_FIXED = 0.3, 0.75
+"""Without FAIL_TO_PASS: the value of a patch that breaks nothing and fixes none of the tests that fail at the base; and
+of one that fixes some, to which the share that it fixes adds up to 0.25. The step exceeds what quality can pay."""
 
 
 @reward
@@ -48,15 +51,19 @@ def tests(run: TestRun) -> Score:
     that pass and B the share of broken PASS_TO_PASS tests. So an empty patch has the value 0, breaking a passing test
     never raises the value, and a fix with breakage stays far below a clean fix.
     A run that the patch stopped (time, memory, a crash, a patch that does not apply) has the value 0.
-    Without FAIL_TO_PASS tests, F is 1.
+    Without FAIL_TO_PASS tests, F is 1; but if tests fail at the base, F is the share of these that pass, and a patch
+    that breaks nothing has the value 0.3 if it fixes none of them, else 0.75 + 0.25 x F.
     """
     if run.end is not End.COMPLETED:
         return Score(0.0, f"the run ended early ({run.end.value}){f': {run.detail}' if run.detail else ''}")
     if not run.outcomes:
         return Score.unscored("the task has no tests")
+    is_open = bool(run.unnamed) and not run.fail_to_pass
+    share = len(run.also_fixed) / len(run.unnamed) if run.unnamed else 1.0
     if run.resolved:
-        return Score(1.0, _count_tests(run))
-    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else 1.0
+        best = SOME_FIXED + (1.0 - SOME_FIXED) * share if run.also_fixed else UNCHANGED
+        return Score(best if is_open else 1.0, _count_tests(run))
+    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else share
     broken = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 0.0
     value = PARTIAL * fixed if not run.broken else 0.5 * PARTIAL * fixed * (1.0 - broken)
     return Score(value, f"{_count_tests(run)}; {_first_failure(run)}")
@@ -265,7 +272,22 @@ def _describe_readability(delta: ReadabilityDelta, old: list[Readability], new: 
 def _count_tests(run: TestRun) -> str:
     total = len(run.fail_to_pass)
     fixed = f"fixes {len(run.fixed)} of {total} FAIL_TO_PASS" if total else "no FAIL_TO_PASS tests"
-    return f"{fixed}, breaks {len(run.broken)} of {len(run.pass_to_pass)} PASS_TO_PASS"
+    return f"{fixed}, breaks {len(run.broken)} of {len(run.pass_to_pass)} PASS_TO_PASS{_describe_unnamed(run)}"
+
+
+def _describe_unnamed(run: TestRun) -> str:
+    """What becomes of the tests that fail at the base and that no FAIL_TO_PASS names."""
+    if not run.unnamed:
+        return ""
+    also = "also " if run.fail_to_pass else ""
+    count = len(run.unnamed)
+    shown = listed(run.also_fixed or run.unnamed, 3)
+    what = f"{counted(count, 'failing test')} that no FAIL_TO_PASS names"
+    return (
+        f"; {also}fixes {len(run.also_fixed)} of {what}: {shown}"
+        if run.also_fixed
+        else (f"; fixes none of {what}: {shown}" if count > 1 else f"; does not fix {what}: {shown}")
+    )
 
 
 def _first_failure(run: TestRun) -> str:

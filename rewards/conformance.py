@@ -220,12 +220,17 @@ def _breaking_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObj
 
 
 def _fixing_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObject) -> None:
-    """Its value never falls if a failing test is fixed."""
+    """Its value never falls if a failing test is fixed, named or not."""
     run = _run_of(evidence)
     failing = [test for test in run.fail_to_pass if run.outcomes[test].status is TestStatus.FAILED]
-    assume(failing)
-    test = data.draw(st.sampled_from(failing))
-    better = _with_outcome(evidence, run, test, TestOutcome(TestStatus.PASSED))
+    unnamed = [test for test in run.unnamed if test not in run.also_fixed]
+    assume(failing or unnamed)
+    test = data.draw(st.sampled_from(failing + unnamed))
+    if test in unnamed:
+        fixed = replace(run, also_fixed=(*run.also_fixed, test))
+        better = replace(evidence, records={**evidence.records, TestRun: fixed})
+    else:
+        better = _with_outcome(evidence, run, test, TestOutcome(TestStatus.PASSED))
     _must_not_rise(reward, better, evidence, f"if {test} is not fixed")
 
 
@@ -234,7 +239,7 @@ def _stopping_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObj
     run = _run_of(evidence)
     end = data.draw(st.sampled_from((End.TIMEOUT, End.MEMORY, End.CRASHED)))
     outcomes = dict.fromkeys(run.outcomes, TestOutcome(TestStatus.MISSING))
-    stopped = replace(run, outcomes=outcomes, end=end)
+    stopped = replace(run, outcomes=outcomes, end=end, also_fixed=())
     worse = replace(evidence, records={**evidence.records, TestRun: stopped})
     _must_not_rise(reward, evidence, worse, f"if the run ends early ({end.value})")
 

@@ -176,6 +176,10 @@ class TestRun:
     scope: str = "full"
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0
+    unnamed: tuple[str, ...] = ()
+    """Tests that fail at the base and that no FAIL_TO_PASS names."""
+    also_fixed: tuple[str, ...] = ()
+    """Those of `unnamed` that pass."""
 
     @cached_property
     def fixed(self) -> tuple[str, ...]:

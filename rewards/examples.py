@@ -35,7 +35,8 @@ def examples(kind: type) -> st.SearchStrategy[Any]:
 
 @st.composite
 def test_runs(draw: st.DrawFn) -> TestRun:
-    """Runs of up to eight tests in two files, with every status; 4 of 25 ended early."""
+    """Runs of up to eight tests in two files, with every status, and of tests that fail at the base and are no goal; 4
+    of 25 ended early."""
     ids = [f"{file}::test_{number}" for file in FILES[2:] for number in range(4)]
     tests = draw(st.lists(st.sampled_from(ids), unique=True))
     split = draw(st.integers(0, min(3, len(tests))))
@@ -43,8 +44,15 @@ def test_runs(draw: st.DrawFn) -> TestRun:
     outcomes = {test: TestOutcome(draw(statuses), draw(st.sampled_from(("", "assert 1 == 2")))) for test in tests}
     end = draw(st.sampled_from([End.COMPLETED] * 20 + list(End)))
     detail = "" if end is End.COMPLETED else "stopped"
+    unnamed = tuple(f"{FILES[3]}::test_unnamed_{number}" for number in range(draw(st.integers(0, 2))))
     return TestRun(
-        outcomes=outcomes, fail_to_pass=tuple(tests[:split]), pass_to_pass=tuple(tests[split:]), end=end, detail=detail
+        outcomes=outcomes,
+        fail_to_pass=tuple(tests[:split]),
+        pass_to_pass=tuple(tests[split:]),
+        end=end,
+        detail=detail,
+        unnamed=unnamed,
+        also_fixed=unnamed[: draw(st.integers(0, len(unnamed)))] if end is End.COMPLETED else (),
     )
 
 

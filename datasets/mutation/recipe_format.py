@@ -214,8 +214,8 @@ def from_ranges(text: str) -> tuple[int, ...]:
             raise ValueError(f"{part!r} is not a range")
         first, last = match.groups()
         run = range(int(first), int(last or first) + 1)
-        if len(run) > 1_000_000:
-            raise ValueError(f"{part} is too long a range of tests")
+        if not 1 <= len(run) <= 1_000_000:
+            raise ValueError(f"{part} is an empty range of tests, or too long")
         indexes.extend(run)
     return tuple(indexes)
 

@@ -129,8 +129,9 @@ def limits_of_tests(task: Task) -> dict[str, float] | None:
         return None if shortest is None else {"": shortest}
     shared = slow.get("", 0.0)
     longest = max((seconds for test, seconds in slow.items() if test), default=0.0)
-    # The time that a FAIL_TO_PASS test takes once it passes is unknown.
-    seconds = {**slow, **dict.fromkeys(task.fail_to_pass, longest), "": SLOW_SECONDS if shortest is None else 0.0}
+    # The time that a failing test takes once it passes is unknown.
+    failing = (*task.fail_to_pass, *task.unnamed)
+    seconds = {**slow, **dict.fromkeys(failing, longest), "": SLOW_SECONDS if shortest is None else 0.0}
     return {
         test: min(task.limits.wall_seconds, max(shortest or SHORTEST_LIMIT, SLACK * (shared + took)))
         for test, took in seconds.items()

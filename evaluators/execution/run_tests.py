@@ -87,7 +87,7 @@ def run_tests(
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
-    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    everything = frozenset(task.tests)
     selected = selected_tests(task, workspace)
     if selected is None:
         selected = everything
@@ -115,7 +115,7 @@ def _run_everything(
     worker: Worker, task: Task, workspace: Workspace, first: SuiteExecution, preparation: Preparation
 ) -> SuiteExecution:
     """Run all tests in order, after the selected ones: side effects of one test may change the outcome of another."""
-    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    everything = frozenset(task.tests)
     reply = _run(worker, task, workspace, everything, preparation)
     run = _evidence(task, reply, everything, "full")
     cpu, seconds = first.cpu_seconds + reply.cpu_seconds, first.run.seconds + run.seconds
@@ -141,7 +141,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
-    everything = frozenset(task.fail_to_pass + task.pass_to_pass)
+    everything = frozenset(task.tests)
     reply = _run(worker, task, workspace, everything, cold=True)
     return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
@@ -155,6 +155,7 @@ def not_applied(task: Task, reason: str) -> TestRun:
         pass_to_pass=task.pass_to_pass,
         end=End.NOT_APPLIED,
         detail=reason[:LONGEST_DETAIL],
+        unnamed=task.unnamed,
     )
 
 
@@ -275,7 +276,7 @@ def _run(
     *,
     cold: bool = False,
 ) -> Reply:
-    files = test_files((*task.fail_to_pass, *task.pass_to_pass), tests)
+    files = test_files(task.tests, tests)
     # pytest runs nothing if one of its file arguments does not exist.
     existing = tuple(path for path in files if path in workspace.after.replaced or _exists(workspace, path))
     limits = replace(task.limits, wall_seconds=wall_seconds(task, tests))
@@ -298,9 +299,8 @@ def _run(
 def wall_seconds(task: Task, tests: frozenset[str]) -> float:
     """Time limit of some of the tests: for a patch that never ends, lower than that of the whole suite."""
     seconds = task.suite.seconds
-    everything = (*task.fail_to_pass, *task.pass_to_pass)
     is_separable = with_companions(task, tests) is not None
-    files = ("", *test_files(everything, tests if is_separable else frozenset(everything)))
+    files = ("", *test_files(task.tests, tests if is_separable else frozenset(task.tests)))
     if seconds is None or any(path not in seconds for path in files):
         return task.limits.wall_seconds
     return min(task.limits.wall_seconds, max(SHORTEST_LIMIT, SLACK * sum(seconds[path] for path in files)))
@@ -341,6 +341,8 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
         detail=detail,
         scope=scope,
         seconds=round(reply.seconds, 4),
+        unnamed=task.unnamed,
+        also_fixed=tuple(test for test in task.unnamed if test in tests and reported.get(test) == PASSED),
     )
 
 

@@ -9,8 +9,8 @@ from regrade.evaluators.execution.workspaces import Workspace
 
 
 def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
-    """FAIL_TO_PASS, and the PASS_TO_PASS tests that execute a changed function or read a changed file; None: the whole
-    suite must run.
+    """FAIL_TO_PASS, and the other tests that execute a changed function or read a changed file; None: the whole suite
+    must run.
 
     Safe only if every change is inside the bodies of functions whose reach was measured and that no import executes.
     Reach was measured on the base or on the pristine tree under it, so functions that differ from either count.
@@ -25,19 +25,19 @@ def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
     if not touched.isdisjoint(imported):
         return None
     reached = {test for key in touched for test in reach.get(key, ())}
-    return frozenset(task.fail_to_pass) | reached.intersection(task.pass_to_pass)
+    return frozenset(task.fail_to_pass) | reached.intersection((*task.pass_to_pass, *task.unnamed))
 
 
 def with_companions(task: Task, tests: frozenset[str]) -> frozenset[str] | None:
     """The tests, and the tests or whole files that must run for them to pass; None: the whole suite.
 
-    The needs of a FAIL_TO_PASS test can't be measured at the base, where it fails: the needs of the other tests of its
-    file are assumed.
+    The needs of a test that fails at the base can't be measured there: the needs of the other tests of its file are
+    assumed.
     """
     companions = task.suite.companions
     if not companions:
         return tests
-    failing = tests.intersection(task.fail_to_pass)
+    failing = tests.intersection((*task.fail_to_pass, *task.unnamed))
     files = {file_of(test) for test in failing}
     dependent = {test for test in companions if test in tests or file_of(test) in files}
     needed = {companions[test] for test in dependent}

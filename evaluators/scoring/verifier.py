@@ -86,7 +86,7 @@ class Verifier:
         logger.debug("calibration %s: task %s", "measured anew" if stored is None else "from the store", task.id)
         if stored is not None:
             return stored
-        tests = selected_tests(task, workspace) or frozenset(task.fail_to_pass + task.pass_to_pass)
+        tests = selected_tests(task, workspace) or frozenset(task.tests)
         pair, preparation = self._worker_pool.pair(task), self._worker_pool.preparation(task)
         with without_candidate():
             calibration = verify_reference(pair, task, workspace, tests, preparation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, Protocol
 
@@ -29,9 +28,8 @@ class HasTests(Protocol):
     def pass_to_pass(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class _StoredRun:
-    """A TestRun without its test ids, which the task holds."""
+class _StoredRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A TestRun without the ids of its FAIL_TO_PASS and PASS_TO_PASS tests, which the task holds."""
 
     letters: str
     words: dict[int, tuple[str, float]]
@@ -39,6 +37,8 @@ class _StoredRun:
     detail: str
     scope: str
     seconds: float
+    unnamed: tuple[str, ...] = ()
+    also_fixed: tuple[str, ...] = ()
 
 
 def encode(evidence: Any) -> str:
@@ -88,6 +88,8 @@ def _restored(run: _StoredRun, tests: HasTests) -> TestRun:
         detail=run.detail,
         scope=run.scope,
         seconds=run.seconds,
+        unnamed=run.unnamed,
+        also_fixed=run.also_fixed,
     )
 
 
@@ -133,5 +135,12 @@ def _stored(run: TestRun) -> _StoredRun:
     }
     letters = "".join(LETTERS[outcome.status] for outcome in outcomes)
     return _StoredRun(
-        letters=letters, words=words, end=run.end, detail=run.detail, scope=run.scope, seconds=run.seconds
+        letters=letters,
+        words=words,
+        end=run.end,
+        detail=run.detail,
+        scope=run.scope,
+        seconds=run.seconds,
+        unnamed=run.unnamed,
+        also_fixed=run.also_fixed,
     )

@@ -6,12 +6,12 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.json_structs import Plain, converted
+from regrade.datasets.json_structs import LARGEST, Plain, converted
 from regrade.datasets.json_text import shown
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import OWN_PATHS, TestSuite, Tree
@@ -29,8 +29,14 @@ class TestChoice:
     """Ids of tests (also their beginnings, as for pytest's own option), files and folders that are left out."""
     python_path: tuple[str, ...] = ()
     """Folders at the start of sys.path, instead of the detected ones."""
+    fail_to_pass: tuple[str, ...] = ()
+    """Names of the tests that a patch must fix (see `fail_to_pass.py`)."""
+    time_limit: float | None = None
+    """Limit of one run at the base, in seconds."""
+    test_limit: float | None = None
+    """See `Limits.test_seconds`."""
 
-    def applied_to(self, suite: TestSuite, tree: Tree, fail_to_pass: Sequence[str] = ()) -> TestSuite:
+    def applied_to(self, suite: TestSuite, tree: Tree) -> TestSuite:
         """The suite with this choice, and with the files of the FAIL_TO_PASS tests.
 
         Raises:
@@ -47,7 +53,7 @@ class TestChoice:
             python_path=python_path or suite.python_path,
             options=(*suite.options, *options),
         )
-        return also_collecting(chosen, tree, fail_to_pass)
+        return also_collecting(chosen, tree, self.fail_to_pass)
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
@@ -56,6 +62,9 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=
     tests: tuple[Plain, ...] = ()
     deselect: tuple[Plain, ...] = ()
     python_path: tuple[Plain, ...] = ()
+    fail_to_pass: tuple[Plain, ...] = ()
+    time_limit: Annotated[float, msgspec.Meta(ge=1, le=LARGEST)] | None = None
+    test_timeout: Annotated[float, msgspec.Meta(ge=0.1, le=LARGEST)] | None = None
 
 
 def configured(tree: Tree, choice: TestChoice) -> TestChoice:
@@ -76,6 +85,9 @@ def configured(tree: Tree, choice: TestChoice) -> TestChoice:
         tests=choice.tests or table.tests,
         deselect=choice.deselect or table.deselect,
         python_path=choice.python_path or table.python_path,
+        fail_to_pass=choice.fail_to_pass or table.fail_to_pass,
+        time_limit=table.time_limit if choice.time_limit is None else choice.time_limit,
+        test_limit=table.test_timeout if choice.test_limit is None else choice.test_limit,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
+from regrade.evaluators.execution.hanging_tests import STOPPED
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.rewards.evidence import TestStatus
 
@@ -48,6 +49,12 @@ def resolve_fail_to_pass(names: Sequence[str], baseline: Baseline) -> tuple[str,
             )
         fail_to_pass.update(dict.fromkeys(failing or [name]))
     return tuple(fail_to_pass)
+
+
+def unnamed_failing(fail_to_pass: Sequence[str], baseline: Baseline) -> tuple[str, ...]:
+    """The tests that fail in every run and that no FAIL_TO_PASS names; without those that never end."""
+    left_out = {*fail_to_pass, *(test for test, seconds in baseline.slow_tests.items() if seconds == STOPPED)}
+    return tuple(test for test in baseline.failing if fails(test, baseline) and test not in left_out)
 
 
 def _all_failing(baseline: Baseline) -> list[str]:

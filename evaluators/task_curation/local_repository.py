@@ -27,11 +27,12 @@ from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.compiled_elsewhere import advice_on_compiled
-from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass
+from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass, unnamed_failing
 from regrade.evaluators.task_curation.suite_detection import local_suite
 from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
 
 logger = logging.getLogger(__name__)
+DEFAULT_TIME_LIMIT = 600.0
 LARGEST_FILE_MB = 50
 """A larger file is left out of the trees: it is data, and every worker would copy it."""
 
@@ -45,7 +46,7 @@ def local_task(
     sandbox: str | Sandbox = "auto",
     runs: int = 3,
     cache: str | Path | None = None,
-    time_limit: float = 600.0,
+    time_limit: float | None = None,
     test_limit: float | None = None,
     tests: Sequence[str] = (),
     deselect: Sequence[str] = (),
@@ -55,13 +56,14 @@ def local_task(
 ) -> Task:
     """The task of a repository: PASS_TO_PASS are the tests that pass in every one of `runs` runs.
 
-    The result is cached, so nothing runs for an unchanged repository.
+    The result is cached, so nothing runs for an unchanged repository. What the arguments leave open is taken from
+    `[tool.regrade]` in the repository's pyproject.toml.
 
     Args:
         fail_to_pass: ids of tests, classes or test files, whose failing tests must pass; a text is one id.
         python: the interpreter with the repository's dependencies and pytest; None: that of its `.venv` or `venv`, else
             the current one.
-        time_limit: limit of one run of the tests at the base, in seconds.
+        time_limit: limit of one run of the tests at the base, in seconds; None: 600.
         test_limit: limit of a single test, in seconds: a test that takes longer fails, and the others run on. A slow
             test has five times its time at the base. None: 10 for patches, 60 at the base, where no time is known.
         tests: files and folders that hold the tests, whatever their names; empty: as pytest is configured. The files
@@ -78,7 +80,7 @@ def local_task(
     repo = checked_path("repo", repo)
     fail_to_pass = checked_names("fail_to_pass", fail_to_pass)
     runs = checked_count("runs", runs) or 3
-    time_limit = checked_amount("time_limit", time_limit)
+    time_limit = None if time_limit is None else checked_amount("time_limit", time_limit)
     test_limit = None if test_limit is None else checked_amount("test_limit", test_limit)
     repo = _folder(repo)
     tell = tell or _to_stderr
@@ -90,10 +92,13 @@ def local_task(
         tests=checked_names("tests", tests),
         deselect=checked_names("deselect", deselect),
         python_path=checked_names("python_path", python_path),
+        fail_to_pass=fail_to_pass,
+        time_limit=time_limit,
+        test_limit=test_limit,
     )
     choice = configured(tree, choice)
-    suite = local_suite(repo, tree, interpreter, cache, (*choice.tests, *fail_to_pass))
-    suite = choice.applied_to(suite, tree, fail_to_pass)
+    suite = local_suite(repo, tree, interpreter, cache, (*choice.tests, *choice.fail_to_pass))
+    suite = choice.applied_to(suite, tree)
     if suite.runner != "pytest" and python is None:
         # Its virtual environment has another purpose, and may lack the pytest that the worker imports.
         requirements, interpreter = (), environments.python_for((), cache)
@@ -103,8 +108,8 @@ def local_task(
         python=interpreter,
         sandbox=sandbox,
         runs=runs,
-        time_limit=time_limit,
-        test_limit=test_limit,
+        time_limit=DEFAULT_TIME_LIMIT if choice.time_limit is None else choice.time_limit,
+        test_limit=choice.test_limit,
         cache=cache,
     )
     try:
@@ -116,8 +121,8 @@ def local_task(
         raise UserError(f"{error}; {advice}") from error
     if advice := advice_on_compiled(tree, suite, interpreter, baseline.collection_errors.values()):
         tell(advice)
-    resolved = _resolve_with_warnings(fail_to_pass, baseline, tell)
-    task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, test_limit)
+    resolved = _resolve_with_warnings(choice.fail_to_pass, baseline, tell)
+    task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, choice.test_limit)
     logger.info("%s", time_limits(task))
     return task
 
@@ -162,6 +167,7 @@ def _task(
         instruction="",
         fail_to_pass=fail_to_pass,
         pass_to_pass=guarded,
+        unnamed=unnamed_failing(fail_to_pass, baseline),
         suite=suite,
         requirements=requirements,
         limits=Limits(wall_seconds=seconds, test_seconds=test_limit),

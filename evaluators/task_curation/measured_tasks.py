@@ -16,6 +16,7 @@ from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import checked_amount, checked_count, checked_path, chosen_sandbox
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import also_collecting
+from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
 
 
 def with_pass_to_pass(
@@ -87,6 +88,7 @@ def _measured(
     return replace(
         task,
         pass_to_pass=tuple(test for test in baseline.stable if test not in fail_to_pass),
+        unnamed=unnamed_failing(task.fail_to_pass, baseline),
         is_unmeasured=False,
         suite=baseline.applied_to(suite),
         limits=replace(task.limits, wall_seconds=seconds),

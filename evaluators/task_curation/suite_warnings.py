@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from regrade.datasets.plurals import listed, plural
 from regrade.evaluators.execution.hanging_tests import STOPPED
 from regrade.evaluators.task_curation.baseline import Baseline
-from regrade.evaluators.task_curation.fail_to_pass import fails
+from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
 
 SHOWN = 5
 """Number of tests that a warning names."""
@@ -26,14 +26,16 @@ def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterat
         fail_to_pass: ids of the FAIL_TO_PASS tests.
     """
     stopped = [test for test, seconds in baseline.slow_tests.items() if test and seconds == STOPPED]
-    known = {*fail_to_pass, *stopped}
-    failing = [test for test in baseline.failing if fails(test, baseline) and test not in known]
+    failing = unnamed_failing(fail_to_pass, baseline)
     if failing:
-        advice = "" if fail_to_pass else "name the tests that the patch must fix with --fail-to-pass, or `all`: "
-        yield (
-            f"{_some(failing, 'fails', 'fail')} {'as well' if fail_to_pass else 'at the base'} and "
-            f"{plural(len(failing), 'is', 'are')} not used: {advice}{_named(failing)}"
-        )
+        some = _some(failing, "fails", "fail")
+        if fail_to_pass:
+            yield f"{some} as well, and a patch need not fix {plural(len(failing), 'it', 'them')}: {_named(failing)}"
+        else:
+            yield (
+                f"{some} at the base, and the value counts the share that a patch fixes: name the tests that it must "
+                f"fix with --fail-to-pass, or `all`: {_named(failing)}"
+            )
     unnamed = [test for test in stopped if test not in fail_to_pass]
     if unnamed:
         yield (

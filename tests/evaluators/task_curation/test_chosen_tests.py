@@ -85,9 +85,25 @@ def test_the_repositorys_own_choice_is_read_and_overridden(write_files, tmp_path
     assert made(root, tmp_path, tests=["more.py"]).pass_to_pass == ("more.py::test_two",)
 
 
+def test_the_repositorys_own_goal_and_limits_are_read_and_overridden(write_files, tmp_path):
+    table = "[tool.regrade]\nfail-to-pass = ['test_it.py::test_one']\ntime-limit = 2\ntest-timeout = 30\n"
+    slow = "import time\ntime.sleep(3)\n"
+    root = write_files({"code_.py": CODE, "test_it.py": slow + TESTS, "pyproject.toml": table}).root
+    with pytest.raises(UserError, match="stopped at the limit of 2 s"):
+        made(root, tmp_path)
+    task = made(root, tmp_path, time_limit=60)
+    assert (task.fail_to_pass, task.limits.test_seconds) == (("test_it.py::test_one",), 30)
+    with pytest.raises(UserError, match="passes already"):
+        made(root, tmp_path, "test_it.py::test_two", time_limit=60)
+    assert made(root, tmp_path, time_limit=60, test_limit=20).limits.test_seconds == 20
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
+        ("time-limit = 0", r"'time-limit' must be a number .*of at least 1"),
+        ("test-timeout = '5'", r"'test-timeout' must be a number"),
+        ("fail-to-pass = 'all'", r"'fail-to-pass' must be a list of strings"),
         ("test = ['a']", r"pyproject.toml, \[tool.regrade\]: unknown key 'test'; known keys: deselect, "),
         ("tests = 'a'", r"\[tool.regrade\]: 'tests' must be a list of strings"),
         ("python-path = ['..']", r"--python-path .*inside it"),
