@@ -128,7 +128,7 @@ def task_of_repository(
     reference: Path | None,
     sandbox: str,
     runs: int,
-    time_limit: float,
+    time_limit: float | None,
     test_timeout: float | None,
     **choice: Sequence[str],
 ) -> Task:
