@@ -78,7 +78,7 @@ def doctor(
     mutants: Mutants = 6,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
-    time_limit: TimeLimit = 600.0,
+    time_limit: TimeLimit = None,
     test_timeout: TestTimeout = None,
     json: AsJson = False,
 ) -> None:

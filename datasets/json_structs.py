@@ -27,7 +27,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
 
 _AT = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`\Z")
-_STEP = re.compile(r"\.(?P<field>\w+)|\[(?P<index>\d+)\]")
+_STEP = re.compile(r"\.(?P<field>[\w-]+)|\[(?P<index>\d+)\]")
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
 _MANY = {
     inspect.StrType: "strings", inspect.IntType: "integers", inspect.StructType: "objects", inspect.DictType: "objects"
@@ -71,7 +71,7 @@ def _problem(value: object, kind: type, where: str, message: str) -> str:
     fields = {field.encode_name: field for kind in _alternatives(wrong.kind) for field in getattr(kind, "fields", ())}
     if message.startswith("Object contains unknown field"):
         unknown = next((key for key in wrong.value if key not in fields), "")
-        return f"{_joined(where, path)}: unknown key {unknown!r}; known keys: {', '.join(sorted(fields))}"
+        return f"{_joined(where, path)}: unknown key {_cut(unknown)}; known keys: {', '.join(sorted(fields))}"
     if message.startswith("Object missing required field"):
         missing = next(name for name, field in fields.items() if field.required and name not in wrong.value)
         return f"{_joined(where, path)}: {missing!r} must be {_expected(fields[missing].type)}; the key is missing"
@@ -79,6 +79,11 @@ def _problem(value: object, kind: type, where: str, message: str) -> str:
     if not key:
         return f"{where}: expected {_expected(wrong.kind)}, found {shown(wrong.value)}"
     return f"{_joined(where, parent)}: {key!r} must be {_expected(wrong.kind)}; found {shown(wrong.value)}"
+
+
+def _cut(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _joined(where: str, path: str) -> str:

@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 from regrade.datasets.errors import UserError
 
@@ -26,19 +27,19 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
-class _DoubledKeyError(Exception):
+class DoubledKeyError(ValueError):
     """A key occurs twice in one JSON object: a parser would take the last one in silence."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+        super().__init__(f"the key {shown(key)} occurs twice in one object")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value: dict[str, object] = {}
+def without_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of json. Raises DoubledKeyError."""
+    value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise _DoubledKeyError(key)
+            raise DoubledKeyError(key)
         value[key] = item
     return value
 
@@ -46,11 +47,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def parse_json(text: str, where: str, first_line: int = 1) -> object:
     """Parse JSON. Raises UserError, with the line."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except _DoubledKeyError as error:
-        raise UserError(
-            f"{where}:{first_line}: the key {shown(error.key)} occurs twice in one object: leave one"
-        ) from error
+        return json.loads(text, object_pairs_hook=without_doubled_keys)
+    except DoubledKeyError as error:
+        raise UserError(f"{where}:{first_line}: {error}: leave one") from error
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UserError(f"{where}:{line}: not JSON: {error.msg} (column {error.colno})") from error

@@ -283,11 +283,9 @@ def _describe_unnamed(run: TestRun) -> str:
     count = len(run.unnamed)
     shown = listed(run.also_fixed or run.unnamed, 3)
     what = f"{counted(count, 'failing test')} that no FAIL_TO_PASS names"
-    return (
-        f"; {also}fixes {len(run.also_fixed)} of {what}: {shown}"
-        if run.also_fixed
-        else (f"; fixes none of {what}: {shown}" if count > 1 else f"; does not fix {what}: {shown}")
-    )
+    if run.also_fixed:
+        return f"; {also}fixes {len(run.also_fixed)} of {what}: {shown}"
+    return f"; fixes none of {what}: {shown}" if count > 1 else f"; does not fix {what}: {shown}"
 
 
 def _first_failure(run: TestRun) -> str:

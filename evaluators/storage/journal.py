@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.json_text import without_doubled_keys
 
 LONGEST_INTEGER = 300
 """Digits; a longer integer does not fit into a float."""
@@ -43,14 +44,19 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def repair(path: Path) -> None:
-    """Remove a last line without a newline: its writer was killed, and its work counts as not done."""
+    """Remove a torn last line: its writer was killed, and its work counts as not done. A whole one gets its newline."""
     if is_torn(path):
+        last = path.read_bytes().rpartition(b"\n")[2]
         with path.open("rb+") as file:
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            if _is_whole(last):
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")
+            else:
+                file.truncate(path.stat().st_size - len(last))
 
 
 def is_torn(path: Path) -> bool:
-    """Does the file end in an unfinished line? `read` skips such a line."""
+    """Does the file end in a line without a newline? `read` skips it unless it is a whole JSON object."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -61,18 +67,36 @@ def is_torn(path: Path) -> bool:
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines, without a torn last line; a missing file has no rows.
 
+    A last line without a newline is torn unless it is a whole JSON object, as an editor or another program leaves it.
+
     Raises:
         UserError: a line is not a JSON object.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last newline is empty, or torn
+    *lines, last = path.read_bytes().split(b"\n")
+    if _is_whole(last):
+        lines.append(last)
     return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _is_whole(line: bytes) -> bool:
+    """Is the text after the last newline a whole JSON object? A torn one lacks at least its last brace."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_refuse_number, parse_float=_finite, parse_int=_integer)
+        row = json.loads(
+            line,
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=without_doubled_keys,
+        )
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not JSON ({error}); delete that line and run again") from error
     if not isinstance(row, dict):

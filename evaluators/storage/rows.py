@@ -159,8 +159,11 @@ def table(rows: Iterable[Mapping[str, Any]], source: str = "rows") -> pd.DataFra
     Raises:
         UserError: a row lacks a column or has a value of the wrong type.
     """
-    latest = {attempt(row): row for row in checked(rows, source)}
-    values = list(latest.values())
+    return _table(checked(rows, source))
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    values = list({attempt(row): row for row in rows}.values())
     return pd.DataFrame({name: _column(name, values) for name in (*COLUMNS, *OPTIONAL)})
 
 
@@ -204,10 +207,10 @@ def load_rows(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such file; give a .jsonl file that `regrade evaluate` wrote, or its folder")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    rows = [row for file in files for row in journal.read(file)]
+    rows = [row for file in files for row in checked(journal.read(file), str(file))]
     if not rows:
         raise UserError(f"{path}: no rows; give a .jsonl file that `regrade evaluate` wrote, or its folder")
-    return table(rows, str(path))
+    return _table(rows)
 
 
 def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
-from regrade.datasets.json_text import is_text
+from regrade.datasets.json_text import is_text, without_doubled_keys
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.json_numbers import finite_values
@@ -190,7 +190,7 @@ class Run:
         """The manifest on disk. Raises UserError if it cannot be read."""
         path, advice = self.manifest_path, ADVICE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubled_keys)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         if not isinstance(values, dict):
@@ -288,7 +288,11 @@ class Run:
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Task id -> its description by `record_tasks`; empty if that was never called."""
         path = self.folder / "tasks.jsonl"
-        return {row["id"]: row for row in _typed(journal.read(path), _StoredTask, path)}
+        rows = list(_typed(journal.read(path), _StoredTask, path))
+        for number, row in enumerate(rows, 1):
+            if not is_text(row):
+                raise UserError(f"{path}, task {number}: it contains a lone surrogate, which is not text; {ADVICE}")
+        return {row["id"]: row for row in rows}
 
     def checkpoint(self, name: str) -> Path:
         """A folder for weights. It is not created here: an existing folder is a complete checkpoint."""

@@ -203,6 +203,7 @@ def test_a_damaged_manifest_is_one_line(regrade, run, text):
         ("training/rl.jsonl", '{"phase": "rl", "step": 1, "loss": 1e999}'),
         ("tasks.jsonl", '{"repository": "r"}'),
         ("tasks.jsonl", '{"id": "t0", "reference": 5}'),
+        ("tasks.jsonl", '{"id": "t0", "instruction": "\\ud800"}'),
     ],
 )
 def test_a_damaged_step_or_task_is_one_line(regrade, run, file, line):
@@ -210,6 +211,12 @@ def test_a_damaged_step_or_task_is_one_line(regrade, run, file, line):
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{line}\n")
     assert regrade("report", run).is_refusal(file, "1")
+
+
+def test_a_bad_row_of_a_folder_is_named_by_its_file_and_its_number_there(regrade, run):
+    folder = run / "evaluations"
+    (folder / "zz.jsonl").write_text('{"policy": 5}\n')
+    assert regrade("compare", folder, folder).is_refusal("zz.jsonl, row 1")
 
 
 def test_a_folder_in_the_place_of_a_file_is_one_line(regrade, run):

@@ -202,3 +202,8 @@ def test_every_shipped_task_can_be_rebuilt() -> None:
         assert task.failure.startswith(">>> ")
         assert len(task.failure) <= 240
         assert not set(task.fail_to_pass) & set(task.pass_to_pass)
+
+
+def test_a_range_that_runs_backwards_is_refused():
+    with pytest.raises(ValueError, match="5-3"):
+        from_ranges("1,5-3")

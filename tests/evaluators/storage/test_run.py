@@ -129,6 +129,28 @@ def test_journal_drops_a_torn_line_and_never_glues_to_it(tmp_path):
         journal.read(path)
 
 
+def test_a_whole_last_line_without_a_newline_is_a_row_and_is_kept(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}')
+    assert journal.read(path) == [{"a": 1}]
+    journal.append(path, [{"a": 2}])
+    assert journal.read(path) == [{"a": 1}, {"a": 2}]
+    for torn in ("1", '{"a": {"b": 1}', '"{}"'):
+        path.write_text(torn)
+        assert journal.read(path) == []
+
+
+def test_a_doubled_key_of_a_row_or_of_the_manifest_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 1, "a": 2}\n')
+    with pytest.raises(UserError, match=r'line 2: .*the key "a" occurs twice'):
+        journal.read(path)
+    run = Run(tmp_path / "run")
+    run.manifest_path.write_text('{"name": "a", "name": "b"}')
+    with pytest.raises(UserError, match=r'manifest.json: .*"name" occurs twice'):
+        _ = run.manifest
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     file = tmp_path / "file"
     file.write_text("")

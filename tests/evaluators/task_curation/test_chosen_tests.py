@@ -101,6 +101,7 @@ def test_the_repositorys_own_goal_and_limits_are_read_and_overridden(write_files
 @pytest.mark.parametrize(
     ("table", "words"),
     [
+        (f"{'k' * 500} = 1", r"unknown key 'k{56}\.\.\.; known keys"),
         ("time-limit = 0", r"'time-limit' must be a number .*of at least 1"),
         ("test-timeout = '5'", r"'test-timeout' must be a number"),
         ("fail-to-pass = 'all'", r"'fail-to-pass' must be a list of strings"),
