@@ -12,6 +12,7 @@ never leaves its module. Any other exception is a defect of the program.
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
+        DoubledKeyError (datasets/json_text.py): a key that occurs twice in JSON; every reader, which refuses the text
         TestCopyError (evaluators/verification/parsed_tests.py): the parsing of a test file; the tripwires, which
             omit the tests of that file
     RuntimeError
@@ -43,7 +44,6 @@ Private to a module, and no errors:
     AssertionError
         _PropertyError (rewards/conformance.py): a violation of a rule by a reward; the rule's check, which reports it
     Exception
-        _DoubledKeyError (datasets/json_text.py): a key that stands twice; the reader of the text, which refuses it
         _ReachedLearningLayersError (policy_training/trainers/frozen_activations.py): the end of the frozen layers;
             the forward pass, which stops there
 """
