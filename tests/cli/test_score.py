@@ -68,7 +68,7 @@ def test_a_reward_of_a_model_needs_one(regrade, repo, fix, tmp_path):
 def test_without_a_test_to_fix_the_tests_that_pass_are_guarded(regrade, repo, diff):
     harmless, breaks = diff("a * 2", "2 * a"), diff("a * 2", "a * 3")
     found = score(regrade, harmless, breaks, "--repo", repo, "--reward", "tests")
-    assert found[0]["value"] == 1.0
+    assert found[0]["value"] == 0.3
     assert found[1]["value"] < 0.5
 
 
@@ -204,7 +204,7 @@ def test_what_is_noted_for_people_stands_in_the_json_too(regrade, repo, fix, tmp
     (tmp_path / "empty.diff").write_text("")
     outcome = regrade("score", fix, tmp_path / "empty.diff", "--repo", repo, "--json")
     of_fix, of_empty = [json.loads(line)["notes"] for line in outcome.out.splitlines()]
-    told = ("tests/test_lost.py could not be collected", f"--fail-to-pass: '{FAILING}'", "pass in some runs only")
+    told = ("tests/test_lost.py could not be collected", f"--fail-to-pass, or `all`: '{FAILING}'", "pass in some runs only")
     assert len(of_fix) == 3
     assert all(words in note for words, note in zip(told, of_fix, strict=True))
     assert of_empty == [*of_fix, f"{tmp_path / 'empty.diff'} is empty: its verdict is that of no change"]

@@ -47,7 +47,7 @@ def test_without_any_test_the_error_names_the_option(write_files, tmp_path):
         made(root, tmp_path)
     task = made(root, tmp_path, tests=["tests.py"])
     assert task.pass_to_pass == ("tests.py::test_two",)
-    assert "tests.py" in task.suite.protected
+    assert task.suite.protects("tests.py")
 
 
 def test_deselected_tests_and_folders_are_left_out_and_import_paths_are_chosen(write_files, tmp_path):
