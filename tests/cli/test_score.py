@@ -68,7 +68,7 @@ def test_a_reward_of_a_model_needs_one(regrade, repo, fix, tmp_path):
 def test_without_a_test_to_fix_the_tests_that_pass_are_guarded(regrade, repo, diff):
     harmless, breaks = diff("a * 2", "2 * a"), diff("a * 2", "a * 3")
     found = score(regrade, harmless, breaks, "--repo", repo, "--reward", "tests")
-    assert found[0]["value"] == 1.0
+    assert found[0]["value"] == 0.3
     assert found[1]["value"] < 0.5
 
 
