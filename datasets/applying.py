@@ -46,7 +46,26 @@ def changed_files(tree: Tree, patch: Patch) -> Mapping[str, str | None]:
     Raises:
         PatchError, OSError: see `apply_patch`.
     """
-    return _changed_files(_Application(tree, patch))
+    return _applied(_Application(tree, patch)).files
+
+
+def as_applied(tree: Tree, patch: Patch) -> Patch:
+    """The patch as the plain diff that `git apply` gets for this tree: with its names, and its CR or none.
+
+    Raises:
+        PatchError, OSError: see `apply_patch`.
+    """
+    return Patch(_applied(_Application(tree, patch)).text)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a patch does to one tree."""
+
+    files: Mapping[str, str | None]
+    """See `changed_files`."""
+    text: str
+    """See `as_applied`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +83,11 @@ class _Application:
 
 
 @lru_cache(maxsize=32)
-def _changed_files(application: _Application) -> Mapping[str, str | None]:
+def _applied(application: _Application) -> Applied:
     """Every probe of one patch asks for it."""
     tree, patch = application.tree, application.patch
     if not patch.plain.text:
-        return {}
+        return Applied({}, "")
     plain = _with_existing_names(tree, patch)
     files = parsed_files(plain)
     before: dict[str, bytes] = {}
@@ -78,14 +97,14 @@ def _changed_files(application: _Application) -> Mapping[str, str | None]:
         content = _content(tree, path)
         if content is not None:
             before[path] = content
-    after = _applied(before, plain, files)
+    after, text = _after(before, plain, files)
     changed = {
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
     _check_readable(files, before, after)
     for path in changed.keys() - before.keys():
         _check_free(tree, path, gone={name for name, text in changed.items() if text is None})
-    return {path: text for path, text in changed.items() if not is_cache(path)}
+    return Applied({path: content for path, content in changed.items() if not is_cache(path)}, text)
 
 
 def _with_existing_names(tree: Tree, patch: Patch) -> PlainDiff:
@@ -115,8 +134,8 @@ def _has(tree: Tree, path: str) -> bool:
     return path in tree.replaced or (path not in tree.removed and os.path.lexists(tree.root / path))
 
 
-def _applied(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[PatchedFile]) -> dict[str, bytes]:
-    """The files after `git apply`, in the first of the patch's possible readings that applies."""
+def _after(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[PatchedFile]) -> tuple[dict[str, bytes], str]:
+    """The files after `git apply`, in the first of the patch's possible readings that applies; and this reading."""
     readings = [(plain.text, False)]
     if plain.text_with_cr != plain.text:
         readings.append((plain.text_with_cr, False))
@@ -133,7 +152,7 @@ def _applied(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[Patc
                 (folder / path).write_bytes(content)
             reason = _git_apply(folder, text, without_context=without_context)
             if not reason:
-                return _files_in(folder)
+                return _files_in(folder), text
             reasons.append(reason)
     advice = _advice(before, plain) if "patch failed" in reasons[0] else ""
     raise PatchError(f"{DOES_NOT_APPLY}{reasons[0]}{advice}")

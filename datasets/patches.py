@@ -53,9 +53,15 @@ class Patch:
         """Is its size within the limit?"""
         return len(self.text) <= LARGEST_MB << 20
 
-    @property
+    @cached_property
     def is_empty(self) -> bool:
-        return not self.text.strip()
+        """Does its text change no file? Caches are no change. (What it changes in a tree: `applying.changed_files`.)"""
+        if not self.text.strip():
+            return True
+        try:
+            return not self.plain.text
+        except PatchError:
+            return False
 
     @property
     def files(self) -> tuple[PatchedFile, ...]:
@@ -89,7 +95,7 @@ class Patch:
         if not self.is_short:
             raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB; the limit is {LARGEST_MB} MB")
         plain = plain_diff(self.text, level)
-        if not plain.text and not plain.notes and not self.is_empty:
+        if not plain.text and not plain.notes and self.text.strip():
             raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, such as git prints")
         if _SUBMODULE.search(plain.text):
             raise PatchError("the patch changes a submodule: only plain files may be patched")

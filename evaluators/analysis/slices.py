@@ -21,6 +21,7 @@ import pandas as pd
 from regrade.datasets.patches import PatchError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.static.dependencies.distance import seen_by_failing_tests
+from regrade.evaluators.static.files import ChangedFile, patched_files
 
 TRAITS = ("repository", "source", "difficulty", "distance")
 UNKNOWN = "unknown"
@@ -67,14 +68,12 @@ def difficulty(task: Task) -> str:
     """Difficulty (see the module's table); `unknown` without a valid reference."""
     if task.difficulty:
         return task.difficulty
-    try:
-        files, lines = (len(task.reference.files), task.reference.changed_lines) if task.reference else (0, 0)
-    except PatchError:
-        files = 0
+    files = _reference_files(task)
     if not files:
         return UNKNOWN
-    if files > 1:
+    if len(files) > 1:
         return "several files"
+    lines = len(files[0].removed) + len(files[0].added)
     if lines > MANY_LINES:
         return f"more than {MANY_LINES} lines"
     if lines > 2:
@@ -92,10 +91,7 @@ def distance(task: Task) -> str:
 
     The cause is a file that the reference changes, else the file of the task's target.
     """
-    try:
-        causes = {file.path for file in task.reference.files} if task.reference else set()
-    except PatchError:
-        causes = set()
+    causes = {file.old_path for file in _reference_files(task)}
     if not causes and task.target:
         causes = {task.target.file}
     distances = seen_by_failing_tests(task) if causes else {}
@@ -103,6 +99,16 @@ def distance(task: Task) -> str:
     if hops is None:
         return UNKNOWN
     return f"{FAR} or more" if hops >= FAR else str(hops)
+
+
+def _reference_files(task: Task) -> list[ChangedFile]:
+    """The files that the reference changes; none without a reference that applies."""
+    if task.reference is None:
+        return []
+    try:
+        return patched_files(task.base, task.reference)
+    except (PatchError, OSError):
+        return []
 
 
 _SIZES = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from regrade.datasets.applying import as_applied
 from regrade.datasets.errors import UserError
 from regrade.datasets.hunks import SplitPatch, split_patch
 from regrade.datasets.patches import Patch
@@ -74,7 +76,8 @@ def attribute(
     budget = checked_count("budget", budget) or BUDGET
     if budget < LEAST_BUDGET:
         raise UserError(f"budget: {budget} subsets are too few to compare hunks: use {LEAST_BUDGET} or more")
-    split = split_patch(patch, fine=fine)
+    applied = as_applied(task.base, patch)
+    split = replace(split_patch(applied, fine=fine), patch=patch)
     groups, small = hunk_groups(task, split, most=max(n for n in range(1, budget + 1) if needed(n) <= budget))
     notes: tuple[str, ...] = ()
     if len(groups) < len(small):
@@ -82,7 +85,7 @@ def attribute(
             f"{len(small)} groups of hunks are joined to {len(groups)}, the most for a budget of {budget} subsets: "
             f"all of them need {needed(len(small))}",
         )
-    changes = 0 if fine or len(groups) > 1 else len(split_patch(patch, fine=True).hunks)
+    changes = 0 if fine or len(groups) > 1 else len(split_patch(applied, fine=True).hunks)
     if changes > 1:
         notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) splits it",)
     game = Game(scorer, task, split, reward, reachable, progress)

@@ -18,11 +18,13 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from regrade.datasets.applying import changed_files
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
+from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
@@ -191,7 +193,7 @@ def _row(
         "tampering_kinds": list(integrity.kinds) if integrity else [],
         "tokens": rollout.tokens,
         "generation_seconds": rollout.seconds,
-        "changed_lines": _changed_lines(rollout.patch),
+        "changed_lines": _changed_lines(task, rollout.patch),
         "parts": breakdown.to_json()["parts"],
         **outcome,
         **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
@@ -202,7 +204,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
     """The columns that depend on the tests."""
     run: TestRun | None = evidence.records.get(TestRun)
     applied = run is None or run.end is not End.NOT_APPLIED
-    empty = patch.is_empty or not applied
+    empty = not applied or _changes_nothing(task, patch)
     tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
     counts = {**tests, "empty": empty, "applied": applied}
     seconds = run.seconds if run else 0.0
@@ -238,8 +240,17 @@ def _unknown(task: Task) -> dict[str, Any]:
     return {**tests, **facts, **unknown}
 
 
-def _changed_lines(patch: Patch) -> int:
+def _changed_lines(task: Task, patch: Patch) -> int:
+    """Lines that the patch removes and adds: the difference of the files, whatever its hunks repeat."""
     try:
-        return patch.changed_lines
-    except PatchError:
-        return 0  # such a patch does not apply either: see `applied`
+        return sum(len(file.removed) + len(file.added) for file in patched_files(task.base, patch))
+    except (PatchError, OSError):
+        return 0  # see `applied`
+
+
+def _changes_nothing(task: Task, patch: Patch) -> bool:
+    """Has the tree after the patch the same content?"""
+    try:
+        return not changed_files(task.base, patch)
+    except (PatchError, OSError):
+        return patch.is_empty

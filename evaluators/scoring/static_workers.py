@@ -22,11 +22,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.piped import is_ready
 from regrade.evaluators.scoring.probes import STATIC, import_probes, static_evidence
+from regrade.evaluators.static.files import ChangedFile, patched_files
 from regrade.rewards.evidence import (
     ComplexityDelta,
     Diff,
@@ -103,7 +104,7 @@ class StaticWorkers:
             self._run(kind, _trivial_scan(before, patch, task))
         except ScanStoppedError as stopped:
             raise SandboxError(f"the repository's own files, without the patch, can't be read: {stopped}") from None
-        return _unended(kind, patch, reason)
+        return _unended(kind, patch, task, reason)
 
     def close(self) -> None:
         """Kill all processes."""
@@ -256,38 +257,39 @@ def _read(stream: IO[bytes]) -> Any:
 
 def _trivial_scan(before: Tree, patch: Patch, task: Task) -> _Scan:
     """An added empty line in each file that the patch changes, at the state before the patch."""
-    paths = {file.old_path or file.path: file.path for file in patch.files}
-    old = {path: text for path in paths if (text := _text(before, path)) is not None}
-    new = {path: f"{text}\n" for path, text in old.items()} | {
-        path: "\n" for previous, path in paths.items() if previous not in old
-    }
+    files = _changed(task, patch)
+    old = {file.old_path: file.before for file in files if file.before is not None}
+    new = {path: f"{text}\n" for path, text in old.items()} | {file.path: "\n" for file in files if file.before is None}
     return _Scan(before, before.with_files(new), Patch.between(old, new), task)
 
 
-def _text(tree: Tree, path: str) -> str | None:
-    try:
-        return tree.read(path)
-    except OSError:
-        return None
-
-
-_Unended = Callable[[tuple[str, ...], Patch], Any]
+_Unended = Callable[[tuple[str, ...], int], Any]
 _UNENDED: Mapping[type, _Unended] = {
-    LintDelta: lambda files, patch: LintDelta((), (), max(1, len(patch.text.splitlines())), unparsable=files),
+    LintDelta: lambda files, lines: LintDelta((), (), max(1, lines), unparsable=files),
     ComplexityDelta: lambda files, _: ComplexityDelta(
         functions=(), sum_before=0, sum_after=0, max_before=0, max_after=0, unparsable=files, files=files
     ),
     ReadabilityDelta: lambda files, _: ReadabilityDelta((), files, files),
     Impact: lambda files, _: Impact(changed_symbols=(), modules=(), unparsable=files),
-    Diff: lambda files, patch: Diff(patch.changed_lines, 0, files),
+    Diff: lambda files, lines: Diff(lines, 0, files),
 }
 
 
-def _unended(kind: type, patch: Patch, reason: str) -> Any:
+def _unended(kind: type, patch: Patch, task: Task, reason: str) -> Any:
     """The evidence of a patch whose scan does not end: it scores low, with the reason."""
-    paths = tuple(dict.fromkeys(file.path for file in patch.files if not file.is_deleted))
+    files = _changed(task, patch)
+    paths = [file.path for file in files if file.after is not None]
     if kind is Integrity:
         return Integrity(tuple(Tampering("unreadable code", path, 1, reason) for path in paths))
     if kind not in _UNENDED:
         raise SandboxError(f"{kind.__name__}: {reason}")
-    return _UNENDED[kind](tuple(f"{path} ({reason})" for path in paths), patch)
+    lines = sum(len(file.added) + len(file.removed) for file in files)
+    return _UNENDED[kind](tuple(f"{path} ({reason})" for path in paths), lines)
+
+
+def _changed(task: Task, patch: Patch) -> list[ChangedFile]:
+    """The files that the patch changes; none if it does not apply."""
+    try:
+        return patched_files(task.base, patch)
+    except PatchError:
+        return []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import cached_property
+from itertools import product
 from pathlib import PurePosixPath
 
+from regrade.datasets import applying
+from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.languages import Language, language_of
+from regrade.evaluators.static.line_changes import changed_numbers
 
 LARGEST = 2_000_000
 """Most characters of a file that a static probe reads; a larger file counts as unparsable."""
-LONGEST = 20_000
-"""Lines of the longest changed range that is compared line by line, in quadratic time."""
+MOST_PAIRS = 10_000
+"""Pairs of a created and a deleted file up to which all are compared; of more, those with one name, or one text."""
+PAIRS_OF_ONE = 5
+"""Of each created file then, by its name and by its text."""
 SIMILAR = 0.5
 """Least share of equal lines of a renamed file, as in git."""
 Texts = tuple[str | None, str | None]
@@ -40,7 +45,7 @@ class ChangedFile:
     @cached_property
     def _differing(self) -> tuple[NumberedLines, NumberedLines]:
         old, new = _lines(self.before), _lines(self.after)
-        removed, added = _differing_lines(old, new)
+        removed, added = changed_numbers(old, new)
         return tuple((n, old[n - 1]) for n in removed), tuple((n, new[n - 1]) for n in added)
 
     @property
@@ -86,6 +91,20 @@ def changed_files(before: Tree, after: Tree, task: Task) -> list[ChangedFile]:
     return [file for file in with_renames(_differing_texts(before, after)) if is_unprotected(file.path, task)]
 
 
+def patched_files(base: Tree, patch: Patch) -> list[ChangedFile]:
+    """All files that a patch changes, the protected ones too, one entry a path.
+
+    Raises:
+        PatchError, OSError: see `applying.apply_patch`.
+    """
+    return with_renames(patched_texts(base, patch))
+
+
+def patched_texts(base: Tree, patch: Patch) -> dict[str, Texts]:
+    """Path -> text before and after a patch, of each file that it changes. Raises as `patched_files`."""
+    return {path: (read(base, path), text) for path, text in applying.changed_files(base, patch).items()}
+
+
 def with_renames(texts: Mapping[str, Texts]) -> list[ChangedFile]:
     """Changed files (path -> text before, text after) as entries, sorted by path.
 
@@ -104,20 +123,38 @@ def with_renames(texts: Mapping[str, Texts]) -> list[ChangedFile]:
 
 def _origins(created: Mapping[str, str], deleted: Mapping[str, str]) -> dict[str, str]:
     """New path -> old path of the renamed files: the most similar pairs first."""
-    texts = (*created.values(), *deleted.values())
-    lines = {text: Counter(line for line in text.split("\n") if line.strip()) for text in texts}
+    lines = {text: _line_counts(text) for text in (*created.values(), *deleted.values())}
     pairs = []
-    for new, after in created.items():
-        for old, before in deleted.items():
-            shared = (lines[after] & lines[before]).total()
-            similarity = shared / max(lines[after].total(), lines[before].total(), 1)
-            if similarity >= SIMILAR:
-                pairs.append((-similarity, PurePosixPath(new).name != PurePosixPath(old).name, new, old))
+    for new, old in _candidates(created, deleted):
+        after, before = lines[created[new]], lines[deleted[old]]
+        similarity = (after & before).total() / max(after.total(), before.total(), 1)
+        if similarity >= SIMILAR:
+            pairs.append((-similarity, PurePosixPath(new).name != PurePosixPath(old).name, new, old))
     origins: dict[str, str] = {}
+    moved: set[str] = set()
     for *_, new, old in sorted(pairs):
-        if new not in origins and old not in origins.values():
+        if new not in origins and old not in moved:
             origins[new] = old
+            moved.add(old)
     return origins
+
+
+def _line_counts(text: str) -> Counter[str]:
+    return Counter(line for line in text.split("\n") if line.strip())
+
+
+def _candidates(created: Mapping[str, str], deleted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Pairs of a created and a deleted file that may be one renamed file."""
+    if len(created) * len(deleted) <= MOST_PAIRS:
+        yield from product(created, deleted)
+        return
+    by_trait: dict[str, list[str]] = defaultdict(list)
+    for old, text in deleted.items():
+        for trait in {f"/{PurePosixPath(old).name}", text}:
+            by_trait[trait].append(old)
+    for new, text in created.items():
+        for trait in {f"/{PurePosixPath(new).name}", text}:
+            yield from ((new, old) for old in by_trait[trait][:PAIRS_OF_ONE])
 
 
 def _differing_texts(before: Tree, after: Tree) -> dict[str, Texts]:
@@ -136,23 +173,6 @@ def read(tree: Tree, path: str) -> str | None:
         return tree.read(path)
     except OSError:
         return None
-
-
-def _differing_lines(before: list[str], after: list[str]) -> tuple[list[int], list[int]]:
-    """Numbers, from 1, of the removed lines and of the added lines."""
-    shorter = min(len(before), len(after))
-    head = next((n for n in range(shorter) if before[n] != after[n]), shorter)
-    tail = next((n for n in range(shorter - head) if before[-1 - n] != after[-1 - n]), shorter - head)
-    middle = before[head : len(before) - tail], after[head : len(after) - tail]
-    if max(map(len, middle)) > LONGEST:
-        return list(range(head + 1, len(before) - tail + 1)), list(range(head + 1, len(after) - tail + 1))
-    removed: list[int] = []
-    added: list[int] = []
-    for kind, first, last, other_first, other_last in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
-        if kind != "equal":
-            removed.extend(range(head + first + 1, head + last + 1))
-            added.extend(range(head + other_first + 1, head + other_last + 1))
-    return removed, added
 
 
 def _lines(text: str | None) -> list[str]:

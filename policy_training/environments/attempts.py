@@ -32,6 +32,8 @@ class Attempt:
     """False: it leaves a Python file that does not compile. It is not executed, because it can only break tests."""
     tampering: tuple[str, ...] = ()
     """Kinds of conclusive signs that it tampers with the evaluation."""
+    is_empty: bool = False
+    """Does its patch leave the tree as it is? It is not executed."""
 
     @property
     def broke(self) -> bool:
@@ -96,32 +98,41 @@ def judge(
     Equal patches of a task are executed once, and empty or uncompilable ones never.
     """
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
-    broken = {(task_id, digest): not _compiles(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
-    to_run = [not rollout.patch.is_empty and not broken[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
+    changes = {(task_id, digest): _changes(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
+    found = [changes[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
+    to_run = [each.compiles and not each.is_empty for each in found]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
     evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
     attempts = []
-    for rollout, runs in zip(rollouts, to_run, strict=True):
+    for rollout, change, runs in zip(rollouts, found, to_run, strict=True):
         records = next(evidence) if runs else EvidenceSet()
         run, tampering = _test_run(records), _tampering(records)
-        compiles = not broken[rollout.task_id, rollout.patch.digest]
-        reward = training_reward(rollout, run, shaping, compiles=compiles, tampered=bool(tampering))
-        attempts.append(Attempt(rollout, run, reward, compiles, tampering))
+        reward = training_reward(
+            rollout, run, shaping, is_empty=change.is_empty, compiles=change.compiles, tampered=bool(tampering)
+        )
+        attempts.append(Attempt(rollout, run, reward, change.compiles, tampering, is_empty=change.is_empty))
     return attempts
 
 
-def _compiles(task: Task, patch: Patch) -> bool:
-    """Does each patched Python file parse?
+@dataclass(frozen=True)
+class _Changes:
+    """What is known of a patch before it runs."""
 
-    The scorer handles a patch that does not apply (it reports it) or cannot be applied, for example because the disk is
-    full (it retries).
-    """
+    is_empty: bool
+    """Is the tree after it the same?"""
+    compiles: bool
+    """Does each patched Python file parse?"""
+
+
+def _changes(task: Task, patch: Patch) -> _Changes:
+    """The scorer handles a patch that does not apply (it reports it) or cannot be applied, for example because the disk
+    is full (it retries)."""
     try:
         changed = changed_files(task.base, patch)
     except (PatchError, OSError):
-        return True
+        return _Changes(is_empty=patch.is_empty, compiles=True)
     texts = [text for path, text in changed.items() if path.endswith(".py") and text is not None]
-    return all(parse_or_none(text) is not None for text in texts)
+    return _Changes(is_empty=not changed, compiles=all(parse_or_none(text) is not None for text in texts))
 
 
 def gather(

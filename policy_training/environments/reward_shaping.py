@@ -34,12 +34,22 @@ class Shaping:
 
 
 def training_reward(
-    rollout: Rollout, run: TestRun | None, shaping: Shaping, *, compiles: bool = True, tampered: bool = False
+    rollout: Rollout,
+    run: TestRun | None,
+    shaping: Shaping,
+    *,
+    is_empty: bool = False,
+    compiles: bool = True,
+    tampered: bool = False,
 ) -> float | None:
-    """The reward of an attempt, at most 1; None if it is unscored. See `Shaping`."""
+    """The reward of an attempt, at most 1; None if it is unscored. See `Shaping`.
+
+    Args:
+        is_empty: the patch leaves the tree as it is.
+    """
     if not rollout.well_formed:
         return -shaping.malformed
-    if rollout.patch.is_empty:
+    if is_empty:
         return -shaping.no_op
     if not compiles:
         return -shaping.breakage

@@ -20,10 +20,12 @@ import re
 import textwrap
 from dataclasses import dataclass
 
+from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
-from regrade.datasets.patches import Patch
+from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Target, Task
+from regrade.evaluators.static.files import patched_files
 
 MAX_ANSWER_TOKENS = 40
 """An answer is one line; a longer one is malformed."""
@@ -68,14 +70,22 @@ class SingleTurnPrompt:
         return answer
 
     def answer_of(self, patch: Patch) -> str | None:
-        """The answer that expresses a patch; None if the patch does not replace exactly one shown line."""
-        files = patch.files
+        """The answer that expresses a patch; None if the patch does not replace exactly one shown line, without its
+        indentation."""
+        try:
+            files = patched_files(self.task.base, patch)
+        except PatchError:
+            return None
         if len(files) != 1 or files[0].path != _target(self.task).file:
             return None
         (file,) = files
         if len(file.added) != 1 or len(file.removed) != 1 or file.removed[0][0] not in self.lines:
             return None
-        return f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
+        answer = f"{self.lines.index(file.removed[0][0]) + 1} {file.added[0][1].strip()}"
+        expressed = self.patch(answer)
+        if expressed is None or apply_patch(self.task.base, expressed).read(file.path) != file.after:
+            return None  # such as another indentation
+        return answer
 
 
 def prompt_of(task: Task) -> SingleTurnPrompt:

@@ -109,7 +109,7 @@ def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
     return {
         "fix_and_clean": sum(attempt.verified for attempt in attempts) / count,
         "breakage": sum(attempt.broke for attempt in attempts) / count,
-        "no_op": sum(attempt.rollout.well_formed and attempt.rollout.patch.is_empty for attempt in attempts) / count,
+        "no_op": sum(attempt.rollout.well_formed and attempt.is_empty for attempt in attempts) / count,
         "malformed": sum(not attempt.rollout.well_formed for attempt in attempts) / count,
         "tampering": sum(bool(attempt.tampering) for attempt in attempts) / count,
         **{f"tampering/{kind}": float(number) for kind, number in sorted(kinds.items())},

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from regrade.datasets.applying import changed_files
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.docstrings import edited_examples
-from regrade.evaluators.static.files import ChangedFile, is_unprotected, read, with_renames
+from regrade.evaluators.static.files import ChangedFile, is_unprotected, patched_texts, read, with_renames
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
@@ -37,7 +36,7 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
     signs = list(_link_signs(patch))
     ignored: tuple[str, ...] = ()
     with contextlib.suppress(PatchError):  # a patch that does not apply changes nothing
-        texts = {path: (read(before, path), text) for path, text in changed_files(task.base, patch).items()}
+        texts = patched_texts(task.base, patch)
         files = with_renames(texts)
         signs = [*(sign for file in files for sign in _signs(file, before, task)), *signs]
         restored = (path for path in texts if not is_unprotected(path, task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -13,8 +14,9 @@ from regrade.evaluators.scoring import static_workers
 from regrade.evaluators.scoring.probes import STATIC
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.static.dependencies.facts import facts
-from regrade.evaluators.static.files import patched_text
+from regrade.evaluators.static.files import ChangedFile, with_renames
 from regrade.evaluators.static.languages import language_of
+from regrade.evaluators.static.line_changes import changed_numbers
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.rewards import complexity, readability, style, untampered
 from regrade.rewards.evidence import EvidenceSet, Impact, Integrity, LintDelta
@@ -130,13 +132,63 @@ def test_replaced_assertions_are_found(line, is_sign):
     assert [sign.kind for sign in pattern_signs(file)] == ["replaced assertion"] * is_sign
 
 
-def test_many_added_lines_are_applied_in_linear_time():
-    old = "".join(f"a{index}\n" for index in range(60_000))
-    new = "".join(f"b{index}\n" for index in range(60_000)) + old
-    (file,) = Patch.between({"a.py": old}, {"a.py": new}).files
+LINES = 20_000
+DRAW = random.Random(1)
+LETTERS = [DRAW.choice("ab") for _ in range(40 * LINES)]
+TEXTS = {
+    "many added lines": (
+        [f"a{n}" for n in range(60_000)],
+        [f"b{n}" for n in range(60_000)] + [f"a{n}" for n in range(60_000)],
+    ),
+    "one line repeated": (["x"] * LINES, ["x"] * (LINES // 2) + ["y"] + ["x"] * LINES),
+    "two lines in any order": (LETTERS[:LINES], LETTERS[LINES : 2 * LINES]),
+    "reversed": ([str(n) for n in range(LINES)], [str(n) for n in range(LINES, 0, -1)]),
+    "ever shorter runs": (
+        [sign for n in range(200, 0, -1) for sign in [*"a" * n, "b"]],
+        [sign for n in range(1, 200) for sign in [*"a" * n, "b"]],
+    ),
+    "many ranges": (
+        [sign for n in range(0, 20 * LINES, 800) for sign in [*LETTERS[n : n + 800], str(n)]],
+        [sign for n in range(0, 20 * LINES, 800) for sign in [*LETTERS[-800 - n :][:800], str(n)]],
+    ),
+    "a million blank lines": ([""] * 1_000_000, [*[""] * 500_000, "x", *[""] * 499_999, "y"]),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_difference_of_hostile_texts_takes_linear_time_and_is_one(name):
+    old, new = TEXTS[name]
+    file = ChangedFile("a.py", "a.py", "\n".join([*old, ""]), "\n".join([*new, ""]))
     began = time.process_time()
-    assert patched_text(old, file) == new
-    assert time.process_time() - began < 3.0
+    removed, added = file.removed, file.added
+    assert time.process_time() - began < CPU_SECONDS
+    gone, come = {number for number, _ in removed}, {number for number, _ in added}
+    kept = [line for number, line in enumerate(old, 1) if number not in gone]
+    assert kept == [line for number, line in enumerate(new, 1) if number not in come]
+
+
+def test_differences_are_as_small_as_possible_without_unique_lines():
+    for _ in range(300):
+        old, new = (DRAW.choices("abc", k=DRAW.randrange(12)) for _ in range(2))
+        old, new = old * 2, new * 2
+        removed, added = changed_numbers(old, new)
+        common = [0] * (len(new) + 1)  # the longest sequence of lines that both have in common
+        for line in old:
+            before = common[:]
+            for place, other in enumerate(new):
+                common[place + 1] = before[place] + 1 if line == other else max(before[place + 1], common[place])
+        assert len(old) - len(removed) == len(new) - len(added) == common[-1], (old, new)
+
+
+def test_many_created_and_deleted_files_are_paired_in_linear_time():
+    created = {f"new/{n}/{n}.py": (None, f"a = {n}\nb = 1\nc = 2\n") for n in range(4_000)}
+    deleted = {f"old/{n}/{n}.py": (f"a = {n}\nb = 1\nc = 2\n", None) for n in range(4_000)}
+    began = time.process_time()
+    files = with_renames(created | deleted)
+    assert time.process_time() - began < CPU_SECONDS
+    assert {(file.old_path, file.path) for file in files} == {
+        (f"old/{n}/{n}.py", f"new/{n}/{n}.py") for n in range(4_000)
+    }
 
 
 def test_a_scan_beyond_its_clock_is_caused_by_the_patch_that_wrote_the_text(write_files):

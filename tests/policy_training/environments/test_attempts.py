@@ -93,7 +93,7 @@ def test_a_clean_fix_is_worth_one_and_nothing_else_is() -> None:
 
 def test_what_never_ran() -> None:
     assert training_reward(attempt(Patch(""), well_formed=False), None, SHAPING) == -SHAPING.malformed
-    assert training_reward(attempt(Patch("")), None, SHAPING) == -SHAPING.no_op
+    assert training_reward(attempt(Patch("")), None, SHAPING, is_empty=True) == -SHAPING.no_op
     assert training_reward(attempt(), None, SHAPING) is None
 
 
@@ -172,7 +172,7 @@ def test_rates() -> None:
     attempts = [
         Attempt(attempt(), run_of([True], [Status.PASSED]), 1.0),
         Attempt(attempt(), run_of([True], [Status.FAILED]), -0.2),
-        Attempt(attempt(Patch("")), None, -0.1),
+        Attempt(attempt(Patch("")), None, -0.1, is_empty=True),
         Attempt(attempt(Patch(""), well_formed=False), None, -0.3),
     ]
     shares = {"fix_and_clean": 0.25, "breakage": 0.25, "no_op": 0.25, "malformed": 0.25, "tampering": 0.0}
