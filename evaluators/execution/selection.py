@@ -17,7 +17,9 @@ def selected_tests(task: Task, workspace: Workspace) -> frozenset[str] | None:
     """
     changed = changed_functions(task, workspace)
     reach, imported = task.suite.reach, task.suite.imported
-    if changed is not None and not changed:  # comments alone, for example
+    is_measured = reach is not None
+    # Comments alone, for example. Without a measured reach, no change at all runs all tests: their state at the base.
+    if changed is not None and not changed and (is_measured or workspace.after != workspace.before):
         return frozenset(task.fail_to_pass)
     if changed is None or reach is None or any(function not in reach for function in changed):
         return None

@@ -25,7 +25,7 @@ class EnvironmentCache:
         with self._lock:
             if requirements not in self._pythons:
                 python = environments.python_for(requirements, self._cache)
-                _check_pytest(python, requirements)
+                check_pytest(python, requirements)
                 self._pythons[requirements] = python
             return self._pythons[requirements]
 
@@ -47,8 +47,12 @@ class EnvironmentCache:
             return self._distributions[python]
 
 
-def _check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
-    # The program in the sandbox imports pytest: one error here, before the worker of every task dies.
+def check_pytest(python: Path, requirements: tuple[str, ...]) -> None:
+    """The program in the sandbox imports pytest: one error here, before the worker of every task dies.
+
+    Raises:
+        UserError: the interpreter of these requirements has no importable pytest.
+    """
     if not requirements:
         return
     try:

@@ -14,6 +14,7 @@ from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.run_tests import SLACK
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import checked_amount, checked_count, checked_path, chosen_sandbox
+from regrade.evaluators.scoring.environment_cache import check_pytest
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import also_collecting
 from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
@@ -69,9 +70,11 @@ def _measured(
     progress: Callable[[int, int], None] | None,
 ) -> Task:
     suite = also_collecting(task.suite, task.base, task.fail_to_pass)
+    python = environments.python_for(task.requirements, cache)
+    check_pytest(python, task.requirements)
     baselines = BaselineCache(
         requirements=task.requirements,
-        python=environments.python_for(task.requirements, cache),
+        python=python,
         sandbox=sandbox,
         runs=runs,
         time_limit=max(time_limit, task.limits.wall_seconds),

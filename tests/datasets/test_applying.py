@@ -189,7 +189,8 @@ def test_any_patch_gives_what_git_gives_in_a_plain_folder(
 ) -> None:
     before, after, executable, base = case
     names = before.keys() | after.keys()
-    between = between and "tab\there" not in names  # `Patch.between` puts no name in quotes
+    # `Patch.between` puts no name in quotes.
+    between = between and "tab\there" not in names and not any('"' in path for path in names)
     if any(" " in path for path in names):
         options = tuple(option for option in options if option != "--no-prefix")  # these, `Patch` doesn't read
     with tempfile.TemporaryDirectory() as name:

@@ -229,7 +229,7 @@ def test_an_attempt_is_told_step_by_step(built):
     assert steps[0] == "Answer: T = 0.7"
     assert steps[1] == "The patch changes 2 lines"
     assert "fixed 1 of 1, broke 0 of 11" in steps[2]
-    assert steps[3].startswith("Reward 0.9")
+    assert steps[3].startswith("Reward 1.0")
     assert any(attempt.completion == "fix" for view in built.views for attempt in view.attempts)
 
 

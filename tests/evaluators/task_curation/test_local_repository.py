@@ -102,7 +102,7 @@ def test_a_test_that_passes_already_is_a_mistake(repository, task, tmp_path):
 
 
 def test_without_any_test_that_passes_there_is_nothing_to_judge_by(write_files, tmp_path):
-    tree = write_files({"subject.py": "x = 1\n", "test_it.py": "import code\ndef test_x(): assert code.x == 2\n"})
+    tree = write_files({"subject.py": "x = 1\n", "test_it.py": "import subject\ndef test_x(): assert subject.x == 2\n"})
     with pytest.raises(UserError, match=r"none of the 1 tests of the repository passes .* --fail-to-pass"):
         make(tree.root, cache=tmp_path / "cache")
     made, _ = make(tree.root, "test_it.py", cache=tmp_path / "cache")

@@ -91,7 +91,7 @@ def test_a_module_that_is_imported_from_elsewhere_at_the_base_is_an_error(tmp_pa
 
 
 def test_a_package_of_another_project_is_not_shadowed_by_a_vendored_copy(tmp_path):
-    test = f"import sortedcontainers\n\ndef test_it():\n    assert sortedcontainers.__version__ == '{version('sortedcontainers')}'\n"
+    test = f"import shop\nimport sortedcontainers\n\ndef test_it():\n    assert shop and sortedcontainers.__version__ == '{version('sortedcontainers')}'\n"
     files = {"vendored/sortedcontainers/__init__.py": "__version__ = '0'\n", "pyproject.toml": PROJECT.format("shop")}
     repo = write(tmp_path / "repo", {**files, "shop.py": VALUE, "tests/test_it.py": test})
     assert python_path(repo, Tree(repo), Path(sys.executable)) == (".",)
