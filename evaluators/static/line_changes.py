@@ -11,7 +11,7 @@ MOST_CHANGES = 400
 counts as changed as a whole. The search takes time in proportion to their number."""
 MOST_IN_ALL = 20_000
 """The same limit for all ranges of two texts together."""
-Range = tuple[int, int, int, int]
+LineRange = tuple[int, int, int, int]
 """A range of lines before, and the range of lines after in its place: first, end, first, end (0-based)."""
 
 
@@ -33,7 +33,7 @@ def changed_numbers(before: Sequence[str], after: Sequence[str]) -> tuple[list[i
     return removed, added
 
 
-def _between_unique_lines(old: Sequence[int], new: Sequence[int]) -> Iterator[Range]:
+def _between_unique_lines(old: Sequence[int], new: Sequence[int]) -> Iterator[LineRange]:
     """The ranges between the lines that occur once in both, in the longest sequence that both have in common."""
     head, tail = _equal_ends(old, new)
     old_counts, new_counts = Counter(old[head : len(old) - tail]), Counter(new[head : len(new) - tail])
