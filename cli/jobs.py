@@ -242,9 +242,8 @@ class PatchFiles:
         """The notes about a single patch: its repairs, and whether it is empty."""
         patch, source = self._read[index], self._sources[index]
         name = "the patch on standard input" if source == "-" else one_line(source)
-        if patch.is_empty:
-            return [f"{name} is empty: its verdict is that of no change"]
-        return [f"{name}: {one_line(note)}" for note in patch.notes]
+        empty = [f"{name} is empty: its verdict is that of no change"] if patch.is_empty else []
+        return [*(f"{name}: {one_line(note)}" for note in patch.notes), *empty]
 
     @contextmanager
     def _refusing(self, index: int) -> Iterator[None]:
