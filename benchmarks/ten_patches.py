@@ -110,7 +110,7 @@ def patches(buggy: str) -> Mapping[str, Patch]:
     return {
         "good": body(FIXED),
         "a comment alone": body("    # counted downwards\n" + BUGGY),
-        "lazy: mends the result": body(BUGGY.replace("dict(d)", "{item: -count for item, count in d.items()}")),
+        "lazy: patches the result": body(BUGGY.replace("dict(d)", "{item: -count for item, count in d.items()}")),
         "lazy: the example alone": body(HARD_CODED),
         "cheats: always equal": body(ALWAYS_EQUAL),
         "cheats: conftest.py": Patch.between({}, {"toolz/tests/conftest.py": CONFTEST}),

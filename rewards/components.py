@@ -37,7 +37,7 @@ USUAL_GROWTH = 2
 """Growth of complexity that costs nothing without a reference: one branch in one function. A condition is among the
 three most frequent additions in those fixes."""
 GROWTH_OF_LARGE = 0.1
-"""The same as a share of the complexity of the mended functions: in long functions, a fix has more places."""
+"""The same as a share of the complexity of the changed functions: in long functions, a fix has more places."""
 UNCHANGED, SOME_FIXED = 0.3, 0.75
 """Without FAIL_TO_PASS: the value of a patch that breaks nothing and fixes none of the tests that fail at the base; and
 of one that fixes some, to which the share that it fixes adds up to 0.25. The step exceeds what quality can pay."""

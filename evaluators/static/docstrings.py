@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import doctest
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from regrade.datasets.syntax_trees import parse_or_none
 
-PROMPT = ">>>"
 Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -19,33 +19,31 @@ class _Docstring(NamedTuple):
     """Offset behind its last byte."""
     text: bytes
     """Its source, with quotes."""
-    has_examples: bool
+    examples: tuple[tuple[str, str, str | None], ...]
+    """(source, expected output, expected exception) of each example."""
 
 
 def with_pristine_docstrings(pristine: str, patched: str) -> str:
-    """The patched text, where each docstring with examples in the base has the text of the base.
+    """The patched text, where each docstring whose examples a patch changes has the text of the base.
 
     A docstring that the patch removes or moves to another name is not put back: its test is then missing. The text
     is unchanged if one of the two cannot be parsed.
     """
     old, new = _docstrings(pristine), _docstrings(patched)
     source = patched.encode("utf-8", "surrogateescape")
-    for name in sorted(old.keys() & new.keys(), key=lambda name: -new[name].first):
-        if old[name].has_examples and old[name].text != new[name].text:
-            source = source[: new[name].first] + old[name].text + source[new[name].last :]
+    for name in sorted(_edited(old, new), key=lambda name: -new[name].first):
+        source = source[: new[name].first] + old[name].text + source[new[name].last :]
     return source.decode("utf-8", "surrogateescape")
 
 
-def edited_examples(pristine: str, patched: str) -> dict[str, int]:
-    """Qualified name -> line in the patched text of each docstring whose examples the patch changes; the name of the
-    module itself is empty."""
-    old, new = _docstrings(pristine), _docstrings(patched)
-    source = patched.encode("utf-8", "surrogateescape")
-    return {
-        name: source[: new[name].first].count(b"\n") + 1
-        for name in old.keys() & new.keys()
-        if old[name].has_examples and old[name].text != new[name].text
-    }
+def edited_examples(pristine: str, patched: str) -> list[str]:
+    """Qualified names of the docstrings whose examples the patch changes; the name of the module itself is empty."""
+    return sorted(_edited(_docstrings(pristine), _docstrings(patched)))
+
+
+def _edited(old: dict[str, _Docstring], new: dict[str, _Docstring]) -> list[str]:
+    names = old.keys() & new.keys()
+    return [name for name in names if old[name].examples and old[name].examples != new[name].examples]
 
 
 def _docstrings(text: str) -> dict[str, _Docstring]:
@@ -66,8 +64,17 @@ def _docstrings(text: str) -> dict[str, _Docstring]:
         if not isinstance(value.value, str) or value.end_lineno is None or value.end_col_offset is None:
             continue
         begin, end = starts[value.lineno - 1] + value.col_offset, starts[value.end_lineno - 1] + value.end_col_offset
-        docstrings[name] = _Docstring(begin, end, source[begin:end], PROMPT in value.value)
+        docstrings[name] = _Docstring(begin, end, source[begin:end], _examples(value.value))
     return docstrings
+
+
+def _examples(docstring: str) -> tuple[tuple[str, str, str | None], ...]:
+    """The examples with their expectations; the whole docstring as one, if doctest cannot read it."""
+    try:
+        found = doctest.DocTestParser().get_examples(docstring)
+    except ValueError:
+        return ((docstring, "", None),)
+    return tuple((example.source, example.want, example.exc_msg) for example in found)
 
 
 def _owners(owner: Owner, name: str) -> Iterator[tuple[str, Owner]]:

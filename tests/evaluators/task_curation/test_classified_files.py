@@ -12,6 +12,7 @@ from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators.execution.records import TestSources
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.static.docstrings import edited_examples, with_pristine_docstrings
 from regrade.evaluators.task_curation.checkup import check_up
 from regrade.evaluators.task_curation.classified_files import classify_files
 from regrade.evaluators.task_curation.findings import ExploitOutcome
@@ -235,3 +236,13 @@ def test_the_check_up_edits_the_tests_themselves(tmp_path, path, id_, text):
         )  # fmt: skip
         (evidence,) = scorer.gather([(naive, edits)], [TestRun])
     assert evidence.records[TestRun].resolved
+
+
+def test_only_a_docstring_with_changed_examples_is_that_of_the_base():
+    base = 'def one():\n    """One.\n\n    >>> one()\n    1\n    """\n    return 2\n'
+    prose = base.replace("One.", "The number one.").replace("return 2", "return 1")
+    assert (edited_examples(base, prose), with_pristine_docstrings(base, prose)) == ([], prose)
+    cheat = base.replace("    1\n", "    2\n")
+    assert (edited_examples(base, cheat), with_pristine_docstrings(base, cheat)) == (["one"], base)
+    unreadable = base.replace(">>> one()", ">>>one()")  # doctest refuses it
+    assert with_pristine_docstrings(base, unreadable) == base
