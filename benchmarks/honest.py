@@ -172,7 +172,7 @@ def spread(tasks: Sequence[Task], count: int) -> list[Task]:
 
 def defenceless(task: Task) -> Task:
     """The task whose tests and configuration are the patch's."""
-    return replace(task, suite=replace(task.suite, protected=()))
+    return replace(task, suite=replace(task.suite, protected=(), test_files=(), doctest_files=()))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from regrade.rewards.evidence import (
 
 logger = logging.getLogger(__name__)
 CPU_SECONDS = 20.0
-"""CPU time of one probe on one patch. The first probe of a repository of a million lines takes about ten."""
+"""CPU time of one probe on one patch: an assumption, which no repository of a million lines has tested."""
 WALL_SECONDS = 600.0
 """A process without an answer after this time hangs, whatever it waits for."""
 MEMORY = 8 << 30
