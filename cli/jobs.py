@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from regrade.cli.console import one_line, progress, stdout_to_stderr
 from regrade.cli.extras import training_libraries
 from regrade.datasets.errors import UserError
+from regrade.datasets.patch_forms import named_files
 from regrade.datasets.patches import Patch, PatchError
 
 if TYPE_CHECKING:
@@ -197,19 +198,21 @@ class PatchFiles:
         """Index of the file -> patch, for all patches that are not refused."""
         self._refusals: dict[int, str] = {}
         self._notes: list[str] = []
+        self._notes_of: dict[int, list[str]] = {}
         for index, source in enumerate(sources):
             with self._refusing(index):
                 patch = self._read[index] = read_patch(source)
                 check_diff(source, patch)
                 self.patches[index] = patch
-                for note in self._notes_of(index):
-                    _print_line("note", note)
 
     def check(self, task: Task, is_stored: bool) -> None:
         """Refuse the patches that do not apply to the task. Raises UserError for the only patch."""
         for index, patch in list(self.patches.items()):
             with self._refusing(index):
                 check_applies(self._sources[index], patch, task, is_stored)
+                self._notes_of[index] = list(self._notes_on(task.base, index))
+                for note in self._notes_of[index]:
+                    _print_line("note", note)
 
     def note(self, text: str) -> None:
         """Store a note about the repository, and print it."""
@@ -228,7 +231,7 @@ class PatchFiles:
         return [self._result(index, breakdown_of.get(index), runs.get(index)) for index in range(len(self._sources))]
 
     def _result(self, index: int, breakdown: Breakdown | None, run: TestRun | None) -> PatchResult:
-        notes = () if breakdown is None else (*self._notes, *self._notes_of(index))
+        notes = () if breakdown is None else (*self._notes, *self._notes_of.get(index, ()))
         return PatchResult(
             source=self._sources[index],
             patch=self._read.get(index),
@@ -238,12 +241,15 @@ class PatchFiles:
             run=run,
         )
 
-    def _notes_of(self, index: int) -> list[str]:
+    def _notes_on(self, base: Tree, index: int) -> Iterator[str]:
         """The notes about a single patch: its repairs, and whether it is empty."""
+        from regrade.datasets.applying import notes_on
+
         patch, source = self._read[index], self._sources[index]
         name = "the patch on standard input" if source == "-" else one_line(source)
-        empty = [f"{name} is empty: its verdict is that of no change"] if patch.is_empty else []
-        return [*(f"{name}: {one_line(note)}" for note in patch.notes), *empty]
+        yield from (f"{name}: {one_line(note)}" for note in notes_on(base, patch))
+        if patch.is_empty:
+            yield f"{name} is empty: its verdict is that of no change"
 
     @contextmanager
     def _refusing(self, index: int) -> Iterator[None]:
@@ -291,12 +297,20 @@ def read_patch(source: str) -> Patch:
 
 
 def check_diff(source: str, patch: Patch) -> None:
-    """Raises UserError if the patch is not a unified diff."""
+    """Raises UserError if the patch is not a unified diff. Whether a malformed one applies, `git apply` decides."""
+    error = _malformed(source, patch)
+    if error is not None and not (patch.is_short and named_files(patch.text)):
+        raise error
+
+
+def _malformed(source: str, patch: Patch) -> UserError | None:
+    """Why a patch is not a unified diff; None if it is one."""
     try:
         _ = patch.files
     except PatchError as error:
         advice = "; `git diff > fix.diff` writes one" if patch.is_short else ""
-        raise UserError(f"patch {source!r}: {error}{advice}") from error
+        return UserError(f"patch {source!r}: {error}{advice}")
+    return None
 
 
 def find_base(request: ScoreRequest) -> Task:
@@ -367,6 +381,9 @@ def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> Non
     try:
         prepare(task, patch)
     except PatchError as error:
+        malformed = _malformed(source, patch)
+        if malformed is not None:
+            raise malformed from error
         why = str(error).removeprefix(DOES_NOT_APPLY)
         if "corrupt" not in why and _is_applied(task.base, patch):
             why = "the base of the task already contains these changes" if is_stored else ALREADY_APPLIED
@@ -377,10 +394,8 @@ def check_applies(source: str, patch: Patch, task: Task, is_stored: bool) -> Non
 
 def _is_applied(base: Tree, patch: Patch) -> bool:
     """Do the files already have the patched content? This is the case for a diff of edits in the working tree."""
-    import unidiff
-
     has_trace = False
-    for file, hunks in zip(patch.files, unidiff.PatchSet(patch.plain.text), strict=True):
+    for file, entry in zip(patch.files, patch.plain.entries, strict=True):
         try:
             lines = base.read(file.path).split("\n")
         except OSError:
@@ -388,9 +403,9 @@ def _is_applied(base: Tree, patch: Patch) -> bool:
         if file.is_deleted != (lines is None):
             return False
         has_trace = has_trace or lines is None
-        for hunk in hunks:
-            after = [line.value.rstrip("\n") for line in hunk if line.is_added or line.is_context]
-            start = hunk.target_start - 1
+        for hunk in entry.hunks:
+            after = [line[1:] for line in hunk.lines if line[0] in "+ "]
+            start = hunk.new_start - 1
             if after and (lines or [])[start : start + len(after)] != after:
                 return False
             has_trace = has_trace or bool(after)  # a removed line without context leaves no trace

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import resource
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from regrade.datasets.patch_forms import PlainDiff, is_cache
-from regrade.datasets.patches import Patch, PatchedFile, PatchError, parsed_files
+from regrade.datasets.patch_forms import is_cache, named_files
+from regrade.datasets.patches import Patch, PatchedFile, PatchError, is_safe, parsed_files
+from regrade.datasets.plain_diffs import PlainDiff
 from regrade.datasets.process_identity import this_process
 from regrade.datasets.tasks import Tree
 
 DOES_NOT_APPLY = "the patch does not apply to the task's base: "
 """Prefix of a PatchError's message if git rejects the patch."""
+CPU_SECONDS, MEMORY_MB = 60, 1024
+"""Limits of `git apply`, which keeps all files after the patch in memory: a small patch can make files without end."""
+WALL_SECONDS = 1200.0
+"""`git apply` without an end after this time, and within its CPU time, hangs: no patch can cause that."""
 
 
 def apply_patch(tree: Tree, patch: Patch) -> Tree:
@@ -50,12 +59,52 @@ def changed_files(tree: Tree, patch: Patch) -> Mapping[str, str | None]:
 
 
 def as_applied(tree: Tree, patch: Patch) -> Patch:
-    """The patch as the plain diff that `git apply` gets for this tree: with its names, and its CR or none.
+    """The patch as a plain diff that does the same to this tree: with its names, and its CR or none.
 
     Raises:
         PatchError, OSError: see `apply_patch`.
     """
-    return Patch(_applied(_Application(tree, patch)).text)
+    applied = _applied(_Application(tree, patch))
+    if applied.reading.diff is not None:
+        return Patch(applied.reading.text)
+    for reading in _repaired(tree, patch):
+        with contextlib.suppress(PatchError):
+            other = Patch(reading.text)
+            if changed_files(tree, other) == applied.files:
+                return other
+    texts = {path: _text(_content(tree, path)) for path in applied.files}
+    return Patch.between(
+        {path: text for path, text in texts.items() if text is not None},
+        {path: text for path, text in applied.files.items() if text is not None},
+    )
+
+
+def notes_on(tree: Tree, patch: Patch) -> tuple[str, ...]:
+    """One line for each repair that this tree needs, and for each part of the patch that is left out.
+
+    Raises:
+        PatchError, OSError: see `apply_patch`.
+    """
+    diff = _applied(_Application(tree, patch)).reading.diff
+    if diff is not None:
+        return diff.repairs + diff.omissions
+    with contextlib.suppress(PatchError):
+        return patch.plain.omissions
+    return ()
+
+
+_SUBMODULE = re.compile(r"^(?:(?:new file|new|old|deleted file) mode 160000|index \S+ 160000)\r?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One possible meaning of a patch."""
+
+    text: str
+    """What `git apply` gets."""
+    diff: PlainDiff | None = None
+    """None: the patch as it is."""
+    without_context: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +113,7 @@ class Applied:
 
     files: Mapping[str, str | None]
     """See `changed_files`."""
-    text: str
-    """See `as_applied`."""
+    reading: _Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,37 +134,67 @@ class _Application:
 def _applied(application: _Application) -> Applied:
     """Every probe of one patch asks for it."""
     tree, patch = application.tree, application.patch
-    if not patch.plain.text:
-        return Applied({}, "")
-    plain = _with_existing_names(tree, patch)
-    files = parsed_files(plain)
-    before: dict[str, bytes] = {}
-    for path in {path for file in files for path in (file.path, file.old_path) if path}:
-        if path not in tree.replaced and (tree.root / path).is_symlink():
-            raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
-        content = _content(tree, path)
-        if content is not None:
-            before[path] = content
-    after, text = _after(before, plain, files)
+    if not patch.text.strip():
+        return Applied({}, _Reading(""))
+    patch.check_size()
+    if _SUBMODULE.search(patch.text):
+        _ = patch.plain  # refuses a submodule, for which git makes an empty folder
+    before, unreadable = _named_contents(tree, patch)
+    reading, after = _after(tree, patch, before, unreadable)
     changed = {
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
-    _check_readable(files, before, after)
+    _check_reviewable(tree, patch, reading, before, after)
     for path in changed.keys() - before.keys():
         _check_free(tree, path, gone={name for name, text in changed.items() if text is None})
-    return Applied({path: content for path, content in changed.items() if not is_cache(path)}, text)
+    return Applied({path: content for path, content in changed.items() if not is_cache(path)}, reading)
 
 
-def _with_existing_names(tree: Tree, patch: Patch) -> PlainDiff:
-    """The plain diff with the prefixes that lead to files of the tree, if those that the names seem to have do not."""
-    if _has_old_files(tree, patch.files):
-        return patch.plain
-    for level in (0, 1):
-        with contextlib.suppress(PatchError):
-            other = patch.read(level)
-            if _has_old_files(tree, parsed_files(other)):
-                return other
-    return patch.plain
+def _named_contents(tree: Tree, patch: Patch) -> tuple[dict[str, bytes], dict[str, PatchError]]:
+    """The content of each file of the tree that the patch may name; and why it cannot be patched, of the others."""
+    contents, unreadable = {}, {}
+    for path in filter(is_safe, named_files(patch.text)):
+        try:
+            if path not in tree.replaced and (tree.root / path).is_symlink():
+                raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
+            content = _content(tree, path)
+        except PatchError as error:
+            unreadable[path] = error
+        except OSError:  # a name that no file can have, being too long
+            continue
+        else:
+            if content is not None:
+                contents[path] = content
+    return contents, unreadable
+
+
+def _readings(tree: Tree, patch: Patch, before: Mapping[str, bytes]) -> Iterator[_Reading]:
+    """The possible readings of a patch, the first choice first: as it is, then as a plain diff.
+
+    Raises:
+        PatchError: it has no plain diff.
+    """
+    yield _Reading(patch.text)
+    for reading in _repaired(tree, patch):
+        assert reading.diff is not None
+        yield reading
+        if reading.diff.text_with_cr != reading.text:
+            yield _Reading(reading.diff.text_with_cr, reading.diff)
+        if not reading.diff.has_context and _is_exact(before, parsed_files(reading.diff)):
+            yield _Reading(reading.text, reading.diff, without_context=True)
+
+
+def _repaired(tree: Tree, patch: Patch) -> list[_Reading]:
+    """The patch as plain diffs: with the prefixes that lead to files of the tree, if those that its names seem to have
+    do not; and with the latter. Raises PatchError, as `Patch.files`."""
+    readings = [patch.plain]
+    if not _has_old_files(tree, patch.files):
+        for level in (0, 1):
+            with contextlib.suppress(PatchError):
+                other = patch.read(level)
+                if _has_old_files(tree, parsed_files(other)):
+                    readings.insert(-1, other)
+    return [_Reading(diff.text, diff) for diff in readings]
 
 
 def _has_old_files(tree: Tree, files: Sequence[PatchedFile]) -> bool:
@@ -134,15 +212,14 @@ def _has(tree: Tree, path: str) -> bool:
     return path in tree.replaced or (path not in tree.removed and os.path.lexists(tree.root / path))
 
 
-def _after(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[PatchedFile]) -> tuple[dict[str, bytes], str]:
-    """The files after `git apply`, in the first of the patch's possible readings that applies; and this reading."""
-    readings = [(plain.text, False)]
-    if plain.text_with_cr != plain.text:
-        readings.append((plain.text_with_cr, False))
-    if not plain.has_context and _is_exact(before, files):
-        readings.append((plain.text, True))
-    reasons = []
-    for text, without_context in readings:
+def _after(
+    tree: Tree, patch: Patch, before: Mapping[str, bytes], unreadable: Mapping[str, PatchError]
+) -> tuple[_Reading, dict[str, bytes]]:
+    """The first of the patch's readings that applies, and the files after `git apply`."""
+    reason = ""
+    for reading in _readings(tree, patch, before):
+        if not reading.text:
+            return reading, dict(before)
         # The scratch folder of a killed process: the next scorer removes it, by its name.
         with tempfile.TemporaryDirectory(prefix=f"regrade-{this_process()}-apply-") as name:
             folder = Path(name, "tree")
@@ -150,12 +227,17 @@ def _after(before: Mapping[str, bytes], plain: PlainDiff, files: Sequence[Patche
             for path, content in before.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(content)
-            reason = _git_apply(folder, text, without_context=without_context)
-            if not reason:
-                return _files_in(folder), text
-            reasons.append(reason)
-    advice = _advice(before, plain) if "patch failed" in reasons[0] else ""
-    raise PatchError(f"{DOES_NOT_APPLY}{reasons[0]}{advice}")
+            refused = _git_apply(folder, reading.text, without_context=reading.without_context)
+            if not refused:
+                return reading, _files_in(folder)
+        if reading.diff is not None:  # of the reasons, the one against the likeliest reading
+            reason = reason or refused
+    for file in patch.files:
+        for named in (file.path, file.old_path):
+            if named in unreadable:
+                raise unreadable[named]
+    advice = _advice(before, patch.plain) if "patch failed" in reason else ""
+    raise PatchError(f"{DOES_NOT_APPLY}{reason}{advice}")
 
 
 def _is_exact(before: Mapping[str, bytes], files: Sequence[PatchedFile]) -> bool:
@@ -192,19 +274,25 @@ def parents(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _check_readable(files: Sequence[PatchedFile], before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+def _check_reviewable(
+    tree: Tree, patch: Patch, reading: _Reading, before: Mapping[str, bytes], after: Mapping[str, bytes]
+) -> None:
     """A change of text must consist of lines: nobody can review a binary patch."""
-    for file in files:
-        old, new = before.get(file.old_path or file.path), after.get(file.path)
-        if file.added or file.removed or old == new or not (old or new):
-            continue
-        if file.is_deleted or not any(b"\0" in (content or b"") for content in (old, new)):
-            raise PatchError(f"{file.path!r} is a text file in a binary patch: use `git diff --text`")
+    if "GIT binary patch" not in reading.text:
+        return
+    diffs = [reading.diff] if reading.diff is not None else [other.diff for other in _repaired(tree, patch)]
+    names = {
+        name for diff in diffs if diff is not None for entry in diff.entries if entry.binary for name in entry.names
+    }
+    for path in sorted(names):
+        contents = before.get(path), after.get(path)
+        if contents[0] != contents[1] and any(contents) and not any(b"\0" in (content or b"") for content in contents):
+            raise PatchError(f"{path!r} is a text file in a binary patch: use `git diff --text`")
 
 
 def _check_free(tree: Tree, path: str, gone: set[str]) -> None:
     """No file or folder may exist at the path of a created file. `git apply` sees only the files that a patch names."""
-    if _content(tree, path) is not None:
+    if _has(tree, path) and not (tree.root / path).is_dir():
         raise PatchError(f"the patch creates {path!r}, which exists: make the patch against the task's base")
     if (tree.root / path).is_dir() or any(name.startswith(f"{path}/") for name in tree.replaced):
         raise PatchError(f"the patch creates the file {path!r}, but there is a folder of that name")
@@ -243,21 +331,45 @@ def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "HOME": str(folder.parent),
     }
-    try:
-        process = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", *(["--unidiff-zero"] if without_context else []), "-"],
-            cwd=folder,
-            env=environment,
-            input=text.encode("utf-8", "surrogateescape"),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PatchError("git apply did not end within 60 s: the patch is too large") from error
-    if not process.returncode:
+    process = subprocess.Popen(
+        ["git", "apply", "--whitespace=nowarn", *(["--unidiff-zero"] if without_context else []), "-"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            # In time: git first waits for the patch.
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_MB << 20,) * 2)
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_SECONDS,) * 2)
+            _, errors = process.communicate(text.encode("utf-8", "surrogateescape"), timeout=WALL_SECONDS)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise OSError(f"git apply did not end within {WALL_SECONDS:g} s") from error
+            raise
+    return _refusal(process.returncode, errors.decode("utf-8", "replace"))
+
+
+def _refusal(code: int, errors: str) -> str:
+    """Why `git apply` rejects the patch; empty if it does not.
+
+    Raises:
+        OSError: it was killed, or the disk is full: not caused by the patch.
+    """
+    if not code:
         return ""
-    reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+    if code == -signal.SIGXCPU:
+        return f"git apply takes more than {CPU_SECONDS} s of CPU time: the patch is too large"
+    if code < 0:
+        raise OSError(f"git apply was killed by {signal.Signals(-code).name}")
+    if "ut of memory" in errors:
+        return f"the files after it take more than {MEMORY_MB} MB"
+    if os.strerror(errno.ENOSPC) in errors:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    reasons = errors.replace("error: ", "").strip().splitlines()
     return "; ".join(reasons[:3]) or "git apply failed"
 
 

@@ -6,10 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-import unidiff
-
-from regrade.datasets.patch_forms import NOWHERE, unquoted
 from regrade.datasets.patches import Patch
+from regrade.datasets.plain_diffs import NOWHERE, SIDES, DiffEntry, DiffHunk, git_header, line_counts, side
 
 MARKER = "\\"
 """Type of the line `\\ No newline at end of file`, which concerns the line before it."""
@@ -81,8 +79,8 @@ def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
         return SplitPatch(patch, (), (), ())
     hunks: list[Hunk] = []
     entries = []
-    for file in unidiff.PatchSet(patch.plain.text):
-        entry = _file_entry(file, len(hunks), fine)
+    for diff_entry in patch.plain.entries:
+        entry = _file_entry(diff_entry, len(hunks), fine)
         entries.append(entry)
         hunks.extend(entry.pieces())
     return SplitPatch(patch, tuple(hunks), tuple(_inseparable(entries)), tuple(entries))
@@ -92,10 +90,7 @@ def split_patch(patch: Patch, *, fine: bool = False) -> SplitPatch:
 class _FileEntry:
     """One file's entry in a patch."""
 
-    file: unidiff.PatchedFile
-    source: str
-    """With its prefix, or /dev/null."""
-    target: str
+    entry: DiffEntry
     notes: tuple[str, ...]
     """Git's lines between `diff --git` and the hunks."""
     head: int | None
@@ -111,16 +106,17 @@ class _FileEntry:
 
     @property
     def paths(self) -> set[str]:
-        return {unquoted(name)[2:] for name in (self.source, self.target) if name != NOWHERE}
+        return {*self.entry.names}
 
     def pieces(self) -> Iterator[Hunk]:
-        path = unquoted(self.source if self.target == NOWHERE else self.target)[2:]
+        path = self.entry.names[-1]
         if self.indexes == {self.head}:
-            text, added, removed = self.written(frozenset(self.indexes)), self.file.added, self.file.removed
+            text = self.written(frozenset(self.indexes))
+            added, removed = (sum(getattr(hunk, kind) for hunk in self.entry.hunks) for kind in ("added", "removed"))
             yield Hunk(path=path, what=self._what(), line=0, added=added, removed=removed, text=text)
             return
         if self.head is not None:
-            text = self._header(self.source, self.target, self.notes, bool(self.file))
+            text = self._header(self.entry.new, self.notes, bool(self.entry.hunks))
             yield Hunk(path=path, what=self._what(), line=0, added=0, removed=0, text=text)
         for part in self.parts:
             for index in dict.fromkeys(index for index in part.indexes if index is not None):
@@ -137,52 +133,46 @@ class _FileEntry:
             dropped += gain
         body = "".join(texts)
         if self.head in chosen:
-            return self._header(self.source, self.target, self.notes, bool(body)) + body
+            return self._header(self.entry.new, self.notes, bool(body)) + body
         if not body:
             return ""
-        target = self.target if self.head is None else _side(self.source, "b")
-        return self._header(self.source, target, (), True) + body
+        return self._header(self.entry.new if self.head is None else self.entry.old, (), True) + body
 
-    def _header(self, source: str, target: str, notes: Sequence[str], has_hunks: bool) -> str:
-        names = (
-            _side(target, "a") if source == NOWHERE else source,
-            _side(source, "b") if target == NOWHERE else target,
-        )
-        sides = f"--- {source}\n+++ {target}\n" if has_hunks else ""
-        return f"diff --git {' '.join(names)}\n{''.join(notes)}{sides}"
+    def _header(self, new: str, notes: Sequence[str], has_hunks: bool) -> str:
+        old = self.entry.old
+        sides = [f"--- {side('a', old)}", f"+++ {side('b', new)}"] if has_hunks else []
+        return "".join(f"{line}\n" for line in (git_header(old, new), *notes, *sides))
 
     def _what(self) -> str:
-        if self.source == NOWHERE:
+        old, new = self.entry.old, self.entry.new
+        if old == NOWHERE:
             return "new file"
-        if self.target == NOWHERE:
+        if new == NOWHERE:
             return "deleted file"
-        notes = "".join(self.notes)
-        old, new = unquoted(self.source)[2:], unquoted(self.target)[2:]
-        if "copy from " in notes:
+        if any(line.startswith("copy from ") for line in self.notes):
             return f"copied from {old}"
         if old != new:
             return f"renamed from {old}"
-        return "binary file" if "GIT binary patch" in notes or "Binary files" in notes else "mode of the file"
+        return "binary file" if self.entry.binary else "mode of the file"
 
 
 @dataclass(frozen=True)
 class _SplitHunk:
     """A hunk, and the piece of each of its lines."""
 
-    hunk: unidiff.Hunk
+    hunk: DiffHunk
     indexes: tuple[int | None, ...]
     """Index of the piece of each line; None for an unchanged line."""
 
     def count(self, index: int) -> tuple[int, int]:
         """(added lines, removed lines) of a piece."""
-        lines = [line for line, owner in zip(self.hunk, self.indexes, strict=True) if owner == index]
-        return sum(line.is_added for line in lines), sum(line.is_removed for line in lines)
+        lines = [line for line, owner in zip(self.hunk.lines, self.indexes, strict=True) if owner == index]
+        return sum(line[0] == "+" for line in lines), sum(line[0] == "-" for line in lines)
 
     def first_line(self, index: int) -> int:
         """The line in the base that a piece first removes, or before which it first inserts."""
-        start = self.hunk.source_start + (0 if self.hunk.source_length else 1)
-        before = self.hunk[: self.indexes.index(index)]
-        return int(start + sum(line.is_context or line.is_removed for line in before))
+        start = self.hunk.old_start + (0 if self.hunk.counts[0] else 1)
+        return start + line_counts(self.hunk.lines[: self.indexes.index(index)])[0]
 
     def written(self, chosen: frozenset[int], dropped: int) -> tuple[str, int]:
         """(the hunk with the chosen pieces, the net added lines of the omitted ones); an empty text without any piece.
@@ -194,37 +184,36 @@ class _SplitHunk:
         gain = self.hunk.added - self.hunk.removed
         if not chosen & {*self.indexes}:
             return "", gain
-        length = sum(line[0] in " +" for line in lines)
-        section = f" {self.hunk.section_header}" if self.hunk.section_header else ""
-        old = f"-{self.hunk.source_start},{self.hunk.source_length}"
-        head = f"@@ {old} +{self.hunk.target_start - dropped},{length} @@{section}\n"
-        return head + "".join(lines), gain - (length - self.hunk.source_length)
+        length, old_length = line_counts(lines)[1], self.hunk.counts[0]
+        new = f"+{self.hunk.new_start - dropped},{length}"
+        head = f"@@ -{self.hunk.old_start},{old_length} {new} @@{self.hunk.section}\n"
+        return head + "".join(f"{line}\n" for line in lines), gain - (length - old_length)
 
     def _lines(self, chosen: frozenset[int]) -> Iterator[str]:
         """The lines of the hunk: an omitted piece's removed lines as context, and its added lines omitted."""
         is_written = True
-        for line, index in zip(self.hunk, self.indexes, strict=True):
-            kind = line.line_type
+        for line, index in zip(self.hunk.lines, self.indexes, strict=True):
+            kind = line[0]
             if kind == MARKER:  # it concerns the line before
                 sign = kind if is_written else ""
             elif index is None or index in chosen:
                 sign = kind
             else:
-                sign = " " if line.is_removed else ""
+                sign = " " if kind == "-" else ""
             is_written = bool(sign)
-            if sign:  # the empty line that may follow a hunk has no sign either
-                yield f"{sign}{line.value}" if line.value.endswith("\n") else f"{sign}{line.value}\n"
+            if sign:
+                yield f"{sign}{line[1:]}"
 
 
-def _split_hunk(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
+def _split_hunk(hunk: DiffHunk, first: int, fine: bool) -> _SplitHunk:
     """A hunk as one piece or, if `fine`, as one piece a run of changed lines; the first index is `first`."""
     indexes: list[int | None] = []
     index, is_within = first, False
-    for line in hunk:
-        if line.line_type == MARKER:
+    for line in hunk.lines:
+        if line[0] == MARKER:
             indexes.append(indexes[-1] if indexes else None)
             continue
-        is_changed = line.is_added or line.is_removed
+        is_changed = line[0] in SIDES
         if fine and is_within and not is_changed:
             index += 1
         is_within = is_changed
@@ -232,37 +221,23 @@ def _split_hunk(hunk: unidiff.Hunk, first: int, fine: bool) -> _SplitHunk:
     return _SplitHunk(hunk, tuple(indexes))
 
 
-def _file_entry(file: unidiff.PatchedFile, first: int, fine: bool) -> _FileEntry:
-    source, target = (
-        name if name == NOWHERE else _side(name, letter)
-        for letter, name in (("a", file.source_file), ("b", file.target_file))
-    )
-    notes = tuple(str(line) for line in (file.patch_info or ())[1:])
-    if not notes and NOWHERE in (source, target):
-        notes = ("new file mode 100644\n" if source == NOWHERE else "deleted file mode 100644\n",)
-    is_edit = NOWHERE not in (source, target) and unquoted(source)[2:] == unquoted(target)[2:]
+def _file_entry(entry: DiffEntry, first: int, fine: bool) -> _FileEntry:
+    notes = (*entry.extended, *entry.binary)
+    if not notes and len(entry.names) == 1:
+        notes = ("new file mode 100644" if entry.old == NOWHERE else "deleted file mode 100644",)
     has_mode = any(line.startswith(("old mode ", "new mode ")) for line in notes)
     is_renamed = any(line.startswith("rename from ") for line in notes)
-    if not file or not (is_edit or is_renamed):
-        parts = [_SplitHunk(hunk, (first,) * len(hunk)) for hunk in file]
-        return _FileEntry(file=file, source=source, target=target, notes=notes, head=first, parts=tuple(parts))
+    if not entry.hunks or not (entry.old == entry.new or is_renamed):
+        parts = [_SplitHunk(hunk, (first,) * len(hunk.lines)) for hunk in entry.hunks]
+        return _FileEntry(entry=entry, notes=notes, head=first, parts=tuple(parts))
     head = first if has_mode or is_renamed else None
     notes = tuple(line for line in notes if not line.startswith("index "))  # a subset has other blobs
     parts = []
     start = first + (head is not None)
-    for hunk in file:
+    for hunk in entry.hunks:
         parts.append(_split_hunk(hunk, start, fine))
         start = max((index for index in parts[-1].indexes if index is not None), default=start - 1) + 1
-    return _FileEntry(
-        file=file, source=source, target=target, notes=notes if head is not None else (), head=head, parts=tuple(parts)
-    )
-
-
-def _side(name: str, letter: str) -> str:
-    """The name of a file with the prefix `letter`, in quotes if `name` has quotes."""
-    quote = '"' if name.startswith('"') else ""
-    bare = name[len(quote) + 2 :]
-    return f"{quote}{letter}/{bare}"
+    return _FileEntry(entry=entry, notes=notes if head is not None else (), head=head, parts=tuple(parts))
 
 
 def _inseparable(entries: Sequence[_FileEntry]) -> Iterator[frozenset[int]]:

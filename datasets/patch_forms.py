@@ -6,13 +6,21 @@ docs/patches.md lists the forms that are read, and the malformed ones that are r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from regrade.datasets.errors import PatchError
+from regrade.datasets.plain_diffs import (
+    NOWHERE,
+    QUOTED,
+    SIDES,
+    DiffEntry,
+    DiffHunk,
+    PlainDiff,
+    line_counts,
+    unquoted,
+)
 
-NOWHERE = "/dev/null"
 CACHES = frozenset({"__pycache__", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache"})
 """Folders that Python's tools write; what they contain is left out of a patch."""
 COMPILED = (".pyc", ".pyo")
@@ -23,72 +31,14 @@ _EXTENDED = re.compile(
     r"(?:index |old mode |new mode |new file mode |deleted file mode |similarity index |dissimilarity index "
     r"|rename (?:from|to|old|new) |copy (?:from|to) )"
 )
+_MOVED = re.compile(r"(?:rename|copy) (from|old|to|new) ")
 _BASE85 = re.compile(r"(?:(?:literal|delta) \d+|[A-Za-z]\S+)$")
 _NO_DATA = re.compile(r"(?:Binary files .+ differ|Files .+ differ)$")
 _BULLET = re.compile(r"- \S")
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
-_ESCAPES = dict(
-    zip((bytes([sign]) for sign in b'abtnvfr"\\'), (bytes([sign]) for sign in b'\a\b\t\n\v\f\r"\\'), strict=True)
-)
-"""The escapes in names that git quotes (its quote.c)."""
-_TO_QUOTE = re.compile(r'[\x00-\x1f\x7f"\\]')
-
-
-@dataclass(frozen=True)
-class PlainDiff:
-    """A patch as one plain diff: only the entries of files, with the prefixes `a/` and `b/`, and counts that hold."""
-
-    text: str
-    notes: tuple[str, ...]
-    """One line for each repair, and for the files that are left out."""
-    text_with_cr: str
-    """The same with the CR at the ends of the hunks' lines, if the whole patch was converted to CR LF."""
-    has_context: bool
-    """Has any hunk of an existing file an unchanged line? A diff of `git diff -U0` has none."""
-
-
-@dataclass
-class _Entry:
-    """One file's entry in a patch."""
-
-    old: str = ""
-    """Name before the patch, without prefix and quotes; NOWHERE for a new file."""
-    new: str = ""
-    git: bool = False
-    """Does it begin with `diff --git`?"""
-    extended: list[str] = field(default_factory=list)
-    hunks: list[list[str]] = field(default_factory=list)
-    """The lines of each hunk, header first."""
-    binary: list[str] = field(default_factory=list)
-    is_without_data: bool = False
-    is_converted: bool = False
-    """Do its header lines end in CR?"""
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name in (self.old, self.new) if name != NOWHERE]
-
-    def written(self, *, keep_cr: bool) -> Iterator[str]:
-        old, new = (self.new if self.old == NOWHERE else self.old), (self.old if self.new == NOWHERE else self.new)
-        if self.git:
-            yield f"diff --git {quoted(f'a/{old}')} {quoted(f'b/{new}')}"
-            yield from self.extended
-        if self.hunks:
-            yield f"--- {_side('a', self.old)}"
-            yield f"+++ {_side('b', self.new)}"
-        for head, *lines in self.hunks:
-            yield head
-            yield from lines if keep_cr or not self.is_converted else (line.removesuffix("\r") for line in lines)
-        yield from self.binary
-
-
-def _side(letter: str, name: str) -> str:
-    """A name in a `---` or `+++` line. A tab ends a name with a space, as in git's own output."""
-    if name == NOWHERE:
-        return name
-    shown = quoted(f"{letter}/{name}")
-    return f"{shown}\t" if " " in shown and not shown.startswith('"') else shown
+_BOUNDARY = re.compile(r"-{14}[\w.]+(?:--)?$")
+"""Ends an attachment of `git format-patch --attach`."""
+_COMBINED = re.compile(r"diff --(?:cc|combined) ")
+_TIME = re.compile(r"[ \t]+(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(?: ([+-]\d{4}))?\s*$")
 
 
 def plain_diff(text: str, level: int | None = None) -> PlainDiff:
@@ -101,24 +51,34 @@ def plain_diff(text: str, level: int | None = None) -> PlainDiff:
         PatchError: a hunk is malformed beyond repair, or a binary file has no data; with file, hunk and line.
     """
     reader = _Reader(text.split("\n"), ends_in_newline=text.endswith("\n"), level=level)
-    entries, notes = reader.entries(), reader.notes
+    entries, repairs, omissions = reader.entries(), reader.repairs, reader.omissions
     left_out = [entry for entry in entries if all(map(is_cache, entry.names))]
     if left_out:
         names = list(dict.fromkeys(name for entry in left_out for name in entry.names))
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        notes.append(f"caches in the patch are left out: {', '.join(names[:3])}{more}")
-    kept = [entry for entry in entries if entry not in left_out]
+        omissions.append(f"caches in the patch are left out: {', '.join(names[:3])}{more}")
+    kept = [entry for entry in entries if not all(map(is_cache, entry.names))]
     for entry in kept:
         if entry.is_without_data:
             raise PatchError(f"{entry.names[-1]!r} {NO_DATA}")
-    lines = [line for entry in kept for line in entry.written(keep_cr=False)]
-    is_converted = any(entry.is_converted for entry in kept)
-    if is_converted:
-        notes.append("the patch was converted to CR LF: the CR at the ends of its lines is ignored")
-    with_cr = [line for entry in kept for line in entry.written(keep_cr=True)] if is_converted else lines
-    hunks = [hunk for entry in kept if len(entry.names) == 2 for hunk in entry.hunks]
-    has_context = any(line.startswith(" ") for hunk in hunks for line in hunk[1:])
-    return PlainDiff(_joined(lines), tuple(notes), _joined(with_cr), has_context or not hunks)
+    plain = [entry.without_cr() for entry in kept]
+    if any(entry.is_converted for entry in kept):
+        repairs.append("the patch was converted to CR LF: the CR at the ends of its lines is ignored")
+    return PlainDiff(tuple(plain), tuple(repairs), tuple(omissions), _text(plain), _text(kept))
+
+
+def named_files(text: str) -> set[str]:
+    """Every name that a header line of the patch may mean, with and without its first part."""
+    names: set[str] = set()
+    for line in map(_without_cr, text.split("\n")):
+        if line.startswith("diff --git "):
+            header = line.removeprefix("diff --git ")
+            names.update(name for level in (0, 1) for name in _header_names(header, level)[:2] if name is not None)
+        elif line.startswith(("--- ", "+++ ")):
+            names.update((_name(line[4:]), _name(line[4:], has_time=True)))
+        elif moved := _MOVED.match(line):
+            names.add(unquoted(line[moved.end() :]))
+    return {_without(name, level) for name in names for level in (0, 1)} - {"."}
 
 
 def is_cache(path: str) -> bool:
@@ -126,29 +86,8 @@ def is_cache(path: str) -> bool:
     return bool(CACHES.intersection(path.split("/"))) or path.endswith(COMPILED)
 
 
-def unquoted(name: str) -> str:
-    """A name without git's quotes and escapes, which git uses for letters beyond ASCII, for example."""
-    if len(name) < 2 or not name.startswith('"') or not name.endswith('"'):
-        return name
-    escaped = name[1:-1].encode("utf-8", "surrogateescape")
-    return _ESCAPE.sub(_unescape, escaped).decode("utf-8", "surrogateescape")
-
-
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    sign = escape[1]
-    return bytes([int(sign, 8)]) if sign.isdigit() else _ESCAPES[sign]
-
-
-def quoted(name: str) -> str:
-    """A name as git writes it: in quotes if it contains quotes, backslashes or control characters."""
-    if not _TO_QUOTE.search(name):
-        return name
-    escaped = _TO_QUOTE.sub(lambda sign: f"\\{sign[0]}" if sign[0] in '"\\' else f"\\{ord(sign[0]):03o}", name)
-    return f'"{escaped}"'
-
-
-def _joined(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+def _text(entries: Iterable[DiffEntry]) -> str:
+    return "".join(f"{line}\n" for entry in entries for line in entry.written())
 
 
 class _Reader:
@@ -160,15 +99,16 @@ class _Reader:
         """Whoever stripped the last newline may have stripped blank lines before it."""
         self._level = level
         self._at = 0
-        self.notes: list[str] = []
+        self.repairs: list[str] = []
+        self.omissions: list[str] = []
 
-    def entries(self) -> list[_Entry]:
+    def entries(self) -> list[DiffEntry]:
         entries = []
         while self._at < len(self._lines):
             if self._line().startswith("diff --git "):
                 entries.append(self._git_entry())
             elif self._is_plain_header(self._at):
-                entry = _Entry()
+                entry = DiffEntry()
                 self._sides(entry)
                 self._hunks(entry)
                 entries.append(entry)
@@ -176,6 +116,10 @@ class _Reader:
                 number = self._at + 1
                 raise PatchError(f"line {number}: a hunk without a file header (`--- a/FILE`, `+++ b/FILE`) before it")
             else:
+                if _COMBINED.match(self._line()):
+                    self.omissions.append(
+                        f"line {self._at + 1}: the diff of a merge is ignored, as by git: make it against one parent"
+                    )
                 self._at += 1
         return entries
 
@@ -190,19 +134,19 @@ class _Reader:
         old, new, head = self._lines[at : at + 3]
         return old.startswith("--- ") and new.startswith("+++ ") and head.startswith("@@ -")
 
-    def _git_entry(self) -> _Entry:
+    def _git_entry(self) -> DiffEntry:
         start = self._at
-        entry = _Entry(git=True, is_converted=self._lines[start].endswith("\r"))
+        entry = DiffEntry(git=True, is_converted=self._lines[start].endswith("\r"))
         header = self._line().removeprefix("diff --git ")
-        first, second, level = self._header_names(header)
+        first, second, level = _header_names(header, self._level)
         both: list[str | None] = [first, second]
         self._at += 1
         while _EXTENDED.match(self._line()):
             entry.extended.append(self._line())
             self._at += 1
-        moved = {line.split(" ", 2)[1]: unquoted(line.split(" ", 2)[2]) for line in entry.extended if _is_move(line)}
+        moved = {match[1] in ("from", "old"): line[match.end() :] for line, match in _moves(entry.extended)}
         if moved:
-            both = [moved.get("from"), moved.get("to")]
+            both = [unquoted(moved[is_old]) if is_old in moved else None for is_old in (True, False)]
         if self._line().startswith("--- ") and self._line(1).startswith("+++ "):
             self._sides(entry, level)
             self._hunks(entry)
@@ -222,35 +166,20 @@ class _Reader:
                 entry.new = NOWHERE
         return entry
 
-    def _header_names(self, header: str) -> tuple[str | None, str | None, int | None]:
-        """The names in a `diff --git` line, which are equal but for their prefixes, and the number of their parts that
-        are prefixes; None if they are not equal, as for a renamed file."""
-        pairs = [(header[: space.start()], header[space.end() :]) for space in re.finditer(" ", header)]
-        if header.startswith('"') or header.endswith('"'):
-            pair = re.fullmatch(rf"({_QUOTED}|\S.*?) ({_QUOTED}|\S.*)", header)
-            pairs = [(unquoted(pair[1]), unquoted(pair[2]))] if pair else []
-        pairs.sort(key=lambda pair: abs(len(pair[0]) - len(pair[1])))
-        for old, new in pairs:
-            level = self._level
-            if level is None and old == new:
-                level = 0
-            elif level is None and "/" in old and old.partition("/")[2] == new.partition("/")[2]:
-                level = 1
-            if level is not None and _without(old, level) == _without(new, level):
-                return _without(old, level), _without(new, level), level
-        return None, None, None
-
-    def _sides(self, entry: _Entry, level: int | None = None) -> None:
+    def _sides(self, entry: DiffEntry, level: int | None = None) -> None:
         entry.is_converted = entry.is_converted or self._lines[self._at].endswith("\r")
-        old, new = (_name(self._line(ahead)[4:]) for ahead in (0, 1))
+        lines = [self._line(ahead)[4:] for ahead in (0, 1)]
+        old, new = (_name(line, has_time=not entry.git) for line in lines)
         if old == new == NOWHERE:
             raise PatchError("a file's header names /dev/null on both sides: it must name the file on one of them")
         if level is None:
             level = int(_are_prefixed(old, new)) if self._level is None else self._level
         entry.old, entry.new = _without(old, level), _without(new, level)
+        if not entry.git and NOWHERE not in (old, new):
+            entry.old, entry.new = _one_file(entry.old, entry.new, *map(_is_epoch, lines))
         self._at += 2
 
-    def _binary(self, entry: _Entry) -> None:
+    def _binary(self, entry: DiffEntry) -> None:
         lines = [self._line()]
         self._at += 1
         while self._at < len(self._lines) and (not self._line() or _BASE85.match(self._line())):
@@ -260,23 +189,23 @@ class _Reader:
             lines.pop()
         entry.binary = [*lines, ""]
 
-    def _hunks(self, entry: _Entry) -> None:
+    def _hunks(self, entry: DiffEntry) -> None:
         while match := _HUNK.match(self._line()):
             self._at += 1
             entry.hunks.append(self._hunk(match, f"hunk {len(entry.hunks) + 1} of {entry.names[-1]}"))
 
-    def _hunk(self, head: re.Match[str], name: str) -> list[str]:
+    def _hunk(self, head: re.Match[str], name: str) -> DiffHunk:
         old_start, old_count, new_start, new_count, section = head.groups()
         expected = (int(old_count or 1), int(new_count or 1))
         body = self._counted(expected)
-        beyond = self._beyond()
-        if body is not None and not any(line[:1] in ("+", "-") for line in beyond):
+        beyond = [] if body is None else self._beyond()
+        if body is not None and not any(line[:1] in SIDES for line in beyond):
             if beyond:
-                self.notes.append(
+                self.omissions.append(
                     f"{name} goes on for {len(beyond)} unchanged lines beyond its header's counts: ignored"
                 )
                 self._at += len(beyond)
-            return [head[0], *body]
+            return DiffHunk(int(old_start), int(new_start), section, tuple(body), head[0])
         start = self._at
         if body is None:
             body = [_signed(line) for line in self._run(self._at)]
@@ -285,21 +214,22 @@ class _Reader:
         else:
             body += [_signed(line) for line in beyond]
             self._at += len(beyond)
-        counts = _counts(body)
-        if not any(line[:1] in ("+", "-") for line in body):
+        counts = line_counts(body)
+        if not any(line[0] in SIDES for line in body):
             raise PatchError(f"{name} (line {start}) changes nothing: its lines must begin with '+', '-' or a space")
         rest = self._line()
         if rest.strip() and not _ends_hunk(rest) and sum(counts) < sum(expected):
             raise PatchError(f"{name}: line {self._at + 1} begins with none of '+', '-' and a space: {rest[:40]!r}")
         if beyond:
             lines = f"{len(beyond)} line{'s' if len(beyond) > 1 else ''}"
-            self.notes.append(f"{name} goes on for {lines} beyond its header's counts: the counts are corrected")
+            self.repairs.append(f"{name} goes on for {lines} beyond its header's counts: the counts are corrected")
         elif counts != expected:
-            self.notes.append(
+            self.repairs.append(
                 f"{name} has {counts[0]} old and {counts[1]} new lines, its header counts {expected[0]} and "
                 f"{expected[1]}: the counts are corrected"
             )
-        return [f"@@ -{old_start},{counts[0]} +{new_start},{counts[1]} @@{section}", *body]
+        corrected = f"@@ -{old_start},{counts[0]} +{new_start},{counts[1]} @@{section}"
+        return DiffHunk(int(old_start), int(new_start), section, tuple(body), corrected)
 
     def _counted(self, expected: tuple[int, int]) -> list[str] | None:
         """The lines that the header of a hunk counts; None if they do not fit."""
@@ -344,24 +274,20 @@ class _Reader:
 
     def _is_signature(self, at: int) -> bool:
         """Is it the `-- ` before git's version, at the end of a mail, or a rule?"""
-        if self._lines[at].rstrip() not in ("--", "---"):
-            return False
+        line = self._lines[at].rstrip()
+        if line not in ("--", "---"):
+            return bool(_BOUNDARY.match(line))
         return at + 1 == len(self._lines) or self._lines[at + 1][:1] not in (" ", "+", "-", "\\")
 
     def _with_stripped_lines(self, body: list[str], expected: tuple[int, int], name: str) -> list[str]:
         """The body with the blank unchanged lines at its end that were stripped together with the last newline."""
-        counts = _counts(body)
+        counts = line_counts(body)
         lacking = expected[0] - counts[0]
         is_stripped = self._is_cut and self._at >= len(self._lines) and lacking == expected[1] - counts[1]
         if not is_stripped or not 0 < lacking <= 3:
             return body
-        self.notes.append(f"{name} lacks the blank lines at its end, with the last newline: they are restored")
+        self.repairs.append(f"{name} lacks the blank lines at its end, with the last newline: they are restored")
         return [*body, *[" "] * lacking]
-
-
-def _counts(body: Sequence[str]) -> tuple[int, int]:
-    """Numbers of the lines before and after."""
-    return sum(line[0] in "- " for line in body), sum(line[0] in "+ " for line in body)
 
 
 def _signed(line: str) -> str:
@@ -373,17 +299,58 @@ def _ends_hunk(line: str) -> bool:
     return line.startswith(("@@ -", "diff ", "--- ", "From ", "```", "--", "Index: ", "Only in "))
 
 
-def _is_move(line: str) -> bool:
-    return line.startswith(("rename from ", "rename to ", "copy from ", "copy to "))
+def _moves(extended: Sequence[str]) -> Iterator[tuple[str, re.Match[str]]]:
+    return ((line, match) for line in extended if (match := _MOVED.match(line)))
 
 
-def _name(text: str) -> str:
-    """The name in a `---` or `+++` line: without the time after a tab, and without quotes."""
-    if text.startswith('"'):
-        end = re.match(_QUOTED, text)
-        return unquoted(end[0]) if end else text
-    name = text.partition("\t")[0]
-    return re.sub(r" +\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: [+-]\d{4})?$", "", name).rstrip()
+def _without_cr(line: str) -> str:
+    return line.removesuffix("\r")
+
+
+def _header_names(header: str, level: int | None) -> tuple[str | None, str | None, int | None]:
+    """The names in a `diff --git` line, which are equal but for their prefixes, and the number of their parts that
+    are prefixes; None if they are not equal, as for a renamed file."""
+    pairs = [(header[: space.start()], header[space.end() :]) for space in re.finditer(" ", header)]
+    if header.startswith('"') or header.endswith('"'):
+        pair = re.fullmatch(rf"({QUOTED}|\S.*?) ({QUOTED}|\S.*)", header)
+        pairs = [(unquoted(pair[1]), unquoted(pair[2]))] if pair else []
+    pairs.sort(key=lambda pair: abs(len(pair[0]) - len(pair[1])))
+    for old, new in pairs:
+        parts = level
+        if level is None and old == new:
+            parts = 0
+        elif level is None and "/" in old and old.partition("/")[2] == new.partition("/")[2]:
+            parts = 1
+        if parts is not None and _without(old, parts) == _without(new, parts):
+            return _without(old, parts), _without(new, parts), parts
+    return None, None, None
+
+
+def _name(text: str, *, has_time: bool = False) -> str:
+    """The name in a `---` or `+++` line: without quotes, and without what follows a tab. Only headers of other tools
+    than git have a time (`has_time`) after spaces."""
+    if text.startswith('"') and (end := re.match(QUOTED, text)):
+        return unquoted(end[0])
+    return _TIME.sub("", text).partition("\t")[0].rstrip() if has_time else text.partition("\t")[0]
+
+
+def _is_epoch(text: str) -> bool:
+    """Does a `---` or `+++` line have the time with which `diff -N` marks a missing file?"""
+    time = _TIME.search(text)
+    days = {"1970-01-01": 0, "1969-12-31": -1}.get(time[1]) if time else None
+    if time is None or days is None:
+        return False
+    hours, minutes = map(int, time[2].split(":"))
+    zone = time[3] or "+0000"
+    offset = int(f"{zone[0]}1") * (60 * int(zone[1:3]) + int(zone[3:]))
+    return 60 * (24 * days + hours) + minutes == offset
+
+
+def _one_file(old: str, new: str, is_new: bool, is_deleted: bool) -> tuple[str, str]:
+    """The two names of a file in a diff of another tool than git, which renames none: both are that of the new file,
+    but for an addition to the old name, such as `.new`."""
+    name = old if new.startswith(old) else new
+    return NOWHERE if is_new else name, NOWHERE if is_deleted else name
 
 
 def _are_prefixed(old: str, new: str) -> bool:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-import unidiff
-
 from regrade.datasets.errors import PatchError as PatchError
 from regrade.datasets.errors import UserError
-from regrade.datasets.patch_forms import NOWHERE, PlainDiff, plain_diff, unquoted
+from regrade.datasets.patch_forms import plain_diff
+from regrade.datasets.plain_diffs import NOWHERE, DiffEntry, PlainDiff, git_header, side
 
 LARGEST_MB = 4
 """The size limit of a patch. No hand or model writes a larger change of code; parsing it would take minutes."""
 LONGEST_PATH, LONGEST_NAME = 1000, 255
 """Limits in bytes that every file system accepts below the folder of a sandbox."""
-_SUBMODULE = re.compile(
-    r"^(?:new file mode|new mode|old mode|deleted file mode) 160000$|^index \S+ 160000$", re.MULTILINE
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,11 @@ class Patch:
         """Is its size within the limit?"""
         return len(self.text) <= LARGEST_MB << 20
 
+    def check_size(self) -> None:
+        """Raises PatchError: its size is beyond the limit."""
+        if not self.is_short:
+            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB; the limit is {LARGEST_MB} MB")
+
     @cached_property
     def is_empty(self) -> bool:
         """Does its text change no file? Caches are no change. (What it changes in a tree: `applying.changed_files`.)"""
@@ -79,7 +79,7 @@ class Patch:
         Raises:
             PatchError: see `files`.
         """
-        return self.plain.notes
+        return self.plain.repairs + self.plain.omissions
 
     @cached_property
     def plain(self) -> PlainDiff:
@@ -92,13 +92,13 @@ class Patch:
 
     def read(self, level: int | None = None) -> PlainDiff:
         """The patch as a plain diff; see `plain_diff`."""
-        if not self.is_short:
-            raise PatchError(f"the patch has {len(self.text) / (1 << 20):.1f} MB; the limit is {LARGEST_MB} MB")
+        self.check_size()
         plain = plain_diff(self.text, level)
-        if not plain.text and not plain.notes and self.text.strip():
+        if not plain.text and not plain.repairs and not plain.omissions and self.text.strip():
             raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, such as git prints")
-        if _SUBMODULE.search(plain.text):
-            raise PatchError("the patch changes a submodule: only plain files may be patched")
+        for entry in plain.entries:
+            if entry.is_submodule:
+                raise PatchError(f"{entry.names[-1]!r} is a submodule: only plain files may be patched")
         return plain
 
     @cached_property
@@ -134,33 +134,31 @@ class PatchedFile:
 
 def parsed_files(plain: PlainDiff) -> tuple[PatchedFile, ...]:
     """The files of a plain diff. Raises PatchError: see `Patch.files`."""
-    try:
-        return tuple(_patched_file(file) for file in unidiff.PatchSet(plain.text))
-    except (unidiff.UnidiffParseError, ValueError) as error:
-        if isinstance(error, PatchError):
-            raise
-        raise PatchError(f"not a unified diff: {error}") from error
+    return tuple(map(_patched_file, plain.entries))
 
 
-def _patched_file(file: unidiff.PatchedFile) -> PatchedFile:
+def _patched_file(entry: DiffEntry) -> PatchedFile:
     # By the header alone, as in git: an empty file still is a file.
-    is_deleted = file.target_file == NOWHERE
-    old = None if file.source_file == NOWHERE else _safe(file.source_file, "a/")
-    new = _safe(file.target_file, "b/") if not is_deleted else (old or "")
-    lines = [line for hunk in file for line in hunk]
+    is_deleted = entry.new == NOWHERE
+    old = None if entry.old == NOWHERE else _safe(entry.old)
     return PatchedFile(
-        path=new,
+        path=(old or "") if is_deleted else _safe(entry.new),
         old_path=old,
         is_deleted=is_deleted,
-        added=tuple((line.target_line_no, line.value.rstrip("\n")) for line in lines if line.is_added),
-        removed=tuple((line.source_line_no, line.value.rstrip("\n")) for line in lines if line.is_removed),
+        added=tuple(line for hunk in entry.hunks for line in hunk.numbered("+")),
+        removed=tuple(line for hunk in entry.hunks for line in hunk.numbered("-")),
     )
 
 
-def _safe(path: str, prefix: str) -> str:
-    name = unquoted(path).removeprefix(prefix)
+def is_safe(name: str) -> bool:
+    """Does the path stay in the repository, outside .git?"""
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name:
+    return not (pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name)
+
+
+def _safe(name: str) -> str:
+    pure = PurePosixPath(name)
+    if not is_safe(name):
         raise PatchError(
             f"the path {name!r} leaves the repository or enters .git: a patch may touch only the repository's own files"
         )
@@ -171,12 +169,11 @@ def _safe(path: str, prefix: str) -> str:
 
 
 def _unified(path: str, old: str | None, new: str | None) -> str:
-    header_old = f"a/{path}" if old is not None else "/dev/null"
-    header_new = f"b/{path}" if new is not None else "/dev/null"
-    lines = difflib.unified_diff(_lines(old or ""), _lines(new or ""), header_old, header_new)
+    old_name, new_name = (NOWHERE if text is None else path for text in (old, new))
+    lines = difflib.unified_diff(_lines(old or ""), _lines(new or ""), side("a", old_name), side("b", new_name))
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
     mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
-    return f"diff --git a/{path} b/{path}\n{mode}{text}"
+    return f"{git_header(path, path)}\n{mode}{text}"
 
 
 def _lines(text: str) -> list[str]:

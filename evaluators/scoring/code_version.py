@@ -27,7 +27,6 @@ TOOLS = (
     "tenacity",
     "tree-sitter",
     *(f"tree-sitter-{language}" for language in LANGUAGES),
-    "unidiff",
 )
 """Distributions that this code imports or runs."""
 
