@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from regrade.datasets.patch_forms import is_cache, named_files
-from regrade.datasets.patches import Patch, PatchedFile, PatchError, is_safe, parsed_files
+from regrade.datasets.patch_forms import CONVERTED, is_cache, named_files
+from regrade.datasets.patches import Patch, PatchedFile, PatchError, check_path, is_safe, parsed_files
 from regrade.datasets.plain_diffs import PlainDiff
 from regrade.datasets.process_identity import this_process
 from regrade.datasets.tasks import Tree
@@ -85,9 +85,11 @@ def notes_on(tree: Tree, patch: Patch) -> tuple[str, ...]:
     Raises:
         PatchError, OSError: see `apply_patch`.
     """
-    diff = _applied(_Application(tree, patch)).reading.diff
-    if diff is not None:
-        return diff.repairs + diff.omissions
+    reading = _applied(_Application(tree, patch)).reading
+    if reading.diff is not None:
+        is_without_cr = reading.text == reading.diff.text
+        repairs = (note for note in reading.diff.repairs if note != CONVERTED or is_without_cr)
+        return (*repairs, *reading.diff.omissions)
     with contextlib.suppress(PatchError):
         return patch.plain.omissions
     return ()
@@ -145,8 +147,10 @@ def _applied(application: _Application) -> Applied:
         path: _text(after.get(path)) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
     _check_reviewable(tree, patch, reading, before, after)
+    gone = {path for path, text in changed.items() if text is None}
     for path in changed.keys() - before.keys():
-        _check_free(tree, path, gone={name for name, text in changed.items() if text is None})
+        check_path(path)
+        _check_free(tree, path, gone)
     return Applied({path: content for path, content in changed.items() if not is_cache(path)}, reading)
 
 
@@ -155,6 +159,9 @@ def _named_contents(tree: Tree, patch: Patch) -> tuple[dict[str, bytes], dict[st
     contents, unreadable = {}, {}
     for path in filter(is_safe, named_files(patch.text)):
         try:
+            for parent in () if path in tree.replaced else parents(path):
+                if (tree.root / parent).is_symlink():
+                    raise PatchError(f"{path!r} lies in {parent!r}, which is a link: `git apply` goes through none")
             if path not in tree.replaced and (tree.root / path).is_symlink():
                 raise PatchError(f"{path!r} is a link in the repository: only plain files may be patched")
             content = _content(tree, path)
@@ -187,14 +194,15 @@ def _readings(tree: Tree, patch: Patch, before: Mapping[str, bytes]) -> Iterator
 def _repaired(tree: Tree, patch: Patch) -> list[_Reading]:
     """The patch as plain diffs: with the prefixes that lead to files of the tree, if those that its names seem to have
     do not; and with the latter. Raises PatchError, as `Patch.files`."""
-    readings = [patch.plain]
-    if not _has_old_files(tree, patch.files):
-        for level in (0, 1):
-            with contextlib.suppress(PatchError):
-                other = patch.read(level)
-                if _has_old_files(tree, parsed_files(other)):
-                    readings.insert(-1, other)
-    return [_Reading(diff.text, diff) for diff in readings]
+    others = []
+    for level in (0, 1):
+        with contextlib.suppress(PatchError):
+            other = patch.read(level)
+            files = parsed_files(other)
+            if other.has_sure_names and _has_old_files(tree, files) and any(file.old_path for file in files):
+                others.append(other)
+    diffs = [patch.plain, *others] if _has_old_files(tree, patch.files) else [*others, patch.plain]
+    return list({diff.text: _Reading(diff.text, diff) for diff in diffs}.values())
 
 
 def _has_old_files(tree: Tree, files: Sequence[PatchedFile]) -> bool:
@@ -234,7 +242,7 @@ def _after(
             reason = reason or refused
     for file in patch.files:
         for named in (file.path, file.old_path):
-            if named in unreadable:
+            if named is not None and named in unreadable:
                 raise unreadable[named]
     advice = _advice(before, patch.plain) if "patch failed" in reason else ""
     raise PatchError(f"{DOES_NOT_APPLY}{reason}{advice}")
@@ -375,9 +383,11 @@ def _refusal(code: int, errors: str) -> str:
 
 def _files_in(folder: Path) -> dict[str, bytes]:
     contents = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):  # a link to a folder is one of the folders
             path = Path(parent, name)
+            if name in folders and not path.is_symlink():
+                continue
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink() or not path.is_file():
                 raise PatchError(f"the patch makes {relative!r} a link: only plain files may be patched")

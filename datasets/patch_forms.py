@@ -6,7 +6,8 @@ docs/patches.md lists the forms that are read, and the malformed ones that are r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from regrade.datasets.errors import PatchError
@@ -24,6 +25,10 @@ from regrade.datasets.plain_diffs import (
 CACHES = frozenset({"__pycache__", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache"})
 """Folders that Python's tools write; what they contain is left out of a patch."""
 COMPILED = (".pyc", ".pyo")
+MOST_SPACES = 50
+"""Spaces in the middle of a `diff --git` line that may be between its names: its prefixes have similar lengths."""
+CONVERTED = "the patch was converted to CR LF: the CR at the ends of its lines is ignored"
+NO_HEADER = "expected a unified diff, such as git prints"
 NO_DATA = "is a binary file without its data: the patch was made without --binary, use `git diff --binary`"
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(.*)")
@@ -32,6 +37,7 @@ _EXTENDED = re.compile(
     r"|rename (?:from|to|old|new) |copy (?:from|to) )"
 )
 _MOVED = re.compile(r"(?:rename|copy) (from|old|to|new) ")
+_NAMING = ("diff --git ", "--- ", "+++ ", "rename ", "copy ")
 _BASE85 = re.compile(r"(?:(?:literal|delta) \d+|[A-Za-z]\S+)$")
 _NO_DATA = re.compile(r"(?:Binary files .+ differ|Files .+ differ)$")
 _BULLET = re.compile(r"- \S")
@@ -50,8 +56,15 @@ def plain_diff(text: str, level: int | None = None) -> PlainDiff:
     Raises:
         PatchError: a hunk is malformed beyond repair, or a binary file has no data; with file, hunk and line.
     """
+    has_mark = text.startswith("\ufeff")
+    text = text.removeprefix("\ufeff")
     reader = _Reader(text.split("\n"), ends_in_newline=text.endswith("\n"), level=level)
     entries, repairs, omissions = reader.entries(), reader.repairs, reader.omissions
+    if not entries and text.strip():
+        advice = "the diff of a merge cannot be applied: make it against one parent" if omissions else NO_HEADER
+        raise PatchError(f"no file header (`--- a/FILE`, `+++ b/FILE`): {advice}")
+    if has_mark:
+        repairs.append("the patch begins with a byte order mark: it is ignored")
     left_out = [entry for entry in entries if all(map(is_cache, entry.names))]
     if left_out:
         names = list(dict.fromkeys(name for entry in left_out for name in entry.names))
@@ -63,14 +76,14 @@ def plain_diff(text: str, level: int | None = None) -> PlainDiff:
             raise PatchError(f"{entry.names[-1]!r} {NO_DATA}")
     plain = [entry.without_cr() for entry in kept]
     if any(entry.is_converted for entry in kept):
-        repairs.append("the patch was converted to CR LF: the CR at the ends of its lines is ignored")
+        repairs.append(CONVERTED)
     return PlainDiff(tuple(plain), tuple(repairs), tuple(omissions), _text(plain), _text(kept))
 
 
 def named_files(text: str) -> set[str]:
     """Every name that a header line of the patch may mean, with and without its first part."""
     names: set[str] = set()
-    for line in map(_without_cr, text.split("\n")):
+    for line in {_without_cr(line) for line in text.split("\n") if line.startswith(_NAMING)}:
         if line.startswith("diff --git "):
             header = line.removeprefix("diff --git ")
             names.update(name for level in (0, 1) for name in _header_names(header, level)[:2] if name is not None)
@@ -108,8 +121,10 @@ class _Reader:
             if self._line().startswith("diff --git "):
                 entries.append(self._git_entry())
             elif self._is_plain_header(self._at):
-                entry = DiffEntry()
-                self._sides(entry)
+                entry = DiffEntry(is_converted=self._lines[self._at].endswith("\r"))
+                old, new = self._line()[4:], self._line(1)[4:]
+                self._at += 2
+                self._sides(entry, old, new)
                 self._hunks(entry)
                 entries.append(entry)
             elif _HUNK.match(self._line()):
@@ -138,46 +153,53 @@ class _Reader:
         start = self._at
         entry = DiffEntry(git=True, is_converted=self._lines[start].endswith("\r"))
         header = self._line().removeprefix("diff --git ")
-        first, second, level = _header_names(header, self._level)
-        both: list[str | None] = [first, second]
         self._at += 1
-        while _EXTENDED.match(self._line()):
-            entry.extended.append(self._line())
+        sides: dict[str, str] = {}
+        while (is_extended := _EXTENDED.match(self._line())) or self._line().startswith(("--- ", "+++ ")):
+            if is_extended:
+                entry.extended.append(self._line())
+            else:
+                sides[self._line()[:3]] = self._line()[4:]
             self._at += 1
-        moved = {match[1] in ("from", "old"): line[match.end() :] for line, match in _moves(entry.extended)}
-        if moved:
-            both = [unquoted(moved[is_old]) if is_old in moved else None for is_old in (True, False)]
-        if self._line().startswith("--- ") and self._line(1).startswith("+++ "):
-            self._sides(entry, level)
+        self._git_names(entry, header, sides)
+        if not entry.names:
+            raise PatchError(f"line {start + 1}: cannot tell the names of the files apart: {header!r}")
+        if _HUNK.match(self._line()):
             self._hunks(entry)
         elif self._line() == "GIT binary patch":
             self._binary(entry)
         elif _NO_DATA.match(self._line()):
             entry.is_without_data = True
             self._at += 1
-        if not entry.new or moved:
-            old, new = both
-            if old is None or new is None:
-                raise PatchError(f"line {start + 1}: cannot tell the names of the files apart: {header!r}")
-            entry.old, entry.new = old, new
-            if any(line.startswith("new file mode ") for line in entry.extended):
-                entry.old = NOWHERE
-            if any(line.startswith("deleted file mode ") for line in entry.extended):
-                entry.new = NOWHERE
         return entry
 
-    def _sides(self, entry: DiffEntry, level: int | None = None) -> None:
-        entry.is_converted = entry.is_converted or self._lines[self._at].endswith("\r")
-        lines = [self._line(ahead)[4:] for ahead in (0, 1)]
-        old, new = (_name(line, has_time=not entry.git) for line in lines)
+    def _git_names(self, entry: DiffEntry, header: str, sides: Mapping[str, str]) -> None:
+        """Read the names from the lines about a renaming, else from `---` and `+++`, else from the header."""
+        old, new, level = _header_names(header, self._level)
+        moved = {match[1] in ("from", "old"): line[match.end() :] for line, match in _moves(entry.extended)}
+        if moved:
+            old, new = (unquoted(moved[is_old]) if is_old in moved else None for is_old in (True, False))
+        elif len(sides) == 2:
+            self._sides(entry, sides["---"], sides["+++"], level)
+            return
+        if old is None or new is None:
+            return
+        is_new, is_deleted = (
+            sides.get(sign) == NOWHERE or any(line.startswith(f"{kind} file mode ") for line in entry.extended)
+            for sign, kind in (("---", "new"), ("+++", "deleted"))
+        )
+        entry.old, entry.new = NOWHERE if is_new else old, NOWHERE if is_deleted and not is_new else new
+
+    def _sides(self, entry: DiffEntry, old_line: str, new_line: str, level: int | None = None) -> None:
+        """Read what follows `---` and `+++`."""
+        old, new = (_name(line, has_time=not entry.git) for line in (old_line, new_line))
         if old == new == NOWHERE:
             raise PatchError("a file's header names /dev/null on both sides: it must name the file on one of them")
         if level is None:
             level = int(_are_prefixed(old, new)) if self._level is None else self._level
         entry.old, entry.new = _without(old, level), _without(new, level)
         if not entry.git and NOWHERE not in (old, new):
-            entry.old, entry.new = _one_file(entry.old, entry.new, *map(_is_epoch, lines))
-        self._at += 2
+            entry.old, entry.new = _one_file(entry.old, entry.new, _is_epoch(old_line), _is_epoch(new_line))
 
     def _binary(self, entry: DiffEntry) -> None:
         lines = [self._line()]
@@ -307,14 +329,17 @@ def _without_cr(line: str) -> str:
     return line.removesuffix("\r")
 
 
+@lru_cache(maxsize=1024)
 def _header_names(header: str, level: int | None) -> tuple[str | None, str | None, int | None]:
     """The names in a `diff --git` line, which are equal but for their prefixes, and the number of their parts that
     are prefixes; None if they are not equal, as for a renamed file."""
-    pairs = [(header[: space.start()], header[space.end() :]) for space in re.finditer(" ", header)]
+    spaces = sorted(
+        (place for place, sign in enumerate(header) if sign == " "), key=lambda at: abs(2 * at + 1 - len(header))
+    )
+    pairs = [(header[:place], header[place + 1 :]) for place in spaces[:MOST_SPACES]]
     if header.startswith('"') or header.endswith('"'):
         pair = re.fullmatch(rf"({QUOTED}|\S.*?) ({QUOTED}|\S.*)", header)
         pairs = [(unquoted(pair[1]), unquoted(pair[2]))] if pair else []
-    pairs.sort(key=lambda pair: abs(len(pair[0]) - len(pair[1])))
     for old, new in pairs:
         parts = level
         if level is None and old == new:
@@ -350,7 +375,7 @@ def _one_file(old: str, new: str, is_new: bool, is_deleted: bool) -> tuple[str, 
     """The two names of a file in a diff of another tool than git, which renames none: both are that of the new file,
     but for an addition to the old name, such as `.new`."""
     name = old if new.startswith(old) else new
-    return NOWHERE if is_new else name, NOWHERE if is_deleted else name
+    return NOWHERE if is_new else name, NOWHERE if is_deleted and not is_new else name
 
 
 def _are_prefixed(old: str, new: str) -> bool:
@@ -364,4 +389,11 @@ def _are_prefixed(old: str, new: str) -> bool:
 
 def _without(name: str, level: int) -> str:
     """A name without its first `level` parts."""
-    return name if name == NOWHERE else str(PurePosixPath(name.partition("/")[2] if level else name))
+    if name == NOWHERE:
+        return name
+    rest = name.partition("/")[2] if level else name
+    return (
+        str(PurePosixPath(rest))
+        if not rest or "//" in rest or "." in (rest[0], rest[-1]) or "/." in rest or rest[-1] == "/"
+        else rest
+    )

@@ -94,8 +94,6 @@ class Patch:
         """The patch as a plain diff; see `plain_diff`."""
         self.check_size()
         plain = plain_diff(self.text, level)
-        if not plain.text and not plain.repairs and not plain.omissions and self.text.strip():
-            raise PatchError("no file header (`--- a/FILE`, `+++ b/FILE`): expected a unified diff, such as git prints")
         for entry in plain.entries:
             if entry.is_submodule:
                 raise PatchError(f"{entry.names[-1]!r} is a submodule: only plain files may be patched")
@@ -139,10 +137,12 @@ def parsed_files(plain: PlainDiff) -> tuple[PatchedFile, ...]:
 
 def _patched_file(entry: DiffEntry) -> PatchedFile:
     # By the header alone, as in git: an empty file still is a file.
+    for name in entry.names:
+        check_path(name)
     is_deleted = entry.new == NOWHERE
-    old = None if entry.old == NOWHERE else _safe(entry.old)
+    old = None if entry.old == NOWHERE else entry.old
     return PatchedFile(
-        path=(old or "") if is_deleted else _safe(entry.new),
+        path=(old or "") if is_deleted else entry.new,
         old_path=old,
         is_deleted=is_deleted,
         added=tuple(line for hunk in entry.hunks for line in hunk.numbered("+")),
@@ -156,7 +156,8 @@ def is_safe(name: str) -> bool:
     return not (pure.is_absolute() or ".." in pure.parts or ".git" in pure.parts or "\0" in name)
 
 
-def _safe(name: str) -> str:
+def check_path(name: str) -> None:
+    """Raises PatchError: the path leaves the repository, or is too long."""
     pure = PurePosixPath(name)
     if not is_safe(name):
         raise PatchError(
@@ -165,7 +166,6 @@ def _safe(name: str) -> str:
     longest = max((len(part.encode("utf-8", "surrogatepass")) for part in pure.parts), default=0)
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST_PATH or longest > LONGEST_NAME:
         raise PatchError(f"the path {name[:40]!r}... is too long (limits: {LONGEST_PATH} bytes, {LONGEST_NAME} a name)")
-    return str(pure)
 
 
 def _unified(path: str, old: str | None, new: str | None) -> str:

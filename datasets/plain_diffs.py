@@ -78,7 +78,7 @@ class DiffEntry:
 
     @property
     def names(self) -> list[str]:
-        return [name for name in (self.old, self.new) if name != NOWHERE]
+        return [name for name in (self.old, self.new) if name not in ("", NOWHERE)]
 
     @property
     def is_submodule(self) -> bool:
@@ -120,6 +120,14 @@ class PlainDiff:
         """Has any hunk of an existing file an unchanged line? A diff of `git diff -U0` has none."""
         hunks = [hunk for entry in self.entries if len(entry.names) == 2 for hunk in entry.hunks]
         return not hunks or any(line.startswith(" ") for hunk in hunks for line in hunk.lines)
+
+    @property
+    def has_sure_names(self) -> bool:
+        """Has each entry one name, but for a file that the patch itself calls renamed or copied?"""
+        return all(
+            len(set(entry.names)) == 1 or any(line.startswith(("rename ", "copy ")) for line in entry.extended)
+            for entry in self.entries
+        )
 
 
 def line_counts(lines: Sequence[str]) -> tuple[int, int]:
