@@ -51,7 +51,7 @@ _BLOCK = re.compile(
 _MORE = re.compile(
     r"<{5,9} SEARCH[ \t]*\n(?P<old>(?:.*\n)*?)={5,9}[ \t]*\n(?P<new>(?:.*\n)*?)>{5,9} REPLACE[ \t]*$", re.MULTILINE
 )
-_DIFF = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
+_DIFF = re.compile(r"^\ufeff?(?:diff --git |--- \S)", re.MULTILINE)
 
 
 def describe(task: Task) -> str:
