@@ -6,15 +6,14 @@ import contextlib
 import errno
 import os
 import re
-import resource
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from regrade.datasets.limited_processes import run_within
 from regrade.datasets.patch_forms import CONVERTED, is_cache, named_files
 from regrade.datasets.patches import Patch, PatchedFile, PatchError, check_path, is_safe, parsed_files
 from regrade.datasets.plain_diffs import PlainDiff
@@ -25,8 +24,6 @@ DOES_NOT_APPLY = "the patch does not apply to the task's base: "
 """Prefix of a PatchError's message if git rejects the patch."""
 CPU_SECONDS, MEMORY_MB = 60, 1024
 """Limits of `git apply`, which keeps all files after the patch in memory: a small patch can make files without end."""
-WALL_SECONDS = 1200.0
-"""`git apply` without an end after this time, and within its CPU time, hangs: no patch can cause that."""
 
 
 def apply_patch(tree: Tree, patch: Patch) -> Tree:
@@ -329,7 +326,11 @@ def _text(content: bytes | None) -> str | None:
 
 
 def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
-    """Run `git apply` in a folder; the reason if it rejects the patch, else empty."""
+    """Run `git apply` in a folder; the reason if it rejects the patch, else empty.
+
+    Raises:
+        OSError: it was killed from outside, or the disk is full: not caused by the patch.
+    """
     # Outside any repository, and without the user's git configuration.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -339,40 +340,19 @@ def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "HOME": str(folder.parent),
     }
-    process = subprocess.Popen(
+    done = run_within(
         ["git", "apply", "--whitespace=nowarn", *(["--unidiff-zero"] if without_context else []), "-"],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        folder=folder,
+        environment=environment,
+        given=text.encode("utf-8", "surrogateescape"),
+        cpu_seconds=CPU_SECONDS,
+        memory_mb=MEMORY_MB,
     )
-    with process:
-        try:
-            # In time: git first waits for the patch.
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_MB << 20,) * 2)
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_SECONDS,) * 2)
-            _, errors = process.communicate(text.encode("utf-8", "surrogateescape"), timeout=WALL_SECONDS)
-        except BaseException as error:
-            process.kill()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise OSError(f"git apply did not end within {WALL_SECONDS:g} s") from error
-            raise
-    return _refusal(process.returncode, errors.decode("utf-8", "replace"))
-
-
-def _refusal(code: int, errors: str) -> str:
-    """Why `git apply` rejects the patch; empty if it does not.
-
-    Raises:
-        OSError: it was killed, or the disk is full: not caused by the patch.
-    """
-    if not code:
+    errors = done.stderr.decode("utf-8", "replace")
+    if not done.returncode:
         return ""
-    if code == -signal.SIGXCPU:
+    if done.returncode == -signal.SIGXCPU:
         return f"git apply takes more than {CPU_SECONDS} s of CPU time: the patch is too large"
-    if code < 0:
-        raise OSError(f"git apply was killed by {signal.Signals(-code).name}")
     if "ut of memory" in errors:
         return f"the files after it take more than {MEMORY_MB} MB"
     if os.strerror(errno.ENOSPC) in errors:

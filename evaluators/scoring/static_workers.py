@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from regrade.datasets.limited_processes import FROM_OUTSIDE
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
@@ -43,16 +44,16 @@ CPU_SECONDS = 20.0
 """CPU time of one probe on one patch: an assumption, which no repository of a million lines has tested."""
 WALL_SECONDS = 600.0
 """A process without an answer after this time hangs, whatever it waits for."""
-MEMORY = 8 << 30
-"""Address space of a process in bytes."""
-BACK_OFF = (0.5, 2.0)
-"""Seconds before each retry after a process was killed, not by its clock: a machine out of memory may have done it."""
+MEMORY_MB = min(8 << 10, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21)
+"""Address space of a process: at most half of the machine's memory, so that a scan fails before the machine does."""
+BACK_OFF = (0.5, 2.0, 8.0)
+"""Seconds before each retry after a process ended, not by its clock, or after a failure of the machine."""
 _LENGTH = struct.Struct(">Q")
 _PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from regrade.evaluators.scoring.static_workers import serve
-serve()
+serve(int(sys.argv[2]))
 """
 
 
@@ -73,9 +74,10 @@ class _Scan:
 class StaticWorkers:
     """A pool of processes for static probes. Safe for several threads."""
 
-    def __init__(self, cpu_seconds: float | None = None) -> None:
-        """`cpu_seconds`: limit of one probe on one patch; None: CPU_SECONDS."""
+    def __init__(self, cpu_seconds: float | None = None, memory_mb: int | None = None) -> None:
+        """Limits of one probe on one patch; None: CPU_SECONDS, MEMORY_MB."""
         self._cpu_seconds = CPU_SECONDS if cpu_seconds is None else cpu_seconds
+        self._memory_mb = MEMORY_MB if memory_mb is None else memory_mb
         self._idle: list[_StaticProcess] = []
         self._running: set[_StaticProcess] = set()
         self._lock = threading.Lock()
@@ -85,7 +87,7 @@ class StaticWorkers:
         """Start a process, unless one is idle: it imports the probes while the caller prepares its tree."""
         with self._lock:
             if not self._idle and not self._is_closed:
-                self._idle.append(_StaticProcess())
+                self._idle.append(_StaticProcess(self._memory_mb))
 
     def evidence(self, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
         """The evidence of one static probe.
@@ -94,7 +96,8 @@ class StaticWorkers:
         end either: then the base is to blame.
 
         Raises:
-            SandboxError: the scan stopped, and the patch is not its cause; or the pool is closed.
+            SandboxError: the scan stopped, and the patch is not its cause: its process was killed from outside in every
+                try, for example; or the pool is closed.
         """
         try:
             return self._run(kind, _Scan(before, after, patch, task))
@@ -126,10 +129,9 @@ class StaticWorkers:
                     raise SandboxError("stopped") from None
                 if process.exceeded_its_clock:
                     raise ScanStoppedError(f"not read within {self._cpu_seconds:g} s of CPU time") from None
-                if pause is None:
+                if pause is None and process.ended_by_itself:
                     raise ScanStoppedError("the process that reads it dies") from None
-                logger.warning("static process died: %s, retry in %.1f s", kind.__name__, pause)
-                time.sleep(pause)
+                self._before_retry(kind, f"static process {process.end}", pause)
                 continue
             except BaseException:
                 process.kill()
@@ -142,6 +144,9 @@ class StaticWorkers:
                     process.kill()
                 else:
                     self._idle.append(process)
+            if isinstance(answer, OSError):
+                self._before_retry(kind, str(answer), pause)
+                continue
             if isinstance(answer, (MemoryError, RecursionError)):
                 raise ScanStoppedError(f"the scan ends with {type(answer).__name__}")
             if isinstance(answer, BaseException):
@@ -149,11 +154,19 @@ class StaticWorkers:
             return answer
         raise AssertionError  # the last try returns or raises
 
+    @staticmethod
+    def _before_retry(kind: type, failure: str, pause: float | None) -> None:
+        """Wait. Raises SandboxError after the last try (`pause` is None)."""
+        if pause is None:
+            raise SandboxError(f"{failure}, {1 + len(BACK_OFF)} times, and not by a limit of its own")
+        logger.warning("%s: %s, retry in %.1f s", kind.__name__, failure, pause)
+        time.sleep(pause)
+
     def _take(self) -> _StaticProcess:
         with self._lock:
             if self._is_closed:
                 raise SandboxError("stopped")
-            process = self._idle.pop() if self._idle else _StaticProcess()
+            process = self._idle.pop() if self._idle else _StaticProcess(self._memory_mb)
             self._running.add(process)
             return process
 
@@ -161,20 +174,33 @@ class StaticWorkers:
 class _StaticProcess:
     """One process, and which inputs it has."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)]
+    def __init__(self, memory_mb: int) -> None:
+        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(memory_mb)]
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=-1
             )
         except OSError as error:
             raise SandboxError(f"{sys.executable} did not start: {error}") from error
+        self._hangs = False
         self._task: Task | None = None
         self._scan: tuple[Tree, Tree, Patch] | None = None
 
     @property
     def exceeded_its_clock(self) -> bool:
         return self._process.returncode == -signal.SIGPROF
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Did it crash, or exit? The text that it reads may cause that, and no signal from outside, nor a hang."""
+        return not self._hangs and -self._process.returncode not in FROM_OUTSIDE
+
+    @property
+    def end(self) -> str:
+        code = self._process.returncode
+        if self._hangs:
+            return f"without an answer within {WALL_SECONDS:g} s"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def ask(self, kind: type, scan: _Scan, cpu_seconds: float) -> Any:
         """The evidence, or the exception of the probe. Raises EOFError: the process died or hangs."""
@@ -194,6 +220,7 @@ class _StaticProcess:
         except OSError as error:
             raise EOFError from error
         if not is_ready(self._process.stdout.fileno(), WALL_SECONDS):
+            self._hangs = True
             raise EOFError
         return _read(self._process.stdout)
 
@@ -206,13 +233,13 @@ class _StaticProcess:
                     stream.close()
 
 
-def serve() -> None:
+def serve(memory_mb: int) -> None:
     """The program of a process: answers until its standard input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a probe that prints must not write into the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer, which kills this process
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import_probes()  # so that the first patch does not wait for it
     kinds = {kind.__name__: kind for kind in STATIC}

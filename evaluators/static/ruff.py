@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+import signal
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.limited_processes import run_within
 
-SECONDS = 30.0
-"""Timeout of one run of ruff in seconds; a file takes about 0.02, some dozens of files 0.1."""
+CPU_SECONDS = 30
+"""CPU time of one run of ruff in seconds; a file takes about 0.02, some dozens of files 0.1."""
 ISOLATED = ("--isolated", "--ignore-noqa", "--no-respect-gitignore", "--no-cache")
 ISOLATED_CHECK = ("check", *ISOLATED, "--quiet", "--output-format", "json")
 
@@ -32,6 +33,7 @@ def check_text(options: tuple[str, ...], path: str, source: bytes) -> list[dict[
     Raises:
         RuffError: ruff refused the options, crashed, or timed out.
         UserError: ruff is not installed.
+        OSError: it was killed from outside: not caused by the text.
     """
     # In the root of the file system, ruff cannot mistake other files for the project's.
     return _run([*_configured(options), "--stdin-filename", path, "-"], Path(Path.cwd().anchor), source)
@@ -44,10 +46,9 @@ def check_folder(options: tuple[str, ...], folder: Path) -> list[dict[str, Any]]
 
 def _run(arguments: list[str], folder: Path, source: bytes) -> list[dict[str, Any]]:
     command = [executable(), *arguments]
-    try:
-        process = subprocess.run(command, input=source, capture_output=True, cwd=folder, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise RuffError(f"ruff timed out after {SECONDS:g} s") from error
+    process = run_within(command, folder=folder, given=source, cpu_seconds=CPU_SECONDS)
+    if process.returncode == -signal.SIGXCPU:
+        raise RuffError(f"ruff timed out after {CPU_SECONDS} s of CPU time")
     if process.returncode not in (0, 1):
         raise RuffError(" ".join(process.stderr.decode("utf-8", "replace").split())[:300])
     records: list[dict[str, Any]] = json.loads(process.stdout)

@@ -67,7 +67,7 @@ def git(
 
 def written(folder: Path, files: Files) -> Path:
     for name, content in files.items():
-        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+        path = folder / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
