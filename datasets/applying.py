@@ -8,9 +8,9 @@ import os
 import re
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from regrade.datasets.limited_processes import run_within
@@ -129,9 +129,47 @@ class _Application:
         return hash((id(self.tree), self.patch.text))
 
 
-@lru_cache(maxsize=32)
+MOST_OUTCOMES = 32
+_LATEST: dict[_Application, Applied | PatchError] = {}
+"""The latest outcomes, the oldest first."""
+_LOCK = threading.Lock()
+
+
+def outcome(tree: Tree, patch: Patch) -> Applied | PatchError:
+    """What the patch does, or why it does not apply; for `remember` in another process.
+
+    Raises:
+        OSError: see `apply_patch`.
+    """
+    try:
+        return _applied(_Application(tree, patch))
+    except PatchError as error:
+        return PatchError(*error.args)
+
+
+def remember(tree: Tree, patch: Patch, known: Applied | PatchError) -> None:
+    """Use the outcome that another process found for this tree and patch."""
+    with _LOCK:
+        _LATEST[_Application(tree, patch)] = known
+        while len(_LATEST) > MOST_OUTCOMES:
+            del _LATEST[next(iter(_LATEST))]
+
+
 def _applied(application: _Application) -> Applied:
     """Every probe of one patch asks for it."""
+    known = _LATEST.get(application)
+    if known is None:
+        try:
+            known = _found(application)
+        except PatchError as error:
+            known = PatchError(*error.args)
+        remember(application.tree, application.patch, known)
+    if isinstance(known, PatchError):
+        raise PatchError(*known.args)
+    return known
+
+
+def _found(application: _Application) -> Applied:
     tree, patch = application.tree, application.patch
     if not patch.text.strip():
         return Applied({}, _Reading(""))
@@ -221,10 +259,13 @@ def _after(
     tree: Tree, patch: Patch, before: Mapping[str, bytes], unreadable: Mapping[str, PatchError]
 ) -> tuple[_Reading, dict[str, bytes]]:
     """The first of the patch's readings that applies, and the files after `git apply`."""
-    reason = ""
+    reason, reasons = "", {}
     for reading in _readings(tree, patch, before):
         if not reading.text:
             return reading, dict(before)
+        if reading.text in reasons and not reading.without_context:  # a plain diff that is the patch as it is
+            reason = reason or reasons[reading.text]
+            continue
         # The scratch folder of a killed process: the next scorer removes it, by its name.
         with tempfile.TemporaryDirectory(prefix=f"regrade-{this_process()}-apply-") as name:
             folder = Path(name, "tree")
@@ -235,6 +276,7 @@ def _after(
             refused = _git_apply(folder, reading.text, without_context=reading.without_context)
             if not refused:
                 return reading, _files_in(folder)
+        reasons[reading.text] = refused
         if reading.diff is not None:  # of the reasons, the one against the likeliest reading
             reason = reason or refused
     for file in patch.files:

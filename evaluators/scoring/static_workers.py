@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import operator
 import os
 import pickle
 import resource
@@ -19,9 +20,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
+from regrade.datasets import applying
 from regrade.datasets.limited_processes import FROM_OUTSIDE
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
@@ -57,6 +59,10 @@ serve(int(sys.argv[2]))
 """
 
 
+_TreeChange = Tree | tuple[dict[str, str], frozenset[str]] | None
+_Sent = tuple[_TreeChange, _TreeChange, Patch, applying.Applied | PatchError]
+
+
 class ScanStoppedError(RuntimeError):
     """A static probe did not end within its limits."""
 
@@ -69,6 +75,30 @@ class _Scan:
     after: Tree
     patch: Patch
     task: Task
+
+    def sent(self) -> _Sent:
+        """What a process that has the task needs, with the outcome of the patch: `git apply` runs once for all."""
+        base = self.task.base
+        return _change(self.before, base), _change(self.after, base), self.patch, applying.outcome(base, self.patch)
+
+    @classmethod
+    def received(cls, sent: _Sent, task: Task) -> _Scan:
+        before, after, patch, outcome = sent
+        applying.remember(task.base, patch, outcome)
+        return cls(_tree(before, task.base), _tree(after, task.base), patch, task)
+
+
+def _change(tree: Tree, base: Tree) -> _TreeChange:
+    """A tree by its difference from the base; the base itself as None."""
+    if tree is base:
+        return None
+    return (dict(tree.replaced), tree.removed) if tree.root == base.root else tree
+
+
+def _tree(change: _TreeChange, base: Tree) -> Tree:
+    if change is None or isinstance(change, Tree):
+        return change or base
+    return replace(base, replaced=change[0], removed=change[1])
 
 
 class StaticWorkers:
@@ -132,6 +162,10 @@ class StaticWorkers:
                 if pause is None and process.ended_by_itself:
                     raise ScanStoppedError("the process that reads it dies") from None
                 self._before_retry(kind, f"static process {process.end}", pause)
+                continue
+            except OSError as error:  # git, not the process
+                process.kill()
+                self._before_retry(kind, str(error), pause)
                 continue
             except BaseException:
                 process.kill()
@@ -205,12 +239,13 @@ class _StaticProcess:
     def ask(self, kind: type, scan: _Scan, cpu_seconds: float) -> Any:
         """The evidence, or the exception of the probe. Raises EOFError: the process died or hangs."""
         inputs = (scan.before, scan.after, scan.patch)
-        is_same = self._scan is not None and all(new is old for new, old in zip(inputs, self._scan, strict=True))
+        is_known = self._task is scan.task
+        is_same = is_known and self._scan is not None and all(map(operator.is_, inputs, self._scan))
         message = (
             kind.__name__,
             cpu_seconds,
-            None if self._task is scan.task else pickle.dumps(scan.task),
-            None if is_same else pickle.dumps(inputs),
+            None if is_known else pickle.dumps(scan.task),
+            None if is_same else pickle.dumps(scan.sent()),
         )
         self._task, self._scan = scan.task, inputs
         assert self._process.stdin is not None
@@ -243,20 +278,19 @@ def serve(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import_probes()  # so that the first patch does not wait for it
     kinds = {kind.__name__: kind for kind in STATIC}
-    task, inputs = None, None
+    task, scan = None, None
     while True:
         try:
             name, cpu_seconds, new_task, new_inputs = _read(requests)
         except EOFError:
             return
         task = pickle.loads(new_task) if new_task is not None else task
-        inputs = pickle.loads(new_inputs) if new_inputs is not None else inputs
-        assert inputs is not None
         assert task is not None
+        scan = _Scan.received(pickle.loads(new_inputs), task) if new_inputs is not None else scan
+        assert scan is not None
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            before, after, patch = inputs
-            answer = static_evidence(STATIC[kinds[name]], kinds[name], before, after, patch, task)
+            answer = static_evidence(STATIC[kinds[name]], kinds[name], scan.before, scan.after, scan.patch, task)
         except Exception as error:
             answer = error
         finally:
