@@ -259,7 +259,7 @@ def _after(
     tree: Tree, patch: Patch, before: Mapping[str, bytes], unreadable: Mapping[str, PatchError]
 ) -> tuple[_Reading, dict[str, bytes]]:
     """The first of the patch's readings that applies, and the files after `git apply`."""
-    reason, reasons = "", {}
+    reason, reasons = "", dict[str, str]()
     for reading in _readings(tree, patch, before):
         if not reading.text:
             return reading, dict(before)

@@ -8,6 +8,7 @@ of its code (see `inferred_style`).
 from __future__ import annotations
 
 import io
+import re
 import tokenize
 from collections import Counter
 from collections.abc import Iterable
@@ -60,6 +61,10 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:  # 
     )
 
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+"""Of Python, in which a form feed, for example, ends no line."""
+
+
 @lru_cache(maxsize=512)
 def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnLine, ...]:
     """ruff's findings in one text.
@@ -71,7 +76,7 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnL
     source = _utf8(text)
     if source is None:
         return ()
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
     return tuple(_finding(record, path, lines) for record in check_text(options, path, source))
 
 
