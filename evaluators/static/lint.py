@@ -8,7 +8,6 @@ of its code (see `inferred_style`).
 from __future__ import annotations
 
 import io
-import re
 import tokenize
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
 from regrade.evaluators.static.inferred_style import inferred_settings
 from regrade.evaluators.static.lint_settings import LintSettings, default_settings, project_settings
 from regrade.evaluators.static.ruff import RuffError, check_text
-from regrade.evaluators.static.syntax import parses
+from regrade.evaluators.static.syntax import parses, python_lines
 from regrade.rewards.evidence import Finding, LintDelta
 
 FindingOnLine = tuple[Finding, str]
@@ -61,10 +60,6 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> LintDelta:  # 
     )
 
 
-_LINE_END = re.compile(r"\r\n|\r|\n")
-"""Of Python, in which a form feed, for example, ends no line."""
-
-
 @lru_cache(maxsize=512)
 def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnLine, ...]:
     """ruff's findings in one text.
@@ -76,7 +71,7 @@ def findings(options: tuple[str, ...], path: str, text: str) -> tuple[FindingOnL
     source = _utf8(text)
     if source is None:
         return ()
-    lines = _LINE_END.split(text)
+    lines = python_lines(text)
     return tuple(_finding(record, path, lines) for record in check_text(options, path, source))
 
 

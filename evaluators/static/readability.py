@@ -20,7 +20,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.syntax_trees import parse_tree
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.files import LARGEST, ChangedFile, changed_files
-from regrade.evaluators.static.syntax import parse
+from regrade.evaluators.static.syntax import parse, python_lines
 from regrade.rewards.evidence import FunctionReadability, Readability, ReadabilityDelta
 
 MODULE_CODE = "<module>"
@@ -95,7 +95,7 @@ def _pieces(text: str) -> Pieces | None:
     tree = parse(text) if len(text) <= LARGEST else None
     if tree is None:
         return None
-    lines = text.splitlines()
+    lines = python_lines(text)
     pieces: defaultdict[str, list[tuple[str, ast.AST]]] = defaultdict(list)
     loose: list[ast.stmt] = []
     for name, node in _functions(tree.body, "", loose):

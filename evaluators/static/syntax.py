@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import TypeVar
 from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 
 T = TypeVar("T")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _FILTERS = threading.Lock()  # warning filters are global to the process
 
 
@@ -39,6 +41,11 @@ def parse(text: str, path: str = "<file>") -> ast.Module | None:
 def parses(text: str) -> bool:
     """Does the text parse?"""
     return parse(text) is not None
+
+
+def python_lines(text: str) -> list[str]:
+    """The lines that Python and ruff count: a form feed, for example, ends none."""
+    return _LINE_END.split(text)
 
 
 def _quietly(text: str, parser: Callable[[bytes, str], T], path: str) -> T:

@@ -14,6 +14,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, TestSuite, Tree
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import STATIC
+from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.rewards.evidence import ComplexityDelta, Diff, Integrity
 
@@ -89,3 +90,18 @@ def test_tasks_with_the_same_patch_share_no_outcome(pool: StaticWorkers, tmp_pat
         with pytest.raises(PatchError):
             prepare(other, patch)
         assert pool.evidence(Integrity, other.base, other.base, patch, other) == Integrity(())
+
+
+def test_stored_evidence_belongs_to_one_base(tmp_path: Path) -> None:
+    """One text against two bases, of one folder or of two, never shares evidence; two texts with one outcome agree."""
+    task = task_of(tmp_path / "repo")
+    other = task_of(tmp_path / "other")
+    (other.base.root / "a.py").write_text(TEXT.replace("return x", "return  x"))
+    tasks = [task, replace(task, base=task.base.with_files({"a.py": TEXT.replace("(x)", "(x, y)")})), other]
+    short = Patch("--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,3 @@\n def f(x):\n+    x = +x\n     return x\n")
+    mail = Patch(f"Subject: fix\n\n---\n{short.text}-- \n2.39\n")
+    for _ in range(2):  # the second scorer reads what the first stored
+        with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+            found = scorer.gather([(each, patch) for patch in (short, mail) for each in tasks], {Diff})
+            lines = [evidence.records[Diff].added_lines for evidence in found]
+            assert lines == [1, 0, 0, 1, 0, 0]  # the other bases have no such lines

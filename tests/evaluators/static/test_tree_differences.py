@@ -18,7 +18,7 @@ from regrade.evaluators.evaluation.footprint import footprint
 from regrade.evaluators.evaluation.rollout_scoring import _changed_lines, _changes_nothing
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import STATIC
-from regrade.evaluators.static import lint
+from regrade.evaluators.static import lint, readability
 from regrade.rewards.evidence import LintDelta
 
 BEFORE = (
@@ -125,6 +125,24 @@ def test_a_finding_lies_on_its_own_line_after_a_form_feed(tmp_path: Path) -> Non
     task = Task(id="t", repository="r", base=base, instruction="", fail_to_pass=(), pass_to_pass=())
     assert any(rule == "E711" for rule in found_rules(base, task, Patch.between({}, {"n.py": before})))
     assert found_rules(base, task, Patch.between({"m.py": before}, {"m.py": after})) == []
+
+
+def test_the_whole_of_an_edited_function_is_read_after_a_form_feed(tmp_path: Path) -> None:
+    before = "A = 1\n\x0c\n\n\ndef f(x):\n    return x\n"
+    after = before.replace("return x", "return [y for y in x if y or x] if x else [z for z in x if z and x]")
+    for name, text in (("m.py", before), ("n.py", before.replace("\x0c", "# a"))):
+        (tmp_path / name).write_text(text)
+    base = Tree(tmp_path)
+    task = Task(id="t", repository="r", base=base, instruction="", fail_to_pass=(), pass_to_pass=())
+    changes = []
+    for name, old, new in (
+        ("m.py", before, after),
+        ("n.py", *(text.replace("\x0c", "# a") for text in (before, after))),
+    ):
+        patch = Patch.between({name: old}, {name: new})
+        (function,) = readability.probe(base, prepare(task, patch).after, patch, task).functions
+        changes.append(replace(function, file=""))
+    assert changes[0] == changes[1]
 
 
 def found_rules(base: Tree, task: Task, patch: Patch) -> list[str]:
