@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import doctest
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from regrade.datasets.syntax_trees import parse_or_none
 
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+"""Of Python: a lone CR ends a line too."""
 Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -52,9 +55,7 @@ def _docstrings(text: str) -> dict[str, _Docstring]:
     if tree is None:
         return {}
     source = text.encode("utf-8", "surrogateescape")
-    starts = [0]
-    for line in source.split(b"\n"):
-        starts.append(starts[-1] + len(line) + 1)
+    starts = [0, *(end.end() for end in _LINE_END.finditer(source))]
     docstrings = {}
     for name, owner in _owners(tree, ""):
         first = owner.body[0] if owner.body else None

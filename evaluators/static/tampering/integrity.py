@@ -11,12 +11,14 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.static.docstrings import edited_examples
 from regrade.evaluators.static.files import ChangedFile, is_unprotected, patched_texts, read, with_renames
+from regrade.evaluators.static.syntax import python_lines
 from regrade.evaluators.static.tampering.patterns import pattern_signs
 from regrade.evaluators.static.tampering.pytest_configuration import configuration_signs
 from regrade.evaluators.static.tampering.python_code import code_signs, conftest_signs
@@ -49,15 +51,24 @@ def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> Integrity:  # 
 def _signs(file: ChangedFile, before: Tree, task: Task) -> Iterator[Tampering]:
     if file.after is None:
         return
+    file = _in_lines(file, file.after)
     yield from _path_signs(file, before, task)
     name = PurePosixPath(file.path).name
     if name == "conftest.py":
-        yield from conftest_signs(file, file.after)
+        yield from conftest_signs(file, file.after or "")
     elif name.endswith(".py") and is_unprotected(file.path, task):
-        yield from code_signs(file, file.before, file.after)
+        yield from code_signs(file, file.before, file.after or "")
     yield from pattern_signs(file)
     if not name.endswith(".py") or name == "setup.py":
-        yield from configuration_signs(file, file.before, file.after)
+        yield from configuration_signs(file, file.before, file.after or "")
+
+
+def _in_lines(file: ChangedFile, after: str) -> ChangedFile:
+    """The file with the line ends that Python and configuration files have: a lone CR ends a line there, not in git."""
+    if "\r" not in after:
+        return file
+    old, new = (text and "\n".join(python_lines(text)) for text in (file.before, after))
+    return replace(file, before=old, after=new)
 
 
 def _ignored_examples(files: Iterable[ChangedFile], task: Task) -> Iterator[str]:

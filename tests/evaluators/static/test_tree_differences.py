@@ -19,6 +19,7 @@ from regrade.evaluators.evaluation.rollout_scoring import _changed_lines, _chang
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import STATIC
 from regrade.evaluators.static import lint, readability
+from regrade.evaluators.static.docstrings import with_pristine_docstrings
 from regrade.rewards.evidence import LintDelta
 
 BEFORE = (
@@ -143,6 +144,15 @@ def test_the_whole_of_an_edited_function_is_read_after_a_form_feed(tmp_path: Pat
         (function,) = readability.probe(base, prepare(task, patch).after, patch, task).functions
         changes.append(replace(function, file=""))
     assert changes[0] == changes[1]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_examples_are_put_back_whatever_ends_the_lines(end: str) -> None:
+    before = (
+        f'# a{end}# b{end}def f():{end}    """The one.{end}{end}    >>> f(){end}    1{end}    """{end}    return 1{end}'
+    )
+    after = before.replace("    1", "    2").replace("return 1", "return 2")
+    assert with_pristine_docstrings(before, after) == before.replace("return 1", "return 2")
 
 
 def found_rules(base: Tree, task: Task, patch: Patch) -> list[str]:

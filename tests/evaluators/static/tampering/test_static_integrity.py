@@ -25,6 +25,8 @@ BASE = {
 
 EXPLOITS = {
     "os._exit at import": ({"pkg/a.py": CODE + "os._exit(0)\n"}, "leaves at import", 7),
+    "a lone CR before it": ({"pkg/a.py": "# a\r# b\r# c\nimport os\nos._exit(0)\n" + CODE}, "leaves at import", 5),
+    "CR LF": ({"pkg/a.py": (CODE + "os._exit(0)\n").replace("\n", "\r\n")}, "leaves at import", 7),
     "sys.exit at import": ({"pkg/a.py": CODE + "\nsys.exit()\n"}, "leaves at import", 8),
     "an exit by another name": ({"pkg/a.py": CODE + "from os import _exit as bye\nbye(0)\n"}, "leaves at import", 8),
     "SystemExit at import": ({"pkg/a.py": CODE + "raise SystemExit(0)\n"}, "leaves at import", 7),
