@@ -19,12 +19,12 @@ def of_reference(measure: Callable[[Tree, Tree, Task], E], before: Tree, task: T
 
     It is taken once for all candidates of a task.
     """
-    found: E | None = _measured(_Measurement(measure, before, task))
+    found: E | None = _measured(_ReferenceMeasure(measure, before, task))
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class _Measurement:
+class _ReferenceMeasure:
     """A measure of one task, as a cache key."""
 
     measure: Callable[[Tree, Tree, Task], Any]
@@ -33,7 +33,7 @@ class _Measurement:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, _Measurement)
+            isinstance(other, _ReferenceMeasure)
             and self.measure is other.measure
             and self.before is other.before
             and self.task is other.task
@@ -44,7 +44,7 @@ class _Measurement:
 
 
 @lru_cache(maxsize=32)
-def _measured(of: _Measurement) -> Any | None:
+def _measured(of: _ReferenceMeasure) -> Any | None:
     if of.task.reference is None:
         return None
     try:
