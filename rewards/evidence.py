@@ -370,6 +370,34 @@ class Diff:
 
 
 @dataclass(frozen=True)
+class ChangedLines:
+    """The lines of one file that the patch changes. A moved line is a removed one and an added one."""
+
+    file: str
+    """Path after the patch; of a deleted file, the path before it."""
+    added: tuple[tuple[int, str], ...]
+    """(line number after the patch, text without newline) of each added line."""
+    removed: tuple[tuple[int, str], ...]
+    """(line number before the patch, text without newline) of each removed line."""
+
+
+@dataclass(frozen=True)
+class PatchText:
+    """The text of the patch, and the lines that it changes, without protected files (tests, configuration)."""
+
+    text: str
+    """The patch as the policy wrote it, protected files included; empty if it is no diff."""
+    files: tuple[ChangedLines, ...]
+    """The changed files, sorted by path: the difference of the files before and after the patch, whatever its hunks
+    repeat. Empty for a patch that does not apply."""
+
+    @property
+    def added(self) -> tuple[tuple[str, int, str], ...]:
+        """(file, line number after the patch, text) of each added line."""
+        return tuple((each.file, number, line) for each in self.files for number, line in each.added)
+
+
+@dataclass(frozen=True)
 class Tampering:
     """One sign of tampering with the evaluation."""
 
@@ -441,6 +469,7 @@ Evidence = (
     | ReadabilityDelta
     | Impact
     | Diff
+    | PatchText
     | Integrity
     | Verification
     | Prediction

@@ -27,13 +27,15 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.piped import is_ready
 from regrade.evaluators.scoring.probes import STATIC, import_probes, static_evidence
-from regrade.evaluators.static.files import ChangedFile, patched_files
+from regrade.evaluators.static.files import ChangedFile, is_unprotected, patched_files
+from regrade.evaluators.static.patch_text import as_written
 from regrade.rewards.evidence import (
     ComplexityDelta,
     Diff,
     Impact,
     Integrity,
     LintDelta,
+    PatchText,
     ReadabilityDelta,
     Tampering,
 )
@@ -281,6 +283,8 @@ def _unended(kind: type, patch: Patch, task: Task, reason: str) -> Any:
     paths = [file.path for file in files if file.after is not None]
     if kind is Integrity:
         return Integrity(tuple(Tampering("unreadable code", path, 1, reason) for path in paths))
+    if kind is PatchText:
+        return as_written(patch, frozenset(path for path in paths if is_unprotected(path, task)))
     if kind not in _UNENDED:
         raise SandboxError(f"{kind.__name__}: {reason}")
     lines = sum(len(file.added) + len(file.removed) for file in files)
