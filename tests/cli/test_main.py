@@ -96,7 +96,7 @@ def test_without_network_and_packages_the_error_is_one_line(regrade, monkeypatch
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    assert regrade("tasks", "list", "--split", "validation").is_refusal("network")
+    assert regrade("tasks", "validate", "builtin", "--split", "validation").is_refusal("network")
 
 
 @pytest.mark.slow
