@@ -101,7 +101,7 @@ def write_rescored(run: Run, rescored: Mapping[str, Iterable[Mapping[str, Any]]]
         UserError: `out` exists and is not an empty folder, or it can't be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: give --out a new folder")
+        raise UserError(f"{out} exists already: choose a new folder with `out=FOLDER`")
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         shutil.copytree(run.folder, draft, ignore=shutil.ignore_patterns(*LEFT_OUT))

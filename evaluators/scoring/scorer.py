@@ -240,7 +240,7 @@ class Scorer(AbstractContextManager["Scorer"]):
             raise UserError("this Scorer is closed: create another one, and score inside its `with` block")
         for kind in needs:
             if kind is Prediction and kind not in self._probes:
-                raise UserError("the reward needs a reward model: pass its folder with --reward-model")
+                raise UserError("the reward needs a reward model: pass `probes={Prediction: RewardModelProbe(FOLDER)}`")
             if kind not in EXECUTED and kind not in self._probes:
                 self._probes[kind] = self._own_probe(kind)
 

@@ -403,7 +403,7 @@ class _StoredManifest(msgspec.Struct):
     policies: dict[str, Any] = {}
     phases: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e300)]] = {}
     phases_done: list[str] = []
-    share_of_step: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
+    share_of_step: dict[Literal["execution", "generation", "training"], Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
     notes: list[str] = []
 
 

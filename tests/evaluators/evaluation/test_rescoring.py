@@ -147,7 +147,7 @@ def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
     assert [row["reward"] for row in journal.read(copy.evaluation("mixed"))] == [1.0, 0.0, 0.0, 1.0] * 2
     assert rescore_run(copy, default)["mixed"][1] == journal.read(run.evaluation("mixed"))
     assert {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
-    with pytest.raises(UserError, match="exists already: give --out a new folder"):
+    with pytest.raises(UserError, match="exists already: choose a new folder with `out=FOLDER`"):
         write_rescored(run, rows, out)
     assert [path.name for path in tmp_path.iterdir()] == ["second"]
 
