@@ -29,7 +29,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.datasets.user_files import run_file
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC
-from regrade.evaluators.storage.serialisation import encode
+from regrade.evaluators.storage.serialisation import decode_plain, encode
 from regrade.rewards.evidence import Prediction
 
 PARAMETERS = "(before, after, patch, task)"
@@ -62,7 +62,10 @@ class OwnProbe:
             evidence = kind.probe(before, after, patch, task)
             if not isinstance(evidence, kind):
                 raise TypeError(f"it returned {repr(evidence)[:80]}, and no {self.kind}")
-            return encode(evidence)
+            text = encode(evidence)
+            if decode_plain(kind, text) != evidence:
+                raise TypeError(f"its fields are not of their types, or JSON cannot represent them: {evidence!r:.80}")
+            return text
         except (ProbeError, MemoryError, RecursionError):
             raise
         except BaseException as error:  # SystemExit must not look like the end of the process

@@ -238,6 +238,11 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _check(self, needs: Collection[type]) -> None:
         if self._stopping:
             raise UserError("this Scorer is closed: create another one, and score inside its `with` block")
+        names = [kind.__qualname__ for kind in needs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"two types of evidence have the name {twice[0]!r}: rename one, as evidence is stored by name"
+            )
         for kind in needs:
             if kind is Prediction and kind not in self._probes:
                 raise UserError("the reward needs a reward model: pass `probes={Prediction: RewardModelProbe(FOLDER)}`")

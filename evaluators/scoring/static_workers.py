@@ -109,8 +109,10 @@ class StaticWorkers:
             return answer if own is None else decode_plain(kind, answer)
         except ScanStoppedError as stopped:
             reason = str(stopped)
+        if own is not None:
+            raise SandboxError(f"{kind.__name__}: {reason}")
         try:
-            self._run(kind, _trivial_scan(before, patch, task), own)
+            self._run(kind, _trivial_scan(before, patch, task), None)
         except ScanStoppedError as stopped:
             raise SandboxError(f"the repository's own files, without the patch, can't be read: {stopped}") from None
         return _unended(kind, patch, task, reason)

@@ -57,6 +57,10 @@ class Todos:
             sys.exit(0)
         if "other" in files["a.py"]:
             return None
+        if "listed" in files["a.py"]:
+            return cls(["a.py"], 1)
+        if "exit" in files["a.py"]:
+            os._exit(3)
         return cls(tuple(sorted(path for path, text in files.items() if WORD in text)), os.getpid())
 
 
@@ -139,6 +143,7 @@ def test_one_scorer_sees_changed_code_too(own: Own) -> None:
         ("raise", r"the probe of Todos raised KeyError: 'missing.py' at my.py:28, for task 't': it must accept any"),
         ("leave", r"the probe of Todos raised SystemExit: 0 at my.py:30, for task 't'"),
         ("other", r"the probe of Todos raised TypeError: it returned None, and no Todos \("),
+        ("listed", r"the probe of Todos raised TypeError: its fields are not of their types, or JSON cannot represent"),
     ],
 )
 def test_an_error_of_a_probe_is_one_clear_message(own: Own, text: str, message: str) -> None:
@@ -152,6 +157,23 @@ def test_a_probe_that_hangs_is_stopped_and_the_patch_unscored(own: Own, monkeypa
     verdict = own.score("hang = 1\n")
     assert (verdict.value, verdict.is_lost) == (None, True)
     assert "Todos: not read within 1 s of CPU time" in (verdict.cause or "")
+
+
+def test_a_probe_that_ends_its_process_leaves_the_patch_unscored(own: Own) -> None:
+    verdict = own.score("exit = 1\n")
+    assert (verdict.value, verdict.is_lost) == (None, True)
+    assert "Todos: the process that reads it dies" in (verdict.cause or "")
+
+
+def test_two_types_of_one_name_are_refused(own: Own) -> None:
+    other = own.file.with_name("other.py")
+    other.write_text(OWN)
+    both = own.load() + load_reward(f"{other}:few_todos")
+    with (
+        Scorer(workers=1, sandbox="process", cache=own.cache) as scorer,
+        pytest.raises(UserError, match="two types of evidence have the name 'Todos': rename one"),
+    ):
+        scorer.score([], both)
 
 
 def test_a_run_stores_own_evidence_for_other_rewards(own: Own, tmp_path: Path) -> None:
