@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -55,8 +56,33 @@ def print_json(value: Any) -> None:
 
 
 def one_line(text: object) -> str:
-    """A message as one line: scripts read errors line by line."""
-    return visible(" ".join(str(text).split()))
+    """A message as one line, with options of the command line: scripts read errors line by line."""
+    return visible(with_options(" ".join(str(text).split())))
+
+
+RENAMED = {"test_limit": "test-timeout", "key_variable": "key-env", "folder": "out"}
+"""Parameters in Python whose options have another name."""
+PHRASES = {
+    "`probes={Prediction: RewardModelProbe(FOLDER)}`": "--reward-model FOLDER",
+    "keep the rows of one policy of the baseline": "choose one with --baseline-policy",
+    "keep the rows of one policy of the candidate": "choose one with --candidate-policy",
+    "keep the rows of one temperature of the baseline": "choose one with --temperature",
+    "keep the rows of one temperature of the candidate": "choose one with --temperature",
+}
+"""Advice for Python, and the same for the command line."""
+
+
+def with_options(message: str) -> str:
+    """The message of the Python API for the command line: of "`time_limit=SECONDS`" makes "--time-limit SECONDS"."""
+    for phrase, option in PHRASES.items():
+        message = message.replace(phrase, option)
+    return re.sub(r"`([a-z]+(?:_[a-z]+)*)=([^`]*)`", _as_option, message)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    option = f"--{RENAMED.get(name, name).replace('_', '-')}"
+    return option if value in ("", "True") else f"{option} {value}"
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from regrade.datasets.tasks import Task
+    from regrade.evaluators.evaluation.sweeps import Entrant, Sweep
+    from regrade.evaluators.scoring.probes import StaticProbe
     from regrade.evaluators.storage.run import Run
+    from regrade.rewards.algebra import Reward
 
 AsRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 Api = Literal["chat", "completions"]
@@ -117,8 +121,7 @@ def evaluate(
     The same command resumes a stopped evaluation. Attempts that this machine or an endpoint lost are unscored, never 0.
     The command then exits with 2, and the same command repeats them.
     """
-    from regrade.evaluators.evaluation import sweeps
-    from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.evaluation.sweeps import Sweep
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policies.policy_files import EndpointRow
     from regrade.rewards.loading import load_reward
@@ -141,20 +144,50 @@ def evaluate(
         controls=control or (),
     )
     contest = entrants(policy_options, chosen)
-    sweep = sweeps.Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
+    sweep = Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
-    run = Run(out)
+    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed)
+    with Run.started(out) as run:
+        rows_of, failures = _enter_all(run, contest, sweep, validation_tasks, chosen, judge_options)
+    _print_results(run, rows_of, json)
+    _raise_failures(rows_of, failures)
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How the attempts of all policies are judged."""
+
+    reward: Reward
+    sandbox: str
+    workers: int | None
+    probes: Mapping[type, StaticProbe]
+    seed: int
+
+
+def _enter_all(
+    run: Run,
+    contest: Sequence[Entrant],
+    sweep: Sweep,
+    validation_tasks: Sequence[Task],
+    chosen: Sequence[Task],
+    options: JudgeOptions,
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Policy -> its rows; and why other policies have none. Raises UserError if no policy has any."""
+    from regrade.evaluators.evaluation import sweeps
+    from regrade.evaluators.scoring.scorer import Scorer
+
     for entrant in contest:  # before the first evaluation, which may take hours
         sweeps.check_entrant(run, entrant)
     sweeps.check_disjoint(validation_tasks, chosen)
     rows_of: dict[str, pd.DataFrame] = {}
     failures: list[str] = []
-    probes = model_probes(reward_model)
-    with run.writing(), stdout_to_stderr(), Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer:
+    scoring = Scorer(sandbox=options.sandbox, workers=options.workers, probes=options.probes)
+    with run.writing(), stdout_to_stderr(), scoring as scorer:
+        scorer.gather((), options.reward.needs)  # fails if a probe is missing
         run.record_continuation()
-        run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": seed})
+        run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": options.seed})
         _record_tasks(run, chosen)
-        judge = sweeps.Judge(scorer=scorer, reward=loaded_reward, seed=seed, stage=progress, note=_note)
+        judge = sweeps.Judge(scorer=scorer, reward=options.reward, seed=options.seed, stage=progress, note=_note)
         for entrant in contest:
             try:
                 rows_of[entrant.name] = sweeps.enter(run, entrant, sweep, validation_tasks, chosen, judge)
@@ -162,8 +195,7 @@ def evaluate(
                 failures.append(str(error))
     if not rows_of:
         raise UserError("; ".join(failures))
-    _print_results(run, rows_of, json)
-    _raise_failures(rows_of, failures)
+    return rows_of, failures
 
 
 def _print_results(run: Run, rows_of: dict[str, pd.DataFrame], json: bool) -> None:

@@ -17,6 +17,6 @@ def training_libraries(purpose: str) -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if library in ("", "regrade"):  # a defect of this program
             raise
-        raise UserError(
-            f"{purpose} needs {library}, which is not installed: pip install torch transformers trl gguf accelerate"
-        ) from error
+        from regrade.policy_training.policies.models import INSTALL_TRAINING
+
+        raise UserError(f"{purpose} needs {library}, which is not installed: {INSTALL_TRAINING}") from error

@@ -6,7 +6,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ def attribute_file(source: str, request: ScoreRequest, options: AttributionOptio
             scorer, task, patch, reward, reachable=request.reachable, progress=report, **asdict(options)
         )
     (result,) = batch.results([attribution.whole.breakdown])
-    return result, attribution
+    return result, _with_options(attribution)
 
 
 def attribute_attempt(text: str, digest: str, request: ScoreRequest, options: AttributionOptions) -> Attribution:
@@ -142,9 +142,14 @@ def attribute_attempt(text: str, digest: str, request: ScoreRequest, options: At
                 "task file with --tasks"
             )
         with progress("scoring parts of the patch") as report:
-            return attribute(
+            attribution = attribute(
                 scorer, task, Patch(text), reward, reachable=request.reachable, progress=report, **asdict(options)
             )
+    return _with_options(attribution)
+
+
+def _with_options(attribution: Attribution) -> Attribution:
+    return replace(attribution, notes=tuple(map(one_line, attribution.notes)))
 
 
 @contextmanager

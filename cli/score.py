@@ -141,5 +141,5 @@ def _losses(results: Sequence[PatchResult]) -> str:
         return ""
     return (
         f"{len(lost)} of {len(results)} patches could not be scored, for a reason outside the patch: {lost[0].cause}; "
-        "fix it and run the same command again"
+        "fix it and run the same command again (`regrade -v score ...` logs every try)"
     )

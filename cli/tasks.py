@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +31,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per task 
 
 @app.command("list")
 def list_tasks(source: Source = "builtin", split: BuiltinSplit = None, json: AsJson = False) -> None:
-    """List tasks with their numbers of tests."""
-    tasks = load(source, split)
+    """List tasks with their numbers of tests, without fetching any package."""
+    from regrade.datasets.sources import list_tasks as listed_tasks
+
+    tasks = listed_tasks(source, split)
     if json:
         for task in tasks:
-            print_json(summary(task))
+            print_json(asdict(task))
         return
     for task in tasks:  # no table, so that ids can be copied whole
-        typer.echo(f"{task.id}  ({len(task.fail_to_pass)} FAIL_TO_PASS, {len(task.pass_to_pass)} PASS_TO_PASS)")
+        typer.echo(f"{task.id}  ({task.fail_to_pass} FAIL_TO_PASS, {task.pass_to_pass} PASS_TO_PASS)")
     counts = Counter(task.repository for task in tasks)
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     typer.echo(f"{len(tasks)} tasks: {listed}")
@@ -136,19 +139,11 @@ def _comparison_with_shipped(path: Path) -> str:
     return f"{len(read_recipes(path).tasks)} tasks, {comparison}"
 
 
-def summary(task: Task) -> dict[str, Any]:
-    """The task as one line of JSON, without its tests."""
-    target = task.target
-    return {
-        "id": task.id, "repository": task.repository, "source": task.source,
-        "file": target.file if target else None, "function": target.function if target else None,
-        "fail_to_pass": len(task.fail_to_pass), "pass_to_pass": len(task.pass_to_pass),
-    }  # fmt: skip
-
-
 def details(task: Task) -> dict[str, Any]:
     """The task as JSON, with the ids of its tests."""
+    from regrade.datasets.catalogue import entry_of
+
     return {
-        **summary(task), "instruction": task.instruction, "failure": task.failure,
+        **asdict(entry_of(task)), "instruction": task.instruction, "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass), "pass_to_pass": list(task.pass_to_pass), "digest": task.digest,
     }  # fmt: skip

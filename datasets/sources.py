@@ -7,16 +7,17 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from regrade.datasets.catalogue import CatalogueEntry
 from regrade.datasets.errors import UserError
-from regrade.datasets.formats.task_files import read_task_file
+from regrade.datasets.formats.task_files import list_task_file, read_task_file
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
-from regrade.datasets.mutation.rebuilding import rebuild, task_id
+from regrade.datasets.mutation.rebuilding import MUTATION, rebuild, task_id
 from regrade.datasets.mutation.recipe_format import PackageRecipes, read_recipes, recipe_files
 from regrade.datasets.mutation.splits import SPLITS, check_split, split_of
 from regrade.datasets.tasks import Task
 
-__all__ = ["BUILTIN", "SPLITS", "load_task", "load_tasks"]
+__all__ = ["BUILTIN", "SPLITS", "CatalogueEntry", "list_tasks", "load_task", "load_tasks"]
 
 BUILTIN = Path(__file__).parent / "shipped"
 """The folder of the ready-made recipes."""
@@ -43,12 +44,38 @@ def load_tasks(
     check_split(split)
     path, files = _files(source)
     if not files:
-        if split is not None:
-            raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
+        _refuse_split(path, split)
         return read_task_file(path, cache)
     selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
     roots = fetch_all([recipes.package for recipes in selected], cache, progress)
     return [task for recipes in selected for task in rebuild(recipes, roots[recipes.package.name], split)]
+
+
+def list_tasks(source: str | Path = "builtin", split: str | None = None) -> list[CatalogueEntry]:
+    """The tasks of a source, in the order of `load_tasks`, without their files: no package is fetched.
+
+    Raises:
+        UserError: the source is unreadable or wrong, or the split is unknown.
+    """
+    check_split(split)
+    path, files = _files(source)
+    if not files:
+        _refuse_split(path, split)
+        return list_task_file(path)
+    return [
+        CatalogueEntry(
+            id=task_id(recipes.package, recipe),
+            repository=recipes.package.name,
+            source=MUTATION,
+            file=recipe.file,
+            function=recipe.function,
+            fail_to_pass=len(recipe.fail_to_pass),
+            pass_to_pass=len(recipes.tests) - len(set(recipe.fail_to_pass)),
+        )
+        for recipes in map(read_recipes, files)
+        for recipe in recipes.tasks
+        if split in (None, split_of(recipes.package, f"{recipe.file}::{recipe.function}"))
+    ]
 
 
 def load_task(
@@ -72,6 +99,11 @@ def load_task(
                 return next(rebuild(replace(recipes, tasks=(recipe,)), root))
     close = get_close_matches(name, names, n=1) or names[:1]
     raise UserError(f"{source}: no task {name!r} among {len(names)}, such as {close[0]!r}: see `regrade tasks list`")
+
+
+def _refuse_split(path: Path, split: str | None) -> None:
+    if split is not None:
+        raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
 
 
 def _files(source: str | Path) -> tuple[Path, list[Path]]:

@@ -74,9 +74,9 @@ def train(
         UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
     """
     if not tasks:
-        raise UserError("no tasks to train on: choose others with --tasks or --split (see `regrade tasks list`)")
+        raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
-        raise UserError("a reward model proposes no patches, so it has no breakage: leave out --save-every")
+        raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
     # Errors in the tasks are reported before a model is loaded and a folder created.
     examples = demonstrations(tasks) if plan.algorithm == "sft" else []
     for task in tasks:

@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from regrade.datasets.visible_text import visible
-from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic
+from regrade.rewards.breakdown import Breakdown, Part, Role, arithmetic, rounded_shares
 
 if TYPE_CHECKING:
     from regrade.evaluators.attribution.results import Attribution
@@ -23,7 +23,7 @@ def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, tit
 def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
     """Return the tree of a breakdown for a rich console. The contributions add up to the value at its root."""
     tree = Tree(_head(breakdown, title), guide_style="dim")
-    _grow(tree, breakdown.parts)
+    _grow(tree, breakdown.parts, breakdown.value)
     return tree
 
 
@@ -51,14 +51,16 @@ def _head(breakdown: Breakdown, title: str) -> Text:
     return head
 
 
-def _grow(tree: Tree, parts: tuple[Part, ...]) -> None:
+def _grow(tree: Tree, parts: tuple[Part, ...], whole: float | None) -> None:
+    contributions = rounded_shares([part.contribution for part in parts], whole)
+    sums = [arithmetic(part, contribution) for part, contribution in zip(parts, contributions, strict=True)]
     width = max((len(_label(part)) for part in parts), default=0)
-    numbers = max((len(arithmetic(part)) for part in parts), default=0)
-    for part in parts:
+    numbers = max(map(len, sums), default=0)
+    for part, contribution, shown in zip(parts, contributions, sums, strict=True):
         line = Text(f"{_label(part):<{width}}  ", style="bold" if part.role is Role.PART else "")
-        line.append(f"{arithmetic(part):<{numbers}}", style=_style(part))
+        line.append(f"{shown:<{numbers}}", style=_style(part))
         line.append(f"  {visible(part.why)}" if part.why else "", style="not bold default")
-        _grow(tree.add(line), part.parts)
+        _grow(tree.add(line), part.parts, contribution)
 
 
 def _label(part: Part) -> str:

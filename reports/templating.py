@@ -9,6 +9,7 @@ import jinja2
 
 from regrade.datasets.plurals import counted
 from regrade.reports import number_format
+from regrade.rewards.breakdown import rounded_shares
 
 
 @lru_cache(maxsize=1)
@@ -33,6 +34,7 @@ def environment() -> jinja2.Environment:
         points=number_format.points,
         detectable=number_format.detectable,
         counted=counted,
+        rounded_shares=rounded_shares,
     )
     return templates
 

@@ -20,6 +20,7 @@ from regrade.rewards.components import (
 from regrade.rewards.errors import RewardError
 from regrade.rewards.evidence import (
     BuildRun,
+    ChangedLines,
     ComplexityDelta,
     Diff,
     End,
@@ -31,6 +32,7 @@ from regrade.rewards.evidence import (
     ImpactedModule,
     Integrity,
     LintDelta,
+    PatchText,
     Prediction,
     Readability,
     ReadabilityDelta,
@@ -47,6 +49,7 @@ __all__ = [
     "AssuranceLevel",
     "Breakdown",
     "BuildRun",
+    "ChangedLines",
     "ComplexityDelta",
     "Diff",
     "End",
@@ -59,6 +62,7 @@ __all__ = [
     "Integrity",
     "LintDelta",
     "Part",
+    "PatchText",
     "Prediction",
     "Readability",
     "ReadabilityDelta",

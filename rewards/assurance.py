@@ -29,8 +29,12 @@ class Assured(Reward):
         if verification.reaches(self.level):
             return Judgement(1.0, f"{verification.level}: {verification.why}")
         is_out_of_reach = verification.reachable in [level for level in AssuranceLevel if level < self.level]
-        limit = f"; the highest level of this task is {verification.reachable}" if is_out_of_reach else ""
-        return Judgement(0.0, f"{verification.level} only: {verification.why}{limit}")
+        advice = ""
+        if is_out_of_reach:
+            advice = f"; no patch of this task can reach more than {verification.reachable}: require that at most"
+        elif not verification.reachable and self.level is AssuranceLevel.HELD_OUT:
+            advice = "; held-out compares with a reference patch, and the task has none: add one, or require less"
+        return Judgement(0.0, f"{verification.level} only: {verification.why}{advice}")
 
 
 def assured(level: AssuranceLevel | str) -> Assured:

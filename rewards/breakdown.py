@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -109,8 +109,7 @@ class Breakdown(msgspec.Struct, frozen=True):
         """The tree as plain text, one line a part."""
         head = "unscored" if self.value is None else f"{self.value:.3f}"
         lines = [head + (f"  {self.cause}" if self.cause else "")]
-        for part in self.parts:
-            lines.extend(_lines(part, depth=1))
+        lines.extend(_lines(self.parts, self.value, depth=1))
         return "\n".join([*lines, f"assurance: {self.assurance}"])
 
 
@@ -126,20 +125,44 @@ def total(parts: tuple[Part, ...]) -> float:
     return round(math.fsum([part.contribution for part in parts]), 12)
 
 
-def arithmetic(part: Part) -> str:
-    """The calculation of the contribution, such as `0.60 x 1.00 = 0.600`."""
+def rounded_shares(shares: Sequence[float], whole: float | None, digits: int = 3) -> list[float]:
+    """The shares of a whole, rounded so that they add up to the rounded whole: the nearest such numbers.
+
+    Shares of 0 stay so. If the whole is unknown, or is not the sum of the shares, each is rounded by itself.
+    """
+    unit = 10.0**digits
+    rounded = [round(float(f"{share:.{digits}f}") * unit) for share in shares]
+    missing = 0 if whole is None else round(float(f"{whole:.{digits}f}") * unit) - sum(rounded)
+    step = 1 if missing > 0 else -1
+    nearest = sorted(
+        (index for index, share in enumerate(shares) if share),
+        key=lambda index: step * (rounded[index] - shares[index] * unit),
+    )
+    if abs(missing) <= len(nearest):
+        for index in nearest[: abs(missing)]:
+            rounded[index] += step
+    return [count / unit for count in rounded]
+
+
+def arithmetic(part: Part, contribution: float | None = None) -> str:
+    """The calculation of the contribution, such as `0.600 x 1.000 = 0.600`.
+
+    Args:
+        contribution: as it is printed, see `rounded_shares`; None: the part's own.
+    """
+    contribution = part.contribution if contribution is None else contribution
     if part.role is Role.GATE:
         return "gate, not applicable" if part.value is None else f"gate {'closed' if part.closes else 'open'}"
     if part.role is Role.ADJUSTMENT:
-        return f"{part.contribution:+.3f}"
+        return f"{contribution:+.3f}"
     if part.value is None:
         return "not applicable"
     product = f"{part.weight:.3f} x {part.value:.3f}"
     is_silenced = abs(part.contribution - part.weight * part.value) > 1e-9
-    return f"{product}, gated: 0" if is_silenced else f"{product} = {part.contribution:.3f}"
+    return f"{product}, gated: 0" if is_silenced else f"{product} = {contribution:.3f}"
 
 
-def _lines(part: Part, depth: int) -> Iterator[str]:
-    yield f"{'  ' * depth}{part.name}: {arithmetic(part)}  {part.why}".rstrip()
-    for child in part.parts:
-        yield from _lines(child, depth + 1)
+def _lines(parts: tuple[Part, ...], whole: float | None, depth: int) -> Iterator[str]:
+    for part, contribution in zip(parts, rounded_shares([part.contribution for part in parts], whole), strict=True):
+        yield f"{'  ' * depth}{part.name}: {arithmetic(part, contribution)}  {part.why}".rstrip()
+        yield from _lines(part.parts, contribution, depth + 1)

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
+from regrade.datasets.reproducible_draws import reproducible_draws
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown, total
 from regrade.rewards.errors import OutOfBoundsError, RewardError
@@ -134,7 +135,8 @@ def _test_rule(
         rule(reward, evidence, data)
 
     try:
-        attempt()
+        with reproducible_draws():
+            attempt()
     except _PropertyError as error:
         return Violation(name, error.problem, _describe_evidence(reward, error.evidence))
     except Unsatisfiable:  # the property concerns no evidence of this reward, such as one that needs no tests

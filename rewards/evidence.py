@@ -41,9 +41,11 @@ class TestOutcome:
     __test__ = False
 
     status: TestStatus
+    """Only `PASSED` is a pass."""
     message: str = ""
     """First lines of the failure: the failing line and the error."""
     seconds: float = 0.0
+    """Wall time of the test, in seconds; 0 if it was not measured."""
 
 
 LETTERS: Mapping[TestStatus, str] = MappingProxyType(
@@ -169,13 +171,17 @@ class TestRun:
     outcomes: Mapping[str, TestOutcome]
     """Every FAIL_TO_PASS and PASS_TO_PASS id -> its outcome."""
     fail_to_pass: tuple[str, ...]
+    """Ids of the tests that fail at the base and must pass."""
     pass_to_pass: tuple[str, ...]
+    """Ids of the tests that pass at the base and must still pass."""
     end: End = End.COMPLETED
+    """How the run ended."""
     detail: str = ""
     """The reason for an early end: the last lines of the output, the exceeded limit."""
     scope: str = "full"
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0
+    """Wall time of the run, in seconds."""
     unnamed: tuple[str, ...] = ()
     """Tests that fail at the base and that no FAIL_TO_PASS names."""
     also_fixed: tuple[str, ...] = ()
@@ -190,14 +196,14 @@ class TestRun:
 
     @cached_property
     def broken(self) -> tuple[str, ...]:
-        """PASS_TO_PASS tests whose status is not in GOOD: failed, error, skipped, xfailed or missing."""
+        """PASS_TO_PASS tests that failed, ended in an error, were skipped, xfailed or are missing."""
         if isinstance(self.outcomes, StoredOutcomes):
             return self.outcomes.broken
         return tuple(test for test in self.pass_to_pass if self.outcomes[test].status not in GOOD)
 
     @cached_property
     def verified_files(self) -> frozenset[str]:
-        """Test files with at least one test whose status is in GOOD."""
+        """Test files with at least one test that passed or was not reached."""
         if isinstance(self.outcomes, StoredOutcomes):
             return self.outcomes.verified_files
         return frozenset(file_of(test) for test, outcome in self.outcomes.items() if outcome.status in GOOD)
@@ -213,7 +219,9 @@ class BuildRun:
     """Does the patched tree byte-compile and import, and can its wheel be built?"""
 
     ok: bool
+    """Did every check succeed?"""
     checked_files: int
+    """Number of changed source files that were compiled."""
     error: str = ""
     """First error with file and line."""
     wheel: bool = False
@@ -225,9 +233,13 @@ class Finding:
     """One lint finding."""
 
     rule: str
+    """The rule's code, such as `F401`."""
     file: str
+    """Path in the repository."""
     line: int
+    """Line, from 1: after the patch for an added finding, before it for a removed one."""
     message: str
+    """The linter's words."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +247,9 @@ class LintDelta:
     """The difference in lint findings in the patched files, under the ruff settings of the pristine tree."""
 
     added: tuple[Finding, ...]
+    """Findings after the patch that were not there before."""
     removed: tuple[Finding, ...]
+    """Findings before the patch that are gone."""
     changed_lines: int
     """Lines added and removed in the patched Python files; 0: no Python file to lint."""
     unparsable: tuple[str, ...] = ()
@@ -249,9 +263,13 @@ class FunctionComplexity:
     """Cyclomatic complexity of one function before and after the patch; None if the function does not exist."""
 
     file: str
+    """Path in the repository."""
     function: str
+    """Qualified name, such as `Cache.get`."""
     before: int | None
+    """Cyclomatic complexity before the patch: 1 plus the number of branches."""
     after: int | None
+    """The same after the patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,9 +279,13 @@ class ComplexityDelta:
     functions: tuple[FunctionComplexity, ...]
     """Only added, removed and changed ones; sums and maxima are over these."""
     sum_before: int
+    """Sum over the functions before the patch."""
     sum_after: int
+    """The same after the patch."""
     max_before: int
+    """Maximum over the functions before the patch."""
     max_after: int
+    """The same after the patch."""
     unparsable: tuple[str, ...] = ()
     """Files that cannot be parsed after the patch, and could be before it; or new files that cannot be parsed."""
     files: tuple[str, ...] = ()
@@ -294,9 +316,13 @@ class FunctionReadability:
     """The readability of one function before and after the patch; None if the function does not exist."""
 
     file: str
+    """Path in the repository."""
     function: str
+    """Qualified name."""
     before: Readability | None
+    """Before the patch."""
     after: Readability | None
+    """After the patch."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +342,9 @@ class ImpactedModule:
     """A module outside the patched files that depends on a changed symbol."""
 
     module: str
+    """Path of its file."""
     hops: int
+    """Steps of dependency from the changed symbol to the module, at least 1."""
     weight: float
     """weight of the change x confidence x 0.5^(hops - 1), the maximum over all paths."""
     path: tuple[str, ...]
@@ -332,9 +360,13 @@ class Impact:
     """The patch's reach over the import graph."""
 
     changed_symbols: tuple[str, ...]
+    """`file::name` of each changed function, class or constant."""
     modules: tuple[ImpactedModule, ...]
+    """The modules that depend on them."""
     new_cycles: tuple[tuple[str, ...], ...] = ()
+    """Import cycles that the patch closes, each as the modules on it."""
     unparsable: tuple[str, ...] = ()
+    """Files that cannot be parsed after the patch, and could be before it; or new files that cannot be parsed."""
     dangling_tests: tuple[tuple[str, str], ...] = ()
     """(test file, `file::name` that it uses and that the patch removes)"""
     nearest: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -355,18 +387,51 @@ class Diff:
     """The size of the patch, without protected files (tests, configuration), so that adding tests costs nothing."""
 
     added_lines: int
+    """Number of lines."""
     removed_lines: int
+    """Number of lines."""
     files: tuple[str, ...]
+    """Changed files: the path after the patch; of a deleted file, the path before it."""
     reference_lines: int | None = None
     """`changed_lines` of the task's reference patch; None if the task has none, or it cannot be read."""
 
     @property
     def changed_lines(self) -> int:
+        """Added plus removed lines."""
         return self.added_lines + self.removed_lines
 
     @property
     def is_empty(self) -> bool:
+        """Does it change no unprotected file?"""
         return not self.files
+
+
+@dataclass(frozen=True)
+class ChangedLines:
+    """The lines of one file that the patch changes. A moved line is a removed one and an added one."""
+
+    file: str
+    """Path after the patch; of a deleted file, the path before it."""
+    added: tuple[tuple[int, str], ...]
+    """(line number after the patch, text without newline) of each added line."""
+    removed: tuple[tuple[int, str], ...]
+    """(line number before the patch, text without newline) of each removed line."""
+
+
+@dataclass(frozen=True)
+class PatchText:
+    """The text of the patch, and the lines that it changes, without protected files (tests, configuration)."""
+
+    text: str
+    """The patch as the policy wrote it, protected files included; empty if it is no diff."""
+    files: tuple[ChangedLines, ...]
+    """The changed files, sorted by path: the difference of the files before and after the patch, whatever its hunks
+    repeat. Empty for a patch that does not apply."""
+
+    @property
+    def added(self) -> tuple[tuple[str, int, str], ...]:
+        """(file, line number after the patch, text) of each added line."""
+        return tuple((each.file, number, line) for each in self.files for number, line in each.added)
 
 
 @dataclass(frozen=True)
@@ -374,9 +439,13 @@ class Tampering:
     """One sign of tampering with the evaluation."""
 
     kind: str
+    """What it does, in words, such as `exits early`."""
     file: str
+    """Path in the repository."""
     line: int
+    """Line after the patch, from 1."""
     detail: str
+    """The code, or what it does."""
     conclusive: bool = True
     """False: honest code does this as well. The sign is recorded, and closes no gate."""
 
@@ -386,6 +455,7 @@ class Integrity:
     """Signs of tampering, and edits to tests and configuration, which the run ignores."""
 
     signs: tuple[Tampering, ...]
+    """All signs, the inconclusive ones too."""
     ignored_files: tuple[str, ...] = ()
     """Files of the patch whose pristine version the run used."""
 
@@ -411,7 +481,9 @@ class Verification:
     sprung: tuple[tuple[str, str], ...] = ()
     """(test with a triggered tripwire, the reason)"""
     why: str = ""
+    """The reason for the level, in words."""
     seconds: float = 0.0
+    """Wall time of the verification, in seconds."""
     inputs: int = 0
     """Held-out inputs whose results were compared with those of the reference patch."""
 
@@ -429,6 +501,7 @@ class Prediction:
     doubt: float
     """Half the width of its 95 % interval."""
     model: str
+    """Name of the model."""
     why: str = ""
     """The reason for a missing probability."""
 
@@ -441,6 +514,7 @@ Evidence = (
     | ReadabilityDelta
     | Impact
     | Diff
+    | PatchText
     | Integrity
     | Verification
     | Prediction

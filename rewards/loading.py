@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.user_files import run_file
 from regrade.rewards.algebra import Reward, Sum
 from regrade.rewards.builtin import builtin_rewards
 
@@ -53,22 +52,14 @@ def _unknown(spec: str, builtins: Collection[str]) -> str:
 def _run(path: Path, spec: str) -> ModuleType:
     # A unique name, so that a user's rewards.py or reports.py never shadows a package of that name.
     module_name = f"regrade_reward_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}_{path.stem}"
-    module_spec = importlib.util.spec_from_file_location(module_name, path)
-    if module_spec is None or module_spec.loader is None:
+    if path.suffix != ".py":
         raise UserError(f"reward {spec!r}: {str(path)!r} is not a Python file: its name must end in .py")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_name] = module  # dataclasses and pickle look up their module there
-    folder = str(path.resolve().parent)
-    sys.path.append(folder)
     try:
-        module_spec.loader.exec_module(module)
+        return run_file(path, module_name)
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit of the file must not look like a success
         raise UserError(f"reward {spec!r}: {_where(error, path)}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
-    return module
 
 
 def _where(error: BaseException, path: Path) -> str:

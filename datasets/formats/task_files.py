@@ -22,13 +22,15 @@ Keys of a task:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from regrade.datasets.applying import DOES_NOT_APPLY, apply_patch
+from regrade.datasets.catalogue import CatalogueEntry, entry_of
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
@@ -78,14 +80,37 @@ def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
         UserError: the file is unreadable or wrong; with the line, the key and the remedy.
     """
     tasks = [_task(entry, where, path.parent, cache) for entry, where in _entries(path)]
-    if not tasks:
-        raise UserError(f"{path} contains no task; a task needs the keys instruction, fail_to_pass and repository")
-    ids: set[str] = set()
-    for task in tasks:
-        if task.id in ids:
-            raise UserError(f"{path}: the id {task.id!r} occurs twice; ids must be unique")
-        ids.add(task.id)
+    _check_ids([task.id for task in tasks], path)
     return tasks
+
+
+def list_task_file(path: Path) -> list[CatalogueEntry]:
+    """The tasks of a file, in its order; pinned packages are not fetched. Raises UserError as `read_task_file`."""
+    listed = [_listed(entry, where, path.parent) for entry, where in _entries(path)]
+    _check_ids([task.id for task in listed], path)
+    return listed
+
+
+def _check_ids(ids: Sequence[str], path: Path) -> None:
+    if not ids:
+        raise UserError(f"{path} contains no task; a task needs the keys instruction, fail_to_pass and repository")
+    twice = next((each for each, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: the id {twice!r} occurs twice; ids must be unique")
+
+
+def _listed(entry: _TaskEntry, where: str, folder: Path) -> CatalogueEntry:
+    if entry.package is UNSET or entry.repository is not UNSET:
+        return entry_of(_task(entry, where, folder, None))
+    return CatalogueEntry(
+        id=entry.id,
+        repository=package(entry.package).name,
+        source=Task.source,
+        file=None if entry.target is UNSET else entry.target.file,
+        function=None if entry.target is UNSET else entry.target.function,
+        fail_to_pass=len(entry.fail_to_pass),
+        pass_to_pass=0 if entry.pass_to_pass is UNSET else len(entry.pass_to_pass),
+    )
 
 
 def _entries(path: Path) -> Iterator[tuple[_TaskEntry, str]]:

@@ -14,6 +14,8 @@ from regrade.datasets.node_ids import test_files_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
+MUTATION = "mutation"
+"""`Task.source` of a planted bug."""
 _LINE_LENGTH = 117
 _CONTEXT = 3
 
@@ -69,7 +71,7 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
         suite=suite,
         requirements=source.requirements,
         limits=Limits(wall_seconds=source.wall_seconds),
-        source="mutation",
+        source=MUTATION,
         target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
         failure=failure_text(recipe.failure, pristine),
         reference=reference_patch(mutant),

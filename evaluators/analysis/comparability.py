@@ -34,7 +34,7 @@ def check(
     if margin is None:
         if len(declared) > 1:
             listed = " and ".join(f"{value:g}" for value in sorted(declared))
-            raise UserError(f"the two runs declare different margins, {listed}: choose one with --margin")
+            raise UserError(f"the two runs declare different margins, {listed}: choose one with `margin=`")
         return (declared.pop() if declared else MARGIN), notes
     if declared and declared != {margin}:
         listed = ", ".join(f"{value:g}" for value in sorted(declared))
@@ -86,7 +86,7 @@ def _versions(baseline: Manifest | None, candidate: Manifest | None, mixed: bool
 
 def _mixed(text: str, allowed: bool) -> str:
     if not allowed:
-        raise UserError(f"{text}: evaluate both with one version, or add --mixed-versions to compare anyway")
+        raise UserError(f"{text}: evaluate both with one version, or add `mixed_versions=True` to compare anyway")
     return text
 
 

@@ -148,11 +148,13 @@ def noise_floor(rows: pd.DataFrame) -> Comparison | None:
 def _single_policy(rows: pd.DataFrame, role: str) -> str:
     if not len(rows):
         raise UserError(f"the {role} has no rows; evaluate it first")
-    for column, advice in (("policy", f"--{role}-policy"), ("temperature", "--temperature")):
+    for column in ("policy", "temperature"):
         values = sorted(rows[column].unique())
         if len(values) > 1:
             listed = ", ".join(map(str, values))
-            raise UserError(f"the {role} has several values of {column} ({listed}); choose one with {advice}")
+            raise UserError(
+                f"the {role} has several values of {column} ({listed}): keep the rows of one {column} of the {role}"
+            )
     return str(rows["policy"].iloc[0])
 
 
@@ -167,8 +169,8 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
     if len(only):
         counts = f"{len(first)} and {len(second)}, of which {len(only)} are not shared, such as {only[0]!r}"
         return (
-            f"they were not evaluated on the same tasks: {counts}; evaluate both with the same tasks, --limit and "
-            "--seed, and complete an interrupted evaluation"
+            f"they were not evaluated on the same tasks: {counts}; evaluate both with the same tasks, `limit=` and "
+            "`seed=`, and complete an interrupted evaluation"
         )
     changed = [task for task in first.index if first[task] != second[task] or len(first[task]) > 1]
     if changed:

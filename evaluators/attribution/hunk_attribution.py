@@ -87,7 +87,7 @@ def attribute(
         )
     changes = 0 if fine or len(groups) > 1 else len(split_patch(applied, fine=True).hunks)
     if changes > 1:
-        notes += (f"the patch is one group of hunks, with {changes} changes: --fine (fine=True) splits it",)
+        notes += (f"the patch is one group of hunks, with {changes} changes: `fine=True` splits it",)
     game = Game(scorer, task, split, reward, reachable, progress)
     return _attributed(game, groups, small, budget, seed, notes)
 

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
 from regrade.evaluators.evaluation.rollout_scoring import evidence_path
+from regrade.evaluators.static.patch_text import as_written
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.evidence_file import EvidenceFile
+from regrade.evaluators.storage.evidence_file import EvidenceFile, StoredEvidence
 from regrade.evaluators.storage.rows import checked, is_lost
 from regrade.evaluators.storage.run import Run
 from regrade.rewards.algebra import Reward
+from regrade.rewards.evidence import Diff, EvidenceSet, PatchText
 
 LEFT_OUT = ("checkpoints", "trainer", "report.*", "summary.*")
 """Files that a rescored copy of a run omits, as they are large or outdated."""
@@ -46,6 +50,8 @@ def _score(key: tuple[str, str], row: Mapping[str, Any], evidence_file: Evidence
             "again"
         )
     evidence = stored.of(reward.needs)
+    if PatchText in reward.needs - evidence.records.keys() - evidence.infrastructure.keys():
+        evidence = _with_patch_text(evidence, stored, row)
     missing = sorted(kind.__name__ for kind in reward.needs - evidence.records.keys() - evidence.infrastructure.keys())
     if missing:
         raise UserError(
@@ -60,6 +66,15 @@ def _score(key: tuple[str, str], row: Mapping[str, Any], evidence_file: Evidence
         "reward": breakdown.value,
         "parts": breakdown.to_json()["parts"],
     }
+
+
+def _with_patch_text(evidence: EvidenceSet, stored: StoredEvidence, row: Mapping[str, Any]) -> EvidenceSet:
+    """With the patch's text from its row: a run of an earlier version has no record of it."""
+    diff = stored.of(frozenset({Diff})).records.get(Diff)
+    if diff is None:
+        return evidence
+    text = as_written(Patch(row["patch"]), diff.files)
+    return replace(evidence, records={**evidence.records, PatchText: text})
 
 
 def rescore_run(run: Run, reward: Reward) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
@@ -86,7 +101,7 @@ def write_rescored(run: Run, rescored: Mapping[str, Iterable[Mapping[str, Any]]]
         UserError: `out` exists and is not an empty folder, or it can't be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: give --out a new folder")
+        raise UserError(f"{out} exists already: choose a new folder with `out=FOLDER`")
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         shutil.copytree(run.folder, draft, ignore=shutil.ignore_patterns(*LEFT_OUT))

@@ -30,10 +30,14 @@ from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, TestRun, TestStatus
+from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, PatchText, TestRun, TestStatus
 
 CHUNK = 192
 """Rollouts a batch of the scorer: enough to keep workers busy, few enough to lose little on a kill."""
+
+
+ALWAYS = frozenset({TestRun, Diff, Integrity, PatchText})
+"""Evidence gathered whatever the reward needs: tampering is always reported, and later rewards may read the text."""
 
 
 class EvidenceSource(Protocol):
@@ -69,7 +73,7 @@ def evaluate(
     latest = {attempt(row): row for row in (checked(journal.read(out), str(out)) if out else ())}
     recorded_rows = {_key(row): row for row in latest.values()}  # an older row of an attempt is outdated
     evidence_file = EvidenceFile(evidence_path(out)) if out else None
-    needs = frozenset({*reward.needs, *also, TestRun, Diff, Integrity})  # tampering is always reported
+    needs = frozenset({*reward.needs, *also, *ALWAYS})
     effects = SideEffects()
     rows: list[dict[str, Any]] = []
     for group in _groups(rollouts, chunk):

@@ -19,6 +19,7 @@ from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
+from regrade.evaluators.scoring.own_probes import OwnProbe
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, static_evidence
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Tally
@@ -121,10 +122,12 @@ class Gatherer:
 
     def _static(self, kind: type, job: DistinctJob, workspace: Workspace, batch: Batch) -> Any | None:
         arguments = (kind, workspace.before, workspace.after, job.patch, job.task)
-        if self._probes[kind] is not STATIC.get(kind):  # the user's own
-            return static_evidence(self._probes[kind], *arguments)
+        probe = self._probes[kind]
+        own = probe if isinstance(probe, OwnProbe) else None
+        if own is None and probe is not STATIC.get(kind):  # a function that the user passed
+            return static_evidence(probe, *arguments)
         try:
-            return self._static_workers.evidence(*arguments)
+            return self._static_workers.evidence(*arguments, own)
         except SandboxError as error:
             if batch.stopped or self._worker_pool.is_stopped:
                 raise

@@ -16,6 +16,7 @@ from regrade.rewards.evidence import (
     Impact,
     Integrity,
     LintDelta,
+    PatchText,
     ReadabilityDelta,
     TestRun,
     Verification,
@@ -32,6 +33,7 @@ _MODULES: Mapping[type, str] = MappingProxyType(
         ReadabilityDelta: "readability",
         Impact: "dependencies.impact",
         Diff: "diff",
+        PatchText: "patch_text",
         Integrity: "tampering.integrity",
     }
 )
@@ -69,6 +71,7 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
         ReadabilityDelta: ReadabilityDelta(()),
         Impact: Impact(changed_symbols=(), modules=()),
         Diff: Diff(0, 0, ()),
+        PatchText: PatchText("", ()),
         Integrity: Integrity(()),
     }
 )

@@ -217,6 +217,10 @@ class RayScorer(Scorer):
             ray.kill(slot.actor)
         super().close()
 
+    def _own_probe(self, kind: type) -> StaticProbe:
+        name = kind.__qualname__
+        raise UserError(f"no probe gathers {name} on the nodes: pass RayScorer(probes={{{name}: function}})")
+
     def nodes(self) -> list[NodeFacts]:
         """The nodes of all started actors."""
         with self._lock:

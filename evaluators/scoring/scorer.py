@@ -39,6 +39,7 @@ from regrade.evaluators.scoring.arguments import (
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.gatherer import Gatherer
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob, Job, Progress, SingleFlight
+from regrade.evaluators.scoring.own_probes import PARAMETERS, own_probe
 from regrade.evaluators.scoring.planner import Planner
 from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, in_order
 from regrade.evaluators.scoring.static_workers import StaticWorkers
@@ -77,8 +78,9 @@ class Scorer(AbstractContextManager["Scorer"]):
             workers: number of candidates that run at the same time; None: the number of cores.
             sandbox: `auto`, the name of a kind of sandbox, or a sandbox.
             cache: folder of environments, byte code and evidence; None: the user's cache folder.
-            probes: your own evidence types -> their probes. If a probe depends on more than the patch and the task, its
-                attribute `identity`, a string, must identify that.
+            probes: your own evidence types -> their probes, which run in this process. (A type with a class method
+                `probe` needs no entry: its probe runs in a process that can be killed.) If a probe depends on more than
+                the patch and the task, its attribute `identity`, a string, must identify that.
             audit: share of the patches (chosen by their digests) whose whole suite runs after the selected tests, which
                 measures the recall of test selection: see `Stats`.
             cold: run every execution in its own sandbox and interpreter, with the whole suite. Slow; the reference for
@@ -236,13 +238,25 @@ class Scorer(AbstractContextManager["Scorer"]):
     def _check(self, needs: Collection[type]) -> None:
         if self._stopping:
             raise UserError("this Scorer is closed: create another one, and score inside its `with` block")
+        names = [kind.__qualname__ for kind in needs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"two types of evidence have the name {twice[0]!r}: rename one, as evidence is stored by name"
+            )
         for kind in needs:
             if kind is Prediction and kind not in self._probes:
-                raise UserError("the reward needs a reward model: pass its folder with --reward-model")
+                raise UserError("the reward needs a reward model: pass `probes={Prediction: RewardModelProbe(FOLDER)}`")
             if kind not in EXECUTED and kind not in self._probes:
-                raise UserError(
-                    f"no probe gathers {kind.__qualname__}: pass Scorer(probes={{{kind.__qualname__}: function}})"
-                )
+                self._probes[kind] = self._own_probe(kind)
+
+    def _own_probe(self, kind: type) -> StaticProbe:
+        own = own_probe(kind)
+        if own is None:
+            raise UserError(
+                f"no probe gathers {kind.__qualname__}: give it a class method probe{PARAMETERS}, or pass "
+                f"Scorer(probes={{{kind.__qualname__}: function}})"
+            )
+        return own
 
     def _gather_all(
         self, jobs: Sequence[Job], needs: tuple[type, ...], reachable: bool, progress: Progress | None

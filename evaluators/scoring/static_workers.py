@@ -29,14 +29,18 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.sandboxes.piped import is_ready
+from regrade.evaluators.scoring.own_probes import OwnProbe
 from regrade.evaluators.scoring.probes import STATIC, import_probes, static_evidence
-from regrade.evaluators.static.files import ChangedFile, patched_files
+from regrade.evaluators.static.files import ChangedFile, is_unprotected, patched_files
+from regrade.evaluators.static.patch_text import as_written
+from regrade.evaluators.storage.serialisation import decode_plain
 from regrade.rewards.evidence import (
     ComplexityDelta,
     Diff,
     Impact,
     Integrity,
     LintDelta,
+    PatchText,
     ReadabilityDelta,
     Tampering,
 )
@@ -119,22 +123,28 @@ class StaticWorkers:
             if not self._idle and not self._is_closed:
                 self._idle.append(_StaticProcess(self._memory_mb))
 
-    def evidence(self, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:
-        """The evidence of one static probe.
+    def evidence(
+        self, kind: type, before: Tree, after: Tree, patch: Patch, task: Task, own: OwnProbe | None = None
+    ) -> Any:
+        """The evidence of one static probe, a built-in one or the user's `own`.
 
         A scan that does not end is caused by the patch, unless the scan of a trivial patch of the same files does not
         end either: then the base is to blame.
 
         Raises:
             SandboxError: the scan stopped, and the patch is not its cause: its process was killed from outside in every
-                try, for example; or the pool is closed.
+                try, for example; or the probe is the user's own; or the pool is closed.
+            ProbeError: the user's own probe is wrong.
         """
         try:
-            return self._run(kind, _Scan(before, after, patch, task))
+            answer = self._run(kind, _Scan(before, after, patch, task), own)
+            return answer if own is None else decode_plain(kind, answer)
         except ScanStoppedError as stopped:
             reason = str(stopped)
+        if own is not None:
+            raise SandboxError(f"{kind.__name__}: {reason}")
         try:
-            self._run(kind, _trivial_scan(before, patch, task))
+            self._run(kind, _trivial_scan(before, patch, task), None)
         except ScanStoppedError as stopped:
             raise SandboxError(f"the repository's own files, without the patch, can't be read: {stopped}") from None
         return _unended(kind, patch, task, reason)
@@ -148,11 +158,11 @@ class StaticWorkers:
         for process in processes:
             process.kill()
 
-    def _run(self, kind: type, scan: _Scan) -> Any:
+    def _run(self, kind: type, scan: _Scan, own: OwnProbe | None) -> Any:
         for pause in (*BACK_OFF, None):
             process = self._take()
             try:
-                answer = process.ask(kind, scan, self._cpu_seconds)
+                answer = process.ask(own or kind.__name__, scan, self._cpu_seconds)
             except EOFError:
                 process.kill()
                 if self._is_closed:
@@ -236,13 +246,17 @@ class _StaticProcess:
             return f"without an answer within {WALL_SECONDS:g} s"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    def ask(self, kind: type, scan: _Scan, cpu_seconds: float) -> Any:
-        """The evidence, or the exception of the probe. Raises EOFError: the process died or hangs."""
+    def ask(self, probe: str | OwnProbe, scan: _Scan, cpu_seconds: float) -> Any:
+        """The evidence, or the exception of the probe. Raises EOFError: the process died or hangs.
+
+        Args:
+            probe: the name of a built-in type of evidence, or the user's own probe.
+        """
         inputs = (scan.before, scan.after, scan.patch)
         is_known = self._task is scan.task
         is_same = is_known and self._scan is not None and all(map(operator.is_, inputs, self._scan))
         message = (
-            kind.__name__,
+            probe,
             cpu_seconds,
             None if is_known else pickle.dumps(scan.task),
             None if is_same else pickle.dumps(scan.sent()),
@@ -272,6 +286,7 @@ def serve(memory_mb: int) -> None:
     """The program of a process: answers until its standard input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a probe that prints must not write into the answers
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nor may it read the requests
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer, which kills this process
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -281,7 +296,7 @@ def serve(memory_mb: int) -> None:
     task, scan = None, None
     while True:
         try:
-            name, cpu_seconds, new_task, new_inputs = _read(requests)
+            probe, cpu_seconds, new_task, new_inputs = _read(requests)
         except EOFError:
             return
         task = pickle.loads(new_task) if new_task is not None else task
@@ -289,8 +304,12 @@ def serve(memory_mb: int) -> None:
         scan = _Scan.received(pickle.loads(new_inputs), task) if new_inputs is not None else scan
         assert scan is not None
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        answer: Any
         try:
-            answer = static_evidence(STATIC[kinds[name]], kinds[name], scan.before, scan.after, scan.patch, task)
+            if isinstance(probe, OwnProbe):
+                answer = probe(scan.before, scan.after, scan.patch, task)
+            else:
+                answer = static_evidence(STATIC[kinds[probe]], kinds[probe], scan.before, scan.after, scan.patch, task)
         except Exception as error:
             answer = error
         finally:
@@ -342,6 +361,8 @@ def _unended(kind: type, patch: Patch, task: Task, reason: str) -> Any:
     paths = [file.path for file in files if file.after is not None]
     if kind is Integrity:
         return Integrity(tuple(Tampering("unreadable code", path, 1, reason) for path in paths))
+    if kind is PatchText:
+        return as_written(patch, frozenset(path for path in paths if is_unprotected(path, task)))
     if kind not in _UNENDED:
         raise SandboxError(f"{kind.__name__}: {reason}")
     lines = sum(len(file.added) + len(file.removed) for file in files)

@@ -20,9 +20,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -152,6 +153,20 @@ class Run:
             except OSError as error:
                 why = error.strerror or error
                 raise UserError(f"the run's folder {str(folder)!r} can't be written: {why}") from error
+
+    @classmethod
+    @contextmanager
+    def started(cls, folder: Path) -> Iterator[Run]:
+        """The run of a folder. If the block raises before any row is recorded, a new run leaves nothing behind."""
+        is_new = not (folder / "manifest.json").exists()
+        present = set(folder.iterdir()) if folder.is_dir() else set()
+        absent = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            yield cls(folder)
+        except BaseException:
+            if is_new and not any(path.stat().st_size for path in folder.glob("evaluations*/*.jsonl")):
+                _remove(folder, present, absent)
+            raise
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -355,6 +370,15 @@ def _description(task: Task) -> dict[str, Any]:
     }
 
 
+def _remove(folder: Path, present: Collection[Path], absent: Sequence[Path]) -> None:
+    """Remove all but what was present, and of its parents those that were absent and are empty now."""
+    for path in set(folder.iterdir()) - set(present) if folder.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in absent:
+        with suppress(OSError):  # not empty: another process writes there
+            path.rmdir()
+
+
 def _file_name(name: str) -> str:
     """The name without special characters; of a name that is too long, its start and a digest."""
     safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
@@ -379,7 +403,7 @@ class _StoredManifest(msgspec.Struct):
     policies: dict[str, Any] = {}
     phases: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e300)]] = {}
     phases_done: list[str] = []
-    share_of_step: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
+    share_of_step: dict[Literal["execution", "generation", "training"], Annotated[float, msgspec.Meta(ge=0, le=1)]] = {}
     notes: list[str] = []
 
 

@@ -137,7 +137,7 @@ def baseline(
     try:
         replies, measured = _run_and_measure(settings, tree, suite, runs, workers, progress or _ignore_progress)
     except (SandboxError, WorkerDiedError, OSError) as error:
-        advice = full_disk(error) or "choose another one with --sandbox, see `regrade doctor`"
+        advice = full_disk(error) or "choose another one with `sandbox=NAME`, see `regrade doctor`"
         raise UserError(f"the tests can't be run because the sandbox failed ({error}): {advice}") from error
     finally:
         remove(settings.scratch)
@@ -215,8 +215,9 @@ class _BaselineWorkers(ExitStack):
         if not earlier and (path := untested_code(self._tree, self._suite, _sources([reply]), reply)):
             raise UserError(
                 f"the tests execute none of the repository's code (nothing of {path}, for example), so no patch would "
-                "be tested: they may import another copy of it. Name the folder of its modules with --python-path, or "
-                f"uninstall the copy from the environment of the tests ({self._settings.python})"
+                "be tested: they may import another copy of it. Name the folder of its modules with "
+                "`python_path=FOLDER`, or uninstall the copy from the environment of the tests "
+                f"({self._settings.python})"
             )
         return reply
 
@@ -369,12 +370,13 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     if copies := imported_copies(reply):
         raise UserError(
             f"the tests can't be run on the repository's code: {copies}, so no patch would be tested; uninstall that "
-            "copy from the environment of the tests, or name the folder of the repository's modules with --python-path"
+            "copy from the environment of the tests, or name the folder of the repository's modules with "
+            "`python_path=FOLDER`"
         )
     if end is End.TIMEOUT:
         raise UserError(
-            f"the tests can't be run at the base: they were {detail}; set a longer limit with --time-limit SECONDS, or "
-            "a shorter one for each test with --test-timeout SECONDS if some never end"
+            f"the tests can't be run at the base: they were {detail}; set a longer limit with `time_limit=SECONDS`, "
+            "or a shorter one for each test with `test_limit=SECONDS` if some never end"
         )
     if end is not End.COMPLETED:
         raise UserError(f"the tests can't be run at the base ({end.value}): {detail}")
@@ -382,7 +384,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
         lacking = "ModuleNotFoundError" in reasons
         advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them)"
-        where = "" if reasons else "; name the files or folders that hold the tests with --tests PATH"
+        where = "" if reasons else "; name the files or folders that hold the tests with `tests=PATH`"
         raise UserError(
             f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}{where}"
         )

@@ -43,9 +43,9 @@ class TestChoice:
             UserError: a path is outside the repository or does not exist, or the runner has no such choice.
         """
         if suite.runner != "pytest" and (self.deselect or self.python_path):
-            raise UserError(f"--deselect and --python-path apply to pytest, and these tests run with {suite.runner}")
-        tests = tuple(_inside(tree, path, "--tests") for path in self.tests)
-        python_path = tuple(_folder_inside(tree, path, "--python-path") for path in self.python_path)
+            raise UserError(f"`deselect=` and `python_path=` apply to pytest, and these tests run with {suite.runner}")
+        tests = tuple(_inside(tree, path, "tests") for path in self.tests)
+        python_path = tuple(_folder_inside(tree, path, "python_path") for path in self.python_path)
         options = [option for name in self.deselect for option in _left_out(tree, name)]
         chosen = replace(
             suite,
@@ -115,22 +115,22 @@ def _is_relative(path: str) -> bool:
 
 def _inside(tree: Tree, path: str, option: str) -> str:
     if not _is_relative(path):
-        raise UserError(f"{option} {shown(path)}: pass a path relative to the repository, inside it")
+        raise UserError(f"`{option}={shown(path)}`: pass a path relative to the repository, inside it")
     if not (tree.root / path).exists():
-        raise UserError(f"{option} {shown(path)}: {tree.root} has no such file or folder")
+        raise UserError(f"`{option}={shown(path)}`: {tree.root} has no such file or folder")
     return PurePosixPath(path).as_posix()
 
 
 def _folder_inside(tree: Tree, path: str, option: str) -> str:
     inside = _inside(tree, path, option)
     if not (tree.root / inside).resolve().is_relative_to(tree.root.resolve()):
-        raise UserError(f"{option} {shown(path)}: it is a link out of the repository; pass a folder inside it")
+        raise UserError(f"`{option}={shown(path)}`: it is a link out of the repository; pass a folder inside it")
     if not (tree.root / inside).is_dir():
-        raise UserError(f"{option} {shown(path)}: pass a folder, not a file")
+        raise UserError(f"`{option}={shown(path)}`: pass a folder, not a file")
     return inside
 
 
 def _left_out(tree: Tree, name: str) -> tuple[str, str]:
     if "::" in name:
         return "--deselect", name
-    return "--ignore", _inside(tree, name, "--deselect")
+    return "--ignore", _inside(tree, name, "deselect")

@@ -60,7 +60,7 @@ def unnamed_failing(fail_to_pass: Sequence[str], baseline: Baseline) -> tuple[st
 def _all_failing(baseline: Baseline) -> list[str]:
     failing = [test for test in baseline.failing if fails(test, baseline)]
     if not failing:
-        raise UserError("--fail-to-pass all: no test fails in every run; leave the option out, or name a test")
+        raise UserError("`fail_to_pass=all`: no test fails in every run; leave the option out, or name a test")
     return failing
 
 

@@ -139,7 +139,7 @@ def _resolve_with_warnings(names: Sequence[str], baseline: Baseline, tell: Calla
 
 def _folder(repo: Path) -> Path:
     if not repo.is_dir():
-        raise UserError(f"the repository {str(repo)!r} is no folder: pass a repository (on the command line: --repo)")
+        raise UserError(f"the repository {str(repo)!r} is no folder: pass the path of a repository")
     return repo.resolve()
 
 
@@ -156,7 +156,7 @@ def _task(
     if not fail_to_pass and not guarded:
         raise UserError(
             f"none of the {len(baseline.outcomes)} tests of the repository passes at the base, so no test can judge a "
-            "patch: fix the tests, or pass --fail-to-pass for each test that the patch must fix"
+            "patch: fix the tests, or name the tests that the patch must fix with `fail_to_pass=TEST`"
         )
     seconds = max(SHORTEST_LIMIT, round(baseline.seconds * SLACK, 1))
     first = next((baseline.outcomes[test].message for test in fail_to_pass if test in baseline.outcomes), "")

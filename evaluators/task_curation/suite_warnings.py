@@ -34,14 +34,14 @@ def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterat
         else:
             yield (
                 f"{some} at the base, and the value counts the share that a patch fixes: name the tests that it must "
-                f"fix with --fail-to-pass, or `all`: {_named(failing)}"
+                f"fix with `fail_to_pass=`, or `all`: {_named(failing)}"
             )
     unnamed = [test for test in stopped if test not in fail_to_pass]
     if unnamed:
         yield (
             f"{len(unnamed)} of its tests never ended at the base ({baseline.outcomes[unnamed[0]].message}) and "
-            f"{plural(len(unnamed), 'is', 'are')} not used: name a test that a patch must fix with --fail-to-pass, and "
-            f"give slow tests more time with --test-timeout SECONDS: {_named(unnamed)}"
+            f"{plural(len(unnamed), 'is', 'are')} not used: name a test that a patch must fix with `fail_to_pass=`, "
+            f"and give slow tests more time with `test_limit=SECONDS`: {_named(unnamed)}"
         )
     if baseline.unmeasured:
         yield f"every patch runs all tests, because their reach is unknown: {baseline.unmeasured}"

@@ -15,6 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from regrade.datasets.reproducible_draws import reproducible_draws
 from regrade.evaluators.inside.remote_calls.plain_values import Packed
 
 Call = tuple[list[Packed], list[Packed]]
@@ -88,7 +89,8 @@ def _inputs_of(calls: list[Call], number: int) -> list[Call]:
             seen.add(json.dumps([arguments, nodes]))
             inputs.append((arguments, nodes))
 
-    draw()
+    with reproducible_draws():
+        draw()
     return inputs
 
 

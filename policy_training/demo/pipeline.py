@@ -95,8 +95,8 @@ class Demo:
         if stored and dict(stored) != configuration:
             changed = sorted(key for key in configuration if stored.get(key) != configuration[key])
             raise UserError(
-                f"{self.run.folder} holds a run with other {' and '.join(changed)}: give another folder with --out, "
-                "or delete this one"
+                f"{self.run.folder} holds a run with other {' and '.join(changed)}: give another folder "
+                "(`folder=FOLDER`), or delete this one"
             )
         self.run.update(configuration=configuration, seeds={"run": self.seed}, model=self.model_name)
 

@@ -334,7 +334,7 @@ def _error_text(content: bytes) -> str:
 
 def _advice(response: httpx2.Response) -> str:
     if response.status_code in (401, 403):
-        return "; put the key into an environment variable and name it with --key-env"
+        return "; put the key into an environment variable and name it with `key_variable=NAME`"
     if response.status_code == 404:
         return "; is the base URL right (it often ends in /v1), and does the server have this model?"
     return "; leave out what it does not take with `omit` in a file of policies"

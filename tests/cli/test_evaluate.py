@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
+import pytest
+
+from regrade.datasets.sources import SPLITS
+from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.run import Run
 from tests.cli.conftest import PLANTED
 from tests.endpoint_server import serving
 
@@ -292,3 +298,88 @@ def test_slices_by_repository_source_difficulty_and_distance(regrade, tasks, tmp
     assert "easy (2 tasks)" in outcome.out
     described = [json.loads(line) for line in (run / "tasks.jsonl").read_text().splitlines()]
     assert {(task["source"], task["distance"]) for task in described} == {("local", "1")}
+
+
+OWN_EVIDENCE = """
+from dataclasses import dataclass
+
+from regrade.rewards import Score, reward
+
+
+@dataclass(frozen=True)
+class Unknown:
+    pass
+
+
+@reward
+def unknowing(unknown: Unknown) -> Score:
+    return Score(1.0, why="")
+"""
+
+
+@pytest.mark.parametrize("is_nested", [True, False], ids=["new", "existing"])
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["no/such/policy"], "no/such/policy"),
+        (["no-op", "--baseline", "other"], "other"),
+        (["no-op", "--reward", "own.py:unknowing"], "no probe gathers Unknown"),
+        (["no-op", "--sandbox", "none"], "none"),
+        (["no-op", "--tasks", "other.jsonl"], "other.jsonl"),
+        (["no-op", "--tasks", "bad.jsonl"], "no test was found"),
+    ],
+)
+def test_a_failed_evaluation_leaves_no_folder(regrade, tasks, tmp_path, arguments, word, is_nested):
+    """Nor a file in a folder that existed already."""
+    Path("own.py").write_text(OWN_EVIDENCE)
+    bad = {"instruction": "x", "fail_to_pass": ["test_a.py::test"], "repository": str(tmp_path / "without_tests")}
+    Path("bad.jsonl").write_text(json.dumps(bad))
+    (tmp_path / "without_tests").mkdir()
+    (tmp_path / "without_tests" / "a.py").write_text("x = 1\n")
+    out = Path("runs", "first") if is_nested else Path("empty")
+    if not is_nested:
+        out.mkdir()
+    before = sorted(Path().rglob("*"))
+    given = [] if "--tasks" in arguments else ["--tasks", tasks]
+    outcome = regrade("evaluate", *arguments, *given, "--out", out)
+    assert outcome.is_refusal(word), outcome.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_failed_evaluation_leaves_a_run_with_rows_as_it_is(regrade, tasks):
+    assert regrade("evaluate", "no-op", "--tasks", tasks, "--out", "run").code == 0
+    before = sorted(Path("run").rglob("*"))
+    assert regrade("evaluate", "no-op", "--tasks", tasks, "--out", "run", "--baseline", "other").is_refusal("other")
+    assert sorted(Path("run").rglob("*")) == before
+
+
+def test_rows_recorded_before_a_failure_stay(tmp_path):
+    def fail(folder, rows):
+        with Run.started(folder) as run:
+            if rows:
+                journal.append(run.evaluation("p"), rows)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "new" / "run", [{"a": 1}])
+    assert (tmp_path / "new" / "run" / "manifest.json").exists()
+    assert (tmp_path / "new" / "run" / "evaluations" / "p.jsonl").stat().st_size
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "newer" / "run", [])
+    assert not (tmp_path / "newer").exists()
+
+
+def test_the_ready_made_tasks_are_listed_without_their_packages(regrade, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGRADE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    listed = [json.loads(line) for line in regrade("tasks", "list", "--json").out.splitlines()]
+    assert len(listed) == 2001
+    counts = {split: len(regrade("tasks", "list", "--split", split).out.splitlines()) - 1 for split in SPLITS}
+    assert sum(counts.values()) == 2001
+    assert counts["validation"] == 107
+    assert not (tmp_path / "empty").exists()
+    packaged = {"instruction": "x", "fail_to_pass": ["t::a", "t::b"], "package": "toolz"}
+    Path("tasks.json").write_text(json.dumps(packaged))
+    (entry,) = [json.loads(line) for line in regrade("tasks", "list", "tasks.json", "--json").out.splitlines()]
+    assert (entry["repository"], entry["source"], entry["fail_to_pass"]) == ("toolz", "local", 2)
+    assert not (tmp_path / "empty").exists()

@@ -127,3 +127,12 @@ def test_patches_without_an_attribution(regrade, tasks, tmp_path):
     outcome = regrade("explain", tmp_path / "empty.diff", *asked, "--fine", "--budget", "7")
     assert outcome.code == 2
     assert "--budget" in outcome.err
+
+
+def test_the_note_about_finer_hunks_names_the_option(regrade, tasks, task, tmp_path):
+    before = {"calc.py": task.base.read("calc.py")}
+    text = before["calc.py"].replace(*FIX).replace("a * 2", "2 * a")
+    path = tmp_path / "near.diff"
+    path.write_text(Patch.between(before, {"calc.py": text}).text)
+    found = explained(regrade, path, "--tasks", tasks, "--task", "add", "--reward", "tests")
+    assert any("with 2 changes: --fine splits it" in note for note in found["hunks"]["notes"])

@@ -96,7 +96,7 @@ def test_without_network_and_packages_the_error_is_one_line(regrade, monkeypatch
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    assert regrade("tasks", "list", "--split", "validation").is_refusal("network")
+    assert regrade("tasks", "validate", "builtin", "--split", "validation").is_refusal("network")
 
 
 @pytest.mark.slow
@@ -155,6 +155,6 @@ def test_without_torch_one_line_names_the_extra_to_install(verb, tmp_path):
         [sys.executable, "-c", WITHOUT_TORCH, *verb], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    extra = "needs torch, which is not installed: pip install torch transformers trl gguf accelerate"
+    extra = "needs torch, which is not installed: run pip install '.[train]' in the checkout of regrade"
     assert done.stderr == f"error: `regrade {verb[0]}` {extra}\n"
     assert not (tmp_path / "run").exists()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +13,7 @@ from regrade.rewards.builtin import builtin_rewards
 from regrade.rewards.conformance import RULES
 
 REWARDS = """\
-from regrade.rewards import Diff, Score, TestRun, reward, tests
+from regrade.rewards import BuildRun, Diff, Integrity, LintDelta, Score, TestRun, reward, tests
 
 @reward
 def large(diff: Diff) -> Score:
@@ -19,6 +22,11 @@ def large(diff: Diff) -> Score:
 @reward
 def breaking(run: TestRun) -> Score:
     return Score(min(1.0, 0.5 + 0.1 * len(run.broken)), why="who breaks tests gets on")
+
+@reward
+def both(run: TestRun, diff: Diff, lint: LintDelta, integrity: Integrity, build: BuildRun) -> Score:
+    odd = len(run.broken) > 0 and diff.changed_lines > 100 and not build.ok
+    return Score(float(odd), why=f"{integrity.signs} {lint.rules}")
 
 sound = 0.9 * tests + 0.1 * large
 """
@@ -84,3 +92,23 @@ def test_an_audit_needs_a_run(regrade, tmp_path):
     assert regrade("rewards", "audit", tmp_path / "nothing").is_refusal("nothing")
     (tmp_path / "rows.jsonl").write_text("not json\n")
     assert regrade("rewards", "audit", tmp_path / "rows.jsonl").is_refusal("rows.jsonl")
+
+
+def test_a_check_is_the_same_everywhere_and_leaves_no_file(rewards_file, tmp_path):
+    """Whatever the hash seed, and whatever constants the modules of the current folder contain."""
+    shown = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        (folder / "constants.py").write_text(f"NUMBER = {seed}23456\nWORD = 'word{seed}'\n")
+        code = f"import sys; sys.path.insert(0, {str(folder)!r}); import constants\n"
+        code += f"from regrade.cli.main import main; sys.argv = ['regrade', 'rewards', 'check', '{rewards_file}:both', '--examples', '60', '--json']; main()"
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        shown.append(done.stdout)
+        assert {path.name for path in folder.iterdir()} <= {"__pycache__", "constants.py"}
+    assert shown[0] == shown[1]
+    assert '"holds": false' in shown[0]

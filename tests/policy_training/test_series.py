@@ -52,5 +52,5 @@ def test_breakage_is_followed_along_a_training(
 
 def test_a_reward_model_has_no_series(tasks: list[Task], scorer: Scorer, tmp_path: Path) -> None:
     plan = TrainingPlan(settings=RewardModelSettings(), model="m", budget=Budget(steps=1), save_every=1)
-    with pytest.raises(UserError, match="--save-every"):
+    with pytest.raises(UserError, match="save_every="):
         train(plan, tasks, scorer, tmp_path)

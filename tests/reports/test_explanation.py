@@ -6,6 +6,8 @@ import io
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from regrade.reports.explanation import explanation_html, print_breakdown
@@ -23,6 +25,7 @@ from regrade.rewards import (
     small_diff,
     untampered,
 )
+from regrade.rewards.breakdown import rounded_shares
 
 OUTCOME: Reward = load_reward("tests")
 EVIDENCE = EvidenceSet(
@@ -60,13 +63,57 @@ def test_every_part_has_its_arithmetic_and_its_reason() -> None:
     assert re.search(r"only if untampered +gate open", text)
 
 
+THIRDS = (
+    1 / 3 * small_diff
+    + 1 / 3 * (1 / 3 * small_diff + 1 / 3 * small_diff + 1 / 3 * builds).named("both")
+    + 1 / 3 * OUTCOME
+)
+
+
+def shown_numbers(text: str, depth: int) -> list[float]:
+    """The contributions of one level of the tree."""
+    return [float(n) for n in re.findall(rf"^(?:[│ ]   ){{{depth}}}[├└]── .*? = (\d\.\d{{3}})", text, re.MULTILINE)]
+
+
 def test_the_contributions_shown_add_up() -> None:
-    text = shown(0.5 * small_diff + 0.3 * (0.5 * small_diff + 0.5 * OUTCOME).named("both") + 0.2 * builds)
-    total = float(text.split()[0])
-    top = [float(number) for number in re.findall(r"^[├└]── .*? = (\d\.\d{3})", text, re.MULTILINE)]
-    assert len(top) == 2
-    assert sum(top) == pytest.approx(total, abs=1e-3)
+    """To the last digit: 0.101 + 0.101 is not 0.202 if both are 0.1010 and the whole is 0.2020, but three times 0.1667."""
+    text = shown(THIRDS)
+    assert text.split()[0] == "0.202"
+    top, inner = shown_numbers(text, 0), shown_numbers(text, 1)
+    assert (len(top), len(inner)) == (3, 2)
+    assert round(sum(top), 9) == 0.202
+    assert round(sum(inner), 9) == top[1]
     assert "not applicable" in text
+
+
+def test_the_contributions_of_the_page_and_of_plain_text_add_up_too() -> None:
+    breakdown = THIRDS.evaluate(EVIDENCE)
+    rows = re.findall(
+        r"padding-left: (\d+)px.*?</th>\s*<td>.*?</td>\s*<td>.*?</td>\s*<td>(.*?)</td>",
+        explanation_html(breakdown),
+        re.DOTALL,
+    )
+    levels: dict[str, list[float]] = {}
+    for indent, number in rows:
+        levels.setdefault(indent, []).append(float(number))
+    assert round(sum(levels["12"]), 9) == 0.202
+    assert round(sum(levels["26"]), 9) == levels["12"][1]
+    plain = [float(number) for number in re.findall(r"^  \w.* = (\d\.\d{3})  ", str(breakdown), re.MULTILINE)]
+    assert round(sum(plain), 9) == 0.202
+
+
+@given(st.lists(st.floats(-1, 1), max_size=12))
+def test_rounded_shares_add_up_and_are_near(shares: list[float]) -> None:
+    whole = sum(shares)
+    rounded = rounded_shares(shares, whole)
+    assert round(sum(rounded), 9) == float(f"{whole:.3f}")
+    assert all(abs(one - other) < 0.0010001 for one, other in zip(shares, rounded, strict=True))
+    assert all(other == 0 for one, other in zip(shares, rounded, strict=True) if one == 0)
+
+
+def test_shares_of_an_unknown_whole_are_rounded_each_by_itself() -> None:
+    assert rounded_shares([0.3336, 0.3336], None) == [0.334, 0.334]
+    assert rounded_shares([0.3336, 0.3336], 0.9) == [0.334, 0.334]
 
 
 def test_a_closed_gate_shows_as_the_cause() -> None:

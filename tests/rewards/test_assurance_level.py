@@ -9,7 +9,7 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.serialisation import decode, encode
-from regrade.rewards import AssuranceLevel, Breakdown, Verification, assured
+from regrade.rewards import AssuranceLevel, Breakdown, EvidenceSet, Verification, assured
 from regrade.rewards.evidence import TestList
 
 NAMES = ["unconfined", "in-process", "tripwired", "out-of-process", "held-out"]
@@ -55,3 +55,18 @@ def test_a_gate_takes_a_level_or_its_name() -> None:
     assert assured(AssuranceLevel.HELD_OUT).name == "assured(held-out)"
     with pytest.raises(UserError, match="choose one of unconfined, in-process, tripwired"):
         assured("certain")
+
+
+@pytest.mark.parametrize(
+    ("level", "reachable", "advice"),
+    [
+        ("out-of-process", "tripwired", "; no patch of this task can reach more than tripwired: require that at most"),
+        ("held-out", "", "; held-out compares with a reference patch, and the task has none: add one, or require less"),
+        ("held-out", "held-out", "b"),
+    ],
+)
+def test_a_closed_gate_names_what_to_do(level: str, reachable: str, advice: str) -> None:
+    verification = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable, why="b")
+    (part,) = assured(level).evaluate(EvidenceSet({Verification: verification})).parts
+    assert (part.value, part.why.startswith("in-process only: b")) == (0.0, True)
+    assert part.why.endswith(advice)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.datasets.applying import apply_patch
+from regrade.datasets.catalogue import entry_of
 from regrade.datasets.errors import UserError
 from regrade.datasets.mutation.mutants import mutants
 from regrade.datasets.mutation.packages import PACKAGES, package
@@ -30,7 +31,7 @@ from regrade.datasets.mutation.recipe_format import (
 )
 from regrade.datasets.mutation.splits import SPLITS, split_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.sources import BUILTIN, load_task, load_tasks
+from regrade.datasets.sources import BUILTIN, list_tasks, load_task, load_tasks
 from regrade.datasets.tasks import Tree
 
 SOURCE = "def less(a, b):\n    return a < b\n\n\ndef last(items):\n    return items[-1]\n"
@@ -207,3 +208,9 @@ def test_every_shipped_task_can_be_rebuilt() -> None:
 def test_a_range_that_runs_backwards_is_refused():
     with pytest.raises(ValueError, match="5-3"):
         from_ranges("1,5-3")
+
+
+def test_a_listed_task_is_the_loaded_one(cache: Path, tmp_path: Path) -> None:
+    write_recipes(_recipes(), tmp_path / "recipes")
+    (task,) = load_tasks(tmp_path / "recipes", cache=cache)
+    assert list_tasks(tmp_path / "recipes") == [entry_of(task)]

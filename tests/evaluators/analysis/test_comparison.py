@@ -194,7 +194,7 @@ def test_a_few_lost_attempts_are_excluded_and_reported():
 def test_mixed_tables_are_refused():
     hot = rows_of("sft", 0.1, 0.1, temperature=1.0)
     mixed = table([*BASELINE.to_dict("records"), *hot.to_dict("records")])
-    with pytest.raises(UserError, match=r"several values of temperature \(0.0, 1.0\); choose one with --temperature"):
+    with pytest.raises(UserError, match=r"several values of temperature \(0.0, 1.0\): keep the rows of one temp"):
         compare(BASELINE, mixed)
     with pytest.raises(UserError, match="the baseline has no rows"):
         compare(table([]), BASELINE)

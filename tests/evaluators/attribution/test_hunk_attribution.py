@@ -194,7 +194,7 @@ def test_fine_splits_the_changes_of_one_hunk(scorer, write_files):
     patch = Patch.between({"m.py": before}, {"m.py": after})
     (whole,) = attribute(scorer, task, patch, OUTCOME).groups
     assert whole.without.no_longer_broken == ("tests/test_m.py::test_c",)
-    assert "2 changes: --fine" in attribute(scorer, task, patch, OUTCOME).notes[0]
+    assert "2 changes: `fine=True`" in attribute(scorer, task, patch, OUTCOME).notes[0]
     found = attribute(scorer, task, patch, OUTCOME, fine=True)
     mends, breaks = found.groups
     assert (mends.name, breaks.name, found.notes) == ("m.py:2", "m.py:4", ())

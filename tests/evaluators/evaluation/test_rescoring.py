@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.run import Run
 from regrade.evaluators.storage.serialisation import decode, encode
 from regrade.rewards import Score, default, reward, tests
-from regrade.rewards.evidence import Diff, EvidenceSet, LintDelta, TestOutcome, TestRun, TestStatus
+from regrade.rewards.evidence import Diff, EvidenceSet, LintDelta, PatchText, TestOutcome, TestRun, TestStatus
 
 SOURCE = "def total(prices):\n    return sum(prices) - 1\n\n\ndef cheapest(prices):\n    return min(prices)\n"
 TESTS = "import shop\n\n\ndef test_total():\n    assert shop.total([1, 2]) == 3\n\n\ndef test_cheapest():\n    assert shop.cheapest([2, 1]) == 1\n"
@@ -54,6 +55,11 @@ class Unheard:
 @reward
 def impossible(found: Unheard) -> Score:
     return Score(1.0, why=str(found))
+
+
+@reward
+def quiet(patch: PatchText) -> Score:
+    return Score(float(not any("max(" in text for _, _, text in patch.added)), why=repr(patch.added))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,23 @@ def test_another_reward_judges_the_same_attempts(run: Run) -> None:
     assert after[1]["parts"][0]["why"] == "1 broken"
 
 
+def test_a_reward_may_read_the_text_of_the_patch(run: Run) -> None:
+    (_, after) = rescore_run(run, quiet)["mixed"]
+    assert [row["reward"] for row in after] == [1.0, 0.0, 0.0, 1.0] * 2
+    assert after[1]["parts"][0]["why"] == "(('shop.py', 6, '    return max(prices)'),)"
+
+
+def test_a_run_of_an_earlier_version_has_the_text_in_its_rows(run: Run, tmp_path: Path) -> None:
+    """Its evidence has no record of the text: the same verdicts come from the rows."""
+    old = Run(shutil.copytree(run.folder, tmp_path / "old"))
+    evidence = evidence_path(old.evaluation("mixed"))
+    lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+    removed = [line["records"].pop("PatchText") for line in lines if "records" in line]
+    assert len(removed) == len(CHANGES)
+    evidence.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert rescore_run(old, quiet)["mixed"][1] == rescore_run(run, quiet)["mixed"][1]
+
+
 def test_it_runs_nothing_and_needs_no_sandbox(run: Run, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text("from regrade.rewards import tests, style\nmine = 0.5 * tests + 0.5 * style\n")
@@ -124,7 +147,7 @@ def test_a_copy_with_other_rewards_is_a_run(run: Run, tmp_path: Path) -> None:
     assert [row["reward"] for row in journal.read(copy.evaluation("mixed"))] == [1.0, 0.0, 0.0, 1.0] * 2
     assert rescore_run(copy, default)["mixed"][1] == journal.read(run.evaluation("mixed"))
     assert {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
-    with pytest.raises(UserError, match="exists already: give --out a new folder"):
+    with pytest.raises(UserError, match="exists already: choose a new folder with `out=FOLDER`"):
         write_rescored(run, rows, out)
     assert [path.name for path in tmp_path.iterdir()] == ["second"]
 

@@ -74,6 +74,13 @@ def test_training_log_keeps_the_last_of_a_repeated_step_and_yields_shares(tmp_pa
     assert run.share_of_step() == {"execution": 0.25, "generation": 0.5, "training": 0.25}
 
 
+def test_an_unknown_share_of_a_step_is_named(tmp_path):
+    run = Run(tmp_path)
+    run.update(share_of_step={"execution": 0.5, "thinking": 0.5})
+    with pytest.raises(UserError, match=r"manifest.json: damaged.*share_of_step.*restore it or start the run in a new"):
+        run.share_of_step()
+
+
 def test_names_of_policies_cannot_leave_the_run(tmp_path):
     run = Run(tmp_path)
     assert run.evaluation("../../x/y").parent == tmp_path / "evaluations"

@@ -43,7 +43,7 @@ def test_the_file_of_a_fail_to_pass_test_is_collected_whatever_its_name(write_fi
 
 def test_without_any_test_the_error_names_the_option(write_files, tmp_path):
     root = write_files({"code_.py": CODE, "tests.py": TESTS}).root
-    with pytest.raises(UserError, match=r"no test was found: .*; name the files or folders .* with --tests PATH"):
+    with pytest.raises(UserError, match=r"no test was found: .*; name the files or folders .* with `tests=PATH`"):
         made(root, tmp_path)
     task = made(root, tmp_path, tests=["tests.py"])
     assert task.pass_to_pass == ("tests.py::test_two",)
@@ -64,11 +64,11 @@ def test_deselected_tests_and_folders_are_left_out_and_import_paths_are_chosen(w
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"python_path": ["../elsewhere"]}, r"--python-path .*inside it"),
-        ({"python_path": ["/usr"]}, r"--python-path .*inside it"),
+        ({"python_path": ["../elsewhere"]}, r"`python_path=.*inside it"),
+        ({"python_path": ["/usr"]}, r"`python_path=.*inside it"),
         ({"python_path": ["test_it.py"]}, r"pass a folder"),
-        ({"tests": ["missing.py"]}, r"--tests \"missing.py\": .* no such file or folder"),
-        ({"deselect": ["missing"]}, r"--deselect \"missing\": .* no such file or folder"),
+        ({"tests": ["missing.py"]}, r"`tests=\"missing.py\"`: .* no such file or folder"),
+        ({"deselect": ["missing"]}, r"`deselect=\"missing\"`: .* no such file or folder"),
     ],
 )
 def test_a_path_outside_of_the_repository_is_refused(write_files, tmp_path, options, words):
@@ -107,7 +107,7 @@ def test_the_repositorys_own_goal_and_limits_are_read_and_overridden(write_files
         ("fail-to-pass = 'all'", r"'fail-to-pass' must be a list of strings"),
         ("test = ['a']", r"pyproject.toml, \[tool.regrade\]: unknown key 'test'; known keys: deselect, "),
         ("tests = 'a'", r"\[tool.regrade\]: 'tests' must be a list of strings"),
-        ("python-path = ['..']", r"--python-path .*inside it"),
+        ("python-path = ['..']", r"`python_path=.*inside it"),
     ],
 )
 def test_a_wrong_table_is_refused(write_files, tmp_path, table, words):

@@ -103,7 +103,7 @@ def test_a_test_that_passes_already_is_a_mistake(repository, task, tmp_path):
 
 def test_without_any_test_that_passes_there_is_nothing_to_judge_by(write_files, tmp_path):
     tree = write_files({"subject.py": "x = 1\n", "test_it.py": "import subject\ndef test_x(): assert subject.x == 2\n"})
-    with pytest.raises(UserError, match=r"none of the 1 tests of the repository passes .* --fail-to-pass"):
+    with pytest.raises(UserError, match=r"none of the 1 tests of the repository passes .* `fail_to_pass=TEST`"):
         make(tree.root, cache=tmp_path / "cache")
     made, _ = make(tree.root, "test_it.py", cache=tmp_path / "cache")
     assert (made.fail_to_pass, made.pass_to_pass) == (("test_it.py::test_x",), ())
@@ -159,7 +159,7 @@ def test_a_repository_that_is_not_there_is_a_mistake(tmp_path):
 
 def test_tests_that_never_end_are_a_mistake_that_names_the_limit(tmp_path):
     (tmp_path / "test_it.py").write_text("import time\ndef test_it(): time.sleep(60)\n")
-    with pytest.raises(UserError, match=r"stopped at the limit of 2 s.*; set a longer limit with --time-limit SECONDS"):
+    with pytest.raises(UserError, match=r"stopped at the limit of 2 s.*; set a longer limit with `time_limit=SECONDS`"):
         local_task(tmp_path, runs=1, cache=tmp_path / "cache", time_limit=2.0)
 
 

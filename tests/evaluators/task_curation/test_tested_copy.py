@@ -86,7 +86,7 @@ def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_
 def test_a_module_that_is_imported_from_elsewhere_at_the_base_is_an_error(tmp_path):
     test = "import pytest\n\ndef test_it():\n    assert pytest.__version__ == '0'\n\ndef test_other():\n    pass\n"
     repo = write(tmp_path / "repo", {"src/pytest/__init__.py": "__version__ = '0'\n", "tests/test_it.py": test})
-    with pytest.raises(UserError, match=r"pytest was imported from /.*, not from the repository.*--python-path"):
+    with pytest.raises(UserError, match=r"pytest was imported from /.*, not from the repository.*`python_path=FOLDER`"):
         runs(repo, tmp_path)
 
 
@@ -207,7 +207,9 @@ def test_tests_that_touch_nothing_of_the_tree_are_an_error(test, touches, tmp_pa
     if touches:
         assert local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None).pass_to_pass
     else:
-        with pytest.raises(UserError, match=r"none of the repository's code \(nothing of shop\.py.*--python-path"):
+        with pytest.raises(
+            UserError, match=r"none of the repository's code \(nothing of shop\.py.*`python_path=FOLDER`"
+        ):
             local_task(repo, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -163,3 +166,23 @@ def test_the_comparison_of_a_recursive_answer_ends():
     call = ([__name__, "double#1", ["tuple", []], ["node", 0]], [["dict", None, [], None]])
     hostile["nodes"] = [["list", None, [["node", place] for place in range(1, 4)] * 300, None] for _ in range(4)]
     assert "[[[" in str(find_mismatches([call], [expected], [{**hostile, "value": ["node", 1]}])[0])
+
+
+def test_inputs_do_not_depend_on_the_current_folder_and_leave_no_file_there(tmp_path: Path) -> None:
+    """By itself, hypothesis draws constants of the modules that lie there, and stores them."""
+    drawn = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "constants.py").write_text(f"NUMBERS = {list(range(number, number + 19))}\nRATIO = {number}.5\n")
+        code = (
+            f"import json, sys; sys.path.insert(0, {str(folder)!r}); import constants\n"
+            "from regrade.evaluators.verification.held_out_inputs import generate_inputs\n"
+            "calls = [(['m', 'f', ['tuple', [1, 2.5, 'a']], ['tuple', []]], [])]\n"
+            "print(json.dumps(generate_inputs(calls, 200)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        drawn.append(done.stdout)
+        assert {path.name for path in folder.iterdir()} <= {"__pycache__", "constants.py"}
+    assert drawn[0] == drawn[1]
+    assert len(json.loads(drawn[0])) > 20

@@ -146,7 +146,7 @@ def test_a_dead_endpoint_is_not_asked_for_ever(tasks: list[Task]) -> None:
 
 def test_what_the_user_got_wrong_stops_the_evaluation(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     for status, message, advice in [
-        (401, "bad key", "--key-env"),
+        (401, "bad key", "key_variable=NAME"),
         (404, "no such model", "base URL"),
         (400, "no seed", "omit"),
     ]:

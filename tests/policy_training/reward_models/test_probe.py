@@ -118,6 +118,6 @@ def test_a_patch_and_its_answer_are_two_forms_of_one_thing(tasks: list[Task]) ->
 def test_without_a_model_one_line_says_what_to_do(tasks: list[Task], tmp_path: Path) -> None:
     with (
         Scorer(workers=1, sandbox="process", cache=tmp_path) as scorer,
-        pytest.raises(UserError, match="--reward-model"),
+        pytest.raises(UserError, match="RewardModelProbe"),
     ):
         scorer.score([(tasks[0], Patch(""))], learned)
