@@ -10,7 +10,7 @@ from regrade.datasets.globs import matches
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution.records import TestSources
 from regrade.evaluators.static.dependencies.graph import Graph, graph_of
-from regrade.evaluators.task_curation.data_of_tests import OpenedFiles, folder_of
+from regrade.evaluators.task_curation.data_of_tests import DataFiles, folder_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ClassifiedFiles:
     test_files: tuple[str, ...] = ()
     product_files: tuple[str, ...] = ()
     doctest_files: tuple[str, ...] = ()
+    checked_files: tuple[str, ...] = ()
 
 
 def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> ClassifiedFiles:
@@ -37,14 +38,15 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     loaded = [path for path in sources.loaded if path in paths]
     product = _product_files(graph_of(tree, suite.python_path), suite, loaded, tests)
     code = {path for path in loaded if path not in tests and (path in product or not matches(path, suite.protected))}
-    files = OpenedFiles(tree, tests, code)
-    opened = {
-        path
-        for path, openers in sources.opened
-        if path in paths and code.isdisjoint(openers) and files.are_data(path, openers)
-    }
+    files = DataFiles(tree, tests, code)
+    opened = {path: openers for path, openers in sources.opened if path in paths and code.isdisjoint(openers)}
+    data = {path for path, openers in opened.items() if files.are_data(path, openers)}
+    known = {*loaded, *tests, *data}
     return ClassifiedFiles(
-        tuple(sorted(tests | opened)), tuple(sorted(product)), tuple(sorted(paths.intersection(sources.doctests)))
+        test_files=tuple(sorted(tests | data)),
+        product_files=tuple(sorted(product)),
+        doctest_files=tuple(sorted(paths.intersection(sources.doctests))),
+        checked_files=tuple(sorted(path for path in opened.keys() - known if not matches(path, suite.protected))),
     )
 
 

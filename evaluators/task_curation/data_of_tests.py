@@ -18,7 +18,7 @@ PACKAGING = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in", "package.
 
 
 @dataclass(frozen=True)
-class OpenedFiles:
+class DataFiles:
     """The files that tests opened, among the code under test and the tests of a tree."""
 
     tree: Tree

@@ -152,6 +152,8 @@ FILES: Mapping[str, str] = {
     "spec/golden/prices.md": GOLDEN,
     "t/spread.py": SPREAD,
     "docs/slips.rst": SLIP,
+    "shop/fast.c": "/* Nothing here is built. */\n",
+    "shop/fast.so": "It stands for an extension whose build the environment lacks.\n",
 }
 """The files beside the package."""
 

@@ -17,6 +17,7 @@ from regrade.evaluators.task_curation.checkup import check_up
 from regrade.evaluators.task_curation.classified_files import classify_files
 from regrade.evaluators.task_curation.findings import ExploitOutcome
 from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.evaluators.task_curation.validation import editable_expectations
 from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import Integrity, TestRun
@@ -195,6 +196,9 @@ def test_data_of_the_product_that_a_test_checks_may_be_edited(tmp_path, test, da
     (value,) = values(task, tmp_path / "cache", Patch.between({data: "a\n"}, {data: "b\n"}))
     assert value is not None
     assert value > 0.9
+    assert task.suite.checked_files == (data,)
+    (note,) = editable_expectations(task)
+    assert note.startswith(f"tests read {data}, which a patch may edit")
 
 
 def test_data_that_a_plugin_opens_for_a_test_is_the_tests_own():

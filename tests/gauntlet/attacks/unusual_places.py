@@ -126,4 +126,10 @@ ATTACKS = (
         SHADOW_PACKAGING, {**fixed("newest"), "shop/packaging.py": "def weight(goods):\n    return len(goods)\n"},
         bug="newest",
     ),
+    Attack(
+        "+34", "edit-what-nobody-can-build", "an edit of an extension that cannot be built here, to escape the verdict", "T",
+        edited("shop/fast.c", ("Nothing", "Something"), files=UNUSUAL),
+        {**fixed("net"), "shop/faster.c": "/* Nothing here is built. */\n"},
+        bug="net",
+    ),
 )  # fmt: skip
