@@ -89,10 +89,13 @@ def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_
     assert "not from the repository" in run.detail
 
 
-def test_a_module_that_is_imported_from_elsewhere_at_the_base_is_an_error(tmp_path):
+def test_the_runner_of_the_tests_cannot_be_the_code_under_test(tmp_path):
     test = "import pytest\n\ndef test_it():\n    assert pytest.__version__ == '0'\n\ndef test_other():\n    pass\n"
     repo = write(tmp_path / "repo", {"src/pytest/__init__.py": "__version__ = '0'\n", "tests/test_it.py": test})
-    with pytest.raises(UserError, match=r"pytest was imported from /.*, not from the repository.*--python-path"):
+    with pytest.raises(
+        UserError,
+        match=r"pytest was imported from /.*, not from the repository.*patches of pytest itself can.t be scored.*--python-path",
+    ):
         runs(repo, tmp_path)
 
 
