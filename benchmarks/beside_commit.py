@@ -5,13 +5,14 @@ process that scores the reference patches of ready-made tasks by `default`, with
 
     python benchmarks/beside_commit.py c86c886 --packages more-itertools xmltodict --patches 16 --rounds 3
 
-CPU seconds are those of the process and its children, so that other work on the machine matters little:
+CPU seconds matter more than those of the wall, which other work on the machine lengthens. They are the sum of:
 
 - static: the processes that run the static probes; *start*: until they can answer
 - tests: the forked candidates, which import the tested copy and run the tests
 - protection: what the patch changes, without the files that decide the tests, and writing that tree
 - scorer: the rest of the scoring process
-- sandbox: the rest of its children
+
+Left out: sandboxes and their interpreters, which are killed, so that the kernel adds up no time of theirs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from typing import Any
 from _latest import record
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("wall", "cpu", "static", "static start", "tests", "protection", "scorer", "sandbox")
+PARTS = ("static", "tests", "protection", "scorer")
+COLUMNS = ("wall", "cpu", *PARTS, "static start", "processes")
 TODAY = "today"
 
 
@@ -97,17 +99,16 @@ def turn(package: str, patches: int) -> dict[str, float]:
     worker.Worker._write_tree = protection.around(worker.Worker._write_tree)  # type: ignore[method-assign]
     static = StaticClock()
     with tempfile.TemporaryDirectory(prefix="regrade-bench-") as folder:
-        began, own, children = time.perf_counter(), used(resource.RUSAGE_SELF), used(resource.RUSAGE_CHILDREN)
+        began, own = time.perf_counter(), used()
         with scorer.Scorer(workers=1, cache=Path(folder)) as made:
             verdicts = made.score(jobs, default)
             wall = time.perf_counter() - began
             tests = made.stats.cpu_seconds
-        own, children = used(resource.RUSAGE_SELF) - own, used(resource.RUSAGE_CHILDREN) - children
+        own = used() - own
     assert all(verdict.value for verdict in verdicts), "a reference earns nothing: the figures would flatter"
-    rest = children - static.seconds - tests
     seconds = {
-        "wall": wall, "cpu": own + children, "static": static.seconds, "static start": static.start, "tests": tests,
-        "protection": protection.seconds, "scorer": own - protection.seconds, "sandbox": rest,
+        "wall": wall, "static": static.seconds, "static start": static.start, "tests": tests,
+        "protection": protection.seconds, "scorer": own - protection.seconds,
     }  # fmt: skip
     return {part: each / len(jobs) for part, each in seconds.items()} | {"processes": static.processes}
 
@@ -172,20 +173,21 @@ def cpu_of(process: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def used(who: int) -> float:
-    usage = resource.getrusage(who)
+def used() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def medians(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {part: round(statistics.median(each[part] for each in measured), 4) for part in (*PARTS, "processes")}
+    figures = {part: round(statistics.median(each[part] for each in measured), 4) for part in measured[0]}
+    return figures | {"cpu": round(sum(figures[part] for part in PARTS), 4)}
 
 
 def show(figures: Mapping[str, Mapping[str, float]]) -> None:
     width = max(map(len, figures))
-    print(f"{'seconds per patch, medians':{width}}  " + "  ".join(f"{part:>12}" for part in (*PARTS, "processes")))
+    print(f"{'seconds per patch, medians':{width}}  " + "  ".join(f"{part:>12}" for part in COLUMNS))
     for name, row in figures.items():
-        print(f"{name:{width}}  " + "  ".join(f"{row[part]:12.3f}" for part in (*PARTS, "processes")))
+        print(f"{name:{width}}  " + "  ".join(f"{row[part]:12.3f}" for part in COLUMNS))
 
 
 if __name__ == "__main__":
