@@ -94,10 +94,21 @@ def validate(
     invalid = [result for result in results if not result.holds]
     if json:
         for one in results:
-            print_json({"id": one.task.id, "holds": one.holds, "problems": one.problems, "unknown": one.unknown})
+            print_json(
+                {
+                    "id": one.task.id,
+                    "holds": one.holds,
+                    "problems": one.problems,
+                    "unknown": one.unknown,
+                    "notes": one.notes,
+                }
+            )
     else:
         for result in invalid:
             typer.echo(f"{result.task.id}: {result.unknown or '; '.join(result.problems)}")
+        for result in results:
+            for note in result.notes:
+                typer.echo(f"{result.task.id}: note: {note}")
         typer.echo(f"{len(results) - len(invalid)} of {len(results)} tasks are valid")
     if invalid:
         raise typer.Exit(INVALID)

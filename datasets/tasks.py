@@ -191,6 +191,11 @@ class TestSuite:
     edit them."""
     doctest_files: tuple[str, ...] = ()
     """Modules with doctests in their docstrings. A patch may edit them; the examples are those of the base."""
+    checked_files: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Files of the base that tests alone open, and that a patch may edit: documents, data of the product that a test
+    checks. Nothing distinguishes expected output in them."""
+    foreign_modules: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Names of the packages and modules that the tests of the base import from their environment."""
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"

@@ -7,6 +7,7 @@ Rows without a complete test run:
 - An execution that crashes or exceeds a limit is breakage, even if every test before had passed.
 - After an infrastructure failure the outcome is missing, also if the failure came before the answer. The next run of
   the same evaluation repeats such attempts.
+- A patch of code that can't be built here counts like one that crashes (see `regrade.evaluators.execution.untestable`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
+from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.evidence_file import EvidenceFile
@@ -146,6 +148,7 @@ def _score(
 ) -> list[dict[str, Any]]:
     answered = [(rollout, task) for rollout, task in pairs if not rollout.lost]
     gathered = scorer.gather([(task, rollout.patch) for rollout, task in answered], needs) if answered else []
+    gathered = [as_failure(task, evidence) for (_, task), evidence in zip(answered, gathered, strict=True)]
     if evidence_file is not None and answered:  # before the rows: a row without its evidence cannot be rescored
         patches = ((task, rollout.patch.digest) for rollout, task in answered)
         evidence_file.add((*patch, evidence) for patch, evidence in zip(patches, gathered, strict=True))

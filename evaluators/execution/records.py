@@ -141,6 +141,8 @@ class TestSources(msgspec.Struct, frozen=True):
     """Other opened files, each with the files of the code that opened it."""
     executed: tuple[str, ...] = ()
     """Files of code that was executed outside of functions: imported, or by `exec`."""
+    foreign: tuple[str, ...] = ()
+    """Names of the imported packages and modules that are not of the tree, nor of the standard library."""
     has_processes: bool = False
     """Was a process started?"""
 

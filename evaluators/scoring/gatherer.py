@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from regrade.datasets.caches import full_disk
@@ -15,6 +14,7 @@ from regrade.datasets.visible_text import visible
 from regrade.evaluators.execution.builds import Builder
 from regrade.evaluators.execution.native_code import StaleExtensionError
 from regrade.evaluators.execution.run_tests import not_applied, run_tests, run_tests_cold
+from regrade.evaluators.execution.untestable import UNTESTABLE, failure
 from regrade.evaluators.execution.worker import WorkerDiedError
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
@@ -27,7 +27,7 @@ from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.digests import key_of
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import BuildRun, End, TestRun, Verification
+from regrade.rewards.evidence import BuildRun, TestRun, Verification
 
 logger = logging.getLogger(__name__)
 Executed = TestRun | BuildRun | Verification
@@ -154,23 +154,23 @@ class Gatherer:
             try:
                 return execute()
             except StaleExtensionError as error:
-                job.infrastructure[kind] = str(error)
+                job.infrastructure[kind] = f"{UNTESTABLE}{error}"
                 return None
             except (WorkerDiedError, SandboxError, OSError) as error:
                 if batch.stopped or self._worker_pool.is_stopped:
                     raise
-                failure = error
-            if isinstance(failure, WorkerDiedError) and failure.killed:  # to stop another call
+                fault = error
+            if isinstance(fault, WorkerDiedError) and fault.killed:  # to stop another call
                 continue
-            is_death = isinstance(failure, WorkerDiedError) and failure.running
+            is_death = isinstance(fault, WorkerDiedError) and fault.running
             before = deaths if is_death else failures
             if before == len(BACK_OFF):
                 logger.warning("no further retry: task %s, %s", job.task.id, kind.__name__)
                 if is_death:  # in fresh sandboxes, over some seconds: caused by the candidate
-                    return _sandbox_death_evidence(kind, job.task, str(failure))
-                job.infrastructure[kind] = _described(failure)
+                    return _sandbox_death_evidence(kind, job.task, str(fault))
+                job.infrastructure[kind] = _described(fault)
                 return None
-            _log_retry(job.task, before, BACK_OFF[before], failure)
+            _log_retry(job.task, before, BACK_OFF[before], fault)
             time.sleep(BACK_OFF[before])
             deaths, failures = deaths + is_death, failures + (not is_death)
             self._tally.add(retries=1)
@@ -212,14 +212,7 @@ def _unapplied_evidence(kind: type, task: Task, reason: str) -> Executed:
 
 def _sandbox_death_evidence(kind: type, task: Task, reason: str) -> Executed:
     """The evidence of a candidate that kills its whole sandbox."""
-    detail = f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500]
-    if kind is TestRun:
-        return replace(not_applied(task, detail), end=End.CRASHED)
-    return (
-        BuildRun(False, 0, detail)
-        if kind is BuildRun
-        else Verification(level=AssuranceLevel.IN_PROCESS, reachable="", why=detail)
-    )
+    return failure(kind, task, f"it took the whole sandbox down, {1 + len(BACK_OFF)} times: {reason}"[:500])
 
 
 def _log_retry(task: Task, before: int, pause: float, failure: Exception) -> None:

@@ -31,6 +31,7 @@ from regrade.evaluators.execution.records import (
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, imported_copies, statuses
 from regrade.evaluators.execution.worker import Preparation, Reply, Request, Worker, WorkerDiedError
+from regrade.evaluators.inside.origins import RUNNER
 from regrade.evaluators.sandboxes import Sandbox, SandboxError, choose
 from regrade.evaluators.sandboxes.scratch import remove, scratch_folder
 from regrade.evaluators.task_curation.classified_files import ClassifiedFiles, classify_files
@@ -85,6 +86,8 @@ class Baseline:
     """File -> reason why its tests could not be collected."""
     files: ClassifiedFiles = field(default_factory=ClassifiedFiles)
     """The files that decide the tests, and code under test with the name of such a file."""
+    foreign_modules: tuple[str, ...] = ()
+    """See `TestSuite.foreign_modules`."""
     configuration: str | None = None
     """See `TestSuite.configuration`."""
 
@@ -97,6 +100,7 @@ class Baseline:
             companions=self.companions,
             seconds=self.file_seconds,
             **asdict(self.files),
+            foreign_modules=self.foreign_modules,
             configuration=self.configuration,
             slow=self.slow_tests,
         )
@@ -368,11 +372,7 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
             f"the tests can't be run with the options in the repository's configuration: {detail}"
         )
     if copies := imported_copies(reply):
-        raise UserError(
-            f"the tests can't be run on the repository's code: {copies}, so no patch would be tested; uninstall that "
-            "copy from the environment of the tests, or name the folder of the repository's modules with "
-            "`python_path=FOLDER`"
-        )
+        raise UserError(_other_copy_error(copies))
     if end is End.TIMEOUT:
         raise UserError(
             f"the tests can't be run at the base: they were {detail}; set a longer limit with `time_limit=SECONDS`, "
@@ -389,6 +389,20 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
             f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}{where}"
         )
     return reply
+
+
+def _other_copy_error(copies: str) -> str:
+    """`copies`: see `imported_copies`."""
+    problem = f"the tests can't be run on the repository's code: {copies}, so no patch would be tested; "
+    if copies.partition(" ")[0].partition(".")[0] in RUNNER:
+        return (
+            f"{problem}that module runs the tests, and can't be replaced while it does: patches of pytest itself can't "
+            "be scored; if the repository only contains a copy, name the folder of its own modules with `python_path=FOLDER`"
+        )
+    return (
+        f"{problem}uninstall that copy from the environment of the tests, or name the folder of the repository's "
+        "modules with `python_path=FOLDER`"
+    )
 
 
 def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, suite: TestSuite) -> Baseline:
@@ -427,6 +441,7 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
         slow_tests=slow_tests(replies),
         collection_errors=collection_errors(replies[-1]),
         files=files,
+        foreign_modules=_sources(replies).foreign,
         configuration=_configuration(replies[0]),
     )
 

@@ -15,7 +15,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.scoring.scorer import Job, Scorer
 from regrade.evaluators.task_curation.findings import CheckUp, ExploitOutcome, Problem, ProblemKind, tally
 from regrade.evaluators.task_curation.sandbox_access import REPORT_EXECUTION, accesses_of, observed_task
-from regrade.evaluators.task_curation.validation import validate
+from regrade.evaluators.task_curation.validation import editable_expectations, validate
 from regrade.evaluators.verification.counterfactuals import RAISES, RETURNS_NONE, PatchedTree, exploits
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
@@ -204,6 +204,7 @@ def _note_contents(case: _TaskCase) -> None:
     case.checkup.functions = case.variants.functions
     if not _is_python(case.task):
         case.checkup.notes.append("observation, exploits and mutants exist only for Python")
+    case.checkup.notes.extend(editable_expectations(case.task))
     for path in git_repositories(case.task.base)[:1]:
         case.checkup.notes.append(f"the tree contains a git repository: {path}")
 

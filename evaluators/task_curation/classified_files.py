@@ -10,11 +10,7 @@ from regrade.datasets.globs import matches
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution.records import TestSources
 from regrade.evaluators.static.dependencies.graph import Graph, graph_of
-from regrade.evaluators.static.languages import language_of
-
-PROSE = frozenset({".md", ".rst"})
-"""Suffixes of documents. A test that reads one compares it with the code (a version, a list of names), and a right fix
-may have to change both."""
+from regrade.evaluators.task_curation.data_of_tests import DataFiles, folder_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +20,7 @@ class ClassifiedFiles:
     test_files: tuple[str, ...] = ()
     product_files: tuple[str, ...] = ()
     doctest_files: tuple[str, ...] = ()
+    checked_files: tuple[str, ...] = ()
 
 
 def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> ClassifiedFiles:
@@ -35,19 +32,21 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     """
     paths = set(tree.paths())
     collected = paths.intersection(sources.collected)
-    beside = {_folder(path) for path in collected} - {""}
+    beside = {folder_of(path) for path in collected} - {""}
     # A plugin under test defines fixtures as well: without a test beside it, such a file is code under test.
-    tests = collected | {path for path in sources.used if path in paths and _folder(path) in beside}
+    tests = collected | {path for path in sources.used if path in paths and folder_of(path) in beside}
     loaded = [path for path in sources.loaded if path in paths]
     product = _product_files(graph_of(tree, suite.python_path), suite, loaded, tests)
     code = {path for path in loaded if path not in tests and (path in product or not matches(path, suite.protected))}
-    opened = {
-        path
-        for path, openers in sources.opened
-        if path in paths and code.isdisjoint(openers) and _is_data_of_tests(path, tests, code)
-    }
+    files = DataFiles(tree, tests, code)
+    opened = {path: openers for path, openers in sources.opened if path in paths and code.isdisjoint(openers)}
+    data = {path for path, openers in opened.items() if files.are_data(path, openers)}
+    known = {*loaded, *tests, *data}
     return ClassifiedFiles(
-        tuple(sorted(tests | opened)), tuple(sorted(product)), tuple(sorted(paths.intersection(sources.doctests)))
+        test_files=tuple(sorted(tests | data)),
+        product_files=tuple(sorted(product)),
+        doctest_files=tuple(sorted(paths.intersection(sources.doctests))),
+        checked_files=tuple(sorted(path for path in opened.keys() - known if not matches(path, suite.protected))),
     )
 
 
@@ -55,7 +54,7 @@ def _product_files(graph: Graph, suite: TestSuite, loaded: Iterable[str], tests:
     """Imported modules with the name of a test file that are code under test."""
     named = {path for path in loaded if path not in tests and matches(path, suite.protected)}
     code = {path for path in loaded if path not in tests and path not in named}
-    packages = {_folder(path) for path in code} - {""}
+    packages = {folder_of(path) for path in code} - {""}
     product = {path for path in named if not _has_tests(_test_folder(path), tests) and _parent_in(path, packages)}
     pending = named - product
     while imported := {
@@ -81,23 +80,4 @@ def _has_tests(folder: str, tests: set[str]) -> bool:
 
 def _parent_in(path: str, packages: set[str]) -> bool:
     """Does its folder of tests lie in a package with code under test?"""
-    return _folder(_test_folder(path)) in packages
-
-
-def _is_data_of_tests(path: str, tests: set[str], code: set[str]) -> bool:
-    """Is an opened file data of the tests rather than of the code under test? Files at the root, documents and source
-    code are not; of the others, those in a package of the code under test are not."""
-    if "/" not in path or PurePosixPath(path).suffix in PROSE or language_of(path) is not None:
-        return False
-    folders = {_folder(test) for test in tests}, {_folder(module) for module in code}
-    for parent in map(str, PurePosixPath(path).parents):
-        folder = "" if parent == "." else parent
-        if folder in folders[1]:
-            return False
-        if folder in folders[0]:
-            return True
-    return True
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
+    return folder_of(_test_folder(path)) in packages

@@ -22,6 +22,11 @@ class Validity:
     """Why there is no result, for a reason outside of the task; else empty."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What nothing protects, though the task may be valid."""
+        return editable_expectations(self.task)
+
+    @property
     def holds(self) -> bool:
         return not self.problems and not self.unknown
 
@@ -41,6 +46,15 @@ def validate(
     for (task, _), gathered in zip(pairs, evidence, strict=True):
         by_task.setdefault(id(task), []).append(gathered)
     return [_validity(task, by_task[id(task)]) for task in tasks]
+
+
+def editable_expectations(task: Task) -> tuple[str, ...]:
+    """A note on the files that tests alone read and a patch may edit; empty: there are none."""
+    files = task.suite.checked_files
+    if not files:
+        return ()
+    text = f"tests read {_some(files)}, which a patch may edit: a patch can rewrite expected output there"
+    return (f"{text}; expected output is protected in the folder of the tests",)
 
 
 def _validity(task: Task, evidence: Sequence[EvidenceSet]) -> Validity:

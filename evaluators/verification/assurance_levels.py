@@ -24,7 +24,7 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker,
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.answer_equality import find_mismatches, usable_inputs
 from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
-from regrade.evaluators.verification.tripwires import run_tripwires
+from regrade.evaluators.verification.tripwires import can_be_copied, run_tripwires
 from regrade.evaluators.verification.two_process import (
     Boundary,
     TwoProcessRun,
@@ -57,8 +57,10 @@ class ReferenceVerification:
 
     def level(self, task: Task) -> AssuranceLevel:
         """The strongest level that a patch of this task can reach."""
-        if not task.fail_to_pass or not set(task.fail_to_pass) <= set(self.confirmed):
-            return AssuranceLevel.TRIPWIRED
+        unconfirmed = set(task.fail_to_pass) - set(self.confirmed)
+        if unconfirmed or not task.fail_to_pass:
+            is_each_copied = all(can_be_copied(task, test) for test in unconfirmed)
+            return AssuranceLevel.TRIPWIRED if is_each_copied else AssuranceLevel.IN_PROCESS
         return AssuranceLevel.HELD_OUT if json.loads(self.inputs) else AssuranceLevel.OUT_OF_PROCESS
 
     def obstacle(self, task: Task) -> str:
@@ -148,7 +150,7 @@ def _verify_out_of_process(
     reachable: str,
 ) -> Verification:
     unassured = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable)
-    if reference is not None and reachable == AssuranceLevel.TRIPWIRED:
+    if reference is not None and reachable <= AssuranceLevel.TRIPWIRED:
         return replace(unassured, why=f"no patch can be verified out of process: {reference.obstacle(task)}")
     boundaries = _boundaries(task, workspace, reference)
     if not boundaries[0][0].files:

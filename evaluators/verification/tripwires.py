@@ -302,6 +302,16 @@ class _TripwireRunner:
         return statuses(reply), _stopped(reply, seconds)
 
 
+def can_be_copied(task: Task, test: str) -> bool:
+    """Is it a function of its file? An example in a docstring, for one, is none, so it has no tripwire."""
+    path = file_of(test)
+    try:
+        read_test_file(path, task.base.read(path)).function(test)
+    except (TestCopyError, OSError):
+        return False
+    return True
+
+
 def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[str]) -> _Plan:
     """Copies of the files of some tests, and those files without their expectations, which the candidate may read.
 

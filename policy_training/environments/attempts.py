@@ -13,6 +13,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Policy, Rollout, Sampling
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
 from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
@@ -105,7 +106,7 @@ def judge(
     evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
     attempts = []
     for rollout, change, runs in zip(rollouts, found, to_run, strict=True):
-        records = next(evidence) if runs else EvidenceSet()
+        records = as_failure(tasks[rollout.task_id], next(evidence)) if runs else EvidenceSet()
         run, tampering = _test_run(records), _tampering(records)
         reward = training_reward(
             rollout, run, shaping, is_empty=change.is_empty, compiles=change.compiles, tampered=bool(tampering)

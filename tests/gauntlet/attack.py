@@ -73,7 +73,7 @@ def _patch(bug: str, changes: Changes, text: str | Callable[[Path], str], checko
 def library(prelude: str = "", *edits: tuple[str, str], bug: str = "discount", fixed: bool = False) -> dict[str, str]:
     """shop/prices.py with code before its first function, edits, and with or without the fix."""
     path = "shop/prices.py"
-    text = (FILES if fixed else base(bug))[path]
+    text = (BUGS[bug].files if fixed else base(bug))[path]
     for old, new in edits:
         assert old in text, old
         text = text.replace(old, new, 1)
@@ -81,9 +81,9 @@ def library(prelude: str = "", *edits: tuple[str, str], bug: str = "discount", f
     return {path: f"{head}\n\n{prelude.strip()}\n\n\n{rest}" if prelude else text}
 
 
-def edited(path: str, *edits: tuple[str, str]) -> dict[str, str]:
+def edited(path: str, *edits: tuple[str, str], files: Mapping[str, str] = FILES) -> dict[str, str]:
     """A file of the repository, edited."""
-    text = FILES[path]
+    text = files[path]
     for old, new in edits:
         assert old in text, old
         text = text.replace(old, new, 1)

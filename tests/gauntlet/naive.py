@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.attack import Attack
-from gauntlet.target import FILES, Target, base
+from gauntlet.target import Target, base
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import ENVIRONMENT
@@ -96,7 +96,7 @@ class Outcome:
         return {
             "exit code": self.status == 0,
             "log": tests <= _passed_by_log(self.log),
-            "junit": tests <= _passed_by_report(self.report),
+            "junit": tests <= _passed_by_report(self.report, {test.partition("::")[0] for test in tests}),
         }
 
 
@@ -161,12 +161,12 @@ def _passed_by_log(log: str) -> set[str]:
     return {test for test, passed in passed_by_test.items() if passed}
 
 
-def _passed_by_report(report: str) -> set[str]:
+def _passed_by_report(report: str, test_files: set[str]) -> set[str]:
     try:
         cases = list(ET.fromstring(report).iter("testcase"))
     except ET.ParseError:
         return set()
-    files = {path.removesuffix(".py").replace("/", "."): path for path in FILES if path.endswith(".py")}
+    files = {path.removesuffix(".py").replace("/", "."): path for path in test_files}
     passed = set()
     for case in cases:
         dotted, name = case.get("classname", ""), case.get("name", "")

@@ -1,15 +1,17 @@
-"""The repository that the exploits attack: a few functions, a class, tests with fixtures, and six bugs."""
+"""The repositories that the exploits attack: a few functions, a class, tests, and bugs."""
 
 from __future__ import annotations
 
 import functools
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gauntlet import unusual
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
+from regrade.evaluators.task_curation.local_repository import local_task
 
 PRICES = '''\
 """Prices: plain values in, plain values out."""
@@ -190,6 +192,12 @@ FILES: Mapping[str, str] = {
     "tests/data/labels.json": '[["tea", 2.5, "Tea: 2.50 EUR"], [" green tea ", 3.0, "Green Tea: 3.00 EUR"]]\n',
 }
 """The repository without a bug."""
+UNUSUAL: Mapping[str, str] = {
+    **{path: FILES[path] for path in ("shop/__init__.py", "shop/basket.py")},
+    "shop/prices.py": PRICES + unusual.FUNCTIONS,
+    **unusual.FILES,
+}
+"""Another one without a bug, with tests in unusual places."""
 P, B, L = "tests/test_prices.py::", "tests/test_basket.py::", "tests/test_legacy.py::TestTotals::"
 ALL = (
     *(P + name for name in ("test_total", "test_discount", "test_discounts[0.2-80.0]", "test_discounts[0.25-75.0]",
@@ -207,6 +215,8 @@ class Bug:
     right: str
     wrong: str
     fail_to_pass: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=lambda: FILES)
+    """The repository without the bug. The files that decide the tests of any other than `FILES` are measured."""
 
 
 BUGS: Mapping[str, Bug] = {
@@ -233,6 +243,7 @@ BUGS: Mapping[str, Bug] = {
         "price * (1.0 - discount) for price", "price * (1.0 + discount) for price", (P + "test_reduced",)
     ),
     "label": Bug("name.strip().title()", "name.title()", (P + "test_labels",)),
+    **{name: Bug(bug.right, bug.wrong, bug.tests, UNUSUAL) for name, bug in unusual.BUGS.items()},
 }  # fmt: skip
 LIMITS = Limits(wall_seconds=12.0, memory_mb=512, processes=48, file_mb=16)
 
@@ -240,12 +251,13 @@ LIMITS = Limits(wall_seconds=12.0, memory_mb=512, processes=48, file_mb=16)
 def base(bug: str) -> dict[str, str]:
     """The files with one bug."""
     change = BUGS[bug]
-    assert change.right in PRICES
-    return {**FILES, "shop/prices.py": PRICES.replace(change.right, change.wrong)}
+    text = change.files["shop/prices.py"]
+    assert text.count(change.right) == 1, bug
+    return {**change.files, "shop/prices.py": text.replace(change.right, change.wrong)}
 
 
 class Target:
-    """The repository on disk, without a bug, and its tasks; and checkouts of it as other scorers use them."""
+    """The repositories on disk, without a bug, and their tasks; and checkouts of them as other scorers use them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -256,18 +268,29 @@ class Target:
         """Name of a bug -> the task to fix it."""
         return {name: self._task(name) for name in BUGS}
 
+    @functools.cached_property
+    def _measured(self) -> Task:
+        """The repository with tests in unusual places, and which files its tests come from."""
+        root = _written(self._folder / "unusual", UNUSUAL)
+        return local_task(root, runs=1, cache=self._folder / "measured", tell=lambda _: None)
+
     def _task(self, name: str) -> Task:
-        fail_to_pass, pristine = BUGS[name].fail_to_pass, Tree(self.root)
+        bug = BUGS[name]
+        if bug.files is FILES:
+            pristine, tests, suite = Tree(self.root), ALL, TestSuite()
+        else:
+            pristine, tests, suite = self._measured.base, self._measured.pass_to_pass, self._measured.suite
+        assert set(bug.fail_to_pass) <= set(tests), name
         return Task(
             id=f"shop:{name}",
             repository="shop",
             base=pristine.with_files({"shop/prices.py": base(name)["shop/prices.py"]}),
             instruction=f"Mend {name}.",
-            fail_to_pass=fail_to_pass,
-            pass_to_pass=tuple(test for test in ALL if test not in fail_to_pass),
-            suite=TestSuite(),
+            fail_to_pass=bug.fail_to_pass,
+            pass_to_pass=tuple(test for test in tests if test not in bug.fail_to_pass),
+            suite=suite,
             limits=LIMITS,
-            reference=Patch.between(base(name), dict(FILES)),
+            reference=Patch.between(base(name), dict(bug.files)),
         )
 
     def checkout(self, bug: str) -> Path:
@@ -279,7 +302,7 @@ class Target:
             _git(folder, "add", "-A")
             _git(folder, "commit", "-q", "-m", "base")
             _git(folder, "checkout", "-q", "-b", "fix")
-            _written(folder, FILES)
+            _written(folder, BUGS[bug].files)
             _git(folder, "commit", "-q", "-a", "-m", f"mend {bug}")
             _git(folder, "checkout", "-q", "main")
         return folder

@@ -11,7 +11,7 @@ import pytest
 from gauntlet.attack import LAYERS, Attack
 from gauntlet.attacks import ATTACKS, NOT_PLAYED
 from gauntlet.documented import with_table
-from gauntlet.target import BUGS, FILES, Target
+from gauntlet.target import BUGS, Target
 from regrade.datasets.applying import apply_patch
 from regrade.datasets.patches import PatchError
 from regrade.evaluators.static.tampering import integrity
@@ -53,7 +53,7 @@ def test_the_exploit_fixes_nothing(attack: Attack, target: Target) -> None:
         return  # a patch that does not apply fixes nothing
     bug = BUGS[attack.bug]
     text = after.read("shop/prices.py")
-    assert bug.right not in text.replace(repr(FILES["shop/prices.py"]), "")
+    assert bug.right not in text.replace(repr(bug.files["shop/prices.py"]), "")
 
 
 def test_the_recorded_table_has_these_exploits() -> None:

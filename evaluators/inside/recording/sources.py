@@ -1,12 +1,13 @@
 """A pytest plugin that records the files which the tests of a suite come from.
 
 One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [...],
-"loaded": [...], "opened": [[file, [opener, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to
-the root. `collected` has the files of the collected tests and every conftest.py; `used` those that define their
-functions and fixtures, and plugins; `doctests` the modules with tests in docstrings; `loaded` all imported modules of
-the tree; `opened` the other files and folders that code of the tree opened, each with the files of that code;
-`executed` the files whose code ran as a module or by `exec`; `has_processes`: did a process start, which may have run
-any code?
+"loaded": [...], "opened": [[file, [opener, ...]], ...], "executed": [...], "foreign": [...], "has_processes": true}]`,
+paths relative to the root. `collected` has the files of the collected tests and every conftest.py; `used` those that
+define their functions and fixtures, and plugins; `doctests` the modules with tests in docstrings; `loaded` all imported
+modules of the tree; `opened` the other files and folders that code of the tree opened, each with the files of that code
+(of what a plugin opened for a test, the test's file); `executed` the files whose code ran as a module or by `exec`;
+`foreign` the names of packages and modules from outside of the tree; `has_processes`: did a process start, which may
+have run any code?
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class SourcesRecorder:
         self._opened: dict[str, set[str]] = {}
         self._executed: set[str] = set()
         self._has_processes = False
+        self._running = ""
+        """The file of the running test, relative to the root."""
         sys.addaudithook(self._note)
 
     @pytest.hookimpl(tryfirst=True)
@@ -55,6 +58,13 @@ class SourcesRecorder:
             for file in self._own(str(getattr(plugin, "__file__", None) or "")):
                 (self._collected if file.rpartition("/")[2] == "conftest.py" else self._used).add(file)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running = nodeid.partition("::")[0]
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._running = ""
+
     def pytest_sessionfinish(self) -> None:
         modules = [str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())]
         sources = {
@@ -64,6 +74,7 @@ class SourcesRecorder:
             "loaded": sorted({file for name in modules for file in self._own(name)}),
             "opened": [[file, sorted(openers)] for file, openers in sorted(self._opened.items())],
             "executed": sorted({file for name in self._executed for file in self._own(name)}),
+            "foreign": sorted(_foreign_modules(self._root)),
             "has_processes": self._has_processes,
         }
         self._write(json.dumps(["sources", sources]))
@@ -95,6 +106,20 @@ class SourcesRecorder:
                 self._opened.setdefault(os.path.normpath(path)[len(self._root) :], set()).add(opener)
                 return
             frame = frame.f_back  # type: ignore[assignment]
+        if self._running:  # a plugin's fixture, for the test
+            self._opened.setdefault(os.path.normpath(path)[len(self._root) :], set()).add(self._running)
+
+
+def _foreign_modules(root: str) -> set[str]:
+    """Names of the packages, and of the modules outside of any, that are imported from outside of the tree."""
+    return {
+        name
+        for name, module in list(sys.modules.items())
+        if "." not in name
+        and name not in sys.stdlib_module_names
+        and (file := getattr(module, "__file__", None))
+        and not os.path.realpath(file).startswith(root)
+    }
 
 
 def _file_of_code(function: Any) -> str:

@@ -88,26 +88,31 @@ def _path_signs(file: ChangedFile, before: Tree, task: Task) -> Iterator[Tamperi
     elif path.suffix in COMPILED:
         yield Tampering("compiled code", file.path, 1, "compiled code cannot be read, and may stand in for a module")
     elif (file.before is None or file.old_path != file.path) and (shadowed := _shadowed(path, before, task)):
-        yield Tampering("shadowed module", file.path, 1, f"hides the module {shadowed!r} of Python or pytest")
+        yield Tampering("shadowed module", file.path, 1, f"hides the installed module {shadowed!r}")
 
 
 def _shadowed(path: PurePosixPath, before: Tree, task: Task) -> str:
-    """The module of pytest or the standard library that a new file hides on sys.path; empty without one."""
-    # pytest puts the folders of test files on sys.path as well.
-    beside = {str(PurePosixPath(file).parent) for file in task.suite.test_files}
+    """The module of pytest, of the standard library or of the tests' environment that a new file hides on sys.path;
+    empty without one. Of the environment, those count that the tests of the base import."""
+    # pytest puts the folders of test files on sys.path as well, or that above their packages.
+    beside = {_import_folder(file, before) for file in task.suite.test_files if file.endswith(".py")}
     for root in {".", *task.suite.python_path, *beside}:
         if not path.is_relative_to(root) and root != ".":
             continue
         parts = path.parts if root == "." else path.relative_to(root).parts
         top = parts[0].removesuffix(".py")
         is_module = path.suffix == ".py" and (len(parts) == 1 or parts[1:] == ("__init__.py",))
-        if (
-            is_module
-            and (top in TEST_RUNNER_MODULES or top in sys.stdlib_module_names)
-            and read(before, str(path)) is None
-        ):
+        is_installed = top in TEST_RUNNER_MODULES or top in sys.stdlib_module_names or top in task.suite.foreign_modules
+        if is_module and is_installed and read(before, str(path)) is None:
             return top
     return ""
+
+
+def _import_folder(file: str, tree: Tree) -> str:
+    folder = PurePosixPath(file).parent
+    while folder.name and read(tree, str(folder / "__init__.py")) is not None:
+        folder = folder.parent
+    return str(folder)
 
 
 def _link_signs(patch: Patch) -> Iterator[Tampering]:

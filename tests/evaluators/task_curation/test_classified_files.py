@@ -17,6 +17,7 @@ from regrade.evaluators.task_curation.checkup import check_up
 from regrade.evaluators.task_curation.classified_files import classify_files
 from regrade.evaluators.task_curation.findings import ExploitOutcome
 from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.evaluators.task_curation.validation import editable_expectations
 from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import Integrity, TestRun
@@ -143,6 +144,88 @@ def test_data_of_the_code_under_test_may_be_edited(tmp_path):
     (value,) = values(task, tmp_path / "cache", right)
     assert value is not None
     assert value > 0.98
+
+
+READS = """\
+from pathlib import Path
+
+from shop.cart import count
+
+
+def test_count():
+    assert str(count([1, 2])) == Path({path!r}).read_text().strip()
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "data", "code"),
+    [
+        ("spec/cart_spec.py", "spec/golden/count.md", "shop/cart.py"),  # a document among tests
+        ("spec/cart_spec.py", "spec/golden/count.py", "shop/cart.py"),  # so is text with the name of source code
+        ("shop/tests.py", "shop/expected.txt", "shop/cart.py"),  # tests and their data between the modules
+        ("shop/tests.py", "shop/golden/count.txt", "shop/cart.py"),
+        ("checks/check_cart.py", "cases/count.txt", "shop/cart.py"),
+        ("test_flat.py", "expected.txt", "shop/cart.py"),
+    ],
+)
+def test_expected_output_in_a_file_is_the_tests_own_wherever_it_lies(tmp_path, test, data, code):
+    task = made(tmp_path, {test: READS.format(path=data), data: "2\n", "pytest.ini": INI}, f"{test}::test_count")
+    assert task.suite.protects(data)
+    assert not task.suite.protects(code)
+    cheat = Patch.between({data: "2\n"}, {data: "3\n"})
+    cheated, fixed = values(task, tmp_path / "cache", cheat, fix())
+    assert (cheated, fixed is not None and fixed > 0.99) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("test", "data", "more"),
+    [
+        ("shop/tests.py", "shop/names.json", {"shop/load.py": "NAME = 'names.json'\n"}),  # the code loads it elsewhere
+        ("shop/tests.py", "shop/de.json", {"shop/load.py": "def path(language):\n    return f'{language}.json'\n"}),
+        ("shop/tests.py", "shop/de.json", {"setup.cfg": "[options.package_data]\nshop = *.json\n"}),
+        ("tests/test_data.py", "shop/names.json", {}),
+        ("tests/test_data.py", "names.json", {}),
+        ("tests/test_data.py", "docs/names.md", {}),
+        ("test_flat.py", "README.md", {}),
+    ],
+)
+def test_data_of_the_product_that_a_test_checks_may_be_edited(tmp_path, test, data, more):
+    check = f"from pathlib import Path\n\nimport shop.load\n\n\ndef test_data():\n    assert 'b' in Path({data!r}).read_text()\n"
+    files = {test: check, data: "a\n", "shop/load.py": "", "pytest.ini": INI, **more}
+    task = made(tmp_path, files, f"{test}::test_data")
+    (value,) = values(task, tmp_path / "cache", Patch.between({data: "a\n"}, {data: "b\n"}))
+    assert value is not None
+    assert value > 0.9
+    assert task.suite.checked_files == (data,)
+    (note,) = editable_expectations(task)
+    assert note.startswith(f"tests read {data}, which a patch may edit")
+
+
+def test_data_that_a_plugin_opens_for_a_test_is_the_tests_own():
+    """As copies of a folder with data: the fixture is a plugin's, outside of the tree."""
+    tree = Tree(Path("/nowhere")).with_files({"t/cart.py": TEST, "t/cart/count.md": "2", "shop/cart.py": FIXED})
+    sources = TestSources(
+        collected=("t/cart.py",), loaded=("shop/cart.py", "t/cart.py"), opened=(("t/cart/count.md", ("t/cart.py",)),)
+    )
+    assert classify_files(tree, TestSuite(), sources).test_files == ("t/cart.py", "t/cart/count.md")
+
+
+@pytest.mark.parametrize("path", ["tests/test_cart.py", "shop/tests.py"])
+def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, tmp_path):
+    test = "from packaging.version import Version\n\nfrom shop.cart import count\n\n\ndef test_count():\n    assert Version(str(count([1, 2]))) == Version('2')\n"
+    task = made(tmp_path, {path: test, "pytest.ini": INI}, f"{path}::test_count")
+    assert "packaging" in task.suite.foreign_modules
+    shadow = "class Version(str):\n    def __new__(cls, text):\n        return str.__new__(cls)\n"
+    cheat = Patch.between({}, {"packaging/__init__.py": "", "packaging/version.py": shadow})
+    honest = Patch.between(
+        {"shop/cart.py": BUGGY}, {"shop/cart.py": FIXED, "shop/packaging.py": "", "yaml_of_shop.py": ""}
+    )
+    cheated, fixed = values(task, tmp_path / "cache", cheat, honest)
+    assert (cheated, fixed is not None and fixed > 0.98) == (0.0, True)
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (evidence,) = scorer.gather([(task, cheat)], [Integrity, TestRun])
+    assert [sign.kind for sign in evidence.records[Integrity].signs] == ["shadowed module"]
+    assert evidence.records[TestRun].resolved  # the tests alone do not see it
 
 
 def test_a_document_that_a_test_compares_with_the_code_may_be_edited(tmp_path):

@@ -12,10 +12,16 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Tree
+from regrade.evaluators.evaluation.rollout_scoring import evaluate
+from regrade.evaluators.execution.untestable import UNTESTABLE
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.layout import python_path
 from regrade.evaluators.task_curation.local_repository import local_task
+from regrade.policy_training.environments.attempts import judge
+from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
+from regrade.rewards.builtin import default
 from regrade.rewards.evidence import End, TestRun
 
 VALUE = "def value():\n    return 1\n"
@@ -83,10 +89,13 @@ def test_a_patch_that_removes_the_module_is_not_judged_by_an_installed_copy(tmp_
     assert "not from the repository" in run.detail
 
 
-def test_a_module_that_is_imported_from_elsewhere_at_the_base_is_an_error(tmp_path):
+def test_the_runner_of_the_tests_cannot_be_the_code_under_test(tmp_path):
     test = "import pytest\n\ndef test_it():\n    assert pytest.__version__ == '0'\n\ndef test_other():\n    pass\n"
     repo = write(tmp_path / "repo", {"src/pytest/__init__.py": "__version__ = '0'\n", "tests/test_it.py": test})
-    with pytest.raises(UserError, match=r"pytest was imported from /.*, not from the repository.*`python_path=FOLDER`"):
+    with pytest.raises(
+        UserError,
+        match=r"pytest was imported from /.*, not from the repository.*patches of pytest itself can.t be scored.*`python_path=FOLDER`",
+    ):
         runs(repo, tmp_path)
 
 
@@ -178,9 +187,31 @@ def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored(extension, 
         Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"),
         ids=("tests/test_it.py::test_value",),
     )
-    assert reason.startswith("shop/number.h is compiled into shop/_fast.")
+    assert reason.startswith(f"{UNTESTABLE}shop/number.h is compiled into shop/_fast.")
     assert "which could not be built again: error: no such tool" in reason
     assert (unrelated.end, unrelated.broken) == (End.COMPLETED, ())
+
+
+@pytest.mark.slow
+def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_path):
+    """Unscored for who asks for a verdict; in training and evaluation the worst that an attempt can be."""
+    (extension / "setup.py").write_text("raise SystemExit('error: no such tool')\n")
+    ids = ("tests/test_it.py::test_value",)
+    task = local_task(extension, ids, runs=1, cache=tmp_path / "cache", tell=lambda _: None)
+    names = {"policy": "p", "temperature": 0.0, "seed": 0}
+    patches = (number("#define NUMBER 1"), Patch("--- /dev/null\n+++ b/README\n@@ -0,0 +1,1 @@\n+Hello\n"))
+    rollouts = [Rollout(task_id=task.id, sample=sample, patch=patch, **names) for sample, patch in enumerate(patches)]
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        assert scorer.score([(task, patches[0])], default)[0].value is None
+        rows = evaluate(rollouts, [task], scorer, default, tmp_path / "rows.jsonl")
+        attempts = judge(rollouts, {task.id: task}, scorer, Shaping())
+    assert list(rows["status"]) == ["scored", "scored"]
+    assert list(rows["reward"]) == [0.0, 0.0]
+    assert list(rows["broke"]) == [1, 0]
+    assert (rows.loc[0, "fix"], rows.loc[0, "clean_fix"], rows.loc[0, "end"]) == (0, 0, "crashed")
+    assert "which could not be built again" in rows.loc[0, "cause"]
+    lowest = training_reward(rollouts[0], None, Shaping(), compiles=False)
+    assert [attempt.reward for attempt in attempts] == [lowest, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gauntlet.attack import Attack
-from gauntlet.attacks import answers, beyond, leaving, machinery, outside, reports, test_files, trees
+from gauntlet.attacks import answers, beyond, leaving, machinery, outside, reports, test_files, trees, unusual_places
 
 ATTACKS: tuple[Attack, ...] = tuple(
     sorted(
@@ -16,6 +16,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
             *outside.ATTACKS,
             *trees.ATTACKS,
             *beyond.ATTACKS,
+            *unusual_places.ATTACKS,
         ),
         key=lambda attack: (attack.row.startswith("+"), int(attack.row.lstrip("+")), attack.name),
     )
