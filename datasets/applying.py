@@ -258,6 +258,8 @@ def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
     if not process.returncode:
         return ""
     reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+    if any(reason.startswith("No valid patches") for reason in reasons):
+        return "its headers name files but change nothing: make it again, for example with `git diff`"
     return "; ".join(reasons[:3]) or "git apply failed"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.input_files import read_input
 
 
 def read_text(path: Path) -> str:
@@ -18,7 +19,7 @@ def read_text(path: Path) -> str:
         UserError: the file is missing, unreadable or not UTF-8.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_input(path)
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         reason = getattr(error, "strerror", None) or error
@@ -54,9 +55,9 @@ def parse_json(text: str, where: str, first_line: int = 1) -> object:
         line = first_line + error.lineno - 1
         raise UserError(f"{where}:{line}: not JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
-        raise UserError(f"{where}:{first_line}: the JSON is nested too deeply") from error
+        raise UserError(f"{where}:{first_line}: the JSON is nested too deeply: leave out levels") from error
     except ValueError as error:  # Python limits the digits of an integer to some thousands
-        raise UserError(f"{where}:{first_line}: the JSON contains a number with too many digits") from error
+        raise UserError(f"{where}:{first_line}: the JSON contains a number with too many digits: shorten it") from error
 
 
 def is_text(value: object) -> bool:
