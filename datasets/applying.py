@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import tempfile
@@ -258,6 +259,8 @@ def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
     if not process.returncode:
         return ""
     reasons = process.stderr.decode("utf-8", "replace").replace("error: ", "").strip().splitlines()
+    if os.strerror(errno.ENOSPC) in "".join(reasons):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if any(reason.startswith("No valid patches") for reason in reasons):
         return "its headers name files but change nothing: make it again, for example with `git diff`"
     return "; ".join(reasons[:3]) or "git apply failed"
