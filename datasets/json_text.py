@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.input_files import read_input
+
+LARGEST = 10**9
+"""Bytes of a text that was compressed: a few kilobytes may expand without end."""
 
 
 def read_text(path: Path) -> str:
@@ -20,12 +24,20 @@ def read_text(path: Path) -> str:
     """
     try:
         raw = read_input(path)
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+        return (_decompressed(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {reason}; pass the path of a readable file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _decompressed(raw: bytes, path: Path) -> bytes:
+    with gzip.open(io.BytesIO(raw)) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path}: its content has more than {LARGEST:,} bytes: give a smaller file")
+    return content
 
 
 class DoubledKeyError(ValueError):
