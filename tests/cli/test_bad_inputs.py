@@ -398,6 +398,7 @@ CHOICES: list[tuple[str, str, str]] = [
     ("python-path = ['calc/__init__.py']", "calc/__init__.py", "pass a folder, not a file"),
     ("time-limit = inf", "'time-limit' must be a number", "at most 1,000,000,000"),
     ("test-timeout = -1", "'test-timeout' must be a number", "of at least 0.1"),
+    ("tests = []\ntests = []", "Cannot overwrite a value (at line 3", "correct that line"),
     ("tests = ['gone']", "has no such file or folder", "--tests \"gone\""),
 ]  # fmt: skip
 
