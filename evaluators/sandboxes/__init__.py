@@ -24,7 +24,6 @@ __all__ = [
     "SandboxError",
     "Session",
     "available",
-    "check_name",
     "choose",
 ]
 
