@@ -14,6 +14,7 @@ from regrade.cli.console import print_json, stdout
 from regrade.cli.options import JsonObject
 
 app = typer.Typer(invoke_without_command=True)
+LARGEST_GB = 1e6
 DATABASE = "evidence.sqlite"
 CONTENTS = {
     "evidence": "results of patches: tests, lint, complexity, ...",
@@ -69,7 +70,9 @@ def _show(json: bool) -> None:
 
 
 @app.command()
-def prune(to: Annotated[float, typer.Option(min=0.0, help="Target size of the evidence, in gigabytes.")]) -> None:
+def prune(
+    to: Annotated[float, typer.Option(min=0.0, max=LARGEST_GB, help="Target size of the evidence, in gigabytes.")],
+) -> None:
     """Evict the least recently used evidence.
 
     This happens automatically above 4 GB, or above $REGRADE_EVIDENCE_GB.

@@ -12,7 +12,7 @@ import typer
 
 from regrade.cli.console import progress, stderr, stdout
 from regrade.cli.extras import training_libraries
-from regrade.cli.options import ModelName, SandboxName
+from regrade.cli.options import LARGEST_SEED, ModelName, SandboxName, creatable
 
 
 def demo(
@@ -21,9 +21,13 @@ def demo(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Folder of the run. Default: runs/demo, with --quick runs/demo-quick."),
+        typer.Option(
+            file_okay=False,
+            callback=creatable,
+            help="Folder of the run. Default: runs/demo, with --quick runs/demo-quick.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     model: ModelName = "smollm2-135m",
     sandbox: SandboxName = "auto",
 ) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from regrade.cli.console import one_line, print_json, stdout
 from regrade.cli.options import (
+    MOST,
     BuiltinSplit,
     Deselect,
     FailToPass,
@@ -55,10 +56,10 @@ Repo = Annotated[
 ReferenceFile = Annotated[Path | None, typer.Option(help="With --repo: a patch file with the reference fix.")]
 Seed = Annotated[int, typer.Option(help="Seed of --limit and of the choice of mutants.")]
 Runs = Annotated[
-    int, typer.Option(min=1, help="Runs of all tests, with and without the reference, to detect flaky tests.")
+    int, typer.Option(min=1, max=MOST, help="Runs of all tests, with and without the reference, to detect flaky tests.")
 ]
 Mutants = Annotated[
-    int, typer.Option(min=0, help="Number of single-line mutants of the code that a reference changes.")
+    int, typer.Option(min=0, max=MOST, help="Number of single-line mutants of the code that a reference changes.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout: one object, with tasks one line per task.")]
 

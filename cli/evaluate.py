@@ -12,7 +12,18 @@ import typer
 from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import limited, load, measured
-from regrade.cli.options import Limit, RewardModelFolder, RewardName, SandboxName, Workers
+from regrade.cli.options import (
+    LARGEST_SEED,
+    LONGEST,
+    MOST,
+    MOST_WORKERS,
+    Limit,
+    RewardModelFolder,
+    RewardName,
+    SandboxName,
+    Workers,
+    creatable,
+)
 from regrade.cli.policy_arguments import PolicyOptions, entrants
 from regrade.datasets.errors import UserError
 
@@ -36,7 +47,10 @@ Split = Annotated[
 
 def evaluate(
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the run. Policies of the same run can be compared.")
+        Path,
+        typer.Option(
+            file_okay=False, callback=creatable, help="Folder of the run. Policies of the same run can be compared."
+        ),
     ],
     policies: Annotated[
         list[str] | None,
@@ -74,11 +88,13 @@ def evaluate(
         list[float] | None,
         typer.Option(min=0.0, max=100.0, help="Sampling temperature. Repeat for a sweep. Default: 0 (greedy)."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Attempts per task and temperature (greedy: one).")] = 4,
+    samples: Annotated[int, typer.Option(min=1, max=MOST, help="Attempts per task and temperature (greedy: one).")] = 4,
     samples_elsewhere: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Attempts per task at all temperatures except the best of a policy. Default: --samples."
+            min=1,
+            max=MOST,
+            help="Attempts per task at all temperatures except the best of a policy. Default: --samples.",
         ),
     ] = None,
     validation: Annotated[
@@ -91,8 +107,10 @@ def evaluate(
     validation_limit: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of validation tasks, drawn by --seed.")
     ] = None,
-    validation_samples: Annotated[int, typer.Option(min=1, help="Attempts per validation task and temperature.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of sampling and of --limit.")] = 0,
+    validation_samples: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Attempts per validation task and temperature.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and of --limit.")] = 0,
     endpoint: Annotated[
         str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
     ] = "",
@@ -103,9 +121,11 @@ def evaluate(
         Api,
         typer.Option(help="API of the endpoint. chat: for any task. completions: the short prompt of local models."),
     ] = "chat",
-    requests: Annotated[int, typer.Option(min=1, help="Number of parallel requests to the endpoint.")] = 8,
+    requests: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Number of parallel requests to the endpoint.")
+    ] = 8,
     answer_limit: Annotated[
-        float, typer.Option(min=0.1, help="Time limit for one answer of the endpoint, in seconds.")
+        float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
     ] = 300.0,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",

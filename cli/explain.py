@@ -50,8 +50,12 @@ def explain(
         bool, typer.Option("--hunks", help="Attribute the score to the hunks of the patch, by scoring parts of it.")
     ] = False,
     fine: Annotated[bool, typer.Option("--fine", help="With --hunks: split hunks at unchanged lines.")] = False,
-    budget: Annotated[int, typer.Option(min=8, help="With --hunks: maximum number of scored parts.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="With --hunks: seed of the sampled parts.")] = 0,
+    budget: Annotated[
+        int, typer.Option(min=8, max=options.MOST, help="With --hunks: maximum number of scored parts.")
+    ] = 256,
+    seed: Annotated[
+        int, typer.Option(min=0, max=options.LARGEST_SEED, help="With --hunks: seed of the sampled parts.")
+    ] = 0,
     json: options.JsonObject = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, for use in any page.")] = False,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from regrade.cli.console import one_line, progress, stdout_to_stderr
 from regrade.cli.extras import training_libraries
 from regrade.datasets.errors import UserError
+from regrade.datasets.input_files import LONGEST_PATCH, read_patch_file
 from regrade.datasets.patch_forms import named_files
 from regrade.datasets.patches import Patch, PatchError
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
     from regrade.rewards.evidence import EvidenceSet, TestRun
-LONGEST_INPUT = 64 << 20
-"""Bytes read of a patch: a pipe may never end. The limit of a patch is far lower."""
-
-
 ALREADY_APPLIED = (
     "the repository already contains these changes: stash them (git stash) and score the output of `git stash show "
     "-p`, or give a clean worktree with --repo"
@@ -276,6 +272,8 @@ def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
     """The probe for the evidence of a trained reward model; empty without a model."""
     if folder is None:
         return {}
+    if not (folder / "config.json").is_file():  # the libraries of training take seconds to import
+        raise UserError(f"{folder} holds no reward model: give a folder that `regrade train reward-model` wrote")
     with training_libraries("a reward model"):
         from regrade.policy_training.reward_models.probe import RewardModelProbe
     from regrade.rewards.evidence import Prediction
@@ -286,14 +284,7 @@ def model_probes(folder: Path | None) -> Mapping[type, StaticProbe]:
 def read_patch(source: str) -> Patch:
     """The text of a file, which may be no diff. Raises UserError if it cannot be read."""
     try:
-        if source == "-":
-            data = sys.stdin.buffer.read(LONGEST_INPUT)
-        else:
-            mode = Path(source).stat().st_mode
-            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                raise UserError(f"patch {source!r} is a device: give a file with a unified diff, or -")
-            with Path(source).open("rb") as file:
-                data = file.read(LONGEST_INPUT)
+        data = sys.stdin.buffer.read(LONGEST_PATCH) if source == "-" else read_patch_file(Path(source))
     except OSError as error:
         raise UserError(
             f"patch {source!r} cannot be read: {error.strerror}; give a file with a unified diff, or -"

@@ -73,6 +73,9 @@ class CommandGroup(TyperGroup):
             advice = full_disk(error) or "choose another folder (the cache: $REGRADE_CACHE)"
             _fail(f"{error.strerror}: {where}; {advice}", USER_ERROR)
         except KeyboardInterrupt as stop:
+            from regrade.evaluators.sandboxes.scratch import remove_own
+
+            remove_own()
             _fail(
                 "stopped; finished work is stored: run the same command again to resume",
                 stop.args[0] if stop.args else INTERRUPTED,

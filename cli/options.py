@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+MOST = 1_000_000
+"""The largest count of anything."""
+MOST_WORKERS = 1024
+LONGEST = 1e9
+"""Seconds: some thirty years, which every clock can count."""
+LARGEST_SEED = 2**32 - 1
+
+
+def creatable(folder: Path | None) -> Path | None:
+    """The folder of an option, which may be missing. Raises BadParameter, before any work, if it can't be written."""
+    existing = folder and next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if existing and not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise typer.BadParameter(f"{existing} is no folder that you can write into: choose another folder")
+    return folder
+
+
+def known_sandbox(name: str) -> str:
+    """The name. Raises UserError, before any work, if it is none of a sandbox."""
+    from regrade.evaluators.sandboxes import check_name
+
+    check_name(name)
+    return name
+
 
 Patches = Annotated[list[str], typer.Argument(metavar="PATCH", help="Unified diff files; - for standard input.")]
 Repo = Annotated[
@@ -33,13 +58,18 @@ PythonPath = Annotated[
 ]
 RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or FILE:NAME for your own reward.")]
 SandboxName = Annotated[
-    str, typer.Option("--sandbox", help="auto, bubblewrap, docker or process (see `regrade doctor`).")
+    str,
+    typer.Option(
+        "--sandbox", callback=known_sandbox, help="auto, bubblewrap, docker or process (see `regrade doctor`)."
+    ),
 ]
 TaskFile = Annotated[
     Path | None, typer.Option("--tasks", help="A task file, instead of --repo. With --task if it has several tasks.")
 ]
 TaskId = Annotated[str | None, typer.Option("--task", help="Id of a task in --tasks, or of a ready-made task.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of parallel sandboxes. Default: one per core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=MOST_WORKERS, help="Number of parallel sandboxes. Default: one per core.")
+]
 Reachable = Annotated[
     bool,
     typer.Option(
@@ -60,12 +90,17 @@ AssuranceOption = Annotated[
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(min=1, help="Time limit for one run of the repository's unchanged tests, in seconds. Default: 600."),
+    typer.Option(
+        min=1,
+        max=LONGEST,
+        help="Time limit for one run of the repository's unchanged tests, in seconds. Default: 600.",
+    ),
 ]
 TestTimeout = Annotated[
     float | None,
     typer.Option(
         min=0.1,
+        max=LONGEST,
         metavar="SECONDS",
         help="A test that runs for longer fails, and the others run on. A slow test still has five times its own time. "
         "Default: 10 for patches, 60 for the unchanged tests.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrade.cli.console import print_json, stderr, stdout
-from regrade.cli.options import BaselinePolicy, CandidatePolicy, JsonObject, RunTemperature
+from regrade.cli.options import MOST, BaselinePolicy, CandidatePolicy, JsonObject, RunTemperature, creatable
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import plural
 
@@ -44,16 +44,20 @@ def plan(
     power: Annotated[float, typer.Option(help="Probability of detecting the difference if it exists.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Probability of a false detection (two-sided).")] = 0.05,
     tasks: Annotated[
-        int | None, typer.Option(min=1, help="Also print the difference that this number of tasks detects.")
+        int | None, typer.Option(min=1, max=MOST, help="Also print the difference that this number of tasks detects.")
     ] = None,
     attempts: Annotated[
-        list[int] | None, typer.Option(min=1, help="Attempts per task. Repeat for more. Default: 1, 2, 4 and 8.")
+        list[int] | None,
+        typer.Option(min=1, max=MOST, help="Attempts per task. Repeat for more. Default: 1, 2, 4 and 8."),
     ] = None,
     baseline_policy: BaselinePolicy = None,
     candidate_policy: CandidatePolicy = None,
     temperature: RunTemperature = None,
     declare: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder of a new run: write the margin and the plan into it.")
+        Path | None,
+        typer.Option(
+            file_okay=False, callback=creatable, help="Folder of a new run: write the margin and the plan into it."
+        ),
     ] = None,
     json: JsonObject = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrade.cli.console import print_json, stderr, stdout, stdout_to_stderr
+from regrade.cli.options import creatable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,12 @@ def rescore(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     reward: Annotated[str, typer.Option(help="A built-in reward, or FILE:NAME for your own reward.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a copy of the run with the new rewards, for `report` and `compare`.")
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            callback=creatable,
+            help="Folder for a copy of the run with the new rewards, for `report` and `compare`.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List rewards, check one, or audit those of a run.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 UNFIT = 1
+MOST_EXAMPLES = 100_000
 DEFAULT = "FAIL_TO_PASS and PASS_TO_PASS tests; for clean fixes also impact, style, complexity and size."
 
 
@@ -41,7 +42,9 @@ def check(
     reward: Annotated[
         str, typer.Argument(metavar="REWARD", help="A built-in reward, or FILE:NAME for your own reward.")
     ],
-    examples: Annotated[int, typer.Option(help="Number of generated examples per property.", min=1)] = 200,
+    examples: Annotated[
+        int, typer.Option(help="Number of generated examples per property.", min=1, max=MOST_EXAMPLES)
+    ] = 200,
     json: Json = False,
 ) -> None:
     """Check whether a reward is fit for training.

@@ -11,7 +11,7 @@ import typer
 
 from regrade.cli.console import activities, print_json, progress
 from regrade.cli.loading import load, load_one, measured
-from regrade.cli.options import BuiltinSplit, JsonObject, SandboxName, Workers
+from regrade.cli.options import LARGEST_SEED, BuiltinSplit, JsonObject, SandboxName, Workers, creatable
 
 if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
@@ -116,9 +116,13 @@ def validate(
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recipes, one file per package.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, callback=creatable, help="Folder for the recipes, one file per package.")
+    ],
     package: Annotated[list[str] | None, typer.Option(help="Only this package. Repeat for more. Default: all.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")
+    ] = 1,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:

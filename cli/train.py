@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regrade.cli.console import progress
-from regrade.cli.evaluate import TaskSource, choose_tasks
+from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
-from regrade.cli.options import Limit, ModelName, SandboxName, Workers
+from regrade.cli.loading import limited, load, measured
+from regrade.cli.options import LARGEST_SEED, MOST, Limit, ModelName, SandboxName, Workers, creatable
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.policy_training.trainers.settings import TrainerSettings
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
+LARGEST_RATE, MOST_MINUTES = 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
 
 
 def train(
     algorithm: Annotated[Algorithm, typer.Argument(metavar="ALGORITHM", help="Training algorithm.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run: log, manifest and checkpoints.")],
+    out: Annotated[
+        Path,
+        typer.Option(file_okay=False, callback=creatable, help="Folder of the run: log, manifest and checkpoints."),
+    ],
     model: ModelName = "smollm2-135m",
     tasks: TaskSource = None,
     split: Annotated[
@@ -35,21 +40,27 @@ def train(
         ),
     ] = None,
     limit: Limit = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of optimizer steps.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Maximum wall time, in minutes.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=MOST, help="Maximum number of optimizer steps.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, max=MOST_MINUTES, help="Maximum wall time, in minutes.")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Peak learning rate. Default: that of the algorithm.")
+        float | None,
+        typer.Option(min=0.0, max=LARGEST_RATE, help="Peak learning rate. Default: that of the algorithm."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help=f"Attempts per task, not for sft. Default: {SAMPLES}, for ppo 1.")
+        int | None,
+        typer.Option(min=1, max=MOST, help=f"Attempts per task, not for sft. Default: {SAMPLES}, for ppo 1."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.01, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}.")
+        float | None,
+        typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
     save_every: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps between checkpoints. Default: only the last checkpoint.")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:
@@ -67,15 +78,16 @@ def train(
             "--split held_out: these tasks are for the verdict, and nothing is trained on them; choose another"
         )
     settings = settings_of(algorithm, learning_rate, samples, temperature)
-    with training_libraries("`regrade train`"):
+    if tasks is None and split is None:
+        split = "demonstrations" if algorithm == "sft" else "tests_only"
+    loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
     from regrade.evaluators.scoring.scorer import Scorer
 
-    if tasks is None and split is None:
-        split = "demonstrations" if algorithm == "sft" else "tests_only"
-    chosen = choose_tasks(tasks, split, limit, seed, sandbox)
+    chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
     plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:

@@ -398,8 +398,10 @@ def _git_apply(folder: Path, text: str, *, without_context: bool) -> str:
     if "ut of memory" in errors:
         return f"the files after it take more than {MEMORY_MB} MB"
     if os.strerror(errno.ENOSPC) in errors:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     reasons = errors.replace("error: ", "").strip().splitlines()
+    if any(reason.startswith("No valid patches") for reason in reasons):
+        return "its headers name files but change nothing: make it again, for example with `git diff`"
     return "; ".join(reasons[:3]) or "git apply failed"
 
 

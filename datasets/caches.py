@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
@@ -13,6 +15,10 @@ FREE_SPACE = (
     "free space on the disk: `regrade cache` lists the contents of the cache and deletes them; or name a folder on "
     "another disk with $REGRADE_CACHE (or $TMPDIR, for temporary files)"
 )
+
+
+LITTLE = 4 << 20
+"""Bytes left on a disk that counts as full: what was written before the failure may be removed already."""
 
 
 def default_cache() -> Path:
@@ -35,6 +41,17 @@ def usable(cache: Path) -> Path:
 def full_disk(error: BaseException) -> str:
     """The remedy for a failure caused by a full disk or an exhausted quota; empty for other causes."""
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if is_full or (isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL):
-        return FREE_SPACE
-    return ""
+    if not is_full and not (isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL):
+        return ""
+    temporary = Path(tempfile.gettempdir())
+    file = getattr(error, "filename", None)
+    if is_full and (Path(file).is_relative_to(temporary) if isinstance(file, str) else _is_full(temporary)):
+        return f"free space in {str(temporary)!r}, or name another folder for temporary files with $TMPDIR"
+    return FREE_SPACE
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < LITTLE
+    except OSError:
+        return False

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.input_files import read_input
+
+LARGEST = 10**9
+"""Bytes of a text that was compressed: a few kilobytes may expand without end."""
 
 
 def read_text(path: Path) -> str:
@@ -18,13 +23,21 @@ def read_text(path: Path) -> str:
         UserError: the file is missing, unreadable or not UTF-8.
     """
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+        raw = read_input(path)
+        return (_decompressed(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {reason}; pass the path of a readable file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _decompressed(raw: bytes, path: Path) -> bytes:
+    with gzip.open(io.BytesIO(raw)) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path}: its content has more than {LARGEST:,} bytes: give a smaller file")
+    return content
 
 
 class DoubledKeyError(ValueError):
@@ -54,9 +67,9 @@ def parse_json(text: str, where: str, first_line: int = 1) -> object:
         line = first_line + error.lineno - 1
         raise UserError(f"{where}:{line}: not JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
-        raise UserError(f"{where}:{first_line}: the JSON is nested too deeply") from error
+        raise UserError(f"{where}:{first_line}: the JSON is nested too deeply: leave out levels") from error
     except ValueError as error:  # Python limits the digits of an integer to some thousands
-        raise UserError(f"{where}:{first_line}: the JSON contains a number with too many digits") from error
+        raise UserError(f"{where}:{first_line}: the JSON contains a number with too many digits: shorten it") from error
 
 
 def is_text(value: object) -> bool:

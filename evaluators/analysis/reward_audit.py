@@ -126,6 +126,8 @@ def read_rows(source: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: there are no rows, or one is invalid.
     """
+    if not source.exists():
+        raise UserError(f"{source}: no such file; give a run's folder, or a .jsonl file that `regrade evaluate` wrote")
     files = [source]
     if source.is_dir():
         run = Run.open(source)

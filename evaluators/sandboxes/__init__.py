@@ -33,15 +33,21 @@ def available() -> dict[str, str]:
     return {name: make().problem() for name, make in KINDS.items()}
 
 
+def check_name(name: str) -> None:
+    """Raises UserError unless the name is one for `choose`."""
+    kind, _, image = name.partition(":")
+    if name != "auto" and (kind not in KINDS or (image and kind != "docker")):
+        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)} or docker:IMAGE")
+
+
 def choose(name: str = "auto") -> Sandbox:
     """The named sandbox (`docker:IMAGE` for a container of that image), or the first that works.
 
     Raises:
         UserError: the name is unknown, or the sandbox does not work; with the reason and a remedy.
     """
+    check_name(name)
     kind, _, image = name.partition(":")
-    if name != "auto" and (kind not in KINDS or (image and kind != "docker")):
-        raise UserError(f"unknown sandbox {name!r}: choose one of auto, {', '.join(KINDS)} or docker:IMAGE")
     reasons = []
     for candidate in KINDS if name == "auto" else (kind,):
         sandbox: Sandbox = Docker(image) if image else KINDS[candidate]()

@@ -27,6 +27,12 @@ def scratch_folder() -> Path:
     return folder
 
 
+def remove_own() -> None:
+    """Delete what this process has left in the system's temporary folder: a signal may have interrupted a clean-up."""
+    for path in Path(tempfile.gettempdir()).glob(f"regrade-{this_process()}-*"):
+        remove(path)
+
+
 def remove(folder: Path) -> None:
     """Delete a folder with any content that a candidate left."""
     with contextlib.suppress(RecursionError):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from regrade.datasets.caches import default_cache, full_disk, usable
+from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
@@ -46,6 +46,7 @@ from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Stats, Tally
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.scoring.verifier import Verifier
+from regrade.evaluators.scoring.waiting_verdicts import WaitingVerdicts
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.evidence_store import EvidenceStore
 from regrade.rewards.algebra import Reward
@@ -101,6 +102,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._probes = {**STATIC, **own}
         self._count = workers or os.cpu_count() or 1
         self._store = EvidenceStore(cache / "evidence.sqlite")
+        self._waiting = WaitingVerdicts()
         self._scratch = scratch_folder()
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="regrade-worker")
         self._environments, self._digests = EnvironmentCache(cache), Digests()
@@ -148,6 +150,7 @@ class Scorer(AbstractContextManager["Scorer"]):
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._worker_pool.close()
         self._store.close()
+        self._waiting.close(self._store.waiting)
         remove(self._scratch)
 
     def score(
@@ -313,10 +316,10 @@ class Scorer(AbstractContextManager["Scorer"]):
             self._planner.store(job, kind, record, batch.reachable)
         except sqlite3.Error as error:
             # The evidence is valid for this call, and the store retries with the next records.
-            if not self._tally.stats.unkept:
-                why = f"evidence can't be stored; while that lasts, it is gathered again in the next run ({error})"
-                warnings.warn("; ".join(filter(None, (why, full_disk(error)))), stacklevel=2)
+            self._waiting.add((job.task_key, job.patch.digest), error)
             self._tally.add(unkept=1)
+        else:
+            self._waiting.stored(self._store.waiting)
 
     def _kill_workers(self) -> None:
         """Kill all running candidates, on every machine."""

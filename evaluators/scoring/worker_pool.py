@@ -11,6 +11,7 @@ from regrade.evaluators.execution.environments import installed_packages, toolch
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.sandboxes import Mount, Sandbox
+from regrade.evaluators.sandboxes.scratch import remove
 from regrade.evaluators.scoring.environment_cache import EnvironmentCache
 from regrade.evaluators.scoring.task_digests import Digests
 from regrade.evaluators.storage.digests import key_of
@@ -80,19 +81,22 @@ class WorkerPool:
     def _new_worker(self, task: Task, channel: Mount | None = None) -> Worker:
         python = self._environments.python(task.requirements)
         with self._lock:
-            scratch = self._scratch / f"worker-{len(self._workers)}"
-            scratch.mkdir()
-            bytecode = self._bytecode_folder(python)
-            worker = Worker(
-                self._sandbox,
-                python,
-                scratch,
-                bytecode,
-                limits=task.limits,
-                packages=installed_packages(task.suite, task.base.root),
-                tools=toolchain(task.suite.runner),
-                channel=channel,
-            )
+            scratch = Path(tempfile.mkdtemp(prefix="worker-", dir=self._scratch))
+            scratch.chmod(0o755)  # candidates may run as another user
+            try:
+                worker = Worker(
+                    self._sandbox,
+                    python,
+                    scratch,
+                    self._bytecode_folder(python),
+                    limits=task.limits,
+                    packages=installed_packages(task.suite, task.base.root),
+                    tools=toolchain(task.suite.runner),
+                    channel=channel,
+                )
+            except OSError:  # such as a full disk: a retry needs its room
+                remove(scratch)
+                raise
             self._workers.append(worker)
         return worker
 

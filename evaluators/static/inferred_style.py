@@ -17,6 +17,7 @@ from typing import Any
 
 from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.plurals import listed
+from regrade.datasets.process_identity import this_process
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.static.files import TreeKey, read
 from regrade.evaluators.static.lint_settings import DEFAULT_RULES, LintSettings, as_options, first_party
@@ -122,7 +123,7 @@ def _violations(texts: dict[str, str], packages: list[str]) -> tuple[Counter[str
         "ignore": ["E501"],
         "isort": {"known-first-party": packages},
     }
-    with tempfile.TemporaryDirectory(prefix="regrade-habits-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"regrade-{this_process()}-habits-") as name:
         for path, text in texts.items():
             target = Path(name, path)
             target.parent.mkdir(parents=True, exist_ok=True)

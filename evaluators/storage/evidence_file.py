@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.input_files import read_input
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.digests import key_of
@@ -82,7 +83,7 @@ class EvidenceFile:
         self._tests: dict[str, TestList] = {}
         self._lines: dict[Key, _Line] = {}
         journal.repair(path)
-        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
+        for number, line in enumerate(read_input(path).splitlines() if path.exists() else (), 1):
             self._read_line(line, number)
 
     def __len__(self) -> int:

@@ -141,6 +141,11 @@ class EvidenceStore:
         if is_due:
             self.shrink()
 
+    @property
+    def waiting(self) -> int:
+        """Records in memory, which could not be written so far."""
+        return len(self._pending)
+
     def _write_pending(self) -> None:
         """Write the buffered records up to the first failure, which goes back into the buffer."""
         while self._pending:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.input_files import read_input
 from regrade.datasets.json_text import without_doubled_keys
 
 LONGEST_INTEGER = 300
@@ -74,7 +75,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    *lines, last = path.read_bytes().split(b"\n")
+    *lines, last = read_input(path).split(b"\n")
     if _is_whole(last):
         lines.append(last)
     return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

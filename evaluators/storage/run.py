@@ -35,7 +35,7 @@ import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
-from regrade.datasets.json_text import is_text, without_doubled_keys
+from regrade.datasets.json_text import is_text, parse_json, read_text
 from regrade.datasets.tasks import Task
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.json_numbers import finite_values
@@ -152,7 +152,9 @@ class Run:
                 self._write(Manifest(name=folder.name, started=started, versions=installed_versions()))
             except OSError as error:
                 why = error.strerror or error
-                raise UserError(f"the run's folder {str(folder)!r} can't be written: {why}") from error
+                raise UserError(
+                    f"the run's folder {str(folder)!r} can't be written: {why}; choose another folder"
+                ) from error
 
     @classmethod
     @contextmanager
@@ -205,9 +207,9 @@ class Run:
         """The manifest on disk. Raises UserError if it cannot be read."""
         path, advice = self.manifest_path, ADVICE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubled_keys)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error}); {advice}") from error
+            values = parse_json(read_text(path), str(path))
+        except UserError as error:
+            raise UserError(f"{error}; {advice}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(values).__name__}; {advice}")
         if not is_text(values):

@@ -397,7 +397,8 @@ def _other_copy_error(copies: str) -> str:
     if copies.partition(" ")[0].partition(".")[0] in RUNNER:
         return (
             f"{problem}that module runs the tests, and can't be replaced while it does: patches of pytest itself can't "
-            "be scored; if the repository only contains a copy, name the folder of its own modules with `python_path=FOLDER`"
+            "be scored; if the repository only contains a copy, name the folder of its own modules with "
+            "`python_path=FOLDER`"
         )
     return (
         f"{problem}uninstall that copy from the environment of the tests, or name the folder of the repository's "

@@ -71,12 +71,15 @@ def configured(tree: Tree, choice: TestChoice) -> TestChoice:
     """The choice; what it leaves open is taken from `[tool.regrade]` in the pyproject.toml of the working tree.
 
     Raises:
-        UserError: the table has an unknown key or a wrong value. (pytest itself reports a file that is not TOML.)
+        UserError: the table has an unknown key or a wrong value, or a file with the table is not TOML.
     """
+    text = tree.read_or_none("pyproject.toml") or ""
     try:
-        node: Any = tomllib.loads(tree.read_or_none("pyproject.toml") or "")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return choice
+        node: Any = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        if "[tool.regrade]" in text:
+            raise UserError(f"{tree.root / 'pyproject.toml'}: not TOML ({error}): correct that line") from error
+        return choice  # pytest itself reports it, if it reads this file
     tool = node.get("tool")
     if not isinstance(tool, dict) or "regrade" not in tool:
         return choice

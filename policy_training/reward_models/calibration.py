@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.json_text import without_doubled_keys
 from regrade.evaluators.storage.journal import write_atomically
 
 FILE = "calibration.json"
@@ -81,7 +82,7 @@ class ScoreCalibration:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(), object_pairs_hook=without_doubled_keys)
             return cls(tuple(map(float, values["scores"])), tuple(map(bool, values["verified"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): train the reward model again") from error

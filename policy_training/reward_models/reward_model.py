@@ -28,6 +28,7 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.process_identity import this_process
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.quiet import quiet_libraries
@@ -133,7 +134,8 @@ def train_reward_model(
     reward_model = RewardModel(_with_value_output(policy), copy.deepcopy(policy.tokenizer))
     freeze_bottom(reward_model.model, settings.frozen)
     reward_model.model.train()
-    with tempfile.TemporaryDirectory(prefix="regrade-reward-model-") as scratch:  # so that `out` is complete or missing
+    prefix = f"regrade-{this_process()}-reward-model-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as scratch:  # so that `out` is complete or missing
         common = common_arguments(Path(scratch), seed=seed, budget=budget, learning_rate=settings.learning_rate)
         config = _reward_config(settings, common)
         trainer = SharedPromptRewardTrainer(

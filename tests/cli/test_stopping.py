@@ -84,6 +84,80 @@ def test_ctrl_c_ends_commands_and_their_child_processes(cache, tasks, tmp_path):
     assert not [pid for pid in pids.read_text().split() if is_running(int(pid))]
 
 
+def many_tasks(tasks: Path) -> Path:
+    """A task file that takes a minute to read: each base is a patch of its own."""
+    task = json.loads(tasks.read_text().splitlines()[0])
+    path = tasks.with_name("many.jsonl")
+    path.write_text("\n".join(json.dumps({**task, "id": f"task-{number}"}) for number in range(8000)))
+    return path
+
+
+def apply_folders(folder: Path) -> list[Path]:
+    return list(folder.glob("regrade-*-apply-*"))
+
+
+def wait_until(is_true, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stop_while_tasks_are_read_leaves_no_folder(cache, tasks, fix, repo, tmp_path, monkeypatch, number):
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    started = start(cache, "tasks", "list", many_tasks(tasks))
+    wait_until(lambda: apply_folders(scratch))
+    began = time.monotonic()
+    started.send_signal(number)
+    out, errors = started.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert started.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}.get(number, -number), errors
+    assert "Traceback" not in errors
+    assert out == ""
+    if number == signal.SIGKILL:  # the next command that scores removes what is left
+        (scratch / f"regrade-{started.pid}-1-apply-left").mkdir()
+        again = start(cache, "score", fix, "--repo", repo)
+        again.communicate(timeout=120)
+        assert again.returncode == 0
+    assert list(scratch.iterdir()) == []
+
+
+def test_sigterm_while_a_patch_is_scored_ends_its_tests(cache, repo, diff, tmp_path, monkeypatch):
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    # A name for the processes of the candidate: no other has it on its command line.
+    mark = f"regrade-test-{os.getpid()}-{time.time_ns()}"
+    code = f"import subprocess, time\n    subprocess.Popen(['sleep', '297', '{mark}'])\n    time.sleep(200)\n    "
+    slow = diff("return a - b", f"{code}return a + b".replace("'sleep', '297'", "'sh', '-c', 'sleep 297; :'"))
+    assert start(cache, "score", diff("a * 2", "2 * a"), "--repo", repo).wait(120) == 0
+    started = start(cache, "score", slow, "--repo", repo, "--test-timeout", "150")
+    wait_until(lambda: running_with(mark))
+    began = time.monotonic()
+    started.send_signal(signal.SIGTERM)
+    _, errors = started.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert started.returncode == 143, errors
+    assert errors.splitlines()[-1].startswith("stopped; finished work is stored")
+    assert "Traceback" not in errors
+    wait_until(lambda: not running_with(mark), 10)
+    assert list(scratch.iterdir()) == []
+
+
+def running_with(mark: str) -> list[str]:
+    """The processes with this word on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark.encode() in words:
+            found.append(path.parent.name)
+    return found
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

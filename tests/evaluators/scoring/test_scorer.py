@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -429,11 +430,27 @@ def test_evidence_that_the_store_can_not_take_counts_is_told_once_and_kept_later
             (evidence,) = scorer.gather([(task, long)], [Diff, ComplexityDelta])
         assert len(evidence.records[Diff].files) == 3000
         assert (scorer.stats.unkept, len(told)) == (2, 1)
+        assert "that of 1 verdict waits in memory, and is lost if this process is killed" in str(told[0].message)
         scorer._store._database.execute(f"PRAGMA max_page_count = {100 * pages}")
-        scorer.gather([(task, Patch(""))], [Diff])  # there is room again
+        with pytest.warns(UserWarning, match="waited in memory is stored now: that of 1 verdict"):
+            scorer.gather([(task, Patch(""))], [Diff])  # there is room again
     with Scorer(workers=1, cache=tmp_path) as scorer:
         scorer.gather([(task, long)], [Diff, ComplexityDelta])
         assert scorer.stats.hits == 1
+
+
+def test_the_number_of_verdicts_that_wait_for_room_is_told(task, tmp_path):
+    patches = [Patch.between({}, {f"notes{number}/{file}.py": "1\n" for file in range(300)}) for number in range(12)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with Scorer(workers=1, cache=tmp_path) as scorer:
+            pages = scorer._store._database.execute("PRAGMA page_count").fetchone()[0]
+            scorer._store._database.execute(f"PRAGMA max_page_count = {pages}")
+            scorer.gather([(task, patch) for patch in patches], [Diff])
+            assert scorer._store.waiting == 12
+    counts = [re.search(r"that of (\d+) verdict.* waits", str(one.message)) for one in told]
+    assert [found[1] for found in counts if found] == ["1", "10"]
+    assert "evidence of 12 verdicts was not stored, and is gathered again in the next run" in str(told[-1].message)
 
 
 def test_damaged_evidence_is_gathered_again_and_counted(task, fix, tmp_path):

@@ -154,7 +154,7 @@ def test_a_doubled_key_of_a_row_or_of_the_manifest_is_refused(tmp_path):
         journal.read(path)
     run = Run(tmp_path / "run")
     run.manifest_path.write_text('{"name": "a", "name": "b"}')
-    with pytest.raises(UserError, match=r'manifest.json: .*"name" occurs twice'):
+    with pytest.raises(UserError, match=r'manifest.json:1: .*"name" occurs twice'):
         _ = run.manifest
 
 

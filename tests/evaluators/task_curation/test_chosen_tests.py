@@ -171,6 +171,22 @@ def test_a_task_file_without_pass_to_pass_guards_the_tests_that_pass(write_files
     assert (again, steps) == ([task], [])
 
 
+@pytest.mark.parametrize("test", ["test_it.py::test_gone", "test_it.py::test_random[0.5]"])
+def test_a_fail_to_pass_test_that_the_base_lacks_is_told(write_files, tmp_path, test):
+    """As after a random value in an id: every patch would count as not fixing it, in silence."""
+    random = (
+        "import pytest, random\n@pytest.mark.parametrize('n', [random.SystemRandom().random()])\n"
+        "def test_random(n): assert one() == 1\n"
+    )
+    root = write_files({"code_.py": CODE, "test_it.py": f"{TESTS}{random}"}).root
+    told = []
+    with_pass_to_pass(
+        tasks_file(root, tmp_path, fail_to_pass=[test]), runs=2, cache=tmp_path / "cache", tell=told.append
+    )
+    assert told[0].startswith(f"task 't': no patch can fix {test!r}, as the tests of its base have no such id")
+    assert "name an id that `pytest --collect-only` prints" in told[0]
+
+
 def test_an_empty_pass_to_pass_stays_empty_and_is_told(write_files, tmp_path):
     root = write_files({"code_.py": CODE, "test_it.py": TESTS}).root
     told = []
