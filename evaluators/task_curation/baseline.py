@@ -18,6 +18,7 @@ from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.execution.activity import Listener, listener
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.execution.hanging_tests import limits_at_base, run_past_hanging_tests, slow_tests
 from regrade.evaluators.execution.records import (
@@ -119,7 +120,7 @@ def baseline(
     Args:
         workers: number of workers that measure reach; None: the number of cores. The measured reach of a test may
             depend on the tests collected with it (they may fill a cache), so 1 is the reproducible choice.
-        progress: called with (steps done, total steps): the runs, and the shares of the measurement.
+        progress: called with (steps done, total steps): the runs, and the measurement.
 
     Raises:
         UserError: no test could be run; the message names the reason.
@@ -132,6 +133,7 @@ def baseline(
         limits=limits,
         packages=installed_packages(suite, tree.root),
         tools=toolchain(suite.runner),
+        listener=listener(),
     )
     workers = workers or os.cpu_count() or 1
     try:
@@ -161,28 +163,31 @@ def _run_and_measure(
     """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
+    steps = runs + (suite.runner == "pytest")
     report(0, steps)
     with _BaselineWorkers(settings, tree, suite) as started:
         first = started.worker("runs")
-        replies = [started.run_suite(first, [])]
+        replies = [started.run_suite(first, [], f"base run 1 of {runs}")]
         shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
         passing = _passing(replies)
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 
         def run_again(report_run: Callable[[], None]) -> None:
-            for _ in range(1, runs):
-                replies.append(started.run_suite(first, replies[:1]))
+            for number in range(2, runs + 1):
+                replies.append(started.run_suite(first, replies[:1], f"base run {number} of {runs}"))
                 report_run()
 
         def measure(number: int, report_share: Callable[[], None]) -> None:
-            measured[number] = started.measure(shares[number], passing, replies[0].hanging)
+            part = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
+            measured[number] = started.measure(shares[number], passing, replies[0].hanging, part)
             report_share()
 
-        report(1, runs + len(shares))
+        report(1, steps)
         jobs: list[_Job] = [run_again, *(partial(measure, number) for number in range(len(shares)))]
-        for done in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
-            report(1 + done, runs + len(shares))
+        done = [1, 0]  # runs, and shares
+        for job in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
+            done[job > 0] += 1
+            report(done[0] + (done[1] == len(shares) > 0), steps)
     return replies, [share for share in measured if share is not None]
 
 
@@ -204,12 +209,12 @@ class _BaselineWorkers(ExitStack):
             self._workers.append(worker)
             return worker
 
-    def run_suite(self, worker: Worker, earlier: list[Reply]) -> Reply:
+    def run_suite(self, worker: Worker, earlier: list[Reply], phase: str) -> Reply:
         """A run of the whole suite, past tests that hang; the first one, without an earlier one, also records the files
         that the tests come from. Raises UserError if it was not completed."""
         limits = self._settings.limits
         test_limits = limits_at_base(limits, earlier)
-        request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier)
+        request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier, phase=phase)
         reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
         reply = _checked(reply, limits, self._settings.python)
         if not earlier and (path := untested_code(self._tree, self._suite, _sources([reply]), reply)):
@@ -220,9 +225,15 @@ class _BaselineWorkers(ExitStack):
             )
         return reply
 
-    def measure(self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str]) -> _MeasuredFiles:
+    def measure(
+        self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str], part: str = ""
+    ) -> _MeasuredFiles:
         """Measure the reach of each test of these files (empty: of all), and whether it passes without other files;
-        without the hanging tests, whose reach is unknown."""
+        without the hanging tests, whose reach is unknown.
+
+        Args:
+            part: the words for a display, where these files are one of several shares.
+        """
         if not hasattr(self._local, "worker"):
             self._local.worker = self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
@@ -230,36 +241,33 @@ class _BaselineWorkers(ExitStack):
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
         files, skipped = paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
         # First, to compile all imports: after that, only a test that reads a source file opens it.
-        apart = {
-            path: worker.run(
-                self._tree, Request(suite=self._suite, limits=limits, paths=(path,), skip=skipped), preparation
-            )
-            for path in files
-        }
-        request = Request(suite=self._suite, limits=slow, paths=paths, skip=skipped, reach=passing)
+        alone = Request(suite=self._suite, limits=limits, skip=skipped, phase=f"each test file alone{part}")
+        apart = {path: worker.run(self._tree, replace(alone, paths=(path,)), preparation) for path in files}
+        phase = f"what each test executes{part}"
+        request = Request(suite=self._suite, limits=slow, paths=paths, skip=skipped, reach=passing, phase=phase)
         return _MeasuredFiles(apart, worker.run(self._tree, request, preparation))
 
     def finish(self, jobs: Sequence[_Job], steps: int, threads: int) -> Iterator[int]:
-        """Run the jobs, in order, in threads. Yield the number of finished steps, which the jobs report.
+        """Run the jobs, in order, in threads. Yield the index of the job for each finished step that it reports.
 
         Raises the first error of a job, when all jobs have ended.
         """
-        events: SimpleQueue[BaseException | None] = SimpleQueue()
+        events: SimpleQueue[BaseException | int] = SimpleQueue()
 
-        def run(job: _Job) -> None:
+        def run(index: int, job: _Job) -> None:
             try:
-                job(lambda: events.put(None))
+                job(lambda: events.put(index))
             except BaseException as error:
                 events.put(error)
 
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            futures = [pool.submit(run, job) for job in jobs]
+            futures = [pool.submit(run, index, job) for index, job in enumerate(jobs)]
             try:
-                for done in range(1, steps + 1):
-                    error = events.get()
-                    if error is not None:
-                        raise error
-                    yield done
+                for _ in range(steps):
+                    event = events.get()
+                    if isinstance(event, BaseException):
+                        raise event
+                    yield event
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 while wait(futures, timeout=0.1).not_done:  # a worker may be starting, and can be killed only then
@@ -278,6 +286,7 @@ class _WorkerSettings:
     limits: Limits
     packages: Path | None
     tools: Path | None
+    listener: Listener | None = None
 
     def worker(self, name: str) -> Worker:
         folder = self.scratch / name
@@ -291,6 +300,7 @@ class _WorkerSettings:
             limits=self.limits,
             packages=self.packages,
             tools=self.tools,
+            listener=self.listener,
         )
 
 
