@@ -110,6 +110,8 @@ class Request:
     modules: tuple[str, ...] = ()
     reach: Mapping[str, float] | None = None
     """Measure the reach of each test instead of its outcome. The tests that pass in the suite, and their seconds."""
+    part: tuple[int, int] = (0, 1)
+    """(index, count): measure every `count`-th test, from this index on."""
     crossing: Mapping[str, Any] | None = None
     """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
     sources: bool = False
@@ -364,6 +366,7 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
+            "part": request.part,
             "sources": request.sources,
             "crossing": self._crossing(request),
             "cold": request.cold,

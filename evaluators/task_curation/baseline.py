@@ -44,6 +44,9 @@ REACH_FACTOR = 20
 SHORT_SECONDS = 1.0
 """A suite that takes less than this is not divided: starting further workers would take longer."""
 
+FORK_SECONDS = 0.01
+"""CPU time of a process for each test, beside the test's own: what a measurement of many short tests takes."""
+
 SHARES_A_WORKER = 16
 """Maximum number of shares per worker of a long suite, so that its measurement shows progress."""
 
@@ -178,8 +181,8 @@ def _run_and_measure(
                 report_run()
 
         def measure(number: int, report_share: Callable[[], None]) -> None:
-            part = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
-            measured[number] = started.measure(shares[number], passing, replies[0].hanging, part)
+            name = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
+            measured[number] = started.measure(shares[number], passing, replies[0].hanging, name)
             report_share()
 
         report(1, steps)
@@ -226,25 +229,32 @@ class _BaselineWorkers(ExitStack):
         return reply
 
     def measure(
-        self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str], part: str = ""
+        self, share: _Share, passing: Mapping[str, float], hanging: Collection[str], name: str = ""
     ) -> _MeasuredFiles:
-        """Measure the reach of each test of these files (empty: of all), and whether it passes without other files;
-        without the hanging tests, whose reach is unknown.
+        """Measure the reach of each test of a share, and whether it passes without other files; without the hanging
+        tests, whose reach is unknown.
 
         Args:
-            part: the words for a display, where these files are one of several shares.
+            name: of the share, for a display.
         """
         if not hasattr(self._local, "worker"):
             self._local.worker = self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
         limits, preparation = self._settings.limits, Preparation(BYTECODE)
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
-        files, skipped = paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
+        files, skipped = share.paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
         # First, to compile all imports: after that, only a test that reads a source file opens it.
-        alone = Request(suite=self._suite, limits=limits, skip=skipped, phase=f"each test file alone{part}")
+        alone = Request(suite=self._suite, limits=limits, skip=skipped, phase=f"each test file alone{name}")
         apart = {path: worker.run(self._tree, replace(alone, paths=(path,)), preparation) for path in files}
-        phase = f"what each test executes{part}"
-        request = Request(suite=self._suite, limits=slow, paths=paths, skip=skipped, reach=passing, phase=phase)
+        request = Request(
+            suite=self._suite,
+            limits=slow,
+            paths=share.paths,
+            skip=skipped,
+            reach=passing,
+            part=share.part,
+            phase=f"what each test executes{name}",
+        )
         return _MeasuredFiles(apart, worker.run(self._tree, request, preparation))
 
     def finish(self, jobs: Sequence[_Job], steps: int, threads: int) -> Iterator[int]:
@@ -305,6 +315,16 @@ class _WorkerSettings:
 
 
 @dataclass(frozen=True)
+class _Share:
+    """What one worker measures at a time."""
+
+    paths: tuple[str, ...] = ()
+    """Test files; empty: all."""
+    part: tuple[int, int] = (0, 1)
+    """See `Request.part`."""
+
+
+@dataclass(frozen=True)
 class _MeasuredFiles:
     """The measurements of some test files."""
 
@@ -313,19 +333,27 @@ class _MeasuredFiles:
     reach: Reply
 
 
-def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
-    """The test files in shares of about equal duration; one empty share, for all files, if the suite is short."""
+def _shares(tree: Tree, reply: Reply, workers: int) -> list[_Share]:
+    """The test files in shares of about equal duration; all of them, but each for a part of their tests, if there are
+    fewer files than workers; one share for all if the measurement is short."""
     seconds = _file_seconds(reply)
+    longest = SHORT_SECONDS
+    for record in reply.of(TestRecord):
+        seconds[file_of(record.id)] += FORK_SECONDS
+        longest = max(longest, float(record.seconds))
+    parts = min(int(sum(seconds.values()) / longest), workers)
+    if len(seconds) < parts:
+        return [_Share(part=(index, parts)) for index in range(parts)]
     count = min(int(sum(seconds.values()) / SHORT_SECONDS), SHARES_A_WORKER * workers, len(seconds))
     if count < 1 or any(not (tree.root / path).is_file() for path in seconds):
-        return [()]
+        return [_Share()]
     shares: list[list[str]] = [[] for _ in range(count)]
     loads = [0.0] * len(shares)
     for path, took in sorted(seconds.items(), key=lambda entry: -entry[1]):
         least = loads.index(min(loads))
         shares[least].append(path)
         loads[least] += took
-    return [tuple(share) for share in shares]
+    return [_Share(tuple(share)) for share in shares]
 
 
 def _other_seconds(reply: Reply) -> float:
