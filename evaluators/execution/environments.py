@@ -66,12 +66,17 @@ def forget_lookups() -> None:
     shared.clear()
 
 
-def look_ahead(repo: Path) -> None:
-    """Start to read the packages of a repository's interpreter, while this process imports what it needs for the rest.
+def interpreter_of(repo: Path) -> Path:
+    """The interpreter that tests of a repository run with, unless another one is named."""
+    return plain_path(own_interpreter(repo) or Path(sys.executable))
+
+
+def look_ahead(python: Path) -> None:
+    """Start to read the packages of an interpreter, while this process does what comes before it needs them.
 
     Within `shared_lookups`, whose first lookup then waits for the result.
     """
-    shared, python = _SHARED.get(), plain_path(own_interpreter(repo) or Path(sys.executable))
+    shared = _SHARED.get()
     if shared is not None and python not in shared:
         with contextlib.suppress(OSError):  # the lookup itself says why
             shared[python] = subprocess.Popen(

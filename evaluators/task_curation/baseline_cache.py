@@ -61,6 +61,7 @@ class BaselineCache:
         except UnusableOptionsError:
             used, path, measured = suites[1], paths[1], self._measure(tree, suites[1], progress)
         environments.forget_lookups()
+        environments.look_ahead(self.python)
         _write(path, measured)
         return used, measured
 

@@ -20,6 +20,7 @@ from regrade.evaluators.execution.environments import (
     cached_pytest_plugins,
     forget_lookups,
     identity,
+    interpreter_of,
     look_ahead,
     runner_identity,
     shared_lookups,
@@ -123,14 +124,14 @@ def test_packages_read_ahead_are_those_of_the_repositorys_interpreter_and_are_re
     own = plain_path(tmp_path / "repository" / ".venv" / "bin" / "python")
     expected = identity(own)
     with shared_lookups():
-        look_ahead(tmp_path / "repository")
+        look_ahead(interpreter_of(tmp_path / "repository"))
         monkeypatch.setattr(environments, "_read_installed", None)  # a second lookup would fail
         assert identity(own) == expected
 
 
 def test_a_lookup_ahead_that_nobody_needs_ends_with_its_context(tmp_path):
     with shared_lookups():
-        look_ahead(tmp_path)
+        look_ahead(interpreter_of(tmp_path))
         (process,) = (environments._SHARED.get() or {}).values()
     assert process.returncode is not None
 
@@ -140,7 +141,7 @@ def test_a_lookup_ahead_that_fails_is_repeated_with_its_reason(tmp_path):
     write(broken, "#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
     with shared_lookups():
-        look_ahead(tmp_path)
+        look_ahead(interpreter_of(tmp_path))
         with pytest.raises(UserError, match="does not run"):
             identity(plain_path(broken))
 
