@@ -1,15 +1,18 @@
 """How long a user waits: for the first verdict on a repository, the second, a stored one, and the help.
 
-Plain pytest runs on the same repository before and after, because the load of the machine changes: a ratio is more
-reliable than a time. The repository is a source distribution of the ready-made tasks; the cache starts empty.
+A short suite and a long one, side by side. Plain pytest runs on the same repository before and after, because the load
+of the machine changes: a ratio is more reliable than a time. The repositories are source distributions of the
+ready-made tasks; the cache starts empty.
 
-    python benchmarks/first_verdict.py --package more-itertools
+    python benchmarks/first_verdict.py --package inflection --package more-itertools
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from _latest import record
@@ -25,42 +28,68 @@ from _latest import record
 from regrade.datasets.mutation.packages import fetch, package, subject_files
 
 REGRADE = Path(sys.executable).with_name("regrade")
+SOURCES = Path(__file__).parents[1]
+PACKAGES = ("inflection", "more-itertools")
+"""A suite of about a second, and one of about half a minute."""
+
+
+LABELS = {
+    "suite": "the suite alone, plain pytest",
+    "first": "first verdict",
+    "second": "second patch",
+    "stored": "stored verdict",
+    "help": "regrade --help",
+    "version": "regrade --version",
+}
+Times = Mapping[str, tuple[float, float]]
+"""Name of a command -> its median wall time and CPU time, in seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--package", default="more-itertools", help="of the ready-made tasks")
+    parser.add_argument("--package", action="append", help="of the ready-made tasks; repeat for more")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each command that stores nothing; the median")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="regrade-bench-") as name:
-        folder, source = Path(name), package(chosen.package)
+    compileall.compile_dir(str(SOURCES), quiet=2, rx=re.compile(r"/\.venv/"))  # as an installed package is
+    measured = {name: _measure(name, chosen.repeats) for name in chosen.package or PACKAGES}
+    print(f"{'':30}" + "".join(f"{name:^33}" for name in measured))
+    print(f"{'':30}" + f"{'wall s':>10} {'CPU s':>8} {'x suite':>9}     " * len(measured))
+    for key, label in LABELS.items():
+        cells = (
+            f"{wall:10.2f} {cpu:8.2f} {wall / times['suite'][0]:9.2f}     "
+            for times in measured.values()
+            for wall, cpu in [times[key]]
+        )
+        print(f"{label:30}" + "".join(cells).rstrip())
+    record("first_verdict", {name: _figures(times) for name, times in measured.items()})
+
+
+def _measure(name: str, repeats: int) -> Times:
+    with tempfile.TemporaryDirectory(prefix="regrade-bench-") as temporary:
+        folder, source = Path(temporary), package(name)
         root = folder / "repository"
         shutil.copytree(fetch(source), root)
         patches = _patches(root, subject_files(source, root), folder)
         environment = {**os.environ, "REGRADE_CACHE": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
         pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        suite = [_timed(pytest, root, environment)]
+        suite = [_timed(pytest, root, environment) for _ in range(repeats)]
         first, second = (_timed([str(REGRADE), "score", str(patch)], root, environment) for patch in patches)
-        suite.append(_timed(pytest, root, environment))
+        suite += [_timed(pytest, root, environment) for _ in range(repeats)]
         rows = {"suite": suite, "first": [first], "second": [second]}
         quick = {"stored": ["score", str(patches[0])], "help": ["--help"], "version": ["--version"]}
         for key, arguments in quick.items():
-            rows[key] = [_timed([str(REGRADE), *arguments], root, environment) for _ in range(chosen.repeats)]
-    medians = {key: tuple(map(statistics.median, zip(*times, strict=True))) for key, times in rows.items()}
-    labels = {
-        "suite": "the suite alone, plain pytest",
-        "first": "first verdict",
-        "second": "second patch",
-        "stored": "stored verdict",
-        "help": "regrade --help",
-        "version": "regrade --version",
+            rows[key] = [_timed([str(REGRADE), *arguments], root, environment) for _ in range(repeats)]
+    return {
+        key: (statistics.median(wall for wall, _ in times), statistics.median(cpu for _, cpu in times))
+        for key, times in rows.items()
     }
-    print(f"{chosen.package}{'':30}  wall s   CPU s   wall, relative to the suite")
-    for key, (wall, cpu) in medians.items():
-        print(f"{labels[key]:{30 + len(chosen.package)}}  {wall:6.2f}  {cpu:6.2f}  {wall / medians['suite'][0]:6.2f}")
-    seconds = {f"{key}_seconds": round(wall, 2) for key, (wall, _) in medians.items()}
-    ratios = {f"{key}_ratio": round(medians[key][0] / medians["suite"][0], 2) for key in ("first", "second")}
-    record("first_verdict", {"package": chosen.package, **seconds, **ratios})
+
+
+def _figures(times: Times) -> dict[str, float]:
+    seconds = {f"{key}_seconds": round(wall, 2) for key, (wall, _) in times.items()}
+    cpu = {f"{key}_cpu_seconds": round(cpu, 2) for key, (_, cpu) in times.items()}
+    ratios = {f"{key}_ratio": round(times[key][0] / times["suite"][0], 2) for key in ("first", "second")}
+    return {**seconds, **cpu, **ratios}
 
 
 def _patches(root: Path, files: Sequence[str], folder: Path) -> list[Path]:

@@ -8,8 +8,10 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,11 +22,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+    from regrade.evaluators.execution.activity import Activity
+
 PIPED_WIDTH = 240
 MIN_TOTAL_FOR_TENTHS = 20
 """Work of at least this many steps prints a line per tenth to a log."""
 QUIET_SECONDS = (10.0, 20.0, 40.0, *itertools.repeat(60.0, 10_000))
 """Intervals without a line after which a log repeats the current state."""
+
+
+MOST_ACTIVITIES = 8
+"""Workers with a line of their own in a display."""
+SLOW_TEST_SECONDS = 3.0
+"""A test that runs for longer shows its time."""
+SHORTEST_NAME = 12
+"""Characters of a test's id; a display with less room shows none."""
 
 
 def stdout() -> Console:
@@ -85,6 +97,65 @@ def _as_option(match: re.Match[str]) -> str:
     return option if value in ("", "True") else f"{option} {value}"
 
 
+class ActivityLines:
+    """The lines of a display about what each worker runs; a listener of `evaluators/execution/activity.py`.
+
+    Lines appear only while a display is open on a terminal.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[int, tuple[Activity, float]] = {}
+
+    def __call__(self, activity: Activity) -> None:
+        with self._lock:
+            shown, since = self._lines.get(activity.worker, (activity, time.monotonic()))
+            if not activity.phase:
+                self._lines.pop(activity.worker, None)
+                return
+            if activity.test != shown.test or activity.phase != shown.phase:
+                since = time.monotonic()
+            if activity.phase == shown.phase and shown.total:
+                activity = replace(activity, total=shown.total, done=min(activity.done, shown.total))
+            self._lines[activity.worker] = activity, since
+
+    def texts(self, width: int) -> list[str]:
+        """A line per worker, at most `MOST_ACTIVITIES`, each shorter than the width."""
+        with self._lock:
+            lines = list(self._lines.values())
+        texts = [_activity_text(activity, time.monotonic() - since, width) for activity, since in lines]
+        more = len(texts) - MOST_ACTIVITIES
+        return texts if more <= 0 else [*texts[:MOST_ACTIVITIES], f"  and {more} more"]
+
+
+def _activity_text(activity: Activity, seconds: float, width: int) -> str:
+    """`phase: 3 of 40 tests, test (12 s)`; a test's id loses its beginning, and shows its time once it takes long."""
+    count = f"{activity.done} of {activity.total} tests" if activity.total else ""
+    if not count and activity.done:
+        count = f"{activity.done} tests"
+    head = f"  {one_line(activity.phase)}{': ' if count else ''}{count}"
+    if not activity.test:
+        return head[: width - 1]
+    tail = f" ({seconds:.0f} s)" if seconds >= SLOW_TEST_SECONDS else ""
+    room = width - 1 - len(head) - len(", ") - len(tail)
+    if room < SHORTEST_NAME:
+        return head[: width - 1]
+    test = activity.test if len(activity.test) <= room else f"...{activity.test[len(activity.test) - room + 3 :]}"
+    return f"{head}, {test}{tail}"
+
+
+@contextmanager
+def shown_activity() -> Iterator[None]:
+    """Within the context, progress displays on a terminal also show what the workers run."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from regrade.evaluators.execution.activity import reported_to
+
+    with reported_to(ActivityLines()):
+        yield
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """A progress display on stderr: a bar, or lines if stderr is not a terminal. Yields a callback (done, total)."""
@@ -102,10 +173,24 @@ def activities() -> Iterator[Callable[[str, int, int], None]]:
             yield report_lines
         return
     from rich import progress as rich
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from regrade.evaluators.execution.activity import listener
+
+    lines = listener()
+
+    class Display(rich.Progress):
+        """The bars, and below them what the workers run."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            if isinstance(lines, ActivityLines):
+                yield from (Text(line, no_wrap=True) for line in lines.texts(console.width))
 
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*columns, *times, console=console, transient=True) as bars:
+    with Display(*columns, *times, console=console, transient=True) as bars:
         started: dict[str, TaskID] = {}
 
         def report(description: str, done: int, total: int) -> None:

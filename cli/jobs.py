@@ -155,13 +155,16 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
     Raises:
         UserError: the task, the reward or the sandbox is not available, or the only patch is refused.
     """
-    from regrade.evaluators.execution.environments import shared_lookups
-    from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.rewards.assurance import assured
-    from regrade.rewards.loading import load_reward
+    from regrade.evaluators.execution.environments import interpreter_of, look_ahead, shared_lookups
 
     batch = PatchFiles(sources)
     with stdout_to_stderr(), shared_lookups():
+        if not request.is_task:
+            look_ahead(interpreter_of(request.repo.resolve()))
+        from regrade.evaluators.scoring.scorer import Scorer
+        from regrade.rewards.assurance import assured
+        from regrade.rewards.loading import load_reward
+
         reward = load_reward(request.reward)
         if request.assured is not None:
             reward = reward.only_if(assured(request.assured)).named(reward.name)

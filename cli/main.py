@@ -32,7 +32,7 @@ from regrade.cli import (
     tasks,
     train,
 )
-from regrade.cli.console import one_line
+from regrade.cli.console import one_line, shown_activity
 from regrade.cli.memory import restart_with_large_pages
 
 USER_ERROR = 2
@@ -133,6 +133,7 @@ def options(
     ] = 0,
 ) -> None:
     """Rewards and regression verdicts for code agents: what does a patch fix, and what does it break?"""
+    context.with_resource(shown_activity())
     context.with_resource(logs.log_to_stderr(logs.log_levels(verbose)))
 
 

@@ -27,10 +27,16 @@ ENVIRONMENTS = "environments"
 """Name of the folder of environments in the cache."""
 COMPLETE = "complete"
 """Name of the file that marks a completely created environment."""
+VIRTUAL_ENVIRONMENTS = (".venv", "venv")
+"""Folders of a repository that may hold its virtual environment, in search order."""
+INSTALLED = "installed.py"
+"""Name of the program that reads the packages of the interpreter that runs it."""
+_ENVIRONMENT = {"PATH": os.defpath}
+"""Environment variables of the programs that the interpreter of the tests runs here."""
 PLUGINS = "plugins"
 """Name of the folder in the cache with the pytest plugins of each environment."""
-_SHARED: ContextVar[dict[Path, bytes] | None] = ContextVar("shared", default=None)
-"""Output of `installed.py` for each interpreter; None outside of `shared_lookups`."""
+_SHARED: ContextVar[dict[Path, bytes | subprocess.Popen[bytes]] | None] = ContextVar("shared", default=None)
+"""Output of `installed.py` for each interpreter, or the process that writes it; None outside of `shared_lookups`."""
 
 
 @contextlib.contextmanager
@@ -46,12 +52,45 @@ def shared_lookups() -> Iterator[None]:
     try:
         yield
     finally:
+        forget_lookups()
         _SHARED.reset(token)
 
 
 def forget_lookups() -> None:
     """Read the packages of each interpreter again, after a long operation."""
-    (_SHARED.get() or {}).clear()
+    shared = _SHARED.get() or {}
+    for lookup in shared.values():
+        if isinstance(lookup, subprocess.Popen):
+            lookup.kill()
+            lookup.communicate()
+    shared.clear()
+
+
+def interpreter_of(repo: Path) -> Path:
+    """The interpreter that tests of a repository run with, unless another one is named."""
+    return plain_path(own_interpreter(repo) or Path(sys.executable))
+
+
+def look_ahead(python: Path) -> None:
+    """Start to read the packages of an interpreter, while this process does what comes before it needs them.
+
+    Within `shared_lookups`, whose first lookup then waits for the result.
+    """
+    shared = _SHARED.get()
+    if shared is not None and python not in shared:
+        with contextlib.suppress(OSError):  # the lookup itself says why
+            shared[python] = subprocess.Popen(
+                _command(python, INSTALLED, *_options(python)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+            )
+
+
+def own_interpreter(repo: Path) -> Path | None:
+    """The interpreter of the repository's `.venv` or `venv`; None: it has no such environment."""
+    candidates = (repo / folder / "bin" / "python" for folder in VIRTUAL_ENVIRONMENTS)
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:
@@ -228,27 +267,38 @@ def _installed(python: Path) -> bytes:
     shared = _SHARED.get()
     if shared is None:
         return _read_installed(python)
-    if python not in shared:
-        shared[python] = _read_installed(python)
-    return shared[python]
+    lookup = shared.pop(python, None)
+    if isinstance(lookup, subprocess.Popen):
+        output, _ = lookup.communicate()
+        lookup = output if lookup.returncode == 0 else None
+    output = _read_installed(python) if lookup is None else lookup  # if one ahead has failed, this one says why
+    shared[python] = output
+    return output
 
 
 def _read_installed(python: Path) -> bytes:
-    return _output(python, "installed.py", *(["--made"] if _is_created(python) else []))
+    return _output(python, INSTALLED, *_options(python))
+
+
+def _options(python: Path) -> list[str]:
+    """The options of `installed.py`."""
+    return ["--made"] if _is_created(python) else []
 
 
 def _output(python: Path, file: str, *arguments: str) -> bytes:
     """The output of a program beside this file, run by an interpreter."""
-    program = [str(Path(__file__).with_name(file)), *arguments]
     try:
-        done = subprocess.run(
-            [str(python), "-I", *program], capture_output=True, timeout=120, check=True, env={"PATH": os.defpath}
-        )
+        command = _command(python, file, *arguments)
+        done = subprocess.run(command, capture_output=True, timeout=120, check=True, env=_ENVIRONMENT)
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
             f"the interpreter {str(python)!r} does not run ({error}): pass the path of a working Python 3.11+"
         ) from error
     return done.stdout
+
+
+def _command(python: Path, file: str, *arguments: str) -> list[str]:
+    return [str(python), "-I", str(Path(__file__).with_name(file)), *arguments]
 
 
 def _is_created(python: Path) -> bool:

@@ -49,7 +49,8 @@ def run_past_hanging_tests(
     left = request.limits.wall_seconds
     while True:
         skip = request.skip | stopped.keys() | {record.id for record in records if isinstance(record, TestRecord)}
-        rest = replace(request, limits=replace(request.limits, wall_seconds=left), skip=skip)
+        finished = len(skip) - len(request.skip)
+        rest = replace(request, limits=replace(request.limits, wall_seconds=left), skip=skip, finished=finished)
         reply = worker.run(tree, rest, preparation)
         seconds, cpu_seconds = seconds + reply.seconds, cpu_seconds + reply.cpu_seconds
         test = running_test(reply) if reply.stopped == "test" else ""

@@ -7,6 +7,7 @@ same version.
 
 from __future__ import annotations
 
+import email
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ import os
 import stat
 import sys
 from collections.abc import Collection, Iterator
-from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -39,21 +40,24 @@ def identity(*, is_created: bool) -> list[object]:
             identify its files, whose modification times differ between machines.
     """
     distributions = list(importlib.metadata.distributions())
-    names = sorted({f"{item.name}=={item.version}" for item in distributions})
+    names = sorted(set(map(_pinned, distributions)))
     whole = hashlib.sha256()
     for folder in dict.fromkeys([*_imported(), *_other_projects(distributions)]):
         if not (is_created and _is_below(folder, os.path.realpath(sys.prefix))):
-            for line in _lines(folder, read=not _is_installed(folder)):
-                whole.update(os.fsencode(line))
+            whole.update(os.fsencode("".join(_lines(folder, read=not _is_installed(folder)))))
     return [sys.version, names, whole.hexdigest()]
+
+
+def _pinned(distribution: importlib.metadata.Distribution) -> str:
+    """`name==version`, from the head of the metadata: the description that follows takes long to parse."""
+    text = next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")
+    head = email.message_from_string(text.partition("\n\n")[0])
+    return f"{head['Name']}=={head['Version']}"
 
 
 def digest_of(folder: Path) -> str:
     """Digest of the names, sizes and modification times of all files of a folder of packages."""
-    whole = hashlib.sha256()
-    for line in _lines(str(folder), read=False):
-        whole.update(os.fsencode(line))
-    return whole.hexdigest()
+    return hashlib.sha256(os.fsencode("".join(_lines(str(folder), read=False)))).hexdigest()
 
 
 def _imported() -> list[str]:
@@ -95,15 +99,50 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _lines(top: str, *, read: bool) -> Iterator[str]:
-    """A text for each file of a folder, or for the file itself; different lists of files have different texts."""
+    """Texts for all files of a folder, or for the file itself; different lists of files have different texts.
+
+    Files are in an order that depends on names alone. Links are followed, to each folder once. Hidden files beside
+    sources are left out: they are version control, environments and output of tools.
+    """
     yield "\0\0\0"
-    for number, (path, target, file) in enumerate(islice(_files(top, hidden=not read), MOST_FILES)):
-        yield f"{path}\0{target}\0{_mark(file, read=read and number < READ_FILES)}\0"
+    if not os.path.isdir(top):  # noqa: PTH112 (quick, as all that follows)
+        yield f"\0\0{_mark(top, read=read)}\0"
+    number = 0
+    waiting, seen = [""], set[tuple[int, int]]()
+    while waiting:
+        parent = waiting.pop()
+        for entry in _entries(f"{top}/{parent}", seen):
+            name = entry.name
+            if name in CACHES or (read and name.startswith(".")):
+                continue
+            is_link = entry.is_symlink()
+            if os.path.isdir(entry.path) if is_link else entry.is_dir():  # noqa: PTH112
+                waiting.append(f"{parent}{name}/")
+                if not is_link:
+                    continue
+            if number == MOST_FILES:
+                return
+            if is_link or (read and number < READ_FILES):
+                target = os.readlink(entry.path) if is_link else ""  # noqa: PTH115
+                mark = _mark(entry.path, read=read and number < READ_FILES)
+            else:
+                target, mark = "", _mark_of(entry)
+            number += 1
+            yield f"{parent}{name}\0{target}\0{mark}\0"
+
+
+def _mark_of(entry: os.DirEntry[str]) -> str:
+    """The mark of an entry that is no link and is not read: one system call for each of tens of thousands of files."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
 def _mark(file: str, *, read: bool) -> str:
     try:
-        status = os.stat(file)  # noqa: PTH116 (quick)
+        status = os.stat(file)  # noqa: PTH116
         if not stat.S_ISREG(status.st_mode):
             return ""
         if read and status.st_size <= READ_BYTES:
@@ -113,39 +152,16 @@ def _mark(file: str, *, read: bool) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _files(top: str, *, hidden: bool) -> Iterator[tuple[str, str, str]]:
-    """Relative path, target (empty: it is no link) and full path of all files, in an order that depends on names alone.
-    Links are followed, to each folder once.
-
-    Args:
-        hidden: include hidden files. Beside sources they are version control, environments and output of tools.
-    """
-    if not os.path.isdir(top):  # noqa: PTH112 (quick, as all that follows)
-        yield "", "", top
-    waiting, seen = [""], set[tuple[int, int]]()
-    while waiting:
-        parent = waiting.pop()
-        for entry in _entries(f"{top}/{parent}", seen):
-            if entry.name in CACHES or (entry.name.startswith(".") and not hidden):
-                continue
-            path, is_link = f"{parent}{entry.name}", entry.is_symlink()
-            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()  # noqa: PTH112
-            if is_link or not is_folder:
-                yield path, os.readlink(entry.path) if is_link else "", entry.path  # noqa: PTH115
-            if is_folder:
-                waiting.append(f"{path}/")
-
-
 def _entries(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
     """Sorted entries; none for a virtual environment, a folder that was seen, or one that can't be read."""
     try:
         status = os.stat(folder)  # noqa: PTH116
         with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
+            entries = sorted(scan, key=attrgetter("name"))
     except OSError:
         return []
     key = (status.st_dev, status.st_ino)
-    if key in seen or any(entry.name == "pyvenv.cfg" for entry in entries):
+    if key in seen or "pyvenv.cfg" in map(attrgetter("name"), entries):
         return []
     seen.add(key)
     return entries

@@ -43,7 +43,18 @@ class DoneEvent(msgspec.Struct, frozen=True, tag_field="event", tag="done"):
     """Were all its leftovers removed?"""
 
 
-Event = ReadyEvent | ForkedEvent | DoneEvent
+class RunningEvent(msgspec.Struct, frozen=True, tag_field="event", tag="running"):
+    """The candidate of the last request is still running. For a display: it decides nothing."""
+
+    test: str
+    """The end of the running test's id; empty: none. The candidate's own code may have named it."""
+    done: int
+    """Number of finished tests."""
+    total: int
+    """Number of collected tests; 0: unknown."""
+
+
+Event = ReadyEvent | ForkedEvent | RunningEvent | DoneEvent
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,6 +75,13 @@ class CollectRecord(Record, frozen=True, tag="collect"):
 
     node: str
     message: Any
+
+
+class CollectedRecord(Record, frozen=True, tag="collected"):
+    """The tests were collected."""
+
+    count: Any
+    """Number of tests to run."""
 
 
 class StartedRecord(Record, frozen=True, tag="started"):
@@ -255,10 +273,10 @@ class UnknownRecord(Record, frozen=True):
 
 
 _KnownRecord = (
-    ConfigurationRecord | CollectRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord | ThreadsRecord
-    | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord
-    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ExtensionsRecord | DoneRecord
-    | LeftRecord
+    ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
+    | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
+    | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord
+    | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

@@ -93,11 +93,12 @@ def run_tests(
         selected = everything
     rest = everything - selected
     logger.debug("test selection: task %s: %d of %d tests", task.id, len(selected), len(everything))
-    reply = _run(worker, task, workspace, selected, preparation)
+    scope = "the tests that it reaches" if rest else "the whole suite"
+    reply = _run(worker, task, workspace, selected, preparation, scope=scope)
     cpu_seconds = reply.cpu_seconds
     if not stopped_tests(reply) <= selected:
         # Stopped in a test that ran along, and executes no changed code: a second run shows whether that was chance.
-        reply = _run(worker, task, workspace, selected, preparation)
+        reply = _run(worker, task, workspace, selected, preparation, scope=f"{scope}, again")
         cpu_seconds += reply.cpu_seconds
     first = SuiteExecution(_evidence(task, reply, selected, "reachable" if rest else "full"), cpu_seconds)
     is_complete = first.run.end is End.COMPLETED
@@ -116,7 +117,7 @@ def _run_everything(
 ) -> SuiteExecution:
     """Run all tests in order, after the selected ones: side effects of one test may change the outcome of another."""
     everything = frozenset(task.tests)
-    reply = _run(worker, task, workspace, everything, preparation)
+    reply = _run(worker, task, workspace, everything, preparation, scope="the whole suite")
     run = _evidence(task, reply, everything, "full")
     cpu, seconds = first.cpu_seconds + reply.cpu_seconds, first.run.seconds + run.seconds
     doubtful = {
@@ -128,7 +129,7 @@ def _run_everything(
         return SuiteExecution(replace(run, seconds=seconds), cpu)
     # These passed before, or execute no changed code, so a failure is probably flaky (a timeout on a busy machine).
     # Only a second failure counts.
-    reply = _run(worker, task, workspace, everything, preparation)
+    reply = _run(worker, task, workspace, everything, preparation, scope="failures once more")
     again = _evidence(task, reply, everything, "full")
     outcomes = {test: again.outcomes[test] if test in doubtful else outcome for test, outcome in run.outcomes.items()}
     confirmed = replace(again, outcomes=outcomes, seconds=seconds + again.seconds)
@@ -142,7 +143,7 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     everything = frozenset(task.tests)
-    reply = _run(worker, task, workspace, everything, cold=True)
+    reply = _run(worker, task, workspace, everything, cold=True, scope="the whole suite")
     return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
 
 
@@ -274,6 +275,7 @@ def _run(
     tests: frozenset[str],
     preparation: Preparation = UNPREPARED,
     *,
+    scope: str,
     cold: bool = False,
 ) -> Reply:
     files = test_files(task.tests, tests)
@@ -291,6 +293,7 @@ def _run(
         skip=hanging - tests,
         test_limits=limits_of_tests(task),
         cold=cold,
+        phase=f"patch of {task.id}: {scope}",
     )
     most = MOST_STOPPED + len(hanging & tests)
     return run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)

@@ -16,6 +16,7 @@ from regrade.datasets.globs import ProtectedFiles
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.datasets.visible_text import visible
 from regrade.evaluators import inside
+from regrade.evaluators.execution.activity import Listener, Reporter
 from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.execution.native_code import NativeBuild, NativeCode
 from regrade.evaluators.execution.own_modules import own_modules
@@ -26,6 +27,7 @@ from regrade.evaluators.execution.records import (
     ForkedEvent,
     ReadyEvent,
     Record,
+    RunningEvent,
     decode,
     decode_event,
 )
@@ -38,6 +40,8 @@ START_SECONDS = 300.0
 GRACE_SECONDS = 60.0
 PATIENCE = 10
 """The worker enforces the time limit; the sandbox counts as hung after this many times the limit, plus grace."""
+TOLD_SECONDS = 0.2
+"""Shortest interval between two reports of what runs."""
 BUILD_SECONDS, BUILD_SLACK = 30.0, 5.0
 """Further time for a patch whose extensions are built: this, and so many times the duration of the base's build."""
 TOOLS = "/tools"
@@ -106,10 +110,16 @@ class Request:
     modules: tuple[str, ...] = ()
     reach: Mapping[str, float] | None = None
     """Measure the reach of each test instead of its outcome. The tests that pass in the suite, and their seconds."""
+    part: tuple[int, int] = (0, 1)
+    """(index, count): measure every `count`-th test, from this index on."""
     crossing: Mapping[str, Any] | None = None
     """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
     sources: bool = False
     """Also record the files that the tests come from (see `inside/recording/sources.py`)."""
+    phase: str = ""
+    """What a display shows for it, such as `base run 2 of 3`; empty: nothing."""
+    finished: int = 0
+    """Number of tests that an earlier run of the same phase finished."""
     cold: bool = False
     """Run in a new interpreter in a new sandbox, instead of a fork of the warm one."""
 
@@ -176,6 +186,7 @@ class Worker:
         packages: Path | None = None,
         tools: Path | None = None,
         channel: Mount | None = None,
+        listener: Listener | None = None,
     ) -> None:
         """
         Args:
@@ -184,6 +195,7 @@ class Worker:
             packages: a folder `node_modules`, mounted above the tree.
             tools: a folder whose `bin` is first on the candidates' PATH.
             channel: a folder shared by two workers, for a socket between their candidates.
+            listener: is told what runs.
         """
         self._sandbox = sandbox
         self._python = python
@@ -204,6 +216,7 @@ class Worker:
         self._own: dict[tuple[Path, tuple[str, ...]], tuple[str, ...]] = {}
         self._buffer = b""
         self._killed = False
+        self._reporter = Reporter(listener)
         self.starts = 0
 
     def __enter__(self) -> Self:
@@ -225,6 +238,10 @@ class Worker:
             WorkerDiedError: the worker died or hung.
             StaleExtensionError: the tree changes sources of an extension that can't be built.
         """
+        with self._reporter.running(request.phase, request.finished):
+            return self._run(tree, request, preparation)
+
+    def _run(self, tree: Tree, request: Request, preparation: Preparation) -> Reply:
         rebuild = self._rebuild_seconds(tree, request)
         if rebuild is not None:
             seconds = request.limits.wall_seconds + BUILD_SECONDS + BUILD_SLACK * rebuild
@@ -349,6 +366,7 @@ class Worker:
             "modules": request.modules,
             "limits": asdict(request.limits),
             "reach": request.reach,
+            "part": request.part,
             "sources": request.sources,
             "crossing": self._crossing(request),
             "cold": request.cold,
@@ -357,6 +375,7 @@ class Worker:
             "session": preparation.session if may_use_session else "",
             "configuration": preparation.configuration,
             "base_configuration": request.suite.configuration,
+            "announce": self._reporter.is_heard,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
 
@@ -392,8 +411,17 @@ class Worker:
             raise self._death(str(error), running=False) from error
 
     def _receive(self, seconds: float, *, running: bool = False) -> Event:
-        assert self._session is not None
+        """The next event, past those that tell what runs: they set back no deadline."""
         deadline = time.monotonic() + seconds
+        told = 0.0
+        while isinstance(event := self._next_event(deadline, running=running), RunningEvent):
+            if time.monotonic() - told > TOLD_SECONDS:  # whatever comes in between
+                told = time.monotonic()
+                self._reporter.report(event.test, event.done, event.total)
+        return event
+
+    def _next_event(self, deadline: float, *, running: bool) -> Event:
+        assert self._session is not None
         while b"\n" not in self._buffer:
             try:
                 block = self._session.receive(deadline - time.monotonic())

@@ -172,7 +172,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))
         if request["reach"] is not None:
-            plugins.append(ReachRecorder(write, request["root"], request["reach"]))
+            plugins.append(ReachRecorder(write, request["root"], request["reach"], request["part"]))
         if request["crossing"] is not None:
             plugins.append(tests_side(request, write))
         if "" in request["paths"]:  # the paths of the repository's configuration, and further ones

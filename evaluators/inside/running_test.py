@@ -1,4 +1,4 @@
-"""The test that a candidate is running, read from its result lines while it runs."""
+"""The test that a candidate is running, and how many are finished, read from its result lines while it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 from regrade.evaluators.inside.sealing import unsealed_lines
 
-STARTED, ENDED = '["started", ', '["test", '
+STARTED, ENDED, MEASURED, COLLECTED = '["started", ', '["test", ', '["reach", ', '["collected", '
 TAIL = 1 << 16
 """Bytes at the end of the results that are searched for the last line."""
 
@@ -23,6 +23,9 @@ class RunningTest:
         """
         self._results, self._key = results, key
         self._seen = 0
+        self._ended = self._measured = 0
+        self.total = 0
+        """Number of collected tests; 0: unknown."""
         self.id = ""
         """Empty: none."""
         self.since = 0.0
@@ -38,10 +41,36 @@ class RunningTest:
         start = max(self._seen, size - TAIL)
         data = os.pread(self._results, size - start, start)
         self._seen = start + data.rfind(b"\n") + 1  # the last line may be there in part
-        for line in reversed(unsealed_lines(data, self._key)):
+        started: str | None = None
+        for line in unsealed_lines(data, self._key):
             if line.startswith(STARTED):
-                self.id, self.since = json.loads(line)[1], time.monotonic()
-                return
-            if line.startswith(ENDED):
-                self.id = ""
-                return
+                started = line
+            elif line.startswith(ENDED):
+                started = ""
+                self._ended += 1
+            elif line.startswith(MEASURED):
+                self._measured += 1
+            elif line.startswith(COLLECTED):
+                self.total = self.total or _number(line)
+        if started is not None:
+            self.id, self.since = _id(started), time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Number of finished tests; less, if many end between two looks."""
+        return self._measured or self._ended
+
+
+def _id(line: str) -> str:
+    """The test of a line; empty: the line is empty, or forged."""
+    try:
+        return str(json.loads(line)[1])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+
+
+def _number(line: str) -> int:
+    try:
+        return max(0, int(json.loads(line)[1]))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return 0

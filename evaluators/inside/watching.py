@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ PATIENCE = 10
 """A candidate that waits for a core is stopped after this many times its wall limit at the latest."""
 CHECK_SECONDS = 0.2
 """Interval of memory checks."""
+ANNOUNCE_SECONDS = 0.9
+"""Shortest interval between two announcements of the running test."""
 STATE, PARENT, SESSION, TIMES = 0, 1, 3, slice(11, 15)
 """Fields of stat in proc(5), counted from the state; times are ticks of the process and of its reaped children."""
 
@@ -35,11 +38,23 @@ class Ending(NamedTuple):
     """Of the child and of its reaped children."""
 
 
-def watch(child: int, requests: int, request: dict[str, Any], running: RunningTest, *, alone: bool) -> Ending:
-    """Wait for the child, and stop it at a limit. A readable request channel means that the requester is gone."""
+def watch(
+    child: int,
+    requests: int,
+    request: dict[str, Any],
+    running: RunningTest,
+    announce: Callable[[], None],
+    *,
+    alone: bool,
+) -> Ending:
+    """Wait for the child, and stop it at a limit. A readable request channel means that the requester is gone.
+
+    Args:
+        announce: called about once a second while a requester wants to know what runs.
+    """
     limits = request["limits"]
     clock = _Clock(child, request, running, alone=alone)
-    disk_checked = time.monotonic()
+    disk_checked = announced = time.monotonic()
     stopped = ""
     with Child(child) as waiting:
         while not stopped:
@@ -47,6 +62,10 @@ def watch(child: int, requests: int, request: dict[str, Any], running: RunningTe
             has_ended, is_abandoned = waiting.wait(min(remaining, CHECK_SECONDS), requests)
             if has_ended:
                 break
+            if request["announce"] and time.monotonic() - announced > ANNOUNCE_SECONDS:
+                running.look()
+                announce()
+                announced = time.monotonic()
             if is_abandoned:
                 stopped = "abandoned"
             elif remaining <= 0:

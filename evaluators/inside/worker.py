@@ -1,8 +1,8 @@
 """The warm worker: a preloaded interpreter that forks one child per candidate.
 
 It reads one JSON request a line from standard input. To standard output it writes `{"event": "forked"}` when the
-candidate runs, then one line with the result. No code of a candidate is imported here: it runs in the child, which
-writes its results to a memory file of its own.
+candidate runs, `{"event": "running", ...}` once a second if a display wants it, then one line with the result. No code
+of a candidate is imported here: it runs in the child, which writes its results to a memory file of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import io
 import json
 import os
+import select
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,8 @@ Write = Callable[[str], None]
 
 LARGEST_RESULT = 16 << 20
 OUTPUT_TAIL = 4000
+LONGEST_ID = 200
+"""Characters of an announced test, so that the message is far shorter than what a channel accepts at once."""
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PRELOADED = """
@@ -109,7 +112,10 @@ class ForkServer:
             if child == 0:
                 return self._become_candidate(request, results, key)
             self._write({"event": "forked"})
-            ending = watching.watch(child, self._requests, request, RunningTest(results, key), alone=self._alone)
+            running = RunningTest(results, key)
+            ending = watching.watch(
+                child, self._requests, request, running, lambda: self._announce(running), alone=self._alone
+            )
             watching.kill_rest(child, alone=self._alone)
             is_clean = cleaning.clean(self.user, self._original) if self._alone else True
             self._write(
@@ -127,6 +133,12 @@ class ForkServer:
         finally:
             os.close(results)
         return None
+
+    def _announce(self, running: RunningTest) -> None:
+        """Tell what runs, unless nobody reads: a full channel must not keep this process from enforcing limits."""
+        if select.select([], [self._answers], [], 0)[1]:
+            test = running.id[-LONGEST_ID:]
+            self._write({"event": "running", "test": test, "done": running.done, "total": running.total})
 
     def _serve_unprepared(self, request: RequestMessage) -> RequestMessage | None:
         write = self.execute(request)

@@ -9,7 +9,6 @@ import os
 import secrets
 import socket
 import struct
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -232,6 +231,8 @@ def _host_image(client: Any) -> str:
 
 def _host_archive() -> bytes:
     data = io.BytesIO()
+    import tarfile
+
     with tarfile.open(fileobj=data, mode="w") as archive:
         for path in SYSTEM:
             if Path(path).is_symlink():

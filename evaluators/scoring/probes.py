@@ -79,9 +79,12 @@ UNREADABLE: Mapping[type, Any] = MappingProxyType(
 
 
 def in_order(needs: Collection[type]) -> tuple[type, ...]:
-    """The kinds of evidence and their dependencies, dependencies first."""
+    """The kinds of evidence and their dependencies, dependencies first.
+
+    Executions come before what is read: the process that reads imports its tools meanwhile.
+    """
     kinds = {*needs, TestRun} if Verification in needs else set(needs)
-    return tuple(sorted(kinds, key=lambda kind: (kind is Verification, kind.__qualname__)))
+    return tuple(sorted(kinds, key=lambda kind: (kind is Verification, kind not in EXECUTED, kind.__qualname__)))
 
 
 def static_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:

@@ -6,7 +6,6 @@ The planner reads stored evidence (planner.py). The gatherer gathers missing evi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import warnings
@@ -168,6 +167,8 @@ class Scorer(AbstractContextManager["Scorer"]):
         reward = checked_reward(reward)
         job = checked_job((task, patch))
         self._check(reward.needs)
+        import asyncio
+
         future = self._threads.submit(self._gather_one, job, reward.needs, Batch(reachable))
         return reward.evaluate(await asyncio.wrap_future(future))
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from regrade.datasets.tasks import Task, TestSuite
+from regrade.evaluators.execution.activity import listener
 from regrade.evaluators.execution.environments import installed_packages, toolchain
 from regrade.evaluators.execution.warm_start import prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
@@ -34,6 +35,7 @@ class WorkerPool:
         self._digests = digests
         self._cache = cache
         self._scratch = scratch
+        self._listener = listener()
         self._lock = threading.Lock()
         self._local = threading.local()
         self._workers: list[Worker] = []
@@ -93,6 +95,7 @@ class WorkerPool:
                     packages=installed_packages(task.suite, task.base.root),
                     tools=toolchain(task.suite.runner),
                     channel=channel,
+                    listener=self._listener,
                 )
             except OSError:  # such as a full disk: a retry needs its room
                 remove(scratch)

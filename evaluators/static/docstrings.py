@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -72,6 +71,8 @@ def _docstrings(text: str) -> dict[str, _Docstring]:
 def _examples(docstring: str) -> tuple[tuple[str, str, str | None], ...]:
     """The examples with their expectations; the whole docstring as one, if doctest cannot read it."""
     try:
+        import doctest  # with unittest and the debugger behind it
+
         found = doctest.DocTestParser().get_examples(docstring)
     except ValueError:
         return ((docstring, "", None),)

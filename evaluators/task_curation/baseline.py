@@ -18,6 +18,7 @@ from regrade.datasets.caches import default_cache, full_disk
 from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Limits, TestSuite, Tree
+from regrade.evaluators.execution.activity import Listener, listener
 from regrade.evaluators.execution.environments import installed_packages, python_for, toolchain
 from regrade.evaluators.execution.hanging_tests import limits_at_base, run_past_hanging_tests, slow_tests
 from regrade.evaluators.execution.records import (
@@ -43,6 +44,9 @@ REACH_FACTOR = 20
 
 SHORT_SECONDS = 1.0
 """A suite that takes less than this is not divided: starting further workers would take longer."""
+
+FORK_SECONDS = 0.01
+"""CPU time of a process for each test, beside the test's own: what a measurement of many short tests takes."""
 
 SHARES_A_WORKER = 16
 """Maximum number of shares per worker of a long suite, so that its measurement shows progress."""
@@ -123,7 +127,7 @@ def baseline(
     Args:
         workers: number of workers that measure reach; None: the number of cores. The measured reach of a test may
             depend on the tests collected with it (they may fill a cache), so 1 is the reproducible choice.
-        progress: called with (steps done, total steps): the runs, and the shares of the measurement.
+        progress: called with (steps done, total steps): the runs, and the measurement.
 
     Raises:
         UserError: no test could be run; the message names the reason.
@@ -136,6 +140,7 @@ def baseline(
         limits=limits,
         packages=installed_packages(suite, tree.root),
         tools=toolchain(suite.runner),
+        listener=listener(),
     )
     workers = workers or os.cpu_count() or 1
     try:
@@ -165,28 +170,31 @@ def _run_and_measure(
     """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
-    steps = runs + (suite.runner == "pytest")  # a preliminary total, until the number of shares is known
+    steps = runs + (suite.runner == "pytest")
     report(0, steps)
     with _BaselineWorkers(settings, tree, suite) as started:
         first = started.worker("runs")
-        replies = [started.run_suite(first, [])]
+        replies = [started.run_suite(first, [], f"base run 1 of {runs}")]
         shares = _shares(tree, replies[0], workers) if suite.runner == "pytest" else []
         passing = _passing(replies)
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 
         def run_again(report_run: Callable[[], None]) -> None:
-            for _ in range(1, runs):
-                replies.append(started.run_suite(first, replies[:1]))
+            for number in range(2, runs + 1):
+                replies.append(started.run_suite(first, replies[:1], f"base run {number} of {runs}"))
                 report_run()
 
         def measure(number: int, report_share: Callable[[], None]) -> None:
-            measured[number] = started.measure(shares[number], passing, replies[0].hanging)
+            name = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
+            measured[number] = started.measure(shares[number], passing, replies[0].hanging, name)
             report_share()
 
-        report(1, runs + len(shares))
+        report(1, steps)
         jobs: list[_Job] = [run_again, *(partial(measure, number) for number in range(len(shares)))]
-        for done in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
-            report(1 + done, runs + len(shares))
+        done = [1, 0]  # runs, and shares
+        for job in started.finish(jobs, runs - 1 + len(shares), min(workers, len(jobs))):
+            done[job > 0] += 1
+            report(done[0] + (done[1] == len(shares) > 0), steps)
     return replies, [share for share in measured if share is not None]
 
 
@@ -208,12 +216,12 @@ class _BaselineWorkers(ExitStack):
             self._workers.append(worker)
             return worker
 
-    def run_suite(self, worker: Worker, earlier: list[Reply]) -> Reply:
+    def run_suite(self, worker: Worker, earlier: list[Reply], phase: str) -> Reply:
         """A run of the whole suite, past tests that hang; the first one, without an earlier one, also records the files
         that the tests come from. Raises UserError if it was not completed."""
         limits = self._settings.limits
         test_limits = limits_at_base(limits, earlier)
-        request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier)
+        request = Request(suite=self._suite, limits=limits, test_limits=test_limits, sources=not earlier, phase=phase)
         reply = run_past_hanging_tests(worker, self._tree, request, Preparation(BYTECODE))
         reply = _checked(reply, limits, self._settings.python)
         if not earlier and (path := untested_code(self._tree, self._suite, _sources([reply]), reply)):
@@ -225,46 +233,56 @@ class _BaselineWorkers(ExitStack):
             )
         return reply
 
-    def measure(self, paths: tuple[str, ...], passing: Mapping[str, float], hanging: Collection[str]) -> _MeasuredFiles:
-        """Measure the reach of each test of these files (empty: of all), and whether it passes without other files;
-        without the hanging tests, whose reach is unknown."""
+    def measure(
+        self, share: _Share, passing: Mapping[str, float], hanging: Collection[str], name: str = ""
+    ) -> _MeasuredFiles:
+        """Measure the reach of each test of a share, and whether it passes without other files; without the hanging
+        tests, whose reach is unknown.
+
+        Args:
+            name: of the share, for a display.
+        """
         if not hasattr(self._local, "worker"):
             self._local.worker = self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
         limits, preparation = self._settings.limits, Preparation(BYTECODE)
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)
-        files, skipped = paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
+        files, skipped = share.paths or tuple({file_of(test): None for test in passing}), frozenset(hanging)
         # First, to compile all imports: after that, only a test that reads a source file opens it.
-        apart = {
-            path: worker.run(
-                self._tree, Request(suite=self._suite, limits=limits, paths=(path,), skip=skipped), preparation
-            )
-            for path in files
-        }
-        request = Request(suite=self._suite, limits=slow, paths=paths, skip=skipped, reach=passing)
+        alone = Request(suite=self._suite, limits=limits, skip=skipped, phase=f"each test file alone{name}")
+        apart = {path: worker.run(self._tree, replace(alone, paths=(path,)), preparation) for path in files}
+        request = Request(
+            suite=self._suite,
+            limits=slow,
+            paths=share.paths,
+            skip=skipped,
+            reach=passing,
+            part=share.part,
+            phase=f"what each test executes{name}",
+        )
         return _MeasuredFiles(apart, worker.run(self._tree, request, preparation))
 
     def finish(self, jobs: Sequence[_Job], steps: int, threads: int) -> Iterator[int]:
-        """Run the jobs, in order, in threads. Yield the number of finished steps, which the jobs report.
+        """Run the jobs, in order, in threads. Yield the index of the job for each finished step that it reports.
 
         Raises the first error of a job, when all jobs have ended.
         """
-        events: SimpleQueue[BaseException | None] = SimpleQueue()
+        events: SimpleQueue[BaseException | int] = SimpleQueue()
 
-        def run(job: _Job) -> None:
+        def run(index: int, job: _Job) -> None:
             try:
-                job(lambda: events.put(None))
+                job(lambda: events.put(index))
             except BaseException as error:
                 events.put(error)
 
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            futures = [pool.submit(run, job) for job in jobs]
+            futures = [pool.submit(run, index, job) for index, job in enumerate(jobs)]
             try:
-                for done in range(1, steps + 1):
-                    error = events.get()
-                    if error is not None:
-                        raise error
-                    yield done
+                for _ in range(steps):
+                    event = events.get()
+                    if isinstance(event, BaseException):
+                        raise event
+                    yield event
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 while wait(futures, timeout=0.1).not_done:  # a worker may be starting, and can be killed only then
@@ -283,6 +301,7 @@ class _WorkerSettings:
     limits: Limits
     packages: Path | None
     tools: Path | None
+    listener: Listener | None = None
 
     def worker(self, name: str) -> Worker:
         folder = self.scratch / name
@@ -296,7 +315,18 @@ class _WorkerSettings:
             limits=self.limits,
             packages=self.packages,
             tools=self.tools,
+            listener=self.listener,
         )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one worker measures at a time."""
+
+    paths: tuple[str, ...] = ()
+    """Test files; empty: all."""
+    part: tuple[int, int] = (0, 1)
+    """See `Request.part`."""
 
 
 @dataclass(frozen=True)
@@ -308,19 +338,27 @@ class _MeasuredFiles:
     reach: Reply
 
 
-def _shares(tree: Tree, reply: Reply, workers: int) -> list[tuple[str, ...]]:
-    """The test files in shares of about equal duration; one empty share, for all files, if the suite is short."""
+def _shares(tree: Tree, reply: Reply, workers: int) -> list[_Share]:
+    """The test files in shares of about equal duration; all of them, but each for a part of their tests, if there are
+    fewer files than workers; one share for all if the measurement is short."""
     seconds = _file_seconds(reply)
+    longest = SHORT_SECONDS
+    for record in reply.of(TestRecord):
+        seconds[file_of(record.id)] += FORK_SECONDS
+        longest = max(longest, float(record.seconds))
+    parts = min(int(sum(seconds.values()) / longest), workers)
+    if len(seconds) < parts:
+        return [_Share(part=(index, parts)) for index in range(parts)]
     count = min(int(sum(seconds.values()) / SHORT_SECONDS), SHARES_A_WORKER * workers, len(seconds))
     if count < 1 or any(not (tree.root / path).is_file() for path in seconds):
-        return [()]
+        return [_Share()]
     shares: list[list[str]] = [[] for _ in range(count)]
     loads = [0.0] * len(shares)
     for path, took in sorted(seconds.items(), key=lambda entry: -entry[1]):
         least = loads.index(min(loads))
         shares[least].append(path)
         loads[least] += took
-    return [tuple(share) for share in shares]
+    return [_Share(tuple(share)) for share in shares]
 
 
 def _other_seconds(reply: Reply) -> float:

@@ -48,22 +48,22 @@ class BaselineCache:
         Raises:
             UserError: the tests can't be run, or there are none; the message names the repository.
         """
-        without_options = replace(suite, options=(*suite.options, "-o", "addopts="))
+        # In this order: the second is stored only if pytest refused the first, in the same environment.
+        suites = (suite, replace(suite, options=(*suite.options, "-o", "addopts=")))
+        paths = [self.cache / "baselines" / f"{self._key(tree, each)}.json" for each in suites]
+        for each, path in zip(suites, paths, strict=True):
+            stored = _read(path)
+            logger.debug("baseline cache %s: %s, %s", "miss" if stored is None else "hit", tree.root, path)
+            if stored is not None:
+                return each, stored
         try:
-            return suite, self._load_or_measure(tree, suite, progress)
+            used, path, measured = suite, paths[0], self._measure(tree, suite, progress)
         except UnusableOptionsError:
-            return without_options, self._load_or_measure(tree, without_options, progress)
-
-    def _load_or_measure(self, tree: Tree, suite: TestSuite, progress: Callable[[int, int], None] | None) -> Baseline:
-        path = self.cache / "baselines" / f"{self._key(tree, suite)}.json"
-        stored = _read(path)
-        logger.debug("baseline cache %s: %s, %s", "miss" if stored is None else "hit", tree.root, path)
-        if stored is not None:
-            return stored
-        measured = self._measure(tree, suite, progress)
+            used, path, measured = suites[1], paths[1], self._measure(tree, suites[1], progress)
         environments.forget_lookups()
+        environments.look_ahead(self.python)
         _write(path, measured)
-        return measured
+        return used, measured
 
     def _key(self, tree: Tree, suite: TestSuite) -> str:
         identity = environments.identity(self.python) + environments.runner_identity(

@@ -196,9 +196,10 @@ def _requirements(repo: Path, python: Path | None, tell: Callable[[str], None]) 
     """The interpreter as the requirements of a task: empty for the current one."""
     if python is not None:
         return (str(python.absolute()),)
-    for folder in (".venv", "venv"):
+    own = environments.own_interpreter(repo)
+    for folder in environments.VIRTUAL_ENVIRONMENTS:
         candidate = repo / folder / "bin" / "python"
-        if candidate.exists():
+        if candidate == own:
             return (str(candidate),)
         if candidate.is_symlink():
             tell(

@@ -21,6 +21,7 @@ import json
 import linecache
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -49,8 +50,15 @@ class _Measurement(NamedTuple):
 class ReachRecorder:
     """Install it before any module of the repository is imported."""
 
-    def __init__(self, write: Callable[[str], None], root: str, passing: Mapping[str, float]) -> None:
-        """`passing`: the tests that pass in the suite, and their seconds there."""
+    def __init__(
+        self, write: Callable[[str], None], root: str, passing: Mapping[str, float], part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """
+        Args:
+            passing: the tests that pass in the suite, and their seconds there.
+            part: (index, count): measure every `count`-th test, from this index on.
+        """
+        self._part = part
         self._write = write
         self._root = root.rstrip("/") + "/"
         self._passing = passing
@@ -106,6 +114,8 @@ class ReachRecorder:
             self._problem = "a thread is started on import, and a fork has no copy of it"
         elif self._escapes.has_started_processes():
             self._problem = "another process is started on import"
+        for name in [code.co_filename for code in self._watch.codes()] + _module_files():
+            self._file(name)  # here once, instead of in every fork
         # So that a fork's collector does not touch, and so copy, the existing objects.
         gc.collect()
         gc.freeze()
@@ -116,7 +126,8 @@ class ReachRecorder:
         for item in session.items:
             files.setdefault(file_of(item.nodeid), []).append(item)
         try:
-            for item in session.items if not self._problem else ():
+            index, count = self._part
+            for item in session.items[index::count] if not self._problem else ():
                 self._measure(item, files[file_of(item.nodeid)])
         except OSError as error:  # of inotify
             self._problem = str(error)
@@ -213,6 +224,12 @@ class ReachRecorder:
             is_own = path.startswith(self._root) and path.endswith(".py")
             self._files_of_code[name] = path[len(self._root) :] if is_own else ""
         return self._files_of_code[name]
+
+
+def _module_files() -> list[str]:
+    """The files of the imported modules."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return [name for name in files if isinstance(name, str) and name.endswith(".py")]
 
 
 def _wait(child: int, seconds: float) -> bool:

@@ -1,9 +1,9 @@
 """A pytest plugin that writes the outcome of each test as one JSON line when the test ends.
 
 Lines: `["configuration", path, own]` (the configuration file of pytest, empty without one; the same relative to the
-root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["started", id]` before and
-`["test", id, status, seconds, message]` after each test, and `["fixtures", id, seconds]` for a set-up or tear-down that
-takes long. Lines written before a crash are preserved.
+root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["collected", count]` before
+the tests, `["started", id]` before and `["test", id, status, seconds, message]` after each test, and `["fixtures", id,
+seconds]` for a set-up or tear-down that takes long. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class Recorder:
             identities = set(map(id, remaining))
             config.hook.pytest_deselected(items=[item for item in items if id(item) not in identities])
             items[:] = remaining
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._write(f'["collected", {len(session.items)}]')
 
     def _is_selected(self, test: str) -> bool:
         if test in self._skipped:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from regrade.datasets.errors import UserError
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.environments import (
     COMPLETE,
@@ -19,9 +20,12 @@ from regrade.evaluators.execution.environments import (
     cached_pytest_plugins,
     forget_lookups,
     identity,
+    interpreter_of,
+    look_ahead,
     runner_identity,
     shared_lookups,
 )
+from regrade.evaluators.sandboxes.interpreters import plain_path
 from regrade.evaluators.task_curation.local_repository import local_task
 
 FINDER = """\
@@ -112,6 +116,34 @@ def test_lookups_are_shared_within_their_context_until_they_are_forgotten(python
         edited = identity(python)
         file.write_text("x = 30\n")
     assert len({before, edited, identity(python)}) == 3
+
+
+def test_packages_read_ahead_are_those_of_the_repositorys_interpreter_and_are_read_once(tmp_path, python, monkeypatch):
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / ".venv").symlink_to(python.parent.parent)
+    own = plain_path(tmp_path / "repository" / ".venv" / "bin" / "python")
+    expected = identity(own)
+    with shared_lookups():
+        look_ahead(interpreter_of(tmp_path / "repository"))
+        monkeypatch.setattr(environments, "_read_installed", None)  # a second lookup would fail
+        assert identity(own) == expected
+
+
+def test_a_lookup_ahead_that_nobody_needs_ends_with_its_context(tmp_path):
+    with shared_lookups():
+        look_ahead(interpreter_of(tmp_path))
+        (process,) = (environments._SHARED.get() or {}).values()
+    assert process.returncode is not None
+
+
+def test_a_lookup_ahead_that_fails_is_repeated_with_its_reason(tmp_path):
+    broken = tmp_path / ".venv" / "bin" / "python"
+    write(broken, "#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    with shared_lookups():
+        look_ahead(interpreter_of(tmp_path))
+        with pytest.raises(UserError, match="does not run"):
+            identity(plain_path(broken))
 
 
 def test_plugins_are_looked_up_once_for_each_environment_and_again_if_their_record_is_damaged(tmp_path):

@@ -254,17 +254,27 @@ def test_the_records_of_a_candidate(worker: Worker, write_files: Callable[..., A
     })  # fmt: skip
     suite = TestSuite()
     reply = worker.run(tree, Request(suite=suite, limits=LIMITS))
-    assert sorted(kinds(written)) == ["collect", "configuration", "done", "started", "started", "test", "test"]
+    assert sorted(kinds(written)) == [
+        "collect",
+        "collected",
+        "configuration",
+        "done",
+        "started",
+        "started",
+        "test",
+        "test",
+    ]
     assert {test.id: test.status for test in reply.of(TestRecord)} == {
         "tests/test_a.py::test_one": "passed",
         "tests/test_a.py::test_two": "failed",
     }
     worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), options=(COLLECT_ONLY,)))
-    assert kinds(written) == ["configuration", "imported", "done"]
+    assert kinds(written) == ["configuration", "collected", "imported", "done"]
     reach = {"tests/test_a.py::test_one": 0.1}
     worker.run(tree, Request(suite=suite, limits=LIMITS, paths=("tests/test_a.py",), reach=reach))
     assert set(kinds(written)) == {
         "configuration",
+        "collected",
         "started",
         "test",
         "reach",
@@ -279,7 +289,7 @@ def test_the_records_of_a_candidate(worker: Worker, write_files: Callable[..., A
     reply = worker.run(
         write_files({"test_c.py": f"{unmeasurable}def test_c(): pass\n"}), Request(suite=suite, limits=LIMITS, reach={})
     )
-    assert kinds(written) == ["configuration", "unmeasured", "imported", "done"]
+    assert kinds(written) == ["configuration", "collected", "unmeasured", "imported", "done"]
     reply = worker.run(
         write_files({"d/conftest.py": "import gone\n", "d/test_d.py": ""}), Request(suite=suite, limits=LIMITS)
     )
@@ -320,13 +330,13 @@ def test_the_records_of_both_sides_of_a_two_process_run(
     try:
         split = pair.run(task, workspace, boundary, frozenset({test}), observed=True)
         assert split.passed == {test}
-        assert set(kinds(written)) == {"configuration", "started", "called", "test", "crossed", "done"}
+        assert set(kinds(written)) == {"configuration", "collected", "started", "called", "test", "crossed", "done"}
         (answer,) = pair.answers(task, workspace, boundary, split.calls)
         assert (answer["value"], answer["raised"]) == (4, False)
         assert set(kinds(written)) == {"answer", "done"}
         ((module, key, *_), _) = split.calls[0]
         watched = pair.run(task, workspace, boundary, frozenset({test}), watched=frozenset({key}))
         assert (module, [answer["value"] for _, answer in watched.watched]) == ("a", [4])
-        assert set(kinds(written)) == {"configuration", "started", "watched", "test", "crossed", "done"}
+        assert set(kinds(written)) == {"configuration", "collected", "started", "watched", "test", "crossed", "done"}
     finally:
         pair.close()

@@ -11,7 +11,13 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import available, choose
-from regrade.evaluators.task_curation.baseline import BYTECODE, _BaselineWorkers, _WorkerSettings, baseline
+from regrade.evaluators.task_curation.baseline import (
+    BYTECODE,
+    _BaselineWorkers,
+    _Share,
+    _WorkerSettings,
+    baseline,
+)
 
 REACH = {
     "subject.py": """\
@@ -447,6 +453,35 @@ def test_the_reach_is_measured_beside_the_further_runs(write_files):
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.mark.slow
+def test_many_short_tests_of_one_file_are_measured_in_parts_with_the_same_result(write_files):
+    tests = (
+        "import pytest, subject\n"
+        "@pytest.mark.parametrize('number', range(210))\n"
+        "def test_it(number): (subject.odd if number % 2 else subject.even)(number)\n"
+        "SEEN = []\n"
+        "def test_first(): SEEN.append(subject.first())\n"
+        "def test_second(): assert SEEN\n"
+    )
+    code = "def odd(n): pass\ndef even(n): pass\ndef first(): return 1\n"
+    tree, parts, sandbox = write_files({"subject.py": code, "test_it.py": tests}), [], choose()
+
+    class Watched(type(sandbox)):
+        def start(self, program):
+            parts.append(program)
+            return super().start(program)
+
+    whole = baseline(tree, TestSuite(), sandbox=Watched(), runs=2, workers=1)
+    assert len(parts) == 2
+    divided = baseline(tree, TestSuite(), sandbox=Watched(), runs=2, workers=2)
+    assert len(parts) == 2 + 3
+    assert (divided.reach, divided.imported, divided.companions) == (whole.reach, whole.imported, whole.companions)
+    assert divided.companions == {"test_it.py::test_second": "test_it.py"}
+    assert set(divided.reach["subject.py::first"]) == {"test_it.py::test_first", "test_it.py::test_second"}
+    odd = {f"test_it.py::test_it[{number}]" for number in range(1, 210, 2)}
+    assert set(divided.reach["subject.py::odd"]) == odd | {"test_it.py::test_second"}  # it needs the tests before it
+
+
 def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
     hangs = "import time\ndef test_it():\n    time.sleep(500)\n"
     settings = _WorkerSettings(
@@ -465,7 +500,7 @@ def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
 
     began = time.monotonic()
     with _BaselineWorkers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
-        jobs = [fails, lambda _: workers.measure(("test_it.py",), {"test_it.py::test_it": 1.0}, ())]
+        jobs = [fails, lambda _: workers.measure(_Share(("test_it.py",)), {"test_it.py::test_it": 1.0}, ())]
         with pytest.raises(UserError, match="a run failed"):
             list(workers.finish(jobs, 2, threads=2))
     assert time.monotonic() - began < 60

@@ -134,6 +134,25 @@ def test_a_src_layout_and_a_plugin_less_configuration_are_found(write_files, tmp
     assert made.pass_to_pass == ("tests/test_it.py::test_it",)
 
 
+def test_configured_options_that_pytest_does_not_know_are_tried_once(write_files, tmp_path):
+    tree = write_files(
+        {
+            "test_it.py": "import subject\ndef test_it(): assert subject.x == 1\n",
+            "subject.py": "x = 1\n",
+            "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--no-such-option'\n",
+        }
+    )
+    seen = []
+    options = {"cache": tmp_path / "cache", "progress": lambda done, total: seen.append((done, total))}
+    first, _ = make(tree.root, **options)
+    assert seen
+    seen.clear()
+    again, _ = make(tree.root, **options)
+    assert seen == []
+    assert again.suite == first.suite
+    assert again.pass_to_pass == ("test_it.py::test_it",)
+
+
 def test_a_virtual_environment_of_the_repository_is_used_and_not_copied(repository, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(repository / ".venv")], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(repository / "other")], check=True)
