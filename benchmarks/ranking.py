@@ -3,17 +3,23 @@
 `ranking.toml` holds the bugs, the patches and the order. The packages are those of the ready-made tasks, fetched by
 version and digest. The tests that fail are measured: the whole suite runs with the bug. Each patch must then be what
 its kind says (`KINDS`); if one is not, the exit status is 1. Printed is the share of the pairs that a reward orders as
-the engineer does; a tie counts half. Three rewards judge the same evidence: the default one before the size of a usual
-fix was free, today's, and today's for a task without a reference patch.
+the engineer does (a tie counts half), and the mean value of each kind. Four rewards judge the same evidence:
 
-    python benchmarks/ranking.py                                    # every patch, some minutes on two cores
+    before          the default reward before the size of a usual fix was free
+    default         today's
+    no reference    today's, for a task without a reference patch
+    assured         today's, closed for fixes whose verdict falls short of the level that the task allows
+
+    python benchmarks/ranking.py                                    # every patch, ten minutes on two cores
     python benchmarks/ranking.py --packages funcy,toolz             # nothing is recorded
+    python benchmarks/ranking.py --cache /tmp/ranking               # a second time from the stored evidence
     python benchmarks/ranking.py --patches 12                       # whole bugs, up to so many patches; the same
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 import tomllib
@@ -33,7 +39,7 @@ from regrade.datasets.sources import BUILTIN
 from regrade.datasets.tasks import Limits, Task, Tree
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards import Reward, Score, builds, default, impact, resolved, reward, style, tests, untampered
-from regrade.rewards.evidence import ComplexityDelta, Diff, EvidenceSet, LintDelta, TestRun
+from regrade.rewards.evidence import ComplexityDelta, Diff, EvidenceSet, LintDelta, TestRun, Verification
 
 FILE = Path(__file__).with_name("ranking.toml")
 Edit = tuple[str, str]
@@ -135,22 +141,33 @@ def _has_findings(evidence: EvidenceSet) -> bool:
 
 
 def _is_large(evidence: EvidenceSet) -> bool:
+    return _is_resolved(evidence) and 25 <= _excess(evidence) <= 65
+
+
+def _has_leftovers(evidence: EvidenceSet) -> bool:
+    return _is_resolved(evidence) and _excess(evidence) < 25
+
+
+def _excess(evidence: EvidenceSet) -> int:
+    """Changed lines beyond those of upstream's fix."""
     diff = evidence.records[Diff]
     assert isinstance(diff, Diff)
-    return _is_resolved(evidence) and 25 <= diff.changed_lines - (diff.reference_lines or 0) <= 65
+    return diff.changed_lines - (diff.reference_lines or 0)
 
 
 KINDS: Mapping[str, Callable[[EvidenceSet], bool]] = {
     "right": _is_resolved,
     "otherwise": _is_resolved,
     "style": _has_findings,
+    "leftover": _has_leftovers,
     "engineered": _is_large,
     "half": _is_half,
     "lazy": _is_lazy,
     "breaking": _breaks,
     "comment": _does_nothing,
 }
-"""Kind -> is this patch of that kind? `otherwise` is another right fix than upstream's."""
+"""Kind -> is this patch of that kind? `otherwise` is another right fix than upstream's; `leftover` is a right fix with
+a few needless branches and names."""
 
 
 def run_of(evidence: EvidenceSet) -> TestRun:
@@ -198,13 +215,33 @@ def without_reference(evidence: EvidenceSet) -> EvidenceSet:
     return replace(evidence, records=records)
 
 
+@reward
+def undisputed(run: TestRun, verification: Verification) -> Score:
+    """0 for a fix whose verdict falls short of the assurance level of the task's reference, else 1."""
+    if not run.resolved or not verification.reachable or verification.reaches(verification.reachable):
+        return Score(1.0, "not disputed")
+    return Score(0.0, f"{verification.level} only: {verification.why}")
+
+
+assured_default = default.only_if(undisputed).named("assured")
+
+
+def value_of(judge: Reward, evidence: EvidenceSet) -> float:
+    value = judge.evaluate(evidence).value
+    if value is None:
+        raise SystemExit(f"error: a patch has no value: {judge.evaluate(evidence).cause}; run the benchmark again")
+    return value
+
+
 JUDGES: Mapping[str, Callable[[EvidenceSet], float]] = {
-    "before": lambda evidence: earlier.evaluate(evidence).value or 0.0,
-    "default": lambda evidence: default.evaluate(evidence).value or 0.0,
-    "no reference": lambda evidence: default.evaluate(without_reference(evidence)).value or 0.0,
+    "before": lambda evidence: value_of(earlier, evidence),
+    "default": lambda evidence: value_of(default, evidence),
+    "no reference": lambda evidence: value_of(default, without_reference(evidence)),
+    "assured": lambda evidence: value_of(assured_default, evidence),
 }
 """Column -> value of a patch."""
-JUDGED = "default"
+JUDGED = ("default", "assured")
+"""Those whose wrong pairs are listed."""
 
 
 # ---------------------------------------------------------------- running
@@ -225,7 +262,7 @@ def gather(bugs: Sequence[Bug], scorer: Scorer) -> list[dict[str, EvidenceSet]]:
         upstream = _patch(base, bug, bug.candidates[0].edits)
         buggy = _task(bug, recipes[bug.package], base, failing, upstream)
         jobs += [(buggy, _patch(base, bug, candidate.edits)) for candidate in bug.candidates]
-    found = iter(scorer.gather(jobs, default.needs | earlier.needs, progress=_progress))
+    found = iter(scorer.gather(jobs, assured_default.needs | earlier.needs, progress=_progress))
     return [{candidate.name: next(found) for candidate in bug.candidates} for bug in bugs]
 
 
@@ -313,6 +350,21 @@ def print_shares(groups: Mapping[str, Sequence[Pair]], heading: str) -> None:
         print(f"{name:28} {len(group):6} " + " ".join(f"{share(group, judge):12.3f}" for judge in JUDGES))
 
 
+def print_means(bugs: Sequence[Bug], found: Sequence[Mapping[str, EvidenceSet]]) -> dict[str, dict[str, float]]:
+    """The mean value of the patches of each kind: how far apart the kinds are, which shares do not show."""
+    kinds: dict[str, list[EvidenceSet]] = {kind: [] for kind in KINDS}
+    for bug, evidence in zip(bugs, found, strict=True):
+        for candidate in bug.candidates:
+            kinds[candidate.kind].append(evidence[candidate.name])
+    print(f"\n{'mean value':28} {'count':>6} " + " ".join(f"{judge:>12}" for judge in JUDGES))
+    means = {}
+    for kind, group in kinds.items():
+        if group:
+            means[kind] = {judge: round(statistics.mean(map(value, group)), 4) for judge, value in JUDGES.items()}
+            print(f"{kind:28} {len(group):6} " + " ".join(f"{mean:12.3f}" for mean in means[kind].values()))
+    return means
+
+
 def print_patches(bug: Bug, evidence: Mapping[str, EvidenceSet]) -> list[str]:
     """Prints how each patch did. Returns those that are not what their kind says."""
     first = run_of(evidence["upstream"])
@@ -348,6 +400,7 @@ def main() -> int:
     parser.add_argument("--packages", default="", help="names, separated by commas; all of them without this")
     parser.add_argument("--patches", type=int, default=None, help="at most so many, in whole bugs")
     parser.add_argument("--sandbox", default="auto")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the evidence: other weights then need no run")
     options = parser.parse_args()
     bugs = read_bugs()
     chosen = chosen_bugs(bugs, options.packages, options.patches)
@@ -355,19 +408,22 @@ def main() -> int:
         parser.error(f"no bug in {options.packages}; there are some in {', '.join(bug.package for bug in bugs)}")
     with (
         tempfile.TemporaryDirectory(prefix="regrade-ranking-") as folder,
-        Scorer(sandbox=options.sandbox, cache=Path(folder)) as scorer,
+        Scorer(sandbox=options.sandbox, cache=options.cache or Path(folder)) as scorer,
     ):
         found = gather(chosen, scorer)
     wrong = [line for bug, evidence in zip(chosen, found, strict=True) for line in print_patches(bug, evidence)]
     pairs = [pair for bug, evidence in zip(chosen, found, strict=True) for pair in pairs_of(bug, evidence)]
     groups = grouped(pairs)
     print_shares(groups, "package")
-    print_shares(by_kinds(pairs), "kinds")
-    print(f"\nnot in the engineer's order by {JUDGED}:")
-    for pair in pairs:
-        if pair.credit(JUDGED) < 1.0:
-            better, worse = pair.values[JUDGED]
-            print(f"  {pair.bug.package}: {pair.better.name} > {pair.worse.name}: {better:.3f} against {worse:.3f}")
+    print_shares(by_kinds(pairs), "kinds, where not all is right")
+    means = print_means(chosen, found)
+    for judge in JUDGED:
+        print(f"\nnot in the engineer's order by {judge}:")
+        for pair in pairs:
+            if pair.credit(judge) < 1.0:
+                better, worse = pair.values[judge]
+                where = f"{pair.bug.package}, {pair.bug.function}"
+                print(f"  {where}: {pair.better.name} > {pair.worse.name}: {better:.3f} against {worse:.3f}")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     if not wrong and chosen == bugs:
@@ -375,7 +431,7 @@ def main() -> int:
             name: {"pairs": len(group)} | {judge: round(share(group, judge), 4) for judge in JUDGES}
             for name, group in groups.items()
         }
-        record("ranking", {"patches": sum(len(bug.candidates) for bug in bugs), "shares": shares})
+        record("ranking", {"patches": sum(len(bug.candidates) for bug in bugs), "shares": shares, "means": means})
     return 1 if wrong else 0
 
 

@@ -66,7 +66,7 @@ def test_an_order_compares_across_steps_only() -> None:
 
 def test_a_tie_counts_half() -> None:
     bug = BUGS[0]
-    values = {"before": (0.5, 0.9), "default": (0.1 + 0.2, 0.3), "no reference": (0.9, 0.5)}
+    values = {"worse": (0.5, 0.9), "tie": (0.1 + 0.2, 0.3), "better": (0.9, 0.5)}
     pair = ranking.Pair(bug, bug.candidates[0], bug.candidates[1], values)
     assert [ranking.share([pair], judge) for judge in values] == [0.0, 0.5, 1.0]
 
