@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,20 @@ def test_evidence_without_reference_keeps_all_else() -> None:
 
 
 @pytest.mark.slow
-def test_patches_are_of_their_kinds_and_the_default_orders_them(tmp_path: Path) -> None:
-    bug = next(bug for bug in BUGS if bug.package == "inflection")
+def test_patches_are_of_their_kinds_and_held_out_inputs_tell_hard_coded_answers(tmp_path: Path) -> None:
+    names = {"upstream", "engineered", "half", "lazy"}
+    bug = next(bug for bug in BUGS if bug.function == "ceil")
+    few = replace(
+        bug,
+        candidates=tuple(each for each in bug.candidates if each.name in names),
+        pairs=tuple(pair for pair in bug.pairs if names.issuperset(pair)),
+    )
     with Scorer(workers=2, cache=tmp_path) as scorer:
-        (evidence,) = ranking.gather([bug], scorer)
-    assert ranking.print_patches(bug, evidence) == []
-    pairs = list(ranking.pairs_of(bug, evidence))
-    assert [(pair.better.name, pair.worse.name) for pair in pairs if pair.credit("default") < 1.0] == []
-    assert len(pairs) == len(bug.pairs)
+        (evidence,) = ranking.gather([few], scorer)
+    assert ranking.print_patches(few, evidence) == []
+    pairs = list(ranking.pairs_of(few, evidence))
+    assert len(pairs) == 6
+    for judge in ("before", "default", "no reference"):
+        wrong = {(pair.better.name, pair.worse.name) for pair in pairs if pair.credit(judge) < 1.0}
+        assert {("engineered", "lazy"), ("half", "lazy")} <= wrong <= {(name, "lazy") for name in names}
+    assert ranking.share(pairs, "assured") == 1.0
