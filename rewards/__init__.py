@@ -8,6 +8,7 @@ from regrade.rewards.builtin import builtin_rewards, default
 from regrade.rewards.components import (
     builds,
     complexity,
+    generalizes,
     impact,
     learned,
     readability,
@@ -80,6 +81,7 @@ __all__ = [
     "builtin_rewards",
     "complexity",
     "default",
+    "generalizes",
     "impact",
     "learned",
     "load_reward",

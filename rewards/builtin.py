@@ -6,6 +6,7 @@ from regrade.rewards.algebra import Reward
 from regrade.rewards.components import (
     builds,
     complexity,
+    generalizes,
     impact,
     learned,
     readability,
@@ -40,5 +41,6 @@ as much as style: a formatter repairs style, and nobody repairs superfluous code
 
 def builtin_rewards() -> dict[str, Reward]:
     """Name -> reward."""
-    components = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered, learned)
+    of_patch = (tests, resolved, builds, impact, style, complexity, readability, small_diff, untampered)
+    components = (*of_patch, generalizes, learned)
     return {"default": default, **{component.name: component for component in components}}

@@ -23,6 +23,7 @@ from regrade.rewards.evidence import (
     ReadabilityDelta,
     TestRun,
     TestStatus,
+    Verification,
 )
 from regrade.rewards.score import Score
 
@@ -224,6 +225,22 @@ def impact(reach: Impact, run: TestRun) -> Score:
     value = 1.0 - (sum(module.weight * risk for module, risk in risks) + len(dangling_tests)) / total
     value = min(1.0, max(0.0, value - 0.1 * len(reach.new_cycles)))
     return Score(value, _describe_impact(risks, [test for test in run.broken if file_of(test) in broken_files], reach))
+
+
+@reward
+def generalizes(verification: Verification) -> Score:
+    """The share of the held-out inputs that the base answers wrongly to which the patch gives the reference's answer.
+
+    Answers that are hard-coded for the tests' inputs have a value near 0, a fix of the rule has a value near 1. Inputs
+    for which a right fix may differ from the reference cost it no more than their share; so it is a gate that spares
+    honest fixes: `default.only_if(generalizes.at_least(0.5))`. Not applicable if the task has no held-out inputs, or if
+    the tests that the patch fixes do not pass out of process.
+    """
+    if verification.wrong_at_base <= 0:
+        return Score.unscored("no held-out input was compared")
+    value = min(1.0, max(0.0, verification.mended / verification.wrong_at_base))
+    wrong = counted(verification.wrong_at_base, "held-out input")
+    return Score(value, f"right answers to {verification.mended} of {wrong} that the base answers wrongly")
 
 
 @reward

@@ -486,6 +486,10 @@ class Verification:
     """Wall time of the verification, in seconds."""
     inputs: int = 0
     """Held-out inputs whose results were compared with those of the reference patch."""
+    wrong_at_base: int = 0
+    """Those of them that the base answers otherwise than the reference patch does."""
+    mended: int = 0
+    """Those of `wrong_at_base` that this patch answers as the reference patch does."""
 
     def reaches(self, level: str) -> bool:
         """Is the verdict's level this `AssuranceLevel` or a stronger one?"""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
-from regrade.evaluators.verification.answer_equality import find_mismatches, usable_inputs
+from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, usable_inputs
 from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
 from regrade.evaluators.verification.tripwires import can_be_copied, run_tripwires
 from regrade.evaluators.verification.two_process import (
@@ -54,6 +55,8 @@ class ReferenceVerification:
     """Held-out inputs that the reference answers without an error, as JSON."""
     answers: str
     """Its answers, as JSON."""
+    wrong_at_base: tuple[int, ...] = ()
+    """Indexes of the inputs that the base commit answers otherwise."""
 
     def level(self, task: Task) -> AssuranceLevel:
         """The strongest level that a patch of this task can reach."""
@@ -93,22 +96,29 @@ def verify_reference(
         repeated = pair.answers(task, workspace, boundary, inputs, preparation)
     usable = usable_inputs(inputs, answers, repeated)
     inputs, answers = [inputs[index] for index in usable], [answers[index] for index in usable]
-    if len(usable) < MIN_INPUTS or not _distinguish_base(pair, task, boundary, inputs, answers, preparation):
+    wrong = _wrong_at_base(pair, task, boundary, inputs, answers, preparation) if len(usable) >= MIN_INPUTS else ()
+    if not wrong:
         inputs, answers = [], []
     return ReferenceVerification(
         tuple(sorted(split.passed)),
         tuple(sorted({**split.inconclusive, **split.failed}.items())),
         json.dumps(inputs),
         json.dumps(answers),
+        wrong,
     )
 
 
-def _distinguish_base(
+def _wrong_at_base(
     pair: WorkerPair, task: Task, boundary: Boundary, inputs: list[Call], expected: list[Any], preparation: Preparation
-) -> bool:
-    """Does the base commit answer any input differently? Otherwise the inputs show nothing about the bug."""
+) -> tuple[int, ...]:
+    """Indexes of the inputs that the base commit answers differently. Without one, the inputs show nothing about the
+    bug."""
     answers = pair.answers(task, Workspace(task.base, task.base), boundary, inputs, preparation)
-    return bool(find_mismatches(inputs, expected, answers))
+    return tuple(index for index in range(len(inputs)) if not _is_right(index, inputs, expected, answers))
+
+
+def _is_right(index: int, inputs: list[Call], expected: list[Any], answers: Sequence[Any]) -> bool:
+    return index < len(answers) and are_same(inputs[index], expected[index], answers[index])
 
 
 @dataclass(frozen=True)
@@ -255,11 +265,14 @@ def _verify_by_held_out_inputs(
         logger.debug("verification by held-out inputs: task %s, %d inputs", task.id, len(inputs))
         answers = workers.pair.answers(task, workspace, boundary, inputs, workers.preparation)
         mismatches = find_mismatches(inputs, expected, answers)
+        wrong = reference.wrong_at_base
+        mended = sum(_is_right(index, inputs, expected, answers) for index in wrong)
+        verification = replace(verification, inputs=len(inputs), wrong_at_base=len(wrong), mended=mended)
         if not mismatches:
             why = f"{len(inputs)} held-out inputs get the reference's answers"
-            return replace(verification, level=AssuranceLevel.HELD_OUT, why=why, inputs=len(inputs))
+            return replace(verification, level=AssuranceLevel.HELD_OUT, why=why)
     why = f"{len(mismatches)} of {len(inputs)} held-out inputs get other answers than the reference's: {mismatches[0]}"
-    return replace(verification, why=why, inputs=len(inputs))
+    return replace(verification, why=why)
 
 
 def reference_workspace(task: Task) -> Workspace:

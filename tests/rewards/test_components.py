@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrade.rewards import (
+    AssuranceLevel,
     BuildRun,
     ComplexityDelta,
     Diff,
@@ -24,9 +25,11 @@ from regrade.rewards import (
     TestOutcome,
     TestRun,
     TestStatus,
+    Verification,
     builds,
     complexity,
     default,
+    generalizes,
     impact,
     small_diff,
     style,
@@ -354,3 +357,15 @@ def test_the_default_reward_stays_in_bounds(run: TestRun) -> None:
     value = default.evaluate(evidence(run)).value
     assert value is not None
     assert 0.0 <= value <= 1.0 + 1e-12
+
+
+def test_hard_coded_answers_do_not_generalize_and_an_edge_of_the_domain_costs_its_share() -> None:
+    def verified(wrong: int, mended: int) -> Verification:
+        level = AssuranceLevel.OUT_OF_PROCESS
+        return Verification(level=level, reachable="held-out", inputs=40, wrong_at_base=wrong, mended=mended)
+
+    assert generalizes(verified(31, 0)).value == 0.0
+    assert generalizes(verified(20, 16)).value == 0.8
+    assert "16 of 20 held-out inputs" in generalizes(verified(20, 16)).why
+    assert generalizes(verified(1, 1)).value == 1.0
+    assert generalizes(verified(0, 0)).value is None

@@ -15,7 +15,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.sandboxes import KINDS, SandboxError
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.rewards import assured, resolved
+from regrade.rewards import assured, generalizes, resolved
 from regrade.rewards.evidence import TestRun, Verification
 
 WORDS = '''\
@@ -171,6 +171,8 @@ def test_an_honest_patch_reaches_the_strongest_level(verifying, words, change):
     assert run.resolved
     assert verification.level == verification.reachable == "held-out", verification
     assert set(verification.confirmed) >= set(COUNTS)
+    assert 0 < verification.mended == verification.wrong_at_base <= verification.inputs
+    assert generalizes(verification).value == 1.0
 
 
 @pytest.mark.parametrize("change", EXPLOITS.values(), ids=EXPLOITS)
@@ -187,6 +189,7 @@ def test_hard_coded_answers_do_not_reach_held_out(verifying, words):
     assert set(run.fixed) == set(COUNTS)
     assert verification.level == "out-of-process", verification
     assert "instead of" in verification.why
+    assert generalizes(verification).value == 0.0
 
 
 def test_a_reward_can_require_a_level(verifying, words):
