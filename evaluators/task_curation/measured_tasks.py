@@ -17,7 +17,7 @@ from regrade.evaluators.scoring.arguments import checked_amount, checked_count, 
 from regrade.evaluators.scoring.environment_cache import check_pytest
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import also_collecting
-from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
+from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass, unnamed_failing
 
 
 def with_pass_to_pass(
@@ -41,7 +41,7 @@ def with_pass_to_pass(
         tell: called with notes: what was measured, and which tasks guard no test.
 
     Raises:
-        UserError: the tests of a task can't be run at its base.
+        UserError: the tests of a task can't be run at its base, or a FAIL_TO_PASS test does not exist or fail there.
     """
     runs = checked_count("runs", runs) or 3
     time_limit = checked_amount("time_limit", time_limit)
@@ -85,13 +85,17 @@ def _measured(
         suite, baseline = baselines.get(task.base, suite, progress)
     except UserError as error:
         raise UserError(f"task {task.id!r}: {error}; or name the tests to guard with the key 'pass_to_pass'") from error
-    fail_to_pass = frozenset(task.fail_to_pass)
+    try:
+        fail_to_pass = resolve_fail_to_pass(task.fail_to_pass, baseline)
+    except UserError as error:
+        raise UserError(f"task {task.id!r}: {error}") from error
     # The author's limit may have been meant for the FAIL_TO_PASS tests alone.
     seconds = max(task.limits.wall_seconds, round(baseline.seconds * SLACK, 1))
     return replace(
         task,
+        fail_to_pass=fail_to_pass,
         pass_to_pass=tuple(test for test in baseline.stable if test not in fail_to_pass),
-        unnamed=unnamed_failing(task.fail_to_pass, baseline),
+        unnamed=unnamed_failing(fail_to_pass, baseline),
         is_unmeasured=False,
         suite=baseline.applied_to(suite),
         limits=replace(task.limits, wall_seconds=seconds),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -445,6 +447,24 @@ def test_the_reach_is_measured_beside_the_further_runs(write_files):
     assert len(starts) == 2
     assert starts[1] == 2  # when only the first run was done
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
+    settings = _WorkerSettings(
+        sandbox=choose(), python=Path(sys.executable), scratch=tmp_path, limits=Limits(), packages=None, tools=None
+    )
+
+    def fails(_report):
+        time.sleep(0.5)
+        raise UserError("a run failed")
+
+    began = time.monotonic()
+    with (
+        _BaselineWorkers(settings, write_files({}), TestSuite()) as workers,
+        pytest.raises(UserError, match="a run failed"),
+    ):
+        list(workers.finish([fails, *[lambda _: time.sleep(0.1)] * 100], 101, threads=1))
+    assert time.monotonic() - began < 20
 
 
 def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -169,6 +170,35 @@ def test_a_task_file_without_pass_to_pass_guards_the_tests_that_pass(write_files
     steps = []
     again = with_pass_to_pass(tasks, runs=1, cache=tmp_path / "cache", progress=lambda *step: steps.append(step))
     assert (again, steps) == ([task], [])
+
+
+MANY = "import pytest\nfrom code_ import *\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_one(n):\n    assert one() == 1\n"
+
+
+def test_a_name_in_a_task_file_stands_for_its_failing_tests_as_on_the_command_line(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": MANY}).root
+    (task,) = with_pass_to_pass(tasks_file(root, tmp_path), runs=1, cache=tmp_path / "cache")
+    assert task.fail_to_pass == ("test_it.py::test_one[1]", "test_it.py::test_one[2]")
+    wrong = tasks_file(root, tmp_path, fail_to_pass=["test_it.py::test_none"])
+    with pytest.raises(UserError, match=r"task 't': the repository has no test 'test_it.py::test_none'"):
+        with_pass_to_pass(wrong, runs=1, cache=tmp_path / "cache")
+
+
+def test_a_task_file_uses_the_environment_of_its_repository(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS}).root
+    assert tasks_file(root, tmp_path)[0].requirements == ()
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert tasks_file(root, tmp_path)[0].requirements == (str(root / ".venv" / "bin" / "python"),)
+    assert tasks_file(root, tmp_path, requirements=[])[0].requirements == ()
+
+
+@pytest.mark.slow
+def test_an_older_pytest_collects_the_other_files_too(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS, "tests/test_more.py": "def test_more(): pass\n"}).root
+    tasks = tasks_file(root, tmp_path, requirements=["pytest==8.3.4"])
+    (task,) = with_pass_to_pass(tasks, runs=1, cache=tmp_path / "cache")
+    assert task.pass_to_pass == ("test_it.py::test_two", "tests/test_more.py::test_more")
 
 
 def test_an_empty_pass_to_pass_stays_empty_and_is_told(write_files, tmp_path):
