@@ -183,6 +183,17 @@ def test_an_extension_that_cannot_be_built_leaves_the_patch_unscored(extension, 
     assert (unrelated.end, unrelated.broken) == (End.COMPLETED, ())
 
 
+@pytest.mark.slow
+def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscored(extension, tmp_path):
+    (extension / "shop" / "_fast.py").write_text("def value():\n    return 1\n")
+    change = Patch.between(
+        {"shop/_fast.py": "def value():\n    return 1\n"}, {"shop/_fast.py": "def value():\n    return 3\n"}
+    )
+    (reason,) = runs(extension, tmp_path, change, ids=("tests/test_it.py::test_value",))
+    assert reason.startswith("shop/_fast.py is compiled into shop/_fast.")
+    assert "the build of the project does not make it" in reason
+
+
 @pytest.mark.parametrize(
     ("test", "touches"),
     [
