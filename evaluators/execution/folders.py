@@ -54,6 +54,18 @@ class Folder:
             self._restore()
         self._switch(tree)
 
+    def rewritten(self) -> set[str]:
+        """The protected files that are not as they were written: a candidate with this user's id can change them."""
+        return {
+            path for path, mark in self._written.items() if self._protected.contains(path) and mark != self._look(path)
+        }
+
+    def _look(self, path: str) -> tuple[int, ...] | None:
+        try:
+            return _mark((self.path / path).lstat())
+        except OSError:
+            return None
+
     def _write_all(self, tree: Tree) -> None:
         self._root = None
         self._empty()
