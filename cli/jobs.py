@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regrade.cli.console import one_line, progress, stdout_to_stderr
 from regrade.cli.extras import training_libraries
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
-    from regrade.rewards.evidence import EvidenceSet, TestRun
+    from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun
 ALREADY_APPLIED = (
     "the repository already contains these changes: stash them (git stash) and score the output of `git stash show "
     "-p`, or give a clean worktree with --repo"
@@ -45,6 +45,8 @@ class PatchResult:
     """Context for a reader of the score, about the repository and about the patch."""
     run: TestRun | None = None
     """The outcomes of its tests; None if it was refused, or if the reward needs no tests."""
+    integrity: Integrity | None = None
+    """What the patch tampers with, and the edits that the run ignores; None as above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,16 +227,15 @@ class PatchFiles:
 
     def results(self, breakdowns: Sequence[Breakdown], evidence: Sequence[EvidenceSet] = ()) -> list[PatchResult]:
         """The result of each file, in order; breakdowns, and evidence if available, are in the order of `patches`."""
-        from regrade.rewards.evidence import TestRun
-
         breakdown_of = dict(zip(self.patches, breakdowns, strict=True))
-        runs = {
-            index: evidence_set.records.get(TestRun)
-            for index, evidence_set in zip(self.patches, evidence, strict=False)
-        }
-        return [self._result(index, breakdown_of.get(index), runs.get(index)) for index in range(len(self._sources))]
+        records = {index: evidence_set.records for index, evidence_set in zip(self.patches, evidence, strict=False)}
+        return [
+            self._result(index, breakdown_of.get(index), records.get(index, {})) for index in range(len(self._sources))
+        ]
 
-    def _result(self, index: int, breakdown: Breakdown | None, run: TestRun | None) -> PatchResult:
+    def _result(self, index: int, breakdown: Breakdown | None, records: Mapping[type, Any]) -> PatchResult:
+        from regrade.rewards.evidence import Integrity, TestRun
+
         notes = () if breakdown is None else (*self._notes, *self._notes_of.get(index, ()))
         return PatchResult(
             source=self._sources[index],
@@ -242,7 +243,8 @@ class PatchFiles:
             breakdown=breakdown,
             refusal=self._refusals.get(index, ""),
             notes=tuple(notes),
-            run=run,
+            run=records.get(TestRun),
+            integrity=records.get(Integrity),
         )
 
     def _notes_on(self, base: Tree, index: int) -> Iterator[str]:

@@ -102,7 +102,8 @@ def _show_table(results: Sequence[PatchResult]) -> None:
     console = stdout()
     console.print()
     print_patches(
-        [PatchRow(result.source, result.breakdown, result.run, result.refusal) for result in results], console
+        [PatchRow(result.source, result.breakdown, result.run, result.refusal, result.integrity) for result in results],
+        console,
     )
 
 

@@ -20,7 +20,6 @@ IGNORED_DIRECTORIES = frozenset(
         ".hg",
         ".svn",
         ".venv",
-        "venv",
         "__pycache__",
         ".mypy_cache",
         ".ruff_cache",
@@ -60,10 +59,19 @@ class Tree:
         """Sorted repository-relative paths of all plain files, without version control and caches."""
         paths = set(self.replaced)
         for folder, directories, names in os.walk(self.root):
-            directories[:] = [name for name in directories if name not in IGNORED_DIRECTORIES]
+            directories[:] = [name for name in directories if not is_ignored(folder, name)]
             paths.update((Path(folder) / name).relative_to(self.root).as_posix() for name in names)
         paths -= self.removed
         return sorted(path for path in paths if path in self.replaced or _is_plain_file(self.root / path))
+
+    def links(self) -> list[str]:
+        """Sorted paths of the symbolic links in `root`, which are no part of the tree."""
+        links = []
+        for folder, directories, names in os.walk(self.root):
+            directories[:] = [name for name in directories if not is_ignored(folder, name)]
+            linked = [Path(folder, name) for name in (*directories, *names) if Path(folder, name).is_symlink()]
+            links += [path.relative_to(self.root).as_posix() for path in linked]
+        return sorted(links)
 
     def read(self, path: str) -> str:
         """The text of a file (UTF-8; undecodable bytes become surrogates). Raises FileNotFoundError."""
@@ -121,6 +129,11 @@ def _is_executable(path: Path) -> bool:
     except OSError:  # a new file
         return False
     return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
+
+
+def is_ignored(parent: str, name: str) -> bool:
+    """Is the folder no part of the repository? A virtual environment has a file by which Python recognises it."""
+    return name in IGNORED_DIRECTORIES or Path(parent, name, "pyvenv.cfg").is_file()
 
 
 def _is_plain_file(path: Path) -> bool:

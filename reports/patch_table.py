@@ -13,10 +13,11 @@ from rich.text import Text
 
 from regrade.datasets.visible_text import visible
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.evidence import End, TestRun, TestStatus
+from regrade.rewards.evidence import End, Integrity, TestRun, TestStatus
 
 REFUSED, UNSCORED, SCORED = "refused", "unscored", "scored"
 FIXED, CLEAN, BREAKS, FIXED_AND_BREAKS, NOT_FIXED = "fixed", "breaks nothing", "breaks", "fixed but breaks", "not fixed"
+TAMPERS = "tampers"
 STYLES = {FIXED: "green", CLEAN: "green", NOT_FIXED: "yellow", SCORED: "", REFUSED: "magenta", UNSCORED: "magenta"}
 """Styles of verdicts; any other verdict is red."""
 GAP = 2
@@ -34,6 +35,8 @@ class PatchRow:
     run: TestRun | None = None
     """None: the patch was refused, or the reward needs no tests."""
     refusal: str = ""
+    integrity: Integrity | None = None
+    """None: as for `run`."""
 
     @property
     def value(self) -> float | None:
@@ -50,18 +53,26 @@ class PatchRow:
             return SCORED
         if self.run.end is not End.COMPLETED:
             return self.run.end.value
+        if self._tampering:
+            return TAMPERS
         is_fixed = bool(self.run.fail_to_pass) and len(self.run.fixed) == len(self.run.fail_to_pass)
         if self.run.broken:
             return FIXED_AND_BREAKS if is_fixed else BREAKS
         return FIXED if is_fixed else NOT_FIXED if self.run.fail_to_pass else CLEAN
 
     @property
+    def _tampering(self) -> str:
+        """The first conclusive sign of tampering, with which the outcome of the tests says nothing; empty: none."""
+        signs = self.integrity.signs if self.integrity is not None else ()
+        return next((f"{sign.kind} in {sign.file}:{sign.line}: {sign.detail}" for sign in signs if sign.conclusive), "")
+
+    @property
     def cause(self) -> str:
-        """The cause of a low value: the breakdown's cause, else the first broken or still failing test."""
+        """The cause of a low value: tampering, the breakdown's cause, else the first broken or still failing test."""
         if self.breakdown is None:
             return self.refusal.removeprefix(f"patch {self.patch!r}").lstrip(" :")
-        if self.breakdown.cause or self.run is None:
-            return self.breakdown.cause or ""
+        if self._tampering or self.breakdown.cause or self.run is None:
+            return self._tampering or self.breakdown.cause or ""
         failing = (test for test in self.run.fail_to_pass if self.run.outcomes[test].status is not TestStatus.PASSED)
         first = next(iter((*self.run.broken, *failing)), None)
         return f"{first} {self.run.outcomes[first].status.value}" if first is not None else ""

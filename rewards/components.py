@@ -125,7 +125,7 @@ def small_diff(diff: Diff) -> Score:
     patch.
     """
     if diff.is_empty:
-        return Score.unscored("no file changed except tests and configuration")
+        return Score.unscored("no file changed, apart from tests and configuration if any")
     usual = max(USUAL_LINES, diff.reference_lines or 0)
     return Score(
         20 / (20 + max(0, diff.changed_lines - usual)), f"{counted(diff.changed_lines, 'line')} changed, {usual} free"

@@ -36,6 +36,7 @@ from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
 from regrade.datasets.node_ids import test_files_of
+from regrade.datasets.own_environment import own_interpreter
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
 
@@ -166,13 +167,20 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
                 (*entry.fail_to_pass, *(() if entry.pass_to_pass is UNSET else entry.pass_to_pass))
             ),
         ),
-        requirements=(pinned.requirements if pinned else ()) if entry.requirements is UNSET else entry.requirements,
+        requirements=_default_requirements(pinned, root) if entry.requirements is UNSET else entry.requirements,
         limits=Limits(**msgspec.structs.asdict(entry.limits)),
         target=None if entry.target is UNSET else _target(entry.target, f"{where}, target", base),
         failure=entry.failure,
         reference=_patch(entry.reference, "reference", where),
         difficulty=entry.difficulty,
     )
+
+
+def _default_requirements(pinned: Package | None, root: Path) -> tuple[str, ...]:
+    if pinned is not None:
+        return pinned.requirements
+    interpreter = own_interpreter(root)
+    return () if interpreter is None else (str(interpreter),)
 
 
 def _repository(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> tuple[Package | None, Path]:

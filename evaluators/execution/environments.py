@@ -18,6 +18,7 @@ from pathlib import Path
 
 from regrade.datasets.caches import FREE_SPACE
 from regrade.datasets.errors import UserError
+from regrade.datasets.own_environment import own_interpreter
 from regrade.datasets.tasks import TestSuite
 from regrade.evaluators.execution import installed
 from regrade.evaluators.sandboxes.interpreters import plain_path
@@ -27,7 +28,6 @@ ENVIRONMENTS = "environments"
 """Name of the folder of environments in the cache."""
 COMPLETE = "complete"
 """Name of the file that marks a completely created environment."""
-VIRTUAL_ENVIRONMENTS = (".venv", "venv")
 """Folders of a repository that may hold its virtual environment, in search order."""
 INSTALLED = "installed.py"
 """Name of the program that reads the packages of the interpreter that runs it."""
@@ -85,12 +85,6 @@ def look_ahead(python: Path) -> None:
                 stderr=subprocess.DEVNULL,
                 env=_ENVIRONMENT,
             )
-
-
-def own_interpreter(repo: Path) -> Path | None:
-    """The interpreter of the repository's `.venv` or `venv`; None: it has no such environment."""
-    candidates = (repo / folder / "bin" / "python" for folder in VIRTUAL_ENVIRONMENTS)
-    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def python_for(requirements: tuple[str, ...], cache: Path) -> Path:

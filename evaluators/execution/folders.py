@@ -23,7 +23,8 @@ class Folder:
     A candidate may write anywhere in it, but under a user id of its own it can neither change nor replace protected
     files: this user owns them, in sticky folders. Before the next tree is written, every entry is compared with the
     written one by inode, size, mode, modification and change time (no program can set the last), and rewritten if it
-    differs.
+    differs. Times of reading and extended attributes are reset. What a next candidate can still see is which files were
+    rewritten: by their change time and inode.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +54,18 @@ class Folder:
             self._restore()
         self._switch(tree)
 
+    def rewritten(self) -> set[str]:
+        """The protected files that are not as they were written: a candidate with this user's id can change them."""
+        return {
+            path for path, mark in self._written.items() if self._protected.contains(path) and mark != self._look(path)
+        }
+
+    def _look(self, path: str) -> tuple[int, ...] | None:
+        try:
+            return _mark((self.path / path).lstat())
+        except OSError:
+            return None
+
     def _write_all(self, tree: Tree) -> None:
         self._root = None
         self._empty()
@@ -64,7 +77,7 @@ class Folder:
 
     def _restore(self) -> None:
         """Undo the changes of the last candidate."""
-        self.path.chmod(self._mode_of(""))
+        self._reset_folder("")
         marks, folders = self._scan()
         tree_folders = {parent for path in self._written for parent in parents(path)}
         for path in sorted(folders - tree_folders):
@@ -105,11 +118,30 @@ class Folder:
                     if entry.is_dir(follow_symlinks=False):
                         folders.add(path)
                         waiting.append(path)
-                        if stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) != self._mode_of(path):
-                            Path(entry.path).chmod(self._mode_of(path))
+                        self._reset_folder(path)
                     else:
-                        marks[path] = _mark(entry.stat(follow_symlinks=False))
+                        marks[path] = self._mark_after_reading(path, entry.stat(follow_symlinks=False))
         return marks, folders
+
+    def _mark_after_reading(self, path: str, status: os.stat_result) -> tuple[int, ...]:
+        """The mark of a file; if it was only read, that is undone."""
+        mark = _mark(status)
+        if mark != self._written.get(path) or status.st_atime_ns == status.st_mtime_ns:
+            return mark
+        os.utime(self.path / path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        self._written[path] = _mark((self.path / path).lstat())
+        return self._written[path]
+
+    def _reset_folder(self, path: str) -> None:
+        """Undo what a candidate can change of a folder apart from its entries."""
+        folder = self.path / path
+        status = folder.lstat()
+        if stat.S_IMODE(status.st_mode) != self._mode_of(path):
+            folder.chmod(self._mode_of(path))
+        for name in os.listxattr(folder, follow_symlinks=False):
+            os.removexattr(folder, name, follow_symlinks=False)
+        if (status.st_atime, status.st_mtime) != (PRISTINE_TIME, PRISTINE_TIME):
+            os.utime(folder, (PRISTINE_TIME, PRISTINE_TIME))
 
     def _copy(self, root: Path, path: str) -> None:
         source = root / path
@@ -155,8 +187,14 @@ class Folder:
                 (self.path / folder).chmod(0o1777)
 
     def _delete(self, path: str) -> None:
+        """Delete a file, and the folders that are empty without it: a tree consists of files."""
         (self.path / path).unlink(missing_ok=True)
         self._written.pop(path, None)
+        for folder in reversed(parents(path)):
+            try:
+                (self.path / folder).rmdir()
+            except OSError:  # not empty
+                return
 
     def _empty(self) -> None:
         self.path.chmod(0o777)

@@ -51,23 +51,33 @@ class NativeCode:
         """
         changed = {path for path in tree.replaced if not path.endswith(".py") or path in DECLARATIONS}
         changed |= {path for path in tree.removed if path.endswith(NATIVE)}
+        compiled = self._compiled_modules(tree)
+        changed |= compiled
         if not changed or not self._extensions_of(tree.root):
             return None
         build = self._build_of(tree)
+        sources = {path for path in changed if path.endswith(NATIVE) and (tree.root / path).is_file()} | compiled
+        stale = sources if build.error else compiled - build.sources
+        if stale:
+            extension = _nearest(min(stale), self._extensions_of(tree.root))
+            raise StaleExtensionError(
+                f"{min(stale)} is compiled into {extension}, which could not be built again: "
+                f"{build.error or 'the build of the project does not make it'}; "
+                "install what its build needs in the environment of the tests"
+            )
         if build.error:
-            sources = sorted(path for path in changed if path.endswith(NATIVE) and (tree.root / path).is_file())
-            if sources:
-                extension = _nearest(sources[0], self._extensions_of(tree.root))
-                raise StaleExtensionError(
-                    f"{sources[0]} is compiled into {extension}, which could not be built again: {build.error}; "
-                    "install what its build needs in the environment of the tests"
-                )
             return None
         is_compiled = not changed.isdisjoint({*build.sources, *DECLARATIONS}) or (
             any(path.endswith(".pyx") for path in build.sources)
             and any(path.endswith(CYTHON_INCLUDES) for path in changed)
         )
         return build.seconds if is_compiled else None
+
+    def _compiled_modules(self, tree: Tree) -> set[str]:
+        """The changed Python files that no import reaches: an extension of the same name beside them comes first."""
+        extensions = map(PurePosixPath, self._extensions_of(tree.root))
+        names = {path.with_name(path.name.partition(".")[0]).as_posix() for path in extensions}
+        return {path for path in tree.replaced if path.endswith(".py") and path.removesuffix(".py") in names}
 
     def _extensions_of(self, root: Path) -> list[str]:
         if root not in self._extensions:

@@ -29,7 +29,7 @@ from regrade.evaluators.execution.records import (
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
-from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
@@ -197,8 +197,8 @@ def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
-    if copies := imported_copies(reply):
-        return End.CRASHED, _clip(copies)
+    if void := _why_void(reply):
+        return End.CRASHED, _clip(void)
     if reply.stopped == "timeout":
         test = running_test(reply)
         reason = _timeout_reason(wall_seconds, reply.seconds - sum(reply.hanging.values()))
@@ -221,6 +221,13 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     if isinstance(last, DoneRecord):
         return End.CRASHED, _clip(f"pytest stopped with status {last.status}: {reply.output.strip()}")
     return End.CRASHED, f"the process exited with status {reply.status} before it reported a result"
+
+
+def _why_void(reply: Reply) -> str:
+    """Why the outcomes of the tests are no evidence, whatever they are; empty: they are."""
+    if reply.rewritten:
+        return f"it changed the protected file {reply.rewritten[0]} while the tests ran"
+    return imported_copies(reply)
 
 
 def imported_copies(reply: Reply) -> str:
@@ -296,7 +303,15 @@ def _run(
         phase=f"patch of {task.id}: {scope}",
     )
     most = MOST_STOPPED + len(hanging & tests)
-    return run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
+    worker.take_rewritten()
+    reply = run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
+    rewritten = worker.take_rewritten()
+    if rewritten:
+        # Some tests write their own data. What they write without the patch is no sign against it.
+        with without_candidate():
+            run_past_hanging_tests(worker, workspace.before, request, preparation, most=most)
+        rewritten -= worker.take_rewritten()
+    return replace(reply, rewritten=tuple(sorted(rewritten)))
 
 
 def wall_seconds(task: Task, tests: frozenset[str]) -> float:
@@ -327,8 +342,8 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     uncollected = collection_errors(reply)
     stopped = stopped_tests(reply)
     outcomes = {}
-    if copies := imported_copies(reply):  # whatever the tests say, they say it of another copy
-        reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, copies))
+    if void := _why_void(reply):
+        reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, void))
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:
             outcomes[test] = UNREACHED

@@ -28,7 +28,7 @@ from regrade.evaluators.storage.digests import sealed, unsealed
 EARLY_HOOKS = frozenset({"pytest_addoption", "pytest_addhooks", "pytest_sessionstart", "pytest_plugin_registered"})
 """Hooks that a conftest.py must define before collection, beside pytest_cmdline_* and pytest_load_*."""
 PARTIAL_PREFIX = ".making-"
-VERSION = 3
+VERSION = 4
 """Version of the format: preparations of earlier versions are not used."""
 DESCRIPTION = "preparation.json"
 """Name of the file beside the byte code, with the rest of the preparation and a digest of the byte code."""

@@ -165,6 +165,8 @@ class Reply:
     cpu_seconds: float
     hanging: Mapping[str, float] = field(default_factory=dict)
     """Test -> the limit at which it was stopped (see `hanging_tests.py`)."""
+    rewritten: tuple[str, ...] = ()
+    """Protected files that the candidate changed on disk, and that the base's tests leave as they are."""
 
     def of(self, kind: type[OfKind]) -> list[OfKind]:
         """The records of one kind, in order."""
@@ -217,6 +219,7 @@ class Worker:
         self._buffer = b""
         self._killed = False
         self._reporter = Reporter(listener)
+        self._rewritten: set[str] = set()
         self.starts = 0
 
     def __enter__(self) -> Self:
@@ -258,6 +261,8 @@ class Worker:
             event = self._receive(longest * PATIENCE + GRACE_SECONDS, running=True)
         if not isinstance(event, DoneEvent):
             raise self._unexpected(event)
+        if self._sandbox.candidate_user < 0:
+            self._rewritten |= self._folder.rewritten()
         if event.stopped or not event.clean:
             self.close()  # a new sandbox for the next candidate
         facts = (self._scratch, request.kind, event.status, event.stopped or "none", event.seconds)
@@ -270,6 +275,14 @@ class Worker:
             seconds=event.seconds,
             cpu_seconds=event.cpu,
         )
+
+    def take_rewritten(self) -> frozenset[str]:
+        """The protected files that were changed on disk since the last call.
+
+        None if candidates have user ids of their own: the kernel then denies that.
+        """
+        rewritten, self._rewritten = frozenset(self._rewritten), set()
+        return rewritten
 
     def close(self) -> None:
         """Kill the sandbox and its processes; the next run starts a new one."""

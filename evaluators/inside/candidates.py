@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,8 +101,11 @@ def enter_tree(request: dict[str, Any]) -> None:
 
 def _forget_shadowed(folders: list[str]) -> None:
     """Unload modules imported early that have the name of a module of the tree: the tree's own takes precedence."""
-    own = {name.removesuffix(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}  # noqa: PTH112, PTH208 (quick)
-    shadowed = own & {name.partition(".")[0] for name in EARLY}
+    early = {name.partition(".")[0] for name in EARLY}
+    names = {name.removesuffix(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}  # noqa: PTH112, PTH208 (quick)
+    # A folder without Python files is no package as long as there is one of its name elsewhere.
+    specs = {name: PathFinder.find_spec(name, folders) for name in names & early}
+    shadowed = {name for name, spec in specs.items() if spec is not None and spec.origin is not None}
     for name in [name for name in sys.modules if name.partition(".")[0] in shadowed]:
         del sys.modules[name]
 
@@ -225,13 +229,22 @@ def abort(write: Write, error: BaseException) -> NoReturn:
 
 
 def _imported_elsewhere(root: str, before: set[str]) -> list[str]:
-    """Modules imported since `before` from outside the tree, in import order."""
+    """Modules imported since `before` from outside the tree, in import order; without those whose assertions pytest
+    rewrites on import (plugins): it warns about a plugin that was imported before, and a warning may be an error."""
+    from _pytest.assertion.rewrite import AssertionRewritingHook
+
     own = {
         name.partition(".")[0]
         for name, module in list(sys.modules.items())
         if str(getattr(module, "__file__", None) or "").startswith(f"{root}/")
     }
-    return [name for name in sys.modules if name not in before and name.partition(".")[0] not in own]
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name not in before
+        and name.partition(".")[0] not in own
+        and not isinstance(getattr(module, "__loader__", None), AssertionRewritingHook)
+    ]
 
 
 def _import_all(modules: list[str], write: Write) -> int:

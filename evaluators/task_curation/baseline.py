@@ -285,7 +285,9 @@ class _BaselineWorkers(ExitStack):
                     yield event
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                while wait(futures, timeout=0.1).not_done:  # a worker may be starting, and can be killed only then
+                # A worker may be starting, and can be killed only then. `wait` alone waits for cancelled futures too.
+                while running := [future for future in futures if not future.done()]:
+                    wait(running, timeout=0.1)
                     for worker in self._workers:
                         worker.kill()
                 raise

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
+from regrade.datasets.own_environment import own_interpreters
+from regrade.datasets.plurals import listed, plural
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.execution import environments
 from regrade.evaluators.execution.hanging_tests import time_limits
@@ -177,18 +179,23 @@ def _task(
 
 
 def local_tree(repo: Path, tell: Callable[[str], None]) -> Tree:
-    """The repository's files, without virtual environments, caches (by their CACHEDIR.TAG) and large data."""
+    """The repository's files, without links, virtual environments, caches (by their CACHEDIR.TAG) and large data."""
     skipped: set[str] = set()
     tree = Tree(repo)
     paths = tree.paths()
-    marks = ("pyvenv.cfg", "CACHEDIR.TAG")
-    left_out = {path.rpartition("/")[0] + "/" for path in paths if path.endswith(tuple(f"/{mark}" for mark in marks))}
+    left_out = {path.rpartition("/")[0] + "/" for path in paths if path.endswith("/CACHEDIR.TAG")}
     for path in paths:
         if any(path.startswith(folder) for folder in left_out):
             skipped.add(path)
         elif os.lstat(repo / path).st_size > LARGEST_FILE_MB << 20:
             skipped.add(path)
             tell(f"{path} is larger than {LARGEST_FILE_MB} MB and is left out of the trees that tests run in")
+    links = tree.links()
+    if links:
+        tell(
+            f"{listed(links, 3)} {plural(len(links), 'is a link', 'are links')}, not a part of the trees of the tests: "
+            "replace a link that the code needs by a file"
+        )
     return replace(tree, removed=frozenset(skipped))
 
 
@@ -196,16 +203,15 @@ def _requirements(repo: Path, python: Path | None, tell: Callable[[str], None]) 
     """The interpreter as the requirements of a task: empty for the current one."""
     if python is not None:
         return (str(python.absolute()),)
-    own = environments.own_interpreter(repo)
-    for folder in environments.VIRTUAL_ENVIRONMENTS:
-        candidate = repo / folder / "bin" / "python"
-        if candidate == own:
+    for candidate in own_interpreters(repo):
+        if candidate.exists():
             return (str(candidate),)
         if candidate.is_symlink():
+            command = f"{sys.executable} -m venv --clear {candidate.parents[1]}"
             tell(
                 f"{candidate.relative_to(repo)} is a link to the missing {str(candidate.resolve())!r}, so the tests "
-                f"run without that environment: create it again ({sys.executable} -m venv --clear {repo / folder}) and "
-                "install the dependencies of the tests there"
+                f"run without that environment: create it again ({command}) and install the dependencies of the tests "
+                "there"
             )
     return ()
 

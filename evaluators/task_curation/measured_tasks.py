@@ -8,7 +8,6 @@ from pathlib import Path
 
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
-from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution import environments
@@ -16,10 +15,9 @@ from regrade.evaluators.execution.run_tests import SLACK
 from regrade.evaluators.sandboxes import Sandbox
 from regrade.evaluators.scoring.arguments import checked_amount, checked_count, checked_path, chosen_sandbox
 from regrade.evaluators.scoring.environment_cache import check_pytest
-from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.baseline_cache import BaselineCache
 from regrade.evaluators.task_curation.chosen_tests import also_collecting
-from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
+from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass, unnamed_failing
 
 
 def with_pass_to_pass(
@@ -43,7 +41,7 @@ def with_pass_to_pass(
         tell: called with notes: what was measured, and which tasks guard no test.
 
     Raises:
-        UserError: the tests of a task can't be run at its base.
+        UserError: the tests of a task can't be run at its base, or a FAIL_TO_PASS test does not exist or fail there.
     """
     runs = checked_count("runs", runs) or 3
     time_limit = checked_amount("time_limit", time_limit)
@@ -55,9 +53,8 @@ def with_pass_to_pass(
         for task in unmeasured
         if chosen is not None
     }
-    judged = [known[id(task)][0] if id(task) in known else task for task in tasks]
-    absent = [note for _, note in known.values() if note]
-    for note in (*absent, *_notes([known[id(task)][0] for task in unmeasured], judged)):
+    judged = [known.get(id(task), task) for task in tasks]
+    for note in _notes([known[id(task)] for task in unmeasured], judged):
         if tell is not None:
             tell(note)
     return judged
@@ -71,8 +68,7 @@ def _measured(
     cache: Path,
     time_limit: float,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Task, str]:
-    """The task, and a note if its base lacks FAIL_TO_PASS tests."""
+) -> Task:
     suite = also_collecting(task.suite, task.base, task.fail_to_pass)
     python = environments.python_for(task.requirements, cache)
     check_pytest(python, task.requirements)
@@ -89,31 +85,20 @@ def _measured(
         suite, baseline = baselines.get(task.base, suite, progress)
     except UserError as error:
         raise UserError(f"task {task.id!r}: {error}; or name the tests to guard with the key 'pass_to_pass'") from error
-    fail_to_pass = frozenset(task.fail_to_pass)
+    try:
+        fail_to_pass = resolve_fail_to_pass(task.fail_to_pass, baseline)
+    except UserError as error:
+        raise UserError(f"task {task.id!r}: {error}") from error
     # The author's limit may have been meant for the FAIL_TO_PASS tests alone.
     seconds = max(task.limits.wall_seconds, round(baseline.seconds * SLACK, 1))
-    measured = replace(
+    return replace(
         task,
+        fail_to_pass=fail_to_pass,
         pass_to_pass=tuple(test for test in baseline.stable if test not in fail_to_pass),
-        unnamed=unnamed_failing(task.fail_to_pass, baseline),
+        unnamed=unnamed_failing(fail_to_pass, baseline),
         is_unmeasured=False,
         suite=baseline.applied_to(suite),
         limits=replace(task.limits, wall_seconds=seconds),
-    )
-    return measured, _absent(task, baseline)
-
-
-def _absent(task: Task, baseline: Baseline) -> str:
-    """A note about FAIL_TO_PASS tests that its base lacks; empty if there are none."""
-    collected = {*baseline.outcomes, *baseline.flaky}
-    lacking = [test for test in task.fail_to_pass if test not in collected]
-    # A file that can't be imported before the fix may have them.
-    lacking = [test for test in lacking if file_of(test) not in baseline.collection_errors]
-    if not lacking:
-        return ""
-    return (
-        f"task {task.id!r}: no patch can fix {lacking[0]!r}, as the tests of its base have no such id (or another one "
-        "in each run): name an id that `pytest --collect-only` prints; `regrade tasks validate` checks all of them"
     )
 
 

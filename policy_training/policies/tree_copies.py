@@ -7,6 +7,7 @@ the repository in the copy.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import IGNORED_DIRECTORIES, Tree
+from regrade.datasets.tasks import Tree, is_ignored
 from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.sandboxes.scratch import remove
 
@@ -45,10 +46,9 @@ class FreshCopy:
         self._git("init", "--quiet", "--initial-branch=main")
         for name, value in (("core.fileMode", "false"), ("core.quotePath", "false"), ("core.bare", "false")):
             self._git("config", name, value)
-        ignored = "".join(f"{name}/\n" for name in sorted(IGNORED_DIRECTORIES))
-        for name, text in (("attributes", AS_THEY_ARE), ("exclude", ignored)):
-            (self._repository / "info").mkdir(exist_ok=True)
-            (self._repository / "info" / name).write_text(text)
+        (self._repository / "info").mkdir(exist_ok=True)
+        (self._repository / "info" / "attributes").write_text(AS_THEY_ARE)
+        self._exclude()
         self._git("add", "--all", "--force")
         self._git("commit", "--quiet", "--allow-empty", "--no-verify", "--message=base")
 
@@ -62,9 +62,20 @@ class FreshCopy:
         remove(self.folder / ".git")
         _make_readable(self.folder)
         _forget_repositories(self.folder)
+        self._exclude()
         self._git("add", "--all")
         diff = self._git("diff", "--cached", "--binary", "--no-renames", "--no-ext-diff", "--no-color", "HEAD")
         return Patch(diff.decode("utf-8", "surrogateescape"))
+
+    def _exclude(self) -> None:
+        """Exclude new files in folders that are no part of a repository, such as a virtual environment."""
+        paths = []
+        for parent, folders, _ in os.walk(self.folder):
+            ignored = [name for name in folders if is_ignored(parent, name)]
+            paths += [Path(parent, name).relative_to(self.folder).as_posix() for name in ignored]
+            folders[:] = [name for name in folders if name not in ignored]
+        lines = ["/" + re.sub(r"([*?\[\\ ])", r"\\\1", path) + "/\n" for path in sorted(paths) if "\n" not in path]
+        (self._repository / "info" / "exclude").write_text("".join(lines), "utf-8", "surrogateescape")
 
     def _begin_again(self) -> None:
         aside = self._root / "aside"
@@ -122,7 +133,7 @@ def _make_readable(folder: Path) -> None:
 def _forget_repositories(folder: Path) -> None:
     """Remove every .git, at any depth: git treats a folder that contains one as a separate repository."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in IGNORED_DIRECTORIES or name == ".git"]
+        folders[:] = [name for name in folders if name == ".git" or not is_ignored(parent, name)]
         if ".git" in files:
             Path(parent, ".git").unlink()
         if ".git" in folders:

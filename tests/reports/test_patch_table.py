@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from regrade.reports.patch_table import PatchRow, print_patches, totals
 from regrade.rewards import Breakdown, End, EvidenceSet, Reward, TestOutcome, TestRun, TestStatus, load_reward
+from regrade.rewards.evidence import Integrity, Tampering
 
 OUTCOME: Reward = load_reward("tests")
 PASSED, FAILED = TestOutcome(TestStatus.PASSED), TestOutcome(TestStatus.FAILED, "assert 1 == 2")
@@ -46,6 +48,24 @@ PATCHES = [
         (REFUSED, "refused", "it is no diff"),
         (LOST, "unscored", "TestRun: OSError: no space left"),
         (judged("a", "", ".."), "breaks nothing", ""),
+        (
+            replace(
+                PATCHES[0],
+                integrity=Integrity(
+                    signs=(Tampering(kind="early exit", file="a.py", line=3, detail="os._exit", conclusive=True),)
+                ),
+            ),
+            "tampers",
+            "early exit in a.py:3: os._exit",
+        ),
+        (
+            replace(
+                PATCHES[0],
+                integrity=Integrity(signs=(Tampering(kind="x", file="a.py", line=3, detail="y", conclusive=False),)),
+            ),
+            "fixed",
+            "",
+        ),
         (PatchRow("a", Breakdown(0.5, "scored", None, "in-process")), "scored", ""),
     ],
 )

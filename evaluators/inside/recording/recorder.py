@@ -64,9 +64,13 @@ class Recorder:
         path, root = str(config.inipath or ""), f"{self._root}/"
         own = path[len(root) :] if path.startswith(root) else None
         self._write(json.dumps(["configuration", path, own if path else ""]))
-        # Both: pytest omits an argument that lies in another one, and walks only the folders of its arguments.
+        # pytest walks only the folders of its arguments; of an argument that lies in another one, pytest 8 collects
+        # that one alone.
         config.getini("python_files").extend(glob.escape(os.path.join(self._root, path)) for path in self.further_paths)  # noqa: PTH118 (quick)
-        config.args += self.further_paths
+        walked = [os.path.abspath(argument.partition("::")[0]) for argument in config.args]  # noqa: PTH100 (quick)
+        for path in self.further_paths:
+            if not any(f"{self._root}/{path}".startswith(f"{folder}/") for folder in walked):
+                config.args.append(path)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import TestSuite, Tree
@@ -241,6 +244,73 @@ def test_all_changes_of_a_candidate_to_the_folder_are_undone(task, tmp_path):
     assert contents(folder.path) == expected
     assert not (folder.path / "tests").is_symlink()
     assert (tmp_path / "outside" / "test_calculator.py").read_text() == "outside"
+
+
+def test_the_folder_of_an_added_file_does_not_stay(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    folder.write_tree(task.base)
+    folders = {path for path in folder.path.rglob("*") if path.is_dir()}
+    folder.write_tree(task.base.with_files({"numpy/x/y.txt": "x\n", "tests/more/z.py": "z = 1\n"}))
+    folder.write_tree(task.base)
+    assert {path for path in folder.path.rglob("*") if path.is_dir()} == folders
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["a", "b/c", "b/d/e", "d/e/f", "d/g", "h/a"]), st.text("xy", max_size=2)),
+        min_size=2,
+        max_size=5,
+    )
+)
+@settings(deadline=None, max_examples=30)
+def test_any_tree_after_any_other_is_as_in_a_new_folder(states):
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "root")
+        for name in ("b/c", "d/e/f", "h/a"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text("base")
+        used, number = Folder(Path(place, "used")), 0
+        for number, state in enumerate(states):
+            tree = Tree(root).with_files(state).without([path for path in ("b/c", "d/e/f") if path not in state])
+            used.write_tree(tree)
+            fresh = Folder(Path(place, f"fresh{number}"))
+            fresh.write_tree(tree)
+            assert looks(used.path) == looks(fresh.path)
+
+
+def looks(folder):
+    """Everything below a folder, with what programs see of it: kind, mode, content, modification time, attributes."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_mode,
+            path.read_bytes() if path.is_file() else b"",
+            path.stat().st_mtime if path.is_file() else 0,
+            os.listxattr(path),
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def test_what_a_candidate_read_or_marked_does_not_show(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    folder.write_tree(task.base)
+    paths = ("", "tests", "README")
+    for path in paths:
+        try:
+            os.setxattr(folder.path / path, "user.left", b"42")
+        except OSError:
+            pytest.skip("this file system has no extended attributes")
+    os.utime(folder.path, (42, 42))
+    os.utime(folder.path / "tests", (42, 42))
+    os.utime(folder.path / "calculator.py", ns=(42, (folder.path / "calculator.py").stat().st_mtime_ns))
+    (folder.path / "tests" / "test_calculator.py").read_bytes()
+    folder.write_tree(task.base)
+    for path in paths:
+        assert os.listxattr(folder.path / path) == []
+    for path in (folder.path, *folder.path.rglob("*")):
+        status = path.stat()
+        assert status.st_mtime != 42
+        assert path.is_dir() or status.st_atime_ns == status.st_mtime_ns, path
 
 
 def test_byte_code_is_distinguished_by_the_times_of_files(task, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -480,6 +482,24 @@ def test_many_short_tests_of_one_file_are_measured_in_parts_with_the_same_result
     assert set(divided.reach["subject.py::first"]) == {"test_it.py::test_first", "test_it.py::test_second"}
     odd = {f"test_it.py::test_it[{number}]" for number in range(1, 210, 2)}
     assert set(divided.reach["subject.py::odd"]) == odd | {"test_it.py::test_second"}  # it needs the tests before it
+
+
+def test_an_error_of_a_run_ends_the_jobs_that_wait(write_files, tmp_path):
+    settings = _WorkerSettings(
+        sandbox=choose(), python=Path(sys.executable), scratch=tmp_path, limits=Limits(), packages=None, tools=None
+    )
+
+    def fails(_report):
+        time.sleep(0.5)
+        raise UserError("a run failed")
+
+    began = time.monotonic()
+    with (
+        _BaselineWorkers(settings, write_files({}), TestSuite()) as workers,
+        pytest.raises(UserError, match="a run failed"),
+    ):
+        list(workers.finish([fails, *[lambda _: time.sleep(0.1)] * 100], 101, threads=1))
+    assert time.monotonic() - began < 20
 
 
 def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -171,20 +172,34 @@ def test_a_task_file_without_pass_to_pass_guards_the_tests_that_pass(write_files
     assert (again, steps) == ([task], [])
 
 
-@pytest.mark.parametrize("test", ["test_it.py::test_gone", "test_it.py::test_random[0.5]"])
-def test_a_fail_to_pass_test_that_the_base_lacks_is_told(write_files, tmp_path, test):
-    """As after a random value in an id: every patch would count as not fixing it, in silence."""
-    random = (
-        "import pytest, random\n@pytest.mark.parametrize('n', [random.SystemRandom().random()])\n"
-        "def test_random(n): assert one() == 1\n"
-    )
-    root = write_files({"code_.py": CODE, "test_it.py": f"{TESTS}{random}"}).root
-    told = []
-    with_pass_to_pass(
-        tasks_file(root, tmp_path, fail_to_pass=[test]), runs=2, cache=tmp_path / "cache", tell=told.append
-    )
-    assert told[0].startswith(f"task 't': no patch can fix {test!r}, as the tests of its base have no such id")
-    assert "name an id that `pytest --collect-only` prints" in told[0]
+MANY = "import pytest\nfrom code_ import *\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_one(n):\n    assert one() == 1\n"
+
+
+def test_a_name_in_a_task_file_stands_for_its_failing_tests_as_on_the_command_line(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": MANY}).root
+    (task,) = with_pass_to_pass(tasks_file(root, tmp_path), runs=1, cache=tmp_path / "cache")
+    assert task.fail_to_pass == ("test_it.py::test_one[1]", "test_it.py::test_one[2]")
+    # As after a random value in an id, too: every patch would count as not fixing it, in silence.
+    wrong = tasks_file(root, tmp_path, fail_to_pass=["test_it.py::test_none"])
+    with pytest.raises(UserError, match=r"task 't': the repository has no test 'test_it.py::test_none'"):
+        with_pass_to_pass(wrong, runs=1, cache=tmp_path / "cache")
+
+
+def test_a_task_file_uses_the_environment_of_its_repository(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS}).root
+    assert tasks_file(root, tmp_path)[0].requirements == ()
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert tasks_file(root, tmp_path)[0].requirements == (str(root / ".venv" / "bin" / "python"),)
+    assert tasks_file(root, tmp_path, requirements=[])[0].requirements == ()
+
+
+@pytest.mark.slow
+def test_an_older_pytest_collects_the_other_files_too(write_files, tmp_path):
+    root = write_files({"code_.py": CODE, "test_it.py": TESTS, "tests/test_more.py": "def test_more(): pass\n"}).root
+    tasks = tasks_file(root, tmp_path, requirements=["pytest==8.3.4"])
+    (task,) = with_pass_to_pass(tasks, runs=1, cache=tmp_path / "cache")
+    assert task.pass_to_pass == ("test_it.py::test_two", "tests/test_more.py::test_more")
 
 
 def test_an_empty_pass_to_pass_stays_empty_and_is_told(write_files, tmp_path):

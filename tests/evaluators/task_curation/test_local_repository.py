@@ -163,6 +163,40 @@ def test_a_virtual_environment_of_the_repository_is_used_and_not_copied(reposito
     assert not [path for path in made.base.paths() if path.startswith(("other/", ".venv/"))]
 
 
+def test_a_folder_of_the_product_is_no_environment_by_its_name(repository, task, tmp_path):
+    (repository / "shop" / "venv").mkdir(parents=True)
+    (repository / "shop" / "venv" / "kinds.py").write_text("KINDS = 3\n")
+    made, _ = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert "shop/venv/kinds.py" in made.base.paths()
+
+
+def test_links_are_left_out_and_named(repository, task, tmp_path):
+    (repository / "linked.py").symlink_to("calculator.py")
+    made, told = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert "linked.py" not in made.base.paths()
+    assert any("linked.py is a link" in line for line in told)
+
+
+def test_a_warning_about_a_plugin_that_is_an_error_punishes_no_patch(repository, task, fix, tmp_path):
+    pytest.importorskip("anyio.pytest_plugin")
+    (repository / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    made, _ = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        assert scorer.gather([(made, fix)], [TestRun])[0].records[TestRun].resolved
+
+
+def test_a_folder_named_like_a_dependency_does_not_shadow_it(repository, task, fix, tmp_path):
+    pytest.importorskip("numpy")
+    (repository / "numpy").mkdir()
+    (repository / "numpy" / "notes.txt").write_text("data\n")
+    tests = repository / "tests" / "test_calculator.py"
+    tests.write_text("import numpy as np\n" + tests.read_text() + "\ndef test_numpy():\n    assert np.add(1, 2) == 3\n")
+    made, _ = make(repository, *task.fail_to_pass, cache=tmp_path / "cache")
+    assert "tests/test_calculator.py::test_numpy" in made.pass_to_pass
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        assert scorer.gather([(made, fix)], [TestRun])[0].records[TestRun].resolved
+
+
 def test_large_files_are_left_out_and_named(repository, tmp_path):
     with (repository / "data.bin").open("wb") as file:
         file.truncate(51 << 20)

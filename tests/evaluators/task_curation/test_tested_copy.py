@@ -214,6 +214,17 @@ def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_
     assert [attempt.reward for attempt in attempts] == [lowest, 0.0]
 
 
+@pytest.mark.slow
+def test_a_python_file_behind_a_compiled_one_of_its_name_leaves_the_patch_unscored(extension, tmp_path):
+    (extension / "shop" / "_fast.py").write_text("def value():\n    return 1\n")
+    change = Patch.between(
+        {"shop/_fast.py": "def value():\n    return 1\n"}, {"shop/_fast.py": "def value():\n    return 3\n"}
+    )
+    (reason,) = runs(extension, tmp_path, change, ids=("tests/test_it.py::test_value",))
+    assert reason.startswith(f"{UNTESTABLE}shop/_fast.py is compiled into shop/_fast.")
+    assert "the build of the project does not make it" in reason
+
+
 @pytest.mark.parametrize(
     ("test", "touches"),
     [
