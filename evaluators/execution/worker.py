@@ -325,7 +325,7 @@ class Worker:
         folder = self._sandbox.seen_at(self._programs)
         return (
             f"import sys; sys.path.insert(0, {folder!r}); from regrade.evaluators.inside.worker import main; "
-            f"sys.path.pop(0); main({self._sandbox.candidate_user}, {self._sandbox.alone})"
+            f"sys.path.pop(0); main({self._sandbox.candidate_users()!r}, {self._sandbox.alone})"
         )
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:
