@@ -27,6 +27,7 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker,
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.answer_equality import find_mismatches, usable_inputs
 from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
+from regrade.evaluators.verification.input_strength import InputStrength, input_strength
 from regrade.evaluators.verification.tripwires import run_tripwires
 from regrade.evaluators.verification.two_process import (
     Boundary,
@@ -42,6 +43,8 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, TestStatus, Verification
 
 logger = logging.getLogger(__name__)
+MIN_KILLED = 0.5
+"""Least share of the reference's mutants that held-out inputs must detect. Some mutants change nothing."""
 NO_TEST_TO_VERIFY = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
 
@@ -57,6 +60,10 @@ class ReferenceVerification:
     """Held-out inputs that the reference answers without an error, as JSON."""
     answers: str
     """Its answers, as JSON."""
+    mutants: int = 0
+    """Mutants of the reference's functions, if there are held-out inputs."""
+    killed: int = 0
+    """Mutants that answer an input differently than the reference."""
     untested: tuple[tuple[str, str], ...] = ()
     """(test, reason) of the tests that neither pass out of process nor have a tripwire."""
     invalid: tuple[str, ...] = ()
@@ -68,7 +75,12 @@ class ReferenceVerification:
             return AssuranceLevel.IN_PROCESS
         if not self.is_confirmed(task):
             return AssuranceLevel.TRIPWIRED
-        return AssuranceLevel.HELD_OUT if json.loads(self.inputs) else AssuranceLevel.OUT_OF_PROCESS
+        return AssuranceLevel.HELD_OUT if self.has_strong_inputs else AssuranceLevel.OUT_OF_PROCESS
+
+    @property
+    def has_strong_inputs(self) -> bool:
+        """Are there held-out inputs, and do they detect enough of the bugs that could be in the functions?"""
+        return bool(json.loads(self.inputs)) and self.killed >= MIN_KILLED * self.mutants
 
     def is_confirmed(self, task: Task) -> bool:
         """Do all FAIL_TO_PASS tests pass out of process?"""
@@ -128,13 +140,17 @@ def _verify_reference_out_of_process(
         repeated = pair.answers(task, workspace, boundary, inputs, preparation)
     usable = usable_inputs(inputs, answers, repeated)
     inputs, answers = [inputs[index] for index in usable], [answers[index] for index in usable]
+    strength = InputStrength(0, 0)
     if len(usable) < MIN_INPUTS or not _distinguish_base(pair, task, boundary, inputs, answers, preparation):
         inputs, answers = [], []
+    else:
+        strength = input_strength(pair, task, workspace, boundary, inputs, answers, preparation)
     return ReferenceVerification(
         tuple(sorted(split.passed)),
         tuple(sorted({**split.inconclusive, **split.failed}.items())),
         json.dumps(inputs),
         json.dumps(answers),
+        *strength,
     )
 
 
@@ -201,7 +217,7 @@ def _verify_out_of_process(
         return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why), boundary
     why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
     assured = Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
-    if reference is None or not json.loads(reference.inputs):
+    if reference is None or not reference.has_strong_inputs:
         return assured, boundary
     return _verify_by_held_out_inputs(workers, task, workspace, reference, assured), boundary
 
@@ -324,7 +340,8 @@ def _verify_by_held_out_inputs(
         answers = workers.pair.answers(task, workspace, boundary, inputs, workers.preparation)
         mismatches = find_mismatches(inputs, expected, answers)
         if not mismatches:
-            why = f"{len(inputs)} held-out inputs get the reference's answers"
+            detected = f"they detect {reference.killed} of {reference.mutants} bugs planted in the reference"
+            why = f"{len(inputs)} held-out inputs get the reference's answers; {detected}"
             return replace(verification, level=AssuranceLevel.HELD_OUT, why=why, inputs=len(inputs))
     why = f"{len(mismatches)} of {len(inputs)} held-out inputs get other answers than the reference's: {mismatches[0]}"
     return replace(verification, why=why, inputs=len(inputs))
