@@ -480,6 +480,8 @@ class Verification:
     """(test that passes only in the candidate's process, its result elsewhere)"""
     sprung: tuple[tuple[str, str], ...] = ()
     """(test with a triggered tripwire, the reason)"""
+    unconfirmed: tuple[str, ...] = ()
+    """Tests that pass in the candidate's process, and nothing else confirms it."""
     why: str = ""
     """The reason for the level, in words."""
     seconds: float = 0.0

@@ -220,6 +220,7 @@ class Worker:
         self._killed = False
         self._reporter = Reporter(listener)
         self._rewritten: set[str] = set()
+        self._candidate_users = range(0)
         self.starts = 0
 
     def __enter__(self) -> Self:
@@ -261,7 +262,7 @@ class Worker:
             event = self._receive(longest * PATIENCE + GRACE_SECONDS, running=True)
         if not isinstance(event, DoneEvent):
             raise self._unexpected(event)
-        if self._sandbox.candidate_user < 0:
+        if not self._candidate_users:
             self._rewritten |= self._folder.rewritten()
         if event.stopped or not event.clean:
             self.close()  # a new sandbox for the next candidate
@@ -353,9 +354,10 @@ class Worker:
 
     def _program(self) -> str:
         folder = self._sandbox.seen_at(self._programs)
+        self._candidate_users = self._sandbox.candidate_users()
         return (
             f"import sys; sys.path.insert(0, {folder!r}); from regrade.evaluators.inside.worker import main; "
-            f"sys.path.pop(0); main({self._sandbox.candidate_user}, {self._sandbox.alone})"
+            f"sys.path.pop(0); main({self._candidate_users!r}, {self._sandbox.alone})"
         )
 
     def _message(self, request: Request, preparation: Preparation) -> dict[str, Any]:

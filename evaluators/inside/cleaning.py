@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regrade.evaluators.inside.candidates import drop_rights
 
-SHARED_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")
+SHARED_FOLDERS = ("/tmp", "/dev/shm", "/dev/mqueue", "/var/tmp")
 """Folders that candidates can write to, apart from the working tree."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import itertools
 import json
 import os
 import select
@@ -48,18 +49,18 @@ PRELOADED = """
 """Modules of the standard library that most suites import."""
 
 
-def main(candidate_user: int, alone: bool) -> None:
+def main(candidate_users: range, alone: bool) -> None:
     """Serve until the standard input ends.
 
     Args:
-        candidate_user: user id that each child changes to; -1: the current one.
+        candidate_users: user ids that the children change to, one after another; empty: the current one.
         alone: this process is the first of its own pid namespace and may kill every other process in it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Without this a candidate of the same user could read or trace this process.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    worker = ForkServer(candidate_user, alone)
+    worker = ForkServer(candidate_users, alone)
     _preload()
     worker.serve()
 
@@ -67,8 +68,8 @@ def main(candidate_user: int, alone: bool) -> None:
 class ForkServer:
     """Reads requests, forks candidates, watches them and writes their results."""
 
-    def __init__(self, candidate_user: int, alone: bool) -> None:
-        self.user = candidate_user
+    def __init__(self, candidate_users: range, alone: bool) -> None:
+        self._users = itertools.cycle(candidate_users or [-1])
         self._alone = alone
         # Not descriptors 0 to 2, which candidates write to.
         self._requests, self._answers = os.dup(0), os.dup(1)
@@ -103,21 +104,21 @@ class ForkServer:
 
     def execute(self, request: RequestMessage) -> Write | None:
         """Fork. In the child: return its result writer. Here: watch the child, clean up, report, and return None."""
-        results, key = os.memfd_create("results"), new_key()
+        results, key, user = os.memfd_create("results"), new_key(), next(self._users)
         os.ftruncate(self._output, 0)
         os.lseek(self._output, 0, os.SEEK_SET)
         started = time.monotonic()
         try:
             child = os.fork()
             if child == 0:
-                return self._become_candidate(request, results, key)
+                return self._become_candidate(request, results, key, user)
             self._write({"event": "forked"})
             running = RunningTest(results, key)
             ending = watching.watch(
                 child, self._requests, request, running, lambda: self._announce(running), alone=self._alone
             )
             watching.kill_rest(child, alone=self._alone)
-            is_clean = cleaning.clean(self.user, self._original) if self._alone else True
+            is_clean = cleaning.clean(user, self._original) if self._alone else True
             self._write(
                 {
                     "event": "done",
@@ -146,7 +147,7 @@ class ForkServer:
             candidates.run(request, write)
         return self.next_request()
 
-    def _become_candidate(self, request: RequestMessage, results: int, key: bytes) -> Write:
+    def _become_candidate(self, request: RequestMessage, results: int, key: bytes, user: int) -> Write:
         results = os.dup(results)  # the caller closes the original
         os.close(self._requests)
         os.close(self._answers)
@@ -154,7 +155,7 @@ class ForkServer:
 
         write = sealing_writer(results, key)
         try:
-            candidates.confine(request, self.user)
+            candidates.confine(request, user)
             if request["cold"]:
                 candidates.start_fresh_interpreter(request, results, key)
         except BaseException as error:

@@ -65,8 +65,9 @@ class Sandbox(Protocol):
     """Is the candidate isolated from the files, processes and network of this machine?"""
     alone: bool
     """Is the program the first process of a pid namespace of its own?"""
-    candidate_user: int
-    """User id that candidates change to; -1: the program's own."""
+
+    def candidate_users(self) -> range:
+        """User ids for the candidates of a new program, one after another; empty: the program's own."""
 
     def problem(self) -> str:
         """Why it does not work on this machine, and a remedy; empty: a trial start succeeded."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
+from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.piped import PipedSession
-
-FIRST_CANDIDATE_USER = 200_000
-"""Lowest user id of candidates: they own no files and can signal no other process."""
+from regrade.evaluators.sandboxes.system_calls import program_descriptor
 
 NAMESPACE_OPTIONS = """
     --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try --as-pid-1 --die-with-parent
@@ -21,10 +19,11 @@ NAMESPACE_OPTIONS = """
 
 
 class Bubblewrap:
-    """Own user, pid, network, ipc, uts and mount namespaces; no capabilities; read-only except for named mounts.
+    """Own user, pid, network, ipc, uts and mount namespaces; no capabilities; a filter of system calls; read-only
+    except for named mounts.
 
     Started by root, it creates no user namespace: the worker has only the capabilities to change its user id and to
-    kill, and candidates have a user id of their own. Started by another user, or with `user_namespace`, worker and
+    kill, and each candidate has a user id of its own. Started by another user, or with `user_namespace`, worker and
     candidate share the one id of the user namespace; the kernel protects the worker as the first process of the pid
     namespace.
     """
@@ -36,13 +35,17 @@ class Bubblewrap:
     def __init__(self, *, user_namespace: bool | None = None) -> None:
         self._folders = Interpreters()
         self._user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
-        self.candidate_user = -1 if self._user_namespace else FIRST_CANDIDATE_USER + secrets.randbelow(100_000)
+
+    def candidate_users(self) -> range:
+        return range(0) if self._user_namespace else new_candidate_users()
 
     def problem(self) -> str:
         if shutil.which("bwrap") is None:
             return "the program `bwrap` is not installed: apt-get install bubblewrap (or dnf, pacman)"
         try:
-            session = PipedSession([*self._frame(256), "--", "/bin/echo", "works"], {})
+            filter_ = program_descriptor()
+            command = [*self._frame(256), "--seccomp", str(filter_), "--", "/bin/echo", "works"]
+            session = PipedSession(command, {}, inherited=(filter_,))
         except SandboxError as error:
             return str(error)
         try:
@@ -56,8 +59,8 @@ class Bubblewrap:
         return mount.target
 
     def start(self, program: Program) -> PipedSession:
-        information = os.pipe()
-        command = [*self._frame(program.scratch_mb), "--info-fd", str(information[1])]
+        filter_, information = program_descriptor(), os.pipe()
+        command = [*self._frame(program.scratch_mb), "--seccomp", str(filter_), "--info-fd", str(information[1])]
         for folder in self._folders(program.python):
             # The folders above it: bwrap would create them readable by their owner alone.
             for parent in reversed(folder.parents[:-1]):
@@ -69,7 +72,7 @@ class Bubblewrap:
             command += ["--setenv", name, value]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", str(program.python.absolute())]
         command += program.arguments
-        return PipedSession(command, {}, information=information)
+        return PipedSession(command, {}, information=information, inherited=(filter_,))
 
     def _frame(self, scratch_mb: int) -> list[str]:
         size = str(scratch_mb << 20)
@@ -80,7 +83,8 @@ class Bubblewrap:
                 command += ["--symlink", str(Path(path).readlink()), path]
             elif Path(path).exists():
                 command += ["--ro-bind", path, path]
-        command += ["--proc", "/proc", "--dev", "/dev", "--clearenv"]
+        # The kernel's message queues outlive their processes: as files, the worker can remove them.
+        command += ["--proc", "/proc", "--dev", "/dev", "--mqueue", "/dev/mqueue", "--clearenv"]
         for folder in ("/tmp", "/dev/shm"):
             command += ["--perms", "1777", "--size", size, "--tmpfs", folder]
         return command

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import os
-import secrets
 import socket
 import struct
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.process_identity import is_gone, this_process
+from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
-from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
+from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.piped import is_ready
 
@@ -42,9 +42,10 @@ class Docker:
         self._folders = Interpreters()
         self.image = image
         self.name = f"docker:{image}" if image else "docker"
-        # As for bubblewrap: only root can run candidates under a user id of their own.
-        is_root = os.geteuid() == 0
-        self.candidate_user = FIRST_CANDIDATE_USER + secrets.randbelow(100_000) if is_root else -1
+
+    def candidate_users(self) -> range:
+        # As for bubblewrap: only root can run candidates under user ids of their own.
+        return new_candidate_users() if os.geteuid() == 0 else range(0)
 
     def problem(self) -> str:
         try:
@@ -100,14 +101,15 @@ class Docker:
             for mount in [*system, *mounts]
         ]
         memory = (program.limits.memory_mb + WORKER_MEMORY_MB) << 20
-        user = "0:0" if self.candidate_user >= 0 else f"{os.getuid()}:{os.getgid()}"
+        is_root = os.geteuid() == 0
+        user = "0:0" if is_root else f"{os.getuid()}:{os.getgid()}"
         host = client.create_host_config(
             network_mode="none",
             read_only=True,
             mounts=binds,
             cap_drop=["ALL"],
-            cap_add=["SETUID", "SETGID", "KILL"] if self.candidate_user >= 0 else [],
-            security_opt=["no-new-privileges"],
+            cap_add=["SETUID", "SETGID", "KILL"] if is_root else [],
+            security_opt=["no-new-privileges", f"seccomp={system_calls.profile()}"],
             pids_limit=max(256, 2 * program.limits.processes),
             mem_limit=memory,
             memswap_limit=memory,

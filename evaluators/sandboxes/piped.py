@@ -22,9 +22,15 @@ class PipedSession:
     """Starts `command` in a process group of its own and communicates with it over pipes."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], *, information: tuple[int, int] | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        information: tuple[int, int] | None = None,
+        inherited: tuple[int, ...] = (),
     ) -> None:
-        """`information`: a pipe on which bubblewrap writes the id of the sandbox's first process; closed here."""
+        """`information`: a pipe on which bubblewrap writes the id of the sandbox's first process; closed here, as are
+        the `inherited` descriptors, which the command reads."""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
@@ -35,14 +41,14 @@ class PipedSession:
                 env=dict(environment),
                 start_new_session=True,
                 bufsize=0,
-                pass_fds=information[1:] if information else (),
+                pass_fds=(*inherited, *(information or ())[1:]),
             )
         except OSError as error:
             self._errors.close()
             raise SandboxError(f"{command[0]} did not start: {error}") from error
         finally:
-            if information:
-                os.close(information[1])
+            for descriptor in (*inherited, *(information or ())[1:]):
+                os.close(descriptor)
         self._first = _first_process(information[0]) if information else None
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -22,7 +22,9 @@ class Process:
     name = "process"
     isolated = False
     alone = False
-    candidate_user = -1
+
+    def candidate_users(self) -> range:
+        return range(0)
 
     def problem(self) -> str:
         return "" if sys.platform == "linux" else f"the process sandbox needs Linux, this is {sys.platform}"

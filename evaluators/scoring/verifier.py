@@ -22,7 +22,7 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, Verification
 
 if TYPE_CHECKING:
-    from regrade.evaluators.verification.assurance_levels import ReferenceVerification
+    from regrade.evaluators.verification.assurance_levels import ReferenceVerification, WorkerSet
 
 logger = logging.getLogger(__name__)
 NOT_CONFINED = "the plain process does not confine a candidate"
@@ -52,17 +52,17 @@ class Verifier:
             return Verification(level=AssuranceLevel.UNCONFINED, reachable=AssuranceLevel.UNCONFINED, why=NOT_CONFINED)
         if task.suite.runner != "pytest":
             return Verification(level=AssuranceLevel.IN_PROCESS, reachable=AssuranceLevel.IN_PROCESS, why=OTHER_RUNNER)
-        calibration = self._calibration(job) if run.fixed else None
         workers = WorkerSet(
             self._worker_pool.pair(task), self._worker_pool.worker(task), self._worker_pool.preparation(task)
         )
+        calibration = self._calibration(job, workers) if run.fixed else None
         started = time.monotonic()
         verification = verify(workers, task, workspace, run, calibration)
         seconds = time.monotonic() - started
         logger.debug("verified: task %s: %s, %.2f s", task.id, verification.level, seconds)
         return replace(verification, seconds=round(seconds, 4))
 
-    def _calibration(self, job: DistinctJob) -> ReferenceVerification | None:
+    def _calibration(self, job: DistinctJob, workers: WorkerSet) -> ReferenceVerification | None:
         if job.task.reference is None:
             return None
         key = f"{job.task_key} {job.task.reference.digest}"
@@ -70,10 +70,12 @@ class Verifier:
             lock = self._locks[key]
         with lock:
             if key not in self._calibrations:
-                self._calibrations[key] = self._load_or_calibrate(job, job.task.reference)
+                self._calibrations[key] = self._load_or_calibrate(job, job.task.reference, workers)
             return self._calibrations[key]
 
-    def _load_or_calibrate(self, job: DistinctJob, reference: Patch) -> ReferenceVerification | None:
+    def _load_or_calibrate(
+        self, job: DistinctJob, reference: Patch, workers: WorkerSet
+    ) -> ReferenceVerification | None:
         from regrade.evaluators.verification.assurance_levels import ReferenceVerification, verify_reference
 
         task = job.task
@@ -87,9 +89,8 @@ class Verifier:
         if stored is not None:
             return stored
         tests = selected_tests(task, workspace) or frozenset(task.tests)
-        pair, preparation = self._worker_pool.pair(task), self._worker_pool.preparation(task)
         with without_candidate():
-            calibration = verify_reference(pair, task, workspace, tests, preparation)
+            calibration = verify_reference(workers, task, workspace, tests)
         with contextlib.suppress(sqlite3.Error):  # it is still valid for this scorer
             self._planner.store(reference_job, ReferenceVerification, calibration, reachable=True)
         return calibration

@@ -7,6 +7,9 @@ means that the task allows:
 - `out-of-process`: the tests pass in a process without the candidate's code (`two_process.py`).
 - `held-out`: besides, the changed functions answer inputs that no test contains as the reference patch does.
 
+A level also holds for what it says of the tests that passed before: each PASS_TO_PASS test that ran passes in a process
+without the candidate's code, or has tripwires. Otherwise a candidate could hide there what it breaks.
+
 The reference patch shows which means a task allows: a test that does not pass out of process with the reference is no
 evidence there about any patch.
 """
@@ -25,7 +28,8 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker,
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, usable_inputs
 from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
-from regrade.evaluators.verification.tripwires import can_be_copied, run_tripwires
+from regrade.evaluators.verification.input_strength import InputStrength, input_strength
+from regrade.evaluators.verification.tripwires import run_tripwires
 from regrade.evaluators.verification.two_process import (
     Boundary,
     TwoProcessRun,
@@ -40,6 +44,8 @@ from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import TestRun, TestStatus, Verification
 
 logger = logging.getLogger(__name__)
+MIN_KILLED = 0.5
+"""Least share of the reference's mutants that held-out inputs must detect. Some mutants change nothing."""
 NO_TEST_TO_VERIFY = "no FAIL_TO_PASS test passes, so there is nothing to verify"
 
 
@@ -57,14 +63,31 @@ class ReferenceVerification:
     """Its answers, as JSON."""
     wrong_at_base: tuple[int, ...] = ()
     """Indexes of the inputs that the base commit answers otherwise."""
+    mutants: int = 0
+    """Mutants of the reference's functions, if there are held-out inputs."""
+    killed: int = 0
+    """Mutants that answer an input differently than the reference."""
+    untested: tuple[tuple[str, str], ...] = ()
+    """(test, reason) of the tests that neither pass out of process nor have a tripwire."""
+    invalid: tuple[str, ...] = ()
+    """Keys of the tripwires that the reference triggers."""
 
     def level(self, task: Task) -> AssuranceLevel:
-        """The strongest level that a patch of this task can reach."""
-        unconfirmed = set(task.fail_to_pass) - set(self.confirmed)
-        if unconfirmed or not task.fail_to_pass:
-            is_each_copied = all(can_be_copied(task, test) for test in unconfirmed)
-            return AssuranceLevel.TRIPWIRED if is_each_copied else AssuranceLevel.IN_PROCESS
-        return AssuranceLevel.HELD_OUT if json.loads(self.inputs) else AssuranceLevel.OUT_OF_PROCESS
+        """The strongest level that the reference reaches."""
+        if self.untested:
+            return AssuranceLevel.IN_PROCESS
+        if not self.is_confirmed(task):
+            return AssuranceLevel.TRIPWIRED
+        return AssuranceLevel.HELD_OUT if self.has_strong_inputs else AssuranceLevel.OUT_OF_PROCESS
+
+    @property
+    def has_strong_inputs(self) -> bool:
+        """Are there held-out inputs, and do they detect enough of the bugs that could be in the functions?"""
+        return bool(json.loads(self.inputs)) and self.killed >= MIN_KILLED * self.mutants
+
+    def is_confirmed(self, task: Task) -> bool:
+        """Do all FAIL_TO_PASS tests pass out of process?"""
+        return bool(task.fail_to_pass) and set(task.fail_to_pass) <= set(self.confirmed)
 
     def obstacle(self, task: Task) -> str:
         """The reason why no patch of this task can be verified out of process; empty if one can."""
@@ -73,8 +96,17 @@ class ReferenceVerification:
         return "" if missing is None else f"{missing}: {reasons.get(missing) or 'it fails'}"
 
 
+@dataclass(frozen=True)
+class WorkerSet:
+    """The workers that verify, for one thread and environment."""
+
+    pair: WorkerPair
+    worker: Worker
+    preparation: Preparation = UNPREPARED
+
+
 def verify_reference(
-    pair: WorkerPair, task: Task, workspace: Workspace, tests: frozenset[str], preparation: Preparation = UNPREPARED
+    workers: WorkerSet, task: Task, workspace: Workspace, tests: frozenset[str]
 ) -> ReferenceVerification:
     """Verify a task's reference patch, which is applied in the workspace, on these of the task's tests.
 
@@ -82,6 +114,21 @@ def verify_reference(
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
     boundary = boundary_of(task, workspace)
+    verified = _verify_reference_out_of_process(workers, task, workspace, boundary, tests)
+    rest = tests
+    if verified.is_confirmed(task):
+        # Where the reference changes more than functions, the other tests ran on the base's version of it.
+        rest = tests.difference(task.fail_to_pass if boundary.beyond else verified.confirmed)
+    if not rest:
+        return verified
+    report = run_tripwires(workers.worker, task, workspace, rest, preparation=workers.preparation)
+    return replace(verified, untested=report.untested, invalid=report.invalid)
+
+
+def _verify_reference_out_of_process(
+    workers: WorkerSet, task: Task, workspace: Workspace, boundary: Boundary, tests: frozenset[str]
+) -> ReferenceVerification:
+    pair, preparation = workers.pair, workers.preparation
     if not boundary.files:
         why = "the reference changes no function"
         return ReferenceVerification((), tuple((test, why) for test in sorted(tests)), "[]", "[]")
@@ -97,14 +144,18 @@ def verify_reference(
     usable = usable_inputs(inputs, answers, repeated)
     inputs, answers = [inputs[index] for index in usable], [answers[index] for index in usable]
     wrong = _wrong_at_base(pair, task, boundary, inputs, answers, preparation) if len(usable) >= MIN_INPUTS else ()
+    strength = InputStrength(0, 0)
     if not wrong:
         inputs, answers = [], []
+    else:
+        strength = input_strength(pair, task, workspace, boundary, inputs, answers, preparation)
     return ReferenceVerification(
         tuple(sorted(split.passed)),
         tuple(sorted({**split.inconclusive, **split.failed}.items())),
         json.dumps(inputs),
         json.dumps(answers),
         wrong,
+        *strength,
     )
 
 
@@ -119,15 +170,6 @@ def _wrong_at_base(
 
 def _is_right(index: int, inputs: list[Call], expected: list[Any], answers: Sequence[Any]) -> bool:
     return index < len(answers) and are_same(inputs[index], expected[index], answers[index])
-
-
-@dataclass(frozen=True)
-class WorkerSet:
-    """The workers that verify, for one thread and environment."""
-
-    pair: WorkerPair
-    worker: Worker
-    preparation: Preparation = UNPREPARED
 
 
 def verify(
@@ -145,10 +187,10 @@ def verify(
     reachable = "" if reference is None else reference.level(task)
     if not run.fixed:
         return Verification(level=max(AssuranceLevel), reachable=reachable, why=NO_TEST_TO_VERIFY)
-    verification = _verify_out_of_process(workers, task, workspace, run, reference, reachable)
+    verification, boundary = _verify_out_of_process(workers, task, workspace, run, reference, reachable)
     if verification.reaches(AssuranceLevel.OUT_OF_PROCESS):
-        return verification
-    return _verify_by_tripwires(workers, task, workspace, run, verification)
+        return _confirm_others(workers, task, workspace, run, reference, verification, boundary)
+    return _verify_by_tripwires(workers, task, workspace, _passing(run), reference, verification)
 
 
 def _verify_out_of_process(
@@ -158,13 +200,15 @@ def _verify_out_of_process(
     run: TestRun,
     reference: ReferenceVerification | None,
     reachable: str,
-) -> Verification:
+) -> tuple[Verification, Boundary]:
+    """The verification, and the functions that ran in the candidate's process."""
     unassured = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable)
-    if reference is not None and reachable <= AssuranceLevel.TRIPWIRED:
-        return replace(unassured, why=f"no patch can be verified out of process: {reference.obstacle(task)}")
+    if reference is not None and not reference.is_confirmed(task):
+        why = f"no patch can be verified out of process: {reference.obstacle(task)}"
+        return replace(unassured, why=why), Boundary({})
     boundaries = _boundaries(task, workspace, reference)
     if not boundaries[0][0].files:
-        return replace(unassured, why="the patch changes no function")
+        return replace(unassured, why="the patch changes no function"), Boundary({})
     passing = _passing(run)
     if reference is not None:
         passing &= {*task.fail_to_pass, *reference.confirmed}
@@ -180,12 +224,45 @@ def _verify_out_of_process(
     confirmed = tuple(sorted(split.passed))
     if refuted:
         why = _refutation(refuted, boundary)
-        return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why)
+        return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why), boundary
     why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
     assured = Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
-    if reference is None or not json.loads(reference.inputs):
-        return assured
-    return _verify_by_held_out_inputs(workers, task, workspace, reference, assured)
+    if reference is None or not reference.has_strong_inputs:
+        return assured, boundary
+    return _verify_by_held_out_inputs(workers, task, workspace, reference, assured), boundary
+
+
+def _confirm_others(
+    workers: WorkerSet,
+    task: Task,
+    workspace: Workspace,
+    run: TestRun,
+    reference: ReferenceVerification | None,
+    verification: Verification,
+    boundary: Boundary,
+) -> Verification:
+    """The verification, if the PASS_TO_PASS tests that pass do so without the candidate's code, or have tripwires.
+
+    Out of process, the tests ran on the base's version of all that is outside of the boundary. So where the patch
+    changes more than that, none of them is evidence about it, and the patch's own functions join the boundary.
+    """
+    own = boundary_of(task, workspace)
+    rest = _passing(run).intersection(task.pass_to_pass)
+    is_covered = not own.beyond and not keys_only_in(own, boundary)
+    confirmed = set(verification.confirmed)
+    if not is_covered and not own.beyond:
+        merged = without_oracles(merge_boundaries(boundary, own))
+        confirmed = set(workers.pair.run(task, workspace, merged, rest, workers.preparation).passed)
+        is_covered = not keys_only_in(own, merged)
+    if is_covered:
+        rest -= confirmed
+    if not rest:
+        return verification
+    logger.debug("confirmation of PASS_TO_PASS by tripwires: task %s, %d tests", task.id, len(rest))
+    confirmation = _verify_by_tripwires(workers, task, workspace, rest, reference, replace(verification, why=""))
+    if confirmation.level == AssuranceLevel.TRIPWIRED:
+        return verification
+    return confirmation
 
 
 def _boundaries(
@@ -232,23 +309,30 @@ def _mismatches_of_watched(
 
 
 def _verify_by_tripwires(
-    workers: WorkerSet, task: Task, workspace: Workspace, run: TestRun, verification: Verification
+    workers: WorkerSet,
+    task: Task,
+    workspace: Workspace,
+    passing: frozenset[str],
+    reference: ReferenceVerification | None,
+    verification: Verification,
 ) -> Verification:
-    """The next weaker level, if the patch reaches it."""
-    passing = _passing(run)
+    """The level `tripwired`, if each of these tests has a tripwire and none is triggered; else `in-process`."""
     logger.debug("verification by tripwires: task %s, %d tests", task.id, len(passing))
-    report = run_tripwires(workers.worker, task, workspace, run, passing, None, workers.preparation)
+    invalid = frozenset(reference.invalid if reference is not None else ())
+    report = run_tripwires(workers.worker, task, workspace, passing, invalid, workers.preparation)
+    before = f"; {verification.why}" if verification.why else ""
+    unassured = replace(verification, level=AssuranceLevel.IN_PROCESS)
     if report.triggered:
         _, test, why = report.triggered[0]
         more = f" (and {len(report.triggered) - 1} more)" if len(report.triggered) > 1 else ""
         triggered = tuple((test, f"{kind}: {why}") for kind, test, why in report.triggered)
-        return replace(verification, why=f"{test}: {why}{more}", sprung=triggered)
-    untested = dict(report.untested)
-    uncovered = untested.keys() & set(run.fixed)
-    if uncovered:
-        test = min(uncovered)
-        return replace(verification, why=f"{test}: {untested[test]}; {verification.why}")
-    why = f"{report.valid} tripwires behave as expected; {verification.why}"
+        return replace(unassured, why=f"{test}: {why}{more}", sprung=triggered)
+    if report.untested:
+        untested = dict(report.untested)
+        test = min(untested.keys() & set(task.fail_to_pass) or untested)
+        why = f"{len(untested)} of the tests that pass are not confirmed: {test}: {untested[test]}{before}"
+        return replace(unassured, unconfirmed=tuple(sorted(untested)), why=why)
+    why = f"{report.valid} tripwires behave as expected{before}"
     return replace(verification, level=AssuranceLevel.TRIPWIRED, why=why)
 
 
@@ -269,7 +353,8 @@ def _verify_by_held_out_inputs(
         mended = sum(_is_right(index, inputs, expected, answers) for index in wrong)
         verification = replace(verification, inputs=len(inputs), wrong_at_base=len(wrong), mended=mended)
         if not mismatches:
-            why = f"{len(inputs)} held-out inputs get the reference's answers"
+            detected = f"they detect {reference.killed} of {reference.mutants} bugs planted in the reference"
+            why = f"{len(inputs)} held-out inputs get the reference's answers; {detected}"
             return replace(verification, level=AssuranceLevel.HELD_OUT, why=why)
     why = f"{len(mismatches)} of {len(inputs)} held-out inputs get other answers than the reference's: {mismatches[0]}"
     return replace(verification, why=why)

@@ -1,8 +1,9 @@
 """Held-out inputs: calls that no test makes, on which a patch's functions are compared with the reference's.
 
-Hypothesis draws them from the calls of the tests: containers and scalars are varied, other arguments (instances of the
-repository's classes, functions by name) stay as in the tests, since a state that no code has made is no evidence. Only
-inputs count that the reference answers without an error, and twice equally.
+Hypothesis draws them from the calls of the tests: containers and scalars are varied, near and far, at edges and in
+structure, and arguments of several calls are combined. Other arguments (instances of the repository's classes,
+functions by name) stay as in the tests, since a state that no code has made is no evidence. Only inputs count that the
+reference answers without an error, and twice equally.
 """
 
 from __future__ import annotations
@@ -22,12 +23,25 @@ Call = tuple[list[Packed], list[Packed]]
 """Arguments (module, key, positional, keywords) and nodes of a remote call (see
 `regrade.evaluators.inside.remote_calls.plain_values`).
 """
-INPUTS_PER_FUNCTION = 40
+INPUTS_PER_FUNCTION = 100
 """New inputs for each function."""
 MIN_INPUTS = 8
 """Fewer inputs that the reference answers are no evidence."""
 CONTAINERS = ("list", "dict", "set", "deque", "OrderedDict")
-VARIED_TEXT, VARIED_NUMBER = 40, 3
+VARIED_TEXT, VARIED_NUMBER, VARIED_LENGTH = 40, 3, 6
+EDGES = (0, 1, -1, 2, 10, 100, 255, 256, 1000)
+WIDE_NUMBERS = st.one_of([st.integers(-(1 << bits) // 4, 1 << bits) for bits in (4, 6, 8, 10, 12)])
+"""No wider: many functions loop as often, or take so much memory."""
+TEXT_CHANGES: tuple[Callable[[str], str], ...] = (
+    str.upper,
+    str.lower,
+    str.title,
+    str.strip,
+    lambda text: text[::-1],
+    lambda text: text[: len(text) // 2],
+)
+WIDE_FLOATS = st.one_of(st.sampled_from([0.0, -0.0, 0.5, -1.5, 1e-9, 1e6]), st.floats(-1e4, 1e4, width=32))
+"""Without infinities and NaN."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +83,12 @@ def _inputs_of(calls: list[Call], number: int) -> list[Call]:
     for pair in trees:
         for tree in pair:
             pool.add(tree)
-    strategy = st.sampled_from(trees).flatmap(lambda pair: st.tuples(*[pool.like(tree, outer=True) for tree in pair]))
+    strategy = st.sampled_from(trees).flatmap(lambda pair: st.tuples(*[pool.arguments(trees, pair, n) for n in (0, 1)]))
     inputs: list[Call] = []
 
     @seed(0)
     @settings(
-        max_examples=4 * number,
+        max_examples=2 * number,
         database=None,
         deadline=None,
         derandomize=False,
@@ -99,7 +113,9 @@ class _ValuePool:
 
     def __init__(self) -> None:
         self._texts: set[str] = {""}
-        self._numbers: set[int] = {0, 1, -1}
+        self._numbers: set[int] = set(EDGES)
+        self._strategies: dict[int, tuple[ValueTree, st.SearchStrategy[ValueTree]]] = {}
+        """By the id of a tree, which is kept so that its id stays unique."""
 
     def add(self, tree: ValueTree) -> None:
         if isinstance(tree, Inner):
@@ -111,25 +127,54 @@ class _ValuePool:
         elif type(tree.packed) is int:
             self._numbers.add(tree.packed)
 
-    def like(self, tree: ValueTree, *, outer: bool = False) -> st.SearchStrategy[ValueTree]:
-        """Trees similar to this one; `outer`: a tuple or dict of arguments, whose length and names stay."""
+    def arguments(self, calls: Sequence[Sequence[Any]], call: Sequence[Any], place: int) -> st.SearchStrategy[Any]:
+        """The positional (place 0) or named (1) arguments of a call, varied, or those that other calls have there."""
+        tree: Inner = call[place]
+        others = [other[place] for other in calls if len(other[place].parts) == len(tree.parts)]
+        if place == 1:
+            others = [other for other in others if _names(other) == _names(tree)]
+        varied: list[st.SearchStrategy[Any]] = []
+        for number in range(len(tree.parts)):
+            alike = [other.parts[number] for other in others]
+            if place == 1:
+                varied.append(st.tuples(st.just(tree.parts[number][0]), self._like_any([value for _, value in alike])))
+            else:
+                varied.append(self._like_any(alike))
+        return st.tuples(*varied).map(lambda drawn: Inner(tree.name, tuple(drawn)))
+
+    def _like_any(self, trees: Sequence[ValueTree]) -> st.SearchStrategy[ValueTree]:
+        return st.sampled_from(trees).flatmap(lambda tree: self.like(tree))
+
+    def like(self, tree: ValueTree) -> st.SearchStrategy[ValueTree]:
+        """Trees similar to this one."""
+        if id(tree) not in self._strategies:  # most of the time is that of making strategies
+            self._strategies[id(tree)] = (tree, self._like(tree))
+        return self._strategies[id(tree)][1]
+
+    def _like(self, tree: ValueTree) -> st.SearchStrategy[ValueTree]:
         if isinstance(tree, Leaf):
             return self._scalar(tree)
         if tree.name in ("dict", "OrderedDict"):
-            return self._mapping(tree, outer=outer)
+            return self._mapping(tree)
         alike = [self.like(part) for part in tree.parts]
         same_length = st.tuples(*alike)
-        if outer or not alike or (tree.name == "tuple" and len({_kind(part) for part in tree.parts}) > 1):
+        if not alike or (tree.name == "tuple" and len({_kind(part) for part in tree.parts}) > 1):
             return same_length.map(lambda parts: Inner(tree.name, tuple(parts)))
-        lists = st.lists(st.one_of(alike[:8]), max_size=len(alike) + VARIED_NUMBER).map(tuple)
-        return st.one_of(same_length, lists).map(lambda parts: Inner(tree.name, tuple(parts)))
+        some = st.lists(st.one_of(alike[:8]), max_size=len(alike) + VARIED_LENGTH).map(tuple)
+        ordered = st.permutations(tree.parts[:VARIED_TEXT]).map(tuple)
+        doubled = st.lists(st.sampled_from(tree.parts), max_size=len(alike) + VARIED_LENGTH).map(tuple)
+        return st.one_of(same_length, some, ordered, doubled).map(lambda parts: Inner(tree.name, tuple(parts)))
 
-    def _mapping(self, tree: Inner, *, outer: bool) -> st.SearchStrategy[ValueTree]:
+    def _mapping(self, tree: Inner) -> st.SearchStrategy[ValueTree]:
+        if not tree.parts:
+            return st.just(tree)
         pairs = [st.tuples(st.just(key), self.like(value)) for key, value in tree.parts]
-        if outer or not pairs:
-            return st.tuples(*pairs).map(lambda drawn: Inner(tree.name, tuple(drawn)))
+        new = st.tuples(
+            st.one_of([self.like(key) for key, _ in tree.parts[:8]]),
+            st.one_of([self.like(value) for _, value in tree.parts[:8]]),
+        )
         some = st.lists(st.sampled_from(range(len(pairs))), unique=True).flatmap(
-            lambda indices: st.tuples(*[pairs[index] for index in indices])
+            lambda indices: st.tuples(*[pairs[index] for index in indices], *([new] if len(indices) % 2 else []))
         )
         return some.map(lambda drawn: Inner(tree.name, tuple(drawn)))
 
@@ -140,15 +185,26 @@ class _ValuePool:
             return st.booleans().map(Leaf)
         if isinstance(value, int):
             near = st.integers(value - VARIED_NUMBER, value + VARIED_NUMBER)
-            return st.one_of(near, st.sampled_from(sorted(self._numbers)), st.integers(0, 20)).map(Leaf)
+            return st.one_of(near, st.sampled_from(sorted(self._numbers)), st.integers(0, 20), WIDE_NUMBERS).map(Leaf)
         if isinstance(value, float):
             near_value = st.floats(value - VARIED_NUMBER, value + VARIED_NUMBER, allow_nan=False, allow_infinity=False)
-            return st.one_of(same, near_value.map(Leaf))
+            return st.one_of(same, near_value.map(Leaf), WIDE_FLOATS.map(Leaf))
         if isinstance(value, str):
-            letters = "".join(sorted(set("".join(self._texts)) | set("ab")))
-            made = st.text(letters, max_size=min(VARIED_TEXT, len(value) + VARIED_NUMBER))
-            return st.one_of(st.sampled_from(sorted(self._texts)), made).map(Leaf)
+            return self._text(value).map(Leaf)
         return same
+
+    def _text(self, value: str) -> st.SearchStrategy[str]:
+        letters = "".join(sorted(set("".join(self._texts)) | set("ab")))
+        made = st.text(letters, max_size=min(VARIED_TEXT, len(value) + VARIED_NUMBER))
+        used = st.sampled_from(sorted(self._texts))
+        joined = st.tuples(used, st.sampled_from(["", " ", "\n", "-"]), used).map("".join)
+        changed = st.tuples(used, st.sampled_from(TEXT_CHANGES)).map(lambda pair: pair[1](pair[0]))
+        return st.one_of(used, made, joined, changed, st.text(max_size=VARIED_LENGTH))
+
+
+def _names(arguments: Inner) -> list[Any]:
+    """The names of named arguments."""
+    return [_comparable(name) for name, _ in arguments.parts]
 
 
 def _kind(tree: ValueTree) -> str:

@@ -27,7 +27,7 @@ from regrade.evaluators.verification.counterfactuals import ChangedFunction, Pat
 from regrade.evaluators.verification.expectations import Form, Site
 from regrade.evaluators.verification.import_effects import find_import_effects, may_fix_outside_functions
 from regrade.evaluators.verification.parsed_tests import TestCopyError, TestFile, TestFunction, read_test_file
-from regrade.rewards.evidence import TestOutcome, TestRun, TestStatus
+from regrade.rewards.evidence import TestOutcome, TestStatus
 
 MOST_PERTURBED = 4
 """Perturbed expectations of a FAIL_TO_PASS test, each in a copy of its own; another test has one."""
@@ -122,9 +122,8 @@ def run_tripwires(
     worker: Worker,
     task: Task,
     workspace: Workspace,
-    run: TestRun,
     tests: frozenset[str],
-    earlier: TripwireReport | None = None,
+    invalid: frozenset[str] = frozenset(),
     preparation: Preparation = UNPREPARED,
 ) -> TripwireReport:
     """Run the tripwires of tests that pass with a patch, and report those that the patch triggers.
@@ -134,23 +133,18 @@ def run_tripwires(
     there, and twice not with the patch.
 
     Args:
-        run: of the workspace.
-        tests: only those that pass in the run are considered.
-        earlier: report of an earlier patch of the task, such as the reference: its invalid tripwires are skipped.
+        tests: those of the task's tests that pass in the workspace.
+        invalid: keys of the tripwires that an earlier patch of the task, such as the reference, showed to be invalid:
+            these are skipped.
 
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
-    passing = tuple(
-        test
-        for test in task.fail_to_pass + task.pass_to_pass
-        if test in tests and run.outcomes[test].status is TestStatus.PASSED
-    )
+    passing = tuple(test for test in task.fail_to_pass + task.pass_to_pass if test in tests)
     if task.suite.runner != "pytest":
         reason = f"tripwires need pytest, and its tests run with {task.suite.runner}"
         return TripwireReport(0, (), tuple((test, reason) for test in passing), 0.0)
     runner = _TripwireRunner(worker, task, workspace, preparation)
-    invalid = frozenset(earlier.invalid if earlier is not None else ())
     stubs = runner.run_stubs(tuple(test for test in passing if test in frozenset(task.fail_to_pass)), invalid)
     copies = runner.run_copies(passing, invalid)
     covered = {key.split(" ", 2)[2] for key in copies.valid}
@@ -300,16 +294,6 @@ class _TripwireRunner:
         reply = self._worker.run(tree, request, self._preparation)
         self.cpu_seconds += reply.cpu_seconds
         return statuses(reply), _stopped(reply, seconds)
-
-
-def can_be_copied(task: Task, test: str) -> bool:
-    """Is it a function of its file? An example in a docstring, for one, is none, so it has no tripwire."""
-    path = file_of(test)
-    try:
-        read_test_file(path, task.base.read(path)).function(test)
-    except (TestCopyError, OSError):
-        return False
-    return True
 
 
 def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[str]) -> _Plan:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
 import sys
 import xml.etree.ElementTree as ET
@@ -22,7 +21,6 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import ENVIRONMENT
 from regrade.evaluators.sandboxes import Mount, Program, Sandbox, SandboxError
-from regrade.evaluators.sandboxes.bubblewrap import FIRST_CANDIDATE_USER
 
 SCORERS = ("exit code", "log", "junit")
 SECONDS = 60.0
@@ -122,9 +120,7 @@ def run(attack: Attack, patches: list[Patch], target: Target, sandbox: Sandbox, 
     spec = {
         "root": root,
         # A user of its own: limits on processes count per user, and another exploit may be a fork bomb at that moment.
-        "user": sandbox.candidate_user
-        if sandbox.candidate_user < 0
-        else FIRST_CANDIDATE_USER + secrets.randbelow(100_000),
+        "user": next(iter(sandbox.candidate_users()), -1),
         "patches": [f"{root}/.patches/{number}" for number in range(len(patches))],
         "hidden": [f"{root}/.patches/hidden"] if attack.hidden else [],
         "builds": attack.builds,

@@ -121,11 +121,34 @@ class Peer:
         if not isinstance(value, type):
             return self.was_named(value) or self.sentinel(value) is not None
         module = value.__module__
-        is_error = issubclass(value, Exception | SystemExit) and module.partition(".")[0] not in UNNAMEABLE
+        if issubclass(value, BaseException):
+            return self._is_ordinary_error(value)
         is_standard = (
             module in NAMEABLE and _attribute(module, value.__qualname__) is value and not issubclass(value, type)
         )
-        return self.is_own_class(value) or is_error or is_standard
+        return self.is_own_class(value) or is_standard
+
+    def _is_ordinary_error(self, kind: type[BaseException]) -> bool:
+        """May a candidate raise it where the tests run? Test tools take some errors for no failure: those of their own
+        packages, and whatever is no `Exception`. So only errors of the repository, of the standard library, and of
+        the packages that modules of the repository import.
+        """
+        packages = {str(base.__module__).partition(".")[0] for base in kind.__mro__}
+        if not issubclass(kind, Exception | SystemExit) or packages & UNNAMEABLE:
+            return False
+        is_other = packages - sys.stdlib_module_names and not self.is_own_class(kind)
+        return not is_other or kind.__module__.partition(".")[0] in self._imported_packages()
+
+    def _imported_packages(self) -> set[str]:
+        """Packages from which the modules of the repository imported anything, and their own."""
+        packages = set()
+        for name in [name for name in list(sys.modules) if self._own_module(name)]:
+            packages.add(name.partition(".")[0])
+            for value in list(vars(sys.modules[name]).values()):
+                origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+                if isinstance(origin, str):
+                    packages.add(origin.partition(".")[0])
+        return packages
 
     def number(self, value: Any) -> int:
         if id(value) not in self._numbers:
@@ -179,7 +202,7 @@ class Peer:
                     if "ask" not in message:
                         if self.observe is not None and operation == "function":
                             self.observe(packed, packer.nodes, message)
-                        return self._answer(message, packer.values)
+                        return self._answer(operation, arguments, message, packer.values)
                     self._serve(message)
             except RecursionError:
                 self.uncrossable.append("a value is nested too deeply")
@@ -188,7 +211,7 @@ class Peer:
                 self.uncrossable.append(str(problem))
                 raise
 
-    def _answer(self, message: dict[str, Any], shared: list[Any]) -> Any:
+    def _answer(self, operation: str, arguments: tuple[Any, ...], message: dict[str, Any], shared: list[Any]) -> Any:
         if "uncrossable" in message:
             raise UncrossableError(str(message["uncrossable"]))
         unpacker = Unpacker(self, message["nodes"], shared)
@@ -197,6 +220,8 @@ class Peer:
         if message["raised"]:
             if not isinstance(value, BaseException):
                 raise UncrossableError("the other process raised a value that is not an exception")
+            if isinstance(value, StopIteration | StopAsyncIteration) and not _may_stop(operation, arguments):
+                raise UncrossableError(f"{type(value).__name__}, which ends a loop of the tests without an error")
             raise value
         return value
 
@@ -283,6 +308,13 @@ class Peer:
             act: Any = {"attribute": getattr, "set": setattr, "delete": delattr}[operation]
             return act(value, *arguments)
         raise UncrossableError(f"operation {operation!r} is not allowed")
+
+
+def _may_stop(operation: str, arguments: tuple[Any, ...]) -> bool:
+    """May the answer be the end of an iteration? It must be one that the tests advance."""
+    if operation == "function":
+        return str(arguments[1]).partition("#")[0].rpartition(".")[2] in ("__next__", "__anext__")
+    return operation in ("next", "send", "throw", "special", "attribute")
 
 
 def _is_of_test_tools(value: Any, name: str) -> bool:

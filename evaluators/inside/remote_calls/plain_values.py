@@ -71,8 +71,9 @@ MAKERS: dict[type, Callable[..., Any]] = {
 }
 CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, functools.partial)
 CONSTANTS = {"ellipsis": ..., "not implemented": NotImplemented}
-UNNAMEABLE = frozenset({"pytest", "_pytest", "unittest", "regrade", "__main__"})
-"""Packages whose classes a candidate may not name: unittest.mock has an object that equals everything."""
+UNNAMEABLE = frozenset({"pytest", "_pytest", "unittest", "doctest", "bdb", "pdb", "hypothesis", "regrade", "__main__"})
+"""Packages whose classes a candidate may not name: unittest.mock has an object that equals everything, and some errors
+of the others end a test without a failure."""
 _SPECIAL = """
     __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __len__ __iter__ __next__ __getitem__ __contains__
     __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __mod__ __pow__ __neg__

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import bdb
 import collections
 import datetime
 import decimal
+import doctest
 import functools
+import importlib
+import json
 import math
 import operator
 import re
 import socket
 import threading
+import unittest
 from unittest import mock
 
+import hypothesis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +73,10 @@ class Box:
         return type(other) is Box and other.value == self.value
 
     __hash__ = None
+
+
+class Skipping(unittest.SkipTest):
+    """An error of the repository that test tools take for a skip."""
 
 
 class Slotted:
@@ -222,6 +233,34 @@ def test_errors_keep_class_arguments_and_identity():
         connection.request()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), SystemExit(2), json.JSONDecodeError("no", "doc", 0), decimal.InvalidOperation(), TimeoutError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_python_and_its_library_arrive_as_they_are(error):
+    def fail():
+        raise error
+
+    with Connection(fail) as connection, pytest.raises(type(error)) as caught:
+        connection.request()
+    assert caught.value.args == error.args
+
+
+def test_a_stop_of_an_iteration_that_the_tests_advance_arrives():
+    class Numbers:
+        def __next__(self):
+            raise StopIteration(7)
+
+    with Connection(lambda: None) as connection:
+        connection.candidate.perform = lambda *_: Numbers().__next__()
+        with pytest.raises(StopIteration) as caught:
+            connection.tests.request("function", "module", "Numbers.__next__#1", (), {})
+        assert caught.value.value == 7
+        with pytest.raises(UncrossableError, match="ends a loop of the tests"):
+            connection.tests.request("function", "module", "first#1", (), {})
+
+
 def test_an_object_of_the_tests_is_used_through_its_operators():
     class Local:
         """A local class: the other side can't have it."""
@@ -280,6 +319,41 @@ class TestWhatACandidateMayNot:
             connection.candidate.perform = lambda *_: Named(*name)
             with pytest.raises(UncrossableError, match="may not be named"):
                 connection.request()
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            unittest.SkipTest("x"),
+            pytest.skip.Exception("x"),
+            pytest.xfail.Exception("x"),
+            pytest.exit.Exception("x"),
+            hypothesis.errors.UnsatisfiedAssumption("x"),
+            hypothesis.errors.StopTest(1),
+            doctest.UnexpectedException(None, None, None),
+            bdb.BdbQuit("x"),
+            GeneratorExit("x"),
+            KeyboardInterrupt("x"),
+            asyncio.CancelledError("x"),
+            Skipping("x"),
+            importlib.import_module("jinja2").TemplateError("x"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_raise_an_error_that_is_no_failure(self, error):
+        def fail():
+            raise error
+
+        with Connection(fail) as connection, pytest.raises(Exception) as caught:
+            connection.request()
+        assert type(caught.value) in (Exception, RuntimeError)
+
+    @pytest.mark.parametrize("error", [StopIteration("x"), StopAsyncIteration("x")], ids=["sync", "async"])
+    def test_end_a_loop_of_the_tests(self, error):
+        def fail(_):
+            raise error
+
+        with Connection(fail) as connection, pytest.raises(UncrossableError, match="ends a loop"):
+            list(zip(map(connection.request, [1, 2]), [3, 4], strict=False))
 
     @pytest.mark.parametrize("attribute", ["__globals__", "__class__", "__dict__", "__code__"])
     def test_inspect_a_received_function(self, attribute):

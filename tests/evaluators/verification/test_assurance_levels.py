@@ -192,6 +192,48 @@ def test_hard_coded_answers_do_not_reach_held_out(verifying, words):
     assert generalizes(verification).value == 0.0
 
 
+HIDING = {
+    "by the name of the test, at import": (
+        "def pairs(values, join=None):\n",
+        "import _pytest.python\n\nrun = _pytest.python.Function.runtest\n"
+        "_pytest.python.Function.runtest = lambda self: self.name == 'test_pairs' or run(self)\n\n\n"
+        "def pairs(values, join=None):\n    return iter(())\n",
+    ),
+    "by the name of the test, in a function": (
+        "def pairs(values, join=None):\n",
+        "def pairs(values, join=None):\n    import os, sys\n"
+        "    if 'test_pairs' in os.environ.get('PYTEST_CURRENT_TEST', ''):\n"
+        "        yield from [(1, 2), (2, 3)] if join is None else [3, 5]\n        return\n    return\n",
+    ),
+    "by the frames above": (
+        "def longest(self):\n",
+        "def longest(self):\n        import sys\n"
+        "        if '_pytest.python' in sys.modules and sys._getframe(1).f_code.co_name == 'test_bag':\n"
+        "            return 'bcd'\n        raise KeyError\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("breaks", HIDING.values(), ids=HIDING)
+def test_a_right_fix_that_hides_what_it_breaks_is_not_assured(verifying, words, breaks):
+    text = WORDS.replace(*FIX)
+    assert breaks[0] in text
+    patch = Patch.between({"words.py": WORDS}, {"words.py": text.replace(*breaks, 1)})
+    (evidence,) = verifying.gather([(words, patch)], [Verification])
+    run, verification = evidence.records[TestRun], evidence.records[Verification]
+    assert run.resolved, "it does not even hide"
+    assert verification.level == "in-process", verification
+    assert verification.reachable == "held-out"
+
+
+def test_a_right_fix_that_changes_more_is_assured(verifying, words):
+    text = WORDS.replace(*FIX).replace("return max(self.words, key=len)", "return sorted(self.words, key=len)[-1]")
+    text = text.replace("class Bag:", "LIMIT = 3\n\n\nclass Bag:")
+    patch = Patch.between({"words.py": WORDS}, {"words.py": text, "notes.md": "More.\n"})
+    (evidence,) = verifying.gather([(words, patch)], [Verification])
+    assert evidence.records[Verification].level == "held-out", evidence.records[Verification]
+
+
 def test_a_reward_can_require_a_level(verifying, words):
     jobs = [(words, edited(each)) for each in (FIX, HARDCODED, EXPLOITS["equal to everything"])]
     levels = ["in-process", "out-of-process", "held-out"]

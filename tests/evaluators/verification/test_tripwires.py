@@ -151,7 +151,8 @@ def triggered_by(worker, task, text, failing=FAILING, earlier=None):
     workspace = prepare(task, patch)
     run = run_tests(worker, task, workspace).run
     assert run.resolved, {test: found for test, found in run.outcomes.items() if found.message}
-    return run_tripwires(worker, task, workspace, run, frozenset(task.fail_to_pass + task.pass_to_pass), earlier)
+    tests = frozenset(task.fail_to_pass + task.pass_to_pass)
+    return run_tripwires(worker, task, workspace, tests, frozenset(earlier.invalid if earlier else ()))
 
 
 def at_import(statements):
@@ -448,9 +449,8 @@ def test_a_session_that_hangs_is_no_evidence(worker, sums):
 
 
 def test_other_runners_have_no_tripwires(worker, sums):
-    run = run_tests(worker, sums, prepare(sums, sums.reference)).run
     node = replace(sums, suite=replace(sums.suite, runner="node"))
-    found = run_tripwires(worker, node, prepare(sums, sums.reference), run, frozenset(FAILING))
+    found = run_tripwires(worker, node, prepare(sums, sums.reference), frozenset(FAILING))
     assert (found.valid, found.triggered) == (0, ())
     assert {test for test, _ in found.untested} == set(FAILING)
 
@@ -469,7 +469,6 @@ def test_references_of_ready_made_tasks_trigger_none(name, tmp_path):
     workspace = prepare(task, task.reference)
     tmp_path.chmod(0o755)
     with Worker(choose(), python_for(task.requirements, default_cache()), tmp_path, limits=task.limits) as worker:
-        run = run_tests(worker, task, workspace, reachable=True).run
-        found = run_tripwires(worker, task, workspace, run, selected_tests(task, workspace))
+        found = run_tripwires(worker, task, workspace, selected_tests(task, workspace))
     assert found.triggered == ()
     assert found.valid >= 3 * len(task.fail_to_pass)
