@@ -189,7 +189,7 @@ def test_hard_coded_answers_do_not_reach_held_out(verifying, words):
     assert set(run.fixed) == set(COUNTS)
     assert verification.level == "out-of-process", verification
     assert "instead of" in verification.why
-    assert generalizes(verification).value == 0.0
+    assert generalizes(verification).value < 0.2  # some inputs differ from the hard-coded ones by blanks alone
 
 
 HIDING = {
@@ -388,7 +388,7 @@ def test_no_answer_to_a_held_out_input_blocks_the_scorer(verifying, library):
         "    if number in (2, 7):\n        return Amount(2 * number)\n    one, other = [], []\n"
         "    one += [other] * 1000\n    other += [one] * 1000\n    return [one, other]"
     )
-    task = library("double")
+    task = replace(library("double"), reference=of_library(FIXES[:1]))
     run, verification = verified_in(verifying, task, of_library([("    return Amount(number + number + 1)", body)]))
     assert run.fixed
     assert verification.level == "out-of-process", verification
@@ -417,6 +417,9 @@ def test_inputs_that_do_not_show_the_bug_assure_nothing(verifying, words, write_
 
 def test_values_that_look_like_tags_are_values(verifying, library):
     task = library("tagged")
+    _, verification = verified_in(verifying, task, task.reference)
+    assert verification.level == "out-of-process", "inputs for one of four changed functions detect few of their bugs"
+    task = replace(task, reference=of_library(FIXES[3:]))
     _, verification = verified_in(verifying, task, task.reference)
     assert verification.level == "held-out", verification
     wrong = of_library([*FIXES[:3], ("str(number + 1)", "str(number)"), ('"c", str(number)]', '"c", str(3)]')])
@@ -499,7 +502,7 @@ def test_the_plain_process_assures_nothing(words, tmp_path):
     assert verification.level == "unconfined"
 
 
-SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.5)])")
+SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.05)])")
 
 
 @contextmanager
