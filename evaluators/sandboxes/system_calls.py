@@ -49,7 +49,7 @@ LARGEST_NUMBER = 1024
 """Numbers of system calls are below."""
 
 
-class Rule(NamedTuple):
+class AllowedCall(NamedTuple):
     """Allows a system call if its first argument, of which only the bits of the mask count, has the value."""
 
     name: str
@@ -107,13 +107,13 @@ def program_descriptor() -> int:
     return descriptor
 
 
-def _allowed(names: set[str]) -> Iterator[Rule]:
+def _allowed(names: set[str]) -> Iterator[AllowedCall]:
     # The flags of clone3 are in memory, where no filter sees them. Without it, the C library uses clone.
     conditional = {"clone", "clone3", "personality", "socket"}
-    yield from (Rule(name) for name in sorted(names - _denied() - conditional))
-    yield Rule("clone", NEW_NAMESPACES)
-    yield from (Rule("personality", 0xFFFFFFFF, value) for value in PERSONALITIES)
-    yield from (Rule("socket", 0xFFFFFFFF, family) for family in SOCKET_FAMILIES.values())
+    yield from (AllowedCall(name) for name in sorted(names - _denied() - conditional))
+    yield AllowedCall("clone", NEW_NAMESPACES)
+    yield from (AllowedCall("personality", 0xFFFFFFFF, value) for value in PERSONALITIES)
+    yield from (AllowedCall("socket", 0xFFFFFFFF, family) for family in SOCKET_FAMILIES.values())
 
 
 def _denied() -> set[str]:
