@@ -234,7 +234,7 @@ class _BaselineWorkers(ExitStack):
         return reply
 
     def measure(
-        self, share: _Share, passing: Mapping[str, float], hanging: Collection[str], name: str = ""
+        self, share: _ReachPart, passing: Mapping[str, float], hanging: Collection[str], name: str = ""
     ) -> _MeasuredFiles:
         """Measure the reach of each test of a share, and whether it passes without other files; without the hanging
         tests, whose reach is unknown.
@@ -322,7 +322,7 @@ class _WorkerSettings:
 
 
 @dataclass(frozen=True)
-class _Share:
+class _ReachPart:
     """What one worker measures at a time."""
 
     paths: tuple[str, ...] = ()
@@ -340,7 +340,7 @@ class _MeasuredFiles:
     reach: Reply
 
 
-def _shares(tree: Tree, reply: Reply, workers: int) -> list[_Share]:
+def _shares(tree: Tree, reply: Reply, workers: int) -> list[_ReachPart]:
     """The test files in shares of about equal duration; all of them, but each for a part of their tests, if there are
     fewer files than workers; one share for all if the measurement is short."""
     seconds = _file_seconds(reply)
@@ -350,17 +350,17 @@ def _shares(tree: Tree, reply: Reply, workers: int) -> list[_Share]:
         longest = max(longest, float(record.seconds))
     parts = min(int(sum(seconds.values()) / longest), workers)
     if len(seconds) < parts:
-        return [_Share(part=(index, parts)) for index in range(parts)]
+        return [_ReachPart(part=(index, parts)) for index in range(parts)]
     count = min(int(sum(seconds.values()) / SHORT_SECONDS), SHARES_A_WORKER * workers, len(seconds))
     if count < 1 or any(not (tree.root / path).is_file() for path in seconds):
-        return [_Share()]
+        return [_ReachPart()]
     shares: list[list[str]] = [[] for _ in range(count)]
     loads = [0.0] * len(shares)
     for path, took in sorted(seconds.items(), key=lambda entry: -entry[1]):
         least = loads.index(min(loads))
         shares[least].append(path)
         loads[least] += took
-    return [_Share(tuple(share)) for share in shares]
+    return [_ReachPart(tuple(share)) for share in shares]
 
 
 def _other_seconds(reply: Reply) -> float:
