@@ -211,12 +211,14 @@ def _named_contents(tree: Tree, patch: Patch) -> tuple[dict[str, bytes], dict[st
 
 
 def _readings(tree: Tree, patch: Patch, before: Mapping[str, bytes]) -> Iterator[_Reading]:
-    """The possible readings of a patch, the first choice first: as it is, then as a plain diff.
+    """The possible readings of a patch, the first choice first: as it is, unless git would ignore lines of a hunk; then
+    as a plain diff.
 
     Raises:
         PatchError: it has no plain diff.
     """
-    yield _Reading(patch.text)
+    if not _has_uncounted_lines(patch):
+        yield _Reading(patch.text)
     for reading in _repaired(tree, patch):
         assert reading.diff is not None
         yield reading
@@ -224,6 +226,13 @@ def _readings(tree: Tree, patch: Patch, before: Mapping[str, bytes]) -> Iterator
             yield _Reading(reading.diff.text_with_cr, reading.diff)
         if not reading.diff.has_context and _is_exact(before, parsed_files(reading.diff)):
             yield _Reading(reading.text, reading.diff, without_context=True)
+
+
+def _has_uncounted_lines(patch: Patch) -> bool:
+    try:
+        return patch.plain.has_uncounted_lines
+    except PatchError:
+        return False
 
 
 def _repaired(tree: Tree, patch: Patch) -> list[_Reading]:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from regrade.datasets.errors import PatchError
 from regrade.datasets.plain_diffs import (
+    BEYOND,
     NOWHERE,
     QUOTED,
     SIDES,
@@ -244,7 +245,7 @@ class _Reader:
             raise PatchError(f"{name}: line {self._at + 1} begins with none of '+', '-' and a space: {rest[:40]!r}")
         if beyond:
             lines = f"{len(beyond)} line{'s' if len(beyond) > 1 else ''}"
-            self.repairs.append(f"{name} goes on for {lines} beyond its header's counts: the counts are corrected")
+            self.repairs.append(f"{name} goes on for {lines} {BEYOND}: the counts are corrected")
         elif counts != expected:
             self.repairs.append(
                 f"{name} has {counts[0]} old and {counts[1]} new lines, its header counts {expected[0]} and "

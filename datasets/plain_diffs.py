@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 NOWHERE = "/dev/null"
+BEYOND = "beyond its header's counts"
+"""In the repair of a hunk with uncounted lines."""
 SIDES = ("+", "-")
 """Signs of the changed lines of a hunk."""
 QUOTED = r'"(?:[^"\\]|\\.)*"'
@@ -120,6 +122,11 @@ class PlainDiff:
         """Has any hunk of an existing file an unchanged line? A diff of `git diff -U0` has none."""
         hunks = [hunk for entry in self.entries if len(entry.names) == 2 for hunk in entry.hunks]
         return not hunks or any(line.startswith(" ") for hunk in hunks for line in hunk.lines)
+
+    @property
+    def has_uncounted_lines(self) -> bool:
+        """Does a hunk go on beyond its header's counts? `git apply` ignores such lines in silence."""
+        return any(BEYOND in repair for repair in self.repairs)
 
     @property
     def has_sure_names(self) -> bool:

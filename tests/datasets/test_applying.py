@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from regrade.datasets.applying import apply_patch
+from regrade.datasets.applying import apply_patch, notes_on
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Tree
 
@@ -204,6 +204,8 @@ def test_any_patch_gives_what_git_gives_in_a_plain_folder(
         assume(not patch.is_empty)
         plain = written(place / "plain", base)
         level = "-p0" if options == ("--no-prefix",) and not between else "-p1"
+        # Without a prefix and without a file of the tree, the first folder counts as the prefix, as for git itself.
+        assume(level == "-p1" or not names.isdisjoint(base))
         text = patch.text.encode("utf-8", "surrogateescape")
         done = git("apply", "--whitespace=nowarn", level, "-", folder=plain, given=text)
         event("refused" if done.returncode else "applied")
@@ -236,3 +238,16 @@ def test_nothing_is_created_below_a_link(tmp_path: Path, target: str) -> None:
 def test_a_file_without_a_name_is_refused() -> None:
     with pytest.raises(PatchError, match=r"/dev/null on both sides"):
         _ = Patch("--- /dev/null\n+++ /dev/null\n@@ -0,0 +1 @@\n+x\n").files
+
+
+def test_lines_beyond_the_counts_of_the_last_hunk_are_applied_and_noted(tmp_path):
+    """`git apply` ignores them, with exit code 0."""
+    (tmp_path / "a.py").write_text("one\ntwo\nthree\nfour\n")
+    text = "--- a/a.py\n+++ b/a.py\n@@ -1,3 +1,4 @@\n one\n+more\n two\n three\n-four\n+4\n"
+    tree = Tree(tmp_path)
+    assert apply_patch(tree, Patch(text)).read("a.py") == "one\nmore\ntwo\nthree\n4\n"
+    (note,) = notes_on(tree, Patch(text))
+    assert "goes on for 2 lines beyond its header's counts" in note
+    lost = text.replace("-four\n", "-fifth\n")
+    with pytest.raises(PatchError, match="does not apply"):
+        apply_patch(tree, Patch(lost))
