@@ -191,6 +191,10 @@ class TestSuite:
     edit them."""
     doctest_files: tuple[str, ...] = ()
     """Modules with doctests in their docstrings. A patch may edit them; the examples are those of the base."""
+    test_modules: tuple[tuple[str, str], ...] = ()
+    """Names of modules that are test files, each with its file: the tests must import them from such a file."""
+    foreign_modules: tuple[str, ...] = ()
+    """Top-level names of modules that test files import from outside of the repository: they must still do so."""
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"

@@ -135,14 +135,23 @@ class TestSources(msgspec.Struct, frozen=True):
     """Files that define functions or fixtures of tests, and plugins."""
     doctests: tuple[str, ...] = ()
     """Modules with tests in docstrings."""
-    loaded: tuple[str, ...] = ()
-    """Imported modules."""
-    opened: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Other opened files, each with the files of the code that opened it."""
+    modules: tuple[tuple[str, str], ...] = ()
+    """Imported modules: name and file."""
+    foreign: tuple[str, ...] = ()
+    """Top-level names of imported modules from outside of the tree."""
+    importers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Files that ran as modules, each with the file that imported it first; `*`: other code did; empty: pytest did."""
+    opened: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    """Other opened files, each with the files of the code that opened it, and all files of code that called that."""
     executed: tuple[str, ...] = ()
     """Files of code that was executed outside of functions: imported, or by `exec`."""
     has_processes: bool = False
     """Was a process started?"""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Files of the imported modules."""
+        return tuple(dict.fromkeys(path for _, path in self.modules))
 
 
 class SourcesRecord(Record, frozen=True, tag="sources"):
@@ -232,6 +241,13 @@ class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
     """Name, and the file that it came from."""
 
 
+class ReplacedRecord(Record, frozen=True, tag="replaced"):
+    """Other modules stood in for those which the tests import at the base."""
+
+    modules: list[tuple[str, str]]
+    """Name, and the file that it came from."""
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -255,8 +271,8 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord | ThreadsRecord
     | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord | CrossedRecord
-    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ExtensionsRecord | DoneRecord
-    | LeftRecord
+    | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ReplacedRecord
+    | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

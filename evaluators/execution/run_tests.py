@@ -24,6 +24,7 @@ from regrade.evaluators.execution.records import (
     ElsewhereRecord,
     ImportRecord,
     LeftRecord,
+    ReplacedRecord,
     StartedRecord,
     TestRecord,
     WheelRecord,
@@ -196,7 +197,7 @@ def wheel_error(worker: Worker, task: Task, workspace: Workspace) -> str:
 def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
     """How an execution ended, and the reason as text."""
     last = reply.records[-1] if reply.records else None
-    if copies := imported_copies(reply):
+    if copies := imported_copies(reply) or replaced_modules(reply):
         return End.CRASHED, _clip(copies)
     if reply.stopped == "timeout":
         test = running_test(reply)
@@ -225,12 +226,21 @@ def ending(reply: Reply, wall_seconds: float) -> tuple[End, str]:
 def imported_copies(reply: Reply) -> str:
     """Which modules of the repository were imported from elsewhere, so that another copy of them was tested; empty:
     none. At the base the environment causes that; after a patch, the patch does: it removed or bypassed the module."""
-    modules = [module for record in reply.of(ElsewhereRecord) for module in record.modules]
+    return _modules(reply.of(ElsewhereRecord), "not from the repository")
+
+
+def replaced_modules(reply: Reply) -> str:
+    """Which modules that the tests import were replaced, so that they may judge nothing; empty: none."""
+    return _modules(reply.of(ReplacedRecord), "not from where the tests import it without the patch")
+
+
+def _modules(records: Iterable[ElsewhereRecord | ReplacedRecord], where: str) -> str:
+    modules = [module for record in records for module in record.modules]
     if not modules:
         return ""
     name, file = modules[0]
     others = f" (and {len(modules) - 1} more modules)" if modules[1:] else ""
-    return f"{name} was imported from {file}, not from the repository{others}"
+    return f"{name} was imported from {file}, {where}{others}"
 
 
 def _timeout_reason(limit: float, passed: float) -> str:
@@ -324,7 +334,7 @@ def _evidence(task: Task, reply: Reply, tests: frozenset[str], scope: str) -> Te
     uncollected = collection_errors(reply)
     stopped = stopped_tests(reply)
     outcomes = {}
-    if copies := imported_copies(reply):  # whatever the tests say, they say it of another copy
+    if copies := imported_copies(reply) or replaced_modules(reply):  # whatever the tests say, it is not of the patch
         reported = dict.fromkeys(tests, TestOutcome(TestStatus.ERROR, copies))
     for test in task.fail_to_pass + task.pass_to_pass:
         if test not in tests:

@@ -357,6 +357,9 @@ class Worker:
             "session": preparation.session if may_use_session else "",
             "configuration": preparation.configuration,
             "base_configuration": request.suite.configuration,
+            "test_files": request.suite.test_files,
+            "test_modules": request.suite.test_modules,
+            "foreign_modules": request.suite.foreign_modules,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
 

@@ -190,11 +190,17 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
 
 def report_origins(request: dict[str, Any], write: Write) -> None:
-    """Report which of the tree's modules were imported from elsewhere."""
+    """Report which of the tree's modules were imported from elsewhere, and which modules of the tests were replaced."""
     if request["crossing"] is None:
         found = origins.elsewhere(request["own"], request["root"])
         if found:
             write(json.dumps(["elsewhere", found]))
+        tests = dict(request["test_modules"])
+        found = origins.replaced(
+            tests, request["foreign_modules"], {*request["test_files"], *tests.values()}, request["root"]
+        )
+        if found:
+            write(json.dumps(["replaced", found]))
 
 
 def arguments(request: dict[str, Any]) -> list[str]:

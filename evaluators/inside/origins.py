@@ -1,9 +1,10 @@
-"""Which copy of the tree's own modules is imported: that of the tree, or one that is installed elsewhere."""
+"""Which copy of a module is imported: that of the tree or one installed elsewhere; that of the tests or another."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 
 RUNNER = frozenset({"pytest", "_pytest", "regrade"})
 """The programs that run the tests can't be replaced while they run."""
@@ -25,6 +26,19 @@ def forget_other_copies(own: Iterable[str], root: str) -> None:
 def elsewhere(own: Iterable[str], root: str) -> list[list[str]]:
     """(name, file) of modules of the tree that were imported from outside of it."""
     found = [[name, _file(name)] for name in own if not name.startswith("regrade") and _is_elsewhere(name, root)]
+    return found[:MOST]
+
+
+def replaced(tests: Mapping[str, str], foreign: Iterable[str], allowed: Container[str], root: str) -> list[list[str]]:
+    """(name, file) of modules that stand in for those which the tests import at the base: modules of tests that don't
+    come from one of the allowed files, and modules from outside of the tree that come from within it."""
+    found = []
+    for name in tests:
+        if name in sys.modules:
+            file = os.path.realpath(_file(name)) if _file(name) else ""
+            if not file.startswith(f"{root}/") or file[len(root) + 1 :] not in allowed:
+                found.append([name, _file(name) or "the code under test"])
+    found += [[name, _file(name)] for name in foreign if os.path.realpath(_file(name)).startswith(f"{root}/")]
     return found[:MOST]
 
 

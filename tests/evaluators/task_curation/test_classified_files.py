@@ -210,9 +210,12 @@ def test_a_base_class_and_a_fixture_beside_the_tests_are_theirs():
     )
     sources = TestSources(
         collected=("t/cart.py",), used=("t/base.py", "t/cart.py", "shop/plugin.py"),
-        loaded=("shop/cart.py", "shop/plugin.py", "t/base.py", "t/cart.py", "t/util.py"),
+        modules=(
+            ("shop.cart", "shop/cart.py"), ("shop.plugin", "shop/plugin.py"), ("base", "t/base.py"),
+            ("cart", "t/cart.py"), ("util", "t/util.py"),
+        ),
     )  # fmt: skip
-    assert classify_files(tree, TestSuite(), sources).test_files == ("t/base.py", "t/cart.py")
+    assert classify_files(tree, TestSuite(), sources).test_files == ("t/base.py", "t/cart.py", "t/util.py")
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,58 @@ def test_only_a_docstring_with_changed_examples_is_that_of_the_base():
     assert (edited_examples(base, cheat), with_pristine_docstrings(base, cheat)) == (["one"], base)
     unreadable = base.replace(">>> one()", ">>>one()")  # doctest refuses it
     assert with_pristine_docstrings(base, unreadable) == base
+
+
+SHOP = {"src/shop/__init__.py": "", "src/shop/cart.py": BUGGY + "\n\ndef first(goods):\n    return goods[0]\n"}
+CASE = "class Base:\n    expected = 2\n\n    def test_count(self):\n        from shop.cart import count\n\n        assert count([1, 2]) == self.expected\n"
+SAME = "def same(one, other):\n    assert one == other\n"
+USES_SAME = "from {} import same\nfrom shop.cart import count, first\n\n\ndef test_count():\n    same(count([1, 2]), 2)\n\n\ndef test_first():\n    same(first([1]), 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("helper", "files", "id_"),
+    [
+        ("support/base.py", {"tests/test_cart.py": "from support.base import Base\n\n\nclass TestCart(Base): ...\n", "support/base.py": CASE}, "tests/test_cart.py::TestCart::test_count"),
+        ("base.py", {"test_cart.py": "from base import Base\n\n\nclass TestCart(Base): ...\n", "base.py": CASE}, "test_cart.py::TestCart::test_count"),
+        ("checks/helpers.py", {"checks/check_cart.py": USES_SAME.format("helpers"), "checks/helpers.py": SAME, "pytest.ini": INI}, "checks/check_cart.py::test_count"),
+        ("testing/expected.py", {"testing/test_cart.py": "from expected import TOTAL\nfrom shop.cart import count\n\n\ndef test_count():\n    assert count([1, 2]) == TOTAL\n\n\ndef test_one(): ...\n", "testing/expected.py": "TOTAL = 2\n"}, "testing/test_cart.py::test_count"),
+        ("fixtures_of_shop.py", {"test_cart.py": "from shop.cart import count\n\n\ndef test_count(total):\n    assert count([1, 2]) == total\n", "fixtures_of_shop.py": "import pytest\n\n\n@pytest.fixture\ndef total():\n    return 2\n", "conftest.py": "pytest_plugins = ['fixtures_of_shop']\n"}, "test_cart.py::test_count"),
+        ("tests/expected.py", {"tests/__init__.py": "", "tests/expected.py": "TOTAL = 2\n", "support/__init__.py": "", "support/factory.py": "from tests.expected import TOTAL\n\n\ndef expected():\n    return TOTAL\n", "tests/test_cart.py": "from shop.cart import count\nfrom support.factory import expected\n\n\ndef test_count():\n    assert count([1, 2]) == expected()\n"}, "tests/test_cart.py::test_count"),
+    ],
+)  # fmt: skip
+def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path, helper, files, id_):
+    root = written(tmp_path / "repo", {**SHOP, **files})
+    task = local_task(root, [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert task.suite.protects(helper)
+    assert not task.suite.protects("src/shop/cart.py")
+    assert not task.suite.protects("src/shop/__init__.py")
+
+
+@pytest.mark.parametrize(
+    ("files", "new"),
+    [
+        ({"pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['src', 'tests/util']\n", "tests/util/helpers.py": SAME}, {"src/helpers.py": "def same(one, other): ...\n"}),
+        ({"conftest.py": "import sys, pathlib\nsys.path.append(str(pathlib.Path(__file__).parent / 'tests/lib'))\n", "tests/lib/helpers.py": SAME}, {"helpers.py": "def same(one, other): ...\n"}),
+        ({"tests/helpers.py": SAME}, {"src/shop/__init__.py": "import sys, types\nmodule = types.ModuleType('helpers')\nmodule.same = lambda one, other: None\nsys.modules['helpers'] = module\n"}),
+        ({"tests/helpers.py": SAME, "src/shop/more.py": ""}, {"src/shop/__init__.py": "import pathlib\nfolder = pathlib.Path(__file__).parents[2] / 'tests/helpers'\nfolder.mkdir()\n(folder / '__init__.py').write_text('def same(one, other): ...\\n')\n"}),
+    ],
+)  # fmt: skip
+def test_no_other_module_stands_in_for_a_helper_of_the_tests(tmp_path, files, new):
+    test = "import shop\n" + USES_SAME.format("helpers")
+    root = written(tmp_path / "repo", {**SHOP, **files, "tests/test_cart.py": test})
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    cheat = Patch.between(dict.fromkeys(new.keys() & SHOP.keys(), ""), new)
+    right = Patch.between(
+        SHOP, {**SHOP, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", ""), "src/util.py": ""}
+    )
+    cheated, fixed = values(task, tmp_path / "cache", cheat, right)
+    assert (cheated, fixed is not None and fixed > 0.9) == (0.0, True)
+
+
+def test_no_module_of_a_patch_stands_in_for_a_dependency_of_the_tests(tmp_path):
+    test = "from iniconfig import IniConfig\nfrom shop.cart import count\n\n\ndef test_count():\n    IniConfig('x', '[a]').same(count([1, 2]), 2)\n\n\ndef test_one(): ...\n"
+    root = written(tmp_path / "repo", {**SHOP, "tests/test_cart.py": test})
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert "iniconfig" in task.suite.foreign_modules
+    stub = "class IniConfig:\n    def __init__(self, *arguments): ...\n    def same(self, *arguments): ...\n"
+    assert values(task, tmp_path / "cache", Patch.between({}, {"src/iniconfig.py": stub})) == [0.0]
