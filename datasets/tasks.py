@@ -191,10 +191,13 @@ class TestSuite:
     edit them."""
     doctest_files: tuple[str, ...] = ()
     """Modules with doctests in their docstrings. A patch may edit them; the examples are those of the base."""
+    doctests: tuple[tuple[str, str], ...] = ()
+    """Ids of the tests in these modules, each with its examples at the base (see `inside/recording/doctests.py`)."""
     test_modules: tuple[tuple[str, str], ...] = ()
     """Names of modules that are test files, each with its file: the tests must import them from such a file."""
     foreign_modules: tuple[str, ...] = ()
-    """Top-level names of modules that test files import from outside of the repository: they must still do so."""
+    """Names of modules from outside of the repository: top-level ones that test files import, which must still come
+    from there; and members of its own packages, which may."""
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"

@@ -133,12 +133,12 @@ class TestSources(msgspec.Struct, frozen=True):
     """Files of the collected tests, and every conftest.py."""
     used: tuple[str, ...] = ()
     """Files that define functions or fixtures of tests, and plugins."""
-    doctests: tuple[str, ...] = ()
-    """Modules with tests in docstrings."""
+    doctests: tuple[tuple[str, str, str], ...] = ()
+    """Tests in docstrings of modules: the file, the id and the examples (see `inside/recording/doctests.py`)."""
     modules: tuple[tuple[str, str], ...] = ()
     """Imported modules: name and file."""
     foreign: tuple[str, ...] = ()
-    """Top-level names of imported modules from outside of the tree."""
+    """Names of imported modules from outside of the tree: top-level ones, and members of packages of the tree."""
     importers: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Files that ran as modules, each with the file that imported it first; `*`: other code did; empty: pytest did."""
     opened: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()

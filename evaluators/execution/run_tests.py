@@ -75,6 +75,52 @@ def run_tests(
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
 ) -> SuiteExecution:
+    """Run the task's tests on the workspace. PASS_TO_PASS tests that fail only because a file was restored are not
+    judged.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    execution = _run_tests(worker, task, workspace, reachable=reachable, preparation=preparation, audit=audit)
+    return _without_unjudged(worker, task, workspace, execution)
+
+
+def _without_unjudged(
+    worker: Worker, task: Task, workspace: Workspace, execution: SuiteExecution, *, cold: bool = False
+) -> SuiteExecution:
+    """The evidence in which a broken test is UNREACHED if it passes with the patch's version of the restored files.
+
+    pytest's configuration stays that of the base: a copy of it, if its file is among the restored ones.
+    """
+    run, restored = execution.run, dict(workspace.restored)
+    if run.end is not End.COMPLETED or not run.broken or not restored:
+        return execution
+    suite = task.suite
+    if suite.configuration and suite.configuration in restored:
+        copy = f"{suite.configuration.rpartition('.')[0]}-of-base.{suite.configuration.rpartition('.')[2]}"
+        restored[copy] = workspace.before.read(suite.configuration)
+        suite = replace(suite, configuration=copy)
+    changed = replace(workspace, after=workspace.after.with_files(restored))
+    reply = _run(worker, replace(task, suite=suite), changed, frozenset(run.broken), cold=cold)
+    if ending(reply, task.limits.wall_seconds)[0] is not End.COMPLETED:
+        return execution
+    passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED}
+    reason = f"not judged: it fails because {', '.join(sorted(workspace.restored))} is that of the base"
+    unjudged = {test: TestOutcome(TestStatus.UNREACHED, _clip(reason)) for test in run.broken if test in passed}
+    seconds = round(run.seconds + reply.seconds, 4)
+    run = replace(run, outcomes={**run.outcomes, **unjudged}, seconds=seconds)
+    return replace(execution, run=run, cpu_seconds=execution.cpu_seconds + reply.cpu_seconds)
+
+
+def _run_tests(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    *,
+    reachable: bool,
+    preparation: Preparation,
+    audit: bool,
+) -> SuiteExecution:
     """Run the task's tests on the workspace.
 
     The tests that can reach the change run first. The rest runs too if the change may reach anything, or if all
@@ -144,7 +190,8 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
     """
     everything = frozenset(task.tests)
     reply = _run(worker, task, workspace, everything, cold=True)
-    return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    execution = SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    return _without_unjudged(worker, task, workspace, execution, cold=True)
 
 
 def not_applied(task: Task, reason: str) -> TestRun:

@@ -167,7 +167,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"], request["skip"])
+        recorder.begin(write, request["select"], request["skip"], request["doctests"])
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))
@@ -192,7 +192,9 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 def report_origins(request: dict[str, Any], write: Write) -> None:
     """Report which of the tree's modules were imported from elsewhere, and which modules of the tests were replaced."""
     if request["crossing"] is None:
-        found = origins.elsewhere(request["own"], request["root"])
+        known = frozenset(request["foreign_modules"])
+        own = (*request["own"], *(name for name in request["own_below"] if name not in known))
+        found = origins.elsewhere(own, request["root"])
         if found:
             write(json.dumps(["elsewhere", found]))
         tests = dict(request["test_modules"])

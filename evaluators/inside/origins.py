@@ -38,7 +38,11 @@ def replaced(tests: Mapping[str, str], foreign: Iterable[str], allowed: Containe
             file = os.path.realpath(_file(name)) if _file(name) else ""
             if not file.startswith(f"{root}/") or file[len(root) + 1 :] not in allowed:
                 found.append([name, _file(name) or "the code under test"])
-    found += [[name, _file(name)] for name in foreign if os.path.realpath(_file(name)).startswith(f"{root}/")]
+    found += [
+        [name, _file(name)]
+        for name in foreign
+        if "." not in name and os.path.realpath(_file(name)).startswith(f"{root}/")
+    ]
     return found[:MOST]
 
 

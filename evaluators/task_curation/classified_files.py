@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from regrade.datasets.globs import ProtectedFiles, matches
 from regrade.datasets.tasks import TestSuite, Tree
 from regrade.evaluators.execution.records import TestSources
+from regrade.evaluators.task_curation.data_files import DataFiles
 from regrade.evaluators.task_curation.declared_modules import declared_modules
 from regrade.evaluators.task_curation.module_imports import ModuleImports
-from regrade.evaluators.task_curation.data_files import DataFiles
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class ClassifiedFiles:
     test_files: tuple[str, ...] = ()
     product_files: tuple[str, ...] = ()
     doctest_files: tuple[str, ...] = ()
+    doctests: tuple[tuple[str, str], ...] = ()
     test_modules: tuple[tuple[str, str], ...] = ()
     foreign_modules: tuple[str, ...] = ()
 
@@ -27,7 +28,7 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     """Classify the files of the tree.
 
     A file decides the tests if tests were collected from it, if it is a conftest.py, if it defines their functions or
-    fixtures beside such a file, if it is a helper of tests (see `_ModuleRoles`), or if it is their data (see `DataFiles`).
+    fixtures beside such a file, if it is a helper of tests (see `_ModuleRoles`), or if it is their data (`DataFiles`).
     A file of conventional name (`suite.protected`) is code under test if code under test imports it, if it is a module
     of a package without tests, or if it is data in a folder of code that code under test opened.
     """
@@ -40,13 +41,15 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     classified = ClassifiedFiles(
         test_files=tuple(sorted(modules.tests | set(data.of_tests()))),
         product_files=tuple(sorted(product - modules.tests)),
-        doctest_files=tuple(sorted(paths.intersection(sources.doctests) - modules.tests)),
+        doctest_files=tuple(sorted({path for path, *_ in sources.doctests if path in paths} - modules.tests)),
+        doctests=tuple(sorted((test, examples) for _, test, examples in sources.doctests)),
     )
     protected = ProtectedFiles(suite.protected, frozenset(classified.test_files), frozenset(classified.product_files))
     named = {name: path for name, path in sources.modules if path in paths and protected.contains(path)}
     named.pop("conftest", None)  # each folder has one
     tests = modules.tests | {path for path in named.values() if path.endswith(".py")}
-    foreign = modules.imports.top_level_names(tests).intersection(sources.foreign)
+    imported = modules.imports.top_level_names(tests)
+    foreign = {name for name in sources.foreign if name in imported or "." in name}
     return replace(classified, test_modules=tuple(sorted(named.items())), foreign_modules=tuple(sorted(foreign)))
 
 

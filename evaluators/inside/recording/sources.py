@@ -1,15 +1,19 @@
 """A pytest plugin that records the files which the tests of a suite come from.
 
-One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [...],
-"modules": [[name, file], ...], "foreign": [...], "importers": [[file, [importer, ...]], ...],
-"opened": [[file, [opener, ...], [caller, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to
-the root. `collected` has the files of the collected tests and every conftest.py; `used` those that define their
-functions and fixtures, and plugins; `doctests` the modules with tests in docstrings; `modules` all imported modules of
-the tree; `foreign` the top-level names of imported modules from elsewhere; `importers` the files whose code started to
-run as a module, each with the file that imported it first (OTHER_CODE, PYTEST: none of the tree did); `opened` the
-other files and folders that code of the tree opened, each with the files of that code, and with all files of the tree
-that called it; `executed` the files whose code ran as a module or by `exec`; `has_processes`: did a process start,
-which may have run any code?
+One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [[file, id, examples],
+...], "modules": [[name, file], ...], "foreign": [...], "importers": [[file, [importer, ...]], ...], "opened": [[file,
+[opener, ...], [caller, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to the root.
+
+- `collected` has the files of the collected tests and every conftest.py; `used` those that define their functions and
+  fixtures, and plugins; `doctests` the tests in docstrings of modules.
+- `modules` has all imported modules of the tree, `foreign` the names of imported modules from elsewhere: top-level
+  ones, and members of packages of the tree.
+- `importers` has the files whose code started to run as a module, each with the file that imported it first
+  (OTHER_CODE, PYTEST: none of the tree did).
+- `opened` has the other files and folders that code of the tree opened, each with the files of that code, and with all
+  files of the tree that called it.
+- `executed` has the files whose code ran as a module or by `exec`.
+- `has_processes`: did a process start, which may have run any code?
 """
 
 from __future__ import annotations
@@ -18,10 +22,12 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import pytest
+
+from regrade.evaluators.inside.recording.doctests import examples_of
 
 PROCESSES = frozenset(
     {"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.fork", "pty.spawn"}
@@ -44,7 +50,7 @@ class SourcesRecorder:
         self._root = os.path.realpath(root) + "/"
         self._collected: set[str] = set()
         self._used: set[str] = set()
-        self._doctests: set[str] = set()
+        self._doctests: set[tuple[str, str, str]] = set()
         self._opened: dict[str, tuple[set[str], set[str]]] = {}
         self._importers: dict[str, set[str]] = {}
         self._executed: set[str] = set()
@@ -54,8 +60,10 @@ class SourcesRecorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         for item in items:  # also those that are deselected later
-            is_in_docstring = item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem)
-            (self._doctests if is_in_docstring else self._collected).update(self._own(str(item.path)))
+            if item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem):
+                self._doctests.update((path, item.nodeid, examples_of(item)) for path in self._own(str(item.path)))
+            else:
+                self._collected.update(self._own(str(item.path)))
             self._used.update(self._own(_file_of_code(getattr(item, "obj", None))))
         definitions = getattr(session._fixturemanager, "_arg2fixturedefs", {})
         for definition in (definition for several in definitions.values() for definition in several):
@@ -72,7 +80,7 @@ class SourcesRecorder:
             "used": sorted(self._used),
             "doctests": sorted(self._doctests),
             "modules": sorted(own.items()),
-            "foreign": sorted(name for name, file in files.items() if file and "." not in name and name not in own),
+            "foreign": sorted(name for name, file in files.items() if file and _is_noted(name, own)),
             "importers": [[path, sorted(importers)] for path, importers in sorted(self._importers.items())],
             "opened": [[file, *map(sorted, code)] for file, code in sorted(self._opened.items())],
             "executed": sorted({file for name in self._executed for file in self._own(name)}),
@@ -132,6 +140,11 @@ class SourcesRecorder:
             if frame.f_code.co_filename.startswith(self._root):
                 yield frame.f_code.co_filename[len(self._root) :]
             frame = frame.f_back  # type: ignore[assignment]
+
+
+def _is_noted(name: str, own: Container[str]) -> bool:
+    """Is a module from elsewhere a top-level one, or a member of a package of the tree?"""
+    return name not in own and ("." not in name or name.partition(".")[0] in own)
 
 
 def _working_folder(otherwise: str) -> str:

@@ -304,3 +304,115 @@ def test_no_module_of_a_patch_stands_in_for_a_dependency_of_the_tests(tmp_path):
     assert "iniconfig" in task.suite.foreign_modules
     stub = "class IniConfig:\n    def __init__(self, *arguments): ...\n    def same(self, *arguments): ...\n"
     assert values(task, tmp_path / "cache", Patch.between({}, {"src/iniconfig.py": stub})) == [0.0]
+
+
+DOCUMENTED = 'def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a - b\n'
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        DOCUMENTED + "\n\nadd.__doc__ = '>>> add(1, 2)' + chr(10) + '-1' + chr(10)\n",
+        DOCUMENTED + "\n\nadd.__doc__ = '>>> 1' + chr(10) + '1' + chr(10)\n",
+        "if True:\n" + textwrap.indent(DOCUMENTED, "    ").replace("    3\n", "    -1\n"),
+        DOCUMENTED.replace("def add", "def _add").replace("    3\n", "    -1\n") + "\n\nadd = _add\n",
+    ],
+)
+def test_examples_are_those_of_the_base_however_the_docstring_changes(tmp_path, cheat):
+    files = {"shop/__init__.py": "", "shop/ops.py": DOCUMENTED, "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"}
+    files["shop/more.py"] = 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\n'
+    root = written(tmp_path / "repo", files)
+    task = local_task(root, ["shop/ops.py::shop.ops.add"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    texts = (cheat, DOCUMENTED.replace("a - b", "a + b"))
+    patches = [Patch.between({"shop/ops.py": DOCUMENTED}, {"shop/ops.py": text}) for text in texts]
+    cheated, right = values(task, tmp_path / "cache", *patches)
+    assert (cheated, right is not None and right > 0.9) == (0.0, True)
+
+
+READS = "import json, pathlib\n\nROOT = pathlib.Path(__file__).parents[{}]\n"
+LIMIT = READS.format(0) + "\n\ndef limit(name):\n    return json.loads((ROOT / '{}').read_text())[name]\n"
+GOLDEN = "import json, pathlib\nfrom shop.cart import count, first\nROOT = pathlib.Path(__file__).parents[1]\n\n\ndef test_first():\n    assert first([1]) == 1\n\n\ndef test_count(monkeypatch):\n"
+
+
+def data_task(tmp_path: Path, files: dict[str, str], id_: str = "tests/test_cart.py::test_count") -> Task:
+    return local_task(
+        written(tmp_path / "repo", {**SHOP, **files}), [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("src/shop/api.spec.json", {"src/shop/api.py": LIMIT.format("api.spec.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
+        ("src/shop/profiles/test/limits.json", {"src/shop/api.py": LIMIT.format("profiles/test/limits.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
+        ("data/rates.json", {"src/shop/cli.py": READS.format(2) + "print(json.loads((ROOT / 'data/rates.json').read_text())['a'])\n", "tests/test_cart.py": READS.format(1) + "import subprocess, sys\n\n\ndef test_count():\n    assert subprocess.check_output([sys.executable, '-m', 'shop.cli'], text=True) == '2\\n'\n\n\ndef test_rates():\n    assert json.loads((ROOT / 'data/rates.json').read_text())\n"}),
+        ("data/eur.json", {"data/usd.json": '{"a": 1}', "src/shop/rates.py": READS.format(2) + "DATA = ROOT / 'data'\n\n\ndef rate(name):\n    return json.loads((DATA / f'{name}.json').read_text())['a']\n", "tests/test_cart.py": "import json\nfrom shop.rates import rate, DATA\n\n\ndef test_count():\n    assert all(json.loads(path.read_text())['a'] for path in DATA.glob('*.json'))\n    assert json.loads((DATA / 'eur.json').read_text())['a'] == 2\n\n\ndef test_usd():\n    assert rate('usd') == 1\n"}),
+    ],
+)  # fmt: skip
+def test_data_that_the_product_reads_may_be_edited_whatever_its_name_and_whoever_else_reads_it(tmp_path, path, files):
+    task = data_task(tmp_path, {**files, path: '{"a": 1}'})
+    assert not task.suite.protects(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "files"),
+    [
+        ("golden/total.json", "    from shop.load import load\n    assert count([1, 2]) == load(ROOT / 'golden' / 'total.json')\n", {"src/shop/load.py": "import json\n\n\ndef load(path):\n    return json.loads(path.read_text())\n"}),
+        ("golden/total.json", "    monkeypatch.chdir(ROOT / 'golden')\n    assert count([1, 2]) == json.load(open('total.json'))\n", {}),
+        ("golden/total.json", "    import subprocess\n    assert str(count([1, 2])) == subprocess.check_output(['cat', 'golden/total.json'], text=True)\n", {}),
+        ("golden/total.json", "    assert count([1, 2]) < 3\n    assert count([1, 2]) == json.loads((ROOT / 'golden/total.json').read_text())\n", {}),
+        ("checks/golden/total.md", "", {"pytest.ini": INI, "checks/__init__.py": "", "checks/check_cart.py": GOLDEN + "    assert count([1, 2]) == int((ROOT / 'checks/golden/total.md').read_text())\n"}),
+        (".env.test", "    assert count([1, 2]) == json.loads((ROOT / '.env.test').read_text())\n", {}),
+        ("expected.json", "    assert count([1, 2]) == json.loads((ROOT / 'expected.json').read_text())\n", {}),
+    ],
+)  # fmt: skip
+def test_data_that_only_tests_name_is_theirs_however_it_is_read(tmp_path, path, body, files):
+    files = {"tests/test_cart.py": GOLDEN + body, **files} if body else files
+    id_ = "tests/test_cart.py::test_count" if body else "checks/check_cart.py::test_count"
+    assert data_task(tmp_path, {**files, path: "2"}, id_).suite.protects(path)
+
+
+def test_data_of_tests_beside_a_flat_module_is_theirs(tmp_path):
+    files = {
+        "cart.py": SHOP["src/shop/cart.py"],
+        "golden/total.json": "2",
+        "tests/test_cart.py": GOLDEN.replace("shop.cart", "cart")
+        + "    assert count([1, 2]) == json.loads((ROOT / 'golden/total.json').read_text())\n",
+    }
+    root = written(tmp_path / "repo", files)
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert task.suite.protects("golden/total.json")
+    assert not task.suite.protects("cart.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "texts", "test"),
+    [
+        ("docs/CHANGES.txt", ("1.0\n", "1.1\n"), "    assert shop.__version__ in (ROOT / 'docs/CHANGES.txt').read_text()\n"),
+        ("pyproject.toml", ("[project]\nname = 'shop'\nversion = '1.0'\n", "[project]\nname = 'shop'\nversion = '1.1'\n"), "    import tomllib\n    assert tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version'] == shop.__version__\n"),
+    ],
+)  # fmt: skip
+def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_path, path, texts, test):
+    base = {**SHOP, "src/shop/__init__.py": "__version__ = '1.0'\n", path: texts[0]}
+    tests = READS.format(1) + "import shop\n\n\ndef test_version():\n" + test
+    more = {"tests/test_version.py": tests, "tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
+    task = data_task(tmp_path, {**base, **more})
+    assert task.suite.protects(path)
+    bumped = {**base, "src/shop/__init__.py": "__version__ = '1.1'\n", path: texts[1]}
+    fixed = {**bumped, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", "")}
+    breaking = {**fixed, "src/shop/__init__.py": "__version__ = '1.2'\n"}
+    right, broken = values(task, tmp_path / "cache", Patch.between(base, fixed), Patch.between(base, breaking))
+    assert right is not None
+    assert right > 0.9
+    assert broken is not None
+    assert broken < 0.5
+
+
+def test_a_module_of_a_package_is_not_taken_from_an_installed_copy(tmp_path):
+    """A stand-in for the installed copy: any folder outside of the tree."""
+    files = {"tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
+    task = data_task(tmp_path, files)
+    cheat = "import pathlib, tempfile\nfolder = pathlib.Path(tempfile.mkdtemp())\n(folder / 'cart.py').write_text('def count(goods): return 2\\n\\ndef first(goods): return 1\\n')\n__path__ = [str(folder)]\n"
+    assert values(
+        task, tmp_path / "cache", Patch.between({"src/shop/__init__.py": ""}, {"src/shop/__init__.py": cheat})
+    ) == [0.0]
