@@ -155,8 +155,14 @@ class Folder:
                 (self.path / folder).chmod(0o1777)
 
     def _delete(self, path: str) -> None:
+        """Delete a file, and the folders that then are empty, as git does."""
         (self.path / path).unlink(missing_ok=True)
         self._written.pop(path, None)
+        for parent in reversed(parents(path)):
+            try:
+                (self.path / parent).rmdir()
+            except OSError:  # it is not empty
+                return
 
     def _empty(self) -> None:
         self.path.chmod(0o777)

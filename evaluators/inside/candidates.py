@@ -95,6 +95,7 @@ def enter_tree(request: dict[str, Any]) -> None:
     importlib.invalidate_caches()
     _forget_shadowed(folders)
     origins.forget_other_copies(request["own"], root)
+    origins.watch_copies(request["own"], root)
     _forget_programs()
 
 
@@ -195,12 +196,14 @@ def report_origins(request: dict[str, Any], write: Write) -> None:
         known = frozenset(request["foreign_modules"])
         own = (*request["own"], *(name for name in request["own_below"] if name not in known))
         found = origins.elsewhere(own, request["root"])
+        if request["test_modules"]:  # a run has shown which copies the tests themselves open
+            found += [[name, file] for name, file in origins.opened_copies().items() if name not in known]
         if found:
             write(json.dumps(["elsewhere", found]))
         tests = dict(request["test_modules"])
-        found = origins.replaced(
-            tests, request["foreign_modules"], {*request["test_files"], *tests.values()}, request["root"]
-        )
+        tops = {name.partition(".")[0] for name in request["own"]}
+        foreign = [name for name in known if name.partition(".")[0] not in tops]
+        found = origins.replaced(tests, foreign, {*request["test_files"], *tests.values()}, request["root"])
         if found:
             write(json.dumps(["replaced", found]))
 

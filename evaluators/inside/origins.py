@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 RUNNER = frozenset({"pytest", "_pytest", "regrade"})
 """The programs that run the tests can't be replaced while they run."""
 MOST = 20
+_opened_copies: dict[str, str] = {}
+"""Name of a module of the tree -> a file of an installed copy that was opened."""
 
 
 def forget_other_copies(own: Iterable[str], root: str) -> None:
@@ -21,6 +24,38 @@ def forget_other_copies(own: Iterable[str], root: str) -> None:
         unloaded = top if _is_namespace(top, name) else name
         for loaded in [loaded for loaded in sys.modules if loaded == unloaded or loaded.startswith(f"{unloaded}.")]:
             del sys.modules[loaded]
+
+
+def watch_copies(own: Iterable[str], root: str) -> None:
+    """Notice from now on when a file of an installed copy of the tree's modules is opened: no import does that, but its
+    text may be executed as the tree's own. Copies that the runner of the tests uses are left out."""
+    _opened_copies.clear()
+    places: dict[str, str] = {}
+    names = [name for name in own if "." not in name]
+    for folder in (folder for folder in sys.path if not f"{folder}/".startswith(f"{root}/")):
+        try:
+            entries = frozenset(os.listdir(folder))  # noqa: PTH208 (quick)
+        except OSError:
+            continue
+        places |= {f"{folder}/{name}/": name for name in names if name in entries}
+        places |= {f"{folder}/{name}.py": name for name in names if f"{name}.py" in entries}
+    loaded = [_file(name) for name in list(sys.modules)] if places else []
+    used = {place for place in places if any(file.startswith(place) for file in loaded)}
+    prefixes = tuple(place for place in places if place not in used)
+    if not prefixes:
+        return
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(prefixes):
+            place = next(place for place in prefixes if arguments[0].startswith(place))
+            _opened_copies[places[place]] = arguments[0]
+
+    sys.addaudithook(note)
+
+
+def opened_copies() -> dict[str, str]:
+    """Name of a module of the tree -> a file of its installed copy that was opened since `watch_copies`."""
+    return dict(_opened_copies)
 
 
 def elsewhere(own: Iterable[str], root: str) -> list[list[str]]:

@@ -49,7 +49,8 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     named.pop("conftest", None)  # each folder has one
     tests = modules.tests | {path for path in named.values() if path.endswith(".py")}
     imported = modules.imports.top_level_names(tests)
-    foreign = {name for name in sources.foreign if name in imported or "." in name}
+    own = {name.partition(".")[0] for name, _ in sources.modules}
+    foreign = {name for name in sources.foreign if name in imported or name.partition(".")[0] in own}
     return replace(classified, test_modules=tuple(sorted(named.items())), foreign_modules=tuple(sorted(foreign)))
 
 

@@ -7,7 +7,7 @@ One line at the end of the session: `["sources", {"collected": [...], "used": [.
 - `collected` has the files of the collected tests and every conftest.py; `used` those that define their functions and
   fixtures, and plugins; `doctests` the tests in docstrings of modules.
 - `modules` has all imported modules of the tree, `foreign` the names of imported modules from elsewhere: top-level
-  ones, and members of packages of the tree.
+  ones, members of packages of the tree, and modules of the tree of which an installed copy was opened.
 - `importers` has the files whose code started to run as a module, each with the file that imported it first
   (OTHER_CODE, PYTEST: none of the tree did).
 - `opened` has the other files and folders that code of the tree opened, each with the files of that code, and with all
@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 
+from regrade.evaluators.inside import origins
 from regrade.evaluators.inside.recording.doctests import examples_of
 
 PROCESSES = frozenset(
@@ -80,7 +81,9 @@ class SourcesRecorder:
             "used": sorted(self._used),
             "doctests": sorted(self._doctests),
             "modules": sorted(own.items()),
-            "foreign": sorted(name for name, file in files.items() if file and _is_noted(name, own)),
+            "foreign": sorted(
+                {name for name, file in files.items() if file and _is_noted(name, own)} | origins.opened_copies().keys()
+            ),
             "importers": [[path, sorted(importers)] for path, importers in sorted(self._importers.items())],
             "opened": [[file, *map(sorted, code)] for file, code in sorted(self._opened.items())],
             "executed": sorted({file for name in self._executed for file in self._own(name)}),

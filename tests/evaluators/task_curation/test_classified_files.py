@@ -416,3 +416,20 @@ def test_a_module_of_a_package_is_not_taken_from_an_installed_copy(tmp_path):
     assert values(
         task, tmp_path / "cache", Patch.between({"src/shop/__init__.py": ""}, {"src/shop/__init__.py": cheat})
     ) == [0.0]
+
+
+def test_a_module_with_the_name_of_a_test_file_in_a_package_is_code_under_test(tmp_path):
+    test = "from shop.ab_test import split\n\n\ndef test_count():\n    assert split([1, 2]) == 2\n\n\ndef test_one(): ...\n"
+    task = data_task(tmp_path, {"src/shop/ab_test.py": "def split(goods):\n    return 1\n", "tests/test_cart.py": test})
+    assert task.suite.product_files == ("src/shop/ab_test.py",)
+
+
+def test_tests_in_the_file_that_they_test_are_noticed(tmp_path):
+    ini = "[pytest]\npython_files = *.py\n"
+    text = BUGGY + "\n\ndef test_count():\n    assert count([1, 2]) == 2\n\n\ndef test_one(): ...\n"
+    root = written(tmp_path / "repo", {"src/shop/__init__.py": "", "src/shop/cart.py": text, "pytest.ini": ini})
+    notes: list[str] = []
+    local_task(
+        root, ["src/shop/cart.py::test_count"], cache=tmp_path / "cache", runs=1, tests=["src"], tell=notes.append
+    )
+    assert any("src/shop/cart.py" in note and "'count'" in note and "ignored" in note for note in notes)
