@@ -172,7 +172,8 @@ class TestRun:
     pass_to_pass: tuple[str, ...]
     end: End = End.COMPLETED
     detail: str = ""
-    """The reason for an early end: the last lines of the output, the exceeded limit."""
+    """The reason for an early end: the last lines of the output, the exceeded limit. Of a completed run: why a
+    PASS_TO_PASS test is not judged."""
     scope: str = "full"
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0

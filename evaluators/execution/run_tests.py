@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.hanging_tests import (
     MOST_STOPPED,
@@ -105,10 +106,13 @@ def _without_unjudged(
     if ending(reply, task.limits.wall_seconds)[0] is not End.COMPLETED:
         return execution
     passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED}
-    reason = f"not judged: it fails because {', '.join(sorted(workspace.restored))} is that of the base"
-    unjudged = {test: TestOutcome(TestStatus.UNREACHED, _clip(reason)) for test in run.broken if test in passed}
-    seconds = round(run.seconds + reply.seconds, 4)
-    run = replace(run, outcomes={**run.outcomes, **unjudged}, seconds=seconds)
+    unjudged = [test for test in run.broken if test in passed]
+    if not unjudged:
+        return execution
+    files, tests = sorted(workspace.restored), listed(unjudged, 3)
+    detail = _clip(f"not judged, because they fail only with the base's {', '.join(files)}: {tests}")
+    outcomes = {**run.outcomes, **dict.fromkeys(unjudged, UNREACHED)}
+    run = replace(run, outcomes=outcomes, detail=detail, seconds=round(run.seconds + reply.seconds, 4))
     return replace(execution, run=run, cpu_seconds=execution.cpu_seconds + reply.cpu_seconds)
 
 

@@ -60,9 +60,10 @@ def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterat
 def inseparable_tests(tree: Tree, baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterator[str]:
     """One warning per file of FAIL_TO_PASS tests that seems to contain the code under test as well: its tests execute
     no function that a patch may edit, but the file defines functions that are no tests."""
-    reached = {test for tests in baseline.reach.values() for test in tests}
+    reached = {test for key, tests in baseline.reach.items() if key not in baseline.imported for test in tests}
+    is_unknown = bool(baseline.unmeasured) and not baseline.reach
     failing = [test for test in fail_to_pass if baseline.outcomes[test].status is TestStatus.FAILED]
-    for path in dict.fromkeys(file_of(test) for test in failing if test not in reached and not baseline.unmeasured):
+    for path in dict.fromkeys(file_of(test) for test in failing if test not in reached and not is_unknown):
         names = _functions(tree.read_or_none(path) or "") if path in baseline.files.test_files else []
         if names:
             yield (

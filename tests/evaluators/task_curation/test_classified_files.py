@@ -402,6 +402,12 @@ def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_pa
     fixed = {**bumped, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", "")}
     breaking = {**fixed, "src/shop/__init__.py": "__version__ = '1.2'\n"}
     right, broken = values(task, tmp_path / "cache", Patch.between(base, fixed), Patch.between(base, breaking))
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (evidence,) = scorer.gather([(task, Patch.between(base, fixed))], [TestRun])
+    run = evidence.records[TestRun]
+    assert (run.resolved, run.broken) == (True, ())
+    assert "not judged" in run.detail
+    assert path in run.detail
     assert right is not None
     assert right > 0.9
     assert broken is not None
