@@ -47,6 +47,10 @@ def classify_files(tree: Tree, suite: TestSuite, sources: TestSources) -> Classi
     protected = ProtectedFiles(suite.protected, frozenset(classified.test_files), frozenset(classified.product_files))
     named = {name: path for name, path in sources.modules if path in paths and protected.contains(path)}
     named.pop("conftest", None)  # each folder has one
+    # A run of some of the tests may find another helper of the same name, in the folder of another test.
+    tails = {_tail(path) for path in named.values()}
+    namesakes = {path for path in paths if _tail(path) in tails and protected.contains(path)}
+    classified = replace(classified, test_files=tuple(sorted(namesakes.union(classified.test_files))))
     tests = modules.tests | {path for path in named.values() if path.endswith(".py")}
     imported = modules.imports.top_level_names(tests)
     own = {name.partition(".")[0] for name, _ in sources.modules}
@@ -192,6 +196,11 @@ def _folder(path: str) -> str:
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _tail(path: str) -> str:
+    """The name of a module's file, of a package with its folder."""
+    return "/".join(path.split("/")[-2:]) if path.endswith("/__init__.py") else _name(path)
 
 
 def _top(path: str) -> str:

@@ -439,3 +439,20 @@ def test_tests_in_the_file_that_they_test_are_noticed(tmp_path):
         root, ["src/shop/cart.py::test_count"], cache=tmp_path / "cache", runs=1, tests=["src"], tell=notes.append
     )
     assert any("src/shop/cart.py" in note and "'count'" in note and "ignored" in note for note in notes)
+
+
+def test_two_helpers_of_one_name_are_both_helpers():
+    """The run of all tests finds the first, the run of one test its own."""
+    tree = Tree(Path("/nowhere")).with_files(
+        {
+            "tests/a/test_a.py": "import helpers\nfrom shop.cart import count\n", "tests/a/helpers.py": SAME,
+            "tests/b/test_b.py": "import helpers\nfrom shop.cart import count\n", "tests/b/helpers.py": SAME,
+            "shop/cart.py": FIXED,
+        }
+    )  # fmt: skip
+    modules = {"helpers": "tests/a/helpers.py", "shop.cart": "shop/cart.py", "test_a": "tests/a/test_a.py"}
+    sources = TestSources(collected=("tests/a/test_a.py", "tests/b/test_b.py"), modules=tuple(modules.items()))
+    classified = classify_files(tree, TestSuite(), sources)
+    assert ("helpers", "tests/a/helpers.py") in classified.test_modules
+    assert {"tests/a/helpers.py", "tests/b/helpers.py"} <= set(classified.test_files)
+    assert "shop/cart.py" not in classified.test_files
