@@ -207,8 +207,13 @@ class TestSuite:
     checked_files: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """Files of the base that tests alone open, and that a patch may edit: documents, data of the product that a test
     checks. Nothing distinguishes expected output in them."""
-    foreign_modules: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    """Names of the packages and modules that the tests of the base import from their environment."""
+    doctests: tuple[tuple[str, str], ...] = ()
+    """Ids of the tests in these modules, each with its examples at the base (see `inside/recording/doctests.py`)."""
+    test_modules: tuple[tuple[str, str], ...] = ()
+    """Names of modules that are test files, each with its file: the tests must import them from such a file."""
+    foreign_modules: tuple[str, ...] = ()
+    """Names of modules from outside of the repository: top-level ones that test files import, which must still come
+    from there; and members of its own packages, which may."""
     configuration: str | None = None
     """Path of pytest's configuration file in the base; empty: there is none; None: unknown."""
     runner: str = "pytest"

@@ -289,7 +289,9 @@ def _describe_readability(delta: ReadabilityDelta, old: list[Readability], new: 
 def _count_tests(run: TestRun) -> str:
     total = len(run.fail_to_pass)
     fixed = f"fixes {len(run.fixed)} of {total} FAIL_TO_PASS" if total else "no FAIL_TO_PASS tests"
-    return f"{fixed}, breaks {len(run.broken)} of {len(run.pass_to_pass)} PASS_TO_PASS{_describe_unnamed(run)}"
+    broken = f"breaks {len(run.broken)} of {len(run.pass_to_pass)} PASS_TO_PASS"
+    note = f"; {run.detail}" if run.detail and run.end is End.COMPLETED else ""
+    return f"{fixed}, {broken}{note}{_describe_unnamed(run)}"
 
 
 def _describe_unnamed(run: TestRun) -> str:

@@ -177,7 +177,8 @@ class TestRun:
     end: End = End.COMPLETED
     """How the run ended."""
     detail: str = ""
-    """The reason for an early end: the last lines of the output, the exceeded limit."""
+    """The reason for an early end: the last lines of the output, the exceeded limit. Of a completed run: why a
+    PASS_TO_PASS test is not judged."""
     scope: str = "full"
     """`full`, or `reachable`: only the tests that execute a changed function (the others are UNREACHED)."""
     seconds: float = 0.0

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 SOURCES = (".py", ".so", ".pyd")
 MOST_ENTRIES = 2000
 """Entries read per folder: a folder with more is data."""
+
+DEEPEST = 16
+"""Folders below a package that are read: links may lead round in circles."""
 
 
 def own_modules(root: Path, python_path: Sequence[str]) -> tuple[str, ...]:
@@ -26,6 +29,24 @@ def own_modules(root: Path, python_path: Sequence[str]) -> tuple[str, ...]:
                     f"{name}.{child}" for child, below in _children(path) if below is None or _is_package(below)
                 )
     return tuple(sorted(name for name in names if name.partition(".")[0] not in sys.stdlib_module_names))
+
+
+def own_submodules(root: Path, python_path: Sequence[str], own: Iterable[str]) -> tuple[str, ...]:
+    """Full names of the modules in the packages among these names (see `own_modules`)."""
+    names: set[str] = set()
+    for name in own:
+        for folder in python_path:
+            names.update(_below(root / folder / name.replace(".", "/"), name))
+    return tuple(sorted(names))
+
+
+def _below(folder: Path, name: str, depth: int = 0) -> Iterator[str]:
+    if depth > DEEPEST or not _is_package(folder):
+        return
+    for child, path in _children(folder):
+        yield f"{name}.{child}"
+        if path is not None:
+            yield from _below(path, f"{name}.{child}", depth + 1)
 
 
 def _children(folder: Path) -> Iterator[tuple[str, Path | None]]:

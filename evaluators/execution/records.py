@@ -151,18 +151,25 @@ class TestSources(msgspec.Struct, frozen=True):
     """Files of the collected tests, and every conftest.py."""
     used: tuple[str, ...] = ()
     """Files that define functions or fixtures of tests, and plugins."""
-    doctests: tuple[str, ...] = ()
-    """Modules with tests in docstrings."""
-    loaded: tuple[str, ...] = ()
-    """Imported modules."""
-    opened: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Other opened files, each with the files of the code that opened it."""
+    doctests: tuple[tuple[str, str, str], ...] = ()
+    """Tests in docstrings of modules: the file, the id and the examples (see `inside/recording/doctests.py`)."""
+    modules: tuple[tuple[str, str], ...] = ()
+    """Imported modules: name and file."""
+    foreign: tuple[str, ...] = ()
+    """Names of imported modules from outside of the tree: top-level ones, and members of packages of the tree."""
+    importers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Files that ran as modules, each with the file that imported it first; `*`: other code did; empty: pytest did."""
+    opened: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    """Other opened files, each with the files of the code that opened it, and all files of code that called that."""
     executed: tuple[str, ...] = ()
     """Files of code that was executed outside of functions: imported, or by `exec`."""
-    foreign: tuple[str, ...] = ()
-    """Names of the imported packages and modules that are not of the tree, nor of the standard library."""
     has_processes: bool = False
     """Was a process started?"""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Files of the imported modules."""
+        return tuple(dict.fromkeys(path for _, path in self.modules))
 
 
 class SourcesRecord(Record, frozen=True, tag="sources"):
@@ -252,6 +259,13 @@ class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
     """Name, and the file that it came from."""
 
 
+class ReplacedRecord(Record, frozen=True, tag="replaced"):
+    """Other modules stood in for those which the tests import at the base."""
+
+    modules: list[tuple[str, str]]
+    """Name, and the file that it came from."""
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -275,7 +289,7 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
     | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
-    | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord
+    | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ReplacedRecord
     | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.hanging_tests import (
     MOST_STOPPED,
@@ -24,6 +25,7 @@ from regrade.evaluators.execution.records import (
     ElsewhereRecord,
     ImportRecord,
     LeftRecord,
+    ReplacedRecord,
     StartedRecord,
     TestRecord,
     WheelRecord,
@@ -73,6 +75,56 @@ def run_tests(
     reachable: bool = False,
     preparation: Preparation = UNPREPARED,
     audit: bool = False,
+) -> SuiteExecution:
+    """Run the task's tests on the workspace. PASS_TO_PASS tests that fail only because a file was restored are not
+    judged.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    execution = _run_tests(worker, task, workspace, reachable=reachable, preparation=preparation, audit=audit)
+    return _without_unjudged(worker, task, workspace, execution)
+
+
+def _without_unjudged(
+    worker: Worker, task: Task, workspace: Workspace, execution: SuiteExecution, *, cold: bool = False
+) -> SuiteExecution:
+    """The evidence in which a broken test is UNREACHED if it passes with the patch's version of the restored files.
+
+    pytest's configuration stays that of the base: a copy of it, if its file is among the restored ones.
+    """
+    run, restored = execution.run, dict(workspace.restored)
+    if run.end is not End.COMPLETED or not run.broken or not restored:
+        return execution
+    suite = task.suite
+    if suite.configuration and suite.configuration in restored:
+        copy = f"{suite.configuration.rpartition('.')[0]}-of-base.{suite.configuration.rpartition('.')[2]}"
+        restored[copy] = workspace.before.read(suite.configuration)
+        suite = replace(suite, configuration=copy)
+    changed = replace(workspace, after=workspace.after.with_files(restored))
+    scope = "the broken tests, with the files of the patch"
+    reply = _run(worker, replace(task, suite=suite), changed, frozenset(run.broken), scope=scope, cold=cold)
+    if ending(reply, task.limits.wall_seconds)[0] is not End.COMPLETED:
+        return execution
+    passed = {test for test, outcome in statuses(reply).items() if outcome == PASSED}
+    unjudged = [test for test in run.broken if test in passed]
+    if not unjudged:
+        return execution
+    files, tests = sorted(workspace.restored), listed(unjudged, 3)
+    detail = _clip(f"not judged, because they fail only with the base's {', '.join(files)}: {tests}")
+    outcomes = {**run.outcomes, **dict.fromkeys(unjudged, UNREACHED)}
+    run = replace(run, outcomes=outcomes, detail=detail, seconds=round(run.seconds + reply.seconds, 4))
+    return replace(execution, run=run, cpu_seconds=execution.cpu_seconds + reply.cpu_seconds)
+
+
+def _run_tests(
+    worker: Worker,
+    task: Task,
+    workspace: Workspace,
+    *,
+    reachable: bool,
+    preparation: Preparation,
+    audit: bool,
 ) -> SuiteExecution:
     """Run the task's tests on the workspace.
 
@@ -144,7 +196,8 @@ def run_tests_cold(worker: Worker, task: Task, workspace: Workspace) -> SuiteExe
     """
     everything = frozenset(task.tests)
     reply = _run(worker, task, workspace, everything, cold=True, scope="the whole suite")
-    return SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    execution = SuiteExecution(_evidence(task, reply, everything, "full"), reply.cpu_seconds)
+    return _without_unjudged(worker, task, workspace, execution, cold=True)
 
 
 def not_applied(task: Task, reason: str) -> TestRun:
@@ -227,18 +280,27 @@ def _why_void(reply: Reply) -> str:
     """Why the outcomes of the tests are no evidence, whatever they are; empty: they are."""
     if reply.rewritten:
         return f"it changed the protected file {reply.rewritten[0]} while the tests ran"
-    return imported_copies(reply)
+    return imported_copies(reply) or replaced_modules(reply)
 
 
 def imported_copies(reply: Reply) -> str:
     """Which modules of the repository were imported from elsewhere, so that another copy of them was tested; empty:
     none. At the base the environment causes that; after a patch, the patch does: it removed or bypassed the module."""
-    modules = [module for record in reply.of(ElsewhereRecord) for module in record.modules]
+    return _modules(reply.of(ElsewhereRecord), "not from the repository")
+
+
+def replaced_modules(reply: Reply) -> str:
+    """Which modules that the tests import were replaced, so that they may judge nothing; empty: none."""
+    return _modules(reply.of(ReplacedRecord), "not from where the tests import it without the patch")
+
+
+def _modules(records: Iterable[ElsewhereRecord | ReplacedRecord], where: str) -> str:
+    modules = [module for record in records for module in record.modules]
     if not modules:
         return ""
     name, file = modules[0]
     others = f" (and {len(modules) - 1} more modules)" if modules[1:] else ""
-    return f"{name} was imported from {file}, not from the repository{others}"
+    return f"{name} was imported from {file}, {where}{others}"
 
 
 def _timeout_reason(limit: float, passed: float) -> str:

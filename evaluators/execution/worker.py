@@ -19,7 +19,7 @@ from regrade.evaluators import inside
 from regrade.evaluators.execution.activity import Listener, Reporter
 from regrade.evaluators.execution.folders import Folder
 from regrade.evaluators.execution.native_code import NativeBuild, NativeCode
-from regrade.evaluators.execution.own_modules import own_modules
+from regrade.evaluators.execution.own_modules import own_modules, own_submodules
 from regrade.evaluators.execution.records import (
     DoneEvent,
     Event,
@@ -215,7 +215,7 @@ class Worker:
         self._folder = Folder(scratch / "tree")
         self._native_code = NativeCode(self._build_extensions)
         self._suite = TestSuite()
-        self._own: dict[tuple[Path, tuple[str, ...]], tuple[str, ...]] = {}
+        self._own: dict[tuple[Path, tuple[str, ...], bool], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._buffer = b""
         self._killed = False
         self._reporter = Reporter(listener)
@@ -254,7 +254,8 @@ class Worker:
             self.close()
         self._write_tree(tree, request.suite.protected_files)
         self._ensure_started()
-        found = {"own": self._own_modules(tree, request.suite), "rebuild": rebuild is not None}
+        own, below = self._own_modules(tree, request.suite)
+        found = {"own": own, "own_below": below, "rebuild": rebuild is not None}
         self._send({**self._message(request, preparation), **found})
         event = self._receive(START_SECONDS)
         if isinstance(event, ForkedEvent):
@@ -391,6 +392,10 @@ class Worker:
             "configuration": preparation.configuration,
             "base_configuration": request.suite.configuration,
             "announce": self._reporter.is_heard,
+            "doctests": request.suite.doctests,
+            "test_files": request.suite.test_files,
+            "test_modules": request.suite.test_modules,
+            "foreign_modules": request.suite.foreign_modules,
             "write_bytecode": self._writable_bytecode and bytecode is not None,
         }
 
@@ -406,11 +411,13 @@ class Worker:
             return NativeBuild(record.error, frozenset(record.sources), reply.seconds)
         return NativeBuild(f"the build was stopped ({reply.stopped or reply.status})", frozenset(), reply.seconds)
 
-    def _own_modules(self, tree: Tree, suite: TestSuite) -> tuple[str, ...]:
-        key = (tree.root, suite.python_path)
-        if key not in self._own:
-            self._own[key] = own_modules(*key) if suite.runner == "pytest" else ()
-        return self._own[key]
+    def _own_modules(self, tree: Tree, suite: TestSuite) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The tree's own modules; and those in its packages, once a run has shown which of them come from elsewhere."""
+        place, is_measured = (tree.root, suite.python_path), bool(suite.test_modules)
+        if (*place, is_measured) not in self._own:
+            own = own_modules(*place) if suite.runner == "pytest" else ()
+            self._own[(*place, is_measured)] = (own, own_submodules(*place, own) if is_measured else ())
+        return self._own[(*place, is_measured)]
 
     def _crossing(self, request: Request) -> dict[str, Any] | None:
         if request.crossing is None:

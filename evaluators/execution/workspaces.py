@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from regrade.datasets.applying import changed_files, text_of, with_changes
+from regrade.datasets.applying import changed_files, parents, text_of, with_changes
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.inline_tests import with_pristine_tests
 from regrade.evaluators.static.docstrings import with_pristine_docstrings
+from regrade.evaluators.static.languages import language_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Workspace:
     after: Tree
     ignored: tuple[str, ...] = ()
     """Files of the patch that are not applied, because they decide the verdict."""
+    restored: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that are no code and lie outside of the folders of tests, with the text of the patch: a test may
+    compare them with the code under test."""
 
 
 def prepare(task: Task, patch: Patch) -> Workspace:
@@ -38,4 +43,14 @@ def prepare(task: Task, patch: Patch) -> Workspace:
         text = applied[path]
         if text is not None:
             applied[path] = with_pristine_docstrings(text_of(task.base, path) or "", text)
-    return Workspace(task.base, with_changes(task.base, applied), ignored)
+    folders = {path.rpartition("/")[0] for path in task.suite.test_files if path.endswith(".py")} - {""}
+    restored = {
+        path: text
+        for path in ignored
+        if (text := files[path]) is not None and _may_be_compared(task, path) and folders.isdisjoint(parents(path))
+    }
+    return Workspace(task.base, with_changes(task.base, applied), ignored, restored)
+
+
+def _may_be_compared(task: Task, path: str) -> bool:
+    return language_of(path) is None and text_of(task.base, path) is not None

@@ -96,6 +96,7 @@ def enter_tree(request: dict[str, Any]) -> None:
     importlib.invalidate_caches()
     _forget_shadowed(folders)
     origins.forget_other_copies(request["own"], root)
+    origins.watch_copies(request["own"], root)
     _forget_programs()
 
 
@@ -171,7 +172,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"], request["skip"])
+        recorder.begin(write, request["select"], request["skip"], request["doctests"])
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))
@@ -194,11 +195,21 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
 
 def report_origins(request: dict[str, Any], write: Write) -> None:
-    """Report which of the tree's modules were imported from elsewhere."""
+    """Report which of the tree's modules were imported from elsewhere, and which modules of the tests were replaced."""
     if request["crossing"] is None:
-        found = origins.elsewhere(request["own"], request["root"])
+        known = frozenset(request["foreign_modules"])
+        own = (*request["own"], *(name for name in request["own_below"] if name not in known))
+        found = origins.elsewhere(own, request["root"])
+        if request["test_modules"]:  # a run has shown which copies the tests themselves open
+            found += [[name, file] for name, file in origins.opened_copies().items() if name not in known]
         if found:
             write(json.dumps(["elsewhere", found]))
+        tests = dict(request["test_modules"])
+        tops = {name.partition(".")[0] for name in request["own"]}
+        foreign = [name for name in known if name.partition(".")[0] not in tops]
+        found = origins.replaced(tests, foreign, {*request["test_files"], *tests.values()}, request["root"])
+        if found:
+            write(json.dumps(["replaced", found]))
 
 
 def arguments(request: dict[str, Any]) -> list[str]:

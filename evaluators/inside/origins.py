@@ -1,13 +1,17 @@
-"""Which copy of the tree's own modules is imported: that of the tree, or one that is installed elsewhere."""
+"""Which copy of a module is imported: that of the tree or one installed elsewhere; that of the tests or another."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 RUNNER = frozenset({"pytest", "_pytest", "regrade"})
 """The programs that run the tests can't be replaced while they run."""
 MOST = 20
+_opened_copies: dict[str, str] = {}
+"""Name of a module of the tree -> a file of an installed copy that was opened."""
 
 
 def forget_other_copies(own: Iterable[str], root: str) -> None:
@@ -22,9 +26,58 @@ def forget_other_copies(own: Iterable[str], root: str) -> None:
             del sys.modules[loaded]
 
 
+def watch_copies(own: Iterable[str], root: str) -> None:
+    """Notice from now on when a file of an installed copy of the tree's modules is opened: no import does that, but its
+    text may be executed as the tree's own. Copies that the runner of the tests uses are left out."""
+    _opened_copies.clear()
+    places: dict[str, str] = {}
+    names = [name for name in own if "." not in name]
+    for folder in (folder for folder in sys.path if not f"{folder}/".startswith(f"{root}/")):
+        try:
+            entries = frozenset(os.listdir(folder))  # noqa: PTH208 (quick)
+        except OSError:
+            continue
+        places |= {f"{folder}/{name}/": name for name in names if name in entries}
+        places |= {f"{folder}/{name}.py": name for name in names if f"{name}.py" in entries}
+    loaded = [_file(name) for name in list(sys.modules)] if places else []
+    used = {place for place in places if any(file.startswith(place) for file in loaded)}
+    prefixes = tuple(place for place in places if place not in used)
+    if not prefixes:
+        return
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(prefixes):
+            place = next(place for place in prefixes if arguments[0].startswith(place))
+            _opened_copies[places[place]] = arguments[0]
+
+    sys.addaudithook(note)
+
+
+def opened_copies() -> dict[str, str]:
+    """Name of a module of the tree -> a file of its installed copy that was opened since `watch_copies`."""
+    return dict(_opened_copies)
+
+
 def elsewhere(own: Iterable[str], root: str) -> list[list[str]]:
     """(name, file) of modules of the tree that were imported from outside of it."""
     found = [[name, _file(name)] for name in own if not name.startswith("regrade") and _is_elsewhere(name, root)]
+    return found[:MOST]
+
+
+def replaced(tests: Mapping[str, str], foreign: Iterable[str], allowed: Container[str], root: str) -> list[list[str]]:
+    """(name, file) of modules that stand in for those which the tests import at the base: modules of tests that don't
+    come from one of the allowed files, and modules from outside of the tree that come from within it."""
+    found = []
+    for name in tests:
+        if name in sys.modules:
+            file = os.path.realpath(_file(name)) if _file(name) else ""
+            if not file.startswith(f"{root}/") or file[len(root) + 1 :] not in allowed:
+                found.append([name, _file(name) or "the code under test"])
+    found += [
+        [name, _file(name)]
+        for name in foreign
+        if "." not in name and os.path.realpath(_file(name)).startswith(f"{root}/")
+    ]
     return found[:MOST]
 
 

@@ -90,8 +90,6 @@ class Baseline:
     """File -> reason why its tests could not be collected."""
     files: ClassifiedFiles = field(default_factory=ClassifiedFiles)
     """The files that decide the tests, and code under test with the name of such a file."""
-    foreign_modules: tuple[str, ...] = ()
-    """See `TestSuite.foreign_modules`."""
     configuration: str | None = None
     """See `TestSuite.configuration`."""
 
@@ -104,7 +102,6 @@ class Baseline:
             companions=self.companions,
             seconds=self.file_seconds,
             **asdict(self.files),
-            foreign_modules=self.foreign_modules,
             configuration=self.configuration,
             slow=self.slow_tests,
         )
@@ -482,7 +479,6 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
         slow_tests=slow_tests(replies),
         collection_errors=collection_errors(replies[-1]),
         files=files,
-        foreign_modules=_sources(replies).foreign,
         configuration=_configuration(replies[0]),
     )
 

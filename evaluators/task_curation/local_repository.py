@@ -31,7 +31,7 @@ from regrade.evaluators.task_curation.chosen_tests import TestChoice, configured
 from regrade.evaluators.task_curation.compiled_elsewhere import advice_on_compiled
 from regrade.evaluators.task_curation.fail_to_pass import resolve_fail_to_pass, unnamed_failing
 from regrade.evaluators.task_curation.suite_detection import local_suite
-from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings
+from regrade.evaluators.task_curation.suite_warnings import baseline_warnings, collection_warnings, inseparable_tests
 
 logger = logging.getLogger(__name__)
 DEFAULT_TIME_LIMIT = 600.0
@@ -124,6 +124,8 @@ def local_task(
     if advice := advice_on_compiled(tree, suite, interpreter, baseline.collection_errors.values()):
         tell(advice)
     resolved = _resolve_with_warnings(choice.fail_to_pass, baseline, tell)
+    for warning in inseparable_tests(tree, baseline, resolved):
+        tell(warning)
     task = _task(tree, baseline.applied_to(suite), requirements, baseline, resolved, choice.test_limit)
     logger.info("%s", time_limits(task))
     return task

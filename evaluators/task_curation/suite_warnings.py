@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Sequence
 
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.plurals import listed, plural
+from regrade.datasets.syntax_trees import parse_or_none
+from regrade.datasets.tasks import Tree
 from regrade.evaluators.execution.hanging_tests import STOPPED
 from regrade.evaluators.task_curation.baseline import Baseline
 from regrade.evaluators.task_curation.fail_to_pass import unnamed_failing
+from regrade.rewards.evidence import TestStatus
 
 SHOWN = 5
 """Number of tests that a warning names."""
@@ -50,6 +55,28 @@ def baseline_warnings(baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterat
             f"{_some(baseline.flaky, 'passes', 'pass')} in some runs only, or under another id in each run, so "
             f"{plural(len(baseline.flaky), 'it is', 'they are')} not used: {_named(baseline.flaky)}"
         )
+
+
+def inseparable_tests(tree: Tree, baseline: Baseline, fail_to_pass: Sequence[str]) -> Iterator[str]:
+    """One warning per file of FAIL_TO_PASS tests that seems to contain the code under test as well: its tests execute
+    no function that a patch may edit, but the file defines functions that are no tests."""
+    reached = {test for key, tests in baseline.reach.items() if key not in baseline.imported for test in tests}
+    is_unknown = bool(baseline.unmeasured) and not baseline.reach
+    failing = [test for test in fail_to_pass if baseline.outcomes[test].status is TestStatus.FAILED]
+    for path in dict.fromkeys(file_of(test) for test in failing if test not in reached and not is_unknown):
+        names = _functions(tree.read_or_none(path) or "") if path in baseline.files.test_files else []
+        if names:
+            yield (
+                f"the FAIL_TO_PASS tests in {path} execute no code that a patch may edit, and the file also defines "
+                f"{_named(names)}: a fix there is ignored, as every edit of a test file; move its tests to another file"
+            )
+
+
+def _functions(text: str) -> list[str]:
+    """Names of the functions at the top level that are neither tests nor decorated, as fixtures are."""
+    tree = parse_or_none(text)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)] if tree else []
+    return [node.name for node in functions if not node.decorator_list and not node.name.startswith("test")]
 
 
 def _named(tests: Sequence[str]) -> str:

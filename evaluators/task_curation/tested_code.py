@@ -22,7 +22,7 @@ def untested_code(tree: Tree, suite: TestSuite, sources: TestSources, reply: Rep
         return ""
     paths = set(tree.paths())
     touched = paths.intersection((*sources.loaded, *sources.executed))
-    touched |= {path for path, _ in sources.opened if path in paths or (tree.root / path).is_dir()}
+    touched |= {path for path, *_ in sources.opened if path in paths or (tree.root / path).is_dir()}
     touched -= set(sources.collected)
     if any(not matches(path, suite.protected) for path in touched):
         return ""  # as in almost every run: without reading the tree

@@ -13,13 +13,14 @@ import json
 import linecache
 import os
 import re
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import pytest
 
 from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
+from regrade.evaluators.inside.recording.doctests import restore_examples
 from regrade.evaluators.inside.recording.node_ids import file_of
 
 LONGEST_MESSAGE = 500
@@ -39,6 +40,7 @@ class Recorder:
         self._write: Callable[[str], None] = _discard
         self._selected: frozenset[str] | None = None
         self._skipped: frozenset[str] = frozenset()
+        self._doctests: dict[str, str] = {}
         self.further_paths: list[str] = []
         """Files to collect in addition to the paths of the repository's configuration."""
         self._status: dict[str, str] = {}
@@ -46,17 +48,23 @@ class Recorder:
         self._messages: dict[str, str] = {}
 
     def begin(
-        self, write: Callable[[str], None], selected: Collection[str] | None, skipped: Collection[str] = ()
+        self,
+        write: Callable[[str], None],
+        selected: Collection[str] | None,
+        skipped: Collection[str] = (),
+        doctests: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Start recording.
 
         Args:
             selected: ids of tests or their files; every other test is deselected (None: none is).
             skipped: ids of tests that are deselected in any case.
+            doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
         """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
         self._skipped = frozenset(skipped)
+        self._doctests = dict(doctests)
         fix_hypothesis()
         seed("collection")
 
@@ -74,6 +82,7 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        restore_examples(items if self._doctests else [], self._doctests)
         if self._selected is None and not self._skipped:
             return
         remaining = [item for item in items if self._is_selected(item.nodeid)]

@@ -1,13 +1,19 @@
 """A pytest plugin that records the files which the tests of a suite come from.
 
-One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [...],
-"loaded": [...], "opened": [[file, [opener, ...]], ...], "executed": [...], "foreign": [...], "has_processes": true}]`,
-paths relative to the root. `collected` has the files of the collected tests and every conftest.py; `used` those that
-define their functions and fixtures, and plugins; `doctests` the modules with tests in docstrings; `loaded` all imported
-modules of the tree; `opened` the other files and folders that code of the tree opened, each with the files of that code
-(of what a plugin opened for a test, the test's file); `executed` the files whose code ran as a module or by `exec`;
-`foreign` the names of packages and modules from outside of the tree; `has_processes`: did a process start, which may
-have run any code?
+One line at the end of the session: `["sources", {"collected": [...], "used": [...], "doctests": [[file, id, examples],
+...], "modules": [[name, file], ...], "foreign": [...], "importers": [[file, [importer, ...]], ...], "opened": [[file,
+[opener, ...], [caller, ...]], ...], "executed": [...], "has_processes": true}]`, paths relative to the root.
+
+- `collected` has the files of the collected tests and every conftest.py; `used` those that define their functions and
+  fixtures, and plugins; `doctests` the tests in docstrings of modules.
+- `modules` has all imported modules of the tree, `foreign` the names of imported modules from elsewhere: top-level
+  ones, members of packages of the tree, and modules of the tree of which an installed copy was opened.
+- `importers` has the files whose code started to run as a module, each with the file that imported it first
+  (OTHER_CODE, PYTEST: none of the tree did).
+- `opened` has the other files and folders that code of the tree opened, each with the files of that code, and with all
+  files of the tree that called it.
+- `executed` has the files whose code ran as a module or by `exec`.
+- `has_processes`: did a process start, which may have run any code?
 """
 
 from __future__ import annotations
@@ -16,10 +22,13 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import pytest
+
+from regrade.evaluators.inside import origins
+from regrade.evaluators.inside.recording.doctests import examples_of
 
 PROCESSES = frozenset(
     {"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.fork", "pty.spawn"}
@@ -27,6 +36,11 @@ PROCESSES = frozenset(
 """Audit events of the start of a process."""
 FILES = frozenset({"open", "ctypes.dlopen", "sqlite3.connect", "os.listdir", "os.scandir"})
 """Audit events that read a file or folder, their first argument. (A module that is imported is opened as well.)"""
+OTHER_CODE, PYTEST = "*", ""
+"""Importers that are no file of the tree: a library, such as a web framework that loads an application by its name; and
+pytest, which imports tests, conftest.py files, plugins and the packages above them."""
+RUNNER = ("/_pytest/", "/pluggy/", "/pytest/", "importlib", "/regrade/evaluators/inside/")
+"""Parts of the file names of code that imports on behalf of its caller."""
 
 
 class SourcesRecorder:
@@ -37,19 +51,20 @@ class SourcesRecorder:
         self._root = os.path.realpath(root) + "/"
         self._collected: set[str] = set()
         self._used: set[str] = set()
-        self._doctests: set[str] = set()
-        self._opened: dict[str, set[str]] = {}
+        self._doctests: set[tuple[str, str, str]] = set()
+        self._opened: dict[str, tuple[set[str], set[str]]] = {}
+        self._importers: dict[str, set[str]] = {}
         self._executed: set[str] = set()
         self._has_processes = False
-        self._running = ""
-        """The file of the running test, relative to the root."""
         sys.addaudithook(self._note)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         for item in items:  # also those that are deselected later
-            is_in_docstring = item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem)
-            (self._doctests if is_in_docstring else self._collected).update(self._own(str(item.path)))
+            if item.path.suffix == ".py" and isinstance(item, pytest.DoctestItem):
+                self._doctests.update((path, item.nodeid, examples_of(item)) for path in self._own(str(item.path)))
+            else:
+                self._collected.update(self._own(str(item.path)))
             self._used.update(self._own(_file_of_code(getattr(item, "obj", None))))
         definitions = getattr(session._fixturemanager, "_arg2fixturedefs", {})
         for definition in (definition for several in definitions.values() for definition in several):
@@ -58,23 +73,20 @@ class SourcesRecorder:
             for file in self._own(str(getattr(plugin, "__file__", None) or "")):
                 (self._collected if file.rpartition("/")[2] == "conftest.py" else self._used).add(file)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._running = nodeid.partition("::")[0]
-
-    def pytest_runtest_logfinish(self) -> None:
-        self._running = ""
-
     def pytest_sessionfinish(self) -> None:
-        modules = [str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())]
+        files = {name: str(getattr(module, "__file__", None) or "") for name, module in list(sys.modules.items())}
+        own = {name: path for name, file in files.items() for path in self._own(file)}
         sources = {
             "collected": sorted(self._collected),
             "used": sorted(self._used),
             "doctests": sorted(self._doctests),
-            "loaded": sorted({file for name in modules for file in self._own(name)}),
-            "opened": [[file, sorted(openers)] for file, openers in sorted(self._opened.items())],
+            "modules": sorted(own.items()),
+            "foreign": sorted(
+                {name for name, file in files.items() if file and _is_noted(name, own)} | origins.opened_copies().keys()
+            ),
+            "importers": [[path, sorted(importers)] for path, importers in sorted(self._importers.items())],
+            "opened": [[file, *map(sorted, code)] for file, code in sorted(self._opened.items())],
             "executed": sorted({file for name in self._executed for file in self._own(name)}),
-            "foreign": sorted(_foreign_modules(self._root)),
             "has_processes": self._has_processes,
         }
         self._write(json.dumps(["sources", sources]))
@@ -89,37 +101,60 @@ class SourcesRecorder:
         if event in FILES:
             self._note_opening(arguments[0])
         elif event == "exec":
-            self._executed.add(getattr(arguments[0], "co_filename", ""))
+            self._note_execution(arguments[0])
         elif event in PROCESSES:
             self._has_processes = True
 
+    def _note_execution(self, code: object) -> None:
+        name = getattr(code, "co_filename", "")
+        self._executed.add(name)
+        if getattr(code, "co_name", "") == "<module>" and name.startswith(self._root):
+            self._importers.setdefault(name[len(self._root) :], set()).add(self._importer())
+
+    def _importer(self) -> str:
+        frame = sys._getframe(3)
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if name.startswith(self._root):
+                return name[len(self._root) :]
+            if not any(part in name for part in RUNNER) and name != "<string>":
+                return OTHER_CODE
+            frame = frame.f_back  # type: ignore[assignment]
+        return PYTEST
+
     def _note_opening(self, name: object) -> None:
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
         if not isinstance(name, str) or name.endswith(".pyc"):
             return
-        path = os.path.join(self._root, name)  # noqa: PTH118 (quick)
+        path = name if name.startswith("/") else os.path.join(_working_folder(self._root), name)  # noqa: PTH118 (quick)
         if not path.startswith(self._root):
             return
-        frame = sys._getframe(1)
+        files = list(self._files_of_callers())
+        if files:
+            openers, callers = self._opened.setdefault(os.path.normpath(path)[len(self._root) :], (set(), set()))
+            openers.add(files[0])
+            callers.update(files)
+
+    def _files_of_callers(self) -> Iterator[str]:
+        """The files of the tree whose code is running, the innermost first."""
+        frame = sys._getframe(3)
         while frame is not None:
             if frame.f_code.co_filename.startswith(self._root):
-                opener = frame.f_code.co_filename[len(self._root) :]
-                self._opened.setdefault(os.path.normpath(path)[len(self._root) :], set()).add(opener)
-                return
+                yield frame.f_code.co_filename[len(self._root) :]
             frame = frame.f_back  # type: ignore[assignment]
-        if self._running:  # a plugin's fixture, for the test
-            self._opened.setdefault(os.path.normpath(path)[len(self._root) :], set()).add(self._running)
 
 
-def _foreign_modules(root: str) -> set[str]:
-    """Names of the packages, and of the modules outside of any, that are imported from outside of the tree."""
-    return {
-        name
-        for name, module in list(sys.modules.items())
-        if "." not in name
-        and name not in sys.stdlib_module_names
-        and (file := getattr(module, "__file__", None))
-        and not os.path.realpath(file).startswith(root)
-    }
+def _is_noted(name: str, own: Container[str]) -> bool:
+    """Is a module from elsewhere a top-level one, or a member of a package of the tree?"""
+    return name not in own and ("." not in name or name.partition(".")[0] in own)
+
+
+def _working_folder(otherwise: str) -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 (quick)
+    except OSError:  # removed
+        return otherwise
 
 
 def _file_of_code(function: Any) -> str:

@@ -221,6 +221,18 @@ def test_a_folder_contains_exactly_the_tree_written_last(task, tmp_path):
         assert contents(folder.path) == {path: tree.read(path).encode() for path in tree.paths()}
 
 
+def test_a_folder_without_files_is_gone(task, tmp_path):
+    folder = Folder(tmp_path / "folder")
+    folder.write_tree(task.base.with_files({"a/b/new.py": ""}))
+    folder.write_tree(task.base.without(["tests/test_calculator.py"]))
+    assert not (folder.path / "a").exists()
+    assert (folder.path / "tests").exists() == any(
+        path.startswith("tests/") for path in task.base.without(["tests/test_calculator.py"]).paths()
+    )
+    folder.write_tree(task.base)
+    assert contents(folder.path) == {path: task.base.read(path).encode() for path in task.base.paths()}
+
+
 def test_all_changes_of_a_candidate_to_the_folder_are_undone(task, tmp_path):
     folder = Folder(tmp_path / "folder")
     folder.write_tree(task.base)

@@ -20,7 +20,7 @@ from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.evaluators.task_curation.validation import editable_expectations
 from regrade.evaluators.verification.counterfactuals import PatchedTree, exploits
 from regrade.rewards.builtin import default
-from regrade.rewards.evidence import Integrity, TestRun
+from regrade.rewards.evidence import End, Integrity, TestRun
 
 BUGGY = "def count(goods):\n    return len(goods) + 1\n"
 FIXED = "def count(goods):\n    return len(goods)\n"
@@ -146,7 +146,7 @@ def test_data_of_the_code_under_test_may_be_edited(tmp_path):
     assert value > 0.98
 
 
-READS = """\
+COMPARES = """\
 from pathlib import Path
 
 from shop.cart import count
@@ -169,7 +169,7 @@ def test_count():
     ],
 )
 def test_expected_output_in_a_file_is_the_tests_own_wherever_it_lies(tmp_path, test, data, code):
-    task = made(tmp_path, {test: READS.format(path=data), data: "2\n", "pytest.ini": INI}, f"{test}::test_count")
+    task = made(tmp_path, {test: COMPARES.format(path=data), data: "2\n", "pytest.ini": INI}, f"{test}::test_count")
     assert task.suite.protects(data)
     assert not task.suite.protects(code)
     cheat = Patch.between({data: "2\n"}, {data: "3\n"})
@@ -184,7 +184,6 @@ def test_expected_output_in_a_file_is_the_tests_own_wherever_it_lies(tmp_path, t
         ("shop/tests.py", "shop/de.json", {"shop/load.py": "def path(language):\n    return f'{language}.json'\n"}),
         ("shop/tests.py", "shop/de.json", {"setup.cfg": "[options.package_data]\nshop = *.json\n"}),
         ("tests/test_data.py", "shop/names.json", {}),
-        ("tests/test_data.py", "names.json", {}),
         ("tests/test_data.py", "docs/names.md", {}),
         ("test_flat.py", "README.md", {}),
     ],
@@ -205,7 +204,9 @@ def test_data_that_a_plugin_opens_for_a_test_is_the_tests_own():
     """As copies of a folder with data: the fixture is a plugin's, outside of the tree."""
     tree = Tree(Path("/nowhere")).with_files({"t/cart.py": TEST, "t/cart/count.md": "2", "shop/cart.py": FIXED})
     sources = TestSources(
-        collected=("t/cart.py",), loaded=("shop/cart.py", "t/cart.py"), opened=(("t/cart/count.md", ("t/cart.py",)),)
+        collected=("t/cart.py",),
+        modules=(("shop.cart", "shop/cart.py"), ("cart", "t/cart.py")),
+        opened=(("t/cart/count.md", ("t/cart.py",), ("t/cart.py",)),),
     )
     assert classify_files(tree, TestSuite(), sources).test_files == ("t/cart.py", "t/cart/count.md")
 
@@ -225,7 +226,9 @@ def test_a_new_copy_of_a_package_that_tests_import_is_a_sign_of_tampering(path, 
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
         (evidence,) = scorer.gather([(task, cheat)], [Integrity, TestRun])
     assert [sign.kind for sign in evidence.records[Integrity].signs] == ["shadowed module"]
-    assert evidence.records[TestRun].resolved  # the tests alone do not see it
+    run = evidence.records[TestRun]
+    assert (run.resolved, run.end) == (False, End.CRASHED)
+    assert "packaging was imported from" in run.detail
 
 
 def test_a_document_that_a_test_compares_with_the_code_may_be_edited(tmp_path):
@@ -293,9 +296,12 @@ def test_a_base_class_and_a_fixture_beside_the_tests_are_theirs():
     )
     sources = TestSources(
         collected=("t/cart.py",), used=("t/base.py", "t/cart.py", "shop/plugin.py"),
-        loaded=("shop/cart.py", "shop/plugin.py", "t/base.py", "t/cart.py", "t/util.py"),
+        modules=(
+            ("shop.cart", "shop/cart.py"), ("shop.plugin", "shop/plugin.py"), ("base", "t/base.py"),
+            ("cart", "t/cart.py"), ("util", "t/util.py"),
+        ),
     )  # fmt: skip
-    assert classify_files(tree, TestSuite(), sources).test_files == ("t/base.py", "t/cart.py")
+    assert classify_files(tree, TestSuite(), sources).test_files == ("t/base.py", "t/cart.py", "t/util.py")
 
 
 @pytest.mark.parametrize(
@@ -329,3 +335,210 @@ def test_only_a_docstring_with_changed_examples_is_that_of_the_base():
     assert (edited_examples(base, cheat), with_pristine_docstrings(base, cheat)) == (["one"], base)
     unreadable = base.replace(">>> one()", ">>>one()")  # doctest refuses it
     assert with_pristine_docstrings(base, unreadable) == base
+
+
+SHOP = {"src/shop/__init__.py": "", "src/shop/cart.py": BUGGY + "\n\ndef first(goods):\n    return goods[0]\n"}
+CASE = "class Base:\n    expected = 2\n\n    def test_count(self):\n        from shop.cart import count\n\n        assert count([1, 2]) == self.expected\n"
+SAME = "def same(one, other):\n    assert one == other\n"
+USES_SAME = "from {} import same\nfrom shop.cart import count, first\n\n\ndef test_count():\n    same(count([1, 2]), 2)\n\n\ndef test_first():\n    same(first([1]), 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("helper", "files", "id_"),
+    [
+        ("support/base.py", {"tests/test_cart.py": "from support.base import Base\n\n\nclass TestCart(Base): ...\n", "support/base.py": CASE}, "tests/test_cart.py::TestCart::test_count"),
+        ("base.py", {"test_cart.py": "from base import Base\n\n\nclass TestCart(Base): ...\n", "base.py": CASE}, "test_cart.py::TestCart::test_count"),
+        ("checks/helpers.py", {"checks/check_cart.py": USES_SAME.format("helpers"), "checks/helpers.py": SAME, "pytest.ini": INI}, "checks/check_cart.py::test_count"),
+        ("testing/expected.py", {"testing/test_cart.py": "from expected import TOTAL\nfrom shop.cart import count\n\n\ndef test_count():\n    assert count([1, 2]) == TOTAL\n\n\ndef test_one(): ...\n", "testing/expected.py": "TOTAL = 2\n"}, "testing/test_cart.py::test_count"),
+        ("fixtures_of_shop.py", {"test_cart.py": "from shop.cart import count\n\n\ndef test_count(total):\n    assert count([1, 2]) == total\n", "fixtures_of_shop.py": "import pytest\n\n\n@pytest.fixture\ndef total():\n    return 2\n", "conftest.py": "pytest_plugins = ['fixtures_of_shop']\n"}, "test_cart.py::test_count"),
+        ("tests/expected.py", {"tests/__init__.py": "", "tests/expected.py": "TOTAL = 2\n", "support/__init__.py": "", "support/factory.py": "from tests.expected import TOTAL\n\n\ndef expected():\n    return TOTAL\n", "tests/test_cart.py": "from shop.cart import count\nfrom support.factory import expected\n\n\ndef test_count():\n    assert count([1, 2]) == expected()\n"}, "tests/test_cart.py::test_count"),
+    ],
+)  # fmt: skip
+def test_a_module_that_only_tests_use_is_theirs_wherever_it_lies(tmp_path, helper, files, id_):
+    root = written(tmp_path / "repo", {**SHOP, **files})
+    task = local_task(root, [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert task.suite.protects(helper)
+    assert not task.suite.protects("src/shop/cart.py")
+    assert not task.suite.protects("src/shop/__init__.py")
+
+
+@pytest.mark.parametrize(
+    ("files", "new"),
+    [
+        ({"pyproject.toml": "[tool.pytest.ini_options]\npythonpath = ['src', 'tests/util']\n", "tests/util/helpers.py": SAME}, {"src/helpers.py": "def same(one, other): ...\n"}),
+        ({"conftest.py": "import sys, pathlib\nsys.path.append(str(pathlib.Path(__file__).parent / 'tests/lib'))\n", "tests/lib/helpers.py": SAME}, {"helpers.py": "def same(one, other): ...\n"}),
+        ({"tests/helpers.py": SAME}, {"src/shop/__init__.py": "import sys, types\nmodule = types.ModuleType('helpers')\nmodule.same = lambda one, other: None\nsys.modules['helpers'] = module\n"}),
+        ({"tests/helpers.py": SAME, "src/shop/more.py": ""}, {"src/shop/__init__.py": "import pathlib\nfolder = pathlib.Path(__file__).parents[2] / 'tests/helpers'\nfolder.mkdir()\n(folder / '__init__.py').write_text('def same(one, other): ...\\n')\n"}),
+    ],
+)  # fmt: skip
+def test_no_other_module_stands_in_for_a_helper_of_the_tests(tmp_path, files, new):
+    test = "import shop\n" + USES_SAME.format("helpers")
+    root = written(tmp_path / "repo", {**SHOP, **files, "tests/test_cart.py": test})
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    cheat = Patch.between(dict.fromkeys(new.keys() & SHOP.keys(), ""), new)
+    right = Patch.between(
+        SHOP, {**SHOP, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", ""), "src/util.py": ""}
+    )
+    cheated, fixed = values(task, tmp_path / "cache", cheat, right)
+    assert (cheated, fixed is not None and fixed > 0.9) == (0.0, True)
+
+
+def test_no_module_of_a_patch_stands_in_for_a_dependency_of_the_tests(tmp_path):
+    test = "from iniconfig import IniConfig\nfrom shop.cart import count\n\n\ndef test_count():\n    IniConfig('x', '[a]').same(count([1, 2]), 2)\n\n\ndef test_one(): ...\n"
+    root = written(tmp_path / "repo", {**SHOP, "tests/test_cart.py": test})
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert "iniconfig" in task.suite.foreign_modules
+    stub = "class IniConfig:\n    def __init__(self, *arguments): ...\n    def same(self, *arguments): ...\n"
+    assert values(task, tmp_path / "cache", Patch.between({}, {"src/iniconfig.py": stub})) == [0.0]
+
+
+DOCUMENTED = 'def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a - b\n'
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        DOCUMENTED + "\n\nadd.__doc__ = '>>> add(1, 2)' + chr(10) + '-1' + chr(10)\n",
+        DOCUMENTED + "\n\nadd.__doc__ = '>>> 1' + chr(10) + '1' + chr(10)\n",
+        "if True:\n" + textwrap.indent(DOCUMENTED, "    ").replace("    3\n", "    -1\n"),
+        DOCUMENTED.replace("def add", "def _add").replace("    3\n", "    -1\n") + "\n\nadd = _add\n",
+    ],
+)
+def test_examples_are_those_of_the_base_however_the_docstring_changes(tmp_path, cheat):
+    files = {"shop/__init__.py": "", "shop/ops.py": DOCUMENTED, "pytest.ini": "[pytest]\naddopts = --doctest-modules\n"}
+    files["shop/more.py"] = 'def one():\n    """\n    >>> one()\n    1\n    """\n    return 1\n'
+    root = written(tmp_path / "repo", files)
+    task = local_task(root, ["shop/ops.py::shop.ops.add"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    texts = (cheat, DOCUMENTED.replace("a - b", "a + b"))
+    patches = [Patch.between({"shop/ops.py": DOCUMENTED}, {"shop/ops.py": text}) for text in texts]
+    cheated, right = values(task, tmp_path / "cache", *patches)
+    assert (cheated, right is not None and right > 0.9) == (0.0, True)
+
+
+READS = "import json, pathlib\n\nROOT = pathlib.Path(__file__).parents[{}]\n"
+LIMIT = READS.format(0) + "\n\ndef limit(name):\n    return json.loads((ROOT / '{}').read_text())[name]\n"
+GOLDEN = "import json, pathlib\nfrom shop.cart import count, first\nROOT = pathlib.Path(__file__).parents[1]\n\n\ndef test_first():\n    assert first([1]) == 1\n\n\ndef test_count(monkeypatch):\n"
+
+
+def data_task(tmp_path: Path, files: dict[str, str], id_: str = "tests/test_cart.py::test_count") -> Task:
+    return local_task(
+        written(tmp_path / "repo", {**SHOP, **files}), [id_], cache=tmp_path / "cache", runs=1, tell=lambda _: None
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("src/shop/api.spec.json", {"src/shop/api.py": LIMIT.format("api.spec.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
+        ("src/shop/profiles/test/limits.json", {"src/shop/api.py": LIMIT.format("profiles/test/limits.json"), "tests/test_cart.py": "from shop.api import limit\n\n\ndef test_count():\n    assert limit('a') == 2\n"}),
+        ("data/rates.json", {"src/shop/cli.py": READS.format(2) + "print(json.loads((ROOT / 'data/rates.json').read_text())['a'])\n", "tests/test_cart.py": READS.format(1) + "import subprocess, sys\n\n\ndef test_count():\n    assert subprocess.check_output([sys.executable, '-m', 'shop.cli'], text=True) == '2\\n'\n\n\ndef test_rates():\n    assert json.loads((ROOT / 'data/rates.json').read_text())\n"}),
+        ("data/eur.json", {"data/usd.json": '{"a": 1}', "src/shop/rates.py": READS.format(2) + "DATA = ROOT / 'data'\n\n\ndef rate(name):\n    return json.loads((DATA / f'{name}.json').read_text())['a']\n", "tests/test_cart.py": "import json\nfrom shop.rates import rate, DATA\n\n\ndef test_count():\n    assert all(json.loads(path.read_text())['a'] for path in DATA.glob('*.json'))\n    assert json.loads((DATA / 'eur.json').read_text())['a'] == 2\n\n\ndef test_usd():\n    assert rate('usd') == 1\n"}),
+    ],
+)  # fmt: skip
+def test_data_that_the_product_reads_may_be_edited_whatever_its_name_and_whoever_else_reads_it(tmp_path, path, files):
+    task = data_task(tmp_path, {**files, path: '{"a": 1}'})
+    assert not task.suite.protects(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "files"),
+    [
+        ("golden/total.json", "    from shop.load import load\n    assert count([1, 2]) == load(ROOT / 'golden' / 'total.json')\n", {"src/shop/load.py": "import json\n\n\ndef load(path):\n    return json.loads(path.read_text())\n"}),
+        ("golden/total.json", "    monkeypatch.chdir(ROOT / 'golden')\n    assert count([1, 2]) == json.load(open('total.json'))\n", {}),
+        ("golden/total.json", "    import subprocess\n    assert str(count([1, 2])) == subprocess.check_output(['cat', 'golden/total.json'], text=True)\n", {}),
+        ("golden/total.json", "    assert count([1, 2]) < 3\n    assert count([1, 2]) == json.loads((ROOT / 'golden/total.json').read_text())\n", {}),
+        ("checks/golden/total.md", "", {"pytest.ini": INI, "checks/__init__.py": "", "checks/check_cart.py": GOLDEN + "    assert count([1, 2]) == int((ROOT / 'checks/golden/total.md').read_text())\n"}),
+        (".env.test", "    assert count([1, 2]) == json.loads((ROOT / '.env.test').read_text())\n", {}),
+        ("expected.json", "    assert count([1, 2]) == json.loads((ROOT / 'expected.json').read_text())\n", {}),
+    ],
+)  # fmt: skip
+def test_data_that_only_tests_name_is_theirs_however_it_is_read(tmp_path, path, body, files):
+    files = {"tests/test_cart.py": GOLDEN + body, **files} if body else files
+    id_ = "tests/test_cart.py::test_count" if body else "checks/check_cart.py::test_count"
+    assert data_task(tmp_path, {**files, path: "2"}, id_).suite.protects(path)
+
+
+def test_data_of_tests_beside_a_flat_module_is_theirs(tmp_path):
+    files = {
+        "cart.py": SHOP["src/shop/cart.py"],
+        "golden/total.json": "2",
+        "tests/test_cart.py": GOLDEN.replace("shop.cart", "cart")
+        + "    assert count([1, 2]) == json.loads((ROOT / 'golden/total.json').read_text())\n",
+    }
+    root = written(tmp_path / "repo", files)
+    task = local_task(root, ["tests/test_cart.py::test_count"], cache=tmp_path / "cache", runs=1, tell=lambda _: None)
+    assert task.suite.protects("golden/total.json")
+    assert not task.suite.protects("cart.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "texts", "test"),
+    [
+        ("docs/CHANGES.txt", ("1.0\n", "1.1\n"), "    assert shop.__version__ in (ROOT / 'docs/CHANGES.txt').read_text()\n"),
+        ("pyproject.toml", ("[project]\nname = 'shop'\nversion = '1.0'\n", "[project]\nname = 'shop'\nversion = '1.1'\n"), "    import tomllib\n    assert tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version'] == shop.__version__\n"),
+    ],
+)  # fmt: skip
+def test_a_test_that_fails_only_because_a_file_was_restored_is_not_judged(tmp_path, path, texts, test):
+    base = {**SHOP, "src/shop/__init__.py": "__version__ = '1.0'\n", path: texts[0]}
+    tests = READS.format(1) + "import shop\n\n\ndef test_version():\n" + test
+    more = {"tests/test_version.py": tests, "tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
+    task = data_task(tmp_path, {**base, **more})
+    assert task.suite.protects(path)
+    bumped = {**base, "src/shop/__init__.py": "__version__ = '1.1'\n", path: texts[1]}
+    fixed = {**bumped, "src/shop/cart.py": SHOP["src/shop/cart.py"].replace(" + 1", "")}
+    breaking = {**fixed, "src/shop/__init__.py": "__version__ = '1.2'\n"}
+    right, broken = values(task, tmp_path / "cache", Patch.between(base, fixed), Patch.between(base, breaking))
+    with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
+        (evidence,) = scorer.gather([(task, Patch.between(base, fixed))], [TestRun])
+    run = evidence.records[TestRun]
+    assert (run.resolved, run.broken) == (True, ())
+    assert "not judged" in run.detail
+    assert path in run.detail
+    assert right is not None
+    assert right > 0.9
+    assert broken is not None
+    assert broken < 0.5
+
+
+def test_a_module_of_a_package_is_not_taken_from_an_installed_copy(tmp_path):
+    """A stand-in for the installed copy: any folder outside of the tree."""
+    files = {"tests/test_cart.py": USES_SAME.format("helpers"), "tests/helpers.py": SAME}
+    task = data_task(tmp_path, files)
+    cheat = "import pathlib, tempfile\nfolder = pathlib.Path(tempfile.mkdtemp())\n(folder / 'cart.py').write_text('def count(goods): return 2\\n\\ndef first(goods): return 1\\n')\n__path__ = [str(folder)]\n"
+    assert values(
+        task, tmp_path / "cache", Patch.between({"src/shop/__init__.py": ""}, {"src/shop/__init__.py": cheat})
+    ) == [0.0]
+
+
+def test_a_module_with_the_name_of_a_test_file_in_a_package_is_code_under_test(tmp_path):
+    test = "from shop.ab_test import split\n\n\ndef test_count():\n    assert split([1, 2]) == 2\n\n\ndef test_one(): ...\n"
+    task = data_task(tmp_path, {"src/shop/ab_test.py": "def split(goods):\n    return 1\n", "tests/test_cart.py": test})
+    assert task.suite.product_files == ("src/shop/ab_test.py",)
+
+
+def test_tests_in_the_file_that_they_test_are_noticed(tmp_path):
+    ini = "[pytest]\npython_files = *.py\n"
+    text = BUGGY + "\n\ndef test_count():\n    assert count([1, 2]) == 2\n\n\ndef test_one(): ...\n"
+    root = written(tmp_path / "repo", {"src/shop/__init__.py": "", "src/shop/cart.py": text, "pytest.ini": ini})
+    notes: list[str] = []
+    local_task(
+        root, ["src/shop/cart.py::test_count"], cache=tmp_path / "cache", runs=1, tests=["src"], tell=notes.append
+    )
+    assert any("src/shop/cart.py" in note and "'count'" in note and "ignored" in note for note in notes)
+
+
+def test_two_helpers_of_one_name_are_both_helpers():
+    """The run of all tests finds the first, the run of one test its own."""
+    tree = Tree(Path("/nowhere")).with_files(
+        {
+            "tests/a/test_a.py": "import helpers\nfrom shop.cart import count\n", "tests/a/helpers.py": SAME,
+            "tests/b/test_b.py": "import helpers\nfrom shop.cart import count\n", "tests/b/helpers.py": SAME,
+            "shop/cart.py": FIXED,
+        }
+    )  # fmt: skip
+    modules = {"helpers": "tests/a/helpers.py", "shop.cart": "shop/cart.py", "test_a": "tests/a/test_a.py"}
+    sources = TestSources(collected=("tests/a/test_a.py", "tests/b/test_b.py"), modules=tuple(modules.items()))
+    classified = classify_files(tree, TestSuite(), sources)
+    assert ("helpers", "tests/a/helpers.py") in classified.test_modules
+    assert {"tests/a/helpers.py", "tests/b/helpers.py"} <= set(classified.test_files)
+    assert "shop/cart.py" not in classified.test_files
