@@ -9,12 +9,17 @@ never leaves its module. Any other exception is a defect of the program.
                 OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
+            ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
+                UserError
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
         DoubledKeyError (datasets/json_text.py): a key that occurs twice in JSON; every reader, which refuses the text
         TestCopyError (evaluators/verification/parsed_tests.py): the parsing of a test file; the tripwires, which
             omit the tests of that file
+    OSError
+        ToolStoppedError (datasets/limited_processes.py): git or ruff, killed from outside or hanging; the scorer, which
+            retries and then leaves unscored
     RuntimeError
         SandboxError (evaluators/sandboxes/base.py): a sandbox; the scorer, which retries and then leaves unscored
         WorkerDiedError (evaluators/execution/worker.py): the worker in a sandbox; the scorer, which retries and then

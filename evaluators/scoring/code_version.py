@@ -23,6 +23,7 @@ TOOLS = (
     "msgspec",
     "pytest",
     "radon",
+    "pyseccomp",
     "ruff",
     "tenacity",
     "tree-sitter",

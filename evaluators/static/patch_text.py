@@ -15,7 +15,9 @@ from regrade.rewards.evidence import ChangedLines, PatchText
 def probe(before: Tree, after: Tree, patch: Patch, task: Task) -> PatchText:
     """The lines by which the files differ, as in `Diff`: also those of a renamed or copied file that no hunk shows."""
     files = changed_files(before, after, task)
-    return PatchText(patch.text, tuple(ChangedLines(file.path, file.added, file.removed) for file in files))
+    return PatchText(
+        patch.text, tuple(_without_cr(ChangedLines(file.path, file.added, file.removed)) for file in files)
+    )
 
 
 def as_written(patch: Patch, files: Collection[str]) -> PatchText:
@@ -29,7 +31,15 @@ def as_written(patch: Patch, files: Collection[str]) -> PatchText:
     except PatchError:
         return PatchText("", ())
     changed = [_changed_lines(file.path, entry.hunks) for file, entry in sections if file.path in files]
-    return PatchText(patch.text, tuple(sorted(changed, key=lambda each: each.file)))
+    return PatchText(patch.text, tuple(sorted(map(_without_cr, changed), key=lambda each: each.file)))
+
+
+def _without_cr(lines: ChangedLines) -> ChangedLines:
+    """The text of a line does not depend on how the file ends its lines."""
+    added, removed = (
+        tuple((number, text.removesuffix("\r")) for number, text in side) for side in (lines.added, lines.removed)
+    )
+    return ChangedLines(lines.file, added, removed)
 
 
 def _changed_lines(path: str, hunks: Sequence[DiffHunk]) -> ChangedLines:

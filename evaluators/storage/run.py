@@ -159,14 +159,15 @@ class Run:
     @classmethod
     @contextmanager
     def started(cls, folder: Path) -> Iterator[Run]:
-        """The run of a folder. If the block raises before any row is recorded, a new run leaves nothing behind."""
+        """The run of a folder. If the block raises before anything is recorded, a new run leaves nothing behind."""
         is_new = not (folder / "manifest.json").exists()
         present = set(folder.iterdir()) if folder.is_dir() else set()
         absent = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             yield cls(folder)
         except BaseException:
-            if is_new and not any(path.stat().st_size for path in folder.glob("evaluations*/*.jsonl")):
+            # Rows, and answers of models: an interrupted run goes on from them.
+            if is_new and not any(path.stat().st_size for path in folder.glob("evaluations*/*.*") if path.is_file()):
                 _remove(folder, present, absent)
             raise
 

@@ -200,7 +200,7 @@ OPTIONS: list[Row] = [
     ("score {fix} --repo {repo} --reward nothing", "unknown reward 'nothing'", "choose one of"),
     ("score {fix} --repo {repo} --reward @missing.py:mine", "there is no file", "pass FILE:NAME"),
     ("score {fix} --repo {repo} --reward @exits.py:mine", "exits.py:1", "SystemExit"),
-    ("score {fix} --repo {repo} --reward learned", "needs a reward model", "pass its folder with --reward-model"),
+    ("score {fix} --repo {repo} --reward learned", "needs a reward model", "pass --reward-model FOLDER"),
     ("score {fix} --repo {repo} --reward learned --reward-model @missing.model", "missing.model", "train reward-model"),
     ("score {fix} --repo {repo} --reward learned --reward-model @folder.model", "folder.model", "train reward-model"),
     *(

@@ -176,6 +176,9 @@ def test_a_time_out_of_a_test_that_executes_no_changed_code_is_run_again(worker,
                 tree = tree.with_files({"tests/test_chance.py": slow})
             return worker.run(tree, request, preparation)
 
+        def take_rewritten(self):
+            return worker.take_rewritten()
+
     machine = BusyMachine()
     assert run_tests(machine, task, workspace, reachable=True).run.resolved
     assert machine.calls == 3

@@ -20,7 +20,7 @@ from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import STATIC
 from regrade.evaluators.static import lint, readability
 from regrade.evaluators.static.docstrings import with_pristine_docstrings
-from regrade.rewards.evidence import LintDelta
+from regrade.rewards.evidence import LintDelta, PatchText
 
 BEFORE = (
     '"""A module."""\n\nimport os\n\n\ndef area(width, height):\n    """The area."""\n    return width*height\n\n\n'
@@ -63,6 +63,7 @@ def task_of(root: Path, end: str = "\n") -> Task:
 def columns(task: Task, patch: Patch) -> dict[Any, Any]:
     workspace = prepare(task, patch)
     found: dict[Any, Any] = {kind: STATIC[kind](workspace.before, workspace.after, patch, task) for kind in STATIC}
+    found[PatchText] = found[PatchText].lines  # its text is the patch as it was written
     return found | {
         "lines": _changed_lines(task, patch), "empty": _changes_nothing(task, patch), "symbols": footprint(task, patch)
     }  # fmt: skip
