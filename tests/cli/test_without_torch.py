@@ -49,6 +49,8 @@ def run(folder: Path, *arguments: str, blocked: tuple[str, ...] = TRAINING) -> s
 @pytest.mark.usefixtures("repo")
 def test_training_names_what_to_install(tasks: Path, fix: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     fix.rename(tmp_path / "fix.diff")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     done = run(tmp_path, *(str(tasks) if word == "TASKS" else word for word in arguments))
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

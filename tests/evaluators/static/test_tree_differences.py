@@ -63,7 +63,7 @@ def task_of(root: Path, end: str = "\n") -> Task:
 def columns(task: Task, patch: Patch) -> dict[Any, Any]:
     workspace = prepare(task, patch)
     found: dict[Any, Any] = {kind: STATIC[kind](workspace.before, workspace.after, patch, task) for kind in STATIC}
-    found[PatchText] = found[PatchText].lines  # its text is the patch as it was written
+    found[PatchText] = found[PatchText].files  # its text is the patch as it was written
     return found | {
         "lines": _changed_lines(task, patch), "empty": _changes_nothing(task, patch), "symbols": footprint(task, patch)
     }  # fmt: skip
