@@ -16,7 +16,7 @@ from regrade.evaluators.sandboxes import available, choose
 from regrade.evaluators.task_curation.baseline import (
     BYTECODE,
     _BaselineWorkers,
-    _Share,
+    _ReachPart,
     _WorkerSettings,
     baseline,
 )
@@ -520,7 +520,7 @@ def test_an_error_of_a_run_kills_the_measurement(write_files, tmp_path):
 
     began = time.monotonic()
     with _BaselineWorkers(settings, write_files({"test_it.py": hangs}), TestSuite()) as workers:
-        jobs = [fails, lambda _: workers.measure(_Share(("test_it.py",)), {"test_it.py::test_it": 1.0}, ())]
+        jobs = [fails, lambda _: workers.measure(_ReachPart(("test_it.py",)), {"test_it.py::test_it": 1.0}, ())]
         with pytest.raises(UserError, match="a run failed"):
             list(workers.finish(jobs, 2, threads=2))
     assert time.monotonic() - began < 60

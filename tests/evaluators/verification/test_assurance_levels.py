@@ -502,7 +502,7 @@ def test_the_plain_process_assures_nothing(words, tmp_path):
     assert verification.level == "unconfined"
 
 
-SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.05)])")
+SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.02)])")
 
 
 @contextmanager
