@@ -66,7 +66,7 @@ class ConfigurationRecord(Record, frozen=True, tag="configuration"):
 
     path: str
     """Path of its configuration file; empty: none."""
-    own: str | None = None
+    own: str | None
     """The path relative to the root; None: it lies outside the tree."""
 
 
