@@ -240,17 +240,16 @@ def test_packages_of_node_are_part_of_the_identity(tmp_path):
     assert runner_identity("node", tmp_path / "packages") != before
 
 
-def test_many_packages_are_identified_in_well_below_a_second(python):
+def test_many_packages_do_not_take_minutes(python):
+    """A scan whose time grew with the square of the number of files would take that long; how fast it is, a benchmark
+    shows."""
     for number in range(20_000):
         path = site_packages(python) / f"package{number // 100}" / f"module{number}.py"
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        identity(python)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 1.0
+    began = time.perf_counter()
+    identity(python)
+    assert time.perf_counter() - began < 20.0
 
 
 def test_the_tests_of_a_repository_run_again_when_its_environment_was_edited(tmp_path):
