@@ -9,7 +9,7 @@ the engineer does (a tie counts half), and the mean value of each kind. Five rew
     default         today's
     no reference    today's, for a task without a reference patch
     assured         today's, closed for fixes whose verdict falls short of the level that the task allows
-    generalizes     today's, closed for patches that mend fewer than half of the held-out inputs
+    generalizes     today's, closed for patches that correct fewer than half of the held-out inputs
 
     python benchmarks/ranking.py                                    # every patch, ten minutes on two cores
     python benchmarks/ranking.py --packages funcy,toolz             # nothing is recorded

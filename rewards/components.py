@@ -238,9 +238,9 @@ def generalizes(verification: Verification) -> Score:
     """
     if verification.wrong_at_base <= 0:
         return Score.unscored("no held-out input was compared")
-    value = min(1.0, max(0.0, verification.mended / verification.wrong_at_base))
+    value = min(1.0, max(0.0, verification.corrected / verification.wrong_at_base))
     wrong = counted(verification.wrong_at_base, "held-out input")
-    return Score(value, f"right answers to {verification.mended} of {wrong} that the base answers wrongly")
+    return Score(value, f"right answers to {verification.corrected} of {wrong} that the base answers wrongly")
 
 
 @reward

@@ -491,7 +491,7 @@ class Verification:
     """Held-out inputs whose results were compared with those of the reference patch."""
     wrong_at_base: int = 0
     """Those of them that the base answers otherwise than the reference patch does."""
-    mended: int = 0
+    corrected: int = 0
     """Those of `wrong_at_base` that this patch answers as the reference patch does."""
 
     def reaches(self, level: str) -> bool:

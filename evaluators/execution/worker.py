@@ -197,7 +197,7 @@ class Worker:
             packages: a folder `node_modules`, mounted above the tree.
             tools: a folder whose `bin` is first on the candidates' PATH.
             channel: a folder shared by two workers, for a socket between their candidates.
-            listener: is told what runs.
+            listener: receives reports of what runs.
         """
         self._sandbox = sandbox
         self._python = python

@@ -59,8 +59,7 @@ class Bubblewrap:
         return mount.target
 
     def start(self, program: Program) -> PipedSession:
-        filter_, information = program_descriptor(), os.pipe()
-        command = [*self._frame(program.scratch_mb), "--seccomp", str(filter_), "--info-fd", str(information[1])]
+        command = self._frame(program.scratch_mb)
         for folder in self._folders(program.python):
             # The folders above it: bwrap would create them readable by their owner alone.
             for parent in reversed(folder.parents[:-1]):
@@ -70,8 +69,11 @@ class Bubblewrap:
             command += ["--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target]
         for name, value in program.environment.items():
             command += ["--setenv", name, value]
-        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", str(program.python.absolute())]
-        command += program.arguments
+        command += ["--remount-ro", "/dev", "--remount-ro", "/"]
+        # Last, so that nothing that fails before leaves them open: the session closes them.
+        filter_, information = program_descriptor(), os.pipe()
+        command += ["--seccomp", str(filter_), "--info-fd", str(information[1])]
+        command += ["--", str(program.python.absolute()), *program.arguments]
         return PipedSession(command, {}, information=information, inherited=(filter_,))
 
     def _frame(self, scratch_mb: int) -> list[str]:

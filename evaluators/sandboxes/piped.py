@@ -31,7 +31,13 @@ class PipedSession:
     ) -> None:
         """`information`: a pipe on which bubblewrap writes the id of the sandbox's first process; closed here, as are
         the `inherited` descriptors, which the command reads."""
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        descriptors = (*inherited, *(information or ())[1:])
+        try:
+            self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        except OSError:  # a full disk, for example
+            for descriptor in {*descriptors, *(information or ())}:
+                os.close(descriptor)
+            raise
         try:
             self._process = subprocess.Popen(
                 list(command),
@@ -41,13 +47,15 @@ class PipedSession:
                 env=dict(environment),
                 start_new_session=True,
                 bufsize=0,
-                pass_fds=(*inherited, *(information or ())[1:]),
+                pass_fds=descriptors,
             )
         except OSError as error:
             self._errors.close()
+            if information:
+                os.close(information[0])
             raise SandboxError(f"{command[0]} did not start: {error}") from error
         finally:
-            for descriptor in (*inherited, *(information or ())[1:]):
+            for descriptor in descriptors:
                 os.close(descriptor)
         self._first = _first_process(information[0]) if information else None
         assert self._process.stdin is not None

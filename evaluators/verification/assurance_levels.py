@@ -350,8 +350,8 @@ def _verify_by_held_out_inputs(
         answers = workers.pair.answers(task, workspace, boundary, inputs, workers.preparation)
         mismatches = find_mismatches(inputs, expected, answers)
         wrong = reference.wrong_at_base
-        mended = sum(_is_right(index, inputs, expected, answers) for index in wrong)
-        verification = replace(verification, inputs=len(inputs), wrong_at_base=len(wrong), mended=mended)
+        corrected = sum(_is_right(index, inputs, expected, answers) for index in wrong)
+        verification = replace(verification, inputs=len(inputs), wrong_at_base=len(wrong), corrected=corrected)
         if not mismatches:
             detected = f"they detect {reference.killed} of {reference.mutants} bugs planted in the reference"
             why = f"{len(inputs)} held-out inputs get the reference's answers; {detected}"

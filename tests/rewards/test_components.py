@@ -360,9 +360,9 @@ def test_the_default_reward_stays_in_bounds(run: TestRun) -> None:
 
 
 def test_hard_coded_answers_do_not_generalize_and_an_edge_of_the_domain_costs_its_share() -> None:
-    def verified(wrong: int, mended: int) -> Verification:
+    def verified(wrong: int, corrected: int) -> Verification:
         level = AssuranceLevel.OUT_OF_PROCESS
-        return Verification(level=level, reachable="held-out", inputs=40, wrong_at_base=wrong, mended=mended)
+        return Verification(level=level, reachable="held-out", inputs=40, wrong_at_base=wrong, corrected=corrected)
 
     assert generalizes(verified(31, 0)).value == 0.0
     assert generalizes(verified(20, 16)).value == 0.8

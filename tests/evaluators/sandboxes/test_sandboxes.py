@@ -15,8 +15,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, available, choose
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, SandboxError, available, choose
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
+from regrade.evaluators.sandboxes.piped import PipedSession
 
 KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
@@ -145,6 +146,17 @@ def test_closed_sandboxes_leave_no_descriptor(worker, write_files):
         worker.close()
         counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert counts[1:] == counts[1:2] * 3
+
+
+@pytest.mark.parametrize("fault", ["no room for a file", "no program"])
+def test_a_session_that_does_not_start_leaves_no_descriptor(monkeypatch, tmp_path, fault):
+    if fault == "no room for a file":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises((OSError, SandboxError)):
+            PipedSession([str(tmp_path / "no-program")], {}, information=os.pipe(), inherited=(os.dup(0),))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_kinds_that_work_start_by_trial():

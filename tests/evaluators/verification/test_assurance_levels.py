@@ -171,7 +171,7 @@ def test_an_honest_patch_reaches_the_strongest_level(verifying, words, change):
     assert run.resolved
     assert verification.level == verification.reachable == "held-out", verification
     assert set(verification.confirmed) >= set(COUNTS)
-    assert 0 < verification.mended == verification.wrong_at_base <= verification.inputs
+    assert 0 < verification.corrected == verification.wrong_at_base <= verification.inputs
     assert generalizes(verification).value == 1.0
 
 
