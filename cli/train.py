@@ -11,8 +11,18 @@ import typer
 from regrade.cli.console import progress
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
+from regrade.cli.jobs import model_probes
 from regrade.cli.loading import limited, load, measured
-from regrade.cli.options import LARGEST_SEED, MOST, Limit, ModelName, SandboxName, Workers, creatable
+from regrade.cli.options import (
+    LARGEST_SEED,
+    MOST,
+    Limit,
+    ModelName,
+    RewardModelFolder,
+    SandboxName,
+    Workers,
+    creatable,
+)
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +66,14 @@ def train(
         float | None,
         typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="What an attempt is paid, not for sft: a built-in reward, or FILE:NAME for your own `Reward` or "
+            "`TrainingReward`. Default: 1 for a clean fix, a part for a partial one, less than nothing for breakage."
+        ),
+    ] = None,
+    reward_model: RewardModelFolder = None,
     save_every: Annotated[
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
@@ -77,20 +95,25 @@ def train(
         raise UserError(
             "--split held_out: these tasks are for the verdict, and nothing is trained on them; choose another"
         )
+    if algorithm == "sft" and reward is not None:
+        raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
     with training_libraries("`regrade train`"):  # they take seconds to import
+        from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
     from regrade.evaluators.scoring.scorer import Scorer
 
+    pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
     chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    plan = TrainingPlan(settings=settings, model=model, budget=budget, seed=seed, save_every=save_every)
-    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress(algorithm) as report:
+    plan = TrainingPlan(settings=settings, model=model, budget=budget, reward=pays, seed=seed, save_every=save_every)
+    probes = model_probes(reward_model)
+    with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
     typer.echo(checkpoint)
 

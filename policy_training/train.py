@@ -12,7 +12,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
-from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
@@ -42,6 +42,8 @@ class TrainingPlan:
     model: str
     """`smollm2-135m`, a checkpoint's folder, or a model on the hub."""
     budget: Budget
+    reward: TrainingReward = DEFAULT_TRAINING_REWARD
+    """What an attempt is paid. `sft` executes nothing and reads no reward. Default: `DEFAULT_TRAINING_REWARD`."""
     seed: int = 0
     """Of all random choices. Default: 0."""
     save_every: int | None = None
@@ -81,6 +83,8 @@ def train(
     examples = demonstrations(tasks) if plan.algorithm == "sft" else []
     for task in tasks:
         prompt_of(task)
+    if plan.algorithm != "sft":
+        scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
     with run.writing():
         return _train_into(run, plan, examples, tasks, scorer, progress)
@@ -94,7 +98,16 @@ def _train_into(
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
 ) -> Path:
-    configuration = {"algorithm": plan.algorithm, **asdict(plan), "tasks": len(tasks)}
+    configuration = {
+        "algorithm": plan.algorithm,
+        "settings": asdict(plan.settings),
+        "model": plan.model,
+        "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
+        "budget": asdict(plan.budget),
+        "seed": plan.seed,
+        "save_every": plan.save_every,
+        "tasks": len(tasks),
+    }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
@@ -115,18 +128,18 @@ def _run_trainer(
     scorer: Scorer,
     log: StepLog,
 ) -> None:
-    scratch, budget, seed = run.folder / "trainer", plan.budget, plan.seed
+    scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings)
-            done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, log=log)
+            done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
             run.log("expert-iteration", 1, done.spent.generation + done.spent.execution, **rates(done.attempts))
         case OnlineSettings() as settings:
-            train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, log=log)
+            train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
         case PPOSettings() as settings:
-            train_ppo(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, log=log)
+            train_ppo(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 
@@ -140,7 +153,7 @@ def _train_reward_model(
     scorer: Scorer,
     log: StepLog,
 ) -> None:
-    attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, Shaping())
+    attempts, _ = gather(ModelPolicy(model, "sampler"), tasks, settings.sampling, plan.seed, scorer, plan.reward)
     write_attempts(run.folder / "attempts" / "round-1.jsonl", attempts)
     figures = train_and_test_reward_model(
         model,

@@ -64,9 +64,9 @@ def tests(run: TestRun) -> Score:
     if run.resolved:
         best = SOME_FIXED + (1.0 - SOME_FIXED) * share if run.also_fixed else UNCHANGED
         return Score(best if is_open else 1.0, _count_tests(run))
-    fixed = len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else share
+    partial = PARTIAL * len(run.fixed) / len(run.fail_to_pass) if run.fail_to_pass else PARTIAL * share
     broken = len(run.broken) / len(run.pass_to_pass) if run.pass_to_pass else 0.0
-    value = PARTIAL * fixed if not run.broken else 0.5 * PARTIAL * fixed * (1.0 - broken)
+    value = partial if not run.broken else 0.5 * partial * (1.0 - broken)
     return Score(value, f"{_count_tests(run)}; {_first_failure(run)}")
 
 

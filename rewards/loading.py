@@ -7,11 +7,14 @@ import traceback
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.user_files import run_file
 from regrade.rewards.algebra import Reward, Sum
 from regrade.rewards.builtin import builtin_rewards
+
+T = TypeVar("T")
 
 
 def load_reward(spec: str) -> Reward:
@@ -22,6 +25,11 @@ def load_reward(spec: str) -> Reward:
     Raises:
         UserError: unknown reward, missing file, an error in the file, or a name of something other than a reward.
     """
+    return load_named(spec, (Reward,))
+
+
+def load_named(spec: str, kinds: tuple[type[T], ...]) -> Reward | T:
+    """As `load_reward`, of values of other kinds as well."""
     if not isinstance(spec, str):
         raise UserError(f"{spec!r} is not a reward's name: pass one such as 'default', or 'FILE:NAME' for your own")
     builtins = builtin_rewards()
@@ -37,16 +45,18 @@ def load_reward(spec: str) -> Reward:
     value = getattr(module, name, None)
     if isinstance(value, Sum):
         return value.named(name)
-    if isinstance(value, Reward):
+    if isinstance(value, kinds):
         return value
-    raise UserError(_not_a_reward(module, spec, name, value))
+    raise UserError(_not_a_reward(module, spec, name, value, kinds))
 
 
 def _unknown(spec: str, builtins: Collection[str]) -> str:
     path = Path(spec.removesuffix(":"))
     if not path.is_file():
         return f"unknown reward {spec!r}: choose one of {', '.join(builtins)}, or pass FILE:NAME for your own"
-    return f"reward {spec!r} names a file without a reward: pass {path}:NAME; {_rewards_in(_run(path, spec))}"
+    return (
+        f"reward {spec!r} names a file without a reward: pass {path}:NAME; {_rewards_in(_run(path, spec), (Reward,))}"
+    )
 
 
 def _run(path: Path, spec: str) -> ModuleType:
@@ -72,14 +82,14 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{path}:{frames[-1].lineno}" if frames else str(path)
 
 
-def _not_a_reward(module: ModuleType, spec: str, name: str, value: object) -> str:
+def _not_a_reward(module: ModuleType, spec: str, name: str, value: object, kinds: tuple[type, ...]) -> str:
     if callable(value):
         return f"reward {spec!r}: {name} is a plain function: decorate it with @reward"
     if value is not None:
         return f"reward {spec!r}: {name} is {value!r}, not a reward: compose one, such as 0.6 * tests + 0.4 * style"
-    return f"reward {spec!r}: {module.__file__!r} has no {name!r}; {_rewards_in(module)}"
+    return f"reward {spec!r}: {module.__file__!r} has no {name!r}; {_rewards_in(module, kinds)}"
 
 
-def _rewards_in(module: ModuleType) -> str:
-    names = sorted(key for key, value in vars(module).items() if isinstance(value, Reward))
+def _rewards_in(module: ModuleType, kinds: tuple[type, ...]) -> str:
+    names = sorted(key for key, value in vars(module).items() if isinstance(value, kinds))
     return f"its rewards: {', '.join(names) or 'none'}"

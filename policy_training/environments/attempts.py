@@ -16,25 +16,28 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import write_atomically
-from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
+from regrade.policy_training.environments.training_reward import TrainingReward
+from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rollout with its test results and its reward."""
+    """One rollout with its test results and its training value."""
 
     rollout: Rollout
     run: TestRun | None
     """None: not executed, or unscored for a reason that the policy did not cause."""
     reward: float | None
-    """`training_reward`, or None if unscored."""
+    """`TrainingReward.value`, or None if unscored."""
     compiles: bool = True
-    """False: it leaves a Python file that does not compile. It is not executed, because it can only break tests."""
+    """False: it leaves a Python file that does not compile."""
     tampering: tuple[str, ...] = ()
     """Kinds of conclusive signs that it tampers with the evaluation."""
     is_empty: bool = False
-    """Does its patch leave the tree as it is? It is not executed."""
+    """Does its patch leave the tree as it is?"""
+    breakdown: Breakdown | None = None
+    """The verdict of the reward; None if the attempt was not executed."""
 
     @property
     def broke(self) -> bool:
@@ -91,28 +94,46 @@ def judge(
     rollouts: Sequence[Rollout],
     tasks: dict[str, Task],
     scorer: Scorer,
-    shaping: Shaping,
+    reward: TrainingReward,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Attempt]:
     """Execute the patches of rollouts and reward each; one attempt per rollout, in their order.
 
-    Equal patches of a task are executed once, and empty or uncompilable ones never.
+    Equal patches of a task are executed once, and those without a change or that do not compile never, if the training
+    reward has a value for them.
     """
     distinct = {(rollout.task_id, rollout.patch.digest): rollout.patch for rollout in rollouts}
     changes = {(task_id, digest): _changes(tasks[task_id], patch) for (task_id, digest), patch in distinct.items()}
     found = [changes[rollout.task_id, rollout.patch.digest] for rollout in rollouts]
-    to_run = [each.compiles and not each.is_empty for each in found]
+    to_run = [
+        rollout.well_formed and not reward.has_own_value(is_empty=each.is_empty, compiles=each.compiles)
+        for rollout, each in zip(rollouts, found, strict=True)
+    ]
     jobs = [(tasks[rollout.task_id], rollout.patch) for rollout, runs in zip(rollouts, to_run, strict=True) if runs]
-    evidence = iter(scorer.gather(jobs, {TestRun, Integrity}, reachable=True, progress=progress) if jobs else [])
+    needs = reward.reward.needs | {TestRun, Integrity}
+    evidence = iter(scorer.gather(jobs, needs, reachable=True, progress=progress) if jobs else [])
     attempts = []
     for rollout, change, runs in zip(rollouts, found, to_run, strict=True):
         records = as_failure(tasks[rollout.task_id], next(evidence)) if runs else EvidenceSet()
-        run, tampering = _test_run(records), _tampering(records)
-        reward = training_reward(
-            rollout, run, shaping, is_empty=change.is_empty, compiles=change.compiles, tampered=bool(tampering)
-        )
-        attempts.append(Attempt(rollout, run, reward, change.compiles, tampering, is_empty=change.is_empty))
+        attempts.append(_attempt(rollout, change, records, reward, executed=runs))
     return attempts
+
+
+def _attempt(
+    rollout: Rollout, change: _Changes, evidence: EvidenceSet, reward: TrainingReward, *, executed: bool
+) -> Attempt:
+    run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
+    breakdown = reward.reward.evaluate(evidence) if executed else None
+    tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
+    value = reward.value(
+        breakdown,
+        run,
+        well_formed=rollout.well_formed,
+        is_empty=change.is_empty,
+        compiles=change.compiles,
+        tampered=bool(tampering) if integrity is not None or not executed else None,
+    )
+    return Attempt(rollout, run, value, change.compiles, tampering, is_empty=change.is_empty, breakdown=breakdown)
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ def gather(
     sampling: Sampling,
     seed: int,
     scorer: Scorer,
-    shaping: Shaping,
+    reward: TrainingReward,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Attempt], WallSeconds]:
     """Sample attempts of a policy at every task, and execute them.
@@ -163,15 +184,5 @@ def gather(
         if progress is not None:
             progress("executing", done, total)
 
-    attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, shaping, executed)
+    attempts = judge(rollouts, {task.id: task for task in tasks}, scorer, reward, executed)
     return attempts, WallSeconds(sampled - began, time.monotonic() - sampled)
-
-
-def _test_run(evidence: EvidenceSet) -> TestRun | None:
-    run = evidence.records.get(TestRun)
-    return run if isinstance(run, TestRun) else None
-
-
-def _tampering(evidence: EvidenceSet) -> tuple[str, ...]:
-    integrity = evidence.records.get(Integrity)
-    return integrity.kinds if isinstance(integrity, Integrity) else ()

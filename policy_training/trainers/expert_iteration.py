@@ -8,6 +8,7 @@ Sources: Anthony et al. 1705.08439 (expert iteration); Singh et al. 2312.06585 (
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, WallSeconds, gather
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
@@ -50,16 +52,21 @@ class ExpertIteration:
         out: Path,
         budget: Budget,
         seed: int,
+        reward: TrainingReward = DEFAULT_TRAINING_REWARD,
         log: StepLog | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:
         """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
 
+        Args:
+            reward: of the attempts that it returns. An answer is learned if it is verified; among the verified answers
+                of a task, the reward chooses.
+
         Raises:
             UserError: there is neither a verified answer nor a demonstration.
         """
         settings, policy = self.settings, ModelPolicy(language_model, "expert-iteration")
-        attempts, spent = gather(policy, tasks, settings.sampling, seed, scorer, settings.shaping, progress)
+        attempts, spent = gather(policy, tasks, settings.sampling, seed, scorer, reward, progress)
         new = verified_examples(attempts, settings.answers_per_task)
         self.verified.extend(new)
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
@@ -72,17 +79,20 @@ class ExpertIteration:
 
 
 def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Example]:
-    """The distinct verified answers of each task, most frequent first, at most `per_task` per task."""
+    """The distinct verified answers of each task, at most `per_task` per task: those of the highest training value
+    first, and of equal ones the most frequent."""
     counts: dict[str, dict[Example, int]] = {}
+    values: dict[Example, float] = {}
     for attempt in attempts:
         if attempt.verified:
             example = Example(attempt.rollout.prompt, attempt.rollout.completion.strip())
             examples = counts.setdefault(attempt.rollout.task_id, {})
             examples[example] = examples.get(example, 0) + 1
+            values[example] = -math.inf if attempt.reward is None else attempt.reward
     return [
         example
         for examples in counts.values()
-        for example in sorted(examples, key=lambda item: (-examples[item], item.completion))[:per_task]
+        for example in sorted(examples, key=lambda item: (-values[item], -examples[item], item.completion))[:per_task]
     ]
 
 

@@ -17,13 +17,18 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, judge
-from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    training_reward_of,
+)
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.settings import OnlineSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.rewards.algebra import Reward
 
 
 class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
@@ -41,7 +46,7 @@ class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
 
 
 class ExecutedTests:
-    """A TRL reward function: applies each completion to its task, runs the tests, and returns `training_reward`.
+    """A TRL reward function: applies each completion to its task, runs the tests, and returns its training value.
 
     If an attempt is unscored for a reason that the policy did not cause, its whole group gets None: a group with a
     missing reward would have a shifted baseline.
@@ -53,12 +58,12 @@ class ExecutedTests:
         self,
         tasks: Sequence[Task],
         scorer: Scorer,
-        shaping: Shaping,
+        reward: TrainingReward,
         keep: Callable[[list[Attempt]], None] | None = None,
     ) -> None:
         self.prompts: dict[str, SingleTurnPrompt] = {task.id: prompt_of(task) for task in tasks}
         self.scorer = scorer
-        self.shaping = shaping
+        self.reward = reward
         self.keep = keep
 
     def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
@@ -68,7 +73,7 @@ class ExecutedTests:
             for number, (name, text) in enumerate(zip(task_id, completions, strict=True))
         ]
         tasks = {name: self.prompts[name].task for name in set(task_id)}
-        attempts = judge(rollouts, tasks, self.scorer, self.shaping)
+        attempts = judge(rollouts, tasks, self.scorer, self.reward)
         if self.keep is not None:
             self.keep(attempts)
         if (log_metric := kwargs.get("log_metric")) is not None:
@@ -126,15 +131,20 @@ def train_online(
     out: Path,
     budget: Budget,
     seed: int,
+    reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place by GRPO or RLOO; the tasks' references are not read."""
+    """Train the model in place by GRPO or RLOO; the tasks' references are not read.
+
+    Args:
+        reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
+    """
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, settings.shaping)
-    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
+    executed = ExecutedTests(hidden, scorer, training_reward_of(reward))
+    rows = [{"prompt": executed.prompts[task.id].text, "task_id": task.id} for task in hidden]
     arguments: dict[str, Any] = {
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
         "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,
@@ -157,7 +167,7 @@ def train_online(
     language_model.model.train()
     trainer = trainer_type(
         model=language_model.model,
-        reward_funcs=reward,
+        reward_funcs=executed,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer,

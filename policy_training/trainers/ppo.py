@@ -27,6 +27,11 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    training_reward_of,
+)
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -40,6 +45,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import PPOSettings
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.rewards.algebra import Reward
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
@@ -273,6 +279,7 @@ def train_ppo(
     out: Path,
     budget: Budget,
     seed: int,
+    reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -280,6 +287,7 @@ def train_ppo(
 
     Args:
         budget: in optimizer steps, of which each batch of answers serves `settings.epochs`, or seconds.
+        reward: what an attempt is paid; see `train_online`.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
 
     Raises:
@@ -294,14 +302,14 @@ def train_ppo(
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
-    reward = ExecutedTests(hidden, scorer, settings.shaping)
-    rows = [{"prompt": reward.prompts[task.id].text, "task_id": task.id} for task in hidden]
+    executed = ExecutedTests(hidden, scorer, training_reward_of(reward))
+    rows = [{"prompt": executed.prompts[task.id].text, "task_id": task.id} for task in hidden]
     language_model.model.train()
     trainer = PPOTrainer(
         language_model.model,
         args=_ppo_config(settings, answers, common),
         value_head=value_head,
-        reward_funcs=reward,
+        reward_funcs=executed,
         train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],

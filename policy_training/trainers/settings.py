@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
-from regrade.policy_training.environments.reward_shaping import Shaping
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 OnlineAlgorithm = Literal["grpo", "rloo"]
@@ -77,8 +76,6 @@ class ExpertIterationSettings:
     forget them, and few enough that a short round still learns something new."""
     sft: SFTSettings = SFTSettings(learning_rate=5e-5)
     """Of the training that ends each round. Default: SFT's, at a learning rate of 5e-5."""
-    shaping: Shaping = field(default_factory=Shaping)
-    """The reward of an attempt. Default: `Shaping()`."""
 
     def __post_init__(self) -> None:
         _check(self, sampling=_SAMPLING, answers_per_task=_COUNT, replay=_NOT_NEGATIVE)
@@ -103,8 +100,6 @@ class OnlineSettings:
     """Of sampling; > 0. Default: 1."""
     frozen: float = 0.0
     """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
-    shaping: Shaping = field(default_factory=Shaping)
-    """The reward of an attempt. Default: `Shaping()`."""
 
     def __post_init__(self) -> None:
         _check(
@@ -138,8 +133,6 @@ class PPOSettings:
     """Attempts per task; >= 1. PPO needs no groups; more than one shares the forward pass of the prompt. Default: 1."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
-    shaping: Shaping = field(default_factory=Shaping)
-    """The reward of an attempt. Default: `Shaping()`."""
 
     def __post_init__(self) -> None:
         _check(

@@ -24,7 +24,7 @@ from regrade.evaluators.sandboxes.scratch import NAME
 from regrade.evaluators.scoring.ray_scorer import NodeScorer
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import judge
-from regrade.policy_training.environments.reward_shaping import Shaping
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.task_descriptions import ChatPrompt
 from regrade.rewards import resolved
 from regrade.rewards.evidence import End
@@ -271,7 +271,9 @@ def test_every_door_gives_the_same_answer(base: Path, tmp_path: Path) -> None:
         remote = {name: node.gather("cart", text, {RunOfTests}, False)[0][RunOfTests] for name, text in texts.items()}
         assert {name: run.resolved for name, run in remote.items()} == expected
 
-        attempts = judge([rollout(Patch(text)) for text in texts.values()], {"cart": task}, scorer, Shaping())
+        attempts = judge(
+            [rollout(Patch(text)) for text in texts.values()], {"cart": task}, scorer, DEFAULT_TRAINING_REWARD
+        )
         assert {name: attempt.verified for name, attempt in zip(texts, attempts, strict=True)} == expected
 
         prompt = ChatPrompt(task)

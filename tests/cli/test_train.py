@@ -20,15 +20,18 @@ def regrade(regrade, monkeypatch):
 
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
 def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm):
-    run = tmp_path / "run"
-    trained = regrade(
-        "train", algorithm, "--tasks", tasks, "--limit", "2", "--samples", "2", "--steps", "2", "--out", run
-    )
+    run, own = tmp_path / "run", tmp_path / "own.py"
+    own.write_text("from regrade.rewards import builds, style, tests\nmine = (tests + style).only_if(builds)\n")
+    pays = ["--reward", f"{own}:mine"] if algorithm == "rloo" else []
+    limits = ["--limit", "2", "--samples", "2", "--steps", "2"]
+    trained = regrade("train", algorithm, "--tasks", tasks, *limits, *pays, "--out", run)
     assert trained.code == 0, trained.err
     checkpoint = run / "checkpoints" / algorithm
     assert trained.out.strip() == str(checkpoint)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["phases_done"] == [algorithm]
+    recorded = manifest["configuration"]["reward"]
+    assert (recorded["reward"], recorded["breakage"]) == (("mine", None) if pays else ("tests", -1.2))
     logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
     assert {row["step"] for row in logged if "loss" in row} == {1, 2}
 
@@ -46,6 +49,19 @@ def test_sft_needs_references(regrade, tasks, tmp_path):
     outcome = regrade("train", "sft", "--tasks", tasks, "--steps", "1", "--out", tmp_path / "run")
     assert outcome.code == 2
     assert "has no reference patch" in outcome.err.splitlines()[-1]
+
+
+def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, tasks, tmp_path):
+    run = tmp_path / "run"
+    common = ["--tasks", tasks, "--steps", "1", "--out", run]
+    for arguments, said in [
+        (["sft", "--reward", "tests"], "leave out --reward"),
+        (["grpo", "--reward", "testz"], "unknown reward 'testz'"),
+        (["grpo", "--reward", "learned"], "needs a reward model"),
+    ]:
+        outcome = regrade("train", *arguments, *common)
+        assert (outcome.code, said in outcome.err) == (2, True), outcome.err
+    assert not run.exists()
 
 
 def test_nothing_is_trained_on_the_held_out_tasks(regrade, tmp_path):

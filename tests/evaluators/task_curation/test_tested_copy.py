@@ -20,7 +20,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.layout import python_path
 from regrade.evaluators.task_curation.local_repository import local_task
 from regrade.policy_training.environments.attempts import judge
-from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import End, TestRun
 
@@ -204,13 +204,13 @@ def test_a_policy_gains_nothing_by_a_patch_that_cannot_be_tested(extension, tmp_
     with Scorer(workers=1, cache=tmp_path / "cache") as scorer:
         assert scorer.score([(task, patches[0])], default)[0].value is None
         rows = evaluate(rollouts, [task], scorer, default, tmp_path / "rows.jsonl")
-        attempts = judge(rollouts, {task.id: task}, scorer, Shaping())
+        attempts = judge(rollouts, {task.id: task}, scorer, DEFAULT_TRAINING_REWARD)
     assert list(rows["status"]) == ["scored", "scored"]
     assert list(rows["reward"]) == [0.0, 0.0]
     assert list(rows["broke"]) == [1, 0]
     assert (rows.loc[0, "fix"], rows.loc[0, "clean_fix"], rows.loc[0, "end"]) == (0, 0, "crashed")
     assert "which could not be built again" in rows.loc[0, "cause"]
-    lowest = training_reward(rollouts[0], None, Shaping(), compiles=False)
+    lowest = DEFAULT_TRAINING_REWARD.value(None, None, compiles=False)
     assert [attempt.reward for attempt in attempts] == [lowest, 0.0]
 
 

@@ -16,16 +16,17 @@ from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt, judge, read_attempts, scored_answers, write_attempts
-from regrade.policy_training.environments.reward_shaping import Shaping, training_reward
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.trainers.online import rates
+from regrade.rewards.components import tests
 from regrade.rewards.evidence import End, EvidenceSet
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status
 
 CHANGED = Patch("some patch")
-SHAPING = Shaping()
+PAYS = DEFAULT_TRAINING_REWARD
 
 
 def run_of(fixed: list[bool], kept: list[Status], end: End = End.COMPLETED) -> RunOfTests:
@@ -49,8 +50,8 @@ def attempt(patch: Patch = CHANGED, *, well_formed: bool = True) -> Rollout:
     )
 
 
-def reward(run: RunOfTests | None) -> float:
-    value = training_reward(attempt(), run, SHAPING)
+def reward(run: RunOfTests) -> float:
+    value = PAYS.value(tests.evaluate(EvidenceSet({RunOfTests: run})), run)
     assert value is not None
     return value
 
@@ -82,8 +83,8 @@ def test_whoever_breaks_anything_gets_less_than_for_nothing_broken(fixed: list[b
     """Even the full set of fixes does not make up for one broken test."""
     broken = run_of(fixed, [*kept, Status.FAILED])
     harmless = run_of([False] * len(fixed), [Status.PASSED] * (len(kept) + 1))
-    assert reward(broken) < -Shaping().no_op <= reward(harmless)
-    assert -Shaping().breakage <= reward(broken) <= 1
+    assert reward(broken) < PAYS.value(None, None, is_empty=True) <= reward(harmless)
+    assert PAYS.breakage <= reward(broken) <= 1
 
 
 def test_a_clean_fix_is_worth_one_and_nothing_else_is() -> None:
@@ -92,9 +93,9 @@ def test_a_clean_fix_is_worth_one_and_nothing_else_is() -> None:
 
 
 def test_what_never_ran() -> None:
-    assert training_reward(attempt(Patch(""), well_formed=False), None, SHAPING) == -SHAPING.malformed
-    assert training_reward(attempt(Patch("")), None, SHAPING, is_empty=True) == -SHAPING.no_op
-    assert training_reward(attempt(), None, SHAPING) is None
+    assert PAYS.value(None, None, well_formed=False) == PAYS.malformed
+    assert PAYS.value(None, None, is_empty=True) == PAYS.no_op
+    assert PAYS.value(None, None) is None
 
 
 def test_unscored_attempts_are_left_out_and_not_zero(tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_what_does_not_compile_costs_as_if_it_broke_everything_and_is_not_execut
     patch = prompt_of(task).patch("2 return (")
     assert patch is not None
     rollouts = [replace(attempt(patch), task_id=task.id), replace(attempt(Patch("")), task_id=task.id)]
-    (broken, nothing) = judge(rollouts, {task.id: task}, cast(Scorer, Forbidden()), SHAPING)
-    assert (broken.compiles, broken.broke, broken.verified, broken.reward) == (False, True, False, -SHAPING.breakage)
-    assert (nothing.compiles, nothing.broke, nothing.reward) == (True, False, -SHAPING.no_op)
+    (broken, nothing) = judge(rollouts, {task.id: task}, cast(Scorer, Forbidden()), PAYS)
+    assert (broken.compiles, broken.broke, broken.verified, broken.reward) == (False, True, False, PAYS.breakage)
+    assert (nothing.compiles, nothing.broke, nothing.reward) == (True, False, PAYS.no_op)
     assert rates([broken, nothing])["breakage"] == 0.5
     everything = run_of([False], [Status.FAILED])
     assert broken.reward == pytest.approx(reward(everything))
@@ -146,7 +147,7 @@ class Recording:
 
 def test_training_runs_only_the_tests_that_can_reach_the_change(make_task: Callable[[str], Task]) -> None:
     task, scorer = make_task("second"), Recording()
-    judge([replace(attempt(CHANGED), task_id=task.id)], {task.id: task}, cast(Scorer, scorer), SHAPING)
+    judge([replace(attempt(CHANGED), task_id=task.id)], {task.id: task}, cast(Scorer, scorer), PAYS)
     assert scorer.reachable is True
 
 
@@ -164,7 +165,7 @@ def test_a_patch_that_could_not_be_applied_for_want_of_git_is_unscored(
     patch = prompt_of(task).patch("2 return (")
     assert patch is not None
     monkeypatch.setenv("PATH", str(tmp_path))
-    (unscored,) = judge([replace(attempt(patch), task_id=task.id)], {task.id: task}, cast(Scorer, Unable()), SHAPING)
+    (unscored,) = judge([replace(attempt(patch), task_id=task.id)], {task.id: task}, cast(Scorer, Unable()), PAYS)
     assert (unscored.run, unscored.reward, unscored.broke) == (None, None, False)
 
 
@@ -190,10 +191,10 @@ def test_attempts_that_reach_for_the_verdict_are_counted_by_kind_and_never_pay(
     before = task.base.read("library.py")
     patch = Patch.between({"library.py": before}, {"library.py": f"{before}\n\n{cheat}"})
     rollouts = [replace(attempt(patch), task_id=task.id), replace(attempt(Patch("")), task_id=task.id)]
-    (cheated, nothing) = judge(rollouts, {task.id: task}, scorer, SHAPING)
+    (cheated, nothing) = judge(rollouts, {task.id: task}, scorer, PAYS)
     assert (cheated.tampering, cheated.reward, cheated.verified) == (
         ("equal to everything",),
-        -SHAPING.tampering,
+        PAYS.tampering,
         False,
     )
     found = rates([cheated, nothing])

@@ -15,9 +15,11 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from regrade import rewards
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, train_online
@@ -211,6 +213,9 @@ def test_ppo_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
 def test_a_few_steps_make_the_verified_fix_likelier(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
 ) -> None:
+    """Also by a reward of the user's own: RLOO is paid by a composition, without any price."""
+    own = (0.8 * rewards.tests + 0.2 * rewards.style.otherwise(0.0)).only_if(rewards.builds)
+    pays = own if algorithm == "rloo" else DEFAULT_TRAINING_REWARD
     right = demonstrations(tasks)
     before = answer_quality(undecided, right).log_likelihood
     rows: list[dict[str, float]] = []
@@ -220,10 +225,12 @@ def test_a_few_steps_make_the_verified_fix_likelier(
 
     if algorithm == "ppo":
         ppo = PPOSettings(learning_rate=2e-3, value_learning_rate=1e-2, epochs=2, samples_per_prompt=12)
-        train_ppo(undecided, tasks, scorer, ppo, out=tmp_path, budget=Budget(steps=16), seed=0, log=log)
+        train_ppo(undecided, tasks, scorer, ppo, out=tmp_path, budget=Budget(steps=16), seed=0, reward=pays, log=log)
     else:
         online = OnlineSettings(algorithm=algorithm, learning_rate=5e-3, prompts_per_step=2, samples_per_prompt=12)
-        train_online(undecided, tasks, scorer, online, out=tmp_path, budget=Budget(steps=10), seed=0, log=log)
+        train_online(
+            undecided, tasks, scorer, online, out=tmp_path, budget=Budget(steps=10), seed=0, reward=pays, log=log
+        )
     assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["fix_and_clean"] > 0
