@@ -31,7 +31,8 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tm
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["phases_done"] == [algorithm]
     recorded = manifest["configuration"]["reward"]
-    assert (recorded["reward"], recorded["breakage"]) == (("mine", None) if pays else ("tests", -1.2))
+    own_reward = ("(1 * tests + 1 * style).only_if(builds)", None)
+    assert (recorded["reward"], recorded["breakage"]) == (own_reward if pays else ("tests", -1.2))
     logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
     assert {row["step"] for row in logged if "loss" in row} == {1, 2}
 
