@@ -255,6 +255,17 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What an agent is shown of a task. The verdict always comes from the full suite."""
+
+    tests: tuple[str, ...] | None = None
+    """Ids or files of the tests that it may run and read; None: all. A file of tests that contains no shown test is
+    hidden from it."""
+    names_failing_tests: bool = True
+    """Is it told the ids of the FAIL_TO_PASS tests among these, and the error of one?"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A repository at a base state, and the tests that a patch must pass."""
 
@@ -280,6 +291,8 @@ class Task:
     """The line and the error of one test that fails at the base (a policy may see this)."""
     reference: Patch | None = field(default=None, repr=False)
     """A patch known to be correct. Never shown to a policy: see `without_reference`."""
+    shown: Shown = Shown()
+    """What an agent is shown of it."""
     difficulty: str = ""
     """The author's estimate (`15 min - 1 hour`), by which results are sliced; empty: no estimate."""
     is_unmeasured: bool = False

@@ -23,7 +23,8 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"task_curation", "attribution"}),
     ),
     "policy_training": (
-        frozenset({"policies", "environments"}),
+        frozenset({"policies"}),
+        frozenset({"environments"}),
         frozenset({"trainers"}),
         frozenset({"reward_models"}),
         frozenset({"train", "demo"}),
