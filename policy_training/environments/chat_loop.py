@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from regrade.policy_training.environments.repository_environment import RepositoryEnvironment
+from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.steps import Episode, EpisodeEnd
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 
+from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.edited_tree import ToolMistakeError
-from regrade.policy_training.environments.repository_environment import RepositoryEnvironment
 
 SHOWN_LINES = 40
 """Lines that `open` shows if no last line is given."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from regrade.policy_training.environments.repository_environment import TOOLS, RepositoryEnvironment, argument_types
+from regrade.policy_training.environments.agent_tools import TOOLS, RepositoryEnvironment, argument_types
 
 
 def tool_schemas() -> list[dict[str, Any]]:

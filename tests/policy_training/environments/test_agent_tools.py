@@ -16,15 +16,15 @@ from regrade.datasets.applying import apply_patch
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Shown, Task, Tree
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.compact_actions import CompactActions
-from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
-from regrade.policy_training.environments.repository_environment import (
+from regrade.policy_training.environments.agent_tools import (
     LONGEST_OBSERVATION,
     OVER,
     TOOLS,
     EpisodeLimits,
     RepositoryEnvironment,
 )
+from regrade.policy_training.environments.compact_actions import CompactActions
+from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
 from regrade.policy_training.environments.steps import EpisodeEnd
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
 from regrade.rewards.evidence import TestRun as RunOfTests
@@ -186,7 +186,7 @@ def test_long_outputs_are_cut_and_say_what_was_cut(environment: Environment) -> 
 
 
 def test_a_search_that_would_never_end_is_stopped(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regrade.policy_training.environments.repository_environment.SEARCH_SECONDS", 0.2)
+    monkeypatch.setattr("regrade.policy_training.environments.agent_tools.SEARCH_SECONDS", 0.2)
     agent = environment()
     agent.edit("trap.txt", new="a" * 60 + "b\n")
     assert "simplify the pattern" in agent.search(r"^(a|aa|a?a)+$", "trap.txt")
