@@ -57,6 +57,8 @@ class Recorder:
         selected: Collection[str] | None,
         skipped: Collection[str] = (),
         doctests: Iterable[tuple[str, str]] = (),
+        *,
+        watched: bool = False,
     ) -> None:
         """Start recording.
 
@@ -64,12 +66,13 @@ class Recorder:
             selected: ids of tests or their files; every other test is deselected (None: none is).
             skipped: ids of tests that are deselected in any case.
             doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
+            watched: report tampering too.
         """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
         self._skipped = frozenset(skipped)
         self._doctests = dict(doctests)
-        self._watch = TamperingWatch(write, self._root, RANK)
+        self._watch = TamperingWatch(write, self._root, RANK) if watched else None
         fix_hypothesis()
         seed("collection")
 
