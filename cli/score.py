@@ -133,7 +133,7 @@ def unnamed_json(run: TestRun | None) -> dict[str, Any]:
 def refusal_json(result: PatchResult) -> dict[str, Any]:
     """The JSON of a refused patch, with the keys of a scored one."""
     return {
-        "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "parts": [],
+        "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "not_excluded": None, "parts": [],
         "notes": list(result.notes),
     }  # fmt: skip
 

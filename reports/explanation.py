@@ -24,7 +24,7 @@ def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, tit
     """
     console = console or Console()
     console.print(render_breakdown(breakdown, title, cost))
-    if breakdown.not_excluded:
+    if breakdown.is_scored and breakdown.not_excluded:
         console.print(breakdown.not_excluded, style="dim", markup=False, soft_wrap=True)
 
 
