@@ -207,10 +207,10 @@ def _node_signs(node: ast.AST, context: _NodeContext, names: dict[str, str], pat
         for key, value in zip(node.keys, node.values, strict=True):
             if text_of(key) == "__eq__":
                 yield from _equal_signs(value, path)
-    elif isinstance(node, (ast.Constant, ast.BinOp, ast.JoinedStr)):
-        yield from _text_signs(node, path)
     elif isinstance(node, (ast.Compare, ast.BinOp)) and _checks_for_pytest(node, names):
         yield Tampering("detects the tests", path, node.lineno, "asks whether pytest is loaded")
+    elif isinstance(node, (ast.Constant, ast.BinOp, ast.JoinedStr)):
+        yield from _text_signs(node, path)
     elif isinstance(node, (ast.For, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)) and _seeks_pytest(
         node, names
     ):
