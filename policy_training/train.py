@@ -95,7 +95,7 @@ def _train_into(
     progress: Callable[[int, int], None] | None,
 ) -> Path:
     configuration = {"algorithm": plan.algorithm, **asdict(plan), "tasks": len(tasks)}
-    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration)
+    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):

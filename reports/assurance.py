@@ -19,7 +19,7 @@ def assurance_figures(manifest: Manifest, rows: Iterable[pd.DataFrame]) -> dict[
     tables = list(rows)
     fixes: Counter[str] = Counter()
     for table in tables:
-        fixes.update(level for parts in table[table["fixed"] > 0]["parts"] if (level := _level(parts)))
+        fixes.update(level for parts in table[table["fixed"] > 0]["parts"] if (level := level_of(parts)))
     level = manifest.assurance
     return {
         "level": level,
@@ -41,7 +41,7 @@ def assurance_lines(figures: dict[str, Any]) -> list[str]:
     return [line, *filter(None, [figures["not_excluded"]])]
 
 
-def _level(parts: Any) -> str:
+def level_of(parts: Any) -> str:
     """The level in the reason of the gate on it; empty without such a gate."""
     for part in parts if isinstance(parts, list) else ():
         if str(part.get("name", "")).startswith("assured"):
