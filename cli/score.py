@@ -100,10 +100,11 @@ def show(
 
 
 def assurance_json(result: PatchResult) -> dict[str, Any]:
-    """The cost of the assurance of a patch beside that of its tests, in seconds; empty if nothing was verified."""
-    if result.verification is None or result.run is None:
-        return {}
-    return {"verification_seconds": result.verification.seconds, "tests_seconds": result.run.seconds}
+    """The cost of the assurance of a patch beside that of its tests, in seconds; null where nothing ran."""
+    return {
+        "verification_seconds": None if result.verification is None else result.verification.seconds,
+        "tests_seconds": None if result.run is None else result.run.seconds,
+    }
 
 
 def _cost(verification: float | None, tests: float | None) -> str:
@@ -134,7 +135,7 @@ def refusal_json(result: PatchResult) -> dict[str, Any]:
     """The JSON of a refused patch, with the keys of a scored one."""
     return {
         "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "not_excluded": None, "parts": [],
-        "notes": list(result.notes),
+        "notes": list(result.notes), **assurance_json(result),
     }  # fmt: skip
 
 
