@@ -41,7 +41,8 @@ LOADERS = ("_pytest.assertion.rewrite", "importlib", "_frozen_importlib", "zipim
 NUMBERS, WORDS = (1234.5678, -99991, 0.5), ("\0a", "unlikely", "")
 MOST = 50
 PROBE_SECONDS = 0.5
-Entries = dict[str, tuple[object, CodeType | None]]
+Entries = dict[str, Any]
+"""Name -> its value, and the code of a function."""
 LEGACY = frozenset({"_getini_unknown_type", "inifile", "invocation_dir", "rootdir", "fspath", "startdir", "makedir"})
 """Names that pytest itself replaces in its classes in each session, by functions of `_pytest.legacypath`."""
 _snapshot: list[tuple[str, Mapping[str, Any], Entries, bool]] = []
