@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from regrade.cli.options import (
     LONGEST,
     MOST,
     MOST_WORKERS,
+    AssuranceOption,
     Limit,
     RewardModelFolder,
     RewardName,
@@ -131,6 +132,7 @@ def evaluate(
     sandbox: SandboxName = "auto",
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
+    assured: AssuranceOption = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
     """Run policies on tasks and record every attempt.
@@ -144,10 +146,14 @@ def evaluate(
     from regrade.evaluators.evaluation.sweeps import Sweep
     from regrade.evaluators.storage.run import Run
     from regrade.policy_training.policies.policy_files import EndpointRow
+    from regrade.rewards.assurance import BY_DEFAULT, at_level
     from regrade.rewards.loading import load_reward
 
     with stdout_to_stderr():
-        loaded_reward = load_reward(reward)
+        plain = load_reward(reward)
+    loaded_reward = at_level(plain, assured)
+    if loaded_reward is not plain:  # rows of another level are not reused
+        loaded_reward = loaded_reward.named(f"{plain.name}, assured {assured or BY_DEFAULT}")
     chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed, sandbox)
     endpoint_row = EndpointRow(
         endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit
@@ -166,7 +172,8 @@ def evaluate(
     contest = entrants(policy_options, chosen)
     sweep = Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
-    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed)
+    level = (assured or BY_DEFAULT) if loaded_reward is not plain else ""
+    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed, level)
     with Run.started(out) as run:
         rows_of, failures = _enter_all(run, contest, sweep, validation_tasks, chosen, judge_options)
     _print_results(run, rows_of, json)
@@ -182,6 +189,8 @@ class JudgeOptions:
     workers: int | None
     probes: Mapping[type, StaticProbe]
     seed: int
+    level: str = ""
+    """The assurance level that its reward requires; empty: none."""
 
 
 def _enter_all(
@@ -205,7 +214,8 @@ def _enter_all(
     with run.writing(), stdout_to_stderr(), scoring as scorer:
         scorer.gather((), options.reward.needs)  # fails if a probe is missing
         run.record_continuation()
-        run.update(sandbox=scorer.sandbox.name, assurance=scorer.assurance, seeds={"evaluation": options.seed})
+        level = options.level if scorer.sandbox.isolated and options.level else scorer.assurance
+        run.update(sandbox=scorer.sandbox.name, assurance=level, seeds={"evaluation": options.seed})
         _record_tasks(run, chosen)
         judge = sweeps.Judge(scorer=scorer, reward=options.reward, seed=options.seed, stage=progress, note=_note)
         for entrant in contest:
@@ -227,14 +237,15 @@ def _print_results(run: Run, rows_of: dict[str, pd.DataFrame], json: bool) -> No
     write_summary(results)
     if json or len(rows_of) == 1:  # several policies: the tables below are shorter
         for name, rows in rows_of.items():
-            _print_policy(run, name, rows, json)
+            _print_policy(run, name, rows, results.assurance if json else None)
     if not json:
-        from regrade.reports.terminal import print_evaluation, print_slices
+        from regrade.reports.terminal import print_assurance, print_evaluation, print_slices
 
         if len(results.policies) > 1:
             print_evaluation(results, stdout())
         else:
             print_slices(results, stdout())
+            print_assurance(results, stdout())
         _print_notes(run.folder, rows_of, can_compare=bool(results.pairs))
 
 
@@ -301,17 +312,26 @@ def _raise_failures(rows_of: dict[str, pd.DataFrame], failures: Sequence[str]) -
         raise UserError("; ".join(messages))
 
 
-def _print_policy(run: Run, policy: str, rows: pd.DataFrame, json: bool) -> None:
+def _print_policy(run: Run, policy: str, rows: pd.DataFrame, assurance: Mapping[str, Any] | None) -> None:
     best = run.manifest.policies[policy].best_temperature
     for temperature in sorted(map(float, rows["temperature"].unique())):
-        _print_temperature(policy, temperature, rows[rows["temperature"] == temperature], temperature == best, json)
+        _print_temperature(
+            policy, temperature, rows[rows["temperature"] == temperature], temperature == best, assurance
+        )
 
 
-def _print_temperature(policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, json: bool) -> None:
+def _print_temperature(
+    policy: str, temperature: float, rows: pd.DataFrame, is_best: bool, assurance: Mapping[str, Any] | None
+) -> None:
+    """
+    Args:
+        assurance: of the run, for a line of JSON; None: print a table.
+    """
     from regrade.evaluators.analysis.figures import figures
 
-    if json:
-        print_json({"policy": policy, "temperature": temperature, "is_best": is_best, **figures(rows)})
+    if assurance is not None:
+        identity = {"policy": policy, "temperature": temperature, "is_best": is_best}
+        print_json({**identity, **figures(rows), "assurance": assurance})
         return
     from regrade.reports.terminal import print_figures
 

@@ -189,9 +189,14 @@ def recorded_attempt(
 def breakdown_of_attempt(source: Path, row: pd.Series) -> tuple[str, Breakdown]:
     """The title of an attempt, and its recorded breakdown."""
     from regrade.evaluators.storage.run import Run
+    from regrade.reports.assurance import level_of
+    from regrade.rewards.assurance import BY_DEFAULT
+    from regrade.rewards.assurance_level import AssuranceLevel
     from regrade.rewards.breakdown import Breakdown
 
-    assurance = Run.open(source).manifest.assurance if source.is_dir() else ""
+    of_run = Run.open(source).manifest.assurance if source.is_dir() else ""
+    level = level_of(row["parts"]) if row["fixed"] else ""
+    assurance = level or (AssuranceLevel.IN_PROCESS if of_run == BY_DEFAULT else of_run)
     record = {
         "value": _number(row["reward"]),
         "status": row["status"],

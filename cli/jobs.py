@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.rewards.algebra import Reward
     from regrade.rewards.breakdown import Breakdown
-    from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun
+    from regrade.rewards.evidence import EvidenceSet, Integrity, TestRun, Verification
 ALREADY_APPLIED = (
     "the repository already contains these changes: stash them (git stash) and score the output of `git stash show "
     "-p`, or give a clean worktree with --repo"
@@ -47,6 +47,8 @@ class PatchResult:
     """The outcomes of its tests; None if it was refused, or if the reward needs no tests."""
     integrity: Integrity | None = None
     """What the patch tampers with, and the edits that the run ignores; None as above."""
+    verification: Verification | None = None
+    """What supports its verdict; None as above, or if none is required."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class ScoreRequest:
     fresh: bool = False
     """Ignore stored results."""
     assured: str | None = None
-    """The lowest assurance level that is rewarded (see `regrade.rewards.assured`)."""
+    """The lowest assurance level that is rewarded; None: see `regrade.rewards.assurance.at_level`."""
 
     @property
     def is_task(self) -> bool:
@@ -112,7 +114,10 @@ def attribute_file(source: str, request: ScoreRequest, options: AttributionOptio
     """
     from regrade.evaluators.attribution.hunk_attribution import attribute
 
-    with scoring([source], request) as (batch, task, reward, scorer), progress("scoring parts of the patch") as report:
+    with (
+        scoring([source], _unverified(request)) as (batch, task, reward, scorer),
+        progress("scoring parts of the patch") as report,
+    ):
         (patch,) = batch.patches.values()
         attribution = attribute(
             scorer, task, patch, reward, reachable=request.reachable, progress=report, **asdict(options)
@@ -133,7 +138,7 @@ def attribute_attempt(text: str, digest: str, request: ScoreRequest, options: At
     """
     from regrade.evaluators.attribution.hunk_attribution import attribute
 
-    with scoring([], request) as (_, task, reward, scorer):
+    with scoring([], _unverified(request)) as (_, task, reward, scorer):
         if task.digest != digest:
             raise UserError(
                 f"the task {task.id!r} has other files or tests than when the attempt was recorded: give the original "
@@ -144,6 +149,11 @@ def attribute_attempt(text: str, digest: str, request: ScoreRequest, options: At
                 scorer, task, Patch(text), reward, reachable=request.reachable, progress=report, **asdict(options)
             )
     return _with_options(attribution)
+
+
+def _unverified(request: ScoreRequest) -> ScoreRequest:
+    """The request without the default verification, which would run for each subset of the hunks."""
+    return replace(request, assured=request.assured or "in-process")
 
 
 def _with_options(attribution: Attribution) -> Attribution:
@@ -164,12 +174,11 @@ def scoring(sources: Sequence[str], request: ScoreRequest) -> Iterator[tuple[Pat
         if not request.is_task:
             look_ahead(interpreter_of(request.repo.resolve()))
         from regrade.evaluators.scoring.scorer import Scorer
-        from regrade.rewards.assurance import assured
+        from regrade.rewards.assurance import at_level
         from regrade.rewards.loading import load_reward
 
         reward = load_reward(request.reward)
-        if request.assured is not None:
-            reward = reward.only_if(assured(request.assured)).named(reward.name)
+        reward = at_level(reward, request.assured, whole_suite=not request.reachable).named(reward.name)
         with Scorer(
             workers=request.workers,
             sandbox=request.sandbox,
@@ -234,7 +243,7 @@ class PatchFiles:
         ]
 
     def _result(self, index: int, breakdown: Breakdown | None, records: Mapping[type, Any]) -> PatchResult:
-        from regrade.rewards.evidence import Integrity, TestRun
+        from regrade.rewards.evidence import DefaultVerification, Integrity, TestRun, Verification
 
         notes = () if breakdown is None else (*self._notes, *self._notes_of.get(index, ()))
         return PatchResult(
@@ -245,6 +254,7 @@ class PatchFiles:
             notes=tuple(notes),
             run=records.get(TestRun),
             integrity=records.get(Integrity),
+            verification=records.get(Verification, records.get(DefaultVerification)),
         )
 
     def _notes_on(self, base: Tree, index: int) -> Iterator[str]:

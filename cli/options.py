@@ -85,7 +85,8 @@ AssuranceOption = Annotated[
     typer.Option(
         "--assured",
         metavar="LEVEL",
-        help="Reward only verdicts of at least this assurance level: tripwired, out-of-process or held-out.",
+        help="Reward only verdicts of at least this assurance level: tripwired, out-of-process, held-out; or "
+        "in-process (verify nothing). Default: the strongest up to out-of-process that costs less than the tests.",
     ),
 ]
 TimeLimit = Annotated[

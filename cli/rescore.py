@@ -30,14 +30,22 @@ def rescore(
 ) -> None:
     """Apply another reward to a finished run.
 
-    A reward is a pure function of the stored evidence, so no test runs. The run itself does not change.
+    A reward is a pure function of the stored evidence, so no test runs. The run itself does not change, and its
+    assurance level remains required.
     """
     from regrade.evaluators.evaluation.rescoring import rescore_run, write_rescored
     from regrade.evaluators.storage.run import Run
+    from regrade.rewards.assurance import BY_DEFAULT, at_level
+    from regrade.rewards.assurance_level import AssuranceLevel
     from regrade.rewards.loading import load_reward
 
     with stdout_to_stderr():
-        chosen, source = load_reward(reward), Run.open(run)
+        plain, source = load_reward(reward), Run.open(run)
+        level = source.manifest.assurance
+        is_verified = level == BY_DEFAULT or (
+            level in list(AssuranceLevel) and AssuranceLevel(level) > AssuranceLevel.IN_PROCESS
+        )
+        chosen = at_level(plain, level).named(f"{plain.name}, assured {level}") if is_verified else plain
         began = time.perf_counter()
         rescored = rescore_run(source, chosen)
     seconds = time.perf_counter() - began

@@ -70,7 +70,8 @@ def score(
     for result in results:
         digest = result.patch.digest if result.patch is not None else None
         if result.breakdown is not None:
-            show(result.breakdown, json, result.notes, unnamed_json(result.run), patch=result.source, digest=digest)
+            more = {**unnamed_json(result.run), **assurance_json(result)}
+            show(result.breakdown, json, result.notes, more, patch=result.source, digest=digest)
         elif json:
             print_json({"patch": result.source, "digest": digest, **refusal_json(result)})
     if len(results) > 1 and not json and any(result.breakdown is not None for result in results):
@@ -91,9 +92,24 @@ def show(
     from regrade.reports.explanation import print_breakdown
 
     if json:
-        print_json({**names, **breakdown.to_json(), "notes": list(notes), **(more or {})})
+        excluded = {"not_excluded": breakdown.not_excluded}
+        print_json({**names, **breakdown.to_json(), **excluded, "notes": list(notes), **(more or {})})
     else:
-        print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout())
+        cost = _cost((more or {}).get("verification_seconds"), (more or {}).get("tests_seconds"))
+        print_breakdown(breakdown, title=next(iter(names.values())) or "", console=stdout(), cost=cost)
+
+
+def assurance_json(result: PatchResult) -> dict[str, Any]:
+    """The cost of the assurance of a patch beside that of its tests, in seconds; null where nothing ran."""
+    return {
+        "verification_seconds": None if result.verification is None else result.verification.seconds,
+        "tests_seconds": None if result.run is None else result.run.seconds,
+    }
+
+
+def _cost(verification: float | None, tests: float | None) -> str:
+    """The cost of the assurance, in words."""
+    return f"+{verification:.2f} s, tests {tests:.2f} s" if verification and tests is not None else ""
 
 
 def _show_table(results: Sequence[PatchResult]) -> None:
@@ -118,8 +134,8 @@ def unnamed_json(run: TestRun | None) -> dict[str, Any]:
 def refusal_json(result: PatchResult) -> dict[str, Any]:
     """The JSON of a refused patch, with the keys of a scored one."""
     return {
-        "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "parts": [],
-        "notes": list(result.notes),
+        "value": None, "status": REFUSED, "cause": result.refusal, "assurance": None, "not_excluded": None, "parts": [],
+        "notes": list(result.notes), **assurance_json(result),
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regrade.cli.console import progress
+from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
 from regrade.cli.jobs import model_probes
@@ -84,7 +84,8 @@ def train(
 ) -> None:
     """Train a model with one algorithm.
 
-    sft learns from the reference patches of the tasks, all other algorithms from executed tests only.
+    sft learns from the reference patches of the tasks, all other algorithms from executed tests only. Their verdicts
+    are in-process: any verification costs more than the tests that a patch can reach.
 
     Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
     evaluate --checkpoints` evaluates the checkpoints of --save-every.
@@ -115,6 +116,8 @@ def train(
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
+    if algorithm != "sft":  # which runs no tests
+        stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
 
 

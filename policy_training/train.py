@@ -108,7 +108,7 @@ def _train_into(
         "save_every": plan.save_every,
         "tasks": len(tasks),
     }
-    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration)
+    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):

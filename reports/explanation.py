@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from regrade.evaluators.attribution.results import Attribution
 
 
-def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "") -> None:
-    """Print the tree, in colour only on a terminal. (For machines: `Breakdown.to_json`.)"""
-    (console or Console()).print(render_breakdown(breakdown, title))
+def print_breakdown(breakdown: Breakdown, console: Console | None = None, *, title: str = "", cost: str = "") -> None:
+    """Print the tree, in colour only on a terminal, and what its level does not exclude. (For machines:
+    `Breakdown.to_json`.)
+
+    Args:
+        cost: of the assurance, in words.
+    """
+    console = console or Console()
+    console.print(render_breakdown(breakdown, title, cost))
+    if breakdown.is_scored and breakdown.not_excluded:
+        console.print(breakdown.not_excluded, style="dim", markup=False, soft_wrap=True)
 
 
-def render_breakdown(breakdown: Breakdown, title: str = "") -> Tree:
+def render_breakdown(breakdown: Breakdown, title: str = "", cost: str = "") -> Tree:
     """Return the tree of a breakdown for a rich console. The contributions add up to the value at its root."""
-    tree = Tree(_head(breakdown, title), guide_style="dim")
+    tree = Tree(_head(breakdown, title, cost), guide_style="dim")
     _grow(tree, breakdown.parts, breakdown.value)
     return tree
 
@@ -39,7 +47,7 @@ def explanation_html(breakdown: Breakdown, title: str = "", attribution: Attribu
     return render("explanation.html", breakdown=breakdown, title=visible(title), attribution=hunks)
 
 
-def _head(breakdown: Breakdown, title: str) -> Text:
+def _head(breakdown: Breakdown, title: str, cost: str) -> Text:
     head = Text(f"{visible(title)}  " if title else "", style="bold")
     if breakdown.value is None:
         head.append("unscored", style="bold magenta")
@@ -47,7 +55,7 @@ def _head(breakdown: Breakdown, title: str) -> Text:
         head.append(f"{breakdown.value:.3f}", style=f"bold {_colour(breakdown.value)}")
     if breakdown.cause:
         head.append(f"  {visible(breakdown.cause)}", style="magenta" if breakdown.value is None else "red")
-    head.append(f"  (assurance: {breakdown.assurance})", style="dim")
+    head.append(f"  (assurance: {breakdown.assurance}{f', {cost}' if cost else ''})", style="dim")
     return head
 
 

@@ -15,6 +15,7 @@ from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
 from regrade.evaluators.storage.run import PolicyRole
 from regrade.reports import charts
+from regrade.reports.assurance import assurance_lines
 from regrade.reports.attempts import GROUPS, OUTCOMES, UNKNOWN, TaskView, task_views
 from regrade.reports.attribution_store import load_attributions
 from regrade.reports.data_quality import (
@@ -318,7 +319,8 @@ def _more(policy: PolicyResult) -> dict[str, str]:
 
 
 def _notes(results: Results) -> list[str]:
-    notes = [*results.manifest.notes, *results.remarks, *task_notes(results)]
+    assurance = [f"{line[0].upper()}{line[1:]}." for line in assurance_lines(results.assurance)]
+    notes = [*results.manifest.notes, *results.remarks, *task_notes(results), *assurance]
     for pair in results.pairs:
         notes += [f"{pair.candidate.label} against {pair.baseline.label}: {text}." for text in pair.best.warnings]
     unfinished = [name for name, phase in results.manifest.phases.items() if not phase.done]

@@ -19,6 +19,7 @@ from regrade.evaluators.analysis.slices import slices, varying_traits
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, PolicyRole, Run
+from regrade.reports.assurance import assurance_figures
 
 ORDER: tuple[PolicyRole, ...] = ("baseline", "control", "candidate", "checkpoint", "upper bound", "scripted")
 SHOWN = (m.FIX_AND_CLEAN, m.FIX_RATE, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
@@ -117,6 +118,11 @@ class Results:
     @property
     def n_tasks(self) -> int:
         return int(pd.concat([policy.rows["task"] for policy in self.policies]).nunique()) if self.policies else 0
+
+    @cached_property
+    def assurance(self) -> dict[str, Any]:
+        """The levels of the verdicts, their cost, and what they do not exclude."""
+        return assurance_figures(self.manifest, [policy.rows for policy in self.policies])
 
     def of_role(self, *roles: PolicyRole) -> list[PolicyResult]:
         return [policy for policy in self.policies if policy.role in roles]

@@ -52,6 +52,7 @@ def write_summary(results: Results) -> dict[str, Any]:
         },
         "series": {name: [_checkpoint(policy) for policy in policies] for name, policies in results.series.items()},
         "comparison": {pair.key: _comparison(pair.best) for pair in results.pairs},
+        "assurance": results.assurance,
         "noise_floor": _comparison(results.noise_floor) if results.noise_floor is not None else None,
         "share_of_step": results.run.share_of_step(),
     }

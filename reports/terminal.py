@@ -17,6 +17,7 @@ from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
 from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
+from regrade.reports.assurance import assurance_lines
 from regrade.reports.number_format import (
     NO_BREAK,
     detectable,
@@ -80,6 +81,13 @@ def print_policies(results: Results, console: Console) -> None:
         table.add_row(name, *rates, str(estimates[SHOWN[0].name].n))
     console.print(table)
     _print_tampering(results, console)
+    print_assurance(results, console)
+
+
+def print_assurance(results: Results, console: Console) -> None:
+    """Print the levels of the verdicts, their cost, and what they do not exclude."""
+    for line in assurance_lines(results.assurance):
+        console.print(line, markup=False, style="dim", soft_wrap=True)
 
 
 def _print_tampering(results: Results, console: Console) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from regrade.rewards.algebra import Judgement, Reward
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.errors import RewardError
-from regrade.rewards.evidence import EvidenceSet, Verification
+from regrade.rewards.evidence import DefaultVerification, EvidenceSet, TestRun, Verification
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,55 @@ class Assured(Reward):
         elif not verification.reachable and self.level is AssuranceLevel.HELD_OUT:
             advice = "; held-out compares with a reference patch, and the task has none: add one, or require less"
         return Judgement(0.0, f"{verification.level} only: {verification.why}{advice}")
+
+
+@dataclass(frozen=True)
+class AssuredByDefault(Reward):
+    """1 unless the verification that costs less than the tests contradicts the verdict, else 0."""
+
+    @property
+    def name(self) -> str:
+        return "assured"
+
+    @property
+    def needs(self) -> frozenset[type]:
+        return frozenset({TestRun, DefaultVerification})
+
+    def judge(self, evidence: EvidenceSet) -> Judgement:
+        verification: DefaultVerification = evidence.records[DefaultVerification]
+        run: TestRun = evidence.records[TestRun]
+        if run.fixed and verification.shortfall:
+            return Judgement(0.0, verification.shortfall)
+        return Judgement(1.0, f"{verification.level}: {verification.why}" if run.fixed else verification.why)
+
+
+BY_DEFAULT = "by default"
+"""The level of a run whose tasks have the strongest that costs less than their tests."""
+
+
+def not_excluded(level: str) -> str:
+    """What verdicts of a run at a level, or `BY_DEFAULT`, do not exclude, in one line; empty: see docs/security.md."""
+    if level == BY_DEFAULT:
+        return AssuranceLevel.IN_PROCESS.not_excluded
+    return AssuranceLevel(level).not_excluded if level in list(AssuranceLevel) else ""
+
+
+def at_level(reward: Reward, level: str | None, *, whole_suite: bool = True) -> Reward:
+    """The reward behind a gate on the assurance level of its verdicts: the one place that decides about the default.
+
+    Args:
+        level: an `AssuranceLevel`; None or `BY_DEFAULT`: the strongest that costs less than the tests, task by task
+            (see `regrade.evaluators.verification.default_level`).
+        whole_suite: False: only the tests that a patch can reach run. Every verification costs more than these.
+
+    Raises:
+        RewardError: unknown level.
+    """
+    if level is not None and level != BY_DEFAULT:
+        gate = assured(level)
+        return reward.only_if(gate) if gate.level > AssuranceLevel.IN_PROCESS else reward
+    is_judged = TestRun in reward.needs and Verification not in reward.needs
+    return reward.only_if(AssuredByDefault()) if is_judged and whole_suite else reward
 
 
 def assured(level: AssuranceLevel | str) -> Assured:

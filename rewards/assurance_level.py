@@ -23,6 +23,11 @@ class AssuranceLevel(StrEnum):
     def strength(self) -> int:
         return list(AssuranceLevel).index(self)
 
+    @property
+    def not_excluded(self) -> str:
+        """What a verdict of this level alone does not exclude, in one line; empty: see docs/security.md in any case."""
+        return NOT_EXCLUDED.get(self, "")
+
     def __lt__(self, other: str) -> bool:
         return self.strength < AssuranceLevel(other).strength
 
@@ -34,3 +39,11 @@ class AssuranceLevel(StrEnum):
 
     def __ge__(self, other: str) -> bool:
         return self.strength >= AssuranceLevel(other).strength
+
+
+NOT_EXCLUDED = {
+    AssuranceLevel.UNCONFINED: "unconfined: does not exclude any tampering, with the tests or with this machine "
+    "(docs/security.md)",
+    AssuranceLevel.IN_PROCESS: "in-process: does not exclude answers made for the tests, nor tampering in the tests' "
+    "process that leaves no sign (docs/security.md)",
+}

@@ -88,6 +88,11 @@ class Breakdown(msgspec.Struct, frozen=True):
         """Is it unscored because evidence could not be gathered, not because no part applies?"""
         return self.value is None and not (self.cause or "").startswith(NOT_APPLICABLE)
 
+    @property
+    def not_excluded(self) -> str:
+        """What a verdict of its level does not exclude, in one line; empty for levels above in-process."""
+        return AssuranceLevel(self.assurance).not_excluded if self.assurance in list(AssuranceLevel) else ""
+
     def walk(self) -> Iterator[Part]:
         """Every part, parents before children."""
         pending = list(reversed(self.parts))
@@ -110,7 +115,8 @@ class Breakdown(msgspec.Struct, frozen=True):
         head = "unscored" if self.value is None else f"{self.value:.3f}"
         lines = [head + (f"  {self.cause}" if self.cause else "")]
         lines.extend(_lines(self.parts, self.value, depth=1))
-        return "\n".join([*lines, f"assurance: {self.assurance}"])
+        note = f"not excluded: {self.not_excluded}" if self.not_excluded else ""
+        return "\n".join([*lines, f"assurance: {self.assurance}", *filter(None, [note])])
 
 
 def _with_lists(record: dict[str, Any]) -> dict[str, Any]:

@@ -499,6 +499,22 @@ class Verification:
         return AssuranceLevel(self.level) >= level
 
 
+@dataclass(frozen=True, kw_only=True)
+class DefaultVerification(Verification):
+    """The verification that rewards get by default: only where it costs less than the tests, and without held-out
+    inputs."""
+
+    required: str = ""
+    """The `AssuranceLevel` that the reference patch reaches so; empty: nothing above in-process is required."""
+
+    @property
+    def shortfall(self) -> str:
+        """Why the verdict does not hold, although the tests pass; empty: it does."""
+        if self.required and not self.reaches(self.required):
+            return f"{self.level} only, and the reference reaches {self.required}: {self.why}"
+        return f"{self.level} only: {self.why}" if self.sprung else ""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A reward model's prediction for a patch, without execution."""
@@ -524,6 +540,7 @@ Evidence = (
     | PatchText
     | Integrity
     | Verification
+    | DefaultVerification
     | Prediction
 )
 

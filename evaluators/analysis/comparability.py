@@ -10,6 +10,7 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.comparison import MARGIN
 from regrade.evaluators.storage import journal
 from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
+from regrade.rewards.assurance import not_excluded
 
 
 def check(
@@ -30,6 +31,8 @@ def check(
     is_one_run = runs[0] is not None and runs[1] is not None and runs[0].folder == runs[1].folder
     notes = list(_versions(first, None if is_one_run else second, mixed_versions))
     notes += [f"{path} ends in an incomplete line, which is skipped" for path in _files(baseline, candidate)]
+    levels = dict.fromkeys(manifest.assurance for manifest in (first, second) if manifest)
+    notes += filter(None, map(not_excluded, levels))
     declared = {value for value in map(_margin, (first, second)) if value is not None}
     if margin is None:
         if len(declared) > 1:

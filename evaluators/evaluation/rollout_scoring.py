@@ -32,7 +32,17 @@ from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
-from regrade.rewards.evidence import Diff, End, EvidenceSet, Integrity, PatchText, TestRun, TestStatus
+from regrade.rewards.evidence import (
+    DefaultVerification,
+    Diff,
+    End,
+    EvidenceSet,
+    Integrity,
+    PatchText,
+    TestRun,
+    TestStatus,
+    Verification,
+)
 
 CHUNK = 192
 """Rollouts a batch of the scorer: enough to keep workers busy, few enough to lose little on a kill."""
@@ -175,9 +185,11 @@ def _row(
     rollout: Rollout, task: Task, evidence: EvidenceSet, breakdown: Breakdown, reward_name: str, effects: SideEffects
 ) -> dict[str, Any]:
     target = task.target
-    outcome = _outcome(rollout.patch, task, evidence)
+    outcome = _unless_unassured(_outcome(rollout.patch, task, evidence), breakdown)
     empty, broken = outcome["empty"], outcome["broken_tests"]
     integrity: Integrity | None = evidence.records.get(Integrity)
+    records = evidence.records
+    verification: Verification | None = records.get(Verification, records.get(DefaultVerification))
     return {
         "policy": rollout.policy,
         "task": task.id,
@@ -202,6 +214,7 @@ def _row(
         "generation_seconds": rollout.seconds,
         "changed_lines": _changed_lines(task, rollout.patch),
         "parts": breakdown.to_json()["parts"],
+        "verification_seconds": verification.seconds if verification else None,
         **outcome,
         **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
     }
@@ -245,6 +258,14 @@ def _unknown(task: Task) -> dict[str, Any]:
     tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
     facts = {"empty": False, "applied": True, "end": "", "broken_tests": [], "execution_seconds": 0.0}
     return {**tests, **facts, **unknown}
+
+
+def _unless_unassured(outcome: dict[str, Any], breakdown: Breakdown) -> dict[str, Any]:
+    """The outcome; without a fix, if the verdict falls short of the assurance level that the reward requires."""
+    is_unassured = any(part.closes and part.name.startswith("assured") for part in breakdown.parts)
+    if not is_unassured or not outcome["fixed"]:
+        return outcome
+    return {**outcome, "fixed": 0, "fix": 0, "clean_fix": 0}
 
 
 def _changed_lines(task: Task, patch: Patch) -> int:

@@ -266,6 +266,14 @@ class ReplacedRecord(Record, frozen=True, tag="replaced"):
     """Name, and the file that it came from."""
 
 
+class TamperedRecord(Record, frozen=True, tag="tampered"):
+    """Something that decides outcomes was replaced while the tests ran (see `inside/recording/tampering_watch.py`)."""
+
+    what: str
+    by: str
+    """Where the replacement comes from."""
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -290,7 +298,7 @@ _KnownRecord = (
     ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
     | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
     | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ReplacedRecord
-    | ExtensionsRecord | DoneRecord | LeftRecord
+    | TamperedRecord | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from regrade.datasets.node_ids import file_of
+from regrade.datasets.patches import PatchError
 from regrade.datasets.plurals import listed
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.hanging_tests import (
     MOST_STOPPED,
     hanging_at_base,
@@ -27,12 +29,13 @@ from regrade.evaluators.execution.records import (
     LeftRecord,
     ReplacedRecord,
     StartedRecord,
+    TamperedRecord,
     TestRecord,
     WheelRecord,
 )
 from regrade.evaluators.execution.selection import selected_tests, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
-from regrade.evaluators.execution.workspaces import Workspace
+from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.rewards.evidence import End, TestOutcome, TestRun, TestStatus
 
 logger = logging.getLogger(__name__)
@@ -280,6 +283,8 @@ def _why_void(reply: Reply) -> str:
     """Why the outcomes of the tests are no evidence, whatever they are; empty: they are."""
     if reply.rewritten:
         return f"it changed the protected file {reply.rewritten[0]} while the tests ran"
+    if reply.tampered:
+        return f"while the tests ran, {reply.tampered[0]}"
     return imported_copies(reply) or replaced_modules(reply)
 
 
@@ -368,12 +373,26 @@ def _run(
     worker.take_rewritten()
     reply = run_past_hanging_tests(worker, workspace.after, request, preparation, most=most)
     rewritten = worker.take_rewritten()
-    if rewritten:
-        # Some tests write their own data. What they write without the patch is no sign against it.
+    tampered = {record.what: record.by for record in reply.of(TamperedRecord)}
+    for other in _honest(task, workspace):
+        if not rewritten and not tampered:
+            break
+        # Some tests write their own data, or replace functions. What they do without the patch is no sign against it.
         with without_candidate():
-            run_past_hanging_tests(worker, workspace.before, request, preparation, most=most)
+            honest = run_past_hanging_tests(worker, other, request, preparation, most=most)
         rewritten -= worker.take_rewritten()
-    return replace(reply, rewritten=tuple(sorted(rewritten)))
+        for record in honest.of(TamperedRecord):
+            tampered.pop(record.what, None)
+    by = tuple(f"{what} (by {by})" if by else what for what, by in tampered.items())
+    return replace(reply, rewritten=tuple(sorted(rewritten)), tampered=by)
+
+
+def _honest(task: Task, workspace: Workspace) -> Iterator[Tree]:
+    """The base, and the tree with the reference, where tests get further."""
+    yield workspace.before
+    if task.reference is not None:
+        with contextlib.suppress(PatchError):
+            yield prepare(task, task.reference).after
 
 
 def wall_seconds(task: Task, tests: frozenset[str]) -> float:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.run_tests import not_applied
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import BuildRun, End, EvidenceSet, TestRun, Verification
+from regrade.rewards.evidence import BuildRun, DefaultVerification, End, EvidenceSet, TestRun, Verification
 
 UNTESTABLE = "the patch can't be tested here: "
 """Beginning of the reason why its evidence is missing."""
@@ -33,4 +33,6 @@ def failure(kind: type, task: Task, detail: str) -> TestRun | BuildRun | Verific
         return replace(not_applied(task, detail), end=End.CRASHED)
     if kind is BuildRun:
         return BuildRun(False, 0, detail)
-    return Verification(level=AssuranceLevel.IN_PROCESS, reachable="", why=detail)
+    return (DefaultVerification if kind is DefaultVerification else Verification)(
+        level=AssuranceLevel.IN_PROCESS, reachable="", why=detail
+    )

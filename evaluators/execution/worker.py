@@ -167,6 +167,8 @@ class Reply:
     """Test -> the limit at which it was stopped (see `hanging_tests.py`)."""
     rewritten: tuple[str, ...] = ()
     """Protected files that the candidate changed on disk, and that the base's tests leave as they are."""
+    tampered: tuple[str, ...] = ()
+    """What the candidate replaced of the test runner, of Python's measures or of the tests, and the base does not."""
 
     def of(self, kind: type[OfKind]) -> list[OfKind]:
         """The records of one kind, in order."""

@@ -172,7 +172,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"], request["skip"], request["doctests"])
+        recorder.begin(write, request["select"], request["skip"], request["doctests"], watched=is_watched(request))
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))
@@ -192,6 +192,11 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
         finish(write, status)
     except BaseException as error:
         abort(write, error)
+
+
+def is_watched(request: dict[str, Any]) -> bool:
+    """Are these the tests of a candidate, without a measurement that changes functions itself?"""
+    return request["reach"] is None and request["crossing"] is None and not request["sources"]
 
 
 def report_origins(request: dict[str, Any], write: Write) -> None:

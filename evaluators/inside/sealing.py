@@ -8,22 +8,36 @@ from __future__ import annotations
 
 import hmac
 import os
+import sys
 from collections.abc import Callable
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii as quoted
+from pathlib import Path
 
 KEY_BYTES = 16
 SEAL_BYTES = 12
+PROGRAMS = str(Path(__file__).parent)
+"""Folder of the programs that may write."""
 
 
 def new_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
-def sealing_writer(descriptor: int, key: bytes) -> Callable[[str], None]:
-    """A function that appends a line with its seal. It binds its callees: replacing `os.write` has no effect."""
-    append, digest, size = os.write, blake2b, SEAL_BYTES
+def sealing_writer(descriptor: int, key: bytes, programs: str = PROGRAMS) -> Callable[[str], None]:
+    """A function that appends a line with its seal. It binds its callees: replacing `os.write` has no effect.
+
+    A call from code outside of the folder of programs is reported before the line, as tampering.
+    """
+    append, digest, size, frame, own = os.write, blake2b, SEAL_BYTES, sys._getframe, f"{programs}/"
 
     def write(line: str) -> None:
+        caller = frame(1).f_code.co_filename
+        if not caller.startswith(own):
+            add(f'["tampered", "a result is written by other code than the runner\'s", {quoted(caller[-200:])}]')
+        add(line)
+
+    def add(line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
         append(descriptor, digest(data, digest_size=size, key=key).hexdigest().encode() + b" " + data + b"\n")
 

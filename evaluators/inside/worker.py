@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from regrade.evaluators.inside import candidates, cleaning, watching
+from regrade.evaluators.inside.recording.tampering_watch import take_snapshot
 from regrade.evaluators.inside.running_test import RunningTest
 from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_lines
 from regrade.evaluators.inside.sessions import PreparedSessions
@@ -188,6 +189,7 @@ def _preload() -> None:
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
             del sys.modules[name]
+    take_snapshot()
     sys.path_importer_cache.clear()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -20,14 +20,14 @@ from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.sandboxes import SandboxError
 from regrade.evaluators.scoring.jobs import Batch, DistinctJob
 from regrade.evaluators.scoring.own_probes import OwnProbe
-from regrade.evaluators.scoring.probes import EXECUTED, STATIC, StaticProbe, static_evidence
+from regrade.evaluators.scoring.probes import EXECUTED, STATIC, VERIFICATIONS, StaticProbe, static_evidence
 from regrade.evaluators.scoring.static_workers import StaticWorkers
 from regrade.evaluators.scoring.stats import Tally
 from regrade.evaluators.scoring.verifier import Verifier
 from regrade.evaluators.scoring.worker_pool import WorkerPool
 from regrade.evaluators.storage.digests import key_of
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import BuildRun, TestRun, Verification
+from regrade.rewards.evidence import BuildRun, DefaultVerification, TestRun, Verification
 
 logger = logging.getLogger(__name__)
 Executed = TestRun | BuildRun | Verification
@@ -115,7 +115,7 @@ class Gatherer:
             return self._static(kind, job, workspace, batch)
         if reason:
             return _unapplied_evidence(kind, task, reason)
-        if kind is Verification and TestRun not in job.records:
+        if kind in VERIFICATIONS and TestRun not in job.records:
             job.infrastructure[kind] = job.infrastructure.get(TestRun, "there is no TestRun to verify")
             return None
         return self._execute_with_retries(kind, job, batch, self._execution(kind, job, workspace, batch.reachable))
@@ -139,6 +139,8 @@ class Gatherer:
             return lambda: self._tests(job, workspace, reachable)
         if kind is Verification:
             return lambda: self._verifier.verify(job, workspace)
+        if kind is DefaultVerification:
+            return lambda: self._verifier.verify_by_default(job, workspace)
         return lambda: self._build(job, workspace)
 
     def _execute_with_retries(
@@ -206,7 +208,7 @@ def _unapplied_evidence(kind: type, task: Task, reason: str) -> Executed:
     return (
         BuildRun(False, 0, reason)
         if kind is BuildRun
-        else Verification(level=max(AssuranceLevel), reachable="", why=NO_TEST_TO_VERIFY)
+        else kind(level=max(AssuranceLevel), reachable="", why=NO_TEST_TO_VERIFY)
     )
 
 

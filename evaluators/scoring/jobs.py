@@ -12,7 +12,7 @@ from typing import Any
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 from regrade.rewards.assurance_level import AssuranceLevel
-from regrade.rewards.evidence import EvidenceSet, Verification
+from regrade.rewards.evidence import DefaultVerification, EvidenceSet, TestRun, Verification
 
 Job = tuple[Task, Patch]
 Progress = Callable[[int, int], None]
@@ -33,8 +33,9 @@ class DistinctJob:
 
     def evidence(self, assurance: AssuranceLevel) -> EvidenceSet:
         """All evidence gathered so far."""
-        verification = self.records.get(Verification)
-        if verification is not None and verification.confirmed:
+        run = self.records.get(TestRun)
+        verification = self.records.get(Verification, self.records.get(DefaultVerification))
+        if run is not None and run.fixed and verification is not None:
             assurance = verification.level
         return EvidenceSet(self.records, self.infrastructure, assurance)
 

@@ -12,6 +12,7 @@ from regrade.datasets.tasks import Task, Tree
 from regrade.rewards.evidence import (
     BuildRun,
     ComplexityDelta,
+    DefaultVerification,
     Diff,
     Impact,
     Integrity,
@@ -60,9 +61,10 @@ def _of(module: str) -> StaticProbe:
 
 
 STATIC: Mapping[type, StaticProbe] = MappingProxyType({kind: _of(module) for kind, module in _MODULES.items()})
-EXECUTED = frozenset({TestRun, BuildRun, Verification})
+VERIFICATIONS = frozenset({Verification, DefaultVerification})
+EXECUTED = frozenset({TestRun, BuildRun, *VERIFICATIONS})
 """Evidence that needs a sandbox."""
-ON_REFERENCE = frozenset({Verification, ComplexityDelta, Diff})
+ON_REFERENCE = frozenset({*VERIFICATIONS, ComplexityDelta, Diff})
 """Evidence that depends on the task's reference patch."""
 UNREADABLE: Mapping[type, Any] = MappingProxyType(
     {
@@ -83,8 +85,8 @@ def in_order(needs: Collection[type]) -> tuple[type, ...]:
 
     Executions come before what is read: the process that reads imports its tools meanwhile.
     """
-    kinds = {*needs, TestRun} if Verification in needs else set(needs)
-    return tuple(sorted(kinds, key=lambda kind: (kind is Verification, kind not in EXECUTED, kind.__qualname__)))
+    kinds = set(needs) if VERIFICATIONS.isdisjoint(needs) else {*needs, TestRun}
+    return tuple(sorted(kinds, key=lambda kind: (kind in VERIFICATIONS, kind not in EXECUTED, kind.__qualname__)))
 
 
 def static_evidence(probe: StaticProbe, kind: type, before: Tree, after: Tree, patch: Patch, task: Task) -> Any:

@@ -12,7 +12,7 @@
 | status, cause | text | `scored` or `unscored` (the reward), and the cause |
 | end | text | end of the execution, see `regrade.rewards.evidence.End`; empty if unknown |
 | reward | number | missing if unscored |
-| fix | 0, 1 | all FAIL_TO_PASS tests pass |
+| fix | 0, 1 | all FAIL_TO_PASS tests pass, and the verdict reaches the required assurance level |
 | fail_to_pass, fixed | number | FAIL_TO_PASS tests, those that pass |
 | guarded, broken, newly_skipped | number | PASS_TO_PASS tests, those broken, those broken by a skip |
 | broke | 0, 1 | `broken` > 0, or the execution crashed, timed out or ran out of memory |
@@ -34,6 +34,7 @@ Optional columns, which older rows lack:
 | built | 0, 1 | the patched files compile and import |
 | tampering_kinds | list | kinds of the signs of tampering, each once |
 | protected_edits | number | files of tests and configuration that the patch edits |
+| verification_seconds | number | cost of the assurance of the verdict |
 
 A value that is unknown because the infrastructure failed is null on disk and NaN in memory, never 0. An attempt that
 was lost before there was an answer has the `patch_digest` LOST.
@@ -81,6 +82,7 @@ OPTIONAL_NUMBERS = (
     "complexity_change",
     "built",
     "protected_edits",
+    "verification_seconds",
 )
 INTEGERS = ("sample", "seed")
 FLAGS = ("empty", "well_formed", "applied")

@@ -12,6 +12,7 @@ import zipfile
 import pytest
 
 from regrade.datasets.patches import Patch
+from regrade.rewards.assurance_level import AssuranceLevel
 
 FAILING = "tests/test_calc.py::test_add"
 STALE = (
@@ -38,9 +39,12 @@ def test_a_fix_a_breakage_and_a_crash_are_distinguished(regrade, repo, fix, diff
     assert found[2]["cause"]
     for each in found:
         assert each["status"] == "scored"
-        assert each["assurance"] == "in-process"
+        assert each["not_excluded"] == AssuranceLevel(each["assurance"]).not_excluded
         assert all(set(part) >= PART_KEYS for part in each["parts"])
         assert math.fsum(part["contribution"] for part in each["parts"]) == pytest.approx(each["value"], abs=1e-9)
+    assert [each["assurance"] for each in found] == ["out-of-process", "in-process", "in-process"]
+    assert found[0]["verification_seconds"] > 0.0
+    assert found[0]["tests_seconds"] > 0.0
     assert (repo / "calc" / "__init__.py").read_text().count("a - b") == 1, "the repository itself does not change"
 
 

@@ -56,6 +56,7 @@ LAYERS: Mapping[str, str] = {
     "S": "signs in the diff",
     "R": "pristine tests and configuration",
     "C": "exact ids, canaries",
+    "W": "the watch in the run",
     "X": "the candidate's code in another process",
     "H": "held-out inputs",
     "B": "the sandbox",

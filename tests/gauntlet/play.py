@@ -21,6 +21,8 @@ from regrade.evaluators.sandboxes import KINDS, Sandbox
 from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.evidence import End, EvidenceSet, Integrity, TestRun, TestStatus, Verification
 
+TAMPERED = "while the tests ran, "
+"""The detail of a run that the watch stopped begins so."""
 ProgressReport = Callable[[str], None]
 
 
@@ -197,6 +199,8 @@ def _catcher(attack: Attack, run: TestRun, integrity: Integrity | None) -> str:
         return "strict patches"
     if run.end in (End.TIMEOUT, End.MEMORY):
         return "the clock and the limits are outside"
+    if run.detail.startswith(TAMPERED):
+        return LAYERS["W"]
     if run.end is not End.COMPLETED:
         return "leaving early is no pass"
     if integrity and integrity.ignored_files:

@@ -25,6 +25,7 @@ from regrade.rewards import (
     small_diff,
     untampered,
 )
+from regrade.rewards.assurance_level import AssuranceLevel
 from regrade.rewards.breakdown import rounded_shares
 
 OUTCOME: Reward = load_reward("tests")
@@ -56,6 +57,8 @@ def test_every_part_has_its_arithmetic_and_its_reason() -> None:
     text = shown((0.8 * OUTCOME + 0.2 * small_diff).only_if(builds, untampered), title="fix.diff")
     lines = text.splitlines()
     assert lines[0] == "fix.diff  0.061  (assurance: in-process)"
+    assert lines[-1] == AssuranceLevel.IN_PROCESS.not_excluded
+    assert "docs/security.md" in lines[-1]
     assert re.search(r"tests +0\.800 x 0\.000 = 0\.000  fixes 1 of 1 FAIL_TO_PASS, breaks 1 of 1 PASS_TO_PASS; ", text)
     assert "t.py::b[x] failed: assert [red] == 2" in text
     assert re.search(r"small_diff +0\.200 x 0\.303 = 0\.061 +50 lines changed", text)

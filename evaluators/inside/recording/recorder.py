@@ -3,7 +3,8 @@
 Lines: `["configuration", path, own]` (the configuration file of pytest, empty without one; the same relative to the
 root, null outside of it), `["collect", id of a node that failed to collect, message]`, `["collected", count]` before
 the tests, `["started", id]` before and `["test", id, status, seconds, message]` after each test, and `["fixtures", id,
-seconds]` for a set-up or tear-down that takes long. Lines written before a crash are preserved.
+seconds]` for a set-up or tear-down that takes long. `["tampered", what, by]`:
+see `tampering_watch.py`. Lines written before a crash are preserved.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.doctests import restore_examples
 from regrade.evaluators.inside.recording.node_ids import file_of
+from regrade.evaluators.inside.recording.tampering_watch import TamperingWatch
 
 LONGEST_MESSAGE = 500
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|0x[0-9a-f]*(?=\.\.\.|\[\d+ chars\])|(?:(?<=\.\.\.)|(?<=chars\]))x?[0-9a-f]+(?=>)")
@@ -46,6 +48,8 @@ class Recorder:
         self._status: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         self._messages: dict[str, str] = {}
+        self._watch: TamperingWatch | None = None
+        self._file = ""
 
     def begin(
         self,
@@ -53,6 +57,8 @@ class Recorder:
         selected: Collection[str] | None,
         skipped: Collection[str] = (),
         doctests: Iterable[tuple[str, str]] = (),
+        *,
+        watched: bool = False,
     ) -> None:
         """Start recording.
 
@@ -60,11 +66,13 @@ class Recorder:
             selected: ids of tests or their files; every other test is deselected (None: none is).
             skipped: ids of tests that are deselected in any case.
             doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
+            watched: report tampering too.
         """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
         self._skipped = frozenset(skipped)
         self._doctests = dict(doctests)
+        self._watch = TamperingWatch(write, self._root, RANK) if watched else None
         fix_hypothesis()
         seed("collection")
 
@@ -93,6 +101,13 @@ class Recorder:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._write(f'["collected", {len(session.items)}]')
+        if self._watch is not None:
+            self._watch.collected(session.items)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._watch is not None:
+            self._watch.finished(session.config.hook)
 
     def _is_selected(self, test: str) -> bool:
         if test in self._skipped:
@@ -101,13 +116,20 @@ class Recorder:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._write(f'["started", {quoted(nodeid)}]')
+        file = file_of(nodeid)
+        if file != self._file and self._watch is not None:
+            self._file = file
+            self._watch.compare()
         seed(nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[Any]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        raised = call.excinfo
         report = yield
+        if self._watch is not None:
+            self._watch.reported(item, call, raised, report)
         if report.failed:
             self._messages.setdefault(item.nodeid, self._explain(item, call, report))
         return report

@@ -63,6 +63,7 @@ MEASURING_FUNCTIONS = frozenset(
 LOOKUP_CALLS = frozenset({"sys.modules.get", "importlib.import_module", "__import__", "builtins.__import__"})
 PYTEST_USES = ("import pytest", "from pytest", "from _pytest", "PYTEST_CURRENT")
 TEST_MODULES = ("pytest", "_pytest", "unittest", "pluggy", "doctest")
+COPIES = frozenset({"list", "tuple", "set", "frozenset", "sorted", "dict", "iter", "reversed", "enumerate"})
 PLAIN_TYPES = frozenset({"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "object"})
 OUTCOME_HOOKS = frozenset(
     {
@@ -206,10 +207,14 @@ def _node_signs(node: ast.AST, context: _NodeContext, names: dict[str, str], pat
         for key, value in zip(node.keys, node.values, strict=True):
             if text_of(key) == "__eq__":
                 yield from _equal_signs(value, path)
+    elif isinstance(node, (ast.Compare, ast.BinOp)) and _checks_for_pytest(node, names):
+        yield Tampering("detects the tests", path, node.lineno, "asks whether pytest is loaded")
     elif isinstance(node, (ast.Constant, ast.BinOp, ast.JoinedStr)):
         yield from _text_signs(node, path)
-    elif isinstance(node, ast.Compare) and _checks_for_pytest(node, names):
-        yield Tampering("detects the tests", path, node.lineno, "asks whether pytest is loaded")
+    elif isinstance(node, (ast.For, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)) and _seeks_pytest(
+        node, names
+    ):
+        yield Tampering("detects the tests", path, node.lineno, "looks for pytest among the loaded modules")
     elif isinstance(node, (ast.Attribute, ast.Name)) and _dotted(node, names) == "unittest.mock.ANY":
         yield Tampering("equal to everything", path, node.lineno, "library code uses unittest.mock.ANY")
     elif isinstance(node, ast.Attribute) and node.attr in ("f_back", "f_locals", "tb_frame"):
@@ -241,6 +246,17 @@ def _call_signs(node: ast.Call, context: _NodeContext, names: dict[str, str], pa
             yield Tampering("patches Python", path, node.lineno, f"replaces {owner}.{text_of(node.args[1])}")
         if len(node.args) == 3 and text_of(node.args[1]) == "__eq__":
             yield from _equal_signs(node.args[2], path)
+        if len(node.args) == 3 and text_of(node.args[1]) == "__code__":
+            yield Tampering("patches Python", path, node.lineno, "gives a function another body")
+    elif isinstance(node.func, ast.Attribute) and node.func.attr in ("update", "setdefault", "__setitem__"):
+        owner = _namespace_owner(node.func.value, names)
+        given = [keyword.arg or "" for keyword in node.keywords] + [text_of(each) for each in node.args[:1]]
+        given += [text_of(key) for each in node.args[:1] if isinstance(each, ast.Dict) for key in each.keys]
+        yield from _namespace_signs(owner, given, node.lineno, path)
+    elif isinstance(node.func, ast.Attribute) and node.func.attr in ("isdisjoint", "intersection", "issuperset"):
+        operands = [node.func.value, *node.args]
+        if any(_is_modules(each, names) for each in operands) and any(map(_names_pytest, operands)):
+            yield Tampering("detects the tests", path, node.lineno, "asks whether pytest is loaded")
     elif module := _test_module(node, names):
         # A name assembled from pieces is concealment; a plain name is equivalent to `import pytest`.
         is_hidden = called == "sys.modules.get" or not isinstance(node.args[0], ast.Constant)
@@ -299,6 +315,27 @@ def _patching_signs(target: ast.expr, names: dict[str, str], path: str) -> Itera
             yield Tampering("patches the tests", path, target.lineno, f"replaces the module {ast.unparse(key)}")
         elif owner in ("__builtins__", "builtins.__dict__"):
             yield Tampering("patches Python", path, target.lineno, "replaces a built-in")
+        else:
+            yield from _namespace_signs(_namespace_owner(target.value, names), [text_of(key)], target.lineno, path)
+
+
+def _namespace_owner(node: ast.expr, names: dict[str, str]) -> str:
+    """The module whose names `vars(module)` or `module.__dict__` are; empty for other expressions."""
+    if isinstance(node, ast.Call) and _dotted(node.func, names) in ("vars", "builtins.vars") and len(node.args) == 1:
+        return _dotted(node.args[0], names)
+    return _dotted(node.value, names) if isinstance(node, ast.Attribute) and node.attr == "__dict__" else ""
+
+
+def _namespace_signs(owner: str, given: list[str], line: int, path: str) -> Iterator[Tampering]:
+    """Signs in new values for names of a module or class."""
+    if not owner:
+        return
+    yield from _patched_name(owner, line, path)
+    for name in given:
+        if f"{owner}.{name}" in MEASURING_FUNCTIONS:
+            yield Tampering("patches Python", path, line, f"replaces {owner}.{name}")
+        elif owner == "builtins" and name in dir(builtins):
+            yield Tampering("patches Python", path, line, f"replaces builtins.{name}")
 
 
 def _patched_name(owner: str, line: int, path: str) -> Iterator[Tampering]:
@@ -358,11 +395,49 @@ def _is(node: ast.expr | None, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def _checks_for_pytest(node: ast.Compare, names: dict[str, str]) -> bool:
-    operands = [node.left, *node.comparators]
-    return any(_dotted(operand, names) == "sys.modules" for operand in operands) and any(
-        map(_names_test_module, operands)
+def _checks_for_pytest(node: ast.Compare | ast.BinOp, names: dict[str, str]) -> bool:
+    operands = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.left, *node.comparators]
+    return any(_is_modules(operand, names) for operand in operands) and any(
+        _names_test_module(operand) or _names_pytest(operand) for operand in operands
     )
+
+
+def _seeks_pytest(
+    node: ast.For | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, names: dict[str, str]
+) -> bool:
+    """Is it a loop over the loaded modules whose code names pytest in a comparison or a search of text?"""
+    loops = [node] if isinstance(node, ast.For) else node.generators
+    if not any(_is_modules(loop.iter, names) for loop in loops):
+        return False
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Compare) and any(map(_names_pytest, [inner.left, *inner.comparators])):
+            return True
+        is_search = isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute)
+        if is_search and any(map(_names_pytest, inner.args)):  # type: ignore[attr-defined]
+            return True
+    return False
+
+
+def _is_modules(node: ast.expr, names: dict[str, str]) -> bool:
+    """Is it `sys.modules`, by any of its usual names, or a copy or a view of it?"""
+    for _ in range(5):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
+            node = node.func.value  # .keys(), .items(), .copy()
+        elif isinstance(node, ast.Call) and _text(node.func) in COPIES and len(node.args) == 1:
+            node = node.args[0]
+        else:
+            break
+    if isinstance(node, ast.Subscript):
+        return text_of(node.slice) == "modules" and _namespace_owner(node.value, names) == "sys"
+    if isinstance(node, ast.Call) and _text(node.func) == "getattr" and len(node.args) > 1:
+        return text_of(node.args[1]) == "modules" and _dotted(node.args[0], names) == "sys"
+    return _dotted(node, names) == "sys.modules"
+
+
+def _names_pytest(node: ast.expr) -> bool:
+    """Is it a text that names pytest, or a collection of texts with such a one?"""
+    elements = node.elts if isinstance(node, (ast.Tuple, ast.List, ast.Set)) else [node]
+    return any("pytest" in text_of(element) for element in elements)
 
 
 def _names_test_module(node: ast.expr) -> bool:

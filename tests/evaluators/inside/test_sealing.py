@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from regrade.evaluators.inside.sealing import new_key, sealing_writer, unsealed_
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.rewards.evidence import TestRun as RunOfTests
 
+HERE = str(Path(__file__).parent)
 FORGED = '["test", "tests/test_calculator.py::test_add", "passed", 0.0, ""]'
 
 
@@ -23,11 +25,11 @@ def test_only_sealed_lines_are_read(lines: list[str], junk: bytes) -> None:
     key = new_key()
     file = os.memfd_create("results")
     try:
-        write = sealing_writer(file, key)
+        write = sealing_writer(file, key, HERE)
         for line in lines:
             write(line)
         os.write(file, junk + b"\n" + FORGED.encode() + b"\n")
-        sealing_writer(file, new_key())(FORGED)
+        sealing_writer(file, new_key(), HERE)(FORGED)
         data = os.pread(file, 1 << 20, 0)
     finally:
         os.close(file)
