@@ -188,19 +188,24 @@ def _bytes_below(folder: str) -> int:
 
 def kill_rest(child: int, *, alone: bool) -> None:
     """Kill the processes that the candidate left running, and wait until they are gone."""
-    if alone and os.getpid() == 1:  # only there: -1 signals every process that this user may signal
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
     while True:
         try:
-            reaped, _ = os.waitpid(-1, 0 if alone else os.WNOHANG)
-            if reaped == 0 and not _kill_orphans():
+            reaped, _ = os.waitpid(-1, os.WNOHANG)
+            if reaped == 0 and not _kill_others(alone=alone):
                 time.sleep(0.001)
         except ChildProcessError:
             return
+
+
+def _kill_others(*, alone: bool) -> bool:
+    """Kill every other process of the namespace, or the orphans of the candidate. Returns: wait no longer?"""
+    if not (alone and os.getpid() == 1):  # only there: -1 signals every process that this user may signal
+        return _kill_orphans()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)  # again and again: gVisor misses processes that start meanwhile
+    return False
 
 
 def _kill_orphans() -> bool:

@@ -1,7 +1,7 @@
 """The filter of system calls: it denies those that reach beyond a sandbox, or that are entrances to the kernel.
 
-It is the same for bubblewrap and Docker. Calls that this machine's libseccomp has no name for, as it is older than the
-kernel, fail as if the kernel did not have them. gVisor has no use for a filter: it is a kernel of its own.
+It is the same in every sandbox. Calls that this machine's libseccomp has no name for, as it is older than the kernel,
+fail as if the kernel did not have them.
 """
 
 from __future__ import annotations
@@ -58,9 +58,13 @@ class AllowedCall(NamedTuple):
 
 
 @functools.cache
-def program() -> bytes:
-    """The filter as a BPF program, for `bwrap --seccomp`. Raises SandboxError: libseccomp is not installed."""
-    names = _names()  # raises SandboxError
+def program(absent: frozenset[str] = frozenset()) -> bytes:
+    """The filter as a BPF program. `absent`: further calls that fail as if the kernel did not have them.
+
+    Raises:
+        SandboxError: libseccomp is not installed.
+    """
+    names = _names() - absent  # raises SandboxError
     import pyseccomp
 
     filter_ = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))

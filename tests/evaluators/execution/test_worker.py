@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators import sandboxes
 from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.warm_start import are_conftests_late, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
+from regrade.evaluators.sandboxes import Sandbox, choose
 from regrade.rewards.evidence import End
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -32,6 +33,7 @@ SHORT = Limits(wall_seconds=1.0, memory_mb=400, processes=24, file_mb=8)
 KINDS = [
     "bubblewrap",
     pytest.param("docker", marks=pytest.mark.docker),
+    "gvisor",
     "process",
 ]
 
@@ -55,7 +57,7 @@ def any_worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def working(name: str) -> Sandbox:
-    sandbox = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}[name]()
+    sandbox = sandboxes.KINDS[name]()
     if problem := sandbox.problem():
         pytest.skip(problem)
     return sandbox

@@ -15,7 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, SandboxError, available, choose
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Process, Sandbox, SandboxError, available, choose
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 from regrade.evaluators.sandboxes.piped import PipedSession
 
@@ -23,6 +23,8 @@ KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+    pytest.param(GVisor, id="gvisor"),
+    pytest.param(lambda: GVisor(user_namespace=True), id="gvisor with a user namespace"),
 ]
 
 PROBES = """\
@@ -77,8 +79,8 @@ def test_the_environment_is_clean():
 
 def test_no_capability_and_no_way_to_one():
     lines = dict(line.split(":\\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
-    assert int(lines["CapEff"], 16) == int(lines["CapPrm"], 16) == int(lines["CapAmb"], 16) == 0
-    assert lines["NoNewPrivs"] == "1"
+    assert int(lines["CapEff"], 16) == int(lines["CapPrm"], 16) == int(lines.get("CapAmb", "0"), 16) == 0
+    assert ctypes.CDLL(None).prctl(39, 0, 0, 0, 0) == 1  # PR_GET_NO_NEW_PRIVS
     with pytest.raises(OSError):
         os.setuid(0 if os.getuid() else 1)
 
@@ -161,15 +163,15 @@ def test_a_session_that_does_not_start_leaves_no_descriptor(monkeypatch, tmp_pat
 
 def test_the_kinds_that_work_start_by_trial():
     problems = available()
-    assert list(problems) == ["bubblewrap", "docker", "process"]
+    assert list(problems) == ["bubblewrap", "docker", "gvisor", "process"]
     assert problems["process"] == ""
     first = next(name for name, problem in problems.items() if not problem)
     assert choose("auto").name == first
 
 
-@pytest.mark.parametrize("name", ["gvisor", "bubblewrap:image", ""])
+@pytest.mark.parametrize("name", ["chroot", "bubblewrap:image", "gvisor:image", ""])
 def test_an_unknown_sandbox_is_refused(name):
-    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, process"):
+    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, gvisor, process"):
         choose(name)
 
 

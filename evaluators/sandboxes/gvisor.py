@@ -1,0 +1,184 @@
+"""gVisor: a kernel of its own for each sandbox, without a daemon. Starts in about half a second."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.process_identity import this_process
+from regrade.evaluators.sandboxes import system_calls
+from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
+from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
+from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.piped import PipedSession
+from regrade.evaluators.sandboxes.scratch import remove
+
+FLAGS = ("--network=none", "--ignore-cgroups", "--host-uds=all")
+"""No network stack of this machine; no control groups, which few users may change; sockets in mounted folders."""
+ABSENT = frozenset({"mq_open", "statx"})
+"""A message queue outlives its candidate, and without /dev/mqueue the worker can't remove it. statx refuses flags that
+`ls` passes; without it the C library uses an older call."""
+CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL")
+TRIAL_SECONDS = 60.0
+DESCRIPTORS = 1024
+FILTERED = """
+import base64, ctypes, os, struct, sys
+program = ctypes.create_string_buffer(base64.b64decode(sys.argv[1]))
+size = (len(program) - 1) // 8
+if ctypes.CDLL(None, use_errno=True).prctl(22, 2, struct.pack("HxxxxxxP", size, ctypes.addressof(program)), 0, 0):
+    sys.exit(f"the filter of system calls was not installed: {os.strerror(ctypes.get_errno())}")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Installs the filter and starts the program: older versions of runsc deny calls of a filter with one error only."""
+
+
+class GVisor:
+    """A kernel of its own in user space (`runsc`): the program's system calls reach this machine's kernel only through
+    it; read-only except for named mounts, no network, the same filter of system calls as in the other sandboxes.
+
+    Started by root, each candidate has a user id of its own, as in bubblewrap. Started by another user, or with
+    `user_namespace`, worker and candidate share the one id of the user namespace.
+
+    It runs as the first process of a pid namespace, so that the kernel ends all of it if that process is killed.
+    """
+
+    name = "gvisor"
+    isolated = True
+    alone = True
+
+    def __init__(self, *, user_namespace: bool | None = None) -> None:
+        self._folders = Interpreters()
+        self._user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
+
+    def candidate_users(self) -> range:
+        return range(0) if self._user_namespace else new_candidate_users()
+
+    def problem(self) -> str:
+        if shutil.which("runsc") is None:
+            return "the program `runsc` is not installed: apt-get install runsc, or see https://gvisor.dev/docs/user_guide/install"
+        trial = Program(python=Path(sys.executable), arguments=("-I", "-S", "-c", "print('works')"), mounts=())
+        try:
+            session = self.start(trial)
+        except (SandboxError, OSError) as error:
+            return str(error)
+        try:
+            if session.receive(TRIAL_SECONDS).strip() == b"works":
+                return ""
+            return f"a trial start failed ({session.errors or 'no message'}): try `runsc --network=none do true`"
+        except TimeoutError:
+            return f"a trial start did not answer within {TRIAL_SECONDS:g} s: try `runsc --network=none do true`"
+        finally:
+            session.close()
+
+    def seen_at(self, mount: Mount) -> str:
+        return mount.target
+
+    def start(self, program: Program) -> RunscSession:
+        filter_ = base64.b64encode(system_calls.program(ABSENT)).decode()
+        folders = [Mount(folder, str(folder)) for folder in self._folders(program.python)]
+        system = [Mount(Path(path), path) for path in SYSTEM if Path(path).exists() and not Path(path).is_symlink()]
+        python = str(program.python.absolute())
+        command = [python, "-I", "-S", "-c", FILTERED, filter_, python, *program.arguments]
+        # Named so that the next process removes it if this one is killed.
+        bundle = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-gvisor-"))
+        try:
+            _make_root(bundle / "root")
+            configuration = self._configuration(command, [*system, *folders, *program.mounts], program)
+            (bundle / "config.json").write_text(json.dumps(configuration))
+            return RunscSession(self._command(bundle), bundle)
+        except BaseException:
+            remove(bundle)
+            raise
+
+    def _command(self, bundle: Path) -> list[str]:
+        setpriv, unshare, runsc = (shutil.which(name) or name for name in ("setpriv", "unshare", "runsc"))
+        user = ["--user", "--map-root-user"] if self._user_namespace else []
+        flags = [*FLAGS, "--rootless"] if self._user_namespace else FLAGS
+        return [
+            *(setpriv, "--pdeathsig", "KILL", "--"),
+            *(unshare, *user, "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+            *(runsc, f"--root={bundle / 'state'}", *flags, "run", f"--bundle={bundle}", bundle.name),
+        ]
+
+    def _configuration(self, command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
+        capabilities = [] if self._user_namespace else CAPABILITIES
+        temporary = ["nosuid", "nodev", "mode=1777", f"size={program.scratch_mb}m"]
+        internal = [
+            _mount("proc", "/proc"),
+            _mount("tmpfs", "/dev"),
+            *(_mount("tmpfs", folder, *temporary) for folder in ("/tmp", "/dev/shm")),
+        ]
+        bound = [
+            _mount(
+                "bind", mount.target, "rbind", "nosuid", "nodev", "rw" if mount.writable else "ro", source=mount.source
+            )
+            for mount in mounts
+        ]
+        return {
+            "ociVersion": "1.0.2",
+            "hostname": "sandbox",
+            "root": {"path": "root", "readonly": True},
+            "process": {
+                "args": command,
+                "cwd": "/",
+                "env": [f"{name}={value}" for name, value in program.environment.items()],
+                "user": {"uid": 0, "gid": 0},
+                "noNewPrivileges": True,
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": DESCRIPTORS, "hard": DESCRIPTORS}],
+            },
+            "mounts": [*internal, *bound],
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
+        }
+
+
+class RunscSession(PipedSession):
+    """Ends with the first process of its pid namespace, and has ended when all other processes in it have."""
+
+    def __init__(self, command: list[str], bundle: Path) -> None:
+        super().__init__(command, {})
+        self._bundle = bundle
+
+    def kill(self) -> None:
+        if self._process.poll() is not None:
+            return
+        parent = self._process.pid
+        with contextlib.suppress(OSError):
+            os.kill(parent, signal.SIGSTOP)  # so that the id of its child stays the child's
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            # Without a child, which dies with it: it has not yet started one, or the kernel does not list them.
+            for process in children or [parent]:
+                os.kill(int(process), signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(parent, signal.SIGCONT)
+
+    def close(self) -> None:
+        super().close()
+        remove(self._bundle)
+
+
+def _mount(kind: str, target: str, *options: str, source: Path | None = None) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "destination": target,
+        "source": str(source.absolute() if source else kind),
+        "options": options,
+    }
+
+
+def _make_root(root: Path) -> None:
+    """The folder of the root: this machine's links to folders of the system (/lib -> usr/lib)."""
+    for folder in (root, root / "etc"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    for path in map(Path, SYSTEM):
+        if path.is_symlink():
+            (root / path.relative_to("/")).symlink_to(path.readlink())
