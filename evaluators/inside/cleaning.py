@@ -13,9 +13,9 @@ from regrade.evaluators.inside.candidates import drop_rights
 SHARED_FOLDERS = ("/tmp", "/dev/shm", "/dev/mqueue", "/var/tmp")
 """Folders that candidates can write to, apart from the working tree."""
 
-IPC_COUNTS = {("shmctl", 0, 14): 0, ("semctl", 0, 0, 19): 7, ("msgctl", 0, 12): 0}
-"""SHM_INFO, SEM_INFO and MSG_INFO -> the index of the number of segments, sets or queues in their answers. (gVisor has
-no /proc/sysvipc.)"""
+IPC_COUNTS = {"shmctl": ((0, 14), 0), "semctl": ((0, 0, 19), 7), "msgctl": ((0, 12), 0)}
+"""Call -> its arguments for SHM_INFO, SEM_INFO or MSG_INFO, and the index of the number of segments, sets or queues in
+the answer. (gVisor has no /proc/sysvipc.)"""
 
 
 def entries() -> set[str]:
@@ -68,7 +68,7 @@ def _is_read_only(folder: str) -> bool:
 def _shared_memory_left() -> bool:
     """Does System V shared memory, a semaphore or a message queue exist? They outlive their processes."""
     libc, counts = ctypes.CDLL(None), (ctypes.c_int * 64)()
-    for (name, *arguments), count in IPC_COUNTS.items():
+    for name, (arguments, count) in IPC_COUNTS.items():
         ctypes.memset(counts, 0, ctypes.sizeof(counts))
         if getattr(libc, name)(*arguments, counts) < 0 or counts[count]:
             return True

@@ -28,7 +28,8 @@ WORKER_MEMORY_MB = 256
 
 
 class Docker:
-    """One container a worker: no network, no capabilities, read-only, limited; under gVisor if that is installed.
+    """One container a worker: no network, no capabilities, read-only, limited; under gVisor if
+    the engine has it and root starts it.
 
     Without an image name it needs no registry: it mounts this machine's /usr, libraries and interpreters read-only into
     an empty image, so that tests run by the same interpreter as in the other sandboxes. With an image (`docker:IMAGE`),
@@ -250,7 +251,8 @@ def _host_archive() -> bytes:
 
 
 def _runtime(client: Any) -> str | None:
-    return "runsc" if "runsc" in (client.info().get("Runtimes") or {}) else None
+    """gVisor if the engine has it; with candidates of one user id, from which it does not protect the worker, not."""
+    return "runsc" if os.geteuid() == 0 and "runsc" in (client.info().get("Runtimes") or {}) else None
 
 
 def _remove_leftovers(client: Any) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
+from regrade.evaluators.sandboxes.mount_points import mount_points
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.scratch import remove
 
@@ -40,30 +42,40 @@ os.execv(sys.argv[2], sys.argv[2:])
 """Installs the filter and starts the program: older versions of runsc deny calls of a filter with one error only."""
 
 
+UNTIMED = """
+while [ "$1" != -- ]; do mount -o "remount,bind,$1" none "$2" || exit; shift 2; done
+shift; exec "$@"
+"""
+"""Remounts, in a mount namespace of its own, and starts the program. The process that opens files for gVisor would
+leave times of reading for other candidates: of a bind mount, runsc ignores this option, as it ignores `ro`."""
+
+
 class GVisor:
     """A kernel of its own in user space (`runsc`): the program's system calls reach this machine's kernel only through
-    it; read-only except for named mounts, no network, the same filter of system calls as in the other sandboxes.
+    it; read-only except for named mounts, no network, the same filter of system calls as in the other sandboxes. Each
+    candidate has a user id of its own.
 
-    Started by root, each candidate has a user id of its own, as in bubblewrap. Started by another user, or with
-    `user_namespace`, worker and candidate share the one id of the user namespace.
+    It needs root: without user ids of their own, candidates could open the worker's descriptors and kill it, as gVisor
+    protects no process from another one of the same user.
 
-    It runs as the first process of a pid namespace, so that the kernel ends all of it if that process is killed.
+    It runs below the first process of a pid namespace, so that the kernel ends all of it if that process is killed.
     """
 
     name = "gvisor"
     isolated = True
     alone = True
 
-    def __init__(self, *, user_namespace: bool | None = None) -> None:
+    def __init__(self) -> None:
         self._folders = Interpreters()
-        self._user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
 
     def candidate_users(self) -> range:
-        return range(0) if self._user_namespace else new_candidate_users()
+        return new_candidate_users()
 
     def problem(self) -> str:
         if shutil.which("runsc") is None:
             return "the program `runsc` is not installed: apt-get install runsc, or see https://gvisor.dev/docs/user_guide/install"
+        if os.geteuid() != 0:
+            return "it needs root, for a user id for each candidate: as another user choose bubblewrap"
         trial = Program(python=Path(sys.executable), arguments=("-I", "-S", "-c", "print('works')"), mounts=())
         try:
             session = self.start(trial)
@@ -91,53 +103,12 @@ class GVisor:
         bundle = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-gvisor-"))
         try:
             _make_root(bundle / "root")
-            configuration = self._configuration(command, [*system, *folders, *program.mounts], program)
-            (bundle / "config.json").write_text(json.dumps(configuration))
-            return RunscSession(self._command(bundle), bundle)
+            mounts = [*system, *folders, *program.mounts]
+            (bundle / "config.json").write_text(json.dumps(_configuration(command, mounts, program)))
+            return RunscSession(_command(bundle, mounts), bundle)
         except BaseException:
             remove(bundle)
             raise
-
-    def _command(self, bundle: Path) -> list[str]:
-        setpriv, unshare, runsc = (shutil.which(name) or name for name in ("setpriv", "unshare", "runsc"))
-        user = ["--user", "--map-root-user"] if self._user_namespace else []
-        flags = [*FLAGS, "--rootless"] if self._user_namespace else FLAGS
-        return [
-            *(setpriv, "--pdeathsig", "KILL", "--"),
-            *(unshare, *user, "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
-            *(runsc, f"--root={bundle / 'state'}", *flags, "run", f"--bundle={bundle}", bundle.name),
-        ]
-
-    def _configuration(self, command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
-        capabilities = [] if self._user_namespace else CAPABILITIES
-        temporary = ["nosuid", "nodev", "mode=1777", f"size={program.scratch_mb}m"]
-        internal = [
-            _mount("proc", "/proc"),
-            _mount("tmpfs", "/dev"),
-            *(_mount("tmpfs", folder, *temporary) for folder in ("/tmp", "/dev/shm")),
-        ]
-        bound = [
-            _mount(
-                "bind", mount.target, "rbind", "nosuid", "nodev", "rw" if mount.writable else "ro", source=mount.source
-            )
-            for mount in mounts
-        ]
-        return {
-            "ociVersion": "1.0.2",
-            "hostname": "sandbox",
-            "root": {"path": "root", "readonly": True},
-            "process": {
-                "args": command,
-                "cwd": "/",
-                "env": [f"{name}={value}" for name, value in program.environment.items()],
-                "user": {"uid": 0, "gid": 0},
-                "noNewPrivileges": True,
-                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
-                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": DESCRIPTORS, "hard": DESCRIPTORS}],
-            },
-            "mounts": [*internal, *bound],
-            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
-        }
 
 
 class RunscSession(PipedSession):
@@ -155,7 +126,7 @@ class RunscSession(PipedSession):
             os.kill(parent, signal.SIGSTOP)  # so that the id of its child stays the child's
             children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
             # Without a child, which dies with it: it has not yet started one, or the kernel does not list them.
-            for process in children or [parent]:
+            for process in children or [str(parent)]:
                 os.kill(int(process), signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.kill(parent, signal.SIGCONT)
@@ -163,6 +134,53 @@ class RunscSession(PipedSession):
     def close(self) -> None:
         super().close()
         remove(self._bundle)
+
+
+def _command(bundle: Path, mounts: list[Mount]) -> list[str]:
+    setpriv, unshare, shell, runsc = (shutil.which(name) or name for name in ("setpriv", "unshare", "sh", "runsc"))
+    return [
+        *(setpriv, "--pdeathsig", "KILL", "--"),
+        *(unshare, "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+        *(shell, "-c", UNTIMED, shell, *_untimed(mounts), "--"),
+        *(runsc, f"--root={bundle / 'state'}", *FLAGS, "run", f"--bundle={bundle}", bundle.name),
+    ]
+
+
+def _untimed(mounts: list[Mount]) -> Iterator[str]:
+    """Options and path of each mount point whose files' times of reading candidates would change."""
+    for point in mount_points(mount.source for mount in mounts):
+        if point.options.isdisjoint(("ro", "noatime")):
+            yield ",".join(sorted({"noatime", *point.options} - {"relatime", "strictatime", "lazytime"}))
+            yield point.path
+
+
+def _configuration(command: list[str], mounts: list[Mount], program: Program) -> dict[str, Any]:
+    temporary = ["nosuid", "nodev", "mode=1777", f"size={program.scratch_mb}m"]
+    internal = [
+        _mount("proc", "/proc"),
+        _mount("tmpfs", "/dev"),
+        *(_mount("tmpfs", folder, *temporary) for folder in ("/tmp", "/dev/shm")),
+    ]
+    bound = [
+        _mount("bind", mount.target, "rbind", "nosuid", "nodev", "rw" if mount.writable else "ro", source=mount.source)
+        for mount in mounts
+    ]
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": "sandbox",
+        "root": {"path": "root", "readonly": True},
+        "process": {
+            "args": command,
+            "cwd": "/",
+            "env": [f"{name}={value}" for name, value in program.environment.items()],
+            "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": True,
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": DESCRIPTORS, "hard": DESCRIPTORS}],
+        },
+        "mounts": [*internal, *bound],
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
+    }
 
 
 def _mount(kind: str, target: str, *options: str, source: Path | None = None) -> dict[str, Any]:

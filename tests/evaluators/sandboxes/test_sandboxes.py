@@ -24,7 +24,6 @@ KINDS = [
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
     pytest.param(GVisor, id="gvisor"),
-    pytest.param(lambda: GVisor(user_namespace=True), id="gvisor with a user namespace"),
 ]
 
 PROBES = """\
