@@ -44,6 +44,13 @@ class Docker:
         self.image = image
         self.name = f"docker:{image}" if image else "docker"
 
+    @property
+    def is_gvisor(self) -> bool:
+        """Do its containers run under gVisor?"""
+        import docker
+
+        return _runtime(docker.APIClient(timeout=20, **docker.utils.kwargs_from_env())) is not None
+
     def candidate_users(self) -> range:
         # As for bubblewrap: only root can run candidates under user ids of their own.
         return new_candidate_users() if os.geteuid() == 0 else range(0)
@@ -87,8 +94,10 @@ class Docker:
         python = "python3" if self.image else str(program.python.absolute())
         try:
             client = docker.APIClient(timeout=60, **docker.utils.kwargs_from_env())
-            mounts = [*folders, *program.mounts]
-            return ContainerSession(client, self._configuration(client, [python, *program.arguments], mounts, program))
+            mounts, command = [*folders, *program.mounts], [python, *program.arguments]
+            if _runtime(client):
+                command = system_calls.filtered_in_gvisor(python, program.arguments)
+            return ContainerSession(client, self._configuration(client, command, mounts, program))
         except docker.errors.DockerException as error:
             raise SandboxError(f"the container did not start: {_first_line(error)}") from error
 

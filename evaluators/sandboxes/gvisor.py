@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -15,33 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.process_identity import this_process
-from regrade.evaluators.sandboxes import system_calls
 from regrade.evaluators.sandboxes.base import Mount, Program, SandboxError
 from regrade.evaluators.sandboxes.candidate_users import new_candidate_users
 from regrade.evaluators.sandboxes.interpreters import SYSTEM, Interpreters
 from regrade.evaluators.sandboxes.mount_points import mount_points
 from regrade.evaluators.sandboxes.piped import PipedSession
 from regrade.evaluators.sandboxes.scratch import remove
+from regrade.evaluators.sandboxes.system_calls import filtered_in_gvisor
 
 FLAGS = ("--network=none", "--ignore-cgroups", "--host-uds=all")
 """No network stack of this machine; no control groups, which few users may change; sockets in mounted folders."""
-ABSENT = frozenset({"mq_open", "statx"})
-"""A message queue outlives its candidate, and without /dev/mqueue the worker can't remove it. statx refuses flags that
-`ls` passes; without it the C library uses an older call."""
 CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL")
 TRIAL_SECONDS = 60.0
 DESCRIPTORS = 1024
-FILTERED = """
-import base64, ctypes, os, struct, sys
-program = ctypes.create_string_buffer(base64.b64decode(sys.argv[1]))
-size = (len(program) - 1) // 8
-if ctypes.CDLL(None, use_errno=True).prctl(22, 2, struct.pack("HxxxxxxP", size, ctypes.addressof(program)), 0, 0):
-    sys.exit(f"the filter of system calls was not installed: {os.strerror(ctypes.get_errno())}")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Installs the filter and starts the program: older versions of runsc deny calls of a filter with one error only."""
-
-
 UNTIMED = """
 while [ "$1" != -- ]; do mount -o "remount,bind,$1" none "$2" || exit; shift 2; done
 shift; exec "$@"
@@ -94,11 +79,10 @@ class GVisor:
         return mount.target
 
     def start(self, program: Program) -> RunscSession:
-        filter_ = base64.b64encode(system_calls.program(ABSENT)).decode()
         folders = [Mount(folder, str(folder)) for folder in self._folders(program.python)]
         system = [Mount(Path(path), path) for path in SYSTEM if Path(path).exists() and not Path(path).is_symlink()]
         python = str(program.python.absolute())
-        command = [python, "-I", "-S", "-c", FILTERED, filter_, python, *program.arguments]
+        command = filtered_in_gvisor(python, program.arguments)
         # Named so that the next process removes it if this one is killed.
         bundle = Path(tempfile.mkdtemp(prefix=f"regrade-{this_process()}-gvisor-"))
         try:

@@ -124,6 +124,33 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
     assert not [(test, outcome.message) for test, outcome in outcomes.items() if outcome.status != "passed"]
 
 
+SHOWS_KERNEL = """
+import os
+from pathlib import Path
+
+def test_the_kernel_of_this_machine_is_out_of_reach():
+    assert os.uname().release != RELEASE
+    assert Path("/proc/version").read_text() != VERSION
+    assert not [name for name in FILES if os.access(name, os.R_OK)]
+"""
+KERNEL_FILES = ("/proc/kallsyms", "/proc/modules", "/proc/vmstat", "/proc/sys/kernel/random/boot_id", "/sys/kernel/mm")
+
+
+def test_only_gvisor_is_a_kernel_of_its_own(sandbox, worker, write_files):
+    names = f"RELEASE, VERSION, FILES = {os.uname().release!r}, {Path('/proc/version').read_text()!r}, {KERNEL_FILES}\n"
+    reply = worker.run(write_files({"test_it.py": names + SHOWS_KERNEL}), Request(suite=TestSuite(), limits=Limits()))
+    (outcome,) = statuses(reply).values()
+    is_gvisor = isinstance(sandbox, GVisor) or (isinstance(sandbox, Docker) and sandbox.is_gvisor)
+    assert outcome.status == ("passed" if is_gvisor else "failed"), outcome
+
+
+def test_gvisor_needs_root_and_says_so(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(UserError, match=r"sandbox gvisor: it needs root, .* choose bubblewrap"):
+        choose("gvisor")
+
+
 @pytest.fixture
 def crowded():
     """More open descriptors than `select` supports."""
@@ -174,10 +201,11 @@ def test_an_unknown_sandbox_is_refused(name):
         choose(name)
 
 
-def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "package"), [("bubblewrap", "bubblewrap"), ("gvisor", "runsc")])
+def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path, name, package):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"sandbox bubblewrap: .*apt-get install bubblewrap"):
-        choose("bubblewrap")
+    with pytest.raises(UserError, match=rf"sandbox {name}: .*apt-get install {package}"):
+        choose(name)
 
 
 def test_an_engine_that_does_not_answer_says_so(monkeypatch):
