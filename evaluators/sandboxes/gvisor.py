@@ -33,6 +33,8 @@ shift; exec "$@"
 """
 """Remounts, in a mount namespace of its own, and starts the program. The process that opens files for gVisor would
 leave times of reading for other candidates: of a bind mount, runsc ignores this option, as it ignores `ro`."""
+KEPT_OPTIONS = frozenset({"nosuid", "nodev", "noexec", "nodiratime", "nosymfollow"})
+"""Options of a mount point that a remount would remove."""
 
 
 class GVisor:
@@ -69,7 +71,8 @@ class GVisor:
         try:
             if session.receive(TRIAL_SECONDS).strip() == b"works":
                 return ""
-            return f"a trial start failed ({session.errors or 'no message'}): try `runsc --network=none do true`"
+            reason = " ".join(session.errors.split()) or "no message"
+            return f"a trial start failed ({reason[-300:]}): try `runsc --network=none do true`"
         except TimeoutError:
             return f"a trial start did not answer within {TRIAL_SECONDS:g} s: try `runsc --network=none do true`"
         finally:
@@ -134,7 +137,7 @@ def _untimed(mounts: list[Mount]) -> Iterator[str]:
     """Options and path of each mount point whose files' times of reading candidates would change."""
     for point in mount_points(mount.source for mount in mounts):
         if point.options.isdisjoint(("ro", "noatime")):
-            yield ",".join(sorted({"noatime", *point.options} - {"relatime", "strictatime", "lazytime"}))
+            yield ",".join(("noatime", *sorted(point.options & KEPT_OPTIONS)))
             yield point.path
 
 

@@ -144,6 +144,20 @@ def test_only_gvisor_is_a_kernel_of_its_own(sandbox, worker, write_files):
     assert outcome.status == ("passed" if is_gvisor else "failed"), outcome
 
 
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("echo one; echo two: it failed", r"\(one two: it failed\)"), ("kill -9 $$", r"\(no message\)|Killed")],
+)
+def test_gvisor_that_does_not_start_says_why_in_one_line(monkeypatch, tmp_path, program, reason):
+    (tmp_path / "runsc").write_text(f"#!/bin/sh\nexec >&2\n{program}\nexit 1\n")
+    (tmp_path / "runsc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if os.geteuid() != 0:
+        pytest.skip("as another user it is refused without a trial")
+    with pytest.raises(UserError, match=rf"^the sandbox gvisor: a trial start failed .*({reason}).*do true`$"):
+        choose("gvisor")
+
+
 def test_gvisor_needs_root_and_says_so(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
