@@ -1,5 +1,5 @@
 # Regrade: everything from a fresh clone. `make` alone lists the commands.
-# Needs Python 3.11+ (choose another with PYTHON=...), git, and for full isolation bubblewrap or Docker.
+# Needs Python 3.11+ (choose another with PYTHON=...), git, and for full isolation bubblewrap, Docker or gVisor.
 
 PYTHON ?= python3
 VENV := .venv

@@ -60,7 +60,7 @@ RewardName = Annotated[str, typer.Option("--reward", help="A built-in reward, or
 SandboxName = Annotated[
     str,
     typer.Option(
-        "--sandbox", callback=known_sandbox, help="auto, bubblewrap, docker or process (see `regrade doctor`)."
+        "--sandbox", callback=known_sandbox, help="auto, bubblewrap, docker, gvisor or process (see `regrade doctor`)."
     ),
 ]
 TaskFile = Annotated[

@@ -155,8 +155,8 @@ class Reply:
     status: int
     """Exit status, or minus the number of the signal that killed it."""
     stopped: str
-    """Why the worker stopped it: `timeout`, `memory`, `disk`, `test` (one test ran for too long) or `tests` (several
-    did, see `hanging_tests.py`); or empty."""
+    """Why the worker stopped it: `timeout`, `memory`, `processes`, `disk`, `test` (one test ran for too long) or
+    `tests` (several did, see `hanging_tests.py`); or empty."""
     records: tuple[Record, ...]
     """In the order of writing: the last one is a DoneRecord or a LeftRecord, unless it was killed."""
     output: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,10 @@ from regrade.evaluators.inside.candidates import drop_rights
 
 SHARED_FOLDERS = ("/tmp", "/dev/shm", "/dev/mqueue", "/var/tmp")
 """Folders that candidates can write to, apart from the working tree."""
+
+IPC_COUNTS = {"shmctl": ((0, 14), 0), "semctl": ((0, 0, 19), 7), "msgctl": ((0, 12), 0)}
+"""Call -> its arguments for SHM_INFO, SEM_INFO or MSG_INFO, and the index of the number of segments, sets or queues in
+the answer. (gVisor has no /proc/sysvipc.)"""
 
 
 def entries() -> set[str]:
@@ -62,8 +67,9 @@ def _is_read_only(folder: str) -> bool:
 
 def _shared_memory_left() -> bool:
     """Does System V shared memory, a semaphore or a message queue exist? They outlive their processes."""
-    for name in ("shm", "sem", "msg"):
-        with contextlib.suppress(OSError):
-            if len(Path("/proc/sysvipc", name).read_text().splitlines()) > 1:
-                return True
+    libc, counts = ctypes.CDLL(None), (ctypes.c_int * 64)()
+    for name, (arguments, count) in IPC_COUNTS.items():
+        ctypes.memset(counts, 0, ctypes.sizeof(counts))
+        if getattr(libc, name)(*arguments, counts) < 0 or counts[count]:
+            return True
     return False

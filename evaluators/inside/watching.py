@@ -32,8 +32,8 @@ class Ending(NamedTuple):
     status: int
     """Exit status, or minus the number of a signal."""
     stopped: str
-    """Why it was stopped: `timeout`, `test` (one test ran for too long), `memory`, `disk`, `abandoned` (the requester
-    is gone); or empty."""
+    """Why it was stopped: `timeout`, `test` (one test ran for too long), `memory`, `processes`, `disk`, `abandoned`
+    (the requester is gone); or empty."""
     cpu_seconds: float
     """Of the child and of its reaped children."""
 
@@ -70,8 +70,8 @@ def watch(
                 stopped = "abandoned"
             elif remaining <= 0:
                 stopped = clock.exceeded()
-            elif alone and _memory_used() > limits["memory_mb"] << 20:
-                stopped = "memory"
+            elif alone and (exceeded := _exceeded(limits)):
+                stopped = exceeded
             elif time.monotonic() - disk_checked > 1.0:
                 stopped = "disk" if _bytes_below(request["root"]) > DISK_MB << 20 else ""
                 disk_checked = time.monotonic()
@@ -163,14 +163,19 @@ def _fields(process: int) -> list[str]:
     return Path("/proc", str(process), "stat").read_text().rsplit(")", 1)[1].split()
 
 
-def _memory_used() -> int:
-    """Resident bytes of all other processes of the pid namespace; shared pages count once per process."""
-    total = 0
-    for process in _processes():
-        if process != os.getpid():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                total += int(Path("/proc", str(process), "statm").read_text().split()[1])
-    return total * resource.getpagesize()
+def _exceeded(limits: dict[str, Any]) -> str:
+    """The limit that all other processes of the pid namespace exceed together; or empty.
+
+    Of memory, resident pages count; shared ones once per process. (gVisor does not enforce RLIMIT_NPROC.)
+    """
+    others = [process for process in _processes() if process != os.getpid()]
+    pages = 0
+    for process in others:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pages += int(Path("/proc", str(process), "statm").read_text().split()[1])
+    if pages * resource.getpagesize() > limits["memory_mb"] << 20:
+        return "memory"
+    return "processes" if len(others) > limits["processes"] else ""
 
 
 def _processes() -> list[int]:
@@ -188,19 +193,24 @@ def _bytes_below(folder: str) -> int:
 
 def kill_rest(child: int, *, alone: bool) -> None:
     """Kill the processes that the candidate left running, and wait until they are gone."""
-    if alone and os.getpid() == 1:  # only there: -1 signals every process that this user may signal
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
     while True:
         try:
-            reaped, _ = os.waitpid(-1, 0 if alone else os.WNOHANG)
-            if reaped == 0 and not _kill_orphans():
+            reaped, _ = os.waitpid(-1, os.WNOHANG)
+            if reaped == 0 and not _kill_others(alone=alone):
                 time.sleep(0.001)
         except ChildProcessError:
             return
+
+
+def _kill_others(*, alone: bool) -> bool:
+    """Kill every other process of the namespace, or the orphans of the candidate. Returns: wait no longer?"""
+    if not (alone and os.getpid() == 1):  # only there: -1 signals every process that this user may signal
+        return _kill_orphans()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)  # again and again: gVisor misses processes that start meanwhile
+    return False
 
 
 def _kill_orphans() -> bool:

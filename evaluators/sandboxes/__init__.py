@@ -8,15 +8,22 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.sandboxes.base import Mount, Program, Sandbox, SandboxError, Session
 from regrade.evaluators.sandboxes.bubblewrap import Bubblewrap
 from regrade.evaluators.sandboxes.docker import Docker
+from regrade.evaluators.sandboxes.gvisor import GVisor
 from regrade.evaluators.sandboxes.process import Process
 
-KINDS: Mapping[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}
+KINDS: Mapping[str, Callable[[], Sandbox]] = {
+    "bubblewrap": Bubblewrap,
+    "docker": Docker,
+    "gvisor": GVisor,
+    "process": Process,
+}
 """In order of preference: bubblewrap starts in milliseconds, a plain process is the last resort."""
 
 __all__ = [
     "KINDS",
     "Bubblewrap",
     "Docker",
+    "GVisor",
     "Mount",
     "Process",
     "Program",

@@ -28,7 +28,8 @@ WORKER_MEMORY_MB = 256
 
 
 class Docker:
-    """One container a worker: no network, no capabilities, read-only, limited; under gVisor if that is installed.
+    """One container a worker: no network, no capabilities, read-only, limited; under gVisor if
+    the engine has it and root starts it.
 
     Without an image name it needs no registry: it mounts this machine's /usr, libraries and interpreters read-only into
     an empty image, so that tests run by the same interpreter as in the other sandboxes. With an image (`docker:IMAGE`),
@@ -42,6 +43,13 @@ class Docker:
         self._folders = Interpreters()
         self.image = image
         self.name = f"docker:{image}" if image else "docker"
+
+    @property
+    def is_gvisor(self) -> bool:
+        """Do its containers run under gVisor?"""
+        import docker
+
+        return _runtime(docker.APIClient(timeout=20, **docker.utils.kwargs_from_env())) is not None
 
     def candidate_users(self) -> range:
         # As for bubblewrap: only root can run candidates under user ids of their own.
@@ -86,8 +94,10 @@ class Docker:
         python = "python3" if self.image else str(program.python.absolute())
         try:
             client = docker.APIClient(timeout=60, **docker.utils.kwargs_from_env())
-            mounts = [*folders, *program.mounts]
-            return ContainerSession(client, self._configuration(client, [python, *program.arguments], mounts, program))
+            mounts, command = [*folders, *program.mounts], [python, *program.arguments]
+            if _runtime(client):
+                command = system_calls.filtered_in_gvisor(python, program.arguments)
+            return ContainerSession(client, self._configuration(client, command, mounts, program))
         except docker.errors.DockerException as error:
             raise SandboxError(f"the container did not start: {_first_line(error)}") from error
 
@@ -250,7 +260,8 @@ def _host_archive() -> bytes:
 
 
 def _runtime(client: Any) -> str | None:
-    return "runsc" if "runsc" in (client.info().get("Runtimes") or {}) else None
+    """gVisor if the engine has it; with candidates of one user id, from which it does not protect the worker, not."""
+    return "runsc" if os.geteuid() == 0 and "runsc" in (client.info().get("Runtimes") or {}) else None
 
 
 def _remove_leftovers(client: Any) -> None:

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.tasks import Limits, TestSuite
+from regrade.evaluators import sandboxes
 from regrade.evaluators.execution.records import ImportRecord
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses
 from regrade.evaluators.execution.warm_start import are_conftests_late, prepare_suite
 from regrade.evaluators.execution.worker import UNPREPARED, Reply, Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, choose
+from regrade.evaluators.sandboxes import Sandbox, choose
 from regrade.rewards.evidence import End
 
 LIMITS = Limits(wall_seconds=20.0, memory_mb=400, processes=24, file_mb=8)
@@ -32,6 +33,7 @@ SHORT = Limits(wall_seconds=1.0, memory_mb=400, processes=24, file_mb=8)
 KINDS = [
     "bubblewrap",
     pytest.param("docker", marks=pytest.mark.docker),
+    "gvisor",
     "process",
 ]
 
@@ -55,7 +57,7 @@ def any_worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def working(name: str) -> Sandbox:
-    sandbox = {"bubblewrap": Bubblewrap, "docker": Docker, "process": Process}[name]()
+    sandbox = sandboxes.KINDS[name]()
     if problem := sandbox.problem():
         pytest.skip(problem)
     return sandbox
@@ -308,8 +310,26 @@ def test_a_fork_bomb_ends_with_its_sandbox(run_anywhere, any_worker):
     """,
         SHORT,
     )
-    assert ending(reply, 1.0)[0] in (End.TIMEOUT, End.MEMORY)
+    assert reply.stopped in ("timeout", "memory", "processes")
     assert named(run_anywhere("def test_it(): pass")) == {"test_it": "passed"}
+
+
+def test_the_number_of_processes_is_limited(run_anywhere, any_worker):
+    if not any_worker.isolated:
+        pytest.skip("for this user the plain process does not limit the number of processes")
+    reply = run_anywhere(
+        """
+        import os, time
+        def test_it():
+            for _ in range(60):
+                if os.fork() == 0:
+                    time.sleep(15)
+                    os._exit(0)
+            time.sleep(15)
+    """,
+        replace(LIMITS, memory_mb=4000),
+    )
+    assert named(reply) == {"test_it": "failed"} or reply.stopped == "processes"
 
 
 def test_nothing_is_left_for_the_next_candidate(run_anywhere, any_worker):
@@ -533,18 +553,21 @@ worker.run(Tree(Path(sys.argv[3])), Request(suite=TestSuite(), limits=Limits(wal
 def test_a_killed_host_leaves_no_process(name, write_files, tmp_path):
     working(name)
     mark = f"mark{os.getpid()}{time.time_ns()}"
-    tree = write_files(
-        {"test_it.py": f"import subprocess\ndef test_it(): subprocess.run(['sleep', '0.0{mark[4:]}9', '300'])\n"}
-    )
+    started = "import subprocess\ndef test_it():\n    open('started', 'w')\n"
+    tree = write_files({"test_it.py": f"{started}    subprocess.run(['sleep', '0.0{mark[4:]}9', '300'])\n"})
     (tmp_path / "scratch").mkdir()
     tmp_path.chmod(0o755)
     host = subprocess.Popen([sys.executable, "-c", HOST, name, str(tmp_path / "scratch"), str(tree.root)])
     try:
-        assert wait_for(lambda: running(mark[4:])), "the candidate did not start"
+        assert wait_for((tmp_path / "scratch" / "tree" / "started").exists), "the candidate did not start"
+        # The kernel of gVisor knows the candidate's processes, this machine's only those of gVisor.
+        assert name == "gvisor" or wait_for(lambda: running(mark[4:]))
+        sandbox = f"regrade-{host.pid}-"
+        assert name != "gvisor" or running(sandbox)
     finally:
         host.send_signal(signal.SIGKILL)
         host.wait()
-    assert wait_for(lambda: not running(mark[4:]))
+    assert wait_for(lambda: not running(mark[4:]) and not running(sandbox))
     assert wait_for(lambda: not running(str(tmp_path / "scratch")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Sandbox
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Sandbox
 from regrade.evaluators.sandboxes import system_calls as calls
 
 KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+    pytest.param(GVisor, id="gvisor"),
 ]
 COMMON = """\
 import ctypes, errno, fcntl, os, socket, struct, sys, tempfile
@@ -73,7 +75,7 @@ def test_files(folder):
     attempt(lambda: Path(folder, SECRET.decode()).mkdir())
 
 def test_times_of_files_of_the_machine():
-    for path in (os.__file__, pytest.__file__, sys.executable):
+    for path in (os.__file__, pytest.__file__, sys.executable, "/bytecode/never-read"):
         attempt(lambda: os.utime(path, (42, 42)))
         attempt(lambda: open(path, "rb").read(1))
 
@@ -127,6 +129,7 @@ def test_times_of_files_of_the_machine():
     for path in (os.__file__, pytest.__file__, sys.executable):
         assert os.stat(path).st_mtime != 42
         assert os.stat(path).st_atime == TIMES[path]
+    assert TIMES_STAY == (os.stat("/bytecode/never-read").st_atime == 1)
 
 def test_locks():
     with open(os.__file__) as file:
@@ -169,6 +172,24 @@ def test_no_other_socket(family):
 
 def test_address_randomisation_stays():
     assert libc.personality(ctypes.c_ulong(0x0040000)) == -1
+"""
+CHANGES_A_TEST = """
+import contextlib, os, shutil
+
+def change():
+    for act in (
+        lambda: open("kept/test_other.py", "w"),
+        lambda: os.chmod("kept/test_other.py", 0o666),
+        lambda: os.unlink("kept/test_other.py"),
+        lambda: os.rename("kept", "moved"),
+        lambda: shutil.rmtree("kept"),
+    ):
+        with contextlib.suppress(OSError):
+            act()
+
+change()
+
+def test_it(): pass
 """
 ORDINARY = """\
 import asyncio, ctypes, multiprocessing, os, socket, subprocess, sys, threading
@@ -216,6 +237,9 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
 def new_worker(sandbox: Sandbox, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
     tmp_path.chmod(0o755)
     (tmp_path / "bytecode").mkdir()
+    never_read = tmp_path / "bytecode" / "never-read"
+    never_read.write_text("x")
+    os.utime(never_read, (1, 2))  # the kernel would note the first reading
     workers = []
 
     def start() -> Worker:
@@ -240,10 +264,12 @@ def number(name: str) -> int:
     return int(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name))
 
 
-def test_nothing_outlives_a_candidate(new_worker, write_files):
+def test_nothing_outlives_a_candidate(sandbox, new_worker, write_files):
     numbers = f"ADD_KEY, KEYCTL = {number('add_key')}, {number('keyctl')}\n"
-    paths = (Path(__import__("os").__file__), Path(pytest.__file__), Path(sys.executable))
+    paths = (Path(os.__file__), Path(pytest.__file__), Path(sys.executable))
     times = f"TIMES = { {str(path): path.stat().st_atime for path in paths} }\n"
+    # Docker mounts read-only, but not for gVisor: its process on this machine opens the files.
+    times += f"TIMES_STAY = {not (isinstance(sandbox, Docker) and sandbox.is_gvisor)}\n"
     one, other = new_worker(), new_worker()
     passes(one, write_files({"test_it.py": numbers + PLANTS}), expected=14)
     seeks = write_files({"test_it.py": numbers + times + SEEKS})
@@ -261,6 +287,14 @@ def test_each_candidate_is_a_user_of_its_own(sandbox, new_worker, write_files):
     users = [int("".join(filter(str.isdigit, line))) for line in lines]
     assert len(set(users)) == 4
     assert min(users) >= 200_000
+
+
+def test_only_a_candidate_of_the_same_user_changes_protected_files(sandbox, new_worker, write_files):
+    worker = new_worker()
+    tree = write_files({"test_it.py": CHANGES_A_TEST, "kept/test_other.py": "def test_it(): pass\n"})
+    passes(worker, tree, expected=2)
+    expected = set() if sandbox.candidate_users() else {"kept/test_other.py"}
+    assert worker.take_rewritten() == expected
 
 
 def test_calls_that_reach_beyond_the_sandbox_are_denied(new_worker, write_files):

@@ -15,7 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Limits, TestSuite
 from regrade.evaluators.execution.run_tests import statuses
 from regrade.evaluators.execution.worker import Request, Worker
-from regrade.evaluators.sandboxes import Bubblewrap, Docker, Process, Sandbox, SandboxError, available, choose
+from regrade.evaluators.sandboxes import Bubblewrap, Docker, GVisor, Process, Sandbox, SandboxError, available, choose
 from regrade.evaluators.sandboxes.interpreters import interpreter_folders
 from regrade.evaluators.sandboxes.piped import PipedSession
 
@@ -23,6 +23,7 @@ KINDS = [
     pytest.param(Bubblewrap, id="bubblewrap"),
     pytest.param(lambda: Bubblewrap(user_namespace=True), id="bubblewrap with a user namespace"),
     pytest.param(Docker, id="docker", marks=pytest.mark.docker),
+    pytest.param(GVisor, id="gvisor"),
 ]
 
 PROBES = """\
@@ -77,8 +78,8 @@ def test_the_environment_is_clean():
 
 def test_no_capability_and_no_way_to_one():
     lines = dict(line.split(":\\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
-    assert int(lines["CapEff"], 16) == int(lines["CapPrm"], 16) == int(lines["CapAmb"], 16) == 0
-    assert lines["NoNewPrivs"] == "1"
+    assert int(lines["CapEff"], 16) == int(lines["CapPrm"], 16) == int(lines.get("CapAmb", "0"), 16) == 0
+    assert ctypes.CDLL(None).prctl(39, 0, 0, 0, 0) == 1  # PR_GET_NO_NEW_PRIVS
     with pytest.raises(OSError):
         os.setuid(0 if os.getuid() else 1)
 
@@ -123,6 +124,47 @@ def test_a_candidate_is_confined(worker, write_files, tmp_path, monkeypatch):
     assert not [(test, outcome.message) for test, outcome in outcomes.items() if outcome.status != "passed"]
 
 
+SHOWS_KERNEL = """
+import os
+from pathlib import Path
+
+def test_the_kernel_of_this_machine_is_out_of_reach():
+    assert os.uname().release != RELEASE
+    assert Path("/proc/version").read_text() != VERSION
+    assert not [name for name in FILES if os.access(name, os.R_OK)]
+"""
+KERNEL_FILES = ("/proc/kallsyms", "/proc/modules", "/proc/vmstat", "/proc/sys/kernel/random/boot_id", "/sys/kernel/mm")
+
+
+def test_only_gvisor_is_a_kernel_of_its_own(sandbox, worker, write_files):
+    names = f"RELEASE, VERSION, FILES = {os.uname().release!r}, {Path('/proc/version').read_text()!r}, {KERNEL_FILES}\n"
+    reply = worker.run(write_files({"test_it.py": names + SHOWS_KERNEL}), Request(suite=TestSuite(), limits=Limits()))
+    (outcome,) = statuses(reply).values()
+    is_gvisor = isinstance(sandbox, GVisor) or (isinstance(sandbox, Docker) and sandbox.is_gvisor)
+    assert outcome.status == ("passed" if is_gvisor else "failed"), outcome
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("echo one; echo two: it failed", r"\(one two: it failed\)"), ("kill -9 $$", r"\(no message\)|Killed")],
+)
+def test_gvisor_that_does_not_start_says_why_in_one_line(monkeypatch, tmp_path, program, reason):
+    (tmp_path / "runsc").write_text(f"#!/bin/sh\nexec >&2\n{program}\nexit 1\n")
+    (tmp_path / "runsc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if os.geteuid() != 0:
+        pytest.skip("as another user it is refused without a trial")
+    with pytest.raises(UserError, match=rf"^the sandbox gvisor: a trial start failed .*({reason}).*do true`$"):
+        choose("gvisor")
+
+
+def test_gvisor_needs_root_and_says_so(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(UserError, match=r"sandbox gvisor: it needs root, .* choose bubblewrap"):
+        choose("gvisor")
+
+
 @pytest.fixture
 def crowded():
     """More open descriptors than `select` supports."""
@@ -161,22 +203,23 @@ def test_a_session_that_does_not_start_leaves_no_descriptor(monkeypatch, tmp_pat
 
 def test_the_kinds_that_work_start_by_trial():
     problems = available()
-    assert list(problems) == ["bubblewrap", "docker", "process"]
+    assert list(problems) == ["bubblewrap", "docker", "gvisor", "process"]
     assert problems["process"] == ""
     first = next(name for name, problem in problems.items() if not problem)
     assert choose("auto").name == first
 
 
-@pytest.mark.parametrize("name", ["gvisor", "bubblewrap:image", ""])
+@pytest.mark.parametrize("name", ["chroot", "bubblewrap:image", "gvisor:image", ""])
 def test_an_unknown_sandbox_is_refused(name):
-    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, process"):
+    with pytest.raises(UserError, match=r"unknown sandbox .* choose one of auto, bubblewrap, docker, gvisor, process"):
         choose(name)
 
 
-def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "package"), [("bubblewrap", "bubblewrap"), ("gvisor", "runsc")])
+def test_a_sandbox_that_is_not_installed_says_what_to_install(monkeypatch, tmp_path, name, package):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"sandbox bubblewrap: .*apt-get install bubblewrap"):
-        choose("bubblewrap")
+    with pytest.raises(UserError, match=rf"sandbox {name}: .*apt-get install {package}"):
+        choose(name)
 
 
 def test_an_engine_that_does_not_answer_says_so(monkeypatch):

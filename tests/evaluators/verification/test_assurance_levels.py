@@ -183,6 +183,17 @@ def test_an_honest_patch_reaches_the_strongest_level(verifying, words, change):
     assert generalizes(verification).value == 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(bool(KINDS["gvisor"]().problem()), reason="gVisor does not work here")
+def test_two_sandboxes_under_gvisor_work_together(words, tmp_path):
+    honest, cheat = next(iter(HONEST.values())), next(iter(EXPLOITS.values()))
+    with Scorer(workers=1, sandbox="gvisor", cache=tmp_path) as scorer:
+        assert verified(scorer, words, honest)[1].level == "held-out"
+        run, verification = verified(scorer, words, cheat)
+    assert run.fixed, "the exploit does not even work"
+    assert verification.level == "in-process", verification
+
+
 @pytest.mark.parametrize("change", EXPLOITS.values(), ids=EXPLOITS)
 def test_a_pass_in_its_own_process_only_is_not_assured(verifying, words, change):
     run, verification = verified(verifying, words, change)
