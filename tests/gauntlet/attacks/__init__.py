@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from gauntlet.attack import Attack
-from gauntlet.attacks import answers, beyond, leaving, machinery, outside, reports, test_files, trees, unusual_places
+from gauntlet.attacks import (
+    answers,
+    beyond,
+    leaving,
+    machinery,
+    outside,
+    reports,
+    test_files,
+    trees,
+    unusual_places,
+    weak_tests,
+)
 
 ATTACKS: tuple[Attack, ...] = tuple(
     sorted(
@@ -17,6 +28,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
             *trees.ATTACKS,
             *beyond.ATTACKS,
             *unusual_places.ATTACKS,
+            *weak_tests.ATTACKS,
         ),
         key=lambda attack: (attack.row.startswith("+"), int(attack.row.lstrip("+")), attack.name),
     )

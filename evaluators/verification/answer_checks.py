@@ -1,0 +1,197 @@
+"""Do a patch's answers to the tests count? Tests alone accept answers that are not: a pair of functions of which one
+remembers what the other returns, and an instance that equals almost everything.
+
+- Each call by plain values is repeated in another process, in reverse order. Its answer must be the same, unless the
+  reference's depends on earlier calls as well.
+- An instance of a repository class in an answer may not equal two values that are unequal to each other, unless a part
+  of the reference's answer does so too (`inside/remote_calls/likeness.py`).
+
+Without a reference, the base shows what an answer may do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from regrade.datasets.tasks import Task
+from regrade.evaluators.execution.worker import UNPREPARED, Preparation
+from regrade.evaluators.execution.workspaces import Workspace
+from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, function_of
+from regrade.evaluators.verification.held_out_inputs import Call
+from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair
+
+Answered = tuple[Call, Any]
+REPEATED_SECONDS = 20.0
+"""Time limit of a repeated call: it was answered before within that of the tests."""
+MOST_OTHERS, MOST_EXAMINED = 40, 100
+NUMBER, OF_CANDIDATE = '["number", ', '["number", "candidate"'
+
+
+@dataclass(frozen=True)
+class AnswerTraits:
+    """What the answers of trusted code do: a patch's may do the same. Names of functions."""
+
+    stateful: tuple[str, ...] = ()
+    """Their answers depend on earlier calls, or on chance."""
+    taking_objects: tuple[str, ...] = ()
+    """They receive functions or iterators that others of them returned."""
+    permissive: tuple[str, ...] = ()
+    """They return instances that equal other values."""
+
+
+def answer_traits(
+    pair: WorkerPair,
+    task: Task,
+    workspace: Workspace,
+    boundary: Boundary,
+    split: TwoProcessRun,
+    preparation: Preparation = UNPREPARED,
+) -> AnswerTraits:
+    """The traits of answers that the workspace's functions gave to the tests.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    examined = [(call, answer, None) for call, answer in split.answered if _has_instances(answer)]
+    problems = _problems(pair, task, workspace, examined[:MOST_EXAMINED], split.answered, preparation)
+    return AnswerTraits(
+        tuple(sorted(_remembered(pair, task, workspace, boundary, split.answered, preparation))),
+        tuple(sorted(_taking_objects(split.answered))),
+        tuple(
+            sorted({function_of(call) for (call, _, _), problem in zip(examined, problems, strict=False) if problem})
+        ),
+    )
+
+
+def doubts(
+    pair: WorkerPair,
+    task: Task,
+    workspace: Workspace,
+    trusted: Workspace,
+    boundary: Boundary,
+    split: TwoProcessRun,
+    traits: AnswerTraits,
+    preparation: Preparation = UNPREPARED,
+) -> list[str]:
+    """Reasons why the answers of a patch's functions to the tests do not count.
+
+    Args:
+        trusted: with the reference, or, without one, the base.
+        traits: of the trusted workspace's answers.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    found = [
+        f"{name} receives a function or an iterator that the patch made"
+        for name in sorted(_taking_objects(split.answered) - set(traits.taking_objects))
+    ]
+    repeated = [each for each in split.answered if function_of(each[0]) not in traits.stateful]
+    found += _remembered(pair, task, workspace, boundary, repeated, preparation).values()
+    return found + _too_equal(pair, task, trusted, boundary, split.answered, traits, preparation)
+
+
+def is_by_number(answered: Answered) -> bool:
+    """Does a function, an iterator or an object of a test cross in the call or its answer?"""
+    return NUMBER in json.dumps(answered)
+
+
+def repeatable_calls(answered: Iterable[Answered], most: int) -> list[Call]:
+    """The first calls of each function by plain values, each once."""
+    calls: dict[str, dict[str, Call]] = {}
+    for call, _ in answered:
+        text = json.dumps(call)
+        of_function = calls.setdefault(function_of(call), {})
+        if NUMBER not in text and len(of_function) < most:
+            of_function.setdefault(text, call)
+    return [call for of_function in calls.values() for call in of_function.values()]
+
+
+def _taking_objects(answered: Iterable[Answered]) -> set[str]:
+    return {function_of(call) for call, _ in answered if OF_CANDIDATE in json.dumps(call)}
+
+
+def _remembered(
+    pair: WorkerPair,
+    task: Task,
+    workspace: Workspace,
+    boundary: Boundary,
+    answered: Sequence[Answered],
+    preparation: Preparation,
+) -> dict[str, str]:
+    """Function -> evidence that its answers depend on the calls before them."""
+    calls = [(call, answer) for call, answer in answered[::-1] if not is_by_number((call, answer))]
+    calls = [(call, answer) for call, answer in calls if "value" in answer]
+    if not calls:
+        return {}
+    inputs = [call for call, _ in calls]
+    answers = pair.answers(task, workspace, boundary, inputs, preparation, REPEATED_SECONDS)
+    mismatches = find_mismatches(inputs, [answer for _, answer in calls], answers)
+    return {each.function: f"its answer depends on other calls: when repeated, {each}" for each in mismatches[::-1]}
+
+
+def _too_equal(
+    pair: WorkerPair,
+    task: Task,
+    trusted: Workspace,
+    boundary: Boundary,
+    answered: Sequence[Answered],
+    traits: AnswerTraits,
+    preparation: Preparation,
+) -> list[str]:
+    """Evidence that instances in answers equal more than what the trusted workspace's functions return."""
+    with_instances = [(call, answer) for call, answer in answered if _has_instances(answer)]
+    if not with_instances:
+        return []
+    plain = [call for call, _ in answered if NUMBER not in json.dumps(call)]
+    answers = dict(zip(map(json.dumps, plain), pair.answers(task, trusted, boundary, plain, preparation), strict=False))
+    examined = []
+    for call, answer in with_instances:
+        right = answers.get(json.dumps(call), {})
+        is_known = right.get("raised") is False
+        if not are_same(call, right, answer) and (is_known or function_of(call) not in traits.permissive):
+            examined.append((call, answer, right if is_known else None))
+    others = [(call, answers[text]) for call in plain if (text := json.dumps(call)) in answers]
+    problems = _problems(pair, task, trusted, examined[:MOST_EXAMINED], others, preparation)
+    problems += ["it was not examined"] * (len(examined) - len(problems))
+    return [
+        f"{function_of(call)}: {problem}" for (call, _, _), problem in zip(examined, problems, strict=True) if problem
+    ]
+
+
+def _problems(
+    pair: WorkerPair,
+    task: Task,
+    trusted: Workspace,
+    examined: Sequence[tuple[Call, Any, Any]],
+    others: Sequence[Answered],
+    preparation: Preparation,
+) -> list[str]:
+    """The problem of each answer, with the answer of trusted code; `others`: of trusted code, to other calls."""
+    if not examined:
+        return []
+    random = Random(f"{task.digest} {json.dumps(examined)}")  # a patch can't foresee it
+    answered = [(call[1], answer) for call, answer in others if answer.get("raised") is False]
+    chance = [random.uniform(-1.0, 1.0) * 10 ** random.randint(0, 6) for _ in range(4)]
+    chance += [random.randint(3, 10**digits) for digits in (2, 4, 9)]
+    chance += ["".join(random.choices("abcdefghij", k=size)) for size in (1, 4, 9)]
+    crossing = {
+        "answers": [(call[1], answer, expected) for call, answer, expected in examined],
+        "others": random.sample(answered, min(len(answered), MOST_OTHERS)),
+        "chance": chance,
+    }
+    return pair.likeness(task, trusted.after, crossing, preparation)
+
+
+def _has_instances(answer: Any) -> bool:
+    """Does an answer have instances of repository classes, or globals that may be one?"""
+    try:
+        is_instance = any(node[1] is not None for node in answer["nodes"])
+        has_globals = answer["raised"] is False and '["global", ' in json.dumps([answer["value"], answer["nodes"]])
+    except (TypeError, LookupError):
+        return False  # it is no answer
+    return is_instance or has_globals
