@@ -25,10 +25,11 @@ from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair
 
 Answered = tuple[Call, Any]
+DEPENDS = "its answer depends on other calls"
 REPEATED_SECONDS = 20.0
 """Time limit of a repeated call: it was answered before within that of the tests."""
 MOST_OTHERS, MOST_EXAMINED = 40, 100
-NUMBER, OF_CANDIDATE = '["number", ', '["number", "candidate"'
+NUMBER, OF_CANDIDATE, GLOBAL = '["number", ', '["number", "candidate"', '["global", '
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def doubts(
         for name in sorted(_taking_objects(split.answered) - set(traits.taking_objects))
     ]
     repeated = [each for each in split.answered if function_of(each[0]) not in traits.stateful]
-    found += _remembered(pair, task, workspace, boundary, repeated, preparation).values()
-    return found + _too_equal(pair, task, trusted, boundary, split.answered, traits, preparation)
+    found = _too_equal(pair, task, trusted, boundary, split.answered, traits, preparation) + found
+    return found + list(_remembered(pair, task, workspace, boundary, repeated, preparation).values())
 
 
 def is_by_number(answered: Answered) -> bool:
@@ -131,7 +132,7 @@ def _remembered(
     inputs = [call for call, _ in calls]
     answers = pair.answers(task, workspace, boundary, inputs, preparation, REPEATED_SECONDS)
     mismatches = find_mismatches(inputs, [answer for _, answer in calls], answers)
-    return {each.function: f"its answer depends on other calls: when repeated, {each}" for each in mismatches[::-1]}
+    return {each.function: f"{DEPENDS}: when repeated, {each}" for each in mismatches[::-1]}
 
 
 def _too_equal(
@@ -149,16 +150,21 @@ def _too_equal(
         return []
     plain = [call for call, _ in answered if NUMBER not in json.dumps(call)]
     answers = dict(zip(map(json.dumps, plain), pair.answers(task, trusted, boundary, plain, preparation), strict=False))
-    examined = []
+    examined, found = [], []
     for call, answer in with_instances:
         right = answers.get(json.dumps(call), {})
         is_known = right.get("raised") is False
-        if not are_same(call, right, answer) and (is_known or function_of(call) not in traits.permissive):
-            examined.append((call, answer, right if is_known else None))
+        if are_same(call, right, answer) or (not is_known and function_of(call) in traits.permissive):
+            continue
+        examined.append((call, answer, right if is_known else None))
+        if is_known and _functions_in(answer) and not _functions_in(right):
+            found.append(
+                f"{function_of(call)}: an instance with a function of the patch, which may decide what it equals"
+            )
     others = [(call, answers[text]) for call in plain if (text := json.dumps(call)) in answers]
     problems = _problems(pair, task, trusted, examined[:MOST_EXAMINED], others, preparation)
     problems += ["it was not examined"] * (len(examined) - len(problems))
-    return [
+    return found + [
         f"{function_of(call)}: {problem}" for (call, _, _), problem in zip(examined, problems, strict=True) if problem
     ]
 
@@ -187,11 +193,17 @@ def _problems(
     return pair.likeness(task, trusted.after, crossing, preparation)
 
 
+def _functions_in(answer: Any) -> int:
+    """Functions and other globals in an answer, besides the classes of its instances."""
+    text = json.dumps([answer["value"], answer["nodes"]])
+    return text.count(NUMBER) + text.count(GLOBAL) - sum(node[1] is not None for node in answer["nodes"])
+
+
 def _has_instances(answer: Any) -> bool:
     """Does an answer have instances of repository classes, or globals that may be one?"""
     try:
         is_instance = any(node[1] is not None for node in answer["nodes"])
-        has_globals = answer["raised"] is False and '["global", ' in json.dumps([answer["value"], answer["nodes"]])
+        has_globals = answer["raised"] is False and GLOBAL in json.dumps([answer["value"], answer["nodes"]])
     except (TypeError, LookupError):
         return False  # it is no answer
     return is_instance or has_globals

@@ -27,6 +27,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
 from regrade.evaluators.verification.answer_checks import (
+    DEPENDS,
     AnswerTraits,
     answer_traits,
     doubts,
@@ -247,7 +248,9 @@ def _verify_out_of_process(
     if found and _doubts(workers, task, workspace, boundary, split, reference):
         why = f"the tests pass by answers that do not count: {found[0]}"
         refuted = dict.fromkeys(run.fixed, found[0])
-        return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why), None
+        refutation = replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why)
+        # Whether a fix may remember, only a reference shows.
+        return refutation, boundary if reference is None and DEPENDS in found[0] else None
     why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
     assured = Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
     if reference is None or not reference.has_strong_inputs:
