@@ -269,6 +269,12 @@ class ReplacedRecord(Record, frozen=True, tag="replaced"):
     """Name, and the file that it came from."""
 
 
+class AlteredRecord(Record, frozen=True, tag="altered"):
+    """The code under test replaced functions of libraries that tests use."""
+
+    names: list[str]
+
+
 class DoneRecord(Record, frozen=True, tag="done"):
     """The request was completed."""
 
@@ -293,7 +299,7 @@ _KnownRecord = (
     ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
     | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
     | CrossedRecord | CalledRecord | UnrecordedRecord | AnswerRecord | LikenessRecord | ElsewhereRecord | ReplacedRecord
-    | ExtensionsRecord | DoneRecord | LeftRecord
+    | AlteredRecord | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

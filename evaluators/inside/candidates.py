@@ -175,7 +175,7 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"], request["skip"], request["doctests"])
+        recorder.begin(write, request["select"], request["skip"], request["doctests"], request["libraries"])
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))

@@ -113,7 +113,7 @@ class _PreparedSession:
             capture.stop_global_capturing()
             capture.start_global_capturing()
             capture.suspend_global_capture(in_=True)
-        self._recorder.begin(write, request["select"], request["skip"], request["doctests"])
+        self._recorder.begin(write, request["select"], request["skip"], request["doctests"], request["libraries"])
 
 
 def _imported_from(root: str) -> bool:

@@ -21,6 +21,7 @@ import pytest
 
 from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.doctests import restore_examples
+from regrade.evaluators.inside.recording.libraries import LibraryWatch
 from regrade.evaluators.inside.recording.node_ids import file_of
 
 LONGEST_MESSAGE = 500
@@ -41,6 +42,7 @@ class Recorder:
         self._selected: frozenset[str] | None = None
         self._skipped: frozenset[str] = frozenset()
         self._doctests: dict[str, str] = {}
+        self._library_watch = LibraryWatch((), _discard)
         self.further_paths: list[str] = []
         """Files to collect in addition to the paths of the repository's configuration."""
         self._status: dict[str, str] = {}
@@ -53,6 +55,7 @@ class Recorder:
         selected: Collection[str] | None,
         skipped: Collection[str] = (),
         doctests: Iterable[tuple[str, str]] = (),
+        libraries: Iterable[str] = (),
     ) -> None:
         """Start recording.
 
@@ -60,11 +63,13 @@ class Recorder:
             selected: ids of tests or their files; every other test is deselected (None: none is).
             skipped: ids of tests that are deselected in any case.
             doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
+            libraries: modules whose functions the code under test should not replace (see `libraries.py`).
         """
         self._write = write
         self._selected = None if selected is None else frozenset(selected)
         self._skipped = frozenset(skipped)
         self._doctests = dict(doctests)
+        self._library_watch = LibraryWatch(libraries, write)
         fix_hypothesis()
         seed("collection")
 
@@ -93,6 +98,10 @@ class Recorder:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._write(f'["collected", {len(session.items)}]')
+        self._library_watch.check(at_once=True)
+
+    def pytest_sessionfinish(self) -> None:
+        self._library_watch.check(at_once=True)
 
     def _is_selected(self, test: str) -> bool:
         if test in self._skipped:
@@ -121,6 +130,7 @@ class Recorder:
             self._write(f'["fixtures", {quoted(report.nodeid)}, {report.duration:.4f}]')
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._library_watch.check()
         status = self._status.pop(nodeid, "error")
         seconds = self._seconds.pop(nodeid, 0.0)
         message = self._messages.pop(nodeid, "")

@@ -61,6 +61,7 @@ WHOLE: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "called": (st.lists(contents), st.lists(contents), st.dictionaries(names, contents)),
     "unrecorded": (names,),
     "answer": (st.integers(0, 1000), st.dictionaries(names, contents)),
+    "altered": (st.lists(names),),
     "likeness": (st.integers(0, 1000), names),
     "done": (contents,),
     "left": (contents,),
