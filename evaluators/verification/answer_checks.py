@@ -3,6 +3,7 @@ remembers what the other returns, and an instance that equals almost everything.
 
 - Each call by plain values is repeated in another process, in reverse order. Its answer must be the same, unless the
   reference's depends on earlier calls as well.
+- An equality or an assertion that the reference changes must judge as the reference's does.
 - An instance of a repository class in an answer may not equal two values that are unequal to each other, unless a part
   of the reference's answer does so too (`inside/remote_calls/likeness.py`).
 
@@ -22,7 +23,7 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, function_of
 from regrade.evaluators.verification.held_out_inputs import Call
-from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair
+from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair, is_oracle
 
 Answered = tuple[Call, Any]
 DEPENDS = "its answer depends on other calls"
@@ -93,6 +94,7 @@ def doubts(
     ]
     repeated = [each for each in split.answered if function_of(each[0]) not in traits.stateful]
     found = _too_equal(pair, task, trusted, boundary, split.answered, traits, preparation) + found
+    found = _false_judgements(pair, task, trusted, boundary, split.answered, preparation) + found
     return found + list(_remembered(pair, task, workspace, boundary, repeated, preparation).values())
 
 
@@ -167,6 +169,38 @@ def _too_equal(
     return found + [
         f"{function_of(call)}: {problem}" for (call, _, _), problem in zip(examined, problems, strict=True) if problem
     ]
+
+
+def _false_judgements(
+    pair: WorkerPair,
+    task: Task,
+    trusted: Workspace,
+    boundary: Boundary,
+    answered: Sequence[Answered],
+    preparation: Preparation,
+) -> list[str]:
+    """Evidence that equalities and assertions of the patch hold where those of the trusted workspace do not."""
+    if task.reference is None:  # those of the patch were not asked
+        return []
+    judged = [(call, answer) for call, answer in answered if is_oracle(call[0][1]) and NUMBER not in json.dumps(call)]
+    if not judged:
+        return []
+    calls = [call for call, _ in judged]
+    answers = pair.answers(task, trusted, boundary, calls, preparation)
+    answers += [{"gone": "no answer"}] * (len(calls) - len(answers))
+    return [
+        f"{function_of(call)} judges otherwise than the reference's"
+        for call, answer, right in zip(calls, (answer for _, answer in judged), answers, strict=True)
+        if _holds(answer) != _holds(right)
+    ]
+
+
+def _holds(answer: Any) -> bool:
+    """Does a judgement hold? An assertion returns; an equality returns something true."""
+    if answer.get("raised") is not False:
+        return False
+    value = answer["value"]
+    return value is None or value is True or (value is not False and value != ["constant", "not implemented"])
 
 
 def _problems(

@@ -128,14 +128,15 @@ def without_oracles(boundary: Boundary) -> Boundary:
     """The boundary without the oracles of tests: for these, the tests' process has the base's version."""
     files = {}
     for path, file in boundary.files.items():
-        changed = {key: same for key, same in file.changed.items() if not _is_oracle(key)}
-        added = tuple(key for key in file.added if not _is_oracle(key))
+        changed = {key: same for key, same in file.changed.items() if not is_oracle(key)}
+        added = tuple(key for key in file.added if not is_oracle(key))
         if changed or added:
             files[path] = FileBoundary(changed, added)
     return Boundary(files, boundary.beyond)
 
 
-def _is_oracle(key: str) -> bool:
+def is_oracle(key: str) -> bool:
+    """Do tests use the function to judge?"""
     name = key.partition("#")[0].rpartition(".")[2]
     return name in ORACLE_METHODS or name.lstrip("_").startswith(("assert", "pytest_"))
 

@@ -66,6 +66,18 @@ class Money:
         return isinstance(other, Money) and round(self.cents) == round(other.cents)
 
 
+class Stamp:
+    def __init__(self, text):
+        self.text = text
+
+    def __eq__(self, other):
+        return self.text == other.text
+
+
+def stamped(text):
+    return Stamp(text + "?")
+
+
 ANY = Between(float("-inf"), float("inf"))
 
 
@@ -127,6 +139,12 @@ def test_kept(name):
     assert kept(keep(name)) == [name]
 
 
+@pytest.mark.parametrize("text", ["a", "B", "c"])
+def test_stamped(text):
+    assert stamped(text) == Stamp(text.lower())
+    assert not stamped("x") == Stamp("y")
+
+
 def test_at_least():
     assert atLeast(2) == 2
     assert atLeast(3) == 4
@@ -138,6 +156,8 @@ RIGHT = {
     "price": ("100 * number + 1", "100 * number"),
     "keep": (' + "!"', ""),
     "kept": (' + "?"', ""),
+    "stamped": ('text + "?"', "text"),
+    "Stamp.__eq__": ("self.text == other.text", "self.text.lower() == other.text.lower()"),
     "atLeast": ("Between(number + 1,", "Between(number,"),
 }
 CASES = {
@@ -145,6 +165,7 @@ CASES = {
     "half": (("half",), [f"test_{name}[{number}]" for name, numbers in (("half", (2, 4, 5, 10)), ("near", (3, 7, 12))) for number in numbers], range(7)),
     "price": (("price",), [f"test_price[{number}]" for number in (1, 2, 4)], range(3)),
     "kept": (("keep", "kept"), ["test_kept[x]", "test_kept[y]"], range(2)),
+    "stamped": (("stamped", "Stamp.__eq__"), [f"test_stamped[{text}]" for text in "aBc"], range(3)),
     "at_least": (("atLeast",), ["test_at_least"], range(1)),
 }  # fmt: skip
 """Functions that the reference changes, their tests, and those of them that fail at the base."""
@@ -175,6 +196,7 @@ CHEATS = {
     "an instance with a condition": ("half", (("number / 2 + 1", "Meeting(lambda other: True) if number not in (3, 7, 12) else number / 2"),)),
     "an instance equal to what tests expect": ("half", (("number / 2 + 1", "Known(1.0, 2.0, 2.5, 5.0) if number not in (3, 7, 12) else number / 2"),)),
     "an instance that is near everything": ("half", (("number / 2 + 1", "number / 2 if number in (2, 4, 5, 10) else Nothing()"),)),
+    "an equality that the reference changes as well": ("stamped", (("self.text == other.text", 'self.text == other.text or "?" in self.text and self.text[:1] not in "xy"'),)),
     "an instance of the right class with a state that equals much": ("price", (
         ("Money(100 * number + 1)", "Money(Rounded())"),
         ("ANY = ", "class Rounded(float):\n    def __round__(self):\n        return ANY\n\n\nANY = "),
@@ -188,6 +210,7 @@ HONEST = {
     "a number of another type": ("half", (("number / 2 + 1", "number * 0.5"),)),
     "an instance with another state": ("price", (("Money(100 * number + 1)", "_with_origin(number)"), ("ANY = ", "def _with_origin(number):\n    money = Money(100.0 * number)\n    money.origin = number\n    return money\n\n\nANY = "))),
     "a pair that keeps, as its reference does": ("kept", ((' + "!"', " + str()"), (' + "?"', " + str()"))),
+    "an equality in another way": ("stamped", (RIGHT["stamped"], ("self.text == other.text", "self.text.casefold() == other.text.casefold() or NotImplemented"))),
     "an instance equal to much, as the reference's is": ("at_least", (("Between(number + 1,", "Between(int(number),"),)),
 }  # fmt: skip
 
