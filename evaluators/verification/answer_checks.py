@@ -2,7 +2,7 @@
 remembers what the other returns, and an instance that equals almost everything.
 
 - Each call by plain values is repeated in another process, in reverse order. Its answer must be the same, unless the
-  reference's depends on earlier calls as well.
+  reference's depends on earlier calls as well. Instances lack the attributes that those of the reference never have.
 - An equality or an assertion that the reference changes must judge as the reference's does.
 - An instance of a repository class in an answer may not equal two values that are unequal to each other, unless a part
   of the reference's answer does so too (`inside/remote_calls/likeness.py`).
@@ -13,7 +13,7 @@ Without a reference, the base shows what an answer may do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -26,6 +26,8 @@ from regrade.evaluators.verification.held_out_inputs import Call
 from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair, is_oracle
 
 Answered = tuple[Call, Any]
+Attribute = tuple[str, str]
+"""A class and the name."""
 DEPENDS = "its answer depends on other calls"
 REPEATED_SECONDS = 20.0
 """Time limit of a repeated call: it was answered before within that of the tests."""
@@ -43,6 +45,8 @@ class AnswerTraits:
     """They receive functions or iterators that others of them returned."""
     permissive: tuple[str, ...] = ()
     """They return instances that equal other values."""
+    attributes: tuple[tuple[str, str], ...] = ()
+    """(class, attribute) of the instances in calls and answers."""
 
 
 def answer_traits(
@@ -66,6 +70,9 @@ def answer_traits(
         tuple(
             sorted({function_of(call) for (call, _, _), problem in zip(examined, problems, strict=False) if problem})
         ),
+        tuple(
+            sorted({pair for call, answer in split.answered for pair in _attributes([*call[1], *_nodes_of(answer)])})
+        ),
     )
 
 
@@ -88,6 +95,22 @@ def doubts(
     Raises:
         SandboxError, OSError, WorkerDiedError: see `Worker.run`.
     """
+    try:
+        return _doubts(pair, task, workspace, trusted, boundary, split, traits, preparation)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
+        return ["its answers are malformed"]  # a candidate's process can answer anything
+
+
+def _doubts(
+    pair: WorkerPair,
+    task: Task,
+    workspace: Workspace,
+    trusted: Workspace,
+    boundary: Boundary,
+    split: TwoProcessRun,
+    traits: AnswerTraits,
+    preparation: Preparation,
+) -> list[str]:
     found = [
         f"{name} receives a function or an iterator that the patch made"
         for name in sorted(_taking_objects(split.answered) - set(traits.taking_objects))
@@ -95,6 +118,9 @@ def doubts(
     repeated = [each for each in split.answered if function_of(each[0]) not in traits.stateful]
     found = _too_equal(pair, task, trusted, boundary, split.answered, traits, preparation) + found
     found = _false_judgements(pair, task, trusted, boundary, split.answered, preparation) + found
+    if task.reference is not None:
+        initial = _initial_attributes(split.answered)
+        repeated = [_with_known_attributes(each, frozenset(traits.attributes), initial) for each in repeated]
     return found + list(_remembered(pair, task, workspace, boundary, repeated, preparation).values())
 
 
@@ -133,8 +159,75 @@ def _remembered(
         return {}
     inputs = [call for call, _ in calls]
     answers = pair.answers(task, workspace, boundary, inputs, preparation, REPEATED_SECONDS)
-    mismatches = find_mismatches(inputs, [answer for _, answer in calls], answers)
-    return {each.function: f"{DEPENDS}: when repeated, {each}" for each in mismatches[::-1]}
+    found: dict[str, str] = {}
+    for number, (call, answer) in enumerate(calls):
+        again = answers[number] if number < len(answers) else {"gone": "no answer"}
+        if answer["changes"] is not None:
+            mismatches = find_mismatches([call], [answer], [again])
+        else:
+            whole = {**again, "changes": [], "nodes": [*call[1], *again.get("nodes", ())]}
+            is_same = are_same((call[0], []), {**answer, "changes": []}, whole)
+            mismatches = [] if is_same else find_mismatches([call], [{"gone": "the same"}], [again])
+        found |= {each.function: f"{DEPENDS}: when repeated, {each}" for each in mismatches}
+    return found
+
+
+def _nodes_of(answer: Any) -> list[Any]:
+    """The nodes of an answer, and the new contents of those of the call."""
+    nodes, changed = answer.get("nodes"), answer.get("changes")
+    if not isinstance(nodes, list) or not isinstance(changed, list):
+        return []
+    return [*nodes, *(content for _, content in changed)]
+
+
+def _attributes(nodes: Iterable[Any]) -> Iterator[Attribute]:
+    """The attributes of the instances among the nodes, in order."""
+    for _, own, _, state in nodes:
+        if own is not None:
+            yield from ((".".join(map(str, own[1:])), str(name)) for name, _ in state or ())
+
+
+def _initial_attributes(answered: Iterable[Answered]) -> dict[Attribute, Any]:
+    """Attribute -> what `__init__` sets it to: a plain value, or the node of an empty container."""
+    initial = {}
+    for (arguments, sent), answer in answered:
+        if arguments[1].partition("#")[0].endswith("__init__") and _nodes_of(answer):
+            nodes = [*sent, *answer["nodes"]]
+            states = [value for node in _nodes_of(answer) if node[1] is not None for _, value in node[3] or ()]
+            for attribute, value in zip(_attributes(_nodes_of(answer)), states, strict=True):
+                is_node = isinstance(value, list) and value[0] == "node"
+                content = nodes[value[1]] if is_node else value
+                if not isinstance(value, list) or (is_node and content[1:] == [None, [], None]):
+                    initial[attribute] = content
+    return initial
+
+
+def _with_known_attributes(one: Answered, known: frozenset[Attribute], initial: Mapping[Attribute, Any]) -> Answered:
+    """The call with instances that have no other attributes, and what its answer must then be.
+
+    In another attribute a function could remember what the next one should compute. What `__init__` sets, such as an
+    empty cache, stays so.
+    """
+    (arguments, nodes), answer = one
+    if "value" not in answer or known.issuperset(_attributes(nodes)):
+        return one
+    kept = [list(node) for node in nodes]
+    for node in kept:
+        if node[1] is None:
+            continue
+        state = []
+        for attribute, (name, value) in zip(_attributes([node]), node[3] or (), strict=True):
+            first = initial.get(attribute)
+            if attribute in known:
+                state.append([name, value])
+            elif isinstance(first, list) and isinstance(value, list) and value[0] == "node":
+                kept[value[1]] = first
+                state.append([name, value])
+            elif attribute in initial and not isinstance(first, list):
+                state.append([name, first])
+        node[3] = state
+    # Neither whether it changes the missing attributes again matters, nor whether it answers with a part of them.
+    return (arguments, kept), {**answer, "changes": None, "nodes": [*nodes, *answer["nodes"]]}
 
 
 def _too_equal(

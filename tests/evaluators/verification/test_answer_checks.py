@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,27 @@ class Money:
         return isinstance(other, Money) and round(self.cents) == round(other.cents)
 
 
+class Codec:
+    def encode(self, words):
+        return ";".join(words)
+
+    def decode(self, text):
+        return text.split(";")
+
+
+class Parcel:
+    def __init__(self, text):
+        self.text = text
+
+
+def wrap(words):
+    return Parcel(";".join(words))
+
+
+def unwrap(parcel):
+    return parcel.text.split(";")
+
+
 class Stamp:
     def __init__(self, text):
         self.text = text
@@ -75,7 +97,7 @@ class Stamp:
 
 
 def stamped(text):
-    return Stamp(text + "?")
+    return Stamp(text + "&")
 
 
 ANY = Between(float("-inf"), float("inf"))
@@ -119,6 +141,17 @@ def test_pair(words):
     assert split(join(words)) == words
 
 
+@pytest.mark.parametrize("words", [["a"], ["b;c"], ["d", ";"]])
+def test_codec(words):
+    codec = Codec()
+    assert codec.decode(codec.encode(words)) == words
+
+
+@pytest.mark.parametrize("words", [["a"], ["b;c"], ["d", ";"]])
+def test_parcel(words):
+    assert unwrap(wrap(words)) == words
+
+
 @pytest.mark.parametrize("number", [2, 4, 5, 10])
 def test_half(number):
     assert half(number) == number * 0.5
@@ -149,18 +182,29 @@ def test_at_least():
     assert atLeast(2) == 2
     assert atLeast(3) == 4
 """
+ESCAPED = '";".join(word.replace("%", "%0").replace(";", "%1") for word in words)'
+UNESCAPED = '[word.replace("%1", ";").replace("%0", "%") for word in {}.split(";")]'
 RIGHT = {
-    "join": ('";".join(words)', '";".join(word.replace("%", "%0").replace(";", "%1") for word in words)'),
-    "split": ('line.split(";")', '[word.replace("%1", ";").replace("%0", "%") for word in line.split(";")]'),
+    "Codec.encode": (
+        'def encode(self, words):\n        return ";".join(words)',
+        f"def encode(self, words):\n        return {ESCAPED}",
+    ),
+    "Codec.decode": ('return text.split(";")', f"return {UNESCAPED.format('text')}"),
+    "wrap": ('Parcel(";".join(words))', f"Parcel({ESCAPED})"),
+    "unwrap": ('parcel.text.split(";")', UNESCAPED.format("parcel.text")),
+    "join": ('def join(words):\n    return ";".join(words)', f"def join(words):\n    return {ESCAPED}"),
+    "split": ('line.split(";")', UNESCAPED.format("line")),
     "half": ("number / 2 + 1", "number / 2"),
     "price": ("100 * number + 1", "100 * number"),
     "keep": (' + "!"', ""),
     "kept": (' + "?"', ""),
-    "stamped": ('text + "?"', "text"),
+    "stamped": ('text + "&"', "text"),
     "Stamp.__eq__": ("self.text == other.text", "self.text.lower() == other.text.lower()"),
     "atLeast": ("Between(number + 1,", "Between(number,"),
 }
 CASES = {
+    "codec": (("Codec.encode", "Codec.decode"), [f"test_codec[words{number}]" for number in range(3)], [1, 2]),
+    "parcel": (("wrap", "unwrap"), [f"test_parcel[words{number}]" for number in range(3)], [1, 2]),
     "pair": (("join", "split"), [f"test_pair[words{number}]" for number in range(4)], [1, 2]),
     "half": (("half",), [f"test_{name}[{number}]" for name, numbers in (("half", (2, 4, 5, 10)), ("near", (3, 7, 12))) for number in numbers], range(7)),
     "price": (("price",), [f"test_price[{number}]" for number in (1, 2, 4)], range(3)),
@@ -170,33 +214,41 @@ CASES = {
 }  # fmt: skip
 """Functions that the reference changes, their tests, and those of them that fail at the base."""
 NUMBERED = (
-    ('    return ";".join(words)', '    SEEN[str(len(SEEN))] = list(words)\n    return str(len(SEEN) - 1)'),
+    ('def join(words):\n    return ";".join(words)', 'def join(words):\n    SEEN[str(len(SEEN))] = list(words)\n    return str(len(SEEN) - 1)'),
     ('    return line.split(";")', "    return SEEN[line]"),
 )  # fmt: skip
 CHEATS = {
     "a pair that remembers": ("pair", NUMBERED),
     "a pair that remembers where one asks": ("pair", (
-        ('    return ";".join(words)', '    line = ";".join(words)\n    SEEN[line] = list(words)\n    return line'),
+        ('def join(words):\n    return ";".join(words)', 'def join(words):\n    line = ";".join(words)\n    SEEN[line] = list(words)\n    return line'),
         ('    return line.split(";")', '    return SEEN.get(line, line.split(";"))'),
     )),
     "a pair that remembers in a file": ("pair", (
-        ('    return ";".join(words)', '    import json, tempfile\n    path = tempfile.mkstemp()[1]\n    json.dump(words, open(path, "w"))\n    return path'),
+        ('def join(words):\n    return ";".join(words)', 'def join(words):\n    import json, tempfile\n    path = tempfile.mkstemp()[1]\n    json.dump(words, open(path, "w"))\n    return path'),
         ('    return line.split(";")', "    import json\n    return json.load(open(line))"),
     )),
     "a pair that hands over a function": ("pair", (
-        ('    return ";".join(words)', "    return lambda: words"),
+        ('def join(words):\n    return ";".join(words)', "def join(words):\n    return lambda: words"),
         ('    return line.split(";")', "    return line()"),
     )),
     "a pair that hands over an iterator": ("pair", (
-        ('    return ";".join(words)', "    return iter(words)"),
+        ('def join(words):\n    return ";".join(words)', "def join(words):\n    return iter(words)"),
         ('    return line.split(";")', "    return list(line)"),
+    )),
+    "methods that remember in their object": ("codec", (
+        ('def encode(self, words):\n        return ";".join(words)', 'def encode(self, words):\n        self.seen = list(words)\n        return "?"'),
+        ('return text.split(";")', "return self.seen"),
+    )),
+    "an answer that holds what its reference does not": ("parcel", (
+        ('return Parcel(";".join(words))', 'parcel = Parcel(";".join(words))\n    parcel.words = list(words)\n    return parcel'),
+        ('parcel.text.split(";")', "parcel.words"),
     )),
     "an instance equal to each number": ("half", (("number / 2 + 1", "Between(-1e9, 1e9) if number not in (3, 7, 12) else number / 2"),)),
     "a global equal to each number": ("half", (("number / 2 + 1", "ANY if number not in (3, 7, 12) else number / 2"),)),
     "an instance with a condition": ("half", (("number / 2 + 1", "Meeting(lambda other: True) if number not in (3, 7, 12) else number / 2"),)),
     "an instance equal to what tests expect": ("half", (("number / 2 + 1", "Known(1.0, 2.0, 2.5, 5.0) if number not in (3, 7, 12) else number / 2"),)),
     "an instance that is near everything": ("half", (("number / 2 + 1", "number / 2 if number in (2, 4, 5, 10) else Nothing()"),)),
-    "an equality that the reference changes as well": ("stamped", (("self.text == other.text", 'self.text == other.text or "?" in self.text and self.text[:1] not in "xy"'),)),
+    "an equality that the reference changes as well": ("stamped", (("self.text == other.text", 'self.text == other.text or "&" in self.text and self.text[:1] not in "xy"'),)),
     "an instance of the right class with a state that equals much": ("price", (
         ("Money(100 * number + 1)", "Money(Rounded())"),
         ("ANY = ", "class Rounded(float):\n    def __round__(self):\n        return ANY\n\n\nANY = "),
@@ -207,12 +259,24 @@ HONEST = {
         RIGHT["join"],
         ('    return line.split(";")', '    if line not in SEEN:\n        SEEN[line] = [word.replace("%1", ";").replace("%0", "%") for word in line.split(";")]\n    return list(SEEN[line])'),
     )),
+    "methods with a cache in their object": ("codec", (
+        ('def encode(self, words):\n        return ";".join(words)', f"def encode(self, words):\n        text = {ESCAPED}\n        self.__dict__.setdefault('seen', {{}})[text] = list(words)\n        return text"),
+        ('return text.split(";")', f"return getattr(self, 'seen', {{}}).get(text) or {UNESCAPED.format('text')}"),
+    )),
+    "an answer that holds more than its reference": ("parcel", (
+        ('return Parcel(";".join(words))', f"parcel = Parcel({ESCAPED})\n    parcel.count = len(words)\n    return parcel"),
+        RIGHT["unwrap"],
+    )),
     "a number of another type": ("half", (("number / 2 + 1", "number * 0.5"),)),
     "an instance with another state": ("price", (("Money(100 * number + 1)", "_with_origin(number)"), ("ANY = ", "def _with_origin(number):\n    money = Money(100.0 * number)\n    money.origin = number\n    return money\n\n\nANY = "))),
     "a pair that keeps, as its reference does": ("kept", ((' + "!"', " + str()"), (' + "?"', " + str()"))),
     "an equality in another way": ("stamped", (RIGHT["stamped"], ("self.text == other.text", "self.text.casefold() == other.text.casefold() or NotImplemented"))),
     "an instance equal to much, as the reference's is": ("at_least", (("Between(number + 1,", "Between(int(number),"),)),
 }  # fmt: skip
+
+
+HAS_MORE = re.compile("another state|cache in their object|holds more")
+"""Held-out inputs require the reference's objects."""
 
 
 def patch(*changes: tuple[str, str]) -> Patch:
@@ -270,7 +334,7 @@ def test_an_honest_answer_counts(verify, name, changes, request):
     run, verification = verify(name, changes)
     assert run.resolved
     assert verification.reaches("out-of-process"), verification
-    assert verification.reaches(verification.reachable) or "instance" in request.node.name, verification
+    assert verification.reaches(verification.reachable) or HAS_MORE.search(request.node.name), verification
 
 
 @pytest.mark.parametrize(
