@@ -221,23 +221,17 @@ class CrossedRecord(Record, frozen=True, tag="crossed"):
 
 
 class CalledRecord(Record, frozen=True, tag="called"):
-    """A function at the boundary was called, with values as they cross (see `inside/remote_calls/plain_values.py`)."""
+    """A function at the boundary was called, and answered, with values as they cross (see
+    `inside/remote_calls/plain_values.py`)."""
 
     arguments: list[Any]
     """Module, key, positional and keyword arguments."""
     nodes: list[Any]
-
-
-class WatchedRecord(Record, frozen=True, tag="watched"):
-    """A watched function was called, and answered."""
-
-    arguments: list[Any]
-    nodes: list[Any]
     answer: dict[str, Any]
 
 
-class UnwatchedRecord(Record, frozen=True, tag="unwatched"):
-    """Not all calls of a watched function are recorded."""
+class UnrecordedRecord(Record, frozen=True, tag="unrecorded"):
+    """Not all calls of a function at the boundary are recorded."""
 
     key: str
 
@@ -250,6 +244,15 @@ class AnswerRecord(Record, frozen=True, tag="answer"):
     answer: dict[str, Any]
     """The message of the other process as received, with the first `values` of an iterator; or the reason why there is
     none: `gone`."""
+
+
+class LikenessRecord(Record, frozen=True, tag="likeness"):
+    """An answer was examined: what does it equal that it should not?"""
+
+    index: int
+    """Of the answer, from 0."""
+    problem: str
+    """Empty: nothing."""
 
 
 class ElsewhereRecord(Record, frozen=True, tag="elsewhere"):
@@ -272,6 +275,12 @@ class TamperedRecord(Record, frozen=True, tag="tampered"):
     what: str
     by: str
     """Where the replacement comes from."""
+
+
+class AlteredRecord(Record, frozen=True, tag="altered"):
+    """The code under test replaced functions of libraries that tests use."""
+
+    names: list[str]
 
 
 class DoneRecord(Record, frozen=True, tag="done"):
@@ -297,8 +306,8 @@ class UnknownRecord(Record, frozen=True):
 _KnownRecord = (
     ConfigurationRecord | CollectRecord | CollectedRecord | StartedRecord | FixturesRecord | TestRecord | ImportRecord
     | ThreadsRecord | ImportedRecord | ReachRecord | SourcesRecord | UnmeasuredRecord | CheckedRecord | WheelRecord
-    | CrossedRecord | CalledRecord | WatchedRecord | UnwatchedRecord | AnswerRecord | ElsewhereRecord | ReplacedRecord
-    | TamperedRecord | ExtensionsRecord | DoneRecord | LeftRecord
+    | CrossedRecord | CalledRecord | UnrecordedRecord | AnswerRecord | LikenessRecord | ElsewhereRecord | ReplacedRecord
+    | TamperedRecord | AlteredRecord | ExtensionsRecord | DoneRecord | LeftRecord
 )  # fmt: skip
 _EVENTS: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _RECORDS: msgspec.json.Decoder[_KnownRecord] = msgspec.json.Decoder(_KnownRecord)

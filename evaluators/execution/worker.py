@@ -114,6 +114,8 @@ class Request:
     """(index, count): measure every `count`-th test, from this index on."""
     crossing: Mapping[str, Any] | None = None
     """Boundary to another worker's candidate (see `regrade.evaluators.verification.two_process`)."""
+    libraries: tuple[str, ...] = ()
+    """Modules that tests import: report what the code under test replaces in them, unless they are the tree's own."""
     sources: bool = False
     """Also record the files that the tests come from (see `inside/recording/sources.py`)."""
     phase: str = ""
@@ -257,7 +259,8 @@ class Worker:
         self._write_tree(tree, request.suite.protected_files)
         self._ensure_started()
         own, below = self._own_modules(tree, request.suite)
-        found = {"own": own, "own_below": below, "rebuild": rebuild is not None}
+        libraries = [name for name in request.libraries if name.partition(".")[0] not in own]
+        found = {"own": own, "own_below": below, "rebuild": rebuild is not None, "libraries": libraries}
         self._send({**self._message(request, preparation), **found})
         event = self._receive(START_SECONDS)
         if isinstance(event, ForkedEvent):

@@ -20,6 +20,7 @@ from regrade.evaluators.inside import bytecode, commands, extensions, origins, w
 from regrade.evaluators.inside.recording.reach import ReachRecorder
 from regrade.evaluators.inside.recording.recorder import Recorder
 from regrade.evaluators.inside.recording.sources import SourcesRecorder
+from regrade.evaluators.inside.remote_calls.likeness import examine_answers
 from regrade.evaluators.inside.remote_calls.sides import answer_inputs, candidate_side, tests_side
 from regrade.evaluators.inside.sealing import sealing_writer
 
@@ -166,13 +167,22 @@ def run(request: dict[str, Any], write: Write) -> NoReturn:
             finish(write, candidate_side(request))
         if request["kind"] == "inputs":
             finish(write, answer_inputs(request, write))
+        if request["kind"] == "likeness":
+            finish(write, examine_answers(request, write))
         if request["runner"] != "pytest":
             finish(write, commands.run_tests(request["runner"], request["paths"], request["select"], write))
         import pytest
 
         before = set(sys.modules)
         recorder = Recorder(request["root"])
-        recorder.begin(write, request["select"], request["skip"], request["doctests"], watched=is_watched(request))
+        recorder.begin(
+            write,
+            request["select"],
+            request["skip"],
+            request["doctests"],
+            request["libraries"],
+            watched=is_watched(request),
+        )
         plugins: list[Any] = [recorder]
         if request["sources"]:
             plugins.append(SourcesRecorder(write, request["root"]))

@@ -45,7 +45,20 @@ def perturbed_value(value: Any, choice: int = 0) -> Any:
         return value | {"\u2020"}
     if value is None:
         return "\u2020"
-    return object()
+    return _perturbed_instance(value, choice)
+
+
+def _perturbed_instance(value: Any, choice: int) -> Any:
+    """An instance of the same class with one attribute perturbed, if it has a plain one."""
+    try:
+        state = dict(vars(value))
+        names = sorted(name for name in state if type(state[name]) in (bool, int, float, str, bytes, list, tuple, dict))
+        name = names[choice % len(names)]
+        perturbed = object.__new__(type(value))
+        vars(perturbed).update({**state, name: perturbed_value(state[name], choice // 7)})
+        return perturbed
+    except Exception:
+        return object()
 
 
 def perturbation_digest(token: str) -> bytes:

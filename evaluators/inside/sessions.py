@@ -114,7 +114,9 @@ class _PreparedSession:
             capture.start_global_capturing()
             capture.suspend_global_capture(in_=True)
         watched = candidates.is_watched(request)
-        self._recorder.begin(write, request["select"], request["skip"], request["doctests"], watched=watched)
+        self._recorder.begin(
+            write, request["select"], request["skip"], request["doctests"], request["libraries"], watched=watched
+        )
 
 
 def _imported_from(root: str) -> bool:

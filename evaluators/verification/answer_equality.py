@@ -41,7 +41,7 @@ def usable_inputs(inputs: Sequence[Call], answers: Sequence[Any], repeated: Sequ
     A function with different answers to any one input is random: its other answers may be equal by chance.
     """
     answered = [
-        (index, _function(call), are_same(call, one, other))
+        (index, function_of(call), are_same(call, one, other))
         for index, (call, one, other) in enumerate(zip(inputs, answers, repeated, strict=False))
         if one.get("raised") is False and other.get("raised") is False
     ]
@@ -49,7 +49,8 @@ def usable_inputs(inputs: Sequence[Call], answers: Sequence[Any], repeated: Sequ
     return [index for index, function, _ in answered if function not in random]
 
 
-def _function(call: Call) -> str:
+def function_of(call: Call) -> str:
+    """Module and name of the called function."""
     (module, key, *_), _ = call
     return f"{module}.{key.partition('#')[0]}"
 
@@ -65,7 +66,7 @@ def find_mismatches(inputs: Sequence[Call], expected: Sequence[Any], answers: Se
     for call, right, answer in zip(inputs, expected, [*answers, *missing], strict=False):
         if not are_same(call, right, answer):
             shown = (_answer_shown(one, call[1]) for one in (right, answer))
-            mismatches.append(AnswerMismatch(_function(call), _shown(call), *shown))
+            mismatches.append(AnswerMismatch(function_of(call), _shown(call), *shown))
     return mismatches
 
 
@@ -178,7 +179,7 @@ class _AnswerComparison:
     def _content(self, one: Packed, other: Packed) -> bool:
         name, own, inner, state = one
         its_name, its_own, its_inner, its_state = other
-        same_state = state is its_state is None or _each(self._pair, state, its_state)
+        same_state = state is its_state is None or _each(self._pair, sorted(state, key=str), sorted(its_state, key=str))
         return name == its_name and self.alike(own, its_own) and self._inner(name, inner, its_inner) and same_state
 
     def _pair(self, one: Packed, other: Packed) -> bool:

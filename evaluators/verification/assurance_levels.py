@@ -19,15 +19,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Worker, without_candidate
 from regrade.evaluators.execution.workspaces import Workspace, prepare
+from regrade.evaluators.verification.answer_checks import (
+    DEPENDS,
+    AnswerTraits,
+    answer_traits,
+    doubts,
+    is_by_number,
+    repeatable_calls,
+)
 from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, usable_inputs
-from regrade.evaluators.verification.held_out_inputs import INPUTS_PER_FUNCTION, MIN_INPUTS, Call, generate_inputs
+from regrade.evaluators.verification.held_out_inputs import (
+    INPUTS_PER_FUNCTION,
+    MIN_INPUTS,
+    RECORDED_CALLS,
+    Call,
+    generate_inputs,
+)
 from regrade.evaluators.verification.input_strength import InputStrength, input_strength
 from regrade.evaluators.verification.tripwires import run_tripwires
 from regrade.evaluators.verification.two_process import (
@@ -67,6 +81,7 @@ class ReferenceVerification:
     """Mutants of the reference's functions, if there are held-out inputs."""
     killed: int = 0
     """Mutants that answer an input differently than the reference."""
+    traits: AnswerTraits = field(default_factory=AnswerTraits)
     untested: tuple[tuple[str, str], ...] = ()
     """(test, reason) of the tests that neither pass out of process nor have a tripwire."""
     invalid: tuple[str, ...] = ()
@@ -141,11 +156,13 @@ def _verify_reference_out_of_process(
     if not boundary.files:
         why = "the reference changes no function"
         return kind((), tuple((test, why) for test in sorted(tests)), "[]", "[]")
-    split = pair.run(task, workspace, boundary, tests, preparation, observed=with_inputs)
+    split = pair.run(task, workspace, boundary, tests, preparation)
     if not split.passed.issuperset(task.fail_to_pass):  # a busy machine must not decide about a task
-        repeated_run = pair.run(task, workspace, boundary, tests, preparation, observed=with_inputs)
+        repeated_run = pair.run(task, workspace, boundary, tests, preparation)
         split = max(split, repeated_run, key=lambda run: len(run.passed))
-    inputs = generate_inputs(split.calls, INPUTS_PER_FUNCTION) if with_inputs else []
+    traits = answer_traits(pair, task, workspace, boundary, split, preparation)
+    calls = repeatable_calls(split.answered, RECORDED_CALLS) if with_inputs else []
+    inputs = generate_inputs(calls, INPUTS_PER_FUNCTION) if with_inputs else []
     answers = repeated = []
     if inputs:
         answers = pair.answers(task, workspace, boundary, inputs, preparation)
@@ -165,6 +182,7 @@ def _verify_reference_out_of_process(
         json.dumps(answers),
         wrong,
         *strength,
+        traits=traits,
     )
 
 
@@ -197,6 +215,8 @@ def verify(
     if not run.fixed:
         return Verification(level=max(AssuranceLevel), reachable=reachable, why=NO_TEST_TO_VERIFY)
     verification, boundary = _verify_out_of_process(workers, task, workspace, run, reference, reachable)
+    if boundary is None:
+        return verification
     if verification.reaches(AssuranceLevel.OUT_OF_PROCESS):
         return _confirm_others(workers, task, workspace, run, reference, verification, boundary)
     return _verify_by_tripwires(workers, task, workspace, _passing(run), reference, verification)
@@ -209,8 +229,8 @@ def _verify_out_of_process(
     run: TestRun,
     reference: ReferenceVerification | None,
     reachable: str,
-) -> tuple[Verification, Boundary]:
-    """The verification, and the functions that ran in the candidate's process."""
+) -> tuple[Verification, Boundary | None]:
+    """The verification, and the functions that ran in the candidate's process; None: tripwires can't mend it."""
     unassured = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable)
     if reference is not None and not reference.is_confirmed(task):
         why = f"no patch can be verified out of process: {reference.obstacle(task)}"
@@ -224,16 +244,23 @@ def _verify_out_of_process(
     # A busy machine is no evidence against a patch: only a second refutation counts.
     for boundary, watched in 2 * boundaries:
         logger.debug("verification in two processes: task %s, %d tests", task.id, len(passing))
-        split = workers.pair.run(task, workspace, boundary, passing, workers.preparation, watched=watched)
+        split = workers.pair.run(task, workspace, boundary, passing, workers.preparation)
         refuted = _refuted_tests(task, run, split, reference)
         if watched and not refuted:
-            refuted = _mismatches_of_watched(workers, task, run, boundary, split)
+            refuted = _mismatches_of_watched(workers, task, run, boundary, split, watched)
         if not refuted:
             break
     confirmed = tuple(sorted(split.passed))
     if refuted:
         why = _refutation(refuted, boundary)
         return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why), boundary
+    found = _doubts(workers, task, workspace, boundary, split, reference)
+    if found and _doubts(workers, task, workspace, boundary, split, reference):
+        why = f"the tests pass by answers that do not count: {found[0]}"
+        refuted = dict.fromkeys(run.fixed, found[0])
+        refutation = replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why)
+        # Whether a fix may remember, only a reference shows.
+        return refutation, boundary if reference is None and DEPENDS in found[0] else None
     why = f"{len(run.fixed)} FAIL_TO_PASS tests pass out of process"
     assured = Verification(level=AssuranceLevel.OUT_OF_PROCESS, reachable=reachable, confirmed=confirmed, why=why)
     if reference is None or not reference.has_strong_inputs:
@@ -295,25 +322,58 @@ def _boundaries(
     return boundaries
 
 
+def _doubts(
+    workers: WorkerSet,
+    task: Task,
+    workspace: Workspace,
+    boundary: Boundary,
+    split: TwoProcessRun,
+    reference: ReferenceVerification | None,
+) -> list[str]:
+    """Reasons why the answers of the patch to the tests do not count: see `answer_checks.py`."""
+    pair, preparation = workers.pair, workers.preparation
+    if reference is not None:
+        trusted = reference_workspace(task)
+        of_reference = boundary_of(task, trusted)
+        split = split.without(keys_only_in(boundary, of_reference))  # these were compared with the reference
+        return doubts(pair, task, workspace, trusted, boundary, split, reference.traits, preparation)
+    base = Workspace(task.base, task.base)
+    split = split.without(frozenset(key for file in boundary.files.values() for key in file.added))
+    found = doubts(pair, task, workspace, base, boundary, split, AnswerTraits(), preparation)
+    if not found:
+        return found
+    with without_candidate():
+        at_base = pair.run(task, base, boundary, frozenset(task.tests), preparation)
+        traits = answer_traits(pair, task, base, boundary, at_base, preparation)
+    return doubts(pair, task, workspace, base, boundary, split, traits, preparation)
+
+
 def _mismatches_of_watched(
-    workers: WorkerSet, task: Task, run: TestRun, boundary: Boundary, split: TwoProcessRun
+    workers: WorkerSet,
+    task: Task,
+    run: TestRun,
+    boundary: Boundary,
+    split: TwoProcessRun,
+    watched: frozenset[str],
 ) -> dict[str, str]:
     """Test -> evidence against the patch: its watched functions answer the tests differently than with the reference.
 
     A function that needs functions of the tests, or returns functions, can't be compared.
     """
     test = min(run.fixed)
-    if split.unwatched:
-        name = split.unwatched[0].partition("#")[0]
+    answered = [each for each in split.answered if each[0][0][1] in watched]
+    uncompared = [call[0][1] for call, answer in answered if is_by_number((call, answer))]
+    if uncompared or split.unrecorded & watched:
+        name = min([*uncompared, *(split.unrecorded & watched)]).partition("#")[0]
         return {test: f"the reference does not change {name}, and its answers can't be compared"}
-    calls = [call for call, _ in split.watched]
+    calls = [call for call, _ in answered]
     reference = reference_workspace(task)
     with without_candidate():
         answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
     expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
     if len(expected) < len(calls):
         return {test: "the reference does not answer the calls of functions that it does not change"}
-    mismatches = find_mismatches(calls, expected, [answer for _, answer in split.watched])
+    mismatches = find_mismatches(calls, expected, [answer for _, answer in answered])
     return {test: f"with the reference, {mismatches[0]}"} if mismatches else {}
 
 

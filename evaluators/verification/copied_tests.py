@@ -203,7 +203,7 @@ def _renamed_helpers(helpers: Mapping[Form, str], key: str, random: Random) -> s
     """The code of `inside/expectation_helpers.py`, under these names."""
     text = _helper_source().replace("PERTURBATION_KEY = ''", f"PERTURBATION_KEY = '{key}'", 1)
     names = {name: helpers[form] for form, name in HELPERS.items()}
-    for name in ("PERTURBATION_KEY", "perturbed_value", "perturbation_digest", "hashlib"):
+    for name in ("PERTURBATION_KEY", "perturbed_value", "_perturbed_instance", "perturbation_digest", "hashlib"):
         names[name] = f"_{random.getrandbits(48):012x}"
     text = text.replace("import hashlib", "import hashlib as hashlib_", 1)
     for name, new in names.items():

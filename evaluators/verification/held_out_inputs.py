@@ -23,6 +23,8 @@ Call = tuple[list[Packed], list[Packed]]
 """Arguments (module, key, positional, keywords) and nodes of a remote call (see
 `regrade.evaluators.inside.remote_calls.plain_values`).
 """
+RECORDED_CALLS = 60
+"""Calls of each function from which inputs are drawn."""
 INPUTS_PER_FUNCTION = 100
 """New inputs for each function."""
 MIN_INPUTS = 8

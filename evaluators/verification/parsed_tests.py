@@ -124,6 +124,23 @@ class TestFile:
         end = self._source.offset(node.end_lineno or line, node.end_col_offset or 0)
         return self._source.offset(line, node.col_offset), end
 
+    @cached_property
+    def imported(self) -> frozenset[str]:
+        """Names of the modules that it imports, and of what may be a module in them that it uses."""
+        modules: dict[str, str] = {}
+        for node in ast.walk(self._module):
+            if isinstance(node, ast.Import):
+                modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules[node.module] = node.module
+                modules |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        parts = [
+            f"{modules[node.value.id]}.{node.attr}"
+            for node in ast.walk(self._module)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        ]
+        return frozenset((*modules.values(), *parts))
+
     def _collect(self, body: Sequence[ast.stmt], owner: str) -> None:
         self._definitions.setdefault(owner, {})
         for node in body:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import PatchError
+from regrade.datasets.plurals import listed
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.execution.records import AlteredRecord
 from regrade.evaluators.execution.run_tests import ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import changed_functions, with_companions
 from regrade.evaluators.execution.worker import UNPREPARED, Preparation, Reply, Request, Worker, without_candidate
@@ -41,6 +43,8 @@ class TripwireKind(StrEnum):
     """A copy of the test with a perturbed expectation must fail."""
     RENAMED = "renamed"
     """A copy of the test must pass under another name, in a file of another name."""
+    ALTERED = "altered"
+    """The code under test must not replace functions of the libraries that tests import."""
     STUBBED = "stubbed"
     """The test must fail where the functions to be fixed only raise."""
 
@@ -109,6 +113,8 @@ class _Plan:
     select: frozenset[str]
     tripwires: tuple[_Tripwire, ...]
     untested: Mapping[str, str]
+    libraries: tuple[str, ...] = ()
+    """Modules that the test files import."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -187,6 +193,8 @@ class _TripwireRunner:
         self._preparation = preparation
         self._seed = _digest(task.digest, _changes(workspace))
         self.cpu_seconds = 0.0
+        self._altered: frozenset[str] = frozenset()
+        """What the last run replaced in libraries."""
 
     def run_copies(self, tests: Sequence[str], invalid: frozenset[str]) -> _TripwireResults:
         plan = plan_copies(self._task, tests, self._seed, invalid)
@@ -197,7 +205,7 @@ class _TripwireRunner:
             return _TripwireResults(untested={**plan.untested, **dict.fromkeys(tests, stopped)})
         valid = plan.keys_as_expected(outcomes)
         unexpected = plan.keys - valid
-        results = _TripwireResults(valid, untested=plan.untested)
+        results = _TripwireResults(valid, self._altered_libraries(plan), untested=plan.untested)
         repeated = plan_copies(self._task, tests, _digest(self._seed, "again"), invalid) if unexpected else plan
         renamed = (
             frozenset(tripwire.key for tripwire in plan.tripwires if tripwire.kind is TripwireKind.RENAMED) & unexpected
@@ -221,6 +229,21 @@ class _TripwireRunner:
             if not tripwire.is_as_expected(outcomes)
         )
         return _TripwireResults(frozenset(tripwire.key for tripwire in tripwires), triggered, keys - valid)
+
+    def _altered_libraries(self, plan: _Plan) -> tuple[TriggeredTripwire, ...]:
+        """What the patch replaced in libraries, in the last run and another one; the reference (the base) did not."""
+        altered = self._altered
+        if not altered:
+            return ()
+        trusted = self._reference() if self._task.reference is not None else None
+        with without_candidate():
+            self._run_plan(self._workspace.before if trusted is None else trusted.after, plan)
+        altered -= self._altered
+        if altered:
+            self._run_plan(self._workspace.after, plan)
+            altered &= self._altered
+        why = f"the code under test replaces {listed(sorted(altered), 3)}, which tests import"
+        return (TriggeredTripwire(TripwireKind.ALTERED, min(plan.tests), why),) if altered else ()
 
     def run_stubs(self, tests: Sequence[str], invalid: frozenset[str]) -> _TripwireResults:
         """FAIL_TO_PASS tests must fail where the functions to be fixed only raise."""
@@ -273,7 +296,7 @@ class _TripwireRunner:
     def _run_plan(self, tree: Tree, plan: _Plan) -> tuple[Mapping[str, TestOutcome], str]:
         """The outcomes of the tests, and the reason why they are no evidence, if there is one."""
         times = 1 + len(plan.files)
-        return self._run(tree.with_files(plan.files), plan.tests, plan.paths, plan.select, times)
+        return self._run(tree.with_files(plan.files), plan.tests, plan.paths, plan.select, times, plan.libraries)
 
     def _passing(self, tree: Tree, tests: Iterable[str]) -> frozenset[str]:
         """The passing tests; none if the run was stopped."""
@@ -286,13 +309,20 @@ class _TripwireRunner:
         return frozenset(test for test in ids if not stopped and outcomes.get(test, ABSENT).status is TestStatus.PASSED)
 
     def _run(
-        self, tree: Tree, tests: frozenset[str], paths: tuple[str, ...], select: frozenset[str] | None, times: int
+        self,
+        tree: Tree,
+        tests: frozenset[str],
+        paths: tuple[str, ...],
+        select: frozenset[str] | None,
+        times: int,
+        libraries: tuple[str, ...] = (),
     ) -> tuple[Mapping[str, TestOutcome], str]:
         seconds = min(times, 4) * wall_seconds(self._task, tests)
         limits = replace(self._task.limits, wall_seconds=seconds)
-        request = Request(suite=self._task.suite, limits=limits, paths=paths, select=select)
+        request = Request(suite=self._task.suite, limits=limits, paths=paths, select=select, libraries=libraries)
         reply = self._worker.run(tree, request, self._preparation)
         self.cpu_seconds += reply.cpu_seconds
+        self._altered = frozenset(name for record in reply.of(AlteredRecord) for name in record.names)
         return statuses(reply), _stopped(reply, seconds)
 
 
@@ -308,6 +338,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[
     tripwires: list[_Tripwire] = []
     select: set[str] = set()
     paths: dict[str, str] = {}
+    libraries: set[str] = set()
     for path in test_files(tests, frozenset(tests)):
         own = [test for test in tests if file_of(test) == path]
         company = with_companions(task, frozenset(own))
@@ -327,6 +358,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[
             untested.update(dict.fromkeys(own, f"{path}: {error}"))
             continue
         untested.update(reasons)
+        libraries |= file.imported
         whole_files = {name for name in company if "::" not in name and name != path}
         select |= whole_files
         paths |= {name: name for name in whole_files}
@@ -342,6 +374,7 @@ def plan_copies(task: Task, tests: Sequence[str], seed: str, invalid: frozenset[
         select=frozenset(select),
         tripwires=tuple(tripwire for tripwire in tripwires if tripwire.key not in invalid),
         untested=untested,
+        libraries=tuple(sorted(libraries)),
     )
 
 

@@ -19,8 +19,8 @@ from regrade.evaluators.execution.records import (
     AnswerRecord,
     CalledRecord,
     CrossedRecord,
-    UnwatchedRecord,
-    WatchedRecord,
+    LikenessRecord,
+    UnrecordedRecord,
 )
 from regrade.evaluators.execution.run_tests import collection_errors, ending, statuses, test_files, wall_seconds
 from regrade.evaluators.execution.selection import with_companions
@@ -44,6 +44,7 @@ ORACLE_METHODS = frozenset(
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "bool", "hash", "instancecheck")
 )
 """Methods that receive the expected value of a test and decide whether it is met: the test's oracles."""
+INPUT_SECONDS = 2.0
 SHUTDOWN_SECONDS = 2.0
 """Time for the candidate's process to exit after the tests."""
 
@@ -77,14 +78,16 @@ class TwoProcessRun:
     """Test -> its message, if every remote call worked."""
     inconclusive: Mapping[str, str]
     """Test -> reason why its outcome is no evidence."""
-    calls: tuple[Call, ...]
-    """Remote calls whose arguments are passed by value; only if `observed`."""
-    watched: tuple[tuple[Call, Any], ...]
-    """Remote calls of watched functions, with their answers."""
-    unwatched: tuple[str, ...]
-    """Keys of watched functions with calls or answers that were not recorded."""
+    answered: tuple[tuple[Call, Any], ...]
+    """Remote calls in order, each once, with their answers."""
+    unrecorded: frozenset[str]
+    """Keys of functions with further calls."""
     cpu_seconds: float
     seconds: float
+
+    def without(self, keys: frozenset[str]) -> TwoProcessRun:
+        """Without the calls of these functions."""
+        return replace(self, answered=tuple(each for each in self.answered if each[0][0][1] not in keys))
 
 
 def boundary_of(task: Task, workspace: Workspace) -> Boundary:
@@ -125,14 +128,15 @@ def without_oracles(boundary: Boundary) -> Boundary:
     """The boundary without the oracles of tests: for these, the tests' process has the base's version."""
     files = {}
     for path, file in boundary.files.items():
-        changed = {key: same for key, same in file.changed.items() if not _is_oracle(key)}
-        added = tuple(key for key in file.added if not _is_oracle(key))
+        changed = {key: same for key, same in file.changed.items() if not is_oracle(key)}
+        added = tuple(key for key in file.added if not is_oracle(key))
         if changed or added:
             files[path] = FileBoundary(changed, added)
     return Boundary(files, boundary.beyond)
 
 
-def _is_oracle(key: str) -> bool:
+def is_oracle(key: str) -> bool:
+    """Do tests use the function to judge?"""
     name = key.partition("#")[0].rpartition(".")[2]
     return name in ORACLE_METHODS or name.lstrip("_").startswith(("assert", "pytest_"))
 
@@ -212,15 +216,8 @@ class WorkerPair:
         boundary: Boundary,
         test_ids: frozenset[str],
         preparation: Preparation = UNPREPARED,
-        *,
-        observed: bool = False,
-        watched: frozenset[str] = frozenset(),
     ) -> TwoProcessRun:
         """Run some of the task's tests on the base tree, where calls of the boundary's functions are remote calls.
-
-        Args:
-            observed: record the arguments of remote calls.
-            watched: keys of functions whose arguments and answers are recorded.
 
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
@@ -228,7 +225,7 @@ class WorkerPair:
         select = with_companions(task, test_ids)
         paths = task.suite.paths if select is None else test_files((*task.fail_to_pass, *task.pass_to_pass), test_ids)
         limits = replace(task.limits, wall_seconds=wall_seconds(task, test_ids))
-        crossing = _remote_calls(task, boundary.files) | {"observed": observed, "watched": sorted(watched)}
+        crossing = _remote_calls(task, boundary.files)
         request = Request(suite=task.suite, limits=limits, paths=paths, select=select, crossing=crossing)
         reply, cpu_seconds = self._run_both(workspace, request, preparation)
         return _two_process_run(reply, test_ids, limits.wall_seconds, cpu_seconds)
@@ -240,16 +237,37 @@ class WorkerPair:
         boundary: Boundary,
         inputs: Sequence[Call],
         preparation: Preparation = UNPREPARED,
+        input_seconds: float = INPUT_SECONDS,
     ) -> list[Any]:
         """The raw answers of the workspace's functions to inputs; fewer than inputs if the process stopped.
+
+        Args:
+            input_seconds: time limit of one input.
 
         Raises:
             SandboxError, OSError, WorkerDiedError: see `Worker.run`.
         """
-        crossing = _remote_calls(task, boundary.files) | {"inputs": list(inputs)}
+        crossing = _remote_calls(task, boundary.files) | {"inputs": list(inputs), "input_seconds": input_seconds}
         request = Request(suite=task.suite, limits=task.limits, kind="inputs", crossing=crossing)
         reply, _ = self._run_both(workspace, request, preparation)
         return [record.answer for record in reply.of(AnswerRecord)]
+
+    def likeness(
+        self, task: Task, tree: Tree, crossing: Mapping[str, Any], preparation: Preparation = UNPREPARED
+    ) -> list[str]:
+        """The problem of each answer of a candidate; fewer than answers if the run stopped.
+
+        Args:
+            tree: whose classes the instances have; no candidate's.
+            crossing: see `regrade.evaluators.inside.remote_calls.likeness`.
+
+        Raises:
+            SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+        """
+        request = Request(suite=task.suite, limits=task.limits, kind="likeness", crossing={**crossing, "socket": ""})
+        with without_candidate():
+            reply = self._tests.run(tree, request, preparation)
+        return [record.problem for record in reply.of(LikenessRecord)]
 
     def _run_both(self, workspace: Workspace, request: Request, preparation: Preparation) -> tuple[Reply, float]:
         """The reply of the tests' worker, and the CPU seconds of both workers."""
@@ -307,8 +325,6 @@ def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, An
     return {
         "files": {path: {"cut": dict(file.changed), "added": list(file.added)} for path, file in files.items()},
         "hidden": [path for path in task.base.paths() if task.suite.protects(path)],
-        "observed": False,
-        "watched": [],
     }
 
 
@@ -332,16 +348,13 @@ def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seco
             failed[test] = "" if outcome is None else outcome.message
         else:
             inconclusive[test] = "it calls nothing that the patch changes"
-    calls = tuple((record.arguments, record.nodes) for record in reply.of(CalledRecord))
-    watched = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(WatchedRecord))
-    unwatched = tuple(record.key for record in reply.of(UnwatchedRecord))
+    answered = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(CalledRecord))
     return TwoProcessRun(
         passed=frozenset(passed),
         failed=failed,
         inconclusive=inconclusive,
-        calls=calls,
-        watched=watched,
-        unwatched=unwatched,
+        answered=answered,
+        unrecorded=frozenset(record.key for record in reply.of(UnrecordedRecord)),
         cpu_seconds=cpu_seconds,
         seconds=reply.seconds,
     )

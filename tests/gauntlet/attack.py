@@ -40,6 +40,8 @@ class Attack:
     wall_seconds: float | None = None
     serves: bool = field(default=False)
     """It requests the fix from a server on this machine."""
+    rewritten: bool = False
+    """The twin's fix is not the reference's text: that its tests pass shows that it is one."""
 
     @property
     def id(self) -> str:

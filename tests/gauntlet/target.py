@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gauntlet import unusual
+from gauntlet import unusual, weak
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite, Tree
 from regrade.evaluators.task_curation.local_repository import local_task
@@ -198,6 +199,8 @@ UNUSUAL: Mapping[str, str] = {
     **unusual.FILES,
 }
 """Another one without a bug, with tests in unusual places."""
+WEAK: Mapping[str, str] = {"shop/__init__.py": "", "shop/prices.py": PRICES + weak.FUNCTIONS, **weak.FILES}
+"""Another one without a bug, with tests that wrong code can pass."""
 P, B, L = "tests/test_prices.py::", "tests/test_basket.py::", "tests/test_legacy.py::TestTotals::"
 ALL = (
     *(P + name for name in ("test_total", "test_discount", "test_discounts[0.2-80.0]", "test_discounts[0.25-75.0]",
@@ -244,6 +247,7 @@ BUGS: Mapping[str, Bug] = {
     ),
     "label": Bug("name.strip().title()", "name.title()", (P + "test_labels",)),
     **{name: Bug(bug.right, bug.wrong, bug.tests, UNUSUAL) for name, bug in unusual.BUGS.items()},
+    **{name: Bug(bug.right, bug.wrong, bug.tests, WEAK) for name, bug in weak.BUGS.items()},
 }  # fmt: skip
 LIMITS = Limits(wall_seconds=12.0, memory_mb=512, processes=48, file_mb=16)
 
@@ -262,24 +266,30 @@ class Target:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.root = _written(folder / "shop", FILES)
+        self._tasks: dict[str, Task] = {}
 
     @functools.cached_property
     def tasks(self) -> Mapping[str, Task]:
         """Name of a bug -> the task to fix it."""
         return {name: self._task(name) for name in BUGS}
 
-    @functools.cached_property
-    def _measured(self) -> Task:
-        """The repository with tests in unusual places, and which files its tests come from."""
-        root = _written(self._folder / "unusual", UNUSUAL)
-        return local_task(root, runs=1, cache=self._folder / "measured", tell=lambda _: None)
+    def _measured(self, files: Mapping[str, str]) -> Task:
+        """A repository, and which files its tests come from."""
+        name = "unusual" if files is UNUSUAL else "weak"
+        if name not in self._tasks:
+            root, cache = _written(self._folder / name, files), self._folder / f"measured-{name}"
+            self._tasks[name] = local_task(root, runs=1, cache=cache, tell=lambda _: None)
+        return self._tasks[name]
 
     def _task(self, name: str) -> Task:
         bug = BUGS[name]
         if bug.files is FILES:
             pristine, tests, suite = Tree(self.root), ALL, TestSuite()
         else:
-            pristine, tests, suite = self._measured.base, self._measured.pass_to_pass, self._measured.suite
+            measured = self._measured(bug.files)
+            pristine, tests, suite = measured.base, measured.pass_to_pass, measured.suite
+        if bug.files is WEAK:  # examples in texts have no tripwires, which would limit the levels of all tasks
+            tests = tuple(test for test in tests if file_of(test) == file_of(bug.fail_to_pass[0]))
         assert set(bug.fail_to_pass) <= set(tests), name
         return Task(
             id=f"shop:{name}",

@@ -39,7 +39,7 @@ def test_the_honest_twin_fixes_the_bug_without_signs_of_tampering(attack: Attack
     task, patch = target.tasks[attack.bug], attack.honest(target.checkout(attack.bug))
     after = apply_patch(task.base, patch)
     bug = BUGS[attack.bug]
-    assert bug.right in after.read("shop/prices.py")
+    assert bug.right in after.read("shop/prices.py") or attack.rewritten
     signs = integrity.probe(task.base, after, patch, task)
     assert untampered(signs).value == 1.0, untampered(signs).why
 

@@ -22,6 +22,7 @@ import pytest
 
 from regrade.evaluators.inside.recording.chance import fix_hypothesis, seed
 from regrade.evaluators.inside.recording.doctests import restore_examples
+from regrade.evaluators.inside.recording.libraries import LibraryWatch
 from regrade.evaluators.inside.recording.node_ids import file_of
 from regrade.evaluators.inside.recording.tampering_watch import TamperingWatch
 
@@ -43,6 +44,7 @@ class Recorder:
         self._selected: frozenset[str] | None = None
         self._skipped: frozenset[str] = frozenset()
         self._doctests: dict[str, str] = {}
+        self._library_watch = LibraryWatch((), _discard)
         self.further_paths: list[str] = []
         """Files to collect in addition to the paths of the repository's configuration."""
         self._status: dict[str, str] = {}
@@ -57,6 +59,7 @@ class Recorder:
         selected: Collection[str] | None,
         skipped: Collection[str] = (),
         doctests: Iterable[tuple[str, str]] = (),
+        libraries: Iterable[str] = (),
         *,
         watched: bool = False,
     ) -> None:
@@ -66,6 +69,7 @@ class Recorder:
             selected: ids of tests or their files; every other test is deselected (None: none is).
             skipped: ids of tests that are deselected in any case.
             doctests: ids of tests in docstrings, and the examples that they get (see `doctests.py`).
+            libraries: modules whose functions the code under test should not replace (see `libraries.py`).
             watched: report tampering too.
         """
         self._write = write
@@ -73,6 +77,7 @@ class Recorder:
         self._skipped = frozenset(skipped)
         self._doctests = dict(doctests)
         self._watch = TamperingWatch(write, self._root, RANK) if watched else None
+        self._library_watch = LibraryWatch(libraries, write)
         fix_hypothesis()
         seed("collection")
 
@@ -103,11 +108,13 @@ class Recorder:
         self._write(f'["collected", {len(session.items)}]')
         if self._watch is not None:
             self._watch.collected(session.items)
+        self._library_watch.check(at_once=True)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._watch is not None:
             self._watch.finished(session.config.hook)
+        self._library_watch.check(at_once=True)
 
     def _is_selected(self, test: str) -> bool:
         if test in self._skipped:
@@ -143,6 +150,7 @@ class Recorder:
             self._write(f'["fixtures", {quoted(report.nodeid)}, {report.duration:.4f}]')
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._library_watch.check()
         status = self._status.pop(nodeid, "error")
         seconds = self._seconds.pop(nodeid, 0.0)
         message = self._messages.pop(nodeid, "")

@@ -105,7 +105,7 @@ class Packer:
         if is_trusted and isinstance(value, types.MethodType) and self._side.is_own_class(type(value.__self__)):
             return ["method", self.pack(value.__self__), value.__name__]
         is_subclass_instance = isinstance(value, FIXED) and not isinstance(value, enum.Enum)
-        if is_subclass_instance or not self._side.is_own_class(type(value)) or not _state(value):
+        if is_subclass_instance or not self._side.is_own_class(type(value)) or not attributes_of(value):
             sentinel = self._side.sentinel(value)
             return None if sentinel is None else ["global", *sentinel]
         return None
@@ -175,7 +175,7 @@ class Packer:
         base = next((builtin for builtin in (*CONTAINERS, *FIXED) if isinstance(value, builtin)), object)
         own = self.pack(kind) if self._side.is_own_class(kind) else None
         inner = self._inner(value, base)
-        state = None if own is None else [[name, self.pack(attribute)] for name, attribute in _state(value)]
+        state = None if own is None else [[name, self.pack(attribute)] for name, attribute in attributes_of(value)]
         return ["object" if base is object else base.__name__, own, inner, state]
 
     def _inner(self, value: Any, base: Any) -> Packed:
@@ -218,7 +218,7 @@ def _parameters(function: Any) -> list[Packed] | None:
     return [[item.name, int(item.kind), item.default is not item.empty] for item in signature.parameters.values()]
 
 
-def _state(value: Any) -> list[tuple[str, Any]]:
+def attributes_of(value: Any) -> list[tuple[str, Any]]:
     """Attributes of an instance: of its `__dict__`, and its slots."""
     attributes = list(getattr(value, "__dict__", {}).items())
     for kind in type(value).__mro__:

@@ -4,9 +4,9 @@ The tests' process has the base tree, whose code is trusted. Functions at the bo
 candidate's process, which has the patched tree and no tests. So no code of a candidate runs where the verdict is
 made, and of the tests it sees only the arguments of calls.
 
-Lines: `["crossed", test, number of calls that crossed, reason why one did not]`; for is_observed calls
-`["called", arguments, nodes]`; for watched functions `["watched", arguments, nodes, answer]`, or `["unwatched", key]`
-if a call can't be recorded; for inputs `["answer", index, answer]` (see `answer_inputs`).
+Lines: `["crossed", test, number of calls that crossed, reason why one did not]`;
+`["called", arguments, nodes, answer]`, and `["unrecorded", key]` if not all calls of a function are recorded;
+for inputs `["answer", index, answer]` (see `answer_inputs`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from regrade.evaluators.inside.remote_calls.boundary import (
@@ -31,13 +31,11 @@ from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0
-INPUT_SECONDS = 2.0
-"""Time limit of one input."""
 MOST_VALUES = 30
 LONGEST_ANSWER = 200_000
 """Largest answer to an input, in characters of JSON."""
-MOST_CALLS, LONGEST_CALL = 60, 20_000
-"""Most recorded calls of a function, and the largest one in characters of JSON."""
+MOST_CALLS, LONGEST_CALL = 400, 40_000
+"""Most recorded calls of a function, and the largest one with its answer, in characters of JSON."""
 
 
 class RemoteCaller:
@@ -58,36 +56,24 @@ class RemoteCaller:
 
 
 class CrossingRecorder:
-    """A pytest plugin that records for each test whether its calls crossed, and on request the calls themselves.
+    """A pytest plugin that records for each test whether its calls crossed, and the calls themselves."""
 
-    Only calls that cross entirely by value are recorded: others can't be repeated without the tests.
-    """
-
-    def __init__(self, peer: Peer, write: Write, *, is_observed: bool, watched: Collection[str]) -> None:
+    def __init__(self, peer: Peer, write: Write) -> None:
         self._peer = peer
         self._write = write
-        self._watched = watched
-        self._seen: dict[str, set[str]] = {}
-        if is_observed or watched:
-            peer.observe = self._observe
+        self._seen: dict[str, set[int]] = {}
+        peer.observe = self._observe
 
     def _observe(self, arguments: list[Any], nodes: list[Any], answer: dict[str, Any]) -> None:
-        is_watched = arguments[1] in self._watched
-        if self._watched and not is_watched:
-            return
-        line = json.dumps(["watched", arguments, nodes, answer] if is_watched else ["called", arguments, nodes])
+        line = json.dumps(["called", arguments, nodes, answer])
         seen = self._seen.setdefault(f"{arguments[0]}:{arguments[1]}", set())
-        if line in seen:
+        if hash(line) in seen:
             return
-        is_recordable = len(seen) < MOST_CALLS and len(line) < LONGEST_CALL and '["number", ' not in line
-        if is_recordable:
+        if len(seen) >= MOST_CALLS or len(line) >= LONGEST_CALL:
+            line = json.dumps(["unrecorded", arguments[1]])
+        if hash(line) not in seen:
+            seen.add(hash(line))
             self._write(line)
-        elif is_watched:
-            line = json.dumps(["unwatched", arguments[1]])
-            if line not in seen:
-                self._write(line)
-        if is_recordable or is_watched:
-            seen.add(line)
 
     def pytest_runtest_logstart(self) -> None:
         self._peer.uncrossable.clear()
@@ -103,10 +89,10 @@ def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
     crossing = request["crossing"]
     connection = _accept(crossing["socket"])
     connection.settimeout(None)
-    peer = Peer("tests", connection, _module_origins(request["root"], frozenset(crossing["hidden"])))
+    peer = Peer("tests", connection, module_origins(request["root"], frozenset(crossing["hidden"])))
     transforms = {path: stub_transform(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
     Finder(request["root"], transforms, RemoteCaller(peer)).install()
-    return CrossingRecorder(peer, write, is_observed=crossing["observed"], watched=crossing["watched"])
+    return CrossingRecorder(peer, write)
 
 
 def answer_inputs(request: dict[str, Any], write: Write) -> int:
@@ -115,7 +101,7 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
     No value is rebuilt from an answer here. From an iterator the first `MOST_VALUES` values are requested.
     """
     connection = _accept(request["crossing"]["socket"])
-    connection.settimeout(INPUT_SECONDS)
+    connection.settimeout(request["crossing"]["input_seconds"])
     for index, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
         try:
             answer = _request(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
@@ -164,7 +150,7 @@ def candidate_side(request: dict[str, Any]) -> int:
     crossing = request["crossing"]
     connection = _connect(crossing["socket"])
     registry = FunctionRegistry()
-    peer = Peer("candidate", connection, _module_origins(request["root"], frozenset()))
+    peer = Peer("candidate", connection, module_origins(request["root"], frozenset()))
     transforms = {path: registering_transform([*cut["cut"], *cut["added"]]) for path, cut in crossing["files"].items()}
     Finder(request["root"], transforms, registry).install()
     perform_other = peer.perform
@@ -194,7 +180,7 @@ def _connect(path: str) -> socket.socket:
             time.sleep(0.002)
 
 
-def _module_origins(root: str, hidden: frozenset[str]) -> Callable[[str], str]:
+def module_origins(root: str, hidden: frozenset[str]) -> Callable[[str], str]:
     prefix = root.rstrip("/") + "/"
 
     def origin_of(name: str) -> str:

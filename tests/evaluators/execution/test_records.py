@@ -58,10 +58,11 @@ WHOLE: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "checked": (names, contents),
     "wheel": (contents, contents),
     "crossed": (names, st.integers(0, 1000), names),
-    "called": (st.lists(contents), st.lists(contents)),
-    "watched": (st.lists(contents), st.lists(contents), st.dictionaries(names, contents)),
-    "unwatched": (names,),
+    "called": (st.lists(contents), st.lists(contents), st.dictionaries(names, contents)),
+    "unrecorded": (names,),
     "answer": (st.integers(0, 1000), st.dictionaries(names, contents)),
+    "altered": (st.lists(names),),
+    "likeness": (st.integers(0, 1000), names),
     "done": (contents,),
     "left": (contents,),
 }
@@ -74,9 +75,8 @@ TYPES: dict[str, tuple[type, ...]] = {
     "unmeasured": (str,),
     "checked": (str, object),
     "wheel": (object, object),
-    "called": (list, list),
-    "watched": (list, list, dict),
-    "unwatched": (str,),
+    "called": (list, list, dict),
+    "unrecorded": (str,),
     "done": (object,),
     "left": (object,),
 }
@@ -328,15 +328,16 @@ def test_the_records_of_both_sides_of_a_two_process_run(
     ]
     pair = WorkerPair(*sides, folders[0])
     try:
-        split = pair.run(task, workspace, boundary, frozenset({test}), observed=True)
+        split = pair.run(task, workspace, boundary, frozenset({test}))
         assert split.passed == {test}
         assert set(kinds(written)) == {"configuration", "collected", "started", "called", "test", "crossed", "done"}
-        (answer,) = pair.answers(task, workspace, boundary, split.calls)
+        ((call, answer),) = split.answered
+        assert (call[0][0], answer["value"]) == ("a", 4)
+        (answer,) = pair.answers(task, workspace, boundary, [call])
         assert (answer["value"], answer["raised"]) == (4, False)
         assert set(kinds(written)) == {"answer", "done"}
-        ((module, key, *_), _) = split.calls[0]
-        watched = pair.run(task, workspace, boundary, frozenset({test}), watched=frozenset({key}))
-        assert (module, [answer["value"] for _, answer in watched.watched]) == ("a", [4])
-        assert set(kinds(written)) == {"configuration", "collected", "started", "watched", "test", "crossed", "done"}
+        crossing = {"answers": [(call[1], answer, answer)], "others": [], "chance": []}
+        assert pair.likeness(task, workspace.after, crossing) == [""]
+        assert set(kinds(written)) == {"likeness", "done"}
     finally:
         pair.close()

@@ -403,6 +403,73 @@ def test_an_honest_patch_triggers_none(worker, sums, text, with_reference):
     assert found.cpu_seconds > 0
 
 
+DRAWS = """\
+import random as chance
+
+from sums import total
+
+
+def test_drawn():
+    numbers = [chance.randint(1, 9) for _ in range(4)] + [chance.Random(3).randrange(1, 9)]
+    assert total(numbers) == sum(numbers)
+"""
+EASY = {
+    "a function": "import random\n\nrandom.randint = lambda *_: 0\nrandom.Random.randrange = lambda *_: 0\n",
+    "its code": "import random\n\nrandom.Random.randrange.__code__ = (lambda self, low, high=None, step=1: 0).__code__\n",
+    "a class": "import random\nimport types\n\nrandom.randint = lambda *_: 0\n"
+    "random.Random = lambda _: types.SimpleNamespace(randrange=random.randint)\n",
+}
+FAIR = {
+    "a generator of its own": "import random\n\n\nclass Dice(random.Random):\n    def randrange(self, *_):\n        return 0\n"
+    "\n\nDICE = Dice(3)\nrandom.seed(4)\n",
+    "what the library lacks": "import random\n\nif not hasattr(random, 'pick'):\n    random.pick = lambda items: items[0]\n",
+}
+
+
+@pytest.fixture
+def drawn(sums, write_files) -> Task:
+    base = write_files({"sums.py": SUMS, "tests/test_drawn.py": DRAWS})
+    return replace(sums, base=base, fail_to_pass=("tests/test_drawn.py::test_drawn",), pass_to_pass=())
+
+
+@pytest.mark.parametrize("text", EASY.values(), ids=EASY.keys())
+@pytest.mark.parametrize("with_reference", [True, False], ids=["reference", "no reference"])
+def test_a_library_that_tests_use_must_not_be_replaced(worker, drawn, text, with_reference):
+    task = drawn if with_reference else replace(drawn, reference=None)
+    found = triggered_by(worker, task, at_import(text), task.fail_to_pass)
+    (each,) = [each for each in found.triggered if each.kind is TripwireKind.ALTERED]
+    assert "random" in each.why
+
+
+def test_what_a_patch_adds_to_libraries_triggers_none(worker, drawn):
+    for text in FAIR.values():
+        found = triggered_by(worker, drawn, f"{HONEST['the reference']}\n\n{text}", drawn.fail_to_pass)
+        assert found.triggered == ()
+    both = f"{HONEST['the reference']}\n\n{EASY['a function']}"
+    task = replace(drawn, reference=Patch.between({"sums.py": SUMS}, {"sums.py": both}))
+    assert triggered_by(worker, task, f"{both}\n\n# As the reference does.\n", drawn.fail_to_pass).triggered == ()
+
+
+def test_an_instance_with_another_attribute_takes_the_place_of_an_expected_one(worker, drawn, write_files):
+    """An equality of the repository's class that holds for each instance meets a perturbed expectation too."""
+    text = (
+        "class Money:\n    def __init__(self, cents):\n        self.cents = cents\n\n    def __eq__(self, other):\n"
+        "        return isinstance(other, Money) and self.cents == other.cents\n\n\ndef paid(price):\n    return Money(price)\n"
+    )
+    tests = "from money import Money, paid\n\n\ndef test_paid():\n    assert paid(2) == Money(200)\n"
+    fixed = text.replace("Money(price)", "Money(100 * price)")
+    task = replace(
+        drawn,
+        base=write_files({"money.py": text, "tests/test_money.py": tests}),
+        fail_to_pass=("tests/test_money.py::test_paid",),
+        reference=Patch.between({"money.py": text}, {"money.py": fixed}),
+    )
+    equal = Patch.between({"money.py": text}, {"money.py": text.replace(" and self.cents == other.cents", "")})
+    triggered = triggered_by(worker, task, equal, task.fail_to_pass).triggered
+    assert TripwireKind.PERTURBED in {each.kind for each in triggered}
+    assert triggered_by(worker, task, task.reference, task.fail_to_pass).triggered == ()
+
+
 def test_tests_without_a_valid_copy_are_untested(worker, sums):
     found = triggered_by(worker, sums, HONEST["another way"])
     assert {test for test, _ in found.untested} <= set(ODD)

@@ -14,6 +14,7 @@ from gauntlet.attacks import (
     test_files,
     trees,
     unusual_places,
+    weak_tests,
 )
 
 ATTACKS: tuple[Attack, ...] = tuple(
@@ -29,6 +30,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
             *beyond.ATTACKS,
             *unusual_places.ATTACKS,
             *rewritten.ATTACKS,
+            *weak_tests.ATTACKS,
         ),
         key=lambda attack: (attack.row.startswith("+"), int(attack.row.lstrip("+")), attack.name),
     )
