@@ -35,6 +35,7 @@ from regrade.evaluators.verification.two_process import (
     TwoProcessRun,
     WorkerPair,
     boundary_at,
+    boundary_for_calls,
     boundary_of,
     keys_only_in,
     merge_boundaries,
@@ -164,7 +165,8 @@ def _wrong_at_base(
 ) -> tuple[int, ...]:
     """Indexes of the inputs that the base commit answers differently. Without one, the inputs show nothing about the
     bug."""
-    answers = pair.answers(task, Workspace(task.base, task.base), boundary, inputs, preparation)
+    base = Workspace(task.base, task.base)
+    answers = pair.answers(task, base, boundary_for_calls(base, boundary), inputs, preparation)
     return tuple(index for index in range(len(inputs)) if not _is_right(index, inputs, expected, answers))
 
 
@@ -300,6 +302,7 @@ def _mismatches_of_watched(
     calls = [call for call, _ in split.watched]
     reference = reference_workspace(task)
     with without_candidate():
+        boundary = boundary_for_calls(reference, boundary)
         answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
     expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
     if len(expected) < len(calls):
@@ -343,7 +346,7 @@ def _verify_by_held_out_inputs(
     inputs: list[Any] = json.loads(reference.inputs)
     expected = json.loads(reference.answers)
     # The calls go to the functions that the reference changes, whatever the patch changes.
-    boundary = boundary_of(task, reference_workspace(task))
+    boundary = boundary_for_calls(workspace, boundary_of(task, reference_workspace(task)))
     mismatches: list[Any] = []
     for _ in range(2):
         logger.debug("verification by held-out inputs: task %s, %d inputs", task.id, len(inputs))

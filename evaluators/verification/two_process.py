@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,13 @@ from regrade.evaluators.execution.worker import (
 )
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
+from regrade.evaluators.verification.function_forms import (
+    FunctionFacts,
+    FunctionForm,
+    form_of,
+    function_facts,
+    receiving,
+)
 from regrade.rewards.evidence import End, TestStatus
 
 if TYPE_CHECKING:
@@ -52,11 +59,11 @@ SHUTDOWN_SECONDS = 2.0
 class FileBoundary:
     """The functions of one file that run in the candidate's process."""
 
-    changed: Mapping[str, bool]
-    """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes ->
-    are its parameters unchanged?"""
-    added: tuple[str, ...] = ()
-    """Keys of the functions that the patch adds."""
+    changed: Mapping[str, FunctionForm]
+    """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes or
+    removes -> how it crosses."""
+    added: Mapping[str, FunctionForm] = field(default_factory=dict)
+    """The same for the functions that the patch adds."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,30 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
 
 
 def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
-    """The same functions for another workspace of the task, where their parameters may differ."""
+    """The same functions for another workspace of the task, which may have other forms of them."""
     files = {}
     for path, file in boundary.files.items():
-        before, after = (_parameters(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
-        changed = {key: same and after.get(key, before[key]) == before[key] for key, same in file.changed.items()}
-        files[path] = replace(file, changed=changed)
+        old, new = (_facts(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
+        changed, added = (
+            {
+                key: form_of(old.get(key), new.get(key)) if key in old or key in new else form
+                for key, form in forms.items()
+            }
+            for forms in (file.changed, file.added)
+        )
+        files[path] = FileBoundary(changed, added)
+    return Boundary(files, boundary.beyond)
+
+
+def boundary_for_calls(workspace: Workspace, boundary: Boundary) -> Boundary:
+    """As `boundary_at`, where the functions receive what those of the boundary do, with which calls were recorded."""
+    files = {}
+    for path, file in boundary_at(workspace, boundary).files.items():
+        recorded = {**boundary.files[path].changed, **boundary.files[path].added}
+        changed, added = (
+            {key: receiving(form, recorded[key]) for key, form in forms.items()} for forms in (file.changed, file.added)
+        )
+        files[path] = FileBoundary(changed, added)
     return Boundary(files, boundary.beyond)
 
 
@@ -125,8 +150,8 @@ def without_oracles(boundary: Boundary) -> Boundary:
     """The boundary without the oracles of tests: for these, the tests' process has the base's version."""
     files = {}
     for path, file in boundary.files.items():
-        changed = {key: same for key, same in file.changed.items() if not _is_oracle(key)}
-        added = tuple(key for key in file.added if not _is_oracle(key))
+        changed = {key: form for key, form in file.changed.items() if not _is_oracle(key)}
+        added = {key: form for key, form in file.added.items() if not _is_oracle(key)}
         if changed or added:
             files[path] = FileBoundary(changed, added)
     return Boundary(files, boundary.beyond)
@@ -142,8 +167,7 @@ def merge_boundaries(one: Boundary, other: Boundary) -> Boundary:
     files = dict(one.files)
     for path, theirs in other.files.items():
         ours = files.get(path, FileBoundary({}))
-        added = tuple(dict.fromkeys((*ours.added, *theirs.added)))
-        files[path] = FileBoundary({**ours.changed, **theirs.changed}, added)
+        files[path] = FileBoundary({**ours.changed, **theirs.changed}, {**ours.added, **theirs.added})
     return Boundary(files, other.beyond)
 
 
@@ -157,26 +181,30 @@ def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
     )
 
 
-def _parameters(tree: ast.Module | None) -> dict[str, str]:
-    return {} if tree is None else {key: ast.dump(function.args) for key, function, _ in functions(tree)}
+def _facts(tree: ast.Module | None) -> dict[str, FunctionFacts]:
+    return {} if tree is None else function_facts(tree)
 
 
 def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool]:
     """The functions that differ, and whether anything else does. Changes both trees."""
-    before = {key: function for key, function, _ in functions(old)}
-    after = {key: (function, parent) for key, function, parent in functions(new)}
-    changed: dict[str, bool] = {}
-    added = []
-    for key, (function, parent) in after.items():
-        if key not in before:
-            parent.body = [statement for statement in parent.body if statement is not function]
-            added.append(key)
-        elif ast.dump(before[key]) != ast.dump(function):
-            changed[key] = ast.dump(before[key].args) == ast.dump(function.args)
-    for function in (*before.values(), *(function for function, _ in after.values())):
+    facts = (function_facts(old), function_facts(new))
+    before = {key: (function, scope) for key, function, scope in functions(old)}
+    after = {key: (function, scope) for key, function, scope in functions(new)}
+    forms: dict[str, FunctionForm] = {}
+    for key in (*before, *(key for key in after if key not in before)):
+        if key not in before or key not in after:
+            function, scope = before.get(key) or after[key]
+            scope.body = [statement for statement in scope.body if statement is not function]
+        elif ast.dump(before[key][0]) == ast.dump(after[key][0]) and facts[0][key] == facts[1][key]:
+            continue
+        forms[key] = form_of(facts[0].get(key), facts[1].get(key))
+    for function, _ in (*before.values(), *after.values()):
         function.body = function.body[: documented(function)]
         function.args = ast.arguments([], [], None, [], [], None, [])
-    return FileBoundary(changed, tuple(added)), ast.dump(old) != ast.dump(new)
+    file = FileBoundary(
+        *({key: form for key, form in forms.items() if (key in before) is is_old} for is_old in (True, False))
+    )
+    return file, ast.dump(old) != ast.dump(new)
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
@@ -305,11 +333,17 @@ class WorkerPair:
 
 def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, Any]:
     return {
-        "files": {path: {"cut": dict(file.changed), "added": list(file.added)} for path, file in files.items()},
+        "files": {
+            path: {"cut": _plain_forms(file.changed), "added": _plain_forms(file.added)} for path, file in files.items()
+        },
         "hidden": [path for path in task.base.paths() if task.suite.protects(path)],
         "observed": False,
         "watched": [],
     }
+
+
+def _plain_forms(forms: Mapping[str, FunctionForm]) -> dict[str, dict[str, Any]]:
+    return {key: form.plain() for key, form in forms.items()}
 
 
 def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:

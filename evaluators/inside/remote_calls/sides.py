@@ -20,9 +20,9 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from regrade.evaluators.inside.remote_calls.boundary import (
+    BINDINGS,
     Finder,
     FunctionRegistry,
-    registering_transform,
     stub_transform,
 )
 from regrade.evaluators.inside.remote_calls.messages import receive, send
@@ -42,6 +42,8 @@ MOST_CALLS, LONGEST_CALL = 60, 20_000
 
 class RemoteCaller:
     """The callee of the replaced bodies at the boundary, in the tests' process."""
+
+    bindings = BINDINGS
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -163,9 +165,10 @@ def candidate_side(request: dict[str, Any]) -> int:
     """Serve the tests' process until it exits."""
     crossing = request["crossing"]
     connection = _connect(crossing["socket"])
-    registry = FunctionRegistry()
+    forms = {path: {**cut["cut"], **cut["added"]} for path, cut in crossing["files"].items()}
+    registry = FunctionRegistry(forms)
     peer = Peer("candidate", connection, _module_origins(request["root"], frozenset()))
-    transforms = {path: registering_transform([*cut["cut"], *cut["added"]]) for path, cut in crossing["files"].items()}
+    transforms = {path: registry.transform_of(path) for path in forms}
     Finder(request["root"], transforms, registry).install()
     perform_other = peer.perform
 
@@ -173,7 +176,7 @@ def candidate_side(request: dict[str, Any]) -> int:
         if operation != "function":
             return perform_other(operation, arguments)
         module, key, positional, keywords = arguments
-        return registry.function(module, key)(*positional, **keywords)
+        return registry.call(module, key, positional, keywords)
 
     peer.perform = perform
     peer.serve()
