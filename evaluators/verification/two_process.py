@@ -283,7 +283,7 @@ class WorkerPair:
         """The reply of the tests' worker, and the CPU seconds of both workers."""
         socket = secrets.token_hex(8)
         assert request.crossing is not None
-        crossing = {**request.crossing, "socket": socket}
+        crossing = {**request.crossing, "socket": socket, "computed": _computed_attributes(workspace)}
         request = replace(request, crossing=crossing)
         for_candidate = replace(request, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
         tree = workspace.after.without(crossing["hidden"])
@@ -340,6 +340,27 @@ def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, An
         "observed": False,
         "watched": [],
     }
+
+
+def _computed_attributes(workspace: Workspace) -> dict[str, dict[str, list[str]]]:
+    """Path -> class -> attributes of instances at the base that the patch makes properties."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path, text in workspace.after.replaced.items():
+        old = _parsed(workspace.before, path) if path.endswith(".py") else None
+        new = parse_or_none(text) if old is not None and workspace.before.replaced.get(path) != text else None
+        if old is None or new is None:
+            continue
+        stored = {
+            getattr(node, "attr", getattr(node, "id", ""))
+            for node in ast.walk(old)
+            if isinstance(getattr(node, "ctx", None), ast.Store)
+        }
+        before = function_facts(old)
+        for key, facts in function_facts(new).items():
+            kind, _, name = key.partition("#")[0].rpartition(".")
+            if key not in before and name in stored and form_of(None, facts).binding == "property":
+                found.setdefault(path, {}).setdefault(kind, []).append(name)
+    return found
 
 
 def _plain_forms(forms: Mapping[str, FunctionForm]) -> dict[str, dict[str, Any]]:

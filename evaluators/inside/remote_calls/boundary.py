@@ -18,6 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
+from regrade.evaluators.inside.remote_calls.peer import Peer
 from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 CROSSING = "__regrade_crossing__"
@@ -147,9 +148,17 @@ def _is_generator(function: Definition) -> bool:
 class FunctionRegistry:
     """The candidate's functions at the boundary."""
 
-    def __init__(self, forms: Mapping[str, Mapping[str, PlainForm]]) -> None:
-        """`forms`: path -> key -> form."""
+    def __init__(
+        self, forms: Mapping[str, Mapping[str, PlainForm]], computed: Mapping[str, Mapping[str, list[str]]], peer: Peer
+    ) -> None:
+        """
+        Args:
+            forms: path -> key -> form.
+            computed: path -> class -> its properties that were attributes at the base.
+        """
         self._forms = forms
+        self._computed = computed
+        self._peer = peer
         self._paths: dict[str, str] = {}
         self._functions: dict[tuple[str, str], Any] = {}
 
@@ -159,7 +168,9 @@ class FunctionRegistry:
 
         def transform(tree: ast.Module, module: str) -> ast.Module:
             self._paths[module] = path
-            forms = self._forms[path]
+            forms = self._forms.get(path, {})
+            for kind, names in self._computed.get(path, {}).items():
+                self._peer.computed_by_class[module, kind] = names
             for key, function, _ in list(functions(tree)):
                 if key in forms and not forms[key]["by_name"]:
                     place = forms[key]["kept"] + forms[key]["descriptor"]
@@ -184,7 +195,7 @@ class FunctionRegistry:
     def call(self, module: str, key: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Raises UncrossableError: importing the module does not define the function."""
         imported: Any = importlib.import_module(module)
-        if (module, key) in self._functions:
+        if (module, key) in self._functions and not (positional and self._peer.is_extended(positional[0])):
             return self._functions[module, key](*positional, **keywords)
         *owners, name = key.partition("#")[0].split(".")
         owner = imported
@@ -202,7 +213,8 @@ class FunctionRegistry:
             return setattr(first, name, *rest)
         if binding == "deleter":
             return delattr(first, name)
-        value = _attribute_from(owner, first, name)
+        # The own class of an extended instance may replace the method.
+        value = getattr(first, name) if self._peer.is_extended(first) else _attribute_from(owner, first, name)
         return value if binding == "property" else value(*rest, **keywords)
 
 
@@ -240,7 +252,8 @@ class Finder(MetaPathFinder):
         return spec
 
     def install(self) -> None:
-        sys.meta_path.insert(0, self)
+        """In front of all others, also if it was installed before."""
+        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
 
 class _Loader(SourceFileLoader):

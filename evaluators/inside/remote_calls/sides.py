@@ -11,12 +11,16 @@ if a call can't be recorded; for inputs `["answer", index, answer]` (see `answer
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Collection
+from importlib.machinery import PathFinder
 from typing import Any
 
 from regrade.evaluators.inside.remote_calls.boundary import (
@@ -27,7 +31,7 @@ from regrade.evaluators.inside.remote_calls.boundary import (
 )
 from regrade.evaluators.inside.remote_calls.messages import receive, send
 from regrade.evaluators.inside.remote_calls.peer import Peer, iterate
-from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError, global_named
 
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0
@@ -65,8 +69,11 @@ class CrossingRecorder:
     Only calls that cross entirely by value are recorded: others can't be repeated without the tests.
     """
 
-    def __init__(self, peer: Peer, write: Write, *, is_observed: bool, watched: Collection[str]) -> None:
+    def __init__(
+        self, peer: Peer, finder: Finder, write: Write, *, is_observed: bool, watched: Collection[str]
+    ) -> None:
         self._peer = peer
+        self._finder = finder
         self._write = write
         self._watched = watched
         self._seen: dict[str, set[str]] = {}
@@ -77,6 +84,8 @@ class CrossingRecorder:
         is_watched = arguments[1] in self._watched
         if self._watched and not is_watched:
             return
+        if is_watched:
+            answer = {**answer, "known": known_names(answer, _is_imported_class)}
         line = json.dumps(["watched", arguments, nodes, answer] if is_watched else ["called", arguments, nodes])
         seen = self._seen.setdefault(f"{arguments[0]}:{arguments[1]}", set())
         if line in seen:
@@ -90,6 +99,10 @@ class CrossingRecorder:
                 self._write(line)
         if is_recordable or is_watched:
             seen.add(line)
+
+    def pytest_sessionstart(self) -> None:
+        """pytest rewrites the assertions of the files that it is given, also of those that only have doctests."""
+        self._finder.install()
 
     def pytest_runtest_logstart(self) -> None:
         self._peer.uncrossable.clear()
@@ -107,8 +120,9 @@ def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
     connection.settimeout(None)
     peer = Peer("tests", connection, _module_origins(request["root"], frozenset(crossing["hidden"])))
     transforms = {path: stub_transform(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
-    Finder(request["root"], transforms, RemoteCaller(peer)).install()
-    return CrossingRecorder(peer, write, is_observed=crossing["observed"], watched=crossing["watched"])
+    finder = Finder(request["root"], transforms, RemoteCaller(peer))
+    finder.install()
+    return CrossingRecorder(peer, finder, write, is_observed=crossing["observed"], watched=crossing["watched"])
 
 
 def answer_inputs(request: dict[str, Any], write: Write) -> int:
@@ -118,18 +132,57 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
     """
     connection = _accept(request["crossing"]["socket"])
     connection.settimeout(INPUT_SECONDS)
+    is_known = _importing(request["root"])
     for index, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
         try:
             answer = _request(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
             value = answer.get("value")
             if isinstance(value, list) and value[:1] == ["number"] and value[3:4] == ["iterator"]:
                 answer["values"] = _values(connection, value)
+            answer["known"] = known_names(answer, is_known)
             line = json.dumps(["answer", index, answer])
         except (UncrossableError, OSError, RecursionError) as problem:
             write(json.dumps(["answer", index, {"gone": str(problem)}]))
             return 0  # after a failure no other input is sent
         write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", index, {"gone": "the answer is too long"}]))
     return 0
+
+
+def known_names(answer: Any, is_known: Callable[[str, str], bool]) -> list[list[str]]:
+    """Those of the classes that an answer names which the tests' side has. Nothing is rebuilt from the answer."""
+    named: set[tuple[str, str]] = set()
+    waiting = [answer]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list) and len(value) == 3 and value[0] == "global":
+            if isinstance(value[1], str) and isinstance(value[2], str):
+                named.add((value[1], value[2]))
+        elif isinstance(value, list):
+            waiting += value
+    return [[module, name] for module, name in sorted(named) if is_known(module, name)]
+
+
+def _is_imported_class(module: str, name: str) -> bool:
+    return isinstance(global_named(module, name), type)
+
+
+def _importing(root: str) -> Callable[[str, str], bool]:
+    """Is it a class, of a module of the tree or an imported one? The module is imported first."""
+
+    @functools.cache
+    def is_own(top: str) -> bool:
+        spec = PathFinder.find_spec(top)
+        return spec is not None and str(spec.origin).startswith(f"{root.rstrip('/')}/")
+
+    def is_known(module: str, name: str) -> bool:
+        if module not in sys.modules and is_own(module.partition(".")[0]):
+            with contextlib.suppress(BaseException):
+                importlib.import_module(module)
+        return _is_imported_class(module, name)
+
+    return is_known
 
 
 def _request(connection: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
@@ -166,9 +219,9 @@ def candidate_side(request: dict[str, Any]) -> int:
     crossing = request["crossing"]
     connection = _connect(crossing["socket"])
     forms = {path: {**cut["cut"], **cut["added"]} for path, cut in crossing["files"].items()}
-    registry = FunctionRegistry(forms)
     peer = Peer("candidate", connection, _module_origins(request["root"], frozenset()))
-    transforms = {path: registry.transform_of(path) for path in forms}
+    registry = FunctionRegistry(forms, crossing["computed"], peer)
+    transforms = {path: registry.transform_of(path) for path in {**forms, **crossing["computed"]}}
     Finder(request["root"], transforms, registry).install()
     perform_other = peer.perform
 
