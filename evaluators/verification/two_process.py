@@ -51,6 +51,10 @@ ORACLE_METHODS = frozenset(
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "bool", "hash", "instancecheck")
 )
 """Methods that receive the expected value of a test and decide whether it is met: the test's oracles."""
+MOST_FILES = 300
+"""Python files of a base whose functions all cross: more would take longer to parse than the tests take."""
+NO_CALL = "it calls none of the functions that the patch changes"
+"""Reason why a failure of a test there is no evidence."""
 SHUTDOWN_SECONDS = 2.0
 """Time for the candidate's process to exit after the tests."""
 
@@ -73,6 +77,9 @@ class Boundary:
     files: Mapping[str, FileBoundary]
     beyond: tuple[str, ...] = ()
     """Changes outside of these functions, in words: the tests' process has the base's version."""
+    only_binds: bool = False
+    """Do these changes decide only what the names of functions lead to? They are decorators, assignments of functions,
+    imports, new classes and new modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,8 @@ class TwoProcessRun:
     """The outcomes of the tests, from a process without the candidate's code."""
 
     passed: frozenset[str]
+    called: frozenset[str]
+    """Tests that called a function of the candidate."""
     failed: Mapping[str, str]
     """Test -> its message, if every remote call worked."""
     inconclusive: Mapping[str, str]
@@ -98,6 +107,7 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
     """The functions that the patch changes or adds, in Python files that are no tests."""
     files: dict[str, FileBoundary] = {}
     beyond: list[str] = []
+    only_binds = not workspace.after.removed - workspace.before.removed
     changed = {
         path: text for path, text in workspace.after.replaced.items() if workspace.before.replaced.get(path) != text
     }
@@ -108,14 +118,29 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
         new = parse_or_none(text) if old is not None else None
         if old is None or new is None:
             beyond.append(path)
+            only_binds = only_binds and path.endswith(".py") and workspace.before.read_or_none(path) is None
             continue
         file, differs_elsewhere = _file_boundary(old, new)
         if file.changed or file.added:
             files[path] = file
         if differs_elsewhere:
             beyond.append(f"{path}, outside of functions")
+            only_binds = only_binds and _without_bindings(old, old) == _without_bindings(new, old)
     beyond += sorted(workspace.after.removed - workspace.before.removed)
-    return Boundary(files, tuple(beyond))
+    return Boundary(files, tuple(beyond), only_binds)
+
+
+def boundary_of_everything(task: Task, workspace: Workspace) -> Boundary | None:
+    """All functions of the base, where they decide no test by themselves; None: there are too many files."""
+    paths = [path for path in task.base.paths() if path.endswith(".py") and not task.suite.protects(path)]
+    if len(paths) > MOST_FILES:
+        return None
+    files = {}
+    for path in paths:
+        old, new = (_facts(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
+        if old:
+            files[path] = FileBoundary({key: form_of(facts, new.get(key)) for key, facts in old.items()})
+    return without_oracles(Boundary(files))
 
 
 def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
@@ -131,7 +156,7 @@ def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
             for forms in (file.changed, file.added)
         )
         files[path] = FileBoundary(changed, added)
-    return Boundary(files, boundary.beyond)
+    return replace(boundary, files=files)
 
 
 def boundary_for_calls(workspace: Workspace, boundary: Boundary) -> Boundary:
@@ -143,7 +168,7 @@ def boundary_for_calls(workspace: Workspace, boundary: Boundary) -> Boundary:
             {key: receiving(form, recorded[key]) for key, form in forms.items()} for forms in (file.changed, file.added)
         )
         files[path] = FileBoundary(changed, added)
-    return Boundary(files, boundary.beyond)
+    return replace(boundary, files=files)
 
 
 def without_oracles(boundary: Boundary) -> Boundary:
@@ -154,7 +179,7 @@ def without_oracles(boundary: Boundary) -> Boundary:
         added = {key: form for key, form in file.added.items() if not _is_oracle(key)}
         if changed or added:
             files[path] = FileBoundary(changed, added)
-    return Boundary(files, boundary.beyond)
+    return replace(boundary, files=files)
 
 
 def _is_oracle(key: str) -> bool:
@@ -168,7 +193,7 @@ def merge_boundaries(one: Boundary, other: Boundary) -> Boundary:
     for path, theirs in other.files.items():
         ours = files.get(path, FileBoundary({}))
         files[path] = FileBoundary({**ours.changed, **theirs.changed}, {**ours.added, **theirs.added})
-    return Boundary(files, other.beyond)
+    return replace(other, files=files)
 
 
 def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
@@ -205,6 +230,31 @@ def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool
         *({key: form for key, form in forms.items() if (key in before) is is_old} for is_old in (True, False))
     )
     return file, ast.dump(old) != ast.dump(new)
+
+
+def _without_bindings(tree: ast.Module, base: ast.Module) -> list[str]:
+    """The statements outside of functions, without those that bind functions, import, or define classes that the base
+    lacks."""
+    names = {node.name for node in ast.walk(base) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    classes = {node.name for node in ast.walk(base) if isinstance(node, ast.ClassDef)}
+    found: list[str] = []
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for statement in body:
+            if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(statement, ast.ClassDef):
+                if statement.name in classes:
+                    parts = (*statement.bases, *statement.keywords, *statement.decorator_list)
+                    found.append(f"{prefix}{statement.name} {[ast.dump(part) for part in parts]}")
+                    visit(statement.body, f"{prefix}{statement.name}.")
+                continue
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if not targets or not all(isinstance(target, ast.Name) and target.id in names for target in targets):
+                found.append(prefix + ast.dump(statement))
+
+    visit(tree.body, "")
+    return found
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
@@ -386,12 +436,13 @@ def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seco
         elif n_calls:
             failed[test] = "" if outcome is None else outcome.message
         else:
-            inconclusive[test] = "it calls nothing that the patch changes"
+            inconclusive[test] = NO_CALL
     calls = tuple((record.arguments, record.nodes) for record in reply.of(CalledRecord))
     watched = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(WatchedRecord))
     unwatched = tuple(record.key for record in reply.of(UnwatchedRecord))
     return TwoProcessRun(
         passed=frozenset(passed),
+        called=frozenset(test for test, (n_calls, _) in remote_calls.items() if n_calls),
         failed=failed,
         inconclusive=inconclusive,
         calls=calls,

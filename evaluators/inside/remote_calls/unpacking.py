@@ -237,7 +237,8 @@ class Unpacker:
         unfit: list[tuple[str, Any]] = []
         for attribute, packed in (state or ()) if type(value) is not base else ():
             if self._side.name == "tests" and replaces_method(value, attribute):
-                raise ValueError(f"{attribute}, in place of a method of {type(value).__qualname__}")
+                kind = type(value).__qualname__
+                raise UncrossableError(f"an instance of {kind} has {attribute} as an attribute, in place of a method")
             if not self._side.is_computed(value, attribute):
                 content = self._unpack(packed)
                 if not self._set(value, attribute, content):
