@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gauntlet.attack import Attack
 from gauntlet.attacks import answers, beyond, leaving, machinery, outside, reports, test_files, trees, unusual_places
+from gauntlet.honest_styles import in_unusual_styles
 
-ATTACKS: tuple[Attack, ...] = tuple(
+ATTACKS: tuple[Attack, ...] = in_unusual_styles(
     sorted(
         (
             *test_files.ATTACKS,
