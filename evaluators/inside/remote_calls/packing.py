@@ -188,9 +188,25 @@ class Packer:
         inner = self._inner(value, base)
         state = None
         if own is not None:
-            attributes = [*_state(value), *self._side.computed(value), *self._side.received(value)[2]]
+            attributes = [*_state(value), *self._side.received(value)[2]]
             state = [[name, self.pack(attribute)] for name, attribute in attributes]
+            state += [
+                [name, packed]
+                for name, attribute in self._side.computed(value)
+                for packed in self._if_it_crosses(attribute)
+            ]
         return ["object" if base is object else base.__name__, own, inner, state]
+
+    def _if_it_crosses(self, value: Any) -> list[Packed]:
+        """The packed value; nothing if it can't cross, and then no node of it stays."""
+        before = (len(self._values), len(self.nodes))
+        try:
+            return [self.pack(value)]
+        except UncrossableError:
+            for dropped in self._values[before[0] :]:
+                self._positions.pop(id(dropped), None)
+            del self._values[before[0] :], self.nodes[before[1] :]
+            return []
 
     def _inner(self, value: Any, base: Any) -> Packed:
         if base is object:
