@@ -116,6 +116,13 @@ def _binding(facts: FunctionFacts | None) -> str:
     return DESCRIPTORS.get(first, last if last in ("setter", "deleter") else "")
 
 
+def names_bound(module: ast.Module) -> frozenset[str] | None:
+    """The names that a module defines; None: all that are asked for, by a `__getattr__` or an import of `*`."""
+    names = {name for statement in module.body for name in _bound_names(statement)}
+    names |= {function.name for _, function, scope in functions(module) if scope is module}
+    return None if names & {"*", "__getattr__"} else frozenset(names)
+
+
 def _bindings(scope: ast.Module | ast.ClassDef) -> dict[str, list[str]]:
     """Name -> the statements of the scope that bind it, without definitions of functions."""
     found: dict[str, list[str]] = {}

@@ -40,6 +40,7 @@ from regrade.evaluators.verification.function_forms import (
     FunctionForm,
     form_of,
     function_facts,
+    names_bound,
     receiving,
 )
 from regrade.rewards.evidence import End, TestStatus
@@ -120,12 +121,12 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
             beyond.append(path)
             only_binds = only_binds and path.endswith(".py") and workspace.before.read_or_none(path) is None
             continue
-        file, differs_elsewhere = _file_boundary(old, new)
+        file, differs_elsewhere, differs_in_bindings_only = _file_boundary(old, new)
         if file.changed or file.added:
             files[path] = file
         if differs_elsewhere:
             beyond.append(f"{path}, outside of functions")
-            only_binds = only_binds and _without_bindings(old, old) == _without_bindings(new, old)
+            only_binds = only_binds and differs_in_bindings_only
     beyond += sorted(workspace.after.removed - workspace.before.removed)
     return Boundary(files, tuple(beyond), only_binds)
 
@@ -210,14 +211,21 @@ def _facts(tree: ast.Module | None) -> dict[str, FunctionFacts]:
     return {} if tree is None else function_facts(tree)
 
 
-def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool]:
-    """The functions that differ, and whether anything else does. Changes both trees."""
+def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool, bool]:
+    """The functions that differ, whether anything else does, and whether only bindings of functions do (see
+    `Boundary.only_binds`). Changes both trees."""
+    names = frozenset(key.partition("#")[0].rpartition(".")[2] for key, _, _ in functions(old))
+    classes = frozenset(node.name for node in ast.walk(old) if isinstance(node, ast.ClassDef))
+    only_binds = _without_bindings(old, names, classes) == _without_bindings(new, names, classes)
+    bound = names_bound(new)
     facts = (function_facts(old), function_facts(new))
     before = {key: (function, scope) for key, function, scope in functions(old)}
     after = {key: (function, scope) for key, function, scope in functions(new)}
     forms: dict[str, FunctionForm] = {}
     for key in (*before, *(key for key in after if key not in before)):
         if key not in before or key not in after:
+            if key not in after and bound is not None and key.partition("#")[0].partition(".")[0] not in bound:
+                continue  # nothing takes its place
             function, scope = before.get(key) or after[key]
             scope.body = [statement for statement in scope.body if statement is not function]
         elif ast.dump(before[key][0]) == ast.dump(after[key][0]) and facts[0][key] == facts[1][key]:
@@ -229,14 +237,12 @@ def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool
     file = FileBoundary(
         *({key: form for key, form in forms.items() if (key in before) is is_old} for is_old in (True, False))
     )
-    return file, ast.dump(old) != ast.dump(new)
+    return file, ast.dump(old) != ast.dump(new), only_binds
 
 
-def _without_bindings(tree: ast.Module, base: ast.Module) -> list[str]:
-    """The statements outside of functions, without those that bind functions, import, or define classes that the base
-    lacks."""
-    names = {node.name for node in ast.walk(base) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    classes = {node.name for node in ast.walk(base) if isinstance(node, ast.ClassDef)}
+def _without_bindings(tree: ast.Module, names: frozenset[str], classes: frozenset[str]) -> list[str]:
+    """The statements outside of functions, without those that import, bind these names of functions, or define other
+    classes than these."""
     found: list[str] = []
 
     def visit(body: list[ast.stmt], prefix: str) -> None:

@@ -132,7 +132,7 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
     """
     connection = _accept(request["crossing"]["socket"])
     connection.settimeout(INPUT_SECONDS)
-    is_known = _importing(request["root"])
+    is_known = _importing(request["root"], request["crossing"]["hidden"])
     for index, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
         try:
             answer = _request(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
@@ -168,8 +168,8 @@ def _is_imported_class(module: str, name: str) -> bool:
     return isinstance(global_named(module, name), type)
 
 
-def _importing(root: str) -> Callable[[str, str], bool]:
-    """Is it a class, of a module of the tree or an imported one? The module is imported first."""
+def _importing(root: str, hidden: Collection[str]) -> Callable[[str, str], bool]:
+    """Is it a class, of a module of the tree or an imported one? The module is imported first, unless it is a test."""
 
     @functools.cache
     def is_own(top: str) -> bool:
@@ -177,7 +177,9 @@ def _importing(root: str) -> Callable[[str, str], bool]:
         return spec is not None and str(spec.origin).startswith(f"{root.rstrip('/')}/")
 
     def is_known(module: str, name: str) -> bool:
-        if module not in sys.modules and is_own(module.partition(".")[0]):
+        path = f"{module.replace('.', '/')}.py"
+        is_test = any(each == path or each.endswith(f"/{path}") for each in hidden)
+        if module not in sys.modules and not is_test and is_own(module.partition(".")[0]):
             with contextlib.suppress(BaseException):
                 importlib.import_module(module)
         return _is_imported_class(module, name)
