@@ -9,6 +9,7 @@ candidate's process the others.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -67,17 +68,18 @@ def function_facts(tree: ast.Module) -> dict[str, FunctionFacts]:
     """Key -> facts."""
     found = list(functions(tree))
     bound: dict[int, dict[str, list[str]]] = {}
+    names = Counter(key.partition("#")[0] for key, _, _ in found)
+    last_names = frozenset(function.name for _, function, _ in found)
     facts = {}
     for key, function, scope in found:
         if id(scope) not in bound:
-            bound[id(scope)] = _bindings(scope)
-        name = key.partition("#")[0]
+            bound[id(scope)] = _bindings(scope, last_names)
         facts[key] = FunctionFacts(
             arguments=ast.dump(function.args),
             decorators=tuple(ast.unparse(decorator) for decorator in function.decorator_list),
             in_class=isinstance(scope, ast.ClassDef),
             bindings=tuple(bound[id(scope)].get(function.name, ())),
-            is_single=not any(other != key and other.partition("#")[0] == name for other, _, _ in found),
+            is_single=names[key.partition("#")[0]] == 1,
         )
     return facts
 
@@ -123,13 +125,13 @@ def names_bound(module: ast.Module) -> frozenset[str] | None:
     return None if names & {"*", "__getattr__"} else frozenset(names)
 
 
-def _bindings(scope: ast.Module | ast.ClassDef) -> dict[str, list[str]]:
-    """Name -> the statements of the scope that bind it, without definitions of functions."""
+def _bindings(scope: ast.Module | ast.ClassDef, names: frozenset[str]) -> dict[str, list[str]]:
+    """Of these names: name -> the statements of the scope that bind it, without definitions of functions."""
     found: dict[str, list[str]] = {}
     for statement in scope.body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        for name in set(_bound_names(statement)):
+        for name in names.intersection(_bound_names(statement)):
             found.setdefault(name, []).append(ast.dump(statement))
     return found
 
