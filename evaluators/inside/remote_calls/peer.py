@@ -281,6 +281,8 @@ class Peer:
         unpacker = Unpacker(self, message["nodes"], shared)
         unpacker.change(message["changes"])
         value = unpacker.unpack(message["value"])
+        if _is_suppressed(operation, arguments, value, is_raised=message["raised"]):
+            raise UncrossableError("the other process suppressed a failure of the test")
         if message["raised"]:
             if not isinstance(value, BaseException):
                 raise UncrossableError("the other process raised a value that is not an exception")
@@ -379,6 +381,24 @@ def _may_stop(operation: str, arguments: tuple[Any, ...]) -> bool:
     if operation == "function":
         return str(arguments[1]).partition("#")[0].rpartition(".")[2] in ("__next__", "__anext__")
     return operation in ("next", "send", "throw", "special", "attribute")
+
+
+def _is_suppressed(operation: str, arguments: tuple[Any, ...], value: Any, *, is_raised: bool) -> bool:
+    """Did a context manager or generator of the candidate receive a failure of the test, and end it?"""
+    if operation == "throw":
+        received = arguments[1:2]
+        is_over = not is_raised or isinstance(value, StopIteration | StopAsyncIteration)
+    elif operation == "function" and str(arguments[1]).partition("#")[0].rpartition(".")[2] == "__exit__":
+        received, is_over = arguments[2], not is_raised and bool(value)
+    else:
+        return False
+    return is_over and any(map(_is_failure, received))
+
+
+def _is_failure(error: Any) -> bool:
+    """Is it an error that test tools take for the outcome of a test?"""
+    packages = {str(kind.__module__).partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, AssertionError) or bool(packages & UNNAMEABLE)
 
 
 def _is_of_test_tools(value: Any, name: str) -> bool:
