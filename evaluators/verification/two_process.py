@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,7 +121,9 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
             beyond.append(path)
             only_binds = only_binds and path.endswith(".py") and workspace.before.read_or_none(path) is None
             continue
+        replaced = _replaced_imports(task.base, path, old, new)
         file, differs_elsewhere, differs_in_bindings_only = _file_boundary(old, new)
+        file = replace(file, added={**replaced, **file.added})
         if file.changed or file.added:
             files[path] = file
         if differs_elsewhere:
@@ -205,6 +207,41 @@ def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
         for key in (*file.changed, *file.added)
         if path not in other.files or key not in (*other.files[path].changed, *other.files[path].added)
     )
+
+
+def _replaced_imports(base: Tree, path: str, old: ast.Module, new: ast.Module) -> dict[str, FunctionForm]:
+    """The functions that the base's file only imports from another file of the repository, and that the patch binds
+    to something else there."""
+    own = ast.Module([statement for statement in new.body if not isinstance(statement, ast.ImportFrom)], [])
+    bound, bound_otherwise = names_bound(new), names_bound(own) or frozenset()
+    imported = {(source, alias.name, alias.asname) for source, alias, _ in _imported_names(new)}
+    return {
+        f"{alias.asname or alias.name}#1": FunctionForm(parameters=False, binding="function", by_name=True)
+        for source, alias, statement in _imported_names(old)
+        if (source, alias.name, alias.asname) not in imported or (alias.asname or alias.name) in bound_otherwise
+        if bound is None or (alias.asname or alias.name) in bound
+        if _is_function(base, path, statement, alias.name)
+    }
+
+
+def _imported_names(module: ast.Module) -> Iterator[tuple[str, ast.alias, ast.ImportFrom]]:
+    """The module, name and statement of each name that a module imports from another one at its top level."""
+    for statement in module.body:
+        if isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                yield f"{'.' * statement.level}{statement.module}", alias, statement
+
+
+def _is_function(base: Tree, path: str, statement: ast.ImportFrom, name: str) -> bool:
+    """Does the import lead to a function that another file of the repository defines?"""
+    folders = path.split("/")[:-1]
+    folders = folders[: len(folders) - statement.level + 1] if statement.level else []
+    module = "/".join((*folders, *(statement.module or "").split("."))).strip("/")
+    for file in (f"{module}.py", f"{module}/__init__.py", f"src/{module}.py"):
+        tree = _parsed(base, file)
+        if tree is not None:
+            return any(key == f"{name}#1" for key, _, _ in functions(tree))
+    return False
 
 
 def _facts(tree: ast.Module | None) -> dict[str, FunctionFacts]:

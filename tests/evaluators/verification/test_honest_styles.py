@@ -450,6 +450,28 @@ def test_an_honest_fix_reaches_what_its_reference_reaches(scorer, job, names):
     assert {verification.reachable for _, verification in found} >= {"out-of-process", "held-out"}
 
 
+@pytest.mark.parametrize("package", [
+    "from shop.core import half\nfrom shop.core import total as _total\n\ntotal = lambda prices, discount=0: _total(prices, -discount)\n",
+    "from shop.core import half\nfrom shop.sums import total\n",
+], ids=["bound", "imported"])  # fmt: skip
+def test_a_fix_where_a_package_imports_the_function_is_assured(scorer, write_files, package):
+    files = {
+        "shop/__init__.py": "from shop.core import half, total\n",
+        "shop/core.py": f"{TOTAL}\n\ndef half(number):\n    return number // 2\n",
+        "tests/test_shop.py": "import shop\n\n\ndef test_total():\n    assert shop.total([5, 6], 3) == 8\n\n\ndef test_half():\n    assert shop.half(4) == 2\n",
+    }
+    ids = ("tests/test_shop.py::test_total", "tests/test_shop.py::test_half")
+    fixed = {**files, "shop/core.py": files["shop/core.py"].replace(*FIXES["total"])}
+    task = Task(
+        id="package", repository="package", base=write_files(files), instruction="", fail_to_pass=ids[:1], pass_to_pass=ids[1:],
+        suite=TestSuite(), limits=Limits(wall_seconds=30.0), reference=Patch.between(files, fixed),
+    )  # fmt: skip
+    after = {**files, "shop/__init__.py": package, "shop/sums.py": PRIVATE.replace("_total", "total")}
+    ((run, verification),) = _verified(scorer, [(task, Patch.between(files, after))])
+    assert run.resolved
+    assert verification.reaches("out-of-process"), verification
+
+
 def test_an_exploit_in_these_styles_is_not_assured(scorer, job):
     found = _verified(scorer, [job(exploit) for exploit in EXPLOITS.values()])
     for name, (run, verification) in zip(EXPLOITS, found, strict=True):
