@@ -81,22 +81,64 @@ def are_same(call: Call, one: Any, other: Any) -> bool:
         other: the candidate's, of any form.
     """
     try:
-        return _same(len(call[1]), one, other)
+        return _same(call[1], one, other)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
         return False  # not of the form of an answer, or nested too deeply
 
 
-def _same(n_sent: int, one: Any, other: Any) -> bool:
-    if not isinstance(other, dict) or one.keys() != other.keys():
+def _same(sent: list[Packed], one: Any, other: Any) -> bool:
+    if not isinstance(other, dict) or one.keys() - {"values"} != other.keys() - {"values"}:
         return False
     if "value" not in one:
         return bool(one == other)
-    comparison = _AnswerComparison(n_sent, one["nodes"], other["nodes"])
-    return (
-        one["raised"] is other["raised"]
-        and comparison.alike(one["value"], other["value"])
-        and comparison.changes(one["changes"], other["changes"])
-        and _each(lambda *pair: _same(0, *pair), one.get("values", []), other.get("values", []))
+    comparison = _AnswerComparison(sent, one, other)
+    if one["raised"] is not other["raised"] or not comparison.changes(one["changes"], other["changes"]):
+        return False
+    if not one["raised"] and ("values" in one or "values" in other):
+        items = (_items(sent, one), _items(sent, other))
+        if items[0] is not None and items[1] is not None:
+            return _same_items((one, other), items)
+    return comparison.alike(one["value"], other["value"])
+
+
+def _items(sent: list[Packed], answer: Any) -> tuple[list[Any], bool] | None:
+    """What a test gets that iterates over an answer, and is it all; None: the answer is no plain sequence.
+
+    A test that passes with an iterator in place of a list, or the reverse, only iterates.
+    """
+    if "values" in answer:
+        values = [{**value, "known": answer.get("known")} for value in answer["values"]]
+        is_over = bool(values) and values[-1].get("raised") is True
+        return (values[:-1] if is_over and _is_end(values[-1]) else values), is_over
+    packed = answer["value"]
+    if isinstance(packed, list) and packed[0] == "node" and packed[1] >= len(sent):
+        name, own, inner, _ = answer["nodes"][packed[1] - len(sent)]
+        packed = ["tuple", inner] if name == "list" and own is None else packed
+    if isinstance(packed, list) and packed[0] == "tuple":
+        whole = {**answer, "nodes": [*sent, *answer["nodes"]]}
+        return [{**whole, "value": item} for item in packed[1]], True
+    return None
+
+
+def _is_end(answer: Any) -> bool:
+    """Is it the end of an iterator?"""
+    return isinstance(answer["value"], list) and ["global", "builtins", "StopIteration"] in answer["value"][1]
+
+
+def _same_items(answers: tuple[Any, Any], items: Any) -> bool:
+    (one, is_whole), (other, is_its_whole) = items
+    if "values" in answers[0] and "values" in answers[1]:
+        return is_whole == is_its_whole and _each(lambda *pair: _same([], *pair), one, other)
+    if is_whole and is_its_whole and len(one) != len(other):
+        return False
+    if not is_whole or not is_its_whole:  # of an iterator, only the first values were requested
+        if len(one if is_whole else other) < len(other if is_whole else one):
+            return False
+        number = min(len(one), len(other))
+        one, other = one[:number], other[:number]
+    return all(
+        _AnswerComparison([], mine, its).alike(mine["value"], its["value"]) and mine["raised"] is its["raised"]
+        for mine, its in zip(one, other, strict=True)
     )
 
 
@@ -105,23 +147,42 @@ def _each(alike: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
     return is_list and len(one) == len(other) and all(map(alike, one, other))
 
 
+def _known(sent: list[Packed], answers: tuple[Any, Any]) -> Callable[[str, str], bool]:
+    """Does the tests' side have a class of that module and name? It sent instances, and says so of the answers."""
+    if any(answer.get("known") is None for answer in answers):
+        return lambda *_: True
+    names = {(module, name) for answer in answers for module, name in answer["known"]}
+    names |= {(own[0][1], own[0][2]) for _, own, *_ in sent if own}
+    return lambda *name: name in names
+
+
 class _AnswerComparison:
     """Compares two answers to one call by the content of their nodes, not by the nodes' numbers."""
 
-    def __init__(self, n_sent: int, one: list[Packed], other: list[Packed]) -> None:
-        """`n_sent`: number of nodes that were sent with the call."""
-        self._n_sent = n_sent
-        self._nodes = (one, other)
+    def __init__(self, sent: list[Packed], one: Any, other: Any) -> None:
+        """`sent`: the nodes that were sent with the call."""
+        self._sent = sent
+        self._n_sent = len(sent)
+        self._nodes = (one["nodes"], other["nodes"])
+        self._changes = (dict(one.get("changes", ())), dict(other.get("changes", ())))
+        self._is_known = _known(sent, (one, other))
         self._matched: dict[int, int] = {}
 
     def _plain(self, side: int, packed: Packed) -> Packed:
-        """An immutable value without its class."""
+        """An immutable value without its class; a member of an enumeration that the tests lack as what it equals."""
+        if isinstance(packed, list) and packed[0] == "member":
+            kind = self._class(packed[1])
+            return packed[3] if kind is None and packed[3] is not None else ["member", kind, packed[2]]
         for _ in self._nodes[side]:
             is_node = isinstance(packed, list) and packed[0] == "node" and packed[1] >= self._n_sent
             if not is_node or self._nodes[side][packed[1] - self._n_sent][0] not in FIXED_NAMES:
                 break
             packed = self._nodes[side][packed[1] - self._n_sent][2]
         return packed
+
+    def _class(self, names: Packed) -> Packed:
+        """The class by which the tests know a value: the first that they have; None: there is none."""
+        return next((name for name in names or () if name[0] == "global" and self._is_known(*name[1:])), None)
 
     def _members(self, side: int, values: list[Packed]) -> list[str]:
         """The members of a set as sorted JSON. Raises ValueError if one is too large."""
@@ -142,6 +203,9 @@ class _AnswerComparison:
         return sorted(members)
 
     def alike(self, one: Packed, other: Packed) -> bool:
+        fields = (self._fields(0, one), self._fields(1, other))
+        if fields[0] is not None and fields[1] is not None and fields[0][0] != fields[1][0]:
+            return self.alike(fields[0][1], fields[1][1]) and _each(self.alike, fields[0][2], fields[1][2])
         one, other = self._plain(0, one), self._plain(1, other)
         if isinstance(one, float) and isinstance(other, float):
             return math.isclose(one, other, rel_tol=TOLERANCE) or one == other
@@ -161,26 +225,56 @@ class _AnswerComparison:
         if tag == "value":
             return bool(one[1] == other[1]) and _each(self.alike, one[2], other[2])
         if tag == "error":
-            lists = all(_each(self.alike, *pair) for pair in zip(one[1:3], other[1:3], strict=True))
-            return lists and self.alike(one[3], other[3])
+            kinds = (self._class(one[1]), self._class(other[1]))
+            return kinds[0] == kinds[1] and _each(self.alike, one[2], other[2]) and self.alike(one[3], other[3])
         return all(map(self.alike, one[1:], other[1:]))
 
     def _node(self, one: int, other: int) -> bool:
-        if one < self._n_sent or other < self._n_sent:
-            return one == other
+        if one < self._n_sent and one == other:
+            return True
         if one in self._matched:
             return self._matched[one] == other
         self._matched[one] = other
-        return self._content(self._nodes[0][one - self._n_sent], self._nodes[1][other - self._n_sent])
+        return self._content(self._content_of(0, one), self._content_of(1, other))
+
+    def _content_of(self, side: int, position: int) -> Packed:
+        """That of a sent value as the call left it: an equal copy is as good an answer."""
+        if position >= self._n_sent:
+            return self._nodes[side][position - self._n_sent]
+        return self._changes[side].get(position, self._sent[position])
+
+    def _fields(self, side: int, packed: Packed) -> tuple[str, Packed, list[Packed]] | None:
+        """Kind, class and values of a named tuple, or of an instance; None: it is neither."""
+        if not isinstance(packed, list) or packed[0] != "node" or packed[1] < self._n_sent:
+            return None
+        name, own, inner, state = self._nodes[side][packed[1] - self._n_sent]
+        kind = self._class(own)
+        if kind is None or name not in ("tuple", "object"):
+            return None
+        return name, kind, inner[1] if name == "tuple" else [value for _, value in state]
 
     def changes(self, one: Any, other: Any) -> bool:
-        return _each(lambda mine, its: mine[0] == its[0] and self._content(mine[1], its[1]), one, other)
+        """Are the sent values alike after both calls? One that a call left alone is as it was sent."""
+        ours, its = dict(one), dict(other)
+        return all(
+            self._content(ours.get(place, self._sent[place]), its.get(place, self._sent[place]))
+            for place in {*ours, *its}
+        )
 
     def _content(self, one: Packed, other: Packed) -> bool:
         name, own, inner, state = one
         its_name, its_own, its_inner, its_state = other
-        same_state = state is its_state is None or _each(self._pair, sorted(state, key=str), sorted(its_state, key=str))
-        return name == its_name and self.alike(own, its_own) and self._inner(name, inner, its_inner) and same_state
+        kind, its_kind = self._class(own), self._class(its_own)
+        if name == "object" and kind is its_kind is None:
+            kind, its_kind = own and own[0], its_own and its_own[0]
+        if name != its_name or kind != its_kind or not self._inner(name, inner, its_inner):
+            return False
+        return kind is None or self._same_state(state, its_state)
+
+    def _same_state(self, one: list[Packed], other: list[Packed]) -> bool:
+        """Has the other instance the attributes of the reference's? It may have more."""
+        its = dict(other)
+        return all(name in its and self.alike(value, its[name]) for name, value in one)
 
     def _pair(self, one: Packed, other: Packed) -> bool:
         return _each(self.alike, one, other)
@@ -245,7 +339,7 @@ def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
     if tag == "node" and isinstance(packed[1], int) and packed[1] < len(nodes):
         name, own, inner, _ = nodes[packed[1]]
         if own is not None:
-            return f"<{_end_of(own)}>"
+            return f"<{_end_of(own[0])}>"
         if name in ("dict", "OrderedDict"):
             pairs = [
                 f"{_text(key, nodes, depth + 1)}: {_text(value, nodes, depth + 1)}" for key, value in inner[:MOST_SHOWN]
@@ -259,7 +353,9 @@ def _text(packed: Packed, nodes: list[Packed], depth: int = 0) -> str:
         return _end_of(packed[1][0]) if packed[1] else "an error"
     if tag == "value":
         return f"{packed[1][-MOST_LETTERS:].rpartition('.')[2]}({several(packed[2])})"
-    return _end_of(packed) if tag in ("float", "bytes", "constant", "global", "member") else f"<{_end_of([tag])}>"
+    if tag == "member":
+        return f"<{_end_of(packed[:3])}>"
+    return _end_of(packed) if tag in ("float", "bytes", "constant", "global") else f"<{_end_of([tag])}>"
 
 
 def _end_of(packed: list[Packed]) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,11 +45,14 @@ from regrade.evaluators.verification.held_out_inputs import (
 from regrade.evaluators.verification.input_strength import InputStrength, input_strength
 from regrade.evaluators.verification.tripwires import run_tripwires
 from regrade.evaluators.verification.two_process import (
+    NO_CALL,
     Boundary,
     TwoProcessRun,
     WorkerPair,
     boundary_at,
+    boundary_for_calls,
     boundary_of,
+    boundary_of_everything,
     keys_only_in,
     merge_boundaries,
     without_oracles,
@@ -145,7 +148,30 @@ def verify_reference(
     if not rest:
         return verified
     report = run_tripwires(workers.worker, task, workspace, rest, preparation=workers.preparation)
-    return replace(verified, untested=report.untested, invalid=report.invalid)
+    confirmed = frozenset[str]()
+    if verified.is_confirmed(task):
+        confirmed = _confirmed_by_all_functions(
+            workers, task, workspace, boundary, [test for test, _ in report.untested]
+        )
+    untested = tuple((test, why) for test, why in report.untested if test not in confirmed)
+    return replace(verified, untested=untested, invalid=report.invalid)
+
+
+def _confirmed_by_all_functions(
+    workers: WorkerSet, task: Task, workspace: Workspace, own: Boundary, tests: Iterable[str]
+) -> frozenset[str]:
+    """Those of the tests that pass where all functions of the repository are the patch's, called remotely.
+
+    For a patch that decorates functions or binds them again, or adds modules: what that does to any function is in the
+    answers. A changed value or a changed class would not be.
+    """
+    tests = frozenset(tests)
+    everything = boundary_of_everything(task, workspace) if tests and own.only_binds else None
+    if everything is None:
+        return frozenset()
+    logger.debug("confirmation by all functions: task %s, %d tests", task.id, len(tests))
+    run = workers.pair.run(task, workspace, everything, tests, workers.preparation)
+    return run.passed & run.called
 
 
 def _verify_reference_out_of_process(
@@ -191,7 +217,8 @@ def _wrong_at_base(
 ) -> tuple[int, ...]:
     """Indexes of the inputs that the base commit answers differently. Without one, the inputs show nothing about the
     bug."""
-    answers = pair.answers(task, Workspace(task.base, task.base), boundary, inputs, preparation)
+    base = Workspace(task.base, task.base)
+    answers = pair.answers(task, base, boundary_for_calls(base, boundary), inputs, preparation)
     return tuple(index for index in range(len(inputs)) if not _is_right(index, inputs, expected, answers))
 
 
@@ -252,7 +279,16 @@ def _verify_out_of_process(
             break
     confirmed = tuple(sorted(split.passed))
     if refuted:
-        why = _refutation(refuted, boundary)
+        obstacles = _obstacles_at_base(workers, task, boundary, split, refuted) if reference is None else {}
+        if obstacles:
+            refuted = {test: why for test, why in refuted.items() if test not in obstacles}
+            test = min(obstacles)
+            why = (
+                f"this task does not allow out-of-process: at the base too, {test} does not run so: {obstacles[test]}; "
+                "require tripwired at most"
+            )
+        else:
+            why = _refutation(refuted, split, boundary)
         return replace(unassured, confirmed=confirmed, refuted=tuple(sorted(refuted.items())), why=why), boundary
     found = _doubts(workers, task, workspace, boundary, split, reference)
     if found and _doubts(workers, task, workspace, boundary, split, reference):
@@ -297,6 +333,9 @@ def _confirm_others(
     logger.debug("confirmation of PASS_TO_PASS by tripwires: task %s, %d tests", task.id, len(rest))
     confirmation = _verify_by_tripwires(workers, task, workspace, rest, reference, replace(verification, why=""))
     if confirmation.level == AssuranceLevel.TRIPWIRED:
+        return verification
+    unconfirmed = confirmation.unconfirmed
+    if unconfirmed and _confirmed_by_all_functions(workers, task, workspace, own, unconfirmed).issuperset(unconfirmed):
         return verification
     return confirmation
 
@@ -369,6 +408,7 @@ def _mismatches_of_watched(
     calls = [call for call, _ in answered]
     reference = reference_workspace(task)
     with without_candidate():
+        boundary = boundary_for_calls(reference, boundary)
         answers = workers.pair.answers(task, reference, boundary, calls, workers.preparation) if calls else []
     expected = [{name: value for name, value in answer.items() if name != "values"} for answer in answers]
     if len(expected) < len(calls):
@@ -412,7 +452,7 @@ def _verify_by_held_out_inputs(
     inputs: list[Any] = json.loads(reference.inputs)
     expected = json.loads(reference.answers)
     # The calls go to the functions that the reference changes, whatever the patch changes.
-    boundary = boundary_of(task, reference_workspace(task))
+    boundary = boundary_for_calls(workspace, boundary_of(task, reference_workspace(task)))
     mismatches: list[Any] = []
     for _ in range(2):
         logger.debug("verification by held-out inputs: task %s, %d inputs", task.id, len(inputs))
@@ -453,7 +493,25 @@ def _refuted_tests(
     return {test: why for test, why in {**split.inconclusive, **split.failed}.items() if test in required}
 
 
-def _refutation(refuted: dict[str, str], boundary: Boundary) -> str:
+def _obstacles_at_base(
+    workers: WorkerSet, task: Task, boundary: Boundary, split: TwoProcessRun, refuted: Mapping[str, str]
+) -> dict[str, str]:
+    """Test -> reason why it does not run out of process with the code of the base either, so that the task is at fault.
+
+    Raises:
+        SandboxError, OSError, WorkerDiedError: see `Worker.run`.
+    """
+    tests = frozenset(test for test in refuted if split.inconclusive.get(test, NO_CALL) != NO_CALL)
+    if not tests:
+        return {}
+    base = Workspace(task.base, task.base)
+    with without_candidate():
+        run = workers.pair.run(task, base, boundary_at(base, boundary), tests, workers.preparation)
+    return {test: why for test, why in run.inconclusive.items() if why != NO_CALL}
+
+
+def _refutation(refuted: dict[str, str], split: TwoProcessRun, boundary: Boundary) -> str:
     tests = sorted(refuted)
     beyond = f" (the patch also changes {', '.join(boundary.beyond)})" if boundary.beyond else ""
-    return f"{listed(tests, 1)} passes in the candidate's process only: {refuted[tests[0]] or 'it fails'}{beyond}"
+    what = "does not run out of process" if tests[0] in split.inconclusive else "passes in the candidate's process only"
+    return f"{listed(tests, 1)} {what}: {refuted[tests[0]] or 'it fails'}{beyond}"

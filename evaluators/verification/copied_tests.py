@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from regrade.datasets.syntax_trees import PARSE_ERRORS
+from regrade.datasets.syntax_trees import PARSE_ERRORS, parse_tree
 from regrade.evaluators import inside
 from regrade.evaluators.inside.expectation_helpers import perturbed_value
 from regrade.evaluators.verification.expectations import Definition, Form, Site
@@ -214,7 +214,7 @@ def _renamed_helpers(helpers: Mapping[Form, str], key: str, random: Random) -> s
 @lru_cache(maxsize=1)
 def _helper_source() -> str:
     """The helpers' code without docstrings, annotations and imports for annotations."""
-    module = ast.parse((INSIDE / "expectation_helpers.py").read_text("utf-8"))
+    module = parse_tree((INSIDE / "expectation_helpers.py").read_text("utf-8"))
     statements: list[ast.stmt] = []
     for node in module.body:
         if isinstance(node, Definition):

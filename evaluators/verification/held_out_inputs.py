@@ -285,7 +285,7 @@ def _rebuilt(packed: Packed, node: Callable[[int], Packed], move: Callable[[Pack
         return [tag, packed[1], [move(part) for part in packed[2]]]
     if tag == "partial":
         return [tag, *[move(part) for part in packed[1:]]]
-    if tag in ("method", "member"):
+    if tag == "method":
         return [tag, move(packed[1]), packed[2]]
     if tag == "error":
         kinds, arguments, state, origin = packed[1:]
@@ -305,4 +305,4 @@ def _content(content: Packed, move: Callable[[Packed], Packed]) -> Packed:
         inner = [move(part) for part in inner]
     elif name not in ("bytearray", "object"):
         inner = move(inner)
-    return [name, None if own is None else move(own), inner, state and [[key, move(value)] for key, value in state]]
+    return [name, own, inner, state and [[key, move(value)] for key, value in state]]

@@ -20,6 +20,7 @@ from regrade.evaluators.verification.expectations import (
 )
 
 UNDEFINED = "its file does not define it as a function"
+DOCTEST = "it is a doctest, of which no copy can be made"
 
 
 class TestCopyError(ValueError):
@@ -88,7 +89,7 @@ class TestFile:
         owner = self._owner_of(".".join(owners), name)
         if owner is None:
             if bracket or not name.isidentifier():
-                raise TestCopyError(UNDEFINED)
+                raise TestCopyError(UNDEFINED if bracket or owners else DOCTEST)
             return self._inherited(".".join(owners), name)
         key = (owner, name)
         if key not in self._functions:

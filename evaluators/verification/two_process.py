@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,14 @@ from regrade.evaluators.execution.worker import (
 )
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.inside.remote_calls.boundary import functions
+from regrade.evaluators.verification.function_forms import (
+    FunctionFacts,
+    FunctionForm,
+    form_of,
+    function_facts,
+    names_bound,
+    receiving,
+)
 from regrade.rewards.evidence import End, TestStatus
 
 if TYPE_CHECKING:
@@ -45,6 +53,10 @@ ORACLE_METHODS = frozenset(
 )
 """Methods that receive the expected value of a test and decide whether it is met: the test's oracles."""
 INPUT_SECONDS = 2.0
+MOST_FILES = 300
+"""Python files of a base whose functions all cross: more would take longer to parse than the tests take."""
+NO_CALL = "it calls none of the functions that the patch changes"
+"""Reason why a failure of a test there is no evidence."""
 SHUTDOWN_SECONDS = 2.0
 """Time for the candidate's process to exit after the tests."""
 
@@ -53,11 +65,11 @@ SHUTDOWN_SECONDS = 2.0
 class FileBoundary:
     """The functions of one file that run in the candidate's process."""
 
-    changed: Mapping[str, bool]
-    """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes ->
-    are its parameters unchanged?"""
-    added: tuple[str, ...] = ()
-    """Keys of the functions that the patch adds."""
+    changed: Mapping[str, FunctionForm]
+    """Key (see `regrade.evaluators.inside.remote_calls.boundary.functions`) of each function that the patch changes or
+    removes -> how it crosses."""
+    added: Mapping[str, FunctionForm] = field(default_factory=dict)
+    """The same for the functions that the patch adds."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,9 @@ class Boundary:
     files: Mapping[str, FileBoundary]
     beyond: tuple[str, ...] = ()
     """Changes outside of these functions, in words: the tests' process has the base's version."""
+    only_binds: bool = False
+    """Do these changes decide only what the names of functions lead to? They are decorators, assignments of functions,
+    imports, new classes and new modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +89,8 @@ class TwoProcessRun:
     """The outcomes of the tests, from a process without the candidate's code."""
 
     passed: frozenset[str]
+    called: frozenset[str]
+    """Tests that called a function of the candidate."""
     failed: Mapping[str, str]
     """Test -> its message, if every remote call worked."""
     inconclusive: Mapping[str, str]
@@ -94,6 +111,7 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
     """The functions that the patch changes or adds, in Python files that are no tests."""
     files: dict[str, FileBoundary] = {}
     beyond: list[str] = []
+    only_binds = not workspace.after.removed - workspace.before.removed
     changed = {
         path: text for path, text in workspace.after.replaced.items() if workspace.before.replaced.get(path) != text
     }
@@ -104,35 +122,70 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
         new = parse_or_none(text) if old is not None else None
         if old is None or new is None:
             beyond.append(path)
+            only_binds = only_binds and path.endswith(".py") and workspace.before.read_or_none(path) is None
             continue
-        file, differs_elsewhere = _file_boundary(old, new)
+        replaced = _replaced_imports(task.base, path, old, new)
+        file, differs_elsewhere, differs_in_bindings_only = _file_boundary(old, new)
+        file = replace(file, added={**replaced, **file.added})
         if file.changed or file.added:
             files[path] = file
         if differs_elsewhere:
             beyond.append(f"{path}, outside of functions")
+            only_binds = only_binds and differs_in_bindings_only
     beyond += sorted(workspace.after.removed - workspace.before.removed)
-    return Boundary(files, tuple(beyond))
+    return Boundary(files, tuple(beyond), only_binds)
+
+
+def boundary_of_everything(task: Task, workspace: Workspace) -> Boundary | None:
+    """All functions of the base, where they decide no test by themselves; None: there are too many files."""
+    paths = [path for path in task.base.paths() if path.endswith(".py") and not task.suite.protects(path)]
+    if len(paths) > MOST_FILES:
+        return None
+    files = {}
+    for path in paths:
+        old, new = (_facts(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
+        if old:
+            files[path] = FileBoundary({key: form_of(facts, new.get(key)) for key, facts in old.items()})
+    return without_oracles(Boundary(files))
 
 
 def boundary_at(workspace: Workspace, boundary: Boundary) -> Boundary:
-    """The same functions for another workspace of the task, where their parameters may differ."""
+    """The same functions for another workspace of the task, which may have other forms of them."""
     files = {}
     for path, file in boundary.files.items():
-        before, after = (_parameters(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
-        changed = {key: same and after.get(key, before[key]) == before[key] for key, same in file.changed.items()}
-        files[path] = replace(file, changed=changed)
-    return Boundary(files, boundary.beyond)
+        old, new = (_facts(_parsed(tree, path)) for tree in (workspace.before, workspace.after))
+        changed, added = (
+            {
+                key: form_of(old.get(key), new.get(key)) if key in old or key in new else form
+                for key, form in forms.items()
+            }
+            for forms in (file.changed, file.added)
+        )
+        files[path] = FileBoundary(changed, added)
+    return replace(boundary, files=files)
+
+
+def boundary_for_calls(workspace: Workspace, boundary: Boundary) -> Boundary:
+    """As `boundary_at`, where the functions receive what those of the boundary do, with which calls were recorded."""
+    files = {}
+    for path, file in boundary_at(workspace, boundary).files.items():
+        recorded = {**boundary.files[path].changed, **boundary.files[path].added}
+        changed, added = (
+            {key: receiving(form, recorded[key]) for key, form in forms.items()} for forms in (file.changed, file.added)
+        )
+        files[path] = FileBoundary(changed, added)
+    return replace(boundary, files=files)
 
 
 def without_oracles(boundary: Boundary) -> Boundary:
     """The boundary without the oracles of tests: for these, the tests' process has the base's version."""
     files = {}
     for path, file in boundary.files.items():
-        changed = {key: same for key, same in file.changed.items() if not is_oracle(key)}
-        added = tuple(key for key in file.added if not is_oracle(key))
+        changed = {key: form for key, form in file.changed.items() if not is_oracle(key)}
+        added = {key: form for key, form in file.added.items() if not is_oracle(key)}
         if changed or added:
             files[path] = FileBoundary(changed, added)
-    return Boundary(files, boundary.beyond)
+    return replace(boundary, files=files)
 
 
 def is_oracle(key: str) -> bool:
@@ -146,9 +199,8 @@ def merge_boundaries(one: Boundary, other: Boundary) -> Boundary:
     files = dict(one.files)
     for path, theirs in other.files.items():
         ours = files.get(path, FileBoundary({}))
-        added = tuple(dict.fromkeys((*ours.added, *theirs.added)))
-        files[path] = FileBoundary({**ours.changed, **theirs.changed}, added)
-    return Boundary(files, other.beyond)
+        files[path] = FileBoundary({**ours.changed, **theirs.changed}, {**ours.added, **theirs.added})
+    return replace(other, files=files)
 
 
 def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
@@ -161,26 +213,95 @@ def keys_only_in(one: Boundary, other: Boundary) -> frozenset[str]:
     )
 
 
-def _parameters(tree: ast.Module | None) -> dict[str, str]:
-    return {} if tree is None else {key: ast.dump(function.args) for key, function, _ in functions(tree)}
+def _replaced_imports(base: Tree, path: str, old: ast.Module, new: ast.Module) -> dict[str, FunctionForm]:
+    """The functions that the base's file only imports from another file of the repository, and that the patch binds
+    to something else there."""
+    own = ast.Module([statement for statement in new.body if not isinstance(statement, ast.ImportFrom)], [])
+    bound, bound_otherwise = names_bound(new), names_bound(own) or frozenset()
+    imported = {(source, alias.name, alias.asname) for source, alias, _ in _imported_names(new)}
+    return {
+        f"{alias.asname or alias.name}#1": FunctionForm(parameters=False, binding="function", by_name=True)
+        for source, alias, statement in _imported_names(old)
+        if (source, alias.name, alias.asname) not in imported or (alias.asname or alias.name) in bound_otherwise
+        if bound is None or (alias.asname or alias.name) in bound
+        if _is_function(base, path, statement, alias.name)
+    }
 
 
-def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool]:
-    """The functions that differ, and whether anything else does. Changes both trees."""
-    before = {key: function for key, function, _ in functions(old)}
-    after = {key: (function, parent) for key, function, parent in functions(new)}
-    changed: dict[str, bool] = {}
-    added = []
-    for key, (function, parent) in after.items():
-        if key not in before:
-            parent.body = [statement for statement in parent.body if statement is not function]
-            added.append(key)
-        elif ast.dump(before[key]) != ast.dump(function):
-            changed[key] = ast.dump(before[key].args) == ast.dump(function.args)
-    for function in (*before.values(), *(function for function, _ in after.values())):
+def _imported_names(module: ast.Module) -> Iterator[tuple[str, ast.alias, ast.ImportFrom]]:
+    """The module, name and statement of each name that a module imports from another one at its top level."""
+    for statement in module.body:
+        if isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                yield f"{'.' * statement.level}{statement.module}", alias, statement
+
+
+def _is_function(base: Tree, path: str, statement: ast.ImportFrom, name: str) -> bool:
+    """Does the import lead to a function that another file of the repository defines?"""
+    folders = path.split("/")[:-1]
+    folders = folders[: len(folders) - statement.level + 1] if statement.level else []
+    module = "/".join((*folders, *(statement.module or "").split("."))).strip("/")
+    for file in (f"{module}.py", f"{module}/__init__.py", f"src/{module}.py"):
+        tree = _parsed(base, file)
+        if tree is not None:
+            return any(key == f"{name}#1" for key, _, _ in functions(tree))
+    return False
+
+
+def _facts(tree: ast.Module | None) -> dict[str, FunctionFacts]:
+    return {} if tree is None else function_facts(tree)
+
+
+def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool, bool]:
+    """The functions that differ, whether anything else does, and whether only bindings of functions do (see
+    `Boundary.only_binds`). Changes both trees."""
+    names = frozenset(key.partition("#")[0].rpartition(".")[2] for key, _, _ in functions(old))
+    classes = frozenset(node.name for node in ast.walk(old) if isinstance(node, ast.ClassDef))
+    only_binds = _without_bindings(old, names, classes) == _without_bindings(new, names, classes)
+    bound = names_bound(new)
+    facts = (function_facts(old), function_facts(new))
+    before = {key: (function, scope) for key, function, scope in functions(old)}
+    after = {key: (function, scope) for key, function, scope in functions(new)}
+    forms: dict[str, FunctionForm] = {}
+    for key in (*before, *(key for key in after if key not in before)):
+        if key not in before or key not in after:
+            if key not in after and bound is not None and key.partition("#")[0].partition(".")[0] not in bound:
+                continue  # nothing takes its place
+            function, scope = before.get(key) or after[key]
+            scope.body = [statement for statement in scope.body if statement is not function]
+        elif ast.dump(before[key][0]) == ast.dump(after[key][0]) and facts[0][key] == facts[1][key]:
+            continue
+        forms[key] = form_of(facts[0].get(key), facts[1].get(key))
+    for function, _ in (*before.values(), *after.values()):
         function.body = function.body[: documented(function)]
         function.args = ast.arguments([], [], None, [], [], None, [])
-    return FileBoundary(changed, tuple(added)), ast.dump(old) != ast.dump(new)
+    file = FileBoundary(
+        *({key: form for key, form in forms.items() if (key in before) is is_old} for is_old in (True, False))
+    )
+    return file, ast.dump(old) != ast.dump(new), only_binds
+
+
+def _without_bindings(tree: ast.Module, names: frozenset[str], classes: frozenset[str]) -> list[str]:
+    """The statements outside of functions, without those that import, bind these names of functions, or define other
+    classes than these."""
+    found: list[str] = []
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for statement in body:
+            if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(statement, ast.ClassDef):
+                if statement.name in classes:
+                    parts = (*statement.bases, *statement.keywords, *statement.decorator_list)
+                    found.append(f"{prefix}{statement.name} {[ast.dump(part) for part in parts]}")
+                    visit(statement.body, f"{prefix}{statement.name}.")
+                continue
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if not targets or not all(isinstance(target, ast.Name) and target.id in names for target in targets):
+                found.append(prefix + ast.dump(statement))
+
+    visit(tree.body, "")
+    return found
 
 
 def _parsed(tree: Tree, path: str) -> ast.Module | None:
@@ -273,7 +394,7 @@ class WorkerPair:
         """The reply of the tests' worker, and the CPU seconds of both workers."""
         socket = secrets.token_hex(8)
         assert request.crossing is not None
-        crossing = {**request.crossing, "socket": socket}
+        crossing = {**request.crossing, "socket": socket, "computed": _computed_attributes(workspace)}
         request = replace(request, crossing=crossing)
         for_candidate = replace(request, kind="candidate", paths=(), select=None, crossing={**crossing, "inputs": []})
         tree = workspace.after.without(crossing["hidden"])
@@ -323,9 +444,36 @@ class WorkerPair:
 
 def _remote_calls(task: Task, files: Mapping[str, FileBoundary]) -> dict[str, Any]:
     return {
-        "files": {path: {"cut": dict(file.changed), "added": list(file.added)} for path, file in files.items()},
+        "files": {
+            path: {"cut": _plain_forms(file.changed), "added": _plain_forms(file.added)} for path, file in files.items()
+        },
         "hidden": [path for path in task.base.paths() if task.suite.protects(path)],
     }
+
+
+def _computed_attributes(workspace: Workspace) -> dict[str, dict[str, list[str]]]:
+    """Path -> class -> attributes of instances at the base that the patch makes properties."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path, text in workspace.after.replaced.items():
+        old = _parsed(workspace.before, path) if path.endswith(".py") else None
+        new = parse_or_none(text) if old is not None and workspace.before.replaced.get(path) != text else None
+        if old is None or new is None:
+            continue
+        stored = {
+            getattr(node, "attr", getattr(node, "id", ""))
+            for node in ast.walk(old)
+            if isinstance(getattr(node, "ctx", None), ast.Store)
+        }
+        before = function_facts(old)
+        for key, facts in function_facts(new).items():
+            kind, _, name = key.partition("#")[0].rpartition(".")
+            if key not in before and name in stored and form_of(None, facts).binding == "property":
+                found.setdefault(path, {}).setdefault(kind, []).append(name)
+    return found
+
+
+def _plain_forms(forms: Mapping[str, FunctionForm]) -> dict[str, dict[str, Any]]:
+    return {key: form.plain() for key, form in forms.items()}
 
 
 def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seconds: float) -> TwoProcessRun:
@@ -347,10 +495,11 @@ def _two_process_run(reply: Reply, tests: frozenset[str], limit: float, cpu_seco
         elif n_calls:
             failed[test] = "" if outcome is None else outcome.message
         else:
-            inconclusive[test] = "it calls nothing that the patch changes"
+            inconclusive[test] = NO_CALL
     answered = tuple(((record.arguments, record.nodes), record.answer) for record in reply.of(CalledRecord))
     return TwoProcessRun(
         passed=frozenset(passed),
+        called=frozenset(test for test, (n_calls, _) in remote_calls.items() if n_calls),
         failed=failed,
         inconclusive=inconclusive,
         answered=answered,

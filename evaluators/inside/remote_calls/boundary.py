@@ -1,12 +1,13 @@
 """The functions at the boundary to the candidate's code: their keys, and modules loaded with these functions replaced.
 
-In the tests' process the body of such a function calls the candidate's process. There, the original function is
-registered by its key before any decorator is applied.
+In the tests' process the body of such a function calls the candidate's process. There, the function is found by its
+name, or registered by its key below the decorators that the tests' process applies (its `PlainForm`).
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.machinery
 import importlib.util
 import os
@@ -17,10 +18,14 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
+from regrade.evaluators.inside.remote_calls.peer import Peer
 from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
 
 CROSSING = "__regrade_crossing__"
+BINDINGS: Mapping[str, Any] = {"static": staticmethod, "class": classmethod, "property": property}
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
+PlainForm = Mapping[str, Any]
+"""The fields of `regrade.evaluators.verification.function_forms.FunctionForm`."""
 Transform = Callable[[ast.Module, str], ast.Module]
 """(syntax tree, name of the module) -> the tree that is compiled"""
 
@@ -47,40 +52,56 @@ def _outermost(
             yield from _outermost(child, prefix, scope)
 
 
-def stub_transform(cut: Mapping[str, bool], added: Sequence[str]) -> Transform:
+def stub_transform(cut: Mapping[str, PlainForm], added: Mapping[str, PlainForm]) -> Transform:
     """The transform for the tests' side: replaces the bodies of functions by calls to the candidate's side.
 
     Args:
-        cut: key -> does it keep its parameters? Otherwise it accepts any arguments.
-        added: keys of functions that the file lacks; a definition is added for each.
+        cut: key -> form.
+        added: the same for functions that the file lacks; a definition is added for each.
     """
 
     def transform(tree: ast.Module, module: str) -> ast.Module:
         scopes = {"": tree.body}
+        again: list[tuple[list[ast.stmt], str]] = []
         for key, function, scope in list(functions(tree)):
             if key in cut:
-                _replace_body(function, key, module, keep=cut[key])
+                _replace_body(function, key, module, cut[key])
+                if cut[key]["again"]:
+                    again.append((scope.body, key))
             if isinstance(scope, ast.ClassDef):
                 scopes[key.rpartition(".")[0]] = scope.body
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 scopes.setdefault(node.name, node.body)
-        for key in added:
-            owner, _, name = key.partition("#")[0].rpartition(".")
+        for body, key in again:
+            body.append(_stub(key, module, {**cut[key], "parameters": False}))
+        for key, form in added.items():
+            owner = key.partition("#")[0].rpartition(".")[0]
             if owner in scopes:
-                stub = ast.parse(f"def {name}(): pass").body[0]
-                assert isinstance(stub, ast.FunctionDef)
-                _replace_body(stub, key, module, keep=False)
-                scopes[owner].append(stub)
+                scopes[owner].append(_stub(key, module, form))
         return ast.fix_missing_locations(tree)
 
     return transform
 
 
-def _replace_body(function: Definition, key: str, module: str, *, keep: bool) -> None:
-    """Replace the body by a call to the other side."""
+def _stub(key: str, module: str, form: PlainForm) -> ast.stmt:
+    """A definition of a function that the file lacks."""
+    name = key.partition("#")[0].rpartition(".")[2]
+    stub = ast.parse(f"def {name}(): pass").body[0]
+    assert isinstance(stub, ast.FunctionDef)
+    _replace_body(stub, key, module, form)
+    return stub
+
+
+def _replace_body(function: Definition, key: str, module: str, form: PlainForm) -> None:
+    """Replace the body by a call to the other side, and the decorators that the other side applies."""
     documentation = function.body[:1] if ast.get_docstring(function, clean=False) is not None else []
-    if not keep:
+    del function.decorator_list[form["kept"] :]
+    if form["binding"] in ("setter", "deleter") and not function.decorator_list:
+        function.decorator_list.append(_expression(f"{function.name}.{form['binding']}", function))
+    elif form["descriptor"]:
+        function.decorator_list.append(_expression(f"{CROSSING}.bindings[{form['binding']!r}]", function))
+    if not form["parameters"]:
         function.args = ast.arguments([], [], ast.arg("arguments"), [], [], ast.arg("keywords"), [])
         positional, keywords = "arguments", "keywords"
     else:
@@ -105,6 +126,14 @@ def _replace_body(function: Definition, key: str, module: str, *, keep: bool) ->
     function.body = [*documentation, *body.body]
 
 
+def _expression(text: str, function: Definition) -> ast.expr:
+    """At the place of the function, so that its lines in a traceback stay."""
+    expression = ast.parse(text, mode="eval").body
+    for node in ast.walk(expression):
+        ast.copy_location(node, function)
+    return expression
+
+
 def _is_generator(function: Definition) -> bool:
     waiting: list[ast.AST] = list(function.body)
     while waiting:
@@ -116,24 +145,40 @@ def _is_generator(function: Definition) -> bool:
     return False
 
 
-def registering_transform(keys: Sequence[str]) -> Transform:
-    """The transform for the candidate's side: registers the functions when they are defined."""
-
-    def transform(tree: ast.Module, module: str) -> ast.Module:
-        for key, function, _ in list(functions(tree)):
-            if key in keys:
-                decorator = ast.parse(f"{CROSSING}.register({module!r}, {key!r})", mode="eval").body
-                function.decorator_list.append(ast.copy_location(decorator, function))
-        return ast.fix_missing_locations(tree)
-
-    return transform
-
-
 class FunctionRegistry:
     """The candidate's functions at the boundary."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, forms: Mapping[str, Mapping[str, PlainForm]], computed: Mapping[str, Mapping[str, list[str]]], peer: Peer
+    ) -> None:
+        """
+        Args:
+            forms: path -> key -> form.
+            computed: path -> class -> its properties that were attributes at the base.
+        """
+        self._forms = forms
+        self._computed = computed
+        self._peer = peer
+        self._paths: dict[str, str] = {}
         self._functions: dict[tuple[str, str], Any] = {}
+
+    def transform_of(self, path: str) -> Transform:
+        """The transform for a file of the candidate's: registers functions that are not found by name when they are
+        defined, below the decorators that the tests' side applies."""
+
+        def transform(tree: ast.Module, module: str) -> ast.Module:
+            self._paths[module] = path
+            forms = self._forms.get(path, {})
+            for kind, names in self._computed.get(path, {}).items():
+                self._peer.computed_by_class[module, kind] = names
+            for key, function, _ in list(functions(tree)):
+                if key in forms and not forms[key]["by_name"]:
+                    place = forms[key]["kept"] + forms[key]["descriptor"]
+                    decorator = _expression(f"{CROSSING}.register({module!r}, {key!r})", function)
+                    function.decorator_list.insert(place, decorator)
+            return ast.fix_missing_locations(tree)
+
+        return transform
 
     def register(self, module: str, key: str) -> Callable[[Any], Any]:
         def registered(function: Any) -> Any:
@@ -142,16 +187,48 @@ class FunctionRegistry:
 
         return registered
 
-    def function(self, module: str, key: str) -> Any:
-        """Raises UncrossableError: importing the module does not define it."""
-        if (module, key) not in self._functions:
-            value: Any = importlib.import_module(module)
-            for name in () if (module, key) in self._functions else key.partition("#")[0].split("."):
-                value = getattr(value, name, None)  # a patch may have moved or wrapped it
-            self._functions.setdefault((module, key), value)
-        if not callable(self._functions[module, key]):
+    def _binding(self, module: str, key: str) -> str:
+        """That of the module's file, or, of a module in another file than at the base, of any with such a function."""
+        files = (self._forms.get(self._paths.get(module, ""), {}), *self._forms.values())
+        return next((str(forms[key]["binding"]) for forms in files if key in forms), "function")
+
+    def call(self, module: str, key: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Raises UncrossableError: importing the module does not define the function."""
+        imported: Any = importlib.import_module(module)
+        if (module, key) in self._functions and not (positional and self._peer.is_extended(positional[0])):
+            return self._functions[module, key](*positional, **keywords)
+        *owners, name = key.partition("#")[0].split(".")
+        owner = imported
+        for part in owners:
+            owner = getattr(owner, part, None)
+        binding = self._binding(module, key)
+        if owner is None or (binding in ("function", "static") and not callable(getattr(owner, name, None))):
             raise UncrossableError(f"{module} defines no {key.partition('#')[0]} on import")
-        return self._functions[module, key]
+        if binding in ("function", "static") or not positional:
+            return getattr(owner, name)(*positional, **keywords)
+        first, *rest = positional
+        if binding == "class":
+            return getattr(first, name)(*rest, **keywords)
+        if binding == "setter":
+            return setattr(first, name, *rest)
+        if binding == "deleter":
+            return delattr(first, name)
+        # The own class of an extended instance may replace the method.
+        value = getattr(first, name) if self._peer.is_extended(first) else _attribute_from(owner, first, name)
+        return value if binding == "property" else value(*rest, **keywords)
+
+
+def _attribute_from(owner: Any, instance: Any, name: str) -> Any:
+    """The attribute as a class among those of the instance gives it, past those that extend this class."""
+    if name == "__new__" or not isinstance(owner, type) or not isinstance(instance, owner):
+        return functools.partial(getattr(owner, name), instance)
+    kinds = type(instance).__mro__
+    for kind in kinds[kinds.index(owner) :]:
+        if name in vars(kind):
+            member = vars(kind)[name]
+            bind = getattr(type(member), "__get__", None)
+            return member if bind is None else bind(member, instance, type(instance))
+    return getattr(instance, name)  # a value of the instance, or of a `__getattr__`
 
 
 class Finder(MetaPathFinder):
@@ -175,7 +252,8 @@ class Finder(MetaPathFinder):
         return spec
 
     def install(self) -> None:
-        sys.meta_path.insert(0, self)
+        """In front of all others, also if it was installed before."""
+        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
 
 class _Loader(SourceFileLoader):

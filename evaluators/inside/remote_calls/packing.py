@@ -84,7 +84,7 @@ class Packer:
         if named is not None:
             return named
         is_builtin_too = self._side.name == "candidate" and isinstance(value, (*CONTAINERS, *FIXED))
-        if is_builtin_too or self._side.is_own_class(kind):
+        if is_builtin_too or self._side.class_names(kind):
             return self._instance(value)
         return self._by_number(value)
 
@@ -112,8 +112,16 @@ class Packer:
 
     def _instance(self, value: Any) -> Packed:
         if isinstance(value, enum.Enum):
-            return ["member", self.pack(type(value)), value.name]
+            base = next((builtin for builtin in FIXED if isinstance(value, builtin)), None)
+            plain = None if base is None else self.pack(_as(base, value))
+            return ["member", self._classes(value), value.name, plain]
         return self._node(value)
+
+    def _classes(self, value: Any) -> list[Packed]:
+        """The names of the value's class and of its bases, among which the other side takes the first that it has."""
+        names = self._side.class_names(type(value))
+        _, more, _ = self._side.received(value)
+        return [["global", *name] for name in (*names, *more)]
 
     def _by_number(self, value: Any) -> Packed:
         traits: Packed
@@ -131,7 +139,7 @@ class Packer:
 
     def pack_error(self, error: BaseException) -> Packed:
         """Packs the classes that both sides have, so that a test can expect any of them."""
-        kinds = [self.pack(kind) for kind in self._shared_bases(type(error))]
+        kinds = [packed for kind in self._shared_bases(type(error)) for packed in self._names_of_error(kind)]
         if self._side.reference_of(type(error)) or not self._side.may_name(type(error).__module__):
             kinds.insert(0, self.pack(type(error)))
         arguments: Packed
@@ -144,6 +152,10 @@ class Packer:
         if self._side.name == "tests":
             origin = self._side.number(error)
         return ["error", kinds, arguments, state, origin]
+
+    def _names_of_error(self, kind: type) -> list[Packed]:
+        others = [["global", *name] for name in self._side.other_names(kind)]
+        return [self.pack(kind), *others]
 
     def _shared_bases(self, kind: type) -> list[type]:
         """The classes of an error that the other side also has."""
@@ -170,13 +182,31 @@ class Packer:
         return position
 
     def content(self, value: Any) -> Packed:
-        """Content of a node: `[tag, class, inner, state]`."""
-        kind = type(value)
+        """Content of a node: `[tag, classes, inner, state]`."""
         base = next((builtin for builtin in (*CONTAINERS, *FIXED) if isinstance(value, builtin)), object)
-        own = self.pack(kind) if self._side.is_own_class(kind) else None
+        own = self._classes(value) or None
         inner = self._inner(value, base)
-        state = None if own is None else [[name, self.pack(attribute)] for name, attribute in attributes_of(value)]
+        state = None
+        if own is not None:
+            attributes = [*attributes_of(value), *self._side.received(value)[2]]
+            state = [[name, self.pack(attribute)] for name, attribute in attributes]
+            state += [
+                [name, packed]
+                for name, attribute in self._side.computed(value)
+                for packed in self._if_it_crosses(attribute)
+            ]
         return ["object" if base is object else base.__name__, own, inner, state]
+
+    def _if_it_crosses(self, value: Any) -> list[Packed]:
+        """The packed value; nothing if it can't cross, and then no node of it stays."""
+        before = (len(self._values), len(self.nodes))
+        try:
+            return [self.pack(value)]
+        except UncrossableError:
+            for dropped in self._values[before[0] :]:
+                self._positions.pop(id(dropped), None)
+            del self._values[before[0] :], self.nodes[before[1] :]
+            return []
 
     def _inner(self, value: Any, base: Any) -> Packed:
         if base is object:
@@ -204,9 +234,9 @@ def changes(packer: Packer, nodes: list[Packed]) -> list[Packed]:
 
 
 def _canonical(node: Packed) -> str:
-    if node[0] == "set":
-        return json.dumps([node[0], node[1], sorted(map(json.dumps, node[2])), node[3]])
-    return json.dumps(node)
+    """The content without the names of its class, of which each side has others."""
+    name, _, inner, state = node
+    return json.dumps([name, sorted(map(json.dumps, inner)) if name == "set" else inner, state and sorted(state)])
 
 
 def _parameters(function: Any) -> list[Packed] | None:

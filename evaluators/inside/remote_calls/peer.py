@@ -61,6 +61,12 @@ class Peer:
         self._numbers: dict[int, int] = {}
         self._proxies: dict[int, Any] = {}
         self._named: dict[int, Any] = {}
+        self._received: dict[int, tuple[Any, list[tuple[str, str]], list[tuple[str, Any]]]] = {}
+        self._extended: dict[int, Any] = {}
+        self._indexed_modules = 0
+        self._other_names: dict[type, list[tuple[str, str]]] = {}
+        self.computed_by_class: dict[tuple[str, str], list[str]] = {}
+        """Module and name of a class -> its properties that the base lacks."""
         self._indexed = 0
         self._index: dict[int, tuple[Any, str, str]] = {}
         self.uncrossable: list[str] = []
@@ -82,6 +88,64 @@ class Peer:
     def is_own_class(self, kind: type) -> bool:
         module, name = kind.__module__, kind.__qualname__
         return isinstance(module, str) and self._own_module(module) and _attribute(module, name) is kind
+
+    def class_names(self, kind: type) -> list[tuple[str, str]]:
+        if self.name == "tests":
+            return [(kind.__module__, kind.__qualname__)] if self.is_own_class(kind) else []
+        names: list[tuple[str, str]] = []
+        for base in kind.__mro__:
+            if self.is_own_class(base):
+                names.append((base.__module__, base.__qualname__))
+            names += self.other_names(base)
+        return names
+
+    def other_names(self, kind: type) -> list[tuple[str, str]]:
+        if self.name == "tests" or not self._own_module(str(kind.__module__)):
+            return []
+        if len(sys.modules) != self._indexed_modules:
+            self._indexed_modules = len(sys.modules)
+            self._other_names.clear()
+        if kind not in self._other_names:
+            own = (kind.__module__, kind.__qualname__)
+            self._other_names[kind] = [
+                (module, name)
+                for module in list(sys.modules)
+                if self._own_module(module)
+                for name, value in list(vars(sys.modules[module]).items())
+                if value is kind and (module, name) != own
+            ]
+        return self._other_names[kind]
+
+    def received(self, value: Any) -> tuple[Any, list[tuple[str, str]], list[tuple[str, Any]]]:
+        return self._received.get(id(value), (value, [], []))
+
+    def note_received(self, value: Any, names: list[tuple[str, str]], attributes: list[tuple[str, Any]]) -> None:
+        self._received[id(value)] = (value, names, attributes)
+
+    def note_extended(self, value: Any) -> None:
+        self._extended[id(value)] = value
+
+    def is_extended(self, value: Any) -> bool:
+        """Is it an instance of a class that the tests lack, which they have as one of a base?"""
+        return id(value) in self._extended
+
+    def computed(self, value: Any) -> list[tuple[str, Any]]:
+        attributes = []
+        for name in self._computed_names(value):
+            try:
+                attributes.append((name, getattr(value, name)))
+            except Exception:
+                continue  # the instance is not complete
+        return attributes
+
+    def is_computed(self, value: Any, name: str) -> bool:
+        return name in self._computed_names(value)
+
+    def _computed_names(self, value: Any) -> list[str]:
+        if not self.computed_by_class:
+            return []
+        names = [self.computed_by_class.get((kind.__module__, kind.__qualname__), []) for kind in type(value).__mro__]
+        return [name for some in names for name in some]
 
     def may_name(self, module: str) -> bool:
         return self.name == "candidate" or not self._is_hidden(module)
@@ -217,6 +281,8 @@ class Peer:
         unpacker = Unpacker(self, message["nodes"], shared)
         unpacker.change(message["changes"])
         value = unpacker.unpack(message["value"])
+        if _is_suppressed(operation, arguments, value, is_raised=message["raised"]):
+            raise UncrossableError("the other process suppressed a failure of the test")
         if message["raised"]:
             if not isinstance(value, BaseException):
                 raise UncrossableError("the other process raised a value that is not an exception")
@@ -315,6 +381,24 @@ def _may_stop(operation: str, arguments: tuple[Any, ...]) -> bool:
     if operation == "function":
         return str(arguments[1]).partition("#")[0].rpartition(".")[2] in ("__next__", "__anext__")
     return operation in ("next", "send", "throw", "special", "attribute")
+
+
+def _is_suppressed(operation: str, arguments: tuple[Any, ...], value: Any, *, is_raised: bool) -> bool:
+    """Did a context manager or generator of the candidate receive a failure of the test, and end it?"""
+    if operation == "throw":
+        received = arguments[1:2]
+        is_over = not is_raised or isinstance(value, StopIteration | StopAsyncIteration)
+    elif operation == "function" and str(arguments[1]).partition("#")[0].rpartition(".")[2] == "__exit__":
+        received, is_over = arguments[2], not is_raised and bool(value)
+    else:
+        return False
+    return is_over and any(map(_is_failure, received))
+
+
+def _is_failure(error: Any) -> bool:
+    """Is it an error that test tools take for the outcome of a test?"""
+    packages = {str(kind.__module__).partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, AssertionError) or bool(packages & UNNAMEABLE)
 
 
 def _is_of_test_tools(value: Any, name: str) -> bool:

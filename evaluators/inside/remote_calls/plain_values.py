@@ -104,6 +104,28 @@ class Side(Protocol):
     def is_own_class(self, kind: type) -> bool:
         """Is it a class of the repository that its name resolves to?"""
 
+    def class_names(self, kind: type) -> list[tuple[str, str]]:
+        """Modules and names by which the other side may know a class of the repository: on the candidate's side also
+        those of its bases, and other names of each, since a patch may extend, move and rename classes."""
+
+    def other_names(self, kind: type) -> list[tuple[str, str]]:
+        """Other modules and names of a class of the candidate."""
+
+    def received(self, value: Any) -> tuple[Any, list[tuple[str, str]], list[tuple[str, Any]]]:
+        """The value, the names of its class on the candidate's side, and its attributes that do not fit here."""
+
+    def note_received(self, value: Any, names: list[tuple[str, str]], attributes: list[tuple[str, Any]]) -> None:
+        """Record the same, to send it back."""
+
+    def note_extended(self, value: Any) -> None:
+        """Record that the tests have the value as one of a base of its class."""
+
+    def computed(self, value: Any) -> list[tuple[str, Any]]:
+        """Attributes that the base stored in instances, and that a property of the patch computes."""
+
+    def is_computed(self, value: Any, name: str) -> bool:
+        """Is it such an attribute?"""
+
     def may_name(self, module: str) -> bool:
         """Can the other side have a module of that name?"""
 

@@ -11,23 +11,27 @@ for inputs `["answer", index, answer]` (see `answer_inputs`).
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.machinery import PathFinder
 from typing import Any
 
 from regrade.evaluators.inside.remote_calls.boundary import (
+    BINDINGS,
     Finder,
     FunctionRegistry,
-    registering_transform,
     stub_transform,
 )
 from regrade.evaluators.inside.remote_calls.messages import receive, send
 from regrade.evaluators.inside.remote_calls.peer import Peer, iterate
-from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError
+from regrade.evaluators.inside.remote_calls.plain_values import UncrossableError, global_named
 
 Write = Callable[[str], None]
 CONNECT_SECONDS = 20.0
@@ -40,6 +44,8 @@ MOST_CALLS, LONGEST_CALL = 400, 40_000
 
 class RemoteCaller:
     """The callee of the replaced bodies at the boundary, in the tests' process."""
+
+    bindings = BINDINGS
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -58,14 +64,16 @@ class RemoteCaller:
 class CrossingRecorder:
     """A pytest plugin that records for each test whether its calls crossed, and the calls themselves."""
 
-    def __init__(self, peer: Peer, write: Write) -> None:
+    def __init__(self, peer: Peer, finder: Finder, write: Write) -> None:
         self._peer = peer
+        self._finder = finder
         self._write = write
         self._seen: dict[str, set[int]] = {}
         peer.observe = self._observe
 
     def _observe(self, arguments: list[Any], nodes: list[Any], answer: dict[str, Any]) -> None:
-        line = json.dumps(["called", arguments, nodes, answer])
+        known = known_names(answer, _is_imported_class)
+        line = json.dumps(["called", arguments, nodes, {**answer, "known": known}])
         seen = self._seen.setdefault(f"{arguments[0]}:{arguments[1]}", set())
         if hash(line) in seen:
             return
@@ -74,6 +82,10 @@ class CrossingRecorder:
         if hash(line) not in seen:
             seen.add(hash(line))
             self._write(line)
+
+    def pytest_sessionstart(self) -> None:
+        """pytest rewrites the assertions of the files that it is given, also of those that only have doctests."""
+        self._finder.install()
 
     def pytest_runtest_logstart(self) -> None:
         self._peer.uncrossable.clear()
@@ -91,8 +103,9 @@ def tests_side(request: dict[str, Any], write: Write) -> CrossingRecorder:
     connection.settimeout(None)
     peer = Peer("tests", connection, module_origins(request["root"], frozenset(crossing["hidden"])))
     transforms = {path: stub_transform(cut["cut"], cut["added"]) for path, cut in crossing["files"].items()}
-    Finder(request["root"], transforms, RemoteCaller(peer)).install()
-    return CrossingRecorder(peer, write)
+    finder = Finder(request["root"], transforms, RemoteCaller(peer))
+    finder.install()
+    return CrossingRecorder(peer, finder, write)
 
 
 def answer_inputs(request: dict[str, Any], write: Write) -> int:
@@ -102,18 +115,59 @@ def answer_inputs(request: dict[str, Any], write: Write) -> int:
     """
     connection = _accept(request["crossing"]["socket"])
     connection.settimeout(request["crossing"]["input_seconds"])
+    is_known = _importing(request["root"], request["crossing"]["hidden"])
     for index, (arguments, nodes) in enumerate(request["crossing"]["inputs"]):
         try:
             answer = _request(connection, {"ask": "function", "arguments": arguments, "nodes": nodes})
             value = answer.get("value")
             if isinstance(value, list) and value[:1] == ["number"] and value[3:4] == ["iterator"]:
                 answer["values"] = _values(connection, value)
+            answer["known"] = known_names(answer, is_known)
             line = json.dumps(["answer", index, answer])
         except (UncrossableError, OSError, RecursionError) as problem:
             write(json.dumps(["answer", index, {"gone": str(problem)}]))
             return 0  # after a failure no other input is sent
         write(line if len(line) < LONGEST_ANSWER else json.dumps(["answer", index, {"gone": "the answer is too long"}]))
     return 0
+
+
+def known_names(answer: Any, is_known: Callable[[str, str], bool]) -> list[list[str]]:
+    """Those of the classes that an answer names which the tests' side has. Nothing is rebuilt from the answer."""
+    named: set[tuple[str, str]] = set()
+    waiting = [answer]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list) and len(value) == 3 and value[0] == "global":
+            if isinstance(value[1], str) and isinstance(value[2], str):
+                named.add((value[1], value[2]))
+        elif isinstance(value, list):
+            waiting += value
+    return [[module, name] for module, name in sorted(named) if is_known(module, name)]
+
+
+def _is_imported_class(module: str, name: str) -> bool:
+    return isinstance(global_named(module, name), type)
+
+
+def _importing(root: str, hidden: Collection[str]) -> Callable[[str, str], bool]:
+    """Is it a class, of a module of the tree or an imported one? The module is imported first, unless it is a test."""
+
+    @functools.cache
+    def is_own(top: str) -> bool:
+        spec = PathFinder.find_spec(top)
+        return spec is not None and str(spec.origin).startswith(f"{root.rstrip('/')}/")
+
+    def is_known(module: str, name: str) -> bool:
+        path = f"{module.replace('.', '/')}.py"
+        is_test = any(each == path or each.endswith(f"/{path}") for each in hidden)
+        if module not in sys.modules and not is_test and is_own(module.partition(".")[0]):
+            with contextlib.suppress(BaseException):
+                importlib.import_module(module)
+        return _is_imported_class(module, name)
+
+    return is_known
 
 
 def _request(connection: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
@@ -149,9 +203,10 @@ def candidate_side(request: dict[str, Any]) -> int:
     """Serve the tests' process until it exits."""
     crossing = request["crossing"]
     connection = _connect(crossing["socket"])
-    registry = FunctionRegistry()
+    forms = {path: {**cut["cut"], **cut["added"]} for path, cut in crossing["files"].items()}
     peer = Peer("candidate", connection, module_origins(request["root"], frozenset()))
-    transforms = {path: registering_transform([*cut["cut"], *cut["added"]]) for path, cut in crossing["files"].items()}
+    registry = FunctionRegistry(forms, crossing["computed"], peer)
+    transforms = {path: registry.transform_of(path) for path in {**forms, **crossing["computed"]}}
     Finder(request["root"], transforms, registry).install()
     perform_other = peer.perform
 
@@ -159,7 +214,7 @@ def candidate_side(request: dict[str, Any]) -> int:
         if operation != "function":
             return perform_other(operation, arguments)
         module, key, positional, keywords = arguments
-        return registry.function(module, key)(*positional, **keywords)
+        return registry.call(module, key, positional, keywords)
 
     peer.perform = perform
     peer.serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import operator
 import types
@@ -107,8 +108,14 @@ class Unpacker:
         if self._side.name == "tests":
             raise ValueError("a function")
 
-    def _member_value(self, kind: Packed, name: str) -> Any:
-        return self._own_class(kind)[name]
+    def _member_value(self, classes: list[Packed], name: str, plain: Packed) -> Any:
+        """A member of an enumeration that this side has, or the plain value that it equals."""
+        kind = self._first_class(classes, enum.Enum)
+        if kind is not None and name in kind.__members__:
+            return kind[name]
+        if plain is None:
+            raise ValueError(f"the member {name} of an unknown enumeration")
+        return self._unpack(plain)
 
     def _error_value(self, kinds: list[Packed], arguments: list[Packed], state: Packed, origin: int | None) -> Any:
         if origin is not None and self._side.name == "tests":
@@ -150,45 +157,94 @@ class Unpacker:
             raise ValueError("not a class of the repository")
         return kind
 
-    def _class_of(self, packed: Packed, base: Any) -> Any:
+    def _first_class(self, classes: list[Packed], base: type) -> Any:
+        """The first class that this side has, if it is one of the base; None: there is none."""
+        for packed in classes:
+            try:
+                kind = self._own_class(packed)
+            except (UncrossableError, ValueError):
+                continue
+            if issubclass(kind, base):
+                return kind
+        return None
+
+    def _class_of(self, node: Packed, base: Any) -> Any:
         """The class of an instance; on the tests' side, which lacks classes that a patch adds, its builtin base."""
-        try:
-            return self._own_class(packed)
-        except (UncrossableError, ValueError):
-            if base is object or self._side.name == "candidate":
-                raise
+        own = node[1]
+        if own is None:
             return base
+        is_extended = self._side.name == "candidate" and len(own) > 1
+        kind = self._first_class([*own[1:], own[0]] if is_extended else own, object)
+        if kind is None and (base is object or self._side.name == "candidate"):
+            raise ValueError(f"an instance of {own[0][2]}, which is no class of the repository here")
+        return base if kind is None else kind
 
     def _shell(self, node: Packed) -> Any:
         """The value of a node without its content."""
-        name, own, inner, _ = node
+        name, _, inner, state = node
         base: Any = _BASES[name]
-        kind = base if own is None else self._class_of(own, base)
+        kind = self._class_of(node, base)
+        if base is object and issubclass(kind, tuple):  # a patch made another kind of class of a named tuple
+            attributes = dict(state)
+            return tuple.__new__(kind, [self._unpack(attributes[field]) for field in kind._fields])
+        if base is tuple and not issubclass(kind, tuple):
+            shell = object.__new__(kind)
+            for attribute, item in zip(kind.__match_args__, inner[1], strict=True):
+                self._set(shell, attribute, self._unpack(item))
+            return shell
         if not issubclass(kind, base):
             raise ValueError(f"{kind.__qualname__} is not a subclass of {name}")
         if base in FIXED:
             return base.__new__(kind, self._unpack(inner))
         static: Any = next(builtin for builtin in kind.__mro__ if not builtin.__flags__ & HEAP_TYPE)
-        shell: Any = static.__new__(kind)
+        shell = static.__new__(kind)
         if base is collections.deque:
             collections.deque.__init__(shell, (), inner[0])
         elif base is not object and base is not collections.Counter:
             base.__init__(shell)
         return shell
 
+    def _set(self, value: Any, attribute: str, content: Any) -> bool:
+        """Set an attribute past the code of the class; False: the class has no place for it."""
+        slot = getattr(type(value), attribute, None)
+        if isinstance(slot, types.MemberDescriptorType):
+            slot.__set__(value, content)
+        elif hasattr(value, "__dict__"):
+            value.__dict__[attribute] = content
+        else:
+            return False
+        return True
+
+    def _note_class(self, value: Any, own: list[Packed], unfit: list[tuple[str, Any]]) -> None:
+        """Note what the other side needs to take the value for an instance of its own class."""
+        kind = type(value)
+        if self._side.name == "candidate":
+            if len(own) > 1 and self._first_class(own[:1], object) is not kind:
+                self._side.note_extended(value)
+        else:
+            is_first = own[0][1:] == [kind.__module__, kind.__qualname__]
+            names = [] if is_first else [(name[1], name[2]) for name in own]
+            if names or unfit or any(self._side.received(value)[1:]):
+                self._side.note_received(value, names, unfit)
+
     def _fill(self, value: Any, node: Packed) -> None:
-        name, _, inner, state = node
+        name, own, inner, state = node
         base: Any = _BASES[name]
+        if isinstance(value, tuple) is not issubclass(base, tuple):
+            return  # made of its fields
         if base not in type(value).__mro__:
             raise ValueError(f"not an instance of {name}")
+        unfit: list[tuple[str, Any]] = []
         for attribute, packed in (state or ()) if type(value) is not base else ():
-            slot = getattr(type(value), attribute, None)
             if self._side.name == "tests" and replaces_method(value, attribute):
-                raise ValueError(f"{attribute}, in place of a method of {type(value).__qualname__}")
-            if isinstance(slot, types.MemberDescriptorType):
-                slot.__set__(value, self._unpack(packed))
-            else:
-                value.__dict__[attribute] = self._unpack(packed)
+                kind = type(value).__qualname__
+                raise UncrossableError(f"an instance of {kind} has {attribute} as an attribute, in place of a method")
+            if not self._side.is_computed(value, attribute):
+                content = self._unpack(packed)
+                if not self._set(value, attribute, content):
+                    unfit.append((attribute, content))
+        if own is not None and type(value) is not base:
+            self._note_class(value, own, unfit)
         if base in (object, *FIXED):
             return
         if base is bytearray:

@@ -261,6 +261,32 @@ def test_a_stop_of_an_iteration_that_the_tests_advance_arrives():
             connection.tests.request("function", "module", "first#1", (), {})
 
 
+@pytest.mark.parametrize(
+    ("error", "is_failure"),
+    [(AssertionError("no"), True), (pytest.fail.Exception("no"), True), (KeyError("no"), False)],
+)
+def test_a_context_manager_of_the_candidate_suppresses_no_failure_of_a_test(error, is_failure):
+    def suppressing():
+        try:
+            yield 1
+        except BaseException:
+            return
+
+    with Connection(suppressing) as connection:
+        values = connection.request()
+        assert next(values) == 1
+        with pytest.raises(UncrossableError if is_failure else StopIteration):
+            values.throw(error)
+    with Connection(lambda: None) as connection:
+        connection.candidate.perform = lambda *_: True
+        ends = ("function", "module", "Timer.__exit__#1", (None, type(error), error, None), {})
+        if is_failure:
+            with pytest.raises(UncrossableError):
+                connection.tests.request(*ends)
+        else:
+            assert connection.tests.request(*ends) is True
+
+
 def test_an_object_of_the_tests_is_used_through_its_operators():
     class Local:
         """A local class: the other side can't have it."""

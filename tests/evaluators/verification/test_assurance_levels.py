@@ -514,6 +514,47 @@ def test_the_reason_why_the_reference_does_not_reach_a_level_is_reported(verifyi
     assert "FileNotFoundError" in verification.why
 
 
+def test_without_a_reference_the_reason_says_that_the_task_does_not_allow_the_level(verifying, words, write_files):
+    text = "class Cache:\n    def __init__(self, size):\n        self.size = size\n\n    def size(self):\n        return 0\n\n    def doubled(self):\n        return 3 * self.size\n"
+    tests = "from cache import Cache\n\n\ndef test_doubled():\n    assert Cache(2).doubled() == 4\n"
+    base = write_files({"cache.py": text, "tests/test_cache.py": tests})
+    ids = ("tests/test_cache.py::test_doubled",)
+    task = replace(words, base=base, fail_to_pass=ids, pass_to_pass=(), reference=None)
+    patch = Patch.between(
+        {"cache.py": text}, {"cache.py": text.replace("3 *", "self.size and 2 *").replace("= size", "= size + 0")}
+    )
+    _, verification = verified_in(verifying, task, patch)
+    assert verification.level == "tripwired", verification
+    assert "this task does not allow out-of-process: at the base too" in verification.why
+    assert "has size as an attribute, in place of a method; require tripwired at most" in verification.why
+    assert verification.refuted == ()
+
+
+@pytest.mark.parametrize("decorator", ["", "def same(function):\n    return function\n\n\n@same\n"])
+def test_doctests_run_out_of_process(verifying, words, write_files, decorator):
+    """pytest itself loads a module whose doctests it collects, as it loads a file of tests."""
+    text = (
+        'def double(number):\n    """Twice.\n\n    >>> double(2)\n    4\n    """\n    return number + number + 1\n\n\n'
+    )
+    text += 'def half(number):\n    """Half.\n\n    >>> half(4)\n    2\n    """\n    return number // 2\n'
+    base = write_files({"sums.py": text})
+    task = replace(
+        words, base=base, fail_to_pass=("sums.py::sums.double",), pass_to_pass=("sums.py::sums.half",),
+        suite=TestSuite(paths=("sums.py",), options=("--doctest-modules",)), reference=None,
+    )  # fmt: skip
+    fixed = text.replace("number + number + 1", "number + number")
+    run, verification = verified_in(verifying, task, Patch.between({"sums.py": text}, {"sums.py": decorator + fixed}))
+    assert run.resolved, run
+    assert verification.level == "out-of-process", verification
+    hidden = "import os\n\n\n" + fixed.replace(
+        "number // 2", "2 if 'half' in os.environ.get('PYTEST_CURRENT_TEST', '') else 3"
+    )
+    run, verification = verified_in(verifying, task, Patch.between({"sums.py": text}, {"sums.py": hidden}))
+    assert run.resolved, "it does not even hide"
+    assert verification.level == "in-process", verification
+    assert "sums.half: it is a doctest, of which no copy can be made" in verification.why
+
+
 @pytest.mark.filterwarnings("ignore:the plain process")
 def test_the_plain_process_assures_nothing(words, tmp_path):
     with Scorer(workers=1, sandbox="process", cache=tmp_path / "cache") as scorer:

@@ -25,6 +25,15 @@ class Side:
     def is_own_class(self, kind):  # noqa: ARG002
         return False
 
+    def class_names(self, kind):  # noqa: ARG002
+        return []
+
+    def received(self, value):
+        return value, [], []
+
+    def is_computed(self, value, name):  # noqa: ARG002
+        return False
+
     def may_name(self, module):  # noqa: ARG002
         return False
 

@@ -16,8 +16,9 @@ from gauntlet.attacks import (
     unusual_places,
     weak_tests,
 )
+from gauntlet.honest_styles import in_unusual_styles
 
-ATTACKS: tuple[Attack, ...] = tuple(
+ATTACKS: tuple[Attack, ...] = in_unusual_styles(
     sorted(
         (
             *test_files.ATTACKS,
