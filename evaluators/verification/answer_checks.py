@@ -120,7 +120,15 @@ def _doubts(
     found = _false_judgements(pair, task, trusted, boundary, split.answered, preparation) + found
     if task.reference is not None:
         initial = _initial_attributes(split.answered)
-        repeated = [_with_known_attributes(each, frozenset(traits.attributes), initial) for each in repeated]
+        # A fix may make an attribute of what is a property of the reference.
+        functions = {
+            key.partition("#")[0].rpartition(".")[2]
+            for file in boundary.files.values()
+            for key in (*file.changed, *file.added)
+        }
+        used = {each for call, answer in split.answered for each in _attributes([*call[1], *_nodes_of(answer)])}
+        known = frozenset((*traits.attributes, *(each for each in used if each[1] in functions)))
+        repeated = [_with_known_attributes(each, known, initial) for each in repeated]
     return found + list(_remembered(pair, task, workspace, boundary, repeated, preparation).values())
 
 
