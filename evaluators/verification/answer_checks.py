@@ -192,7 +192,8 @@ def _attributes(nodes: Iterable[Any]) -> Iterator[Attribute]:
     """The attributes of the instances among the nodes, in order."""
     for _, own, _, state in nodes:
         if own is not None:
-            yield from ((".".join(map(str, own[1:])), str(name)) for name, _ in state or ())
+            # The last is the class that a class of the patch may extend.
+            yield from ((".".join(map(str, own[-1][1:])), str(name)) for name, _ in state or ())
 
 
 def _initial_attributes(answered: Iterable[Answered]) -> dict[Attribute, Any]:
