@@ -128,12 +128,25 @@ def names_bound(module: ast.Module) -> frozenset[str] | None:
 def _bindings(scope: ast.Module | ast.ClassDef, names: frozenset[str]) -> dict[str, list[str]]:
     """Of these names: name -> the statements of the scope that bind it, without definitions of functions."""
     found: dict[str, list[str]] = {}
-    for statement in scope.body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+    waiting: list[ast.AST] = list(scope.body)
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        for name in names.intersection(_bound_names(statement)):
-            found.setdefault(name, []).append(ast.dump(statement))
+        # The blocks of a compound statement may hold definitions of functions: only what binds the name counts.
+        inner = (
+            [] if isinstance(node, ast.ClassDef) else [each for each in ast.iter_child_nodes(node) if _is_block(each)]
+        )
+        waiting += inner
+        whole = not inner and not isinstance(node, ast.ClassDef)
+        bound = {name for child in ast.iter_child_nodes(node) if not _is_block(child) for name in _bound_names(child)}
+        for name in names.intersection(_bound_names(node) if not inner else bound):
+            found.setdefault(name, []).append(ast.dump(node) if whole else f"{type(node).__name__} {name}")
     return found
+
+
+def _is_block(node: ast.AST) -> bool:
+    return isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case)
 
 
 def _bound_names(node: ast.AST) -> Iterator[str]:

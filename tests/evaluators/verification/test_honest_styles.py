@@ -5,6 +5,7 @@ All fixes are of one small module, whose functions and classes have one bug each
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.sandboxes import KINDS
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.verification.function_forms import function_facts
 from regrade.rewards.evidence import TestRun, Verification
 
 SHOP = '''\
@@ -448,6 +450,14 @@ def test_an_honest_fix_reaches_what_its_reference_reaches(scorer, job, names):
     }
     assert short == {}
     assert {verification.reachable for _, verification in found} >= {"out-of-process", "held-out"}
+
+
+def test_a_changed_body_beside_an_import_binds_no_name_again():
+    text = "try:\n    from fast import total\nexcept ImportError:\n    def total():\n        return 1\n\n    def half():\n        return 2\n"
+    before, after = (function_facts(ast.parse(each)) for each in (text, text.replace("2", "3")))
+    assert before == after
+    assert before["total#1"].bindings
+    assert before["half#1"].is_plain
 
 
 @pytest.mark.parametrize("package", [
