@@ -23,7 +23,13 @@ from regrade.evaluators.execution.worker import UNPREPARED, Preparation
 from regrade.evaluators.execution.workspaces import Workspace
 from regrade.evaluators.verification.answer_equality import are_same, find_mismatches, function_of
 from regrade.evaluators.verification.held_out_inputs import Call
-from regrade.evaluators.verification.two_process import Boundary, TwoProcessRun, WorkerPair, is_oracle
+from regrade.evaluators.verification.two_process import (
+    Boundary,
+    TwoProcessRun,
+    WorkerPair,
+    boundary_for_calls,
+    is_oracle,
+)
 
 Answered = tuple[Call, Any]
 Attribute = tuple[str, str]
@@ -192,7 +198,6 @@ def _attributes(nodes: Iterable[Any]) -> Iterator[Attribute]:
     """The attributes of the instances among the nodes, in order."""
     for _, own, _, state in nodes:
         if own is not None:
-            # The last is the class that a class of the patch may extend.
             yield from ((".".join(map(str, own[-1][1:])), str(name)) for name, _ in state or ())
 
 
@@ -253,12 +258,19 @@ def _too_equal(
     if not with_instances:
         return []
     plain = [call for call, _ in answered if NUMBER not in json.dumps(call)]
-    answers = dict(zip(map(json.dumps, plain), pair.answers(task, trusted, boundary, plain, preparation), strict=False))
+    answers = dict(
+        zip(
+            map(json.dumps, plain),
+            pair.answers(task, trusted, boundary_for_calls(trusted, boundary), plain, preparation),
+            strict=False,
+        )
+    )
     examined, found = [], []
     for call, answer in with_instances:
         right = answers.get(json.dumps(call), {})
         is_known = right.get("raised") is False
-        if are_same(call, right, answer) or (not is_known and function_of(call) in traits.permissive):
+        is_same = are_same(call, right, answer) and are_same(call, answer, right)  # with no more attributes either
+        if is_same or (not is_known and function_of(call) in traits.permissive):
             continue
         examined.append((call, answer, right if is_known else None))
         if is_known and _functions_in(answer) and not _functions_in(right):
@@ -288,7 +300,7 @@ def _false_judgements(
     if not judged:
         return []
     calls = [call for call, _ in judged]
-    answers = pair.answers(task, trusted, boundary, calls, preparation)
+    answers = pair.answers(task, trusted, boundary_for_calls(trusted, boundary), calls, preparation)
     answers += [{"gone": "no answer"}] * (len(calls) - len(answers))
     return [
         f"{function_of(call)} judges otherwise than the reference's"
@@ -332,7 +344,7 @@ def _problems(
 def _functions_in(answer: Any) -> int:
     """Functions and other globals in an answer, besides the classes of its instances."""
     text = json.dumps([answer["value"], answer["nodes"]])
-    return text.count(NUMBER) + text.count(GLOBAL) - sum(node[1] is not None for node in answer["nodes"])
+    return text.count(NUMBER) + text.count(GLOBAL) - sum(len(node[1] or ()) for node in answer["nodes"])
 
 
 def _has_instances(answer: Any) -> bool:

@@ -382,8 +382,9 @@ def _doubts(
     if not found:
         return found
     with without_candidate():
-        at_base = pair.run(task, base, boundary, frozenset(task.tests), preparation)
-        traits = answer_traits(pair, task, base, boundary, at_base, preparation)
+        there = boundary_at(base, boundary)
+        at_base = pair.run(task, base, there, frozenset(task.tests), preparation)
+        traits = answer_traits(pair, task, base, there, at_base, preparation)
     return doubts(pair, task, workspace, base, boundary, split, traits, preparation)
 
 
