@@ -5,7 +5,7 @@ from __future__ import annotations
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.reports.number_format import detectable, number, p_value, percent, signed
 
-MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "not comparable": "⚠️"}
+MARKS = {"improved": "✅", "regressed": "❌", "inconclusive": "❔", "no difference shown": "➖", "not comparable": "⚠️"}
 
 
 def comparison_markdown(comparison: Comparison) -> str:

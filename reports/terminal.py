@@ -37,6 +37,7 @@ STYLES = {
     "better": "green",
     "regressed": "bold red",
     "worse": "red",
+    "inconclusive": "bold yellow",
     "not comparable": "bold yellow",
     "no difference shown": "",
 }

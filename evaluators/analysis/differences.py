@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from regrade.evaluators.analysis.uncertainty import (
     span,
     task_means,
 )
+from regrade.evaluators.analysis.verdicts import Direction, Effect, effect_of
 from regrade.evaluators.storage.json_numbers import finite_values
 
 ALPHA = 0.05
@@ -52,7 +53,7 @@ class Difference:
 
     name: str
     label: str
-    better: Literal["higher", "lower", "neither"]
+    better: Direction
     is_rate: bool
     baseline: float
     candidate: float
@@ -78,15 +79,13 @@ class Difference:
     """t interval over repositories, if there are too few of them to be the clusters; else None."""
 
     @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Verdict on this metric alone: better or worse if its interval excludes 0 and the sign-flip test agrees.
+    def ends(self) -> Interval:
+        return Interval(self.low, self.high)
 
-        If only a few tasks differ, all in one direction, a bootstrap interval excludes 0 too early.
-        """
-        excludes_zero = self.low > 0 or self.high < 0
-        if self.better == "neither" or not (excludes_zero and self.p <= ALPHA):
-            return "no difference shown"
-        return "better" if (self.low > 0) == (self.better == "higher") else "worse"
+    @property
+    def verdict(self) -> Effect:
+        """Better or worse if its interval excludes 0: the rule of the verdict, for each metric alone."""
+        return effect_of(self.ends, self.better)
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -132,7 +131,7 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             continue  # not measured, such as the reward of rows without one
         p = p_values[metric.name]
         most = _most(metric, baseline, candidate)
-        low, high = _interval(sample, most)
+        low, high = _agreeing(_interval(sample, most), p)
         differences[metric.name] = Difference(
             name=metric.name,
             label=metric.label,
@@ -168,6 +167,12 @@ def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> 
 
 def _interval(sample: Clusters, most: float | None) -> Interval:
     return difference_interval(sample) if most is None else bounded_difference_interval(sample, most)
+
+
+def _agreeing(interval: Interval, p: float) -> Interval:
+    """The interval, extended to 0 if the sign-flip test does not exclude 0: a bootstrap excludes 0 too early if only a
+    few tasks differ, all in one direction."""
+    return interval if p <= ALPHA else Interval(min(interval.low, 0.0), max(interval.high, 0.0))
 
 
 def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLevel) -> Interval | None:
