@@ -35,6 +35,7 @@ from regrade.evaluators.analysis.differences import (
 from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
 from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
+from regrade.evaluators.storage.rows import without_outcome
 
 __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
 
@@ -60,6 +61,7 @@ class Comparison:
     clusters: ClusterLevel = "function"
     """The unit of resampling: see `regrade.evaluators.analysis.uncertainty`."""
     n_tasks: int = 0
+    n_repositories: int = 0
     n_clusters: int = 0
     n_baseline: int = 0
     n_candidate: int = 0
@@ -78,6 +80,14 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         metrics = {name: value.to_json() for name, value in self.metrics.items()}
         return {**asdict(self), "metrics": metrics, "decision": self.decision and self.decision.to_json()}
+
+    @property
+    def scope(self) -> str:
+        """What the verdict applies to, if not to other repositories: `new bugs in these 2 repositories only`."""
+        if self.decision is None or self.clusters == "repository":
+            return ""
+        count = self.n_repositories
+        return f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'} only"
 
     @property
     def words(self) -> str:
@@ -102,7 +112,8 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         "n_baseline": len(baseline),
         "n_candidate": len(candidate),
         "n_tasks": baseline["task"].nunique(),
-        "n_missing": sum(int(rows["broke"].isna().sum()) for rows in whole),
+        "n_repositories": baseline["repository"].nunique(),
+        "n_missing": sum(int(without_outcome(rows).sum()) for rows in whole),
     }
     if obstacle:
         return Comparison(verdict="not comparable", reason=obstacle, **facts)
@@ -183,13 +194,13 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
             "with the same version of the tasks"
         )
     for role, rows in (("baseline", baseline), ("candidate", candidate)):
-        missing = float(rows["broke"].isna().mean())
-        if missing > TOLERATED_MISSING:
+        share = float(without_outcome(rows).mean())
+        if share > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
-            first_lost = rows[rows["broke"].isna()].iloc[0]
+            first_lost = rows[without_outcome(rows)].iloc[0]
             such_as = f"such as sample {first_lost['sample']} of seed {first_lost['seed']} at {first_lost['task']!r}"
             return (
-                f"{missing:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
+                f"{share:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
                 "or never recorded: run the same evaluation again to complete it"
             )
     known = outcomes(baseline, candidate)
@@ -270,10 +281,11 @@ def _warnings(
         yield "some tasks have different numbers of attempts in the two; each task still counts once"
     if not is_same_reward(baseline, candidate):
         yield "the two were scored by different rewards, so their rewards are not compared"
+    yield from _unmeasured(baseline, candidate)
     if bounds:
-        missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
+        count = int(without_outcome(baseline).sum() + without_outcome(candidate).sum())
         text = (
-            f"{counted(missing, 'attempt')} {plural(missing, 'is', 'are')} missing (lost to the infrastructure, "
+            f"{counted(count, 'attempt')} {plural(count, 'is', 'are')} missing (lost to the infrastructure, "
             "or never recorded) and excluded"
         )
         if {*bounds.values()} != {verdict}:
@@ -282,3 +294,19 @@ def _warnings(
                 f"{bounds['best']} if in its favour"
             )
         yield text
+
+
+def _unmeasured(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[str]:
+    """A warning if the breakage of some tasks, or of all, was not measured."""
+    tasks: set[str] = set()
+    for role, rows in (("baseline", baseline), ("candidate", candidate)):
+        if rows["broke"].isna().all():
+            yield f"breakage is unmeasured: the {role}'s rows do not contain it, so it is not compared"
+            return
+        tasks |= set(rows["task"]) - set(rows["task"][rows["broke"].notna() | without_outcome(rows)])
+    if tasks:
+        total = baseline["task"].nunique()
+        yield (
+            f"breakage is unmeasured at {len(tasks)} of {counted(total, 'task')}, such as {min(tasks)!r}: its "
+            "difference is that of the others"
+        )

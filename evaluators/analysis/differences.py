@@ -21,6 +21,7 @@ from regrade.evaluators.analysis.uncertainty import (
     difference_interval,
     holm,
     mcnemar_p,
+    method_of,
     newcombe_paired,
     sign_flip_p,
     span,
@@ -64,7 +65,7 @@ class Difference:
     p: float
     """Sign-flip permutation test by cluster, two-sided."""
     p_holm: float
-    """Holm-adjusted over all metrics with a better direction."""
+    """Holm-adjusted over the metrics with a better direction that the verdict does not depend on; p for the others."""
     detectable: float
     """The smallest true difference that the comparison detects with 80 % power."""
     n_tasks: int
@@ -77,15 +78,26 @@ class Difference:
     """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
     over_repositories: Interval | None = None
     """t interval over repositories, if there are too few of them to be the clusters; else None."""
+    method: str = ""
+    """Method of the interval, such as `t(11)` or `bootstrap`."""
+    is_constant: bool = False
+    """All tasks have the same difference, so that the interval is only a bound."""
 
     @property
     def ends(self) -> Interval:
         return Interval(self.low, self.high)
 
     @property
+    def is_decisive(self) -> bool:
+        """Does the verdict depend on this metric?"""
+        return self.name in {metric.name for metric in VERDICT_METRICS}
+
+    @property
     def verdict(self) -> Effect:
-        """Better or worse if its interval excludes 0: the rule of the verdict, for each metric alone."""
-        return effect_of(self.ends, self.better)
+        """Better or worse by the rule of the verdict: the interval excludes 0. Of the metrics that the verdict does not
+        depend on there are several: their adjusted p must be at most `ALPHA` too."""
+        is_shown = self.is_decisive or self.p_holm <= ALPHA
+        return effect_of(self.ends, self.better) if is_shown else "no difference shown"
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -123,7 +135,8 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
     both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
     samples = {name: _sample(pairs, level) for name, pairs in both.items()}
     p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
-    adjusted = holm({x.name: p_values[x.name] for x in compared if x.better != "neither" and x.name in p_values})
+    family = [x.name for x in compared if x.better != "neither" and x not in VERDICT_METRICS and x.name in p_values]
+    adjusted = holm({name: p_values[name] for name in family})
     differences = {}
     for metric in compared:
         sample = samples[metric.name]
@@ -149,6 +162,8 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             n_clusters=sample.count,
             noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
             over_repositories=_over_repositories(both[metric.name], most, level),
+            method=method_of(sample),
+            is_constant=bool(np.ptp(sample.values) == 0),
         )
     return differences
 
@@ -215,7 +230,8 @@ def noise_level(rows: pd.DataFrame, metric: m.Metric, attempts: float | None = N
 def pairs_of(baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Pairs]:
     if baseline["task"].duplicated().any() or candidate["task"].duplicated().any():
         return {}
-    return {metric.name: _table_of(outcomes(baseline, candidate, metric)) for metric in VERDICT_METRICS}
+    both = {metric.name: outcomes(baseline, candidate, metric) for metric in VERDICT_METRICS}
+    return {name: _table_of(pairs) for name, pairs in both.items() if len(pairs)}
 
 
 def _table_of(both: pd.DataFrame) -> Pairs:

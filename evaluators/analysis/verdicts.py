@@ -38,6 +38,10 @@ WORDS: dict[str, dict[Kind, str]] = {
     "fixing": {"better": "fixes more", "worse": "fixes less"},
     "breaking": {"better": "breaks less", "worse": "breaks more"},
 }
+BOTH: dict[Kind, str] = {
+    "non-inferior": "non-inferior on fixes and breakage",
+    "open": "non-inferiority on fixes and breakage not shown",
+}
 NOUNS = {"fixing": "fixes", "breaking": "breakage"}
 
 
@@ -80,6 +84,11 @@ class Decision:
         both = {"fixing": self.fixing, "breaking": self.breaking}
         return dict(sorted(both.items(), key=lambda item: (item[1].kind not in SHOWN, item[1].kind != "better")))
 
+    @property
+    def is_open(self) -> bool:
+        """Non-inferiority is not shown in both questions."""
+        return not (self.fixing.is_noninferior and self.breaking.is_noninferior)
+
     def to_json(self) -> dict[str, Any]:
         return {"fixing": self.fixing.kind, "breaking": self.breaking.kind, "detail": self.detail}
 
@@ -91,6 +100,8 @@ class Decision:
     @property
     def detail(self) -> str:
         """Both answers as a noun phrase, such as `fixes more, non-inferiority on breakage not shown`."""
+        if self.fixing == self.breaking and self.fixing.kind in BOTH:
+            return BOTH[self.fixing.kind]
         text = ", ".join(_phrase(question, answer) for question, answer in self.questions.items())
         return f"{text}, but not in the worst case of the missing attempts" if self.is_by_missing else text
 
