@@ -70,7 +70,9 @@ def _all_entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant
         policies += policy_files.entrants_of_checkpoints(folder)
     if options.predictions:
         files = read_predictions(options.predictions)
-        _print_problems(list(files.problems({task.id for task in tasks})))
+        ids = {task.id for task in tasks}
+        files.check_known(ids)
+        _print_problems(list(files.problems(ids)))
         policies += policy_files.entrants_of_predictions(files)
     if not policies:
         raise UserError("no policy: give POLICY, --policies, --checkpoints or --predictions")
