@@ -14,6 +14,8 @@ KEYS = frozenset(
     }
 )  # fmt: skip
 """Keys of reports, summaries, predictions and jobs of SWE-bench, SWE-smith, OpenHands and Harbor."""
+ID = "instance_id"
+PREDICTION_KEYS = frozenset({ID, "model_patch", "model_name_or_path"})
 NAMES = frozenset({"report.json", "results.json", "result.json", "preds.json", "run_instance.log", "test_output.txt"})
 ENDINGS = (".eval", ".eval.log", ".csv", ".tsv")
 MOST_FILES = 5000
@@ -30,21 +32,26 @@ def is_graded(source: Path) -> bool:
     return source.name.endswith(ENDINGS) or _has_keys(source)
 
 
+def is_report(path: Path) -> bool:
+    """Is it a file of outcomes, in contrast to one of predictions?"""
+    return path.is_file() and _has_keys(path, KEYS - PREDICTION_KEYS) and not _has_keys(path, PREDICTION_KEYS - {ID})
+
+
 def _has_graded_name(path: Path) -> bool:
     return path.name in NAMES or path.name.endswith(ENDINGS)
 
 
-def _has_keys(path: Path) -> bool:
+def _has_keys(path: Path, keys: frozenset[str] = KEYS) -> bool:
     """Does the JSON value, its first line or one of its members have a known key?"""
     try:
         if path.stat().st_size > LONGEST:
             with path.open("rb") as file:
-                return _is_known(_parsed(file.readline(LONGEST)))
+                return _is_known(_parsed(file.readline(LONGEST)), keys)
         content = path.read_bytes()
     except OSError:
         return False
     whole = _parsed(content)
-    return _is_known(_parsed(content.partition(b"\n")[0]) if whole is None else whole)
+    return _is_known(_parsed(content.partition(b"\n")[0]) if whole is None else whole, keys)
 
 
 def _parsed(content: bytes) -> Any:
@@ -54,8 +61,8 @@ def _parsed(content: bytes) -> Any:
         return None
 
 
-def _is_known(value: Any) -> bool:
-    if isinstance(value, dict) and KEYS & value.keys():
+def _is_known(value: Any, keys: frozenset[str]) -> bool:
+    if isinstance(value, dict) and keys & value.keys():
         return True
     members = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-    return any(isinstance(member, dict) and KEYS & member.keys() for member in itertools.islice(members, 10))
+    return any(isinstance(member, dict) and keys & member.keys() for member in itertools.islice(members, 10))

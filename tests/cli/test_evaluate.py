@@ -264,6 +264,12 @@ def test_predictions_of_foreign_ids_are_refused(regrade, tmp_path):
     outcome = regrade("evaluate", "--predictions", predictions, "--out", tmp_path / "run")
     assert outcome.is_refusal("preds.jsonl", "500 of 500 ids of 'agent', such as 'django__0'", "tasks")
     assert not (tmp_path / "run" / "evaluations").exists()
+    report = tmp_path / "logs" / "django__1" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"django__1": {"resolved": False, "tests_status": {}}}))
+    for source in (report, tmp_path / "logs"):
+        outcome = regrade("evaluate", "--predictions", source, "--out", tmp_path / "run")
+        assert outcome.is_refusal(str(source), "regrade import SOURCE --out RUN")
 
 
 def test_errors_in_policies_are_reported_before_anything_runs(regrade, tasks, tmp_path, monkeypatch):
