@@ -16,7 +16,6 @@ from regrade.evaluators.analysis import side_metrics as side
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
-from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.number_format import (
     NO_BREAK,
     detectable,
@@ -265,11 +264,10 @@ def _footnote(comparison: Comparison) -> Text:
     clusters = "repositories" if comparison.clusters == "repository" else "functions"
     clean = comparison.metrics[FIX_AND_CLEAN.name]
     least = "none of any size" if clean.detectable > 1 else f"{detectable(clean)} points"
-    method = "bootstrap" if comparison.n_clusters >= MINIMUM_CLUSTERS else f"t({comparison.n_clusters - 1})"
     text = (
         f"{comparison.n_tasks} tasks in {comparison.n_clusters} {clusters}, {comparison.n_baseline} and "
-        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {clusters}, "
-        f"sign-flip permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} detectable with 80 % power: "
+        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {clean.method} over {clusters}. "
+        f"Smallest difference in {FIX_AND_CLEAN.label.lower()} detectable with 80 % power: "
         f"{least}."
     )
     measured = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]

@@ -49,7 +49,7 @@ def test_comparison_says_its_verdict_in_words(results):
     assert f"{FIX_AND_CLEAN.label} 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
     assert "p (Holm)" in plain
     assert "12 tasks in 12 functions, 12 and 24 attempts" in " ".join(plain.split())
-    assert "not repositories, of which there are only 2" in " ".join(plain.split())
+    assert "these 2 repositories; for other repositories" in " ".join(plain.split())
     coloured = printed(print_comparison, found, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured
 
