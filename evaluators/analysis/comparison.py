@@ -35,10 +35,11 @@ from regrade.evaluators.analysis.differences import (
     outcomes,
     pairs_of,
 )
-from regrade.evaluators.analysis.missing_attempts import is_missing, is_unanswered, with_missing_attempts
+from regrade.evaluators.analysis.missing_attempts import is_unanswered, with_missing_attempts
 from regrade.evaluators.analysis.runs import n_runs
 from regrade.evaluators.analysis.uncertainty import ClusterLevel
 from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
+from regrade.evaluators.storage.rows import without_outcome
 
 __all__ = [
     "MARGIN",
@@ -92,6 +93,8 @@ class Comparison:
     best: Verdict | None = None
     """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any.
     Attempts that were lost before there was an answer are left out in both."""
+    elsewhere: Verdict | None = None
+    """The verdict by the intervals for other repositories; None for a single repository."""
     family: int = 1
     """Candidates compared with the baseline. With several, the intervals have a higher confidence, by Holm's method."""
     confidence: float = CONFIDENCE
@@ -100,6 +103,15 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         metrics = {name: value.to_json() for name, value in self.metrics.items()}
         return {**asdict(self), "metrics": metrics, "decision": self.decision and self.decision.to_json()}
+
+    @property
+    def scope(self) -> str:
+        """What the verdict applies to, such as `new bugs in these 2 repositories only`."""
+        if self.decision is None:
+            return ""
+        count = self.n_repositories
+        these = f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'}"
+        return f"{these}, and in others like them" if self.elsewhere == self.verdict else f"{these} only"
 
     @property
     def words(self) -> str:
@@ -128,7 +140,7 @@ def compare(
         "n_tasks": baseline["task"].nunique(),
         "n_repositories": baseline["repository"].nunique(),
         "confidence": confidence,
-        "n_missing": sum(int(is_missing(rows).sum()) for rows in whole),
+        "n_missing": sum(int(without_outcome(rows).sum()) for rows in whole),
     }
     if obstacle:
         return Comparison(verdict="not comparable", reason=obstacle, **facts)
@@ -156,6 +168,7 @@ def compare(
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
+        elsewhere=_elsewhere(differences, margin, decision),
         **facts,
     )
 
@@ -239,13 +252,13 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
             "with the same version of the tasks"
         )
     for role, rows in (("baseline", baseline), ("candidate", candidate)):
-        missing = float(rows["broke"].isna().mean())
-        if missing > TOLERATED_MISSING:
+        share = float(without_outcome(rows).mean())
+        if share > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
-            first_lost = rows[rows["broke"].isna()].iloc[0]
+            first_lost = rows[without_outcome(rows)].iloc[0]
             such_as = f"such as sample {first_lost['sample']} of seed {first_lost['seed']} at {first_lost['task']!r}"
             return (
-                f"{missing:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
+                f"{share:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
                 "or never recorded: run the same evaluation again to complete it"
             )
     known = outcomes(baseline, candidate)
@@ -288,6 +301,14 @@ def _bounded(
 def _decision(differences: Mapping[str, Difference], margin: float) -> Decision:
     ends = {name: difference.ends for name, difference in differences.items()}
     return decide(ends.get(m.FIX_AND_CLEAN.name), ends.get(m.BREAKAGE_INCIDENCE.name), margin)
+
+
+def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: Decision) -> Verdict | None:
+    found = [differences.get(metric.name) for metric in VERDICT_METRICS]
+    if all(one is None or one.over_repositories is None for one in found):
+        return None
+    fixing, breaking = (one and one.over_repositories for one in found)
+    return decide(fixing, breaking, margin, depends_on_missing=decision.depends_on_missing).verdict
 
 
 def _reason(decision: Decision, differences: Mapping[str, Difference]) -> str:
@@ -344,11 +365,12 @@ def _warnings(
         yield "some tasks have different numbers of attempts in the two; each task still counts once"
     if not is_same_reward(baseline, candidate):
         yield "the two were scored by different rewards, so their rewards are not compared"
+    yield from _unmeasured(baseline, candidate)
     if bounds:
-        missing = sum(int(is_missing(rows).sum()) for rows in (baseline, candidate))
+        count = sum(int(without_outcome(rows).sum()) for rows in (baseline, candidate))
         unanswered = sum(int(is_unanswered(rows).sum()) for rows in (baseline, candidate))
         text = (
-            f"{counted(missing, 'attempt')} {plural(missing, 'is', 'are')} missing (lost to the infrastructure, "
+            f"{counted(count, 'attempt')} {plural(count, 'is', 'are')} missing (lost to the infrastructure, "
             "or never recorded) and excluded"
         )
         if unanswered:
@@ -362,3 +384,19 @@ def _warnings(
                 f"{bounds['best']} if in its favour"
             )
         yield text
+
+
+def _unmeasured(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[str]:
+    """A warning if the breakage of some tasks, or of all, was not measured."""
+    tasks: set[str] = set()
+    for role, rows in (("baseline", baseline), ("candidate", candidate)):
+        if rows["broke"].isna().all():
+            yield f"breakage is unmeasured: the {role}'s rows do not contain it, so it is not compared"
+            return
+        tasks |= set(rows["task"]) - set(rows["task"][rows["broke"].notna() | without_outcome(rows)])
+    if tasks:
+        total = baseline["task"].nunique()
+        yield (
+            f"breakage is unmeasured at {len(tasks)} of {counted(total, 'task')}, such as {min(tasks)!r}: its "
+            "difference is that of the others"
+        )

@@ -262,7 +262,8 @@ def noise_level(rows: pd.DataFrame, metric: m.Metric, attempts: float | None = N
 def pairs_of(baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Pairs]:
     if baseline["task"].duplicated().any() or candidate["task"].duplicated().any():
         return {}
-    return {metric.name: _table_of(outcomes(baseline, candidate, metric)) for metric in VERDICT_METRICS}
+    both = {metric.name: outcomes(baseline, candidate, metric) for metric in VERDICT_METRICS}
+    return {name: _table_of(pairs) for name, pairs in both.items() if len(pairs)}
 
 
 def _table_of(both: pd.DataFrame) -> Pairs:

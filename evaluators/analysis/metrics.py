@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import sem
 
 from regrade.evaluators.analysis.clustered_means import Sample
-from regrade.evaluators.analysis.missing_attempts import bounded_values, is_missing
+from regrade.evaluators.analysis.missing_attempts import bounded_values
 from regrade.evaluators.analysis.uncertainty import (
     ClusterLevel,
     mean_interval,
@@ -28,7 +28,7 @@ from regrade.evaluators.analysis.uncertainty import (
     task_means,
 )
 from regrade.evaluators.storage.json_numbers import finite_values
-from regrade.evaluators.storage.rows import LOST
+from regrade.evaluators.storage.rows import LOST, without_outcome
 
 CATASTROPHE = 0.5
 """A patch that breaks at least this share of the guarded tests is a catastrophe."""
@@ -49,12 +49,17 @@ class Estimate:
     n_clusters: int
     clusters: ClusterLevel = "function"
     missing: int = 0
-    """Attempts without a known value because the infrastructure failed."""
+    """Attempts without any outcome, because the infrastructure failed."""
     worst: float | None = None
     best: float | None = None
     """The value if all missing attempts had the worst, or the best, outcome; None without missing attempts."""
     at_most: float | None = None
     """Upper 95 % confidence bound of a rate without an observed case (the rule of three, each cluster one trial)."""
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """No attempt has a value, and missing attempts are not the reason."""
+        return self.n == 0 and self.missing == 0
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -219,10 +224,8 @@ def estimate(rows: Rows, metric: Metric) -> Estimate:
     sample = Sample.of_tasks(tasks, tasks["value"])
     n = int(known.sum())
     low, high = mean_interval(sample, metric.range)
-    missing = is_missing(rows) & ~known
-    if metric.needs is not None:
-        missing &= rows[metric.needs] > 0
-    worst, best = _bounds(rows, metric) if missing.any() else (None, None)
+    missing = _missing(rows, metric, known)
+    worst, best = _bounds(rows, metric) if missing else (None, None)
     has_no_case = metric.is_rate and n > 0 and not sample.values.any()
     at_most = rule_of_three(sample.n_functions) if has_no_case else None
     return Estimate(
@@ -232,11 +235,19 @@ def estimate(rows: Rows, metric: Metric) -> Estimate:
         n=n,
         n_tasks=len(tasks),
         n_clusters=sample.n_functions,
-        missing=int(missing.sum()),
+        missing=missing,
         worst=worst,
         best=best,
         at_most=at_most,
     )
+
+
+def _missing(rows: Rows, metric: Metric, known: pd.Series[bool]) -> int:
+    """Missing attempts; 0 if the metric is unmeasured, since a missing attempt then lacks no value of it."""
+    lost = without_outcome(rows)
+    if not known.any() and not lost.all():
+        return 0
+    return int((lost & ~known & (rows[metric.needs] != 0 if metric.needs else True)).sum())
 
 
 def _bounds(rows: Rows, metric: Metric) -> tuple[float | None, float | None]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from regrade.evaluators.storage.rows import LOST
+from regrade.evaluators.storage.rows import LOST, without_outcome
 
 if TYPE_CHECKING:
     from regrade.evaluators.analysis.metrics import Metric
@@ -32,26 +32,21 @@ def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def is_missing(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Attempts without an outcome."""
-    return rows["broke"].isna()
-
-
 def is_unanswered(rows: pd.DataFrame) -> pd.Series[bool]:
     """Missing attempts that were lost before there was an answer.
 
     No patch existed, so it cannot be the reason. They are missing at random: left out, and not bounded.
     """
-    return is_missing(rows) & (rows["patch_digest"] == LOST)
+    return without_outcome(rows) & (rows["patch_digest"] == LOST)
 
 
 def bounded_values(rows: pd.DataFrame, metric: Metric, end: float | None) -> pd.Series[Any]:
     """The metric of each row, with `end` for each missing attempt that its patch may have caused and to which the
     metric applies; None: unchanged."""
     values = metric.of_rows(rows).astype("float64")
-    if end is None:
-        return values
-    may_count = is_missing(rows) & ~is_unanswered(rows) & values.isna()
+    if end is None or values.isna().all():
+        return values  # a metric that is unmeasured lacks no value
+    may_count = without_outcome(rows) & ~is_unanswered(rows) & values.isna()
     if metric.needs is not None:
-        may_count &= rows[metric.needs] > 0
+        may_count &= rows[metric.needs] != 0
     return values.mask(may_count, end)

@@ -34,9 +34,15 @@ Ends = tuple[float, float]
 """(low, high): the 95 % interval of a paired difference, candidate - baseline."""
 
 SHOWN: tuple[Kind, ...] = ("better", "worse")
+RANKS: dict[Kind, int] = {"better": 0, "worse": 1, "non-inferior": 2, "open": 2, "unmeasured": 3}
+"""The order in which answers are told."""
 WORDS: dict[str, dict[Kind, str]] = {
     "fixing": {"better": "fixes more", "worse": "fixes less"},
     "breaking": {"better": "breaks less", "worse": "breaks more"},
+}
+BOTH: dict[Kind, str] = {
+    "non-inferior": "non-inferior on fixes and breakage",
+    "open": "non-inferiority on fixes and breakage not shown",
 }
 NOUNS = {"fixing": "fixes", "breaking": "breakage"}
 
@@ -78,7 +84,12 @@ class Decision:
     def questions(self) -> dict[str, Conclusion]:
         """Question -> answer: first what is better, then what is worse, then what is not shown to differ."""
         both = {"fixing": self.fixing, "breaking": self.breaking}
-        return dict(sorted(both.items(), key=lambda item: (item[1].kind not in SHOWN, item[1].kind != "better")))
+        return dict(sorted(both.items(), key=lambda item: RANKS[item[1].kind]))
+
+    @property
+    def is_open(self) -> bool:
+        """Non-inferiority is not shown in both questions."""
+        return not (self.fixing.is_noninferior and self.breaking.is_noninferior)
 
     def to_json(self) -> dict[str, Any]:
         return {"fixing": self.fixing.kind, "breaking": self.breaking.kind, "detail": self.detail}
@@ -91,6 +102,8 @@ class Decision:
     @property
     def detail(self) -> str:
         """Both answers as a noun phrase, such as `fixes more, non-inferiority on breakage not shown`."""
+        if self.fixing == self.breaking and self.fixing.kind in BOTH:
+            return BOTH[self.fixing.kind]
         text = ", ".join(_phrase(question, answer) for question, answer in self.questions.items())
         return f"{text}, but not in the worst case of the missing attempts" if self.is_by_missing else text
 
@@ -164,7 +177,7 @@ def _clause(question: str, answer: Conclusion) -> str:
     kinds: dict[Kind, str] = {
         "non-inferior": f"is non-inferior on {noun}",
         "open": f"is not shown to be non-inferior on {noun}",
-        "unmeasured": f"has unmeasured {noun}",
+        "unmeasured": f"its {noun} {'are' if noun == 'fixes' else 'is'} unmeasured",
     }
     return kinds[answer.kind]
 

@@ -38,7 +38,8 @@ def loss(gain: Ends) -> Ends:
         ("open", "worse", "regressed", "breaks more, non-inferiority on fixes not shown"),
         ("worse", "unmeasured", "regressed", "fixes less, breakage unmeasured"),
         ("worse within", "non-inferior", "regressed", "fixes less within the margin, non-inferior on breakage"),
-        ("non-inferior", "non-inferior", "no difference shown", "non-inferior on fixes, non-inferior on breakage"),
+        ("non-inferior", "non-inferior", "no difference shown", "non-inferior on fixes and breakage"),
+        ("open", "open", "no difference shown", "non-inferiority on fixes and breakage not shown"),
         ("open", "non-inferior", "no difference shown", "non-inferiority on fixes not shown, non-inferior on breakage"),
         ("open", "unmeasured", "no difference shown", "non-inferiority on fixes not shown, breakage unmeasured"),
     ],
@@ -95,9 +96,11 @@ def test_an_improvement_that_hangs_on_missing_attempts_is_inconclusive():
         ("worse", "better", "It breaks less, but fixes less"),
         ("worse", "worse", "It fixes less and breaks more"),
         ("open", "worse", "It breaks more"),
+        ("better", "unmeasured", "It fixes more, but its breakage is unmeasured"),
         ("non-inferior", "better", "It breaks less and is non-inferior on fixes (margin 2 points)"),
         ("open", "open", "It is not shown to differ, nor to be non-inferior on fixes or on breakage (margin 2 points)"),
     ],
 )
 def test_the_reason_is_a_sentence(fixing, breaking, reason):
-    assert decide(GAINS[fixing], loss(GAINS[breaking]), 0.02).reason == reason
+    found = decide(GAINS[fixing], loss(GAINS[breaking]) if breaking in GAINS else None, 0.02)
+    assert found.reason == reason
