@@ -72,6 +72,7 @@ def compare(
     declared, notes = comparability.check(*sources, margin=margin, mixed_versions=mixed_versions)
     result = comparison.compare(first, second, declared)
     names = _names(result, *sources)
+    notes += _family_note(sources[1])
     result = replace(result, warnings=(*result.warnings, *notes), baseline=names[0], candidate=names[1])
     changes = task_changes(first, second) if tasks else None
     if json:
@@ -92,6 +93,21 @@ def compare(
         if changes:
             print_task_changes(changes, stdout())
     raise typer.Exit(exit_code(result, fail_on))
+
+
+def _family_note(candidate: Path) -> list[str]:
+    """A note if the run has several candidates: false verdicts add up over the comparisons of all of them."""
+    from regrade.evaluators.storage.run import Run
+
+    if not (candidate / "manifest.json").is_file():
+        return []
+    count = sum(entry.role == "candidate" for entry in Run.open(candidate).manifest.policies.values())
+    if count < 2:
+        return []
+    return [
+        f"one of {count} candidates of {candidate}, compared alone: false verdicts add up over several; "
+        "`regrade report` adjusts for all of them"
+    ]
 
 
 def _names(result: Comparison, baseline: Path, candidate: Path) -> tuple[str, str]:

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
-from regrade.reports.number_format import detectable, methods, number, p_value, percent, signed
+from regrade.reports.number_format import (
+    confidence,
+    detectable,
+    family,
+    methods,
+    number,
+    p_value,
+    percent,
+    signed,
+)
 from regrade.reports.verdict_text import ANSWERS
 
 MARKS = {"improved": "✅", "regressed": "❌", "inconclusive": "❔", "no difference shown": "➖", "not comparable": "⚠️"}
@@ -24,7 +33,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         clusters = "repositories" if comparison.clusters == "repository" else "functions"
         lines += [
             "",
-            "| | baseline | candidate | change | 95 % interval | p | noise (A/A) | MDE | |",
+            f"| | baseline | candidate | change | {confidence(comparison)} interval | p | noise (A/A) | MDE | |",
             "|-|-:|-:|-:|-:|-:|-:|-:|-|",
             *_rows(comparison),
             "",
@@ -34,6 +43,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             f"{methods(comparison)}. p of metrics beside those of the verdict is adjusted (Holm). MDE: minimum "
             "detectable effect at 80 % power.",
         ]
+        lines += ["", family(comparison)] if comparison.family > 1 else []
     lines += [f"- {plain(warning)}" for warning in comparison.warnings]
     return "\n".join(lines)
 

@@ -48,9 +48,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def points(difference: Difference) -> str:
-    """`+5.3 points (95 % interval +0.2 to +10.4)`."""
-    low, high = signed(100 * difference.low), signed(100 * difference.high)
-    return f"{signed(100 * difference.difference)} points (95 % interval {low} to {high})"
+    """`+5.3 points (95 % interval +0.2 to +10.4)`, at the confidence of the interval."""
+    low, high, level = signed(100 * difference.low), signed(100 * difference.high), confidence(difference)
+    return f"{signed(100 * difference.difference)} points ({level} interval {low} to {high})"
 
 
 def detectable(difference: Difference) -> str:
@@ -72,6 +72,31 @@ def minimum_effects(comparison: Comparison) -> str:
             least = "none of any size" if difference.detectable > 1 else f"{detectable(difference)}{unit}"
             listed.append(f"{least} in {noun}")
     return f"Minimum detectable effect at 80 % power: {', '.join(listed)}."
+
+
+def confidence(comparison: Comparison | Difference) -> str:
+    """`95 %`, or `99.5 %` in a family of ten candidates."""
+    return f"{round(100 * comparison.confidence, 1):g} %"
+
+
+def family(comparison: Comparison) -> str:
+    """How the candidates of a family are accounted for."""
+    return (
+        f"One of {comparison.family} candidates: by Holm's method over all of them, intervals have a confidence of "
+        f"{confidence(comparison)}, so that false verdicts occur in at most 5 % of such families."
+    )
+
+
+def elsewhere(comparison: Comparison) -> str:
+    """What the intervals for other repositories show; empty for a single repository."""
+    listed = []
+    for name, noun in (("fix_and_clean", "clean fixes"), ("breakage_incidence", "breakage")):
+        ends = comparison.metrics[name].over_repositories if name in comparison.metrics else None
+        if ends is not None:
+            listed.append(f"{noun} [{signed(100 * ends[0])}, {signed(100 * ends[1])}]")
+    if comparison.elsewhere is None or not listed:
+        return ""
+    return f"For other repositories, of which these are a sample: {comparison.elsewhere}, {', '.join(listed)} points."
 
 
 def methods(comparison: Comparison) -> str:

@@ -18,8 +18,10 @@ from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
 from regrade.reports.number_format import (
     NO_BREAK,
+    confidence,
     duration,
     equals_p,
+    family,
     interval,
     methods,
     minimum_effects,
@@ -239,7 +241,7 @@ def _verdict(comparison: Comparison) -> Text:
     if comparison.decision is not None:
         text.append(f" ({comparison.decision.detail})")
     if comparison.scope:
-        text.append(f"\nfor {comparison.scope}", style="yellow")
+        text.append(f"\nfor {comparison.scope}", style="yellow" if comparison.scope.endswith("only") else "")
     return text.append(f"\n{comparison.reason}")
 
 
@@ -248,7 +250,7 @@ def _differences(comparison: Comparison) -> Table:
     table.add_column("")
     for policy in (comparison.baseline, comparison.candidate):
         table.add_column(Text(policy, overflow="fold"), justify="right")
-    for heading in ("change", "95 % interval", "p"):
+    for heading in ("change", f"{confidence(comparison)} interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for metric in VERDICT_METRICS:
@@ -291,6 +293,8 @@ def _footnote(comparison: Comparison) -> Text:
         f"metrics beside those of the verdict is adjusted (Holm), and decides their better or worse. "
         f"{minimum_effects(comparison)}"
     )
+    if comparison.family > 1:
+        text += f" {family(comparison)}"
     measured = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
     listed = [f"{100 * one.noise:.1f} in {one.label.lower()}" for one in measured if one.noise is not None]
     if listed:

@@ -111,7 +111,8 @@ class Comparison:
             return ""
         count = self.n_repositories
         these = f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'}"
-        return f"{these}, and in others like them" if self.elsewhere == self.verdict else f"{these} only"
+        is_shown_elsewhere = self.verdict in ("improved", "regressed") and self.elsewhere == self.verdict
+        return f"{these}, and in others like them" if is_shown_elsewhere else f"{these} only"
 
     @property
     def words(self) -> str:
@@ -307,7 +308,7 @@ def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: D
     found = [differences.get(metric.name) for metric in VERDICT_METRICS]
     if all(one is None or one.over_repositories is None for one in found):
         return None
-    fixing, breaking = (one and one.over_repositories for one in found)
+    fixing, breaking = (one.over_repositories if one else None for one in found)
     return decide(fixing, breaking, margin, depends_on_missing=decision.depends_on_missing).verdict
 
 
