@@ -183,22 +183,28 @@ def compare_family(
     one that is not shown to differ; all others are compared at the level where the method stopped.
     """
     single = [compare(baseline, candidate, margin) for candidate in candidates]
-    p_values = [_smallest_p(comparison) for comparison in single]
-    tested = [place for place, p in enumerate(p_values) if p is not None]
-    if len(tested) < 2:
+    p_values = {place: p for place, one in enumerate(single) if (p := _smallest_p(one)) is not None}
+    if len(p_values) < 2:
         return single
-    alpha, levels = 1 - CONFIDENCE, {}
-    left, has_stopped = len(tested), False
-    for place in sorted(tested, key=lambda place: p_values[place] or 0.0):
-        levels[place] = alpha / left
-        has_stopped = has_stopped or (p_values[place] or 0.0) > alpha / left
-        left -= not has_stopped
+    levels = family_levels(p_values)
     return [
-        replace(compare(baseline, candidates[place], margin, confidence=1 - levels[place]), family=len(tested))
+        replace(compare(baseline, candidates[place], margin, confidence=levels[place]), family=len(levels))
         if place in levels
         else comparison
         for place, comparison in enumerate(single)
     ]
+
+
+def family_levels(p_values: Mapping[int, float]) -> dict[int, float]:
+    """The confidence of each comparison of a family, by Holm's method."""
+    levels: dict[int, float] = {}
+    left, has_stopped = len(p_values), False
+    for place in sorted(p_values, key=lambda place: p_values[place]):
+        alpha = (1 - CONFIDENCE) / left
+        levels[place] = 1 - alpha
+        has_stopped = has_stopped or p_values[place] > alpha
+        left -= not has_stopped
+    return levels
 
 
 def _smallest_p(comparison: Comparison) -> float | None:
@@ -307,7 +313,7 @@ def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: D
     found = [differences.get(metric.name) for metric in VERDICT_METRICS]
     if all(one is None or one.over_repositories is None for one in found):
         return None
-    fixing, breaking = (one and one.over_repositories for one in found)
+    fixing, breaking = (None if one is None else one.over_repositories for one in found)
     return decide(fixing, breaking, margin, depends_on_missing=decision.depends_on_missing).verdict
 
 
