@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.analysis.comparison import Comparison
     from regrade.evaluators.storage.run import Run
 
-FailOn = Literal["regressed", "inconclusive", "open", "not-improved", "never"]
+FailOn = Literal["regressed", "worst-case", "inconclusive", "open", "not-improved", "never"]
 FAILED = 1
 NOT_COMPARABLE = 2
 """A gate must not open without a comparison."""
@@ -39,8 +39,9 @@ def compare(
     fail_on: Annotated[
         FailOn,
         typer.Option(
-            help="Verdicts that exit with 1, for a gate in CI. inconclusive: also regressed. open: also every verdict "
-            "without shown non-inferiority in both questions. Not comparable: 2, except for never."
+            help="Verdicts that exit with 1, for a gate in CI. worst-case: also if only the worst case of the missing "
+            "attempts is regressed. inconclusive: also regressed. open: also every verdict without shown "
+            "non-inferiority in both questions. Not comparable: 2, except for never."
         ),
     ] = "regressed",
     mixed_versions: Annotated[
@@ -129,6 +130,7 @@ def exit_code(comparison: Comparison, fail_on: FailOn) -> int:
         return NOT_COMPARABLE
     fails = {
         "regressed": verdict == "regressed",
+        "worst-case": "regressed" in (verdict, comparison.worst),
         "inconclusive": verdict in ("regressed", "inconclusive"),
         "open": verdict in ("regressed", "inconclusive") or decision.is_open,
         "not-improved": verdict != "improved",

@@ -10,7 +10,6 @@ from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
 from regrade.reports.number_format import (
     confidence,
     detectable,
-    family,
     methods,
     number,
     p_value,
@@ -43,7 +42,6 @@ def comparison_markdown(comparison: Comparison) -> str:
             f"{methods(comparison)}. p of metrics beside those of the verdict is adjusted (Holm). MDE: minimum "
             "detectable effect at 80 % power.",
         ]
-        lines += ["", family(comparison)] if comparison.family > 1 else []
     lines += [f"- {plain(warning)}" for warning in comparison.warnings]
     return "\n".join(lines)
 

@@ -197,8 +197,7 @@ def load_results(folder: Path) -> Results:
 
 def _pairs(policies: list[PolicyResult], margin: float) -> list[Pair]:
     """Each candidate against each baseline, then each control. The candidates against one of them are a family."""
-    pairs = []
-    candidates = _of(policies, "candidate")
+    pairs, candidates = [], _of(policies, "candidate")
     for role in ("baseline", "control"):
         others = _of(policies, role)
         families = [compare_family(other.best, [one.best for one in candidates], margin) for other in others]

@@ -21,7 +21,6 @@ from regrade.reports.number_format import (
     confidence,
     duration,
     equals_p,
-    family,
     interval,
     methods,
     minimum_effects,
@@ -293,8 +292,6 @@ def _footnote(comparison: Comparison) -> Text:
         f"metrics beside those of the verdict is adjusted (Holm), and decides their better or worse. "
         f"{minimum_effects(comparison)}"
     )
-    if comparison.family > 1:
-        text += f" {family(comparison)}"
     measured = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
     listed = [f"{100 * one.noise:.1f} in {one.label.lower()}" for one in measured if one.noise is not None]
     if listed:

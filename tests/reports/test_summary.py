@@ -105,7 +105,7 @@ def test_several_candidates_keep_their_own_names(finished_run, tmp_path):
     stream = io.StringIO()
     print_results(load_results(folder), Console(file=stream, width=120))
     told = " ".join(stream.getvalue().split())
-    assert "One of 2 candidates: by Holm's method over all of them, intervals have a confidence of" in told
+    assert "one of 2 candidates: by Holm's method its intervals and its verdict are at 97.5 % confidence" in told
     assert "97.5 % interval" in told
 
 
