@@ -111,8 +111,8 @@ class Comparison:
             return ""
         count = self.n_repositories
         these = f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'}"
-        is_shown_elsewhere = self.verdict in ("improved", "regressed") and self.elsewhere == self.verdict
-        return f"{these}, and in others like them" if is_shown_elsewhere else f"{these} only"
+        is_general = self.elsewhere == self.verdict != "no difference shown"
+        return f"{these}, and in others like them" if is_general else f"{these} only"
 
     @property
     def words(self) -> str:
