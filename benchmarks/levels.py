@@ -11,13 +11,14 @@ each cell pools 60, 200 and 500 tasks. A verdict is false if it is not true of n
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from _latest import record
+from _latest import FILE, record
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
@@ -37,6 +38,8 @@ FIX, BROKE = 0.3, 0.1
 """Rates of the baseline."""
 PART = 10
 """Evaluations on the same repositories; then others are drawn."""
+POWER_RUNS = 8
+"""Evaluations of a figure of power, or of other repositories, for each of a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,18 @@ class Count:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=120, help="simulated evaluations for each number of tasks")
+    parser.add_argument("--only", choices=("verdicts", "power"), help="keep the other half of the last record")
     chosen = parser.parse_args()
-    found: dict[str, Any] = {"runs": chosen.runs, "verdicts": {}, "coverage": {}, "power": {}}
+    known = json.loads(FILE.read_text()).get("levels", {}) if chosen.only else {}
+    if chosen.only != "power":
+        known |= of_verdicts(chosen.runs)
+    if chosen.only != "verdicts":
+        known |= of_power(POWER_RUNS * chosen.runs)
+    record("levels", known)
+
+
+def of_verdicts(runs: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"runs": runs, "verdicts": {}, "coverage": {}}
     heading = f"{'':46}" + "".join(f"{count:>14}" for count in REPOSITORIES)
     print(f"improved / regressed, in %, of which false, by repositories\n{heading}")
     covered: dict[int, Count] = {count: Count() for count in REPOSITORIES}
@@ -102,7 +115,7 @@ def main() -> None:
         for count in REPOSITORIES:
             whole = Count()
             for tasks in TASKS:
-                simulate(scenario, count, tasks, chosen.runs, whole)
+                simulate(scenario, count, tasks, runs, whole)
             if name != "does nothing" and scenario.candidates == 1 and not scenario.lost:
                 add(covered[count], whole)
             cells.append({key: round(whole.share(key), 4) for key in VERDICTS})
@@ -116,18 +129,28 @@ def main() -> None:
         shares = [covered[count].share(name) for count in REPOSITORIES]
         found["coverage"][name] = dict(zip(map(str, REPOSITORIES), (round(x, 4) for x in shares), strict=True))
         print(f"{name:46}" + "".join(f"{100 * share:14.1f}" for share in shares))
-    print(f"\npower in % where 80 % is promised\n{heading}")
+    return found
+
+
+def of_power(runs: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"power_runs": runs, "power": {}}
+    print("\npower in % where 80 % is promised\n" + f"{'':46}" + "".join(f"{count:>14}" for count in REPOSITORIES))
     for name, cells in (("detectable", of_detectable), ("plan", of_plan)):
         for tasks in TASKS if name == "detectable" else (0,):
-            shares = [cells(count, tasks, chosen.runs) for count in REPOSITORIES]
+            shares = [cells(count, tasks, runs) for count in REPOSITORIES]
             label = f"{name}, {tasks} tasks" if tasks else f"{name}, for 10 points"
             found["power"][label] = dict(zip(map(str, REPOSITORIES), (round(x, 4) for x in shares), strict=True))
             print(f"{label:46}" + "".join(f"{100 * share:14.1f}" for share in shares), flush=True)
-    record("levels", found)
+    shares = [of_elsewhere(count, runs) for count in REPOSITORIES]
+    found["elsewhere"] = dict(zip(map(str, REPOSITORIES), (round(x, 4) for x in shares), strict=True))
+    label = "intervals for other repositories, 200 tasks"
+    print(f"\n{label:46}" + "".join(f"{100 * share:14.1f}" for share in shares), flush=True)
+    return found
 
 
 VERDICTS = ("improved", "regressed", "false improved", "false regressed")
-COVERAGE = ("clean fixes, these repositories", "breakage, these repositories", "clean fixes, other repositories")
+COVERAGE = ("clean fixes, these repositories", "breakage, these repositories")
+ELSEWHERE = Scenario(fix=FIX + 0.05, varying=0.3)
 
 
 def add(whole: Count, part: Count) -> None:
@@ -146,8 +169,6 @@ def simulate(scenario: Scenario, repositories: int, tasks: int, runs: int, count
             count.evaluations += 1
             for name, value in outcome.items():
                 count.sums[name] += value
-        if scenario.candidates == 1:
-            count.sums[COVERAGE[2]] += drawn.holds_elsewhere() * min(PART, runs)  # once for each draw of repositories
 
 
 class Drawn:
@@ -264,6 +285,12 @@ def _ends(rule: ScoreRule, confidence: float) -> tuple[float, float]:
 def _location(rate: float, varying: float = 0.0) -> float:
     """Where a policy lies on the probit scale, for this mean rate."""
     return float(ndtri(rate)) * np.sqrt(1 + TASK**2 + REPOSITORY**2 + varying**2) if rate else -np.inf
+
+
+def of_elsewhere(repositories: int, runs: int) -> float:
+    """Share of the intervals for other repositories that hold the mean of all of them, in which the effect differs."""
+    rng = np.random.default_rng([8, repositories])
+    return float(np.mean([Drawn(rng, ELSEWHERE, repositories, 200).holds_elsewhere() for _ in range(runs)]))
 
 
 def of_detectable(repositories: int, tasks: int, runs: int) -> float:
