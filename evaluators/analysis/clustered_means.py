@@ -31,14 +31,14 @@ PRIOR = 2.0
 """Weight, in functions with an event, of full correlation within functions. Few events cannot show the correlation."""
 
 
-class Spread(NamedTuple):
+class MeanError(NamedTuple):
     """Variance of a mean, and its degrees of freedom; both NaN if they cannot be estimated."""
 
     variance: float
     freedom: float
 
 
-UNKNOWN = Spread(float("nan"), float("nan"))
+UNKNOWN = MeanError(float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ class Sample:
         return float(self.values.mean()) if self.n else float("nan")
 
     @cached_property
-    def within(self) -> Spread:
+    def within(self) -> MeanError:
         """For new tasks of these repositories."""
         if self.n_functions < 2:
             return UNKNOWN
         return _spread(self.values, self.functions, self._strata)
 
     @cached_property
-    def between(self) -> Spread:
+    def between(self) -> MeanError:
         """For other repositories."""
         if self.n_repositories < 2:
             return UNKNOWN
         found = _spread(self.values, self.repositories, np.zeros(self.n, dtype=np.intp))
-        return Spread(found.variance, min(found.freedom, self.within.freedom))
+        return MeanError(found.variance, min(found.freedom, self.within.freedom))
 
     @cached_property
     def _strata(self) -> Labels:
@@ -141,7 +141,7 @@ class Sample:
         return float(np.sqrt(np.mean(sums**2))) / self.n if sums.size else 0.0
 
 
-def _spread(values: Floats, clusters: Labels, strata: Labels) -> Spread:
+def _spread(values: Floats, clusters: Labels, strata: Labels) -> MeanError:
     sizes = np.bincount(clusters).astype(np.float64)
     owner = np.zeros(sizes.size, dtype=np.intp)
     owner[clusters] = strata
@@ -154,12 +154,12 @@ def _spread(values: Floats, clusters: Labels, strata: Labels) -> Spread:
     x = sizes**2 / rest
     crossed = np.bincount(owner, weights=x) ** 2 - np.bincount(owner, weights=x**2)
     spread = float(np.sum(sizes**2) + np.sum(crossed / totals**2))
-    return Spread(float(np.sum(sums**2 / rest)) / values.size**2, values.size**2 / spread)
+    return MeanError(float(np.sum(sums**2 / rest)) / values.size**2, values.size**2 / spread)
 
 
-def combined(parts: list[Spread]) -> Spread:
+def combined(parts: list[MeanError]) -> MeanError:
     """The sum of independent parts, with Satterthwaite's degrees of freedom."""
     total = sum(part.variance for part in parts)
     if not total > 0:
-        return Spread(float(total), parts[0].freedom)
-    return Spread(float(total), float(total**2 / sum(part.variance**2 / part.freedom for part in parts)))
+        return MeanError(float(total), parts[0].freedom)
+    return MeanError(float(total), float(total**2 / sum(part.variance**2 / part.freedom for part in parts)))

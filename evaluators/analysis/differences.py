@@ -11,7 +11,6 @@ import pandas as pd
 
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.clustered_means import Sample
-from regrade.evaluators.analysis.missing_attempts import bounded_values
 from regrade.evaluators.analysis.runs import run_spread
 from regrade.evaluators.analysis.score_interval import Interval
 from regrade.evaluators.analysis.uncertainty import (
@@ -144,10 +143,10 @@ def outcomes(
 
     Args:
         missing: the value of a missing attempt of the baseline, and of the candidate; None: left out.
-        may_be_unanswered: see `missing_attempts.bounded_values`.
+        may_be_unanswered: see `metrics.bounded_values`.
     """
     first, second = (
-        task_means(rows, bounded_values(rows, metric, end, may_be_unanswered=may_be_unanswered))
+        task_means(rows, m.bounded_values(rows, metric, end, may_be_unanswered=may_be_unanswered))
         for rows, end in zip((baseline, candidate), missing, strict=True)
     )
     both = first.rename(columns={"value": "baseline"})

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import sem
 
 from regrade.evaluators.analysis.clustered_means import Sample
-from regrade.evaluators.analysis.missing_attempts import bounded_values
+from regrade.evaluators.analysis.missing_attempts import is_unanswered
 from regrade.evaluators.analysis.uncertainty import (
     ClusterLevel,
     mean_interval,
@@ -240,6 +240,23 @@ def estimate(rows: Rows, metric: Metric) -> Estimate:
         best=best,
         at_most=at_most,
     )
+
+
+def bounded_values(
+    rows: pd.DataFrame, metric: Metric, end: float | None, *, may_be_unanswered: bool = True
+) -> pd.Series[Any]:
+    """The metric of each row, with `end` for each missing attempt to which the metric applies; None: unchanged.
+
+    Args:
+        may_be_unanswered: also for attempts that were lost before there was an answer; else they are left out.
+    """
+    values = metric.of_rows(rows).astype("float64")
+    if end is None or values.isna().all():
+        return values  # a metric that is unmeasured lacks no value
+    counts = without_outcome(rows) & values.isna()
+    if metric.needs is not None:
+        counts &= rows[metric.needs] != 0
+    return values.mask(counts if may_be_unanswered else counts & ~is_unanswered(rows), end)
 
 
 def _missing(rows: Rows, metric: Metric, known: pd.Series[bool]) -> int:

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlannedSample:
     """An evaluation, as far as its power depends on it."""
 
     tasks: float

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import fdtrc
 
-from regrade.evaluators.analysis.clustered_means import Spread
+from regrade.evaluators.analysis.clustered_means import MeanError
 from regrade.evaluators.analysis.metrics import Metric
 from regrade.evaluators.analysis.uncertainty import NO_RUNS
 
@@ -28,7 +28,7 @@ def n_runs(rows: pd.DataFrame) -> int:
     return int(rows["seed"].nunique())
 
 
-def between_runs(tables: Sequence[pd.DataFrame], metric: Metric) -> Spread | None:
+def between_runs(tables: Sequence[pd.DataFrame], metric: Metric) -> MeanError | None:
     """The variance of a single run's mean, beyond chance at each task, pooled over policies; None with single runs."""
     found = [squares for squares in (_squares(rows, metric) for rows in tables) if squares is not None]
     if not found:
@@ -38,8 +38,8 @@ def between_runs(tables: Sequence[pd.DataFrame], metric: Metric) -> Spread | Non
     tasks = sum(x[2] * x[4] for x in found) / freedom
     between, within = runs / freedom, rest / rest_freedom
     if between <= within or (within and fdtrc(freedom, rest_freedom, between / within) >= POOLED):
-        return Spread(0.0, freedom)
-    return Spread((between - within) / tasks, freedom)
+        return MeanError(0.0, freedom)
+    return MeanError((between - within) / tasks, freedom)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RunSpread:
 
     of_one: float
     """Of the mean of a single run."""
-    of_difference: Spread
+    of_difference: MeanError
     """Of the difference of the two policies' means over their runs."""
 
 
@@ -60,7 +60,7 @@ def run_spread(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: Metric) 
     if not found.variance:
         return RunSpread(0.0, NO_RUNS)
     factor = 1 / n_runs(baseline) + 1 / n_runs(candidate)
-    return RunSpread(found.variance, Spread(found.variance * factor, found.freedom))
+    return RunSpread(found.variance, MeanError(found.variance * factor, found.freedom))
 
 
 def _squares(rows: pd.DataFrame, metric: Metric) -> tuple[float, float, float, float, float] | None:

@@ -1,11 +1,11 @@
 """Sample size: the tasks, attempts and runs needed to detect a difference, from a stored run or from assumptions.
 
-The power is that of the rule that decides a verdict (`power.Plan`), so what is planned here is what `compare` reports
-as detectable. For single attempts at independent tasks it needs about as many tasks as McNemar's test, by the formula
-of Connor (1987, Biometrics 43), and some more for small numbers. k attempts at each task reduce the variance within a
-task: the discordance D falls by (1 - 1/k) of the discordance of the policies with themselves. Tasks of one function are
-correlated: they count as tasks / design effect. Runs of a policy that differ by more than chance at each task add a
-variance that no number of tasks reduces, only further runs.
+The power is that of the rule that decides a verdict (`power.PlannedSample`), so what is planned here is what
+`compare` reports as detectable. For single attempts at independent tasks it needs about as many tasks as McNemar's
+test, by the formula of Connor (1987, Biometrics 43), and some more for small numbers. k attempts at each task reduce
+the variance within a task: the discordance D falls by (1 - 1/k) of the discordance of the policies with themselves.
+Tasks of one function are correlated: they count as tasks / design effect. Runs of a policy that differ by more than
+chance at each task add a variance that no number of tasks reduces, only further runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.clustered_means import Sample
 from regrade.evaluators.analysis.differences import outcomes
 from regrade.evaluators.analysis.metrics import Metric
-from regrade.evaluators.analysis.power import ALPHA, POWER, Plan
+from regrade.evaluators.analysis.power import ALPHA, POWER, PlannedSample
 from regrade.evaluators.analysis.runs import between_runs
 
 MOST_TASKS = 10_000_000
@@ -55,7 +55,7 @@ class Spread:
         """Mean square of a task's difference with this number of attempts by each policy."""
         return self.discordance - (self.by_chance or 0.0) * (1 - 1 / attempts)
 
-    def plan(self, tasks: float, attempts: int = 1, runs: int = 1) -> Plan:
+    def plan(self, tasks: float, attempts: int = 1, runs: int = 1) -> PlannedSample:
         """The evaluation of so many tasks, with so many attempts at each in every run, for its power.
 
         With several attempts a task differs more often, and by less: the share of tasks that differ is taken as if
@@ -65,7 +65,7 @@ class Spread:
         square = self.with_attempts(attempts)
         share = 1 - (1 - self.discordance) ** attempts if attempts > 1 and self.by_chance else self.discordance
         independent = tasks / self.design_effect
-        return Plan(
+        return PlannedSample(
             tasks=independent,
             discordance=share,
             size=math.sqrt(square / share) if square > 0 else 1.0,

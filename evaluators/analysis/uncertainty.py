@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from regrade.evaluators.analysis.clustered_means import Sample, Spread, combined
-from regrade.evaluators.analysis.power import Plan
+from regrade.evaluators.analysis.clustered_means import MeanError, Sample, combined
+from regrade.evaluators.analysis.power import PlannedSample
 from regrade.evaluators.analysis.score_interval import Interval, ScoreRule, distribution, quantile
 
 Floats = NDArray[np.float64]
@@ -93,11 +93,11 @@ def newcombe_paired(both: int, only_first: int, only_second: int, neither: int, 
     )
 
 
-NO_RUNS = Spread(0.0, float("inf"))
+NO_RUNS = MeanError(0.0, float("inf"))
 """Runs of a policy do not differ, or it is unknown whether they do."""
 
 
-def score_rule(sample: Sample, lowest: float, highest: float, runs: Spread = NO_RUNS) -> ScoreRule:
+def score_rule(sample: Sample, lowest: float, highest: float, runs: MeanError = NO_RUNS) -> ScoreRule:
     """The rule for a mean of values in this range, for new tasks of these repositories; infinite ends: any values.
 
     Args:
@@ -108,7 +108,7 @@ def score_rule(sample: Sample, lowest: float, highest: float, runs: Spread = NO_
     spread = float(np.var(sample.values)) * scale if sample.n else float("nan")
     freedom = sample.within.freedom
     if runs.variance:
-        freedom = combined([Spread(spread, freedom), runs]).freedom
+        freedom = combined([MeanError(spread, freedom), runs]).freedom
     return ScoreRule(**numbers, lowest=lowest, highest=highest, scale=scale, freedom=freedom, further=runs.variance)
 
 
@@ -125,7 +125,7 @@ def mean_interval(sample: Sample, span: tuple[float, float] | None = None, confi
 UNBOUNDED = (float("-inf"), float("inf"))
 
 
-def difference_rule(sample: Sample, most: float | None = 1.0, runs: Spread = NO_RUNS) -> ScoreRule:
+def difference_rule(sample: Sample, most: float | None = 1.0, runs: MeanError = NO_RUNS) -> ScoreRule:
     """The rule for a mean of paired differences, each between -most and most; None: any differences."""
     ends = UNBOUNDED if most is None else (-most, most)
     return replace(score_rule(sample, *ends, runs), step=sample.grain)
@@ -137,7 +137,7 @@ def difference_interval(sample: Sample, most: float | None = 1.0, confidence: fl
 
 
 def over_repositories(
-    sample: Sample, most: float | None = 1.0, runs: Spread = NO_RUNS, confidence: float = 0.95
+    sample: Sample, most: float | None = 1.0, runs: MeanError = NO_RUNS, confidence: float = 0.95
 ) -> Interval:
     """The same difference for other repositories, of which these are a sample; NaN with fewer than two.
 
@@ -155,14 +155,14 @@ def over_repositories(
     return Interval(min(other.low, inner.low), max(other.high, inner.high))
 
 
-def detectable_effect(sample: Sample, runs: Spread = NO_RUNS, alpha: float = 0.05, power: float = 0.8) -> float:
+def detectable_effect(sample: Sample, runs: MeanError = NO_RUNS, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true difference that `difference_rule` shows with this power; infinite: none, NaN: unknown."""
     if not sample.within.freedom > 0:
         return float("nan")
     differing = sample.values[sample.values != 0]
     size = float(np.sqrt(np.mean(differing**2))) if differing.size else 1.0
     rule = score_rule(sample, *UNBOUNDED, runs)
-    return Plan(
+    return PlannedSample(
         tasks=sample.n / sample.design_effect,
         discordance=differing.size / sample.n,
         size=size,

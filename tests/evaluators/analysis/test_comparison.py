@@ -8,7 +8,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis import metrics
 from regrade.evaluators.analysis.comparison import compare, compare_family, noise_floor, outcomes
-from regrade.evaluators.analysis.missing_attempts import bounded_values, with_missing_attempts
+from regrade.evaluators.analysis.missing_attempts import with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import mcnemar_p
 from regrade.evaluators.storage.rows import COLUMNS, LOST, table
 
@@ -290,15 +290,15 @@ def test_bounds_put_what_is_lost_at_either_end_of_each_metric():
     lost = rows_of("rl", 0.15, 0.1, tasks=2, samples=1)
     lost.loc[0, ["fix", "broke", "clean_fix", "broken"]] = math.nan
     for metric in (metrics.FIX_AND_CLEAN, metrics.FIXED_BUT_BROKE, metrics.SEVERITY, metrics.NET_VALUE):
-        worst, best = (bounded_values(lost, metric, end) for end in metric.ends)
+        worst, best = (metrics.bounded_values(lost, metric, end) for end in metric.ends)
         assert (worst[0], best[0]) == metric.ends
         assert worst[1] == best[1] == metric.of_rows(lost)[1]
     unguarded = lost.assign(guarded=0)
-    assert bounded_values(unguarded, metrics.SEVERITY, 1.0).isna().all(), "no guarded test can be broken"
+    assert metrics.bounded_values(unguarded, metrics.SEVERITY, 1.0).isna().all(), "no guarded test can be broken"
     unanswered = lost.assign(patch_digest=LOST)
     broke = metrics.BREAKAGE_INCIDENCE
-    assert bounded_values(unanswered, broke, 1.0)[0] == 1
-    assert math.isnan(bounded_values(unanswered, broke, 1.0, may_be_unanswered=False)[0])
+    assert metrics.bounded_values(unanswered, broke, 1.0)[0] == 1
+    assert math.isnan(metrics.bounded_values(unanswered, broke, 1.0, may_be_unanswered=False)[0])
 
 
 def lose(rows, count, **changes):
