@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from regrade.evaluators.analysis.comparison import Difference
+    from regrade.evaluators.analysis.comparison import Comparison, Difference
     from regrade.evaluators.analysis.metrics import Estimate
 
 MINUS = "−"
@@ -18,8 +18,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
+def rate_value(estimate: Estimate) -> str:
+    """`12.3 %`; `unmeasured` if no attempt has a value and none is missing."""
+    return "unmeasured" if estimate.is_unmeasured else percent(estimate.value)
+
+
 def rate(estimate: Estimate) -> str:
-    """`12.3 % [10.1, 14.8]`."""
+    """`12.3 % [10.1, 14.8]`, or `unmeasured`."""
+    if estimate.is_unmeasured:
+        return "unmeasured"
     return f"{percent(estimate.value)} {interval(estimate)}".strip()
 
 
@@ -41,9 +48,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def points(difference: Difference) -> str:
-    """`+5.3 points (95 % interval +0.2 to +10.4)`."""
-    low, high = signed(100 * difference.low), signed(100 * difference.high)
-    return f"{signed(100 * difference.difference)} points (95 % interval {low} to {high})"
+    """`+5.3 points (95 % interval +0.2 to +10.4)`, at the confidence of the interval."""
+    low, high, level = signed(100 * difference.low), signed(100 * difference.high), confidence(difference)
+    return f"{signed(100 * difference.difference)} points ({level} interval {low} to {high})"
 
 
 def detectable(difference: Difference) -> str:
@@ -53,6 +60,49 @@ def detectable(difference: Difference) -> str:
     if difference.is_rate and difference.detectable > 1:
         return ">100"
     return number(100 * difference.detectable, 1) if difference.is_rate else number(difference.detectable)
+
+
+def minimum_effects(comparison: Comparison) -> str:
+    """`Minimum detectable effect at 80 % power: 3.9 points in clean fixes, 5.0 in breakage.`"""
+    listed: list[str] = []
+    for name, noun in (("fix_and_clean", "clean fixes"), ("breakage_incidence", "breakage")):
+        difference = comparison.metrics.get(name)
+        if difference is not None:
+            unit = "" if listed else " points"
+            least = "none of any size" if difference.detectable > 1 else f"{detectable(difference)}{unit}"
+            listed.append(f"{least} in {noun}")
+    return f"Minimum detectable effect at 80 % power: {', '.join(listed)}."
+
+
+def confidence(comparison: Comparison | Difference) -> str:
+    """`95 %`, or `99.5 %` in a family of ten candidates."""
+    return f"{round(100 * comparison.confidence, 1):g} %"
+
+
+def family(comparison: Comparison) -> str:
+    """How the candidates of a family are accounted for."""
+    return (
+        f"One of {comparison.family} candidates: by Holm's method over all of them, intervals have a confidence of "
+        f"{confidence(comparison)}, so that false verdicts occur in at most 5 % of such families."
+    )
+
+
+def elsewhere(comparison: Comparison) -> str:
+    """What the intervals for other repositories show; empty for a single repository."""
+    listed = []
+    for name, noun in (("fix_and_clean", "clean fixes"), ("breakage_incidence", "breakage")):
+        ends = comparison.metrics[name].over_repositories if name in comparison.metrics else None
+        if ends is not None:
+            listed.append(f"{noun} [{signed(100 * ends[0])}, {signed(100 * ends[1])}]")
+    if comparison.elsewhere is None or not listed:
+        return ""
+    return f"For other repositories, of which these are a sample: {comparison.elsewhere}, {', '.join(listed)} points."
+
+
+def methods(comparison: Comparison) -> str:
+    """The methods of the two intervals of the verdict: `score, t(57)`."""
+    used = [one.method for one in comparison.metrics.values() if one.is_decisive and one.method]
+    return " and ".join(dict.fromkeys(used))
 
 
 def p_value(p: float) -> str:

@@ -14,16 +14,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from regrade.evaluators.analysis.clustered_means import Sample
 from regrade.evaluators.analysis.reward_audit import leaves
-from regrade.evaluators.analysis.uncertainty import (
-    Clusters,
-    bounded_difference_interval,
-    cluster_labels,
-    cluster_level,
-    mcnemar_p,
-    span,
-    task_means,
-)
+from regrade.evaluators.analysis.uncertainty import difference_interval, mcnemar_p, span, task_means
 from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.rewards.breakdown import Role
 
@@ -134,7 +127,7 @@ def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges
 
 def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
     """Tasks with a known outcome in both tables, and the same files and tests."""
-    known = [rows[rows["broke"].notna() & rows["fix"].notna()] for rows in (baseline, candidate)]
+    known = [rows[rows["fix"].notna() | rows["clean_fix"].notna()] for rows in (baseline, candidate)]
     digests = [rows.groupby("task")["task_digest"].agg(set) for rows in known]
     both = digests[0].index.intersection(digests[1].index)
     return {task for task in both if digests[0][task] == digests[1][task] and len(digests[0][task]) == 1}
@@ -142,8 +135,10 @@ def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
 
 def _changes(baseline: pd.DataFrame, candidate: pd.DataFrame, column: str, gains: bool) -> Iterator[TaskChange]:
     """The tasks whose outcome in this column changed in this direction, sorted by name."""
+    if column == "fix" and (baseline["fix"].isna().all() or candidate["fix"].isna().all()):
+        column = "clean_fix"  # rows that know only whether a task was resolved
     before, after = _tallies(baseline, column), _tallies(candidate, column)
-    for task in sorted(before):
+    for task in sorted(before.keys() & after.keys()):
         had, has = _has_outcome(before[task]), _has_outcome(after[task])
         if had == has or has != gains:
             continue
@@ -218,7 +213,7 @@ def _change(
     """
     means = task_means(first, before)
     candidate = task_means(second, after)["value"]  # same tasks, same order
-    sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
+    sample = Sample.of_tasks(means, candidate - means["value"])
     most = span(pd.concat([before, after]), top)
     baseline_mean, candidate_mean = float(means["value"].mean()), float(candidate.mean())
     low, high = _interval(sample, most)
@@ -227,9 +222,9 @@ def _change(
     )
 
 
-def _interval(sample: Clusters, most: float) -> tuple[float, float]:
-    has_interval = sample.count > 1 and bool(sample.values.any())
-    return bounded_difference_interval(sample, most) if has_interval else (math.nan, math.nan)
+def _interval(sample: Sample, most: float) -> tuple[float, float]:
+    has_interval = sample.n_functions > 1 and bool(sample.values.any())
+    return difference_interval(sample, most) if has_interval else (math.nan, math.nan)
 
 
 def _table(rows: pd.DataFrame, numbers: Callable[[Iterable[Parts]], dict[str, float]]) -> pd.DataFrame:

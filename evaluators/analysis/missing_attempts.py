@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 
-Bound = Literal["worst", "best"]
+from regrade.evaluators.storage.rows import LOST, without_outcome
+
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
 
@@ -22,21 +21,15 @@ def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
     expected = rows.drop_duplicates("task").drop(columns=["sample", "seed"]).merge(pairs, how="cross")
     present = pd.MultiIndex.from_frame(rows[["task", "sample", "seed"]])
     absent = expected[~pd.MultiIndex.from_frame(expected[["task", "sample", "seed"]]).isin(present)]
-    lost = absent.assign(**dict.fromkeys(OUTCOMES, float("nan")), reward=float("nan"), status="unscored", empty=False)
+    lost = absent.assign(
+        **dict.fromkeys(OUTCOMES, float("nan")), reward=float("nan"), status="unscored", empty=False, patch_digest=""
+    )
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
-    """The rows with the worst outcome (nothing fixed, everything broken) or the best one for every missing attempt."""
-    lost = rows["broke"].isna()
-    if not lost.any():
-        return rows
-    is_best = bound == "best"
-    filled = rows.copy()
-    for name in ("fix", "clean_fix"):
-        filled.loc[lost, name] = float(is_best)
-    filled.loc[lost, "fixed"] = rows["fail_to_pass"][lost] * is_best
-    for name in ("broken", "newly_skipped"):
-        filled.loc[lost, name] = rows["guarded"][lost] * (not is_best)
-    filled.loc[lost, "broke"] = float(not is_best)
-    return filled
+def is_unanswered(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Missing attempts that were lost before there was an answer.
+
+    No patch existed, so it cannot be the reason: they are missing at random, and no verdict depends on them.
+    """
+    return without_outcome(rows) & (rows["patch_digest"] == LOST)

@@ -36,8 +36,10 @@ Optional columns, which older rows lack:
 | protected_edits | number | files of tests and configuration that the patch edits |
 | verification_seconds | number | cost of the assurance of the verdict |
 
-A value that is unknown because the infrastructure failed is null on disk and NaN in memory, never 0. An attempt that
-was lost before there was an answer has the `patch_digest` LOST.
+An unknown value is null on disk and NaN in memory, never 0. An attempt without any outcome (`fix`, `broke` and
+`clean_fix`) is missing: the infrastructure failed. An attempt that was lost before there was an answer has the
+`patch_digest` LOST. A single outcome can be unmeasured: graded results of other programs may state `clean_fix` alone,
+and a task without PASS_TO_PASS tests has no `broke`.
 """
 
 from __future__ import annotations
@@ -109,6 +111,9 @@ COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """Columns of every row."""
 OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
 """Columns that rows of older versions and other programs may lack."""
+
+OUTCOMES = ("fix", "broke", "clean_fix")
+"""The outcomes of an attempt; a missing attempt has none."""
 
 LOST = "lost"
 """The `patch_digest` of a lost attempt. (An empty patch has the digest of the empty text.)"""
@@ -183,7 +188,7 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
                 raise UserError(
                     f"{source}, row {number}: {name!r} contains a lone surrogate, which is not text: delete that row"
                 )
-        if (row["clean_fix"] or 0) > min(row["fix"] or 0, 1 - (row["broke"] or 0)):
+        if (row["clean_fix"] or 0) > min(_known(row["fix"], 1), 1 - _known(row["broke"], 0)):
             raise UserError(
                 f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_shown(row['fix'])} and "
                 f"'broke' {_shown(row['broke'])}: {WRITTEN_BY}"
@@ -193,6 +198,10 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
 
 def _shown(value: float | None) -> str:
     return "null" if value is None or _is_nan(value) else f"{value:g}"
+
+
+def _known(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None or _is_nan(value) else value
 
 
 def _is_nan(value: object) -> bool:
@@ -209,10 +218,25 @@ def load_rows(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such file; give a .jsonl file that `regrade evaluate` wrote, or its folder")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    rows = [row for file in files for row in checked(journal.read(file), str(file))]
+    by_file = {file: list(checked(journal.read(file), str(file))) for file in files}
+    rows = [row for of_file in by_file.values() for row in of_file]
     if not rows:
         raise UserError(f"{path}: no rows; give a .jsonl file that `regrade evaluate` wrote, or its folder")
+    _check_distinct(by_file)
     return _table(rows)
+
+
+def _check_distinct(by_file: Mapping[Path, Sequence[Mapping[str, Any]]]) -> None:
+    """Raises UserError if two files have rows of the same attempt: they may be two policies of one name."""
+    file_of: dict[tuple[Any, ...], Path] = {}
+    for file, rows in by_file.items():
+        for row in rows:
+            other = file_of.setdefault(attempt(row), file)
+            if other != file:
+                raise UserError(
+                    f"{other} and {file} both have a row of policy {row['policy']!r} at task {row['task']!r}, sample "
+                    f"{row['sample']}: give one of the two files"
+                )
 
 
 def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -223,6 +247,11 @@ def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def is_lost(row: Mapping[str, Any]) -> bool:
     """Did the infrastructure lose the attempt before there was an answer? Its outcome is then unknown."""
     return bool(row["patch_digest"] == LOST)
+
+
+def without_outcome(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which attempts have no outcome at all, in contrast to a single outcome that was not measured."""
+    return rows[list(OUTCOMES)].isna().all(axis="columns")
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:

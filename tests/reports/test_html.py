@@ -2,18 +2,21 @@ import html.parser
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.evaluators.analysis.verdicts import Decision, decide
 from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import task_views
+from regrade.reports.charts import forest
 from regrade.reports.diff_lines import diff_lines
 from regrade.reports.html_report import write_report
-from regrade.reports.page import Page, build_page
+from regrade.reports.page import Page, _reach, build_page
 from regrade.reports.result_charts import detailed_policies
 from regrade.reports.results import Pair, load_results
 from regrade.reports.svg import INKS, canvas
@@ -83,19 +86,35 @@ def test_the_page_shows_what_was_found(page):
         r"Expert iteration (improves on SFT and( [a-z ]+)?|is not shown to differ from SFT (or|and [a-z ]+)) SFT, equal time",
         text,
     )
-    assert "On 12 tasks: Expert iteration has 33.3 % clean fixes and SFT 25.0 %" in text
+    assert "Mean over all attempts at 12 tasks (intention to treat, equal weight of tasks)" in text
+    assert "33.3 % clean fixes by Expert iteration and 25.0 % by SFT" in text
     for section in ("result", "policies", "temperatures", "tasks", "reward", "training", "time", "data"):
         assert f'id="{section}"' in page
     assert "loss was not finite at step 1" in text
     assert "execution 25 %" in text
-    assert "they apply to new bugs in these repositories" in text
+    assert "the intervals are for new bugs in these 2 repositories" in text
     assert "assert m.f5(1) == 6" in text  # a failing test
     assert "test_m.py::test_f5" in text  # a broken one
 
 
-def verdict_of(candidate: str, baseline: str, verdict: str) -> Pair:
+OPEN = (-0.1, 0.1)
+VERDICTS: dict[str, Decision | None] = {
+    "improved": decide((0.1, 0.2), (-0.2, -0.1), 0.02),
+    "regressed": decide(OPEN, (0.1, 0.2), 0.02),
+    "inconclusive": decide((0.1, 0.2), OPEN, 0.02),
+    "by missing": decide((0.1, 0.2), (0.0, 0.01), 0.02, depends_on_missing=True),
+    "unmeasured": decide((0.1, 0.2), None, 0.02),
+    "no difference shown": decide(OPEN, OPEN, 0.02),
+    "not comparable": None,
+}
+
+
+def verdict_of(candidate: str, baseline: str, kind: str) -> Pair:
     names = [SimpleNamespace(name=name, label=name.upper()) for name in (baseline, candidate)]
-    return cast(Pair, SimpleNamespace(baseline=names[0], candidate=names[1], best=SimpleNamespace(verdict=verdict)))
+    decision = VERDICTS[kind]
+    verdict = decision.verdict if decision else "not comparable"
+    best = SimpleNamespace(verdict=verdict, decision=decision)
+    return cast(Pair, SimpleNamespace(baseline=names[0], candidate=names[1], best=best))
 
 
 def test_the_headline_tells_of_every_candidate():
@@ -107,8 +126,48 @@ def test_the_headline_tells_of_every_candidate():
     both = [worse, verdict_of("b", "y", "regressed")]
     assert headline(both) == "B is worse than X and Y"
     assert verdicts([same, control, worse]) == ("no difference shown", "regressed")
-    many = [verdict_of(name, "x", "regressed" if name == "d" else "improved") for name in "abcd"]
-    assert headline(many) == "4 candidates against X: 3 improved, 1 regressed"
+    many = [verdict_of(name, "x", "regressed" if name == "d" else "inconclusive") for name in "abcd"]
+    assert headline(many) == "4 candidates against X: 1 regressed, 3 inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("inconclusive", "A fixes more than X, non-inferiority on breakage not shown"),
+        ("by missing", "A improves on X, but not in the worst case of the missing attempts"),
+        ("unmeasured", "A fixes more than X, breakage unmeasured"),
+    ],
+)
+def test_the_headline_names_what_is_open(kind, text):
+    """It said that A is not shown to differ, over a difference whose interval excludes 0."""
+    assert headline([verdict_of("a", "x", kind)]) == text
+    assert verdicts([verdict_of("a", "x", kind)]) == ("inconclusive",)
+
+
+def test_the_card_has_the_scope_the_answers_and_both_detectable_effects(page, built):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+    hero = text[text.index("Skip to the result") :][:2500]
+    assert "for new bugs in these 2 repositories only" in hero[: hero.index("Mean over all attempts")]
+    for view in built.pairs:
+        assert [answer.kind for answer in view.answers] == [
+            view.comparison.decision.fixing.kind, view.comparison.decision.breaking.kind
+        ]  # fmt: skip
+    assert re.search(
+        r"Minimum detectable effect at 80 % power: [\d.>]+ points in clean fixes, [\d.>]+ in breakage", text
+    )
+    method = built.pairs[0].comparison.metrics["fix_and_clean"].method
+    assert f"intervals of the verdict by {method}" in text, "it said bootstrap, whatever the method"
+    assert "bootstrap" not in text
+
+
+def test_one_constant_measure_does_not_set_the_scale_of_the_forest(built):
+    varying = built.pairs[0].comparison.metrics["fix_and_clean"]
+    constant = replace(varying, difference=0.0, low=-0.9, high=0.9, is_constant=True)
+    assert _reach([varying, constant]) == _reach([varying]) < 0.9
+    assert _reach([constant]) == 0.9
+    (chart,) = re.findall("<svg.*</svg>", forest("f", [varying, constant], 0.02, _reach([varying])), re.DOTALL)
+    assert chart.count("<path") > forest("f", [varying, varying], 0.02, _reach([varying])).count("<path"), "arrows"
+    assert _reach([]) is None
 
 
 def test_what_policies_wrote_is_text_and_never_markup(page):
@@ -256,3 +315,30 @@ def test_lines_of_a_diff():
     text = "diff --git a/m b/m\n--- a/m\n+++ b/m\n@@ -1 +1 @@\n same\n-old\n+new\n"
     assert [kind for kind, _ in diff_lines(text)] == ["file", "file", "hunk", "same", "del", "add"]
     assert diff_lines("") == []
+
+
+def test_a_report_of_unmeasured_breakage_says_so_and_draws_the_rest(finished_run, tmp_path):
+    """Every place that shows breakage: it was 0.0 %, or an error."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    run = Run(folder)
+    unknown = dict.fromkeys(("fix", "fixed", "broke", "broken", "newly_skipped", "broken_hops", "broken_tests"))
+    for name in ("sft", "control", "rl", "no-op"):
+        rows = [json.loads(line) | unknown for line in run.evaluation(name).read_text().splitlines()]
+        run.evaluation(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_report(folder).read_text(encoding="utf-8")
+    Outline(text)
+    assert "breakage unmeasured" in text
+    assert "Breakage is unmeasured." in text
+    assert '<span class="answer">unmeasured</span>' in text
+    assert "0 missing" not in text
+    built = build_page(load_results(folder))
+    assert built.quality[0].counts["Infrastructure failed"] == 0
+    assert not built.trade_off
+    assert all(row.figures["breakage_incidence"].is_unmeasured for row in built.best_rows)
+    found = json.loads((folder / "summary.json").read_text())
+    assert found["policies"]["sft"]["breakage_incidence"]["value"] is None
+    assert found["comparison"]["rl_vs_sft"]["decision"]["breaking"] == "unmeasured"
+    marks = {mark for view in built.views for attempt in view.attempts for mark in attempt.marks}
+    assert ("plain", "breakage unmeasured") in marks
+    assert not any("infrastructure" in text for _, text in marks)

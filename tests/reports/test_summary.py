@@ -9,7 +9,7 @@ from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.run import Run
 from regrade.reports.results import load_results
 from regrade.reports.summary import summary
-from regrade.reports.terminal import print_policies
+from regrade.reports.terminal import print_policies, print_results
 
 
 def test_figures_are_those_of_the_rows(finished_run):
@@ -99,12 +99,14 @@ def test_several_candidates_keep_their_own_names(finished_run, tmp_path):
     rows = run.evaluation("rl").read_text()
     run.evaluation("rl-2").write_text(rows.replace('"policy": "rl"', '"policy": "rl-2"'))
     run.add_policy("rl-2", "candidate", best_temperature=0.7)
-    assert [pair.key for pair in load_results(folder).pairs] == [
-        "rl_vs_sft",
-        "rl-2_vs_sft",
-        "rl_vs_control",
-        "rl-2_vs_control",
-    ]
+    pairs = load_results(folder).pairs
+    assert [pair.key for pair in pairs] == ["rl_vs_sft", "rl-2_vs_sft", "rl_vs_control", "rl-2_vs_control"]
+    assert {pair.best.family for pair in pairs} == {2}, "false verdicts would add up over the candidates"
+    stream = io.StringIO()
+    print_results(load_results(folder), Console(file=stream, width=120))
+    told = " ".join(stream.getvalue().split())
+    assert "one of 2 candidates: by Holm's method its intervals and its verdict are at 97.5 % confidence" in told
+    assert "97.5 % interval" in told
 
 
 def test_noise_floor_is_the_baseline_against_itself(finished_run):
