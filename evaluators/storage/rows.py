@@ -137,7 +137,7 @@ class _StoredPart(msgspec.Struct):
 
 
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool),
+    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool | None),
     **dict.fromkeys(NUMBERS, Count | None), **dict.fromkeys(("fix", "broke", "clean_fix"), Outcome | None),
     "reward": Finite | None, "broken_tests": list[str] | None, "parts": list[_StoredPart] | None,
     "policy": str, "task": str, "temperature": Count,
@@ -181,7 +181,9 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
                 raise UserError(
                     f"{source}, row {number}: {name!r} contains a lone surrogate, which is not text: delete that row"
                 )
-        if (row["clean_fix"] or 0) > min(row["fix"] or 0, 1 - (row["broke"] or 0)):
+        fix = 1.0 if _is_unknown(row["fix"]) else row["fix"]
+        broke = 0.0 if _is_unknown(row["broke"]) else row["broke"]
+        if not _is_unknown(row["clean_fix"]) and row["clean_fix"] > min(fix, 1 - broke):
             raise UserError(
                 f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_shown(row['fix'])} and "
                 f"'broke' {_shown(row['broke'])}: {WRITTEN_BY}"
@@ -190,7 +192,11 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
 
 
 def _shown(value: float | None) -> str:
-    return "null" if value is None or _is_nan(value) else f"{value:g}"
+    return "null" if _is_unknown(value) else f"{value:g}"
+
+
+def _is_unknown(value: float | None) -> bool:
+    return value is None or _is_nan(value)
 
 
 def _is_nan(value: object) -> bool:
@@ -230,5 +236,5 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
     if name in INTEGERS:
         return pd.Series(values, dtype="int64")
     if name in FLAGS:
-        return pd.Series(values, dtype="bool")
+        return pd.Series(values, dtype="boolean" if None in values else "bool")
     return pd.Series(["" if value is None and name in TEXTS else value for value in values], dtype="object")

@@ -1,0 +1,83 @@
+"""SWE-bench's `report.json`, and that of SWE-smith: per-test results of one instance, or of several keyed by instance.
+
+The inner object may stand without the outer key; the folder then names the instance. `patch_successfully_applied` is
+false both for a patch that did not apply and for tests that did not end, so it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from regrade.datasets.graded.documents import Document
+from regrade.datasets.graded.records import Depth, Findings, GradedResult, GradedTests
+
+NAME = "swe-bench"
+KEYS = frozenset({"patch_is_None", "patch_exists", "patch_successfully_applied", "tests_status", "infra_failure"})
+MALFORMED = "reports with holes"
+
+
+def results(document: Document, findings: Findings) -> Iterator[GradedResult] | None:
+    """The results of a report; None if the document is none."""
+    if document.kind != "json":
+        return None
+    value = document.value
+    if not isinstance(value, dict):
+        return None
+    if KEYS & value.keys():
+        return iter([_result(document.path.parent.name, document.path.parent.parent, value, document.path, findings)])
+    inner = {str(key): each for key, each in value.items() if isinstance(each, dict) and KEYS & each.keys()}
+    if not inner:
+        return None
+    for key in value.keys() - inner.keys():
+        findings.add(MALFORMED, f"{document.path}: {key}")
+    folder = document.path.parent
+    is_own = len(inner) == 1 and folder.name in inner
+    place = folder.parent if is_own else document.path
+    return (_result(name, place, each, document.path, findings) for name, each in inner.items())
+
+
+def _result(name: str, place: Path, report: Mapping[str, Any], path: Path, findings: Findings) -> GradedResult:
+    lists = report.get("tests_status")
+    has_tests = isinstance(lists, dict)
+    keys = ("FAIL_TO_PASS", "PASS_TO_PASS")
+    tallies = [tally(lists.get(key), f"{path}: {key}", findings) if isinstance(lists, dict) else None for key in keys]
+    exists, lost = report.get("patch_exists"), report.get("infra_failure") is True
+    why = "" if has_tests else "the report has no tests"
+    if has_tests and None in tallies:
+        findings.add(MALFORMED, str(path))
+        why = "the report lacks a list of tests"
+    if lost:
+        why = str(report.get("infra_failure_reason") or "the report says that the infrastructure failed")
+    resolved = report.get("resolved")
+    return GradedResult(
+        instance=name,
+        place=place,
+        depth=Depth.TESTS,
+        source=NAME,
+        fail_to_pass=tallies[0],
+        pass_to_pass=tallies[1],
+        resolved=resolved if isinstance(resolved, bool) else None,
+        empty=True if report.get("patch_is_None") is True or exists is False else None,
+        lost=lost,
+        why=why,
+    )
+
+
+def tally(value: object, where: str, findings: Findings) -> GradedTests | None:
+    """The tally of `{"success": [], "failure": []}`; None if it is no such object."""
+    if not isinstance(value, dict):
+        return None
+    passed, failed = _names(value.get("success")), _names(value.get("failure"))
+    if passed is None or failed is None:
+        return None
+    both = set(passed) & set(failed)
+    for test in sorted(both):
+        findings.add("tests both passed and failed, counted as failed", f"{where}: {test}")
+    skipped = value.get("skipped")
+    return GradedTests.of(passed, failed, len(skipped) if isinstance(skipped, list) else 0)
+
+
+def _names(value: object) -> list[str] | None:
+    return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
