@@ -48,8 +48,9 @@ def import_results(
 ) -> None:
     """Read graded results of other programs into a run, without executing anything.
 
-    Formats: swe-bench (`report.json`, also of SWE-smith), run-log, summary (sb-cli), predictions, table (CSV or JSON
-    lines). What a source does not say is missing; what is odd in it is listed.
+    Formats: swe-bench (`report.json`, also of SWE-smith), run-log, summary (sb-cli), harbor (job folders), openhands,
+    inspect (needs the extra `inspect`), predictions (also mini-swe-agent), table (CSV or JSON lines). What a source
+    does not say is missing; what is odd in it is listed.
 
     Then: `regrade compare RUN`, `regrade compare RUN OTHER`, `regrade report RUN`.
     """

@@ -25,7 +25,7 @@ LONGEST_LINE = 1 << 26
 MOST_LINES = 5_000_000
 HEAD = 1 << 16
 """Bytes that decide what kind of file it is."""
-JSON_START = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\]])")
+JSON_START = re.compile(rb"\s*(?:\{\s*(?:[\"}]|\Z)|\[\s*[\[{\"\]])")
 """A log may begin with a bracket too."""
 ARCHIVE = b"PK\x03\x04"
 UNREADABLE = "files that cannot be read"

@@ -12,13 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.graded import run_logs, submissions, summaries, swe_bench, tables
+from regrade.datasets.graded import (
+    harbor,
+    inspect_logs,
+    openhands,
+    run_logs,
+    submissions,
+    summaries,
+    swe_bench,
+    tables,
+)
 from regrade.datasets.graded.documents import Document, documents
 from regrade.datasets.graded.records import Depth, Findings, GradedResult
 
 ResultReader = Callable[[Document, Findings], Iterator[GradedResult] | None]
 FORMATS: Mapping[str, ResultReader] = {
-    module.NAME: module.results for module in (swe_bench, summaries, tables, submissions, run_logs)
+    module.NAME: module.results
+    for module in (swe_bench, summaries, harbor, openhands, inspect_logs, tables, submissions, run_logs)
 }
 """Name of a format -> its reader, which returns None for a document of another format."""
 NAMES_NOTHING = frozenset({"logs", "log", "eval_logs", "trajs", "results", "run_evaluation", "evaluation_logs"})
@@ -65,7 +75,8 @@ def read_policies(source: Path, findings: Findings, name: str | None = None) -> 
     found = [*_results(source, findings, name)]
     if not found:
         known = ", ".join(FORMATS)
-        raise UserError(f"{source}: no graded results of a known format ({known}); see `regrade import --help`")
+        why = "; ".join(line for line in findings.lines() if not line.startswith(UNRECOGNISED))
+        raise UserError(f"{source}: no graded results of a known format ({known}){why and f' ({why})'}")
     groups = _grouped(found, source, findings)
     if not groups:
         raise UserError(
@@ -100,12 +111,29 @@ def _grouped(
         return {}
     least = Depth.LOG if deepest >= Depth.LOG else Depth.RESOLVED
     groups: dict[_ResultSet, dict[str, GradedResult]] = defaultdict(dict)
-    for result in found:
-        if result.depth >= least:
-            _add(groups[_ResultSet(result.place, result.policy, result.sample)], result, findings)
+    for result in _numbered([result for result in found if result.depth >= least]):
+        _add(groups[_ResultSet(result.place, result.policy, result.sample)], result, findings)
     for depth in (Depth.RESOLVED, Depth.SUBMISSION):
         _attach([result for result in found if result.depth is depth and depth < least], groups, source, findings)
     return groups
+
+
+def _numbered(found: Sequence[GradedResult]) -> Iterator[GradedResult]:
+    """The results, with numbers for attempts that have names, and a name for each agent and model of a job."""
+    named = [result for result in found if result.attempt]
+    agents: dict[Path, set[tuple[str, str]]] = defaultdict(set)
+    attempts: dict[tuple[Path, str, str, str], list[str]] = defaultdict(list)
+    for result in sorted(named, key=lambda result: result.attempt):
+        agents[result.place].add((result.agent, result.model))
+        attempts[result.place, result.agent, result.model, result.instance].append(result.attempt)
+    for result in found:
+        if not result.attempt:
+            yield result
+            continue
+        same = attempts[result.place, result.agent, result.model, result.instance]
+        several = len(agents[result.place]) > 1
+        name = " ".join(filter(None, (result.agent, result.model))) if several else ""
+        yield replace(result, policy=name, sample=same.index(result.attempt))
 
 
 def _add(results: dict[str, GradedResult], new: GradedResult, findings: Findings) -> None:
@@ -156,6 +184,9 @@ def _attach(
         if not chosen:
             findings.add("summaries and predictions of which it is unclear whose they are, ignored", str(place))
         for key in chosen:
+            if len(results) < len(groups[key]) and next(iter(results.values())).depth is Depth.RESOLVED:
+                count = f"{len(results)} of {len(groups[key])}"
+                findings.add("summaries that cover fewer instances than the results", f"{place}: {count}")
             for instance, result in results.items():
                 old = groups[key].get(instance)
                 groups[key][instance] = _filled(old, result) if old else replace(result, place=key.place)
@@ -201,11 +232,20 @@ def _policies(groups: Mapping[_ResultSet, dict[str, GradedResult]], source: Path
 
 
 def _names(keys: set[_ResultSet], source: Path) -> dict[_ResultSet, str]:
-    places = {key.place for key in keys if not key.policy}
+    """The name that the source gives, else that of its folder or file; both where one name stands in several places."""
+    places = {key.place for key in keys}
     long = {place: _own_name(source if len(places) == 1 else place, source) for place in places}
     short = {place: name.rpartition("/")[0] if place.name in NAMES_NOTHING else name for place, name in long.items()}
     is_clear = all(short.values()) and len({*short.values()}) == len(short)
-    return {key: key.policy or (short if is_clear else long)[key.place] for key in keys}
+    own = short if is_clear else long
+    spread: dict[str, set[Path]] = defaultdict(set)
+    for key in keys:
+        spread[key.policy].add(key.place)
+    return {
+        key: own[key.place] if not key.policy else key.policy if len(spread[key.policy]) == 1
+        else f"{key.policy} ({own[key.place]})"
+        for key in keys
+    }  # fmt: skip
 
 
 def _own_name(place: Path, source: Path) -> str:

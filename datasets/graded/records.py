@@ -74,6 +74,9 @@ class GradedResult:
     policy: str = ""
     """The name that the source gives to the policy, not to its model."""
     model: str = ""
+    agent: str = ""
+    attempt: str = ""
+    """A name of the attempt, where it has no number."""
     sample: int | None = None
     repository: str = ""
     fail_to_pass: GradedTests | None = None

@@ -102,6 +102,13 @@ def _new(document: Document, findings: Findings) -> GradedResult:
     )
 
 
+def outcome_of(output: str) -> dict[str, str] | None:
+    """Test id -> status of the output of the new harness; None if it has no end."""
+    text = ESCAPES.sub("", output)
+    match = OUTPUT.search(text)
+    return statuses(match["text"]) if match and not TIMED_OUT.search(text) else None
+
+
 def statuses(text: str) -> dict[str, str]:
     """Test id -> status, as far as the lines of a run of tests say; of several lines the last counts."""
     found: dict[str, str] = {}
@@ -156,7 +163,7 @@ def _django(line: str, before: str | None, found: dict[str, str]) -> str | None:
 
 
 def _sympy(line: str, found: dict[str, str]) -> None:
-    if not line.startswith("test_"):
+    if not line.startswith("test_") or " ... " in line:  # the latter is Django's
         return
     if line.endswith(("[FAIL]", "[OK]")):
         line = line[: line.rfind("[")].strip()

@@ -6,6 +6,7 @@ false both for a patch that did not apply and for tests that did not end, so it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from regrade.datasets.graded.records import Depth, Findings, GradedResult, Grade
 NAME = "swe-bench"
 KEYS = frozenset({"patch_is_None", "patch_exists", "patch_successfully_applied", "tests_status", "infra_failure"})
 MALFORMED = "reports with holes"
+OF_SWE_SMITH = re.compile(r"[^.]+__[^.]+\.\w+\..+")
 
 
 def results(document: Document, findings: Findings) -> Iterator[GradedResult] | None:
@@ -50,6 +52,8 @@ def _result(name: str, place: Path, report: Mapping[str, Any], path: Path, findi
         why = "the report lacks a list of tests"
     if lost:
         why = str(report.get("infra_failure_reason") or "the report says that the infrastructure failed")
+    if has_tests and OF_SWE_SMITH.fullmatch(name):
+        findings.add("instances of SWE-smith, whose grader counts a test that did not run as passed", name)
     resolved = report.get("resolved")
     return GradedResult(
         instance=name,

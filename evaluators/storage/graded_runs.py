@@ -158,7 +158,8 @@ def _note(policy: str, result: GradedResult, row: Mapping[str, Any], findings: F
     """Add what is odd in one result."""
     instance, depth = result.instance, result.depth
     if row["cause"] and depth is not Depth.SUBMISSION:
-        findings.add(f"{policy}: no outcome, as {row['cause']}", instance)
+        effect = "no outcome" if row["clean_fix"] is None else "neither fixed nor broken"
+        findings.add(f"{policy}: {effect}, as {row['cause']}", instance)
     elif depth is Depth.SUBMISSION and result.patch is not None:
         what = "an empty patch, without a result" if result.empty else "a patch, without a result"
         findings.add(f"{policy}: {what}", instance)
@@ -178,8 +179,7 @@ def _refuse_logs_without_lists(
     has_logs = any(
         result.statuses is not None for policy in found for each in policy.samples.values() for result in each.values()
     )
-    outcomes = any(row["fix"] is not None for policy in rows.values() for row in policy)
-    if has_logs and not outcomes and not has_tasks:
+    if has_logs and not has_tasks and all(row["clean_fix"] is None for each in rows.values() for row in each):
         raise UserError(
             "run logs do not name their FAIL_TO_PASS and PASS_TO_PASS tests: give the file of their instances with "
             "`tasks=`"

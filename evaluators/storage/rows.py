@@ -6,9 +6,9 @@
 | temperature, sample, seed | number | the attempt |
 | task_digest, patch_digest, reward_name | text | inputs of the score |
 | patch, completion | text | the proposed patch, and the answer word for word |
-| empty | bool | no change: no patch, an unreadable answer, or a patch that does not apply |
-| well_formed | bool | the answer could be read |
-| applied | bool | the patch applied to the base (true for an empty patch) |
+| empty | bool | no change: no patch, an unreadable answer, or a patch that does not apply; null: unknown |
+| well_formed | bool | the answer could be read; null: unknown |
+| applied | bool | the patch applied to the base (true for an empty patch); null: unknown |
 | status, cause | text | `scored` or `unscored` (the reward), and the cause |
 | end | text | end of the execution, see `regrade.rewards.evidence.End`; empty if unknown |
 | reward | number | missing if unscored |
@@ -181,9 +181,7 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
                 raise UserError(
                     f"{source}, row {number}: {name!r} contains a lone surrogate, which is not text: delete that row"
                 )
-        fix = 1.0 if _is_unknown(row["fix"]) else row["fix"]
-        broke = 0.0 if _is_unknown(row["broke"]) else row["broke"]
-        if not _is_unknown(row["clean_fix"]) and row["clean_fix"] > min(fix, 1 - broke):
+        if (row["clean_fix"] or 0) > min(_known(row["fix"], 1), 1 - _known(row["broke"], 0)):
             raise UserError(
                 f"{source}, row {number}: 'clean_fix' is {row['clean_fix']:g}, but 'fix' is {_shown(row['fix'])} and "
                 f"'broke' {_shown(row['broke'])}: {WRITTEN_BY}"
@@ -192,11 +190,11 @@ def checked(rows: Iterable[AnyRow], source: str = "rows") -> Iterator[AnyRow]:
 
 
 def _shown(value: float | None) -> str:
-    return "null" if _is_unknown(value) else f"{value:g}"
+    return "null" if value is None or _is_nan(value) else f"{value:g}"
 
 
-def _is_unknown(value: float | None) -> bool:
-    return value is None or _is_nan(value)
+def _known(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None or _is_nan(value) else value
 
 
 def _is_nan(value: object) -> bool:
