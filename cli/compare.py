@@ -15,10 +15,10 @@ from regrade.datasets.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from regrade.evaluators.analysis.comparison import Verdict
+    from regrade.evaluators.analysis.comparison import Comparison
     from regrade.evaluators.storage.run import Run
 
-FailOn = Literal["regressed", "not-improved", "never"]
+FailOn = Literal["regressed", "inconclusive", "open", "not-improved", "never"]
 FAILED = 1
 NOT_COMPARABLE = 2
 """A gate must not open without a comparison."""
@@ -37,7 +37,11 @@ def compare(
         typer.Option(help="Tolerated loss in one metric. Default: that of `evaluate plan --declare`, else 0.02."),
     ] = None,
     fail_on: Annotated[
-        FailOn, typer.Option(help="Verdict that exits with 1, for a gate in CI. Not comparable: 2, except for never.")
+        FailOn,
+        typer.Option(
+            help="Verdicts that exit with 1, for a gate in CI. inconclusive: also regressed. open: also every verdict "
+            "without shown non-inferiority in both questions. Not comparable: 2, except for never."
+        ),
     ] = "regressed",
     mixed_versions: Annotated[
         bool, typer.Option("--mixed-versions", help="Compare runs of different versions, which is refused by default.")
@@ -50,8 +54,9 @@ def compare(
 ) -> None:
     """Compare two policies: which fixes more and breaks less?
 
-    Prints differences with intervals, and a verdict. Exits with 1 if the candidate regressed, with 2 if the two are not
-    comparable.
+    Prints differences with intervals, and a verdict: improved, regressed, inconclusive, no difference shown, or not
+    comparable. Both questions, fixing and breaking, are answered: better, worse, non-inferior, or open. Exits with 1 if
+    the candidate regressed, with 2 if the two are not comparable.
 
     One run with several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
     """
@@ -84,16 +89,23 @@ def compare(
         print_comparison(result, stdout())
         if changes:
             print_task_changes(changes, stdout())
-    raise typer.Exit(exit_code(result.verdict, fail_on))
+    raise typer.Exit(exit_code(result, fail_on))
 
 
-def exit_code(verdict: Verdict, fail_on: FailOn) -> int:
+def exit_code(comparison: Comparison, fail_on: FailOn) -> int:
     """The exit code of `compare`; 0: the gate is open."""
+    verdict, decision = comparison.verdict, comparison.decision
     if fail_on == "never":
         return 0
-    if verdict == "not comparable":
+    if decision is None:
         return NOT_COMPARABLE
-    return FAILED if verdict == "regressed" or (fail_on == "not-improved" and verdict != "improved") else 0
+    fails = {
+        "regressed": verdict == "regressed",
+        "inconclusive": verdict in ("regressed", "inconclusive"),
+        "open": verdict in ("regressed", "inconclusive") or decision.is_open,
+        "not-improved": verdict != "improved",
+    }
+    return FAILED if fails[fail_on] else 0
 
 
 def select(

@@ -80,7 +80,8 @@ def audit(
     """Audit the rewards of a run.
 
     Reports the share of each reward part in the variance between attempts at the same task. This share, not the weight,
-    is the signal for GRPO.
+    is the signal for a group-relative trainer: `share` without division by the standard deviation of the group (Dr.
+    GRPO, `scale_rewards="none"`), `scaled` with it (GRPO as published, TRL's default).
     """
     from regrade.evaluators.analysis import reward_audit as audits
 
@@ -101,16 +102,23 @@ def _print(audited: Audit) -> None:
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
-    for column in ("weight", "applies", "mean", "share of variance", "with clean fix"):
+    for column in ("weight", "applies", "mean", "share", "scaled", "with clean fix"):
         table.add_column(column, justify="right")
     for part in audited.parts:
         mean = "" if part.mean is None else f"{part.mean:.3f}"
         outcome = "" if part.with_outcome is None else f"{part.with_outcome:+.2f}"
-        table.add_row(part.name, f"{part.weight:.3f}", f"{part.applies:.0%}", mean, f"{part.share:.0%}", outcome)
+        shares = (f"{part.share:.0%}", f"{part.scaled_share:.0%}")
+        table.add_row(part.name, f"{part.weight:.3f}", f"{part.applies:.0%}", mean, *shares, outcome)
     console.print(table)
-    if audited.outcome_share is not None:
+    console.print(
+        "share: of the variance within groups; scaled: the same after division by the standard deviation of the group, "
+        'as in GRPO and TRL\'s default (share alone: scale_rewards="none").',
+        style="dim",
+    )
+    if audited.outcome_share is not None and audited.scaled_outcome_share is not None:
         console.print(
-            f"The outcome of an attempt (fixes and regressions) explains {audited.outcome_share:.0%} of the variance."
+            f"The outcome of an attempt (fixes and regressions) explains {audited.outcome_share:.0%} of the variance, "
+            f"and {audited.scaled_outcome_share:.0%} of the scaled one."
         )
     for warning in audited.warnings:
         console.print(f"warning: {warning}", style="yellow")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from regrade.evaluators.analysis.side_metrics import hops_name
+from regrade.evaluators.storage.rows import OUTCOMES as MEASURED
 from regrade.reports.diff_lines import SHOWN_LINES, diff_lines
 from regrade.reports.number_format import number, temperature
 from regrade.reports.results import PolicyResult
@@ -24,9 +25,11 @@ Group = Literal["won", "lost", "both", "none"]
 GROUPS: tuple[Group, ...] = ("won", "lost", "both", "none")
 
 Row = Mapping[str, Any]
-OUTCOME = ("patch_digest", "well_formed", "applied", "status", "end", "broken", "fixed")
+OUTCOME = ("patch_digest", "well_formed", "applied", "status", "end", "broken", "fixed", *MEASURED)
 """Columns that identify an answer: attempts with equal values are shown once."""
 ENDS = {End.TIMEOUT.value: "timed out", End.MEMORY.value: "ran out of memory", End.CRASHED.value: "crashed"}
+
+BROKE = {True: "breakage", False: "no breakage"}
 
 UNKNOWN = "unknown"
 OUTCOMES: Mapping[str, Callable[[Row], bool]] = {
@@ -200,13 +203,13 @@ def _mean_reward(rows: Sequence[Row]) -> float:
 
 def _outcomes(row: Row) -> Iterator[str]:
     """The `OUTCOMES` of an attempt, and the severity and the distances of its breakage."""
-    if math.isnan(row["broke"]):
+    if _is_missing(row):
         yield UNKNOWN
         return
     for name, applies in OUTCOMES.items():
         if applies(row):
             yield name
-    if row["broke"]:
+    if row["broke"] == 1:
         yield f"severity {row['severity']}"
     for name in dict.fromkeys(hops_name(distance) for distance in row["broken_hops"] or ()):
         yield f"hops {name}"
@@ -225,14 +228,28 @@ def _steps(row: Row) -> Iterator[str]:
         yield "The patch does not apply, which counts as no change"
     else:
         yield "The patch changes nothing" if row["empty"] else f"The patch changes {row['changed_lines']:.0f} lines"
-    if math.isnan(row["broke"]):
+    if _is_missing(row):
         yield "The outcome is unknown: the infrastructure failed"
     elif not row["empty"]:
-        yield (
-            f"The tests {ENDS.get(row['end'], 'ran')}, {row['execution_seconds']:.1f} s: fixed {row['fixed']:.0f} of "
-            f"{row['fail_to_pass']:.0f}, broke {row['broken']:.0f} of {row['guarded']:.0f}"
-        )
+        seconds = "" if math.isnan(row["execution_seconds"]) else f", {row['execution_seconds']:.1f} s"
+        yield f"The tests {ENDS.get(row['end'], 'ran')}{seconds}: {_fixed(row)}, {_broken(row)}"
     yield "Unscored" if math.isnan(row["reward"]) else f"Reward {number(row['reward'])}"
+
+
+def _is_missing(row: Row) -> bool:
+    return all(math.isnan(row[name]) for name in MEASURED)
+
+
+def _fixed(row: Row) -> str:
+    if math.isnan(row["fixed"]):
+        return "resolved" if row["clean_fix"] == 1 else "fixed" if row["fix"] == 1 else "not resolved"
+    return f"fixed {row['fixed']:.0f} of {row['fail_to_pass']:.0f}"
+
+
+def _broken(row: Row) -> str:
+    if math.isnan(row["broke"]):
+        return "breakage unmeasured"
+    return f"broke {row['broken']:.0f} of {row['guarded']:.0f}" if row["broken"] >= 0 else BROKE[row["broke"] == 1]
 
 
 def _attempts(
@@ -276,7 +293,7 @@ def _attempt(row: Row, who: tuple[PolicyCount, ...], hunks: AttributionView | No
 
 
 def _marks(row: Row) -> Iterator[tuple[str, str]]:
-    if math.isnan(row["broke"]):
+    if _is_missing(row):
         yield "plain", "unknown: the infrastructure failed"
         return
     if not row["well_formed"]:
@@ -287,12 +304,18 @@ def _marks(row: Row) -> Iterator[tuple[str, str]]:
         yield "plain", "no change"
     elif row["fix"] == 1:
         yield "good", "fixed"
+    elif math.isnan(row["fixed"]):
+        yield ("good", "resolved") if row["clean_fix"] == 1 else ("plain", "not resolved")
     else:
         yield "plain", f"{int(row['fixed'])} of {int(row['fail_to_pass'])} failing tests fixed"
     if row["end"] not in ("", End.COMPLETED, End.NOT_APPLIED):
         yield "bad", ENDS.get(row["end"], str(row["end"]))
-    if row["broken"]:
+    if row["broken"] > 0:
         yield "bad", f"broke {int(row['broken'])} of {int(row['guarded'])} tests"
+    elif math.isnan(row["broke"]):
+        yield "plain", "breakage unmeasured"
+    elif row["broke"] == 1 and math.isnan(row["broken"]):
+        yield "bad", "breakage"
     if row["tampering"] > 0:
         yield "bad", "tampered with the evaluation"
 

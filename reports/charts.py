@@ -49,7 +49,8 @@ def forest(
 ) -> Markup:
     """Paired differences of rates in points with intervals, one row per metric; the margin as a band around 0.
 
-    The axis extends by the rate `reach` to either side: adjacent charts then share one scale. Empty without any.
+    The axis extends by the rate `reach` to either side: adjacent charts then share one scale, and a bound of a constant
+    measure is cut off there, with an arrow. Empty without any.
     """
     if not differences:
         return Markup()
@@ -64,6 +65,8 @@ def forest(
         for row, difference in enumerate(differences):
             ink = INKS[EFFECT[difference.verdict]]
             _whisker(axes, row, difference, ink, drawing.tip(f"{difference.label}: {_points(difference)}"))
+            if reach:
+                _arrows(axes, row, difference, reach, ink)
         name_rows(axes, labels)
         axes.set_xlabel("points, candidate minus baseline")
     return drawing.svg
@@ -257,6 +260,13 @@ def _whisker(axes: Axes, row: int, difference: Difference, ink: str, tip: str) -
     value, low, high = (100 * x for x in (difference.difference, difference.low, difference.high))
     ends = [[value - low], [high - value]]
     axes.errorbar([value], [row], xerr=ends, fmt="o", markersize=8, color=ink, elinewidth=2.4, gid=tip)
+
+
+def _arrows(axes: Axes, row: int, difference: Difference, reach: float, ink: str) -> None:
+    """Mark each end of an interval beyond the axis."""
+    for beyond, place, marker in ((-difference.low, -1, "<"), (difference.high, 1, ">")):
+        if beyond > 1.05 * reach:
+            axes.plot([103 * place * reach], [row], marker, markersize=6, color=ink)
 
 
 def name_rows(axes: Axes, labels: Sequence[str]) -> None:

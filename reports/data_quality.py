@@ -11,6 +11,7 @@ from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.missing_attempts import with_missing_attempts
+from regrade.evaluators.storage.rows import without_outcome
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.rewards.evidence import End
 
@@ -74,7 +75,7 @@ def _counts(policy: PolicyResult, kinds: Sequence[str]) -> dict[str, int]:
     return {
         "Attempts": len(rows),
         "Not recorded": expected - len(rows),
-        "Infrastructure failed": int(rows["broke"].isna().sum()),
+        "Infrastructure failed": int(without_outcome(rows).sum()),
         "Reward unscored": int((rows["status"] != "scored").sum()),
         "Unreadable answer": int((~rows["well_formed"]).sum()),
         "Did not apply": int((~rows["applied"]).sum()),

@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-from regrade.evaluators.analysis.comparison import Comparison, Difference
-from regrade.reports.number_format import detectable, number, p_value, percent, signed
+from collections.abc import Iterator
 
-MARKS = {"improved": "✅", "regressed": "❌", "no difference shown": "➖", "not comparable": "⚠️"}
+from regrade.evaluators.analysis.comparison import Comparison, Difference
+from regrade.evaluators.analysis.differences import VERDICT_METRICS
+from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
+from regrade.reports.number_format import detectable, methods, number, p_value, percent, signed
+from regrade.reports.verdict_text import ANSWERS
+
+MARKS = {"improved": "✅", "regressed": "❌", "inconclusive": "❔", "no difference shown": "➖", "not comparable": "⚠️"}
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Return the verdict, the reason, a table of all differences, and notes."""
+    """Return the verdict with its scope, the reason, a table of all differences, and notes."""
     title = f"{plain(comparison.candidate)} against {plain(comparison.baseline)}"
-    lines = [f"### {MARKS[comparison.verdict]} {title}: **{comparison.verdict}**", "", plain(comparison.reason)]
+    detail = f" ({comparison.decision.detail})" if comparison.decision else ""
+    lines = [f"### {MARKS[comparison.verdict]} {title}: **{comparison.verdict}**{detail}", ""]
+    lines += [f"**For {comparison.scope}.**", ""] if comparison.scope else []
+    lines.append(plain(comparison.reason))
     if comparison.metrics:
         clusters = "repositories" if comparison.clusters == "repository" else "functions"
         lines += [
             "",
-            "| | baseline | candidate | change | 95 % interval | p (Holm) | noise (A/A) | detectable | |",
+            "| | baseline | candidate | change | 95 % interval | p | noise (A/A) | MDE | |",
             "|-|-:|-:|-:|-:|-:|-:|-:|-|",
-            *(_row(difference) for difference in comparison.metrics.values()),
+            *_rows(comparison),
             "",
-            f"{comparison.n_tasks} tasks in {comparison.n_clusters} {clusters}; {comparison.n_baseline} and "
-            f"{comparison.n_candidate} attempts; margin {100 * comparison.margin:g} points. Rates in per cent, changes "
-            "in points. Detectable: the smallest true difference with 80 % power.",
+            f"Means over all attempts (intention to treat): {comparison.n_tasks} tasks in {comparison.n_clusters} "
+            f"{clusters}; {comparison.n_baseline} and {comparison.n_candidate} attempts; non-inferiority margin "
+            f"{100 * comparison.margin:g} points. Rates in per cent, changes in points; intervals: "
+            f"{methods(comparison)}. p of metrics beside those of the verdict is adjusted (Holm). MDE: minimum "
+            "detectable effect at 80 % power.",
         ]
     lines += [f"- {plain(warning)}" for warning in comparison.warnings]
     return "\n".join(lines)
 
 
-def _row(difference: Difference) -> str:
+def _rows(comparison: Comparison) -> Iterator[str]:
+    for metric in VERDICT_METRICS:
+        if metric.name not in comparison.metrics:
+            yield f"| {metric.label} | | | | | | | | unmeasured |"
+    for difference in comparison.metrics.values():
+        words: str = "" if difference.verdict == "no difference shown" else difference.verdict
+        if difference.is_decisive and comparison.decision is not None:
+            decision = comparison.decision
+            answer = decision.fixing if difference.name == FIX_AND_CLEAN.name else decision.breaking
+            words = ANSWERS[answer.kind]
+        yield _row(difference, words)
+
+
+def _row(difference: Difference, words: str) -> str:
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
-    is_judged = difference.better != "neither"
     cells = (
         plain(difference.label),
         *(percent(v) if difference.is_rate else number(v) for v in (difference.baseline, difference.candidate)),
         signed(scale * difference.difference, digits),
         f"{signed(scale * difference.low, digits)} to {signed(scale * difference.high, digits)}",
-        p_value(difference.p_holm) if is_judged else "",
+        p_value(difference.p_holm) if difference.better != "neither" else "",
         "" if difference.noise is None else f"±{scale * difference.noise:.{digits}f}",
         detectable(difference),
-        difference.verdict if is_judged and difference.verdict != "no difference shown" else "",
+        words,
     )
     return "| " + " | ".join(cells) + " |"
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from regrade.evaluators.analysis.comparison import Difference
+    from regrade.evaluators.analysis.comparison import Comparison, Difference
     from regrade.evaluators.analysis.metrics import Estimate
 
 MINUS = "−"
@@ -18,8 +18,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
+def rate_value(estimate: Estimate) -> str:
+    """`12.3 %`; `unmeasured` if no attempt has a value and none is missing."""
+    return "unmeasured" if estimate.is_unmeasured else percent(estimate.value)
+
+
 def rate(estimate: Estimate) -> str:
-    """`12.3 % [10.1, 14.8]`."""
+    """`12.3 % [10.1, 14.8]`, or `unmeasured`."""
+    if estimate.is_unmeasured:
+        return "unmeasured"
     return f"{percent(estimate.value)} {interval(estimate)}".strip()
 
 
@@ -53,6 +60,24 @@ def detectable(difference: Difference) -> str:
     if difference.is_rate and difference.detectable > 1:
         return ">100"
     return number(100 * difference.detectable, 1) if difference.is_rate else number(difference.detectable)
+
+
+def minimum_effects(comparison: Comparison) -> str:
+    """`Minimum detectable effect at 80 % power: 3.9 points in clean fixes, 5.0 in breakage.`"""
+    listed: list[str] = []
+    for name, noun in (("fix_and_clean", "clean fixes"), ("breakage_incidence", "breakage")):
+        difference = comparison.metrics.get(name)
+        if difference is not None:
+            unit = "" if listed else " points"
+            least = "none of any size" if difference.detectable > 1 else f"{detectable(difference)}{unit}"
+            listed.append(f"{least} in {noun}")
+    return f"Minimum detectable effect at 80 % power: {', '.join(listed)}."
+
+
+def methods(comparison: Comparison) -> str:
+    """The methods of the two intervals of the verdict: `t(11)`, or `bootstrap and Wilson bound`."""
+    used = [one.method for one in comparison.metrics.values() if one.is_decisive and one.method]
+    return " and ".join(dict.fromkeys(used))
 
 
 def p_value(p: float) -> str:

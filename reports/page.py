@@ -13,6 +13,7 @@ from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.comparison import Comparison, Difference, compare
 from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
+from regrade.evaluators.analysis.verdicts import Kind
 from regrade.evaluators.storage.run import PolicyRole
 from regrade.reports import charts
 from regrade.reports.attempts import GROUPS, OUTCOMES, UNKNOWN, TaskView, task_views
@@ -41,7 +42,7 @@ from regrade.reports.result_charts import (
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS
 from regrade.reports.training_curves import PhaseCurves, training_curves
-from regrade.reports.verdict_text import headline, sentence, verdicts
+from regrade.reports.verdict_text import ANSWERS, headline, sentence, verdicts
 from regrade.rewards.breakdown import Role
 
 ROLE_INKS: Mapping[PolicyRole, tuple[str, ...]] = {
@@ -59,6 +60,17 @@ STEP_INKS = {"execution": "k1", "generation": "k2", "training": "k3"}
 
 
 @dataclass(frozen=True)
+class QuestionView:
+    """One question of a comparison with its answer and its difference."""
+
+    name: str
+    kind: Kind
+    words: str
+    difference: Difference | None
+    """None: unmeasured."""
+
+
+@dataclass(frozen=True)
 class PairView:
     """One comparison with its sentence, its reason and its charts."""
 
@@ -66,6 +78,7 @@ class PairView:
     sentence: str
     reason: str
     """The reason of the verdict, without figures that the page shows beside it."""
+    answers: tuple[QuestionView, ...]
     forest: Markup
     sweep: Markup
     """Difference in clean fixes with both at the same temperature; empty with fewer than two temperatures."""
@@ -95,6 +108,8 @@ class Page:
     """The verdict on each candidate against each compared policy; empty without a comparison."""
     verdicts: tuple[str, ...]
     """The distinct verdicts of the candidates against their first baselines."""
+    scopes: tuple[str, ...]
+    """What the verdicts apply to, if not to other repositories."""
     inks: Mapping[str, str]
     pairs: tuple[PairView, ...]
     best_rows: tuple[PolicyRow, ...]
@@ -153,6 +168,7 @@ def build_page(results: Results) -> Page:
     reward_inks = _part_inks(reward_parts)
     swept, detailed = charted_policies(results), detailed_policies(results)
     series = [_series(policy, inks[policy.name], is_detailed=policy in detailed) for policy in swept]
+    measured = [one for one in series if _is_measured(one)]
     several = any(len(policy.temperatures) > 1 for policy in swept)
     shares = results.run.share_of_step()
     step = {"one step": shares} if shares else {}
@@ -162,6 +178,7 @@ def build_page(results: Results) -> Page:
         results=results,
         headline=headline(results.pairs),
         verdicts=verdicts(results.pairs),
+        scopes=tuple(dict.fromkeys(pair.best.scope for pair in results.pairs if pair.best.scope)),
         inks=inks,
         pairs=_pair_views(results.pairs, inks),
         views=tuple(views),
@@ -169,7 +186,7 @@ def build_page(results: Results) -> Page:
         outcomes=_outcomes(views),
         best_rows=tuple(_row(policy, inks[policy.name], policy.temperature) for policy in results.tabled),
         all_rows=tuple(_row(policy, inks[policy.name], t) for policy in results.tabled for t in policy.temperatures),
-        trade_off=charts.trade_off(series) if series else Markup(),
+        trade_off=charts.trade_off(measured) if measured else Markup(),
         by_temperature=charts.by_temperature(series) if several else Markup(),
         repositories=_repositories(results.pairs[0]) if results.pairs else Markup(),
         severity=severity(results),
@@ -210,23 +227,42 @@ def _forest(pair: Pair) -> list[Difference]:
 
 
 def _pair_views(pairs: Sequence[Pair], inks: Mapping[str, str]) -> tuple[PairView, ...]:
-    differences = [difference for pair in pairs for difference in _forest(pair)]
-    ends = [abs(end) for difference in differences for end in (difference.low, difference.high)]
-    reach = max((end for end in ends if math.isfinite(end)), default=None)
+    reach = _reach([difference for pair in pairs for difference in _forest(pair)])
     return tuple(_pair_view(pair, inks, reach) for pair in pairs)
+
+
+def _reach(differences: Sequence[Difference]) -> float | None:
+    """The largest distance of an interval from 0. The wide bound of a constant measure does not set the scale, unless
+    all are constant."""
+    varying = [difference for difference in differences if not difference.is_constant] or differences
+    ends = [abs(end) for difference in varying for end in difference.ends]
+    values = [abs(difference.difference) for difference in differences]
+    return max((end for end in (*ends, *values) if math.isfinite(end)), default=None)
 
 
 def _pair_view(pair: Pair, inks: Mapping[str, str], reach: float | None) -> PairView:
     comparison, forest = pair.best, _forest(pair)
     metric, ink = m.FIX_AND_CLEAN.name, inks[pair.candidate.name]
-    reason = comparison.reason.partition(": ")[0] + "." if comparison.metrics else comparison.reason
+    reason = f"{comparison.decision.reason}." if comparison.decision else comparison.reason
     return PairView(
         pair,
         sentence(pair),
         reason,
+        _answers(comparison),
         charts.forest(f"forest-{pair.key}", forest, comparison.margin, reach),
         charts.difference_by_temperature(f"sweep-{pair.key}", pair.by_temperature, metric, ink),
     )
+
+
+def _answers(comparison: Comparison) -> tuple[QuestionView, ...]:
+    decision = comparison.decision
+    if decision is None:
+        return ()
+    both = (
+        ("clean fixes", decision.fixing.kind, m.FIX_AND_CLEAN.name),
+        ("breakage", decision.breaking.kind, m.BREAKAGE_INCIDENCE.name),
+    )
+    return tuple(QuestionView(name, kind, ANSWERS[kind], comparison.metrics.get(key)) for name, kind, key in both)
 
 
 def _row(policy: PolicyResult, ink: str, at: float) -> PolicyRow:
@@ -241,6 +277,11 @@ def _series(policy: PolicyResult, ink: str, *, is_detailed: bool) -> charts.Seri
         fix, breakage, clean_fix = figures.values()
         series.append(charts.Point(at, fix, breakage, clean_fix, at == policy.temperature))
     return charts.Series(policy.label, ink, series, pick)
+
+
+def _is_measured(series: charts.Series) -> bool:
+    """Are the fixes and the breakage of all its points known?"""
+    return all(math.isfinite(point.fix.value + point.breakage.value) for point in series.points)
 
 
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:

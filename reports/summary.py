@@ -28,8 +28,9 @@ def summary(folder: Path) -> dict[str, Any]:
     with the same three at each temperature, and `is_best`; for a checkpoint `series` and `step`),
     `slices` (trait by which the tasks differ -> its value -> policy -> the same three, at its own best temperature),
     `series` (training -> its checkpoints by step, each with `step`, `policy`, `temperature` and the same three),
-    `comparison` (pair such as `rl_vs_sft` -> `verdict`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric
-    with difference, low, high, p, noise and verdict), `share_of_step` (execution, generation, training).
+    `comparison` (pair such as `rl_vs_sft` -> `verdict`, `decision` (the answers `fixing` and `breaking`, and their
+    `detail`), `scope`, `reason`, `pairs`, `missing`, `worst`, `best`, and each metric with difference, low, high, p,
+    noise and verdict), `share_of_step` (execution, generation, training).
 
     Raises:
         UserError: the folder is no run, or no policy was evaluated.
@@ -96,6 +97,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,
         "verdict": comparison.verdict,
+        "decision": comparison.decision and comparison.decision.to_json(),
+        "scope": comparison.scope,
         "reason": comparison.reason,
         "margin": comparison.margin,
         "clusters": comparison.clusters,

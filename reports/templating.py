@@ -24,6 +24,9 @@ def environment() -> jinja2.Environment:
     )
     templates.filters.update(
         percent=number_format.percent,
+        rate_value=number_format.rate_value,
+        methods=number_format.methods,
+        minimum_effects=number_format.minimum_effects,
         interval=number_format.interval,
         signed=number_format.signed,
         p_value=number_format.p_value,

@@ -16,17 +16,18 @@ from regrade.evaluators.analysis import side_metrics as side
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
-from regrade.evaluators.analysis.uncertainty import MINIMUM_CLUSTERS
 from regrade.reports.number_format import (
     NO_BREAK,
-    detectable,
     duration,
     equals_p,
     interval,
+    methods,
+    minimum_effects,
     number,
     p_value,
     percent,
     rate,
+    rate_value,
     signed,
     temperature,
 )
@@ -37,10 +38,12 @@ STYLES = {
     "better": "green",
     "regressed": "bold red",
     "worse": "red",
+    "inconclusive": "bold yellow",
     "not comparable": "bold yellow",
     "no difference shown": "",
 }
-MARKS = {"better": "better", "worse": "worse", "no difference shown": ""}
+MARKS = {"no difference shown": ""}
+"""Verdict on a metric -> its words, if they differ."""
 FIGURES = (
     *SHOWN,
     m.BREAKAGE_OF_CHANGES,
@@ -59,8 +62,6 @@ LABEL = 48
 """Width of the name of a figure, in columns."""
 SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)
 """The figures of tables with many rows: the trade-off of fixes and breakage."""
-WIDE = 96
-"""Smallest width of a terminal, in columns, that fits the adjusted p-values."""
 
 
 def print_policies(results: Results, console: Console) -> None:
@@ -158,7 +159,7 @@ def _rates(estimates: Mapping[str, Estimate]) -> list[str]:
 
 def _stacked(estimate: Estimate) -> Text:
     """A rate above its interval, without line breaks inside either."""
-    lines = f"{percent(estimate.value)}\n{interval(estimate)}"
+    lines = f"{rate_value(estimate)}\n{interval(estimate)}"
     return Text(lines.replace(" ", NO_BREAK))
 
 
@@ -170,17 +171,24 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
     )
     for metric in FIGURES:
         figure = estimate(rows, metric)
-        if figure.n:
+        if figure.is_unmeasured and metric in SHOWN:
+            console.print(f"  {metric.label:{LABEL}} {'unmeasured':>10}", markup=False)
+        elif figure.n:
             text = _figure(figure) + (_rule_of_three(figure) if metric is m.BREAKAGE_INCIDENCE else "")
             console.print(f"  {metric.label:{LABEL}} {text}", markup=False)
     severity = m.severity(rows)
-    shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
-    label = "Guarded tests broken (mean, median, 90th)"
-    console.print(f"  {label:{LABEL}} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
+    if severity.mean.n:
+        _print_severity(severity, console)
     for cost, unit in COSTS:
         spent = m.cost_per_clean_fix(rows, cost)
         if 0 < spent < math.inf:
             console.print(f"  {f'{cost.capitalize()} per clean fix':{LABEL}} {spent:,.0f} {unit}", markup=False)
+
+
+def _print_severity(severity: m.Severity, console: Console) -> None:
+    shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
+    label = "Guarded tests broken (mean, median, 90th)"
+    console.print(f"  {label:{LABEL}} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
 
 
 def _figure(figure: Estimate) -> str:
@@ -199,10 +207,10 @@ def _rule_of_three(figure: Estimate) -> str:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the verdict, then each metric with its paired difference, interval and p."""
+    """Print the verdict with its scope, then each metric with its paired difference, interval and p."""
     console.print(_verdict(comparison))
     if comparison.metrics:
-        console.print(_differences(comparison, wide=console.width >= WIDE))
+        console.print(_differences(comparison))
         console.print(_footnote(comparison), style="dim")
     for warning in comparison.warnings:
         console.print(Text(f"note: {warning}"), style="dim")
@@ -227,49 +235,60 @@ def print_results(results: Results, console: Console) -> None:
 def _verdict(comparison: Comparison) -> Text:
     text = Text(f"{comparison.candidate} against {comparison.baseline}: ")
     text.append(comparison.verdict.upper(), style=STYLES[comparison.verdict])
+    if comparison.decision is not None:
+        text.append(f" ({comparison.decision.detail})")
+    if comparison.scope:
+        text.append(f"\nfor {comparison.scope}", style="yellow")
     return text.append(f"\n{comparison.reason}")
 
 
-def _differences(comparison: Comparison, wide: bool) -> Table:
+def _differences(comparison: Comparison) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for policy in (comparison.baseline, comparison.candidate):
         table.add_column(Text(policy, overflow="fold"), justify="right")
-    for heading in ("change", "95 % interval", "p", *(("p (Holm)",) if wide else ()), ""):
+    for heading in ("change", "95 % interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for metric in VERDICT_METRICS:
+        table.add_row(*_decisive_row(comparison, metric))
     for difference in comparison.metrics.values():
-        table.add_row(*_row(difference, wide))
+        if not difference.is_decisive:
+            mark = MARKS.get(difference.verdict, difference.verdict)
+            table.add_row(*_row(difference), Text(mark, style=STYLES[difference.verdict]))
     return table
 
 
-def _row(difference: Difference, wide: bool) -> list[str | Text]:
-    is_judged = difference.better != "neither"
+def _decisive_row(comparison: Comparison, metric: m.Metric) -> list[str | Text]:
+    """A metric of the verdict, with the answer to its question."""
+    difference, decision = comparison.metrics.get(metric.name), comparison.decision
+    if difference is None or decision is None:
+        return [metric.label, "", "", "", "", "", "unmeasured"]
+    answer = decision.fixing if metric is FIX_AND_CLEAN else decision.breaking
+    return [*_row(difference), Text(answer.kind, style=STYLES.get(answer.kind, ""))]
+
+
+def _row(difference: Difference) -> list[str | Text]:
     scale, digits = (100.0, 1) if difference.is_rate else (1.0, 3)
     values = [percent(v) if difference.is_rate else number(v) for v in (difference.baseline, difference.candidate)]
-    holm = [p_value(difference.p_holm) if is_judged else ""] if wide else []
     ends = f"[{signed(scale * difference.low, digits)}, {signed(scale * difference.high, digits)}]"
-    mark = Text(MARKS[difference.verdict] if is_judged else "", style=STYLES[difference.verdict])
     return [
         difference.label,
-        *(value.replace(" ", NO_BREAK) for value in values),
+        *(text.replace(" ", NO_BREAK) for text in values),
         signed(scale * difference.difference, digits),
         Text(ends),
-        p_value(difference.p),
-        *holm,
-        mark,
+        p_value(difference.p_holm) if difference.better != "neither" else "",
     ]
 
 
 def _footnote(comparison: Comparison) -> Text:
     clusters = "repositories" if comparison.clusters == "repository" else "functions"
-    clean = comparison.metrics[FIX_AND_CLEAN.name]
-    least = "none of any size" if clean.detectable > 1 else f"{detectable(clean)} points"
-    method = "bootstrap" if comparison.n_clusters >= MINIMUM_CLUSTERS else f"t({comparison.n_clusters - 1})"
     text = (
-        f"{comparison.n_tasks} tasks in {comparison.n_clusters} {clusters}, {comparison.n_baseline} and "
-        f"{comparison.n_candidate} attempts. Differences in points, paired by task; {method} over {clusters}, "
-        f"sign-flip permutation. Smallest difference in {FIX_AND_CLEAN.label.lower()} detectable with 80 % power: "
-        f"{least}."
+        f"Means over all attempts (intention to treat): {comparison.n_tasks} tasks in {comparison.n_clusters} "
+        f"{clusters}, {comparison.n_baseline} and {comparison.n_candidate} attempts. Differences in points, paired by "
+        f"task; {methods(comparison)} over {clusters}; non-inferiority margin {100 * comparison.margin:g} points. p of "
+        f"metrics beside those of the verdict is adjusted (Holm), and decides their better or worse. "
+        f"{minimum_effects(comparison)}"
     )
     measured = [comparison.metrics[metric.name] for metric in VERDICT_METRICS if metric.name in comparison.metrics]
     listed = [f"{100 * one.noise:.1f} in {one.label.lower()}" for one in measured if one.noise is not None]

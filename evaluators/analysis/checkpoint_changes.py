@@ -134,7 +134,7 @@ def task_changes(baseline: pd.DataFrame, candidate: pd.DataFrame) -> TaskChanges
 
 def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
     """Tasks with a known outcome in both tables, and the same files and tests."""
-    known = [rows[rows["broke"].notna() & rows["fix"].notna()] for rows in (baseline, candidate)]
+    known = [rows[rows["fix"].notna() | rows["clean_fix"].notna()] for rows in (baseline, candidate)]
     digests = [rows.groupby("task")["task_digest"].agg(set) for rows in known]
     both = digests[0].index.intersection(digests[1].index)
     return {task for task in both if digests[0][task] == digests[1][task] and len(digests[0][task]) == 1}
@@ -142,8 +142,10 @@ def _shared(baseline: pd.DataFrame, candidate: pd.DataFrame) -> set[str]:
 
 def _changes(baseline: pd.DataFrame, candidate: pd.DataFrame, column: str, gains: bool) -> Iterator[TaskChange]:
     """The tasks whose outcome in this column changed in this direction, sorted by name."""
+    if column == "fix" and (baseline["fix"].isna().all() or candidate["fix"].isna().all()):
+        column = "clean_fix"  # rows that know only whether a task was resolved
     before, after = _tallies(baseline, column), _tallies(candidate, column)
-    for task in sorted(before):
+    for task in sorted(before.keys() & after.keys()):
         had, has = _has_outcome(before[task]), _has_outcome(after[task])
         if had == has or has != gains:
             continue

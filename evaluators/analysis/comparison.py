@@ -1,27 +1,21 @@
 """Paired comparison of two policies on the same tasks: clean fixes, breakage, and a verdict.
 
-The verdict depends on two metrics over all attempts, `fix_and_clean` and `breakage_incidence`: on the 95 % intervals of
-their paired differences (candidate - baseline) and on a margin declared beforehand (default: 2 points).
-
-- **improved**: one metric is better, and the other is non-inferior, that is, not worse by the margin or more. So
-  neither a policy that changes nothing nor one that only edits more often wins. With missing attempts this must hold
-  even if they all had ended in the candidate's disfavour: else a policy that loses its bad attempts would win.
-- **regressed**: not improved, and one metric is worse.
-- **no difference shown**: neither. A difference may exist: see the smallest one detected with 80 % power.
-- **not comparable**: other tasks or versions of tasks, too many missing attempts, or too few tasks.
+`regrade.evaluators.analysis.verdicts` decides the verdict from two 95 % intervals of paired differences (candidate -
+baseline), `fix_and_clean` and `breakage_incidence` over all attempts (intention to treat), and from a margin declared
+beforehand (default: 2 points). With missing attempts, *improved* must hold even if they all had ended in the
+candidate's disfavour: else a policy that loses its bad attempts would win.
 
 The verdict uses clean fixes, since a fix with breakage is no gain; the plain fix rate is reported too. "improved" and
 "regressed" each have two ways to be false, with 2.5 % each, so the error rate of either is at most 5 %. p-values are
-also reported with Holm's adjustment over all metrics. A metric is better or worse only if its interval excludes 0 and
-the sign-flip test by cluster agrees: a bootstrap is anticonservative if only a few tasks differ. With fewer than
-`uncertainty.MINIMUM_CLUSTERS` clusters the interval is a t interval with C - 1 degrees of freedom.
+also reported with Holm's adjustment over all metrics. With fewer than `uncertainty.MINIMUM_CLUSTERS` clusters the
+interval is a t interval with C - 1 degrees of freedom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +24,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.differences import (
+    VERDICT_METRICS,
     Difference,
     Pairs,
     differences_of,
@@ -39,10 +34,10 @@ from regrade.evaluators.analysis.differences import (
 )
 from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
+from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
+from regrade.evaluators.storage.rows import without_outcome
 
 __all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
-
-Verdict = Literal["improved", "regressed", "no difference shown", "not comparable"]
 
 MARGIN = 0.02
 """Non-inferiority margin: a gain counts only if the other metric is worse by less."""
@@ -59,11 +54,14 @@ class Comparison:
     verdict: Verdict
     reason: str
     """One sentence with the decisive figures."""
+    decision: Decision | None = None
+    """The answers to both questions, with their words; None if not comparable."""
     margin: float
     metrics: Mapping[str, Difference] = field(default_factory=dict)
     clusters: ClusterLevel = "function"
     """The unit of resampling: see `regrade.evaluators.analysis.uncertainty`."""
     n_tasks: int = 0
+    n_repositories: int = 0
     n_clusters: int = 0
     n_baseline: int = 0
     n_candidate: int = 0
@@ -80,7 +78,21 @@ class Comparison:
     """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "metrics": {name: value.to_json() for name, value in self.metrics.items()}}
+        metrics = {name: value.to_json() for name, value in self.metrics.items()}
+        return {**asdict(self), "metrics": metrics, "decision": self.decision and self.decision.to_json()}
+
+    @property
+    def scope(self) -> str:
+        """What the verdict applies to, if not to other repositories: `new bugs in these 2 repositories only`."""
+        if self.decision is None or self.clusters == "repository":
+            return ""
+        count = self.n_repositories
+        return f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'} only"
+
+    @property
+    def words(self) -> str:
+        """The verdict with its detail: `inconclusive (fixes more, non-inferiority on breakage not shown)`."""
+        return f"{self.verdict} ({self.decision.detail})" if self.decision else self.verdict
 
 
 def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MARGIN) -> Comparison:
@@ -100,31 +112,34 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         "n_baseline": len(baseline),
         "n_candidate": len(candidate),
         "n_tasks": baseline["task"].nunique(),
-        "n_missing": sum(int(rows["broke"].isna().sum()) for rows in whole),
+        "n_repositories": baseline["repository"].nunique(),
+        "n_missing": sum(int(without_outcome(rows).sum()) for rows in whole),
     }
     if obstacle:
         return Comparison(verdict="not comparable", reason=obstacle, **facts)
     level = cluster_level(baseline)
     differences = differences_of(baseline, candidate, level)
-    verdict, reason = _verdict(differences, margin)
+    decision = _decision(differences, margin)
     bounds: dict[str, Verdict] = {}
     if facts["n_missing"]:
         differences, bounds = _bounded(differences, *whole, level, margin)
-        if verdict == "improved" and bounds["worst"] != "improved":
-            verdict = "no difference shown"
-            reason += (
-                " But that depends on missing attempts: if they had ended in its disfavour, the verdict would be "
-                f"{bounds['worst']!r}. Run the same evaluation again to complete it."
-            )
+        decision = replace(decision, depends_on_missing=bounds["worst"] != "improved")
+    reason = _reason(decision, differences)
+    if decision.is_by_missing:
+        reason += (
+            " But that depends on missing attempts: if they had ended in its disfavour, the verdict would be "
+            f"{bounds['worst']!r}. Run the same evaluation again to complete it."
+        )
     pairs = pairs_of(baseline, candidate)
     return Comparison(
-        verdict=verdict,
+        verdict=decision.verdict,
         reason=reason,
+        decision=decision,
         metrics=differences,
         clusters=level,
         n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
         mcnemar=pairs[m.FIX_AND_CLEAN.name].p if pairs else None,
-        warnings=tuple(_warnings(*whole, differences, level, verdict, bounds)),
+        warnings=tuple(_warnings(*whole, differences, level, decision.verdict, bounds)),
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
@@ -179,13 +194,13 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
             "with the same version of the tasks"
         )
     for role, rows in (("baseline", baseline), ("candidate", candidate)):
-        missing = float(rows["broke"].isna().mean())
-        if missing > TOLERATED_MISSING:
+        share = float(without_outcome(rows).mean())
+        if share > TOLERATED_MISSING:
             limit = f"at most {TOLERATED_MISSING:.0%} may be"
-            first_lost = rows[rows["broke"].isna()].iloc[0]
+            first_lost = rows[without_outcome(rows)].iloc[0]
             such_as = f"such as sample {first_lost['sample']} of seed {first_lost['seed']} at {first_lost['task']!r}"
             return (
-                f"{missing:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
+                f"{share:.0%} of the {role}'s attempts are missing ({limit}), {such_as}, lost to the infrastructure "
                 "or never recorded: run the same evaluation again to complete it"
             )
     known = outcomes(baseline, candidate)
@@ -214,34 +229,17 @@ def _bounded(
         else difference
         for name, difference in differences.items()
     }
-    return bounded, {"worst": _verdict(worst, margin)[0], "best": _verdict(best, margin)[0]}
+    return bounded, {"worst": _decision(worst, margin).verdict, "best": _decision(best, margin).verdict}
 
 
-def _verdict(differences: Mapping[str, Difference], margin: float) -> tuple[Verdict, str]:
-    fixes, breaks = differences[m.FIX_AND_CLEAN.name], differences[m.BREAKAGE_INCIDENCE.name]
-    figures = f"clean fix {points(fixes)}, breakage {points(breaks)}"
-    is_fix_noninferior, is_breakage_noninferior = fixes.low > -margin, breaks.high < margin
-    if fixes.verdict == breaks.verdict == "better":
-        return "improved", f"It fixes more and breaks less: {figures}."
-    if fixes.verdict == "better" and is_breakage_noninferior:
-        return "improved", f"It fixes more without breaking more (margin {margin * 100:g} points): {figures}."
-    if breaks.verdict == "better" and is_fix_noninferior:
-        return "improved", f"It breaks less without fixing less (margin {margin * 100:g} points): {figures}."
-    if breaks.verdict == "worse":
-        but = "It fixes more, but it" if fixes.verdict == "better" else "It"
-        return "regressed", f"{but} breaks more: {figures}."
-    if fixes.verdict == "worse":
-        but = "It breaks less, but it" if breaks.verdict == "better" else "It"
-        return "regressed", f"{but} fixes less: {figures}."
-    if fixes.verdict == "better":
-        why = f"It fixes more, but it may break more by {margin * 100:g} points or more"
-    elif breaks.verdict == "better":
-        why = f"It breaks less, but it may fix less by {margin * 100:g} points or more"
-    elif any(metric.low > 0 or metric.high < 0 for metric in (fixes, breaks)):
-        why = "An interval excludes 0, but the sign-flip test does not agree: too few tasks differ"
-    else:
-        why = "Neither interval excludes 0"
-    return "no difference shown", f"{why}: {figures}."
+def _decision(differences: Mapping[str, Difference], margin: float) -> Decision:
+    ends = {name: difference.ends for name, difference in differences.items()}
+    return decide(ends.get(m.FIX_AND_CLEAN.name), ends.get(m.BREAKAGE_INCIDENCE.name), margin)
+
+
+def _reason(decision: Decision, differences: Mapping[str, Difference]) -> str:
+    measured = [differences[metric.name] for metric in VERDICT_METRICS if metric.name in differences]
+    return f"{decision.reason}: {', '.join(f'{one.label.lower()} {points(one)}' for one in measured)}."
 
 
 def points(difference: Difference) -> str:
@@ -283,10 +281,11 @@ def _warnings(
         yield "some tasks have different numbers of attempts in the two; each task still counts once"
     if not is_same_reward(baseline, candidate):
         yield "the two were scored by different rewards, so their rewards are not compared"
+    yield from _unmeasured(baseline, candidate)
     if bounds:
-        missing = int(baseline["broke"].isna().sum() + candidate["broke"].isna().sum())
+        count = int(without_outcome(baseline).sum() + without_outcome(candidate).sum())
         text = (
-            f"{counted(missing, 'attempt')} {plural(missing, 'is', 'are')} missing (lost to the infrastructure, "
+            f"{counted(count, 'attempt')} {plural(count, 'is', 'are')} missing (lost to the infrastructure, "
             "or never recorded) and excluded"
         )
         if {*bounds.values()} != {verdict}:
@@ -295,3 +294,19 @@ def _warnings(
                 f"{bounds['best']} if in its favour"
             )
         yield text
+
+
+def _unmeasured(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[str]:
+    """A warning if the breakage of some tasks, or of all, was not measured."""
+    tasks: set[str] = set()
+    for role, rows in (("baseline", baseline), ("candidate", candidate)):
+        if rows["broke"].isna().all():
+            yield f"breakage is unmeasured: the {role}'s rows do not contain it, so it is not compared"
+            return
+        tasks |= set(rows["task"]) - set(rows["task"][rows["broke"].notna() | without_outcome(rows)])
+    if tasks:
+        total = baseline["task"].nunique()
+        yield (
+            f"breakage is unmeasured at {len(tasks)} of {counted(total, 'task')}, such as {min(tasks)!r}: its "
+            "difference is that of the others"
+        )

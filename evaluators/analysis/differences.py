@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,13 @@ from regrade.evaluators.analysis.uncertainty import (
     difference_interval,
     holm,
     mcnemar_p,
+    method_of,
     newcombe_paired,
     sign_flip_p,
     span,
     task_means,
 )
+from regrade.evaluators.analysis.verdicts import Direction, Effect, effect_of
 from regrade.evaluators.storage.json_numbers import finite_values
 
 ALPHA = 0.05
@@ -52,7 +54,7 @@ class Difference:
 
     name: str
     label: str
-    better: Literal["higher", "lower", "neither"]
+    better: Direction
     is_rate: bool
     baseline: float
     candidate: float
@@ -63,7 +65,7 @@ class Difference:
     p: float
     """Sign-flip permutation test by cluster, two-sided."""
     p_holm: float
-    """Holm-adjusted over all metrics with a better direction."""
+    """Holm-adjusted over the metrics with a better direction that the verdict does not depend on; p for the others."""
     detectable: float
     """The smallest true difference that the comparison detects with 80 % power."""
     n_tasks: int
@@ -76,17 +78,26 @@ class Difference:
     """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
     over_repositories: Interval | None = None
     """t interval over repositories, if there are too few of them to be the clusters; else None."""
+    method: str = ""
+    """Method of the interval, such as `t(11)` or `bootstrap`."""
+    is_constant: bool = False
+    """All tasks have the same difference, so that the interval is only a bound."""
 
     @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
-        """Verdict on this metric alone: better or worse if its interval excludes 0 and the sign-flip test agrees.
+    def ends(self) -> Interval:
+        return Interval(self.low, self.high)
 
-        If only a few tasks differ, all in one direction, a bootstrap interval excludes 0 too early.
-        """
-        excludes_zero = self.low > 0 or self.high < 0
-        if self.better == "neither" or not (excludes_zero and self.p <= ALPHA):
-            return "no difference shown"
-        return "better" if (self.low > 0) == (self.better == "higher") else "worse"
+    @property
+    def is_decisive(self) -> bool:
+        """Does the verdict depend on this metric?"""
+        return self.name in {metric.name for metric in VERDICT_METRICS}
+
+    @property
+    def verdict(self) -> Effect:
+        """Better or worse by the rule of the verdict: the interval excludes 0. Of the metrics that the verdict does not
+        depend on there are several: their adjusted p must be at most `ALPHA` too."""
+        is_shown = self.is_decisive or self.p_holm <= ALPHA
+        return effect_of(self.ends, self.better) if is_shown else "no difference shown"
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -124,7 +135,8 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
     both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
     samples = {name: _sample(pairs, level) for name, pairs in both.items()}
     p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
-    adjusted = holm({x.name: p_values[x.name] for x in compared if x.better != "neither" and x.name in p_values})
+    family = [x.name for x in compared if x.better != "neither" and x not in VERDICT_METRICS and x.name in p_values]
+    adjusted = holm({name: p_values[name] for name in family})
     differences = {}
     for metric in compared:
         sample = samples[metric.name]
@@ -132,7 +144,7 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             continue  # not measured, such as the reward of rows without one
         p = p_values[metric.name]
         most = _most(metric, baseline, candidate)
-        low, high = _interval(sample, most)
+        low, high = _agreeing(_interval(sample, most), p)
         differences[metric.name] = Difference(
             name=metric.name,
             label=metric.label,
@@ -150,6 +162,8 @@ def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: Clust
             n_clusters=sample.count,
             noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
             over_repositories=_over_repositories(both[metric.name], most, level),
+            method=method_of(sample),
+            is_constant=bool(np.ptp(sample.values) == 0),
         )
     return differences
 
@@ -168,6 +182,12 @@ def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> 
 
 def _interval(sample: Clusters, most: float | None) -> Interval:
     return difference_interval(sample) if most is None else bounded_difference_interval(sample, most)
+
+
+def _agreeing(interval: Interval, p: float) -> Interval:
+    """The interval, extended to 0 if the sign-flip test does not exclude 0: a bootstrap excludes 0 too early if only a
+    few tasks differ, all in one direction."""
+    return interval if p <= ALPHA else Interval(min(interval.low, 0.0), max(interval.high, 0.0))
 
 
 def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLevel) -> Interval | None:
@@ -210,7 +230,8 @@ def noise_level(rows: pd.DataFrame, metric: m.Metric, attempts: float | None = N
 def pairs_of(baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Pairs]:
     if baseline["task"].duplicated().any() or candidate["task"].duplicated().any():
         return {}
-    return {metric.name: _table_of(outcomes(baseline, candidate, metric)) for metric in VERDICT_METRICS}
+    both = {metric.name: outcomes(baseline, candidate, metric) for metric in VERDICT_METRICS}
+    return {name: _table_of(pairs) for name, pairs in both.items() if len(pairs)}
 
 
 def _table_of(both: pd.DataFrame) -> Pairs:

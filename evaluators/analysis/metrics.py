@@ -32,7 +32,7 @@ from regrade.evaluators.analysis.uncertainty import (
     task_means,
 )
 from regrade.evaluators.storage.json_numbers import finite_values
-from regrade.evaluators.storage.rows import LOST
+from regrade.evaluators.storage.rows import LOST, without_outcome
 
 CATASTROPHE = 0.5
 """A patch that breaks at least this share of the guarded tests is a catastrophe."""
@@ -53,12 +53,17 @@ class Estimate:
     clusters: ClusterLevel
     n_clusters: int
     missing: int = 0
-    """Attempts without a known value because the infrastructure failed."""
+    """Attempts without any outcome, because the infrastructure failed."""
     worst: float | None = None
     best: float | None = None
     """The value if all missing attempts had the worst, or the best, outcome; None without missing attempts."""
     at_most: float | None = None
     """Upper 95 % confidence bound of a rate without an observed case (the rule of three, each cluster one trial)."""
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """No attempt has a value, and missing attempts are not the reason."""
+        return self.n == 0 and self.missing == 0
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -201,7 +206,7 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     sample = Clusters.of(tasks["value"], cluster_labels(tasks, level))
     n = int(known.sum())
     low, high = _interval(sample, metric, is_binary=bool(values[known].isin((0, 1)).all()))
-    missing = int((rows["broke"].isna() & ~known).sum())
+    missing = _missing(rows, known)
     worst, best = _bounds(rows, values, metric, missing)
     has_no_case = metric.is_rate and n > 0 and not sample.values.any()
     at_most = rule_of_three(sample.count) if has_no_case else None
@@ -220,6 +225,12 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     )
 
 
+def _missing(rows: Rows, known: pd.Series[bool]) -> int:
+    """Missing attempts; 0 if the metric is unmeasured, since a missing attempt then lacks no value of it."""
+    lost = without_outcome(rows)
+    return int((lost & ~known).sum()) if known.any() or lost.all() else 0
+
+
 def _interval(sample: Clusters, metric: Metric, is_binary: bool) -> Interval:
     if not metric.is_rate:
         return mean_interval(sample)
@@ -229,7 +240,7 @@ def _interval(sample: Clusters, metric: Metric, is_binary: bool) -> Interval:
 def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:
     if not missing or metric.ends is None:
         return None, None
-    unknown = rows["broke"].isna() & values.isna()
+    unknown = without_outcome(rows) & values.isna()
     worst, best = (float(task_means(rows, values.mask(unknown, end))["value"].mean()) for end in metric.ends)
     return worst, best
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import pandas as pd
 
+from regrade.evaluators.storage.rows import without_outcome
+
 Bound = Literal["worst", "best"]
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
@@ -28,7 +30,7 @@ def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
     """The rows with the worst outcome (nothing fixed, everything broken) or the best one for every missing attempt."""
-    lost = rows["broke"].isna()
+    lost = without_outcome(rows)
     if not lost.any():
         return rows
     is_best = bound == "best"
@@ -39,4 +41,6 @@ def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
     for name in ("broken", "newly_skipped"):
         filled.loc[lost, name] = rows["guarded"][lost] * (not is_best)
     filled.loc[lost, "broke"] = float(not is_best)
+    unmeasured = [name for name in OUTCOMES if rows[name].isna().all()]
+    filled[unmeasured] = float("nan")  # no attempt has this outcome, so a missing one does not lack it
     return filled

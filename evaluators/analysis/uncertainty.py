@@ -248,6 +248,13 @@ def difference_interval(sample: Clusters, confidence: float = 0.95, seed: int = 
     return mean_interval(sample, confidence, seed)
 
 
+def method_of(sample: Clusters) -> str:
+    """The method of `difference_interval`, for readers."""
+    if _is_constant(sample):
+        return "Wilson bound"
+    return "bootstrap" if sample.count >= MINIMUM_CLUSTERS else f"t({sample.count - 1})"
+
+
 def span(values: ArrayLike, top: float = 1.0) -> float:
     """Width of the range from 0 to `top`, extended to the observed values."""
     known = np.asarray(values, dtype=np.float64)

@@ -35,8 +35,10 @@ Optional columns, which older rows lack:
 | tampering_kinds | list | kinds of the signs of tampering, each once |
 | protected_edits | number | files of tests and configuration that the patch edits |
 
-A value that is unknown because the infrastructure failed is null on disk and NaN in memory, never 0. An attempt that
-was lost before there was an answer has the `patch_digest` LOST.
+An unknown value is null on disk and NaN in memory, never 0. An attempt without any outcome (`fix`, `broke` and
+`clean_fix`) is missing: the infrastructure failed. An attempt that was lost before there was an answer has the
+`patch_digest` LOST. A single outcome can be unmeasured: graded results of other programs may state `clean_fix` alone,
+and a task without PASS_TO_PASS tests has no `broke`.
 """
 
 from __future__ import annotations
@@ -107,6 +109,9 @@ COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """Columns of every row."""
 OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
 """Columns that rows of older versions and other programs may lack."""
+
+OUTCOMES = ("fix", "broke", "clean_fix")
+"""The outcomes of an attempt; a missing attempt has none."""
 
 LOST = "lost"
 """The `patch_digest` of a lost attempt. (An empty patch has the digest of the empty text.)"""
@@ -225,6 +230,11 @@ def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def is_lost(row: Mapping[str, Any]) -> bool:
     """Did the infrastructure lose the attempt before there was an answer? Its outcome is then unknown."""
     return bool(row["patch_digest"] == LOST)
+
+
+def without_outcome(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which attempts have no outcome at all, in contrast to a single outcome that was not measured."""
+    return rows[list(OUTCOMES)].isna().all(axis="columns")
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:

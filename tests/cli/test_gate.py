@@ -52,18 +52,23 @@ def pair(folder: Path, fixes: int = 10, breaks: int = 6) -> tuple[Run, Run]:
 # ------------------------------------------------------------ the gate
 
 
+FAILS = {"regressed": 1, "inconclusive": 1, "open": 1, "not-improved": 1, "never": 0}
+
+
 @pytest.mark.parametrize(
-    ("fixes", "breaks", "verdict", "codes"),
+    ("fixes", "breaks", "margin", "verdict", "codes"),
     [
-        (50, 2, "improved", {"regressed": 0, "not-improved": 0, "never": 0}),
-        (10, 50, "regressed", {"regressed": 1, "not-improved": 1, "never": 0}),
-        (11, 6, "no difference shown", {"regressed": 0, "not-improved": 1, "never": 0}),
+        (50, 2, 0.02, "improved", dict.fromkeys(FAILS, 0)),
+        (10, 50, 0.02, "regressed", FAILS),
+        (50, 8, 0.02, "inconclusive", FAILS | {"regressed": 0}),
+        (11, 6, 0.02, "no difference shown", FAILS | {"regressed": 0, "inconclusive": 0}),
+        (11, 6, 0.3, "no difference shown", FAILS | {"regressed": 0, "inconclusive": 0, "open": 0}),
     ],
 )
-def test_fail_on_selects_the_failing_verdicts(regrade, tmp_path, fixes, breaks, verdict, codes):
+def test_fail_on_selects_the_failing_verdicts(regrade, tmp_path, fixes, breaks, margin, verdict, codes):
     old, new = pair(tmp_path, fixes, breaks)
     for fail_on, code in codes.items():
-        outcome = regrade("compare", old.folder, new.folder, "--fail-on", fail_on, "--json")
+        outcome = regrade("compare", old.folder, new.folder, "--fail-on", fail_on, "--margin", margin, "--json")
         assert outcome.code == code, fail_on
         assert json.loads(outcome.out)["verdict"] == verdict
 
@@ -136,7 +141,7 @@ def test_missing_attempts_bound_the_verdict(regrade, tmp_path):
     assert clean["difference"] == pytest.approx(10 / 60)
     assert clean["worst"] == pytest.approx(10 / 60 - 6 / 120)
     assert clean["best"] == pytest.approx(10 / 60)
-    assert (found["verdict"], found["worst"]) == ("no difference shown", "regressed")
+    assert (found["verdict"], found["worst"]) == ("inconclusive", "regressed")
     depends = [warning for warning in found["warnings"] if "the verdict depends on them: regressed if" in warning]
     assert depends[0].startswith("6 attempts")
 
@@ -294,7 +299,7 @@ def test_what_a_handful_of_tasks_cannot_show_is_no_number_of_points(regrade, tmp
     old = a_run(tmp_path / "old", "baseline", rows("sft", 0, 0, tasks=3))
     new = a_run(tmp_path / "new", "candidate", rows("rl", 3, 0, tasks=3))
     told = " ".join(regrade("compare", old.folder, new.folder).out.split())
-    assert "detectable with 80 % power: none of any size." in told
+    assert "Minimum detectable effect at 80 % power: none of any size in clean fixes" in told
     assert "| >100 |" in regrade("compare", old.folder, new.folder, "--markdown").out
 
 

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from regrade.datasets.errors import UserError
+from regrade.evaluators.analysis.verdicts import Decision, decide
 from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import task_views
@@ -83,7 +84,8 @@ def test_the_page_shows_what_was_found(page):
         r"Expert iteration (improves on SFT and( [a-z ]+)?|is not shown to differ from SFT (or|and [a-z ]+)) SFT, equal time",
         text,
     )
-    assert "On 12 tasks: Expert iteration has 33.3 % clean fixes and SFT 25.0 %" in text
+    assert "Mean over all attempts at 12 tasks (intention to treat, equal weight of tasks)" in text
+    assert "33.3 % clean fixes by Expert iteration and 25.0 % by SFT" in text
     for section in ("result", "policies", "temperatures", "tasks", "reward", "training", "time", "data"):
         assert f'id="{section}"' in page
     assert "loss was not finite at step 1" in text
@@ -93,9 +95,24 @@ def test_the_page_shows_what_was_found(page):
     assert "test_m.py::test_f5" in text  # a broken one
 
 
-def verdict_of(candidate: str, baseline: str, verdict: str) -> Pair:
+OPEN = (-0.1, 0.1)
+VERDICTS: dict[str, Decision | None] = {
+    "improved": decide((0.1, 0.2), (-0.2, -0.1), 0.02),
+    "regressed": decide(OPEN, (0.1, 0.2), 0.02),
+    "inconclusive": decide((0.1, 0.2), OPEN, 0.02),
+    "by missing": decide((0.1, 0.2), (0.0, 0.01), 0.02, depends_on_missing=True),
+    "unmeasured": decide((0.1, 0.2), None, 0.02),
+    "no difference shown": decide(OPEN, OPEN, 0.02),
+    "not comparable": None,
+}
+
+
+def verdict_of(candidate: str, baseline: str, kind: str) -> Pair:
     names = [SimpleNamespace(name=name, label=name.upper()) for name in (baseline, candidate)]
-    return cast(Pair, SimpleNamespace(baseline=names[0], candidate=names[1], best=SimpleNamespace(verdict=verdict)))
+    decision = VERDICTS[kind]
+    verdict = decision.verdict if decision else "not comparable"
+    best = SimpleNamespace(verdict=verdict, decision=decision)
+    return cast(Pair, SimpleNamespace(baseline=names[0], candidate=names[1], best=best))
 
 
 def test_the_headline_tells_of_every_candidate():
@@ -107,8 +124,22 @@ def test_the_headline_tells_of_every_candidate():
     both = [worse, verdict_of("b", "y", "regressed")]
     assert headline(both) == "B is worse than X and Y"
     assert verdicts([same, control, worse]) == ("no difference shown", "regressed")
-    many = [verdict_of(name, "x", "regressed" if name == "d" else "improved") for name in "abcd"]
-    assert headline(many) == "4 candidates against X: 3 improved, 1 regressed"
+    many = [verdict_of(name, "x", "regressed" if name == "d" else "inconclusive") for name in "abcd"]
+    assert headline(many) == "4 candidates against X: 1 regressed, 3 inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("inconclusive", "A fixes more than X, non-inferiority on breakage not shown"),
+        ("by missing", "A improves on X, but not in the worst case of the missing attempts"),
+        ("unmeasured", "A fixes more than X, breakage unmeasured"),
+    ],
+)
+def test_the_headline_names_what_is_open(kind, text):
+    """It said that A is not shown to differ, over a difference whose interval excludes 0."""
+    assert headline([verdict_of("a", "x", kind)]) == text
+    assert verdicts([verdict_of("a", "x", kind)]) == ("inconclusive",)
 
 
 def test_what_policies_wrote_is_text_and_never_markup(page):

@@ -1,12 +1,13 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from regrade.evaluators.analysis.comparison import compare
-from regrade.evaluators.analysis.metrics import FIX_AND_CLEAN
+from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, estimate
 from regrade.reports.results import load_results
-from regrade.reports.terminal import print_comparison, print_policies, print_results
+from regrade.reports.terminal import print_comparison, print_figures, print_policies, print_results
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +39,42 @@ def test_everything_fits_eighty_columns(results):
     text = stream.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "25.0\u00a0%" in text
-    assert "p (Holm)" not in text
 
 
 def test_comparison_says_its_verdict_in_words(results):
     found = results.pairs[0].best
     plain = printed(print_comparison, found)
-    assert plain.startswith(f"rl against sft: {found.verdict.upper()}\n")
+    assert plain.startswith(f"rl against sft: {found.verdict.upper()} ({found.decision.detail})\n")
+    assert plain.splitlines()[1] == "for new bugs in these 2 repositories only", "the scope stands beside the verdict"
     row = next(line for line in plain.splitlines() if line.startswith(FIX_AND_CLEAN.label))
     assert f"{FIX_AND_CLEAN.label} 25.0 % 33.3 % +8.3 [" in " ".join(row.split())
-    assert "p (Holm)" in plain
-    assert "12 tasks in 12 functions, 12 and 24 attempts" in " ".join(plain.split())
-    assert "not repositories, of which there are only 2" in " ".join(plain.split())
+    assert row.rstrip().endswith(f" {found.decision.fixing.kind}")
+    told = " ".join(plain.split())
+    assert "12 tasks in 12 functions, 12 and 24 attempts" in told
+    assert "not repositories, of which there are only 2" in told
+    assert re.search(r"t\(11\) over functions; non-inferiority margin 2 points", told)
+    assert re.search(r"Minimum detectable effect at 80 % power: [\d.]+ points in clean fixes, [\d.]+ in breakage", told)
     coloured = printed(print_comparison, found, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured
+
+
+def test_breakage_that_was_not_measured_is_unmeasured_and_not_zero(results):
+    first, second = (policy.best.assign(broke=float("nan"), broken=float("nan")) for policy in results.policies[:2])
+    found = compare(first, second)
+    plain = printed(print_comparison, found)
+    row = next(line for line in plain.splitlines() if line.startswith(BREAKAGE_INCIDENCE.label))
+    assert row.split() == ["Breakage", "unmeasured"]
+    assert found.decision.breaking.kind == "unmeasured"
+    assert "breakage unmeasured" in plain.splitlines()[0]
+    figures = [line.split() for line in printed(print_one, first).splitlines()]
+    assert ["Breakage", "unmeasured"] in figures
+    assert not any(line[:2] == ["Guarded", "tests"] for line in figures)
+    assert estimate(first, BREAKAGE_INCIDENCE).is_unmeasured
+    assert estimate(first, BREAKAGE_INCIDENCE).missing == found.n_missing == 0
+
+
+def print_one(rows, console):
+    print_figures("sft", 0.0, rows, console)
 
 
 def test_what_cannot_be_compared_says_why(results):

@@ -71,6 +71,43 @@ def test_a_reward_dominated_by_quality_gets_a_warning() -> None:
     assert not any("moves" in warning for warning in audit(paying).warnings)
 
 
+def test_division_by_the_deviation_of_the_group_gives_small_parts_their_share() -> None:
+    """In half of the groups only style varies: hardly any variance, but half of what GRPO as published sees."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for group in range(60):
+        for n in range(8):
+            tests = float(rng.random() < 0.5) if group % 2 else 0.0
+            style = 0.5 if group % 2 else float(rng.random())
+            parts = {"tests": (tests, 0.9), "style": (style, 0.1)}
+            rows.append(row(f"t{group}", n, parts, fix=int(tests)))
+    judged = audit(rows)
+    contributions = np.array([[part["contribution"] for part in each["parts"]] for each in rows]).reshape(60, 8, 2)
+    centred = contributions - contributions.mean(axis=1, keepdims=True)
+    reward = centred.sum(axis=2)
+    deviation = reward.std(axis=1, ddof=1)
+    kept = deviation > 1e-9
+    scaled = centred[kept] / deviation[kept][:, None, None]
+    expected = (scaled * scaled.sum(axis=2, keepdims=True)).sum(axis=(0, 1)) / (scaled.sum(axis=2) ** 2).sum()
+    assert [part.scaled_share for part in judged.parts] == pytest.approx(list(expected))
+    tests, style = judged.parts
+    assert tests.share > 0.99
+    assert 0.45 < style.scaled_share < 0.55
+    assert judged.outcome_share == pytest.approx(tests.share, abs=1e-6)
+    assert judged.scaled_outcome_share == pytest.approx(tests.scaled_share, abs=1e-6)
+
+
+def test_a_part_that_only_a_scaling_trainer_sees_gets_a_warning() -> None:
+    rows = [row("a", n, {"tests": (float(n == 0), 0.9), "style": (0.5, 0.1)}, fix=int(n == 0)) for n in range(4)]
+    rows += [row(f"b{g}", n, {"tests": (0.0, 0.9), "style": (n / 4, 0.1)}) for g in range(3) for n in range(4)]
+    judged = audit(rows)
+    assert judged.outcome_share is not None
+    assert judged.outcome_share > 0.9
+    assert (
+        "after division by the standard deviation of the group (TRL's default), and style moves" in judged.warnings[0]
+    )
+
+
 def test_redundant_parts_are_named() -> None:
     rows = [row("a", n, {"x": (n / 4, 0.5), "y": (n / 4, 0.5)}) for n in range(4)]
     assert "x and y are redundant (correlation 1.00): use one of them" in audit(rows).warnings

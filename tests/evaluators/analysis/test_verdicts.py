@@ -96,7 +96,7 @@ def test_a_reckless_policy_is_judged_regressed(repositories):
     found = list(comparisons(10, repositories, 0.5, 0.35))
     assert [each.verdict for each in found] == ["regressed"] * len(found)
     assert all(each.metrics["fix_rate"].difference > 0.05 for each in found)
-    assert "It breaks more" in found[0].reason or "but it breaks more" in found[0].reason
+    assert "breaks more" in found[0].reason
 
 
 def test_a_policy_that_does_nothing_is_never_judged_improved():
@@ -233,7 +233,7 @@ def test_doing_nothing_that_is_really_run_is_not_judged_improved(rows):
     against = compare(rows["reckless"], rows["no-op"])
     assert against.metrics["breakage_incidence"].verdict == "better"
     assert against.metrics["fix_and_clean"].difference == 0
-    assert against.verdict == "no difference shown"
+    assert against.words == "inconclusive (breaks less, non-inferiority on fixes not shown)"
 
 
 def test_side_effects_are_recorded_with_the_rows(rows):
