@@ -116,6 +116,9 @@ def _named(found: Sequence[list[GradedPolicy]], names: Sequence[str], findings: 
     if names and len(names) != len(every):
         listed = ", ".join(repr(policy.name) for policy in every)
         raise UserError(f"{len(names)} names for {len(every)} policies ({listed}): give one each, or one for all")
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if doubled:
+        raise UserError(f"two policies are named {doubled[0]!r}: name them with `policy=`, once for each source")
     for policy, name in zip(every, names or [policy.name for policy in every], strict=True):
         policy.name = name
     count = Counter(policy.name for policy in every)
@@ -123,9 +126,9 @@ def _named(found: Sequence[list[GradedPolicy]], names: Sequence[str], findings: 
         if count[policy.name] > 1:
             findings.add("policies of one name, told apart by their source", f"{policy.name} of {policy.source}")
             policy.name = f"{policy.name} ({policy.source.parent.name}/{policy.source.name})"
-    twice = [name for name, times in Counter(policy.name for policy in every).items() if times > 1]
-    if twice:
-        raise UserError(f"two policies are named {twice[0]!r}: name them with `policy=`, once for each source")
+    same = next((name for name, times in Counter(policy.name for policy in every).items() if times > 1), None)
+    if same is not None:
+        raise UserError(f"two policies are {same!r}: name them with `policy=`, once for each source")
     return every
 
 

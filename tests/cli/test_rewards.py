@@ -85,7 +85,7 @@ def test_the_rewards_of_a_run_are_audited(regrade, tasks, tmp_path):
     assert audited["attempts"] == 8
     assert audited["groups"] == audited["informative"] == 4
     assert sum(part["share"] for part in audited["parts"]) == pytest.approx(1.0)
-    assert "share alone: scale_rewards=\"none\"" in " ".join(regrade("rewards", "audit", both).out.split())
+    assert 'share alone: scale_rewards="none"' in " ".join(regrade("rewards", "audit", both).out.split())
 
 
 def test_an_audit_needs_a_run(regrade, tmp_path):
