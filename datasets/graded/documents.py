@@ -16,6 +16,7 @@ from typing import Any, Literal
 from regrade.datasets.errors import UserError
 from regrade.datasets.graded.records import Findings
 from regrade.datasets.input_files import read_input
+from regrade.datasets.json_text import DoubledKeyError, without_doubled_keys
 
 MOST_FILES = 200_000
 LARGEST_FILE = 1 << 28
@@ -51,7 +52,7 @@ class Document:
         if not JSON_START.match(self.head):
             return "text"
         first, newline, rest = self.head.lstrip().partition(b"\n")
-        if start == b"{" and newline and rest.strip() and _object(first) is not None:
+        if start == b"{" and newline and rest.strip() and isinstance(self._parsed(first), dict):
             return "lines"
         if start == b"{" and self.size > len(self.head) and b"\n" not in self.head:
             return "lines" if self._whole is None else "json"  # the first line is longer than the head
@@ -60,18 +61,26 @@ class Document:
     @cached_property
     def value(self) -> Any:
         """The JSON value of the whole file; None if it has none."""
-        if self.kind == "json" and self._whole is None:
+        if self.kind != "json":
+            return None
+        if self.size > LARGEST_FILE:
+            self.findings.add(UNREADABLE, f"{self.path} (more than {LARGEST_FILE >> 20} MiB)")
+        elif self._whole is None:
             self.findings.add(NOT_JSON, str(self.path))
-        return self._whole if self.kind == "json" else None
+        return self._whole
 
     @cached_property
     def _whole(self) -> Any:
-        if self.size > LARGEST_FILE:
-            return None
+        return None if self.size > LARGEST_FILE else self._parsed(self.text)
+
+    def _parsed(self, text: str | bytes) -> Any:
         try:
-            return json.loads(self.text)
+            return json.loads(text, object_pairs_hook=without_doubled_keys)
+        except DoubledKeyError as error:
+            self.findings.add("JSON with doubled keys, left out", f"{self.path} ({error})")
         except (ValueError, RecursionError):
-            return None
+            pass
+        return None
 
     @cached_property
     def text(self) -> str:
@@ -91,11 +100,11 @@ class Document:
                     return
                 if not line.strip():
                     continue
-                value = _object(line)
-                if value is None:
-                    self.findings.add(NOT_JSON, f"{self.path}:{number}")
-                else:
+                value = self._parsed(line)
+                if isinstance(value, dict):
                     yield value
+                else:
+                    self.findings.add(NOT_JSON, f"{self.path}:{number}")
 
     @cached_property
     def first_row(self) -> dict[str, Any]:
@@ -108,7 +117,7 @@ class Document:
             return
         csv.field_size_limit(LONGEST_LINE)
         try:
-            for row in csv.DictReader(io.StringIO(self.text.replace("\0", ""))):
+            for row in csv.DictReader(io.StringIO(self.text.replace("\0", "").lstrip("\ufeff"))):
                 yield {str(key or "").strip().lower(): str(value or "").strip() for key, value in row.items()}
         except csv.Error as error:
             self.findings.add(UNREADABLE, f"{self.path} ({error})")
@@ -176,14 +185,6 @@ def _read(path: Path, findings: Findings) -> bytes:
     except (OSError, UserError) as error:
         findings.add(UNREADABLE, f"{path} ({_short(error)})")
         return b""
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _short(error: Exception) -> str:

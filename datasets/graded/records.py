@@ -51,10 +51,12 @@ class GradedTests:
         return cls(total=len(good) + len(bad), failed=len(bad), passed_ids=good, failed_ids=bad, uncounted=uncounted)
 
     def without(self, ids: frozenset[str]) -> GradedTests:
-        """The tally without these tests."""
-        return GradedTests.of(
-            self.passed_ids - ids, (each for each in self.failed_ids if each not in ids), self.uncounted
-        )
+        """The tests without these, which all are of this list: one that is not known to have failed passed."""
+        failed = tuple(each for each in self.failed_ids if each not in ids)
+        if self.passed_ids:
+            return GradedTests.of(self.passed_ids - ids, failed, self.uncounted)
+        total = max(len(failed), self.total - len(ids))
+        return GradedTests(total=total, failed=len(failed), failed_ids=failed, uncounted=self.uncounted)
 
     @property
     def has_ids(self) -> bool:

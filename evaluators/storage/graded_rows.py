@@ -42,10 +42,10 @@ class Grading:
         """The columns that depend on the tests."""
         targets, guards = self._tallies(result, findings)
         aside = self.set_aside.get(result.instance, frozenset())
-        if guards is not None and aside:
-            if not guards.has_ids and guards.failed:
-                findings.add("results without test ids: no test could be set aside", result.instance)
-            guards = guards.without(aside) if guards.has_ids else guards
+        if guards is not None and aside and guards.failed and not guards.failed_ids:
+            findings.add("results without test ids: no test could be set aside", result.instance)
+        elif guards is not None and aside:
+            guards = guards.without(aside)
         counts = self._counts(result.instance, targets, guards, aside)
         if targets is not None or guards is not None:
             return counts | _of_tests(result, targets, guards)

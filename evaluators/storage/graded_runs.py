@@ -193,6 +193,9 @@ def _set_aside(gold: Path, grading: Grading, format_name: str | None, findings: 
     """Instance -> PASS_TO_PASS tests that the reference patch breaks."""
     rows: list[dict[str, Any]]
     if (gold / "manifest.json").is_file():
+        several = [*Run.open(gold).manifest.policies]
+        if len(several) != 1:
+            raise UserError(f"{gold}: a run of {len(several)} policies: give a run of the reference patches alone")
         rows = [{**row} for _, row in load_rows(gold / "evaluations").iterrows()]
     else:
         policies = read_policies(gold, findings, format_name)
@@ -236,6 +239,11 @@ def write_graded(graded: GradedImport, folder: Path) -> Run:
     Raises:
         UserError: the folder exists and is not empty.
     """
+    paths = Counter(Run.evaluation_of(folder, policy) for policy in graded.rows)
+    if "" in graded.rows or len(paths) < len(graded.rows):
+        raise UserError(
+            "names of policies must not be empty, nor equal but for special characters: name them otherwise"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists: choose a new folder for the run")
     folder.parent.mkdir(parents=True, exist_ok=True)

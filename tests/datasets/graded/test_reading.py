@@ -223,11 +223,13 @@ def test_links_pipes_and_binary_files_are_named_and_end(tmp_path):
     os.mkfifo(tmp_path / "run" / "pipe")
     (tmp_path / "run" / "junk").write_bytes(b"\xff\xd8\0junk" * 999)
     (tmp_path / "run" / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "run" / "doubled.json").write_text('{"x__x-1": {"resolved": true}, "x__x-1": {"resolved": false}}')
     results, findings = only(tmp_path / "run")
     assert [*results] == ["x__x-1"]
     assert findings["links to folders, which are not followed"] == 1
     assert findings["files that cannot be read"] == 2
-    assert findings["files of no known format"] == 2
+    assert findings["JSON with doubled keys, left out"] == 1
+    assert findings["files of no known format"] == 3
 
 
 def test_a_format_that_is_forced_reads_no_other(tmp_path):

@@ -85,6 +85,8 @@ def test_names_of_policies_and_attempts(tmp_path: Path) -> None:
     assert [*read_graded(sources).rows] == ["gpt (old/results.csv)", "gpt (new/results.csv)"]
     assert [*read_graded(sources, policies=["a", "b"]).rows] == ["a", "b"]
     assert {row["sample"] for row in read_graded(sources, policies=["a"]).rows["a"]} == {0, 1}
+    with pytest.raises(UserError, match="must not be empty, nor equal but for special characters"):
+        write_graded(read_graded(sources, policies=["a/b", "a_b"]), tmp_path / "run")
     with pytest.raises(UserError, match="3 names for 2 policies"):
         read_graded(sources, policies=["a", "b", "c"])
     with pytest.raises(UserError, match="two policies are named 'a'"):
@@ -109,6 +111,20 @@ def test_tests_that_the_reference_breaks_in_its_log_guard_nothing(tmp_path: Path
         [tmp_path / "agent"], tasks=[lists(tmp_path / "one.json", ("x__x-1",), GUARDS[:1])], gold=tmp_path / "gold"
     )
     assert (alone.rows["agent"][0]["broke"], alone.rows["agent"][0]["clean_fix"]) == (None, 1)
+
+
+def test_tests_are_set_aside_by_id_alone_where_passed_ids_are_unknown(tmp_path: Path) -> None:
+    row = {"task": "x__x-1", "fixed": 1, "n_fail_to_pass": 1, "n_pass_to_pass": 9}
+    for name, broken in (("agent", ["a", "b"]), ("gold", ["b", "c"]), ("counts", 2)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"policy": name, "broken": broken}) + "\n")
+    graded = read_graded([tmp_path / "agent.jsonl", tmp_path / "counts.jsonl"], gold=tmp_path / "gold.jsonl")
+    (agent,), (counts,) = graded.rows["agent"], graded.rows["counts"]
+    assert (agent["guarded"], agent["broken_tests"], agent["broke"]) == (7, ["a"], 1)
+    assert (counts["guarded"], counts["broken"]) == (9, 2)
+    assert graded.findings.counts["results without test ids: no test could be set aside"] == 1
+    run = write_graded(graded, tmp_path / "run")
+    with pytest.raises(UserError, match="a run of 2 policies"):
+        read_graded([tmp_path / "agent.jsonl"], gold=run.folder)
 
 
 def test_a_run_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
