@@ -170,6 +170,9 @@ def _files(source: Path, findings: Findings) -> Iterator[Path]:
         for name in folders:
             if (Path(folder) / name).is_symlink():
                 findings.add("links to folders, which are not followed", str(Path(folder) / name))
+        if folder != str(source) and {"manifest.json", "import.json"} <= {*names}:
+            findings.add("imported runs inside the source, left out", folder)
+            folders[:], names = [], []
         for name in sorted(names):
             count += 1
             if count > MOST_FILES:

@@ -179,7 +179,7 @@ def _attach(
         chosen = near[place]
         if len(chosen) > 1:
             rivals = {other for other, _ in by_file if near[other] == chosen}
-            named = [key for key in chosen if model and model.replace("/", "__") in key.place.parts]
+            named = [key for key in chosen if _is_named(key.place, place, model)]
             chosen = named or (chosen if len(rivals) == 1 else [])
         if not chosen:
             findings.add("summaries and predictions of which it is unclear whose they are, ignored", str(place))
@@ -190,6 +190,13 @@ def _attach(
             for instance, result in results.items():
                 old = groups[key].get(instance)
                 groups[key][instance] = _filled(old, result) if old else replace(result, place=key.place)
+
+
+def _is_named(results: Path, file: Path, model: str) -> bool:
+    """Do these results bear the model's name, or the summary's: `MODEL.RUN.json` of `RUN/MODEL/`?"""
+    if model:
+        return model.replace("/", "__") in results.parts
+    return file.stem == f"{results.name}.{results.parent.name}"
 
 
 def _submitted(results: dict[str, GradedResult], new: GradedResult, findings: Findings) -> None:

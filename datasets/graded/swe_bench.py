@@ -7,7 +7,7 @@ false both for a patch that did not apply and for tests that did not end, so it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,16 @@ def results(document: Document, findings: Findings) -> Iterator[GradedResult] | 
         return None
     for key in value.keys() - inner.keys():
         findings.add(MALFORMED, f"{document.path}: {key}")
-    folder = document.path.parent
-    is_own = len(inner) == 1 and folder.name in inner
-    place = folder.parent if is_own else document.path
+    place = _place(document.path, [*inner])
     return (_result(name, place, each, document.path, findings) for name, each in inner.items())
+
+
+def _place(path: Path, instances: Sequence[str]) -> Path:
+    """Where the other reports of the same policy lie: a report of one instance may have a folder of its own."""
+    if len(instances) > 1:
+        return path
+    instance, folder = instances[0].casefold(), path.parent
+    return folder.parent if instance in folder.name.casefold() else folder
 
 
 def _result(name: str, place: Path, report: Mapping[str, Any], path: Path, findings: Findings) -> GradedResult:

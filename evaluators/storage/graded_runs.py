@@ -93,7 +93,7 @@ def read_graded(
         grading = replace(grading, set_aside=_set_aside(gold, grading, format_name, findings))
     population = sorted(instances) or sorted({name for policy in found for name in policy.instances})
     rows = {policy.name: _rows(policy, population, grading, findings) for policy in found}
-    _refuse_logs_without_lists(found, rows, bool(tasks))
+    _refuse_logs_without_lists(found, rows)
     return GradedImport(
         rows=rows,
         models={policy.name: policy.model for policy in found},
@@ -176,16 +176,16 @@ def _note(policy: str, result: GradedResult, row: Mapping[str, Any], findings: F
         findings.add(f"{policy}: resolved by one source and not by its tests, which decide, or the reverse", instance)
 
 
-def _refuse_logs_without_lists(
-    found: Sequence[GradedPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]], has_tasks: bool
-) -> None:
+def _refuse_logs_without_lists(found: Sequence[GradedPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     has_logs = any(
         result.statuses is not None for policy in found for each in policy.samples.values() for result in each.values()
     )
-    if has_logs and not has_tasks and all(row["clean_fix"] is None for each in rows.values() for row in each):
+    if has_logs and all(
+        row["fail_to_pass"] is None and row["clean_fix"] is None for each in rows.values() for row in each
+    ):
         raise UserError(
-            "run logs do not name their FAIL_TO_PASS and PASS_TO_PASS tests: give the file of their instances with "
-            "`tasks=`"
+            "run logs do not name their FAIL_TO_PASS and PASS_TO_PASS tests: give a file of their instances that lists "
+            "them with `tasks=`"
         )
 
 

@@ -45,8 +45,11 @@ def test_a_report_with_and_without_its_outer_key_or_with_several_instances(tmp_p
     write(tmp_path / "one" / "x__x-1" / "report.json", REPORT)
     write(tmp_path / "two" / "x__x-1" / "report.json", {"x__x-1": REPORT})
     write(tmp_path / "three" / "all.json", {"x__x-1": REPORT, "x__x-2": REPORT})
-    found = [only(tmp_path / name)[0] for name in ("one", "two", "three")]
-    assert [[*each] for each in found] == [["x__x-1"], ["x__x-1"], ["x__x-1", "x__x-2"]]
+    for number in (1, 2):
+        write(tmp_path / "four" / f"x__x-{number}.json", {f"x__x-{number}": REPORT})
+    found = [only(tmp_path / name)[0] for name in ("one", "two", "three", "four")]
+    both = ["x__x-1", "x__x-2"]
+    assert [[*each] for each in found] == [["x__x-1"], ["x__x-1"], both, both]
     for results in found:
         tests = results["x__x-1"].pass_to_pass
         assert tests is not None
@@ -126,6 +129,21 @@ def test_a_summary_of_one_instance_beside_reports_of_several(tmp_path):
     results, findings = only(tmp_path)
     assert len(results) == 3
     assert findings["summaries that cover fewer instances than the results"] == 1
+
+
+def test_summaries_and_predictions_of_two_policies_find_their_reports(tmp_path):
+    for model in ("gpt", "o__llama"):
+        write(tmp_path / "logs" / "run7" / model / "x__x-1" / "report.json", REPORT)
+        write(tmp_path / f"{model}.run7.json", {"resolved_ids": ["x__x-1"], "unresolved_ids": [f"{model}__x-2"]})
+    write(tmp_path / "a.jsonl", [prediction("x__x-1", "+gpt", "gpt")])
+    write(tmp_path / "b.jsonl", [prediction("x__x-1", "+llama", "o/llama")])
+    write(tmp_path / "c.jsonl", [prediction("x__x-1", "+other", "other")])
+    policies, findings = read(tmp_path)
+    found = {policy.name: policy.samples[0] for policy in policies}
+    assert {name: (results["x__x-1"].patch, len(results)) for name, results in found.items()} == {
+        "logs/run7/gpt": ("+gpt", 2), "logs/run7/o__llama": ("+llama", 2)
+    }  # fmt: skip
+    assert findings["summaries and predictions of which it is unclear whose they are, ignored"] == 1
 
 
 def test_the_deepest_source_decides_and_equal_depth_that_differs_is_missing(tmp_path):

@@ -57,8 +57,10 @@ def test_a_run_log_is_graded_by_the_lists_of_its_instance(tmp_path: Path) -> Non
         "the log has no end",
     )
     assert graded.findings.counts["test ids that are cut off or none"] == 3
-    with pytest.raises(UserError, match="run logs do not name their FAIL_TO_PASS"):
-        read_graded([tmp_path / "logs"])
+    (tmp_path / "ids.jsonl").write_text('{"instance_id": "x__x-1"}\n')
+    for tasks in ([], [tmp_path / "ids.jsonl"]):
+        with pytest.raises(UserError, match="run logs do not name their FAIL_TO_PASS"):
+            read_graded([tmp_path / "logs"], tasks=tasks)
 
 
 def test_foreign_instances_are_left_out_and_a_source_of_them_alone_is_refused(tmp_path: Path) -> None:
