@@ -26,7 +26,10 @@ def results(document: Document, findings: Findings) -> Iterator[GradedResult] | 
     if not isinstance(value, dict):
         return None
     if value.keys() >= TRIAL:
-        return iter([_trial(value, document.path, findings)])
+        if all(isinstance(value[key], str) and value[key] for key in ("task_name", "trial_name")):
+            return iter([_trial(value, document.path, findings)])
+        findings.add("trials without the name of their task", str(document.path))
+        return iter(())
     if value.keys() >= JOB:
         return iter(_lost_trials(value, document.path, findings))
     if value.keys() >= CONFIGURATION:
@@ -43,12 +46,12 @@ def _trial(value: Mapping[str, Any], path: Path, findings: Findings) -> GradedRe
     if reward is not None and failure:
         findings.add(f"trials that ended with {failure} and were verified: their reward counts", path.parent.name)
     return GradedResult(
-        instance=str(value["task_name"]),
+        instance=value["task_name"],
         place=path.parent.parent,
         depth=Depth.TESTS,
         source=NAME,
         policy="",
-        attempt=str(value["trial_name"]),
+        attempt=value["trial_name"],
         model=str(
             _mapping(agent.get("model_info")).get("name") or _mapping(config.get("agent")).get("model_name") or ""
         ),

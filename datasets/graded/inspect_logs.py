@@ -24,7 +24,6 @@ LARGEST_LOG = 8 << 30
 """Bytes of a log when unpacked."""
 LETTERS: Mapping[str, float] = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 LISTS = re.compile(r"PASS_TO_PASS:\s*(?P<guards>\{.*?\})\s*FAIL_TO_PASS:\s*(?P<targets>\{.*\})", re.DOTALL)
-PROBLEMS = (ValueError, OSError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, NotImplementedError)
 
 
 def results(document: Document, findings: Findings) -> Iterator[GradedResult] | None:
@@ -41,7 +40,7 @@ def _is_log(document: Document) -> bool:
     try:
         with zipfile.ZipFile(document.path) as archive:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
-    except PROBLEMS:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError):
         document.findings.add(UNREADABLE, f"{document.path} (a damaged archive)")
         return False
     if size > LARGEST_LOG:
@@ -62,7 +61,7 @@ def _samples(document: Document, findings: Findings) -> Iterator[GradedResult]:
             findings.add(f"logs of Inspect with the status {header.status!r}", str(document.path))
         for sample in read_eval_log_samples(str(document.path), all_samples_required=False):
             yield _result(sample, header, document, findings)
-    except PROBLEMS as error:
+    except Exception as error:  # also those of its decompressors and parsers
         findings.add(UNREADABLE, f"{document.path} ({str(error).splitlines()[0][:80] if str(error) else error!r})")
 
 

@@ -24,6 +24,7 @@ from regrade.datasets.graded import (
 )
 from regrade.datasets.graded.documents import Document, documents
 from regrade.datasets.graded.records import Depth, Findings, GradedResult
+from regrade.datasets.json_text import is_text
 
 ResultReader = Callable[[Document, Findings], Iterator[GradedResult] | None]
 FORMATS: Mapping[str, ResultReader] = {
@@ -96,10 +97,17 @@ def _results(source: Path, findings: Findings, name: str | None) -> Iterator[Gra
         for reader in readers:
             results = reader(document, findings)
             if results is not None:
-                yield from results
+                yield from (result for result in results if _has_names(result, document, findings))
                 break
         else:
             findings.add(UNRECOGNISED, str(document.path))
+
+
+def _has_names(result: GradedResult, document: Document, findings: Findings) -> bool:
+    is_named = bool(result.instance) and is_text([result.instance, result.policy, result.model, result.agent])
+    if not is_named:
+        findings.add("results whose names are empty or no text, left out", f"{document.path}: {result.instance}")
+    return is_named
 
 
 def _grouped(

@@ -18,8 +18,8 @@ from regrade.datasets.graded.instances import Instance, read_instances
 from regrade.datasets.graded.reading import GradedPolicy, read_policies
 from regrade.datasets.graded.records import Depth, Findings, GradedResult
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.graded_rows import Grading, Unreported, graded_row
-from regrade.evaluators.storage.rows import checked, load_rows
+from regrade.evaluators.storage.graded_rows import NO_RESULT, Grading, Unreported, graded_row
+from regrade.evaluators.storage.rows import OUTCOMES, checked, load_rows
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, Run
 
 IMPORTED = "imported"
@@ -93,7 +93,7 @@ def read_graded(
         grading = replace(grading, set_aside=_set_aside(gold, grading, format_name, findings))
     population = sorted(instances) or sorted({name for policy in found for name in policy.instances})
     rows = {policy.name: _rows(policy, population, grading, findings) for policy in found}
-    _refuse_logs_without_lists(found, rows)
+    _refuse_without_outcomes(found, rows)
     return GradedImport(
         rows=rows,
         models={policy.name: policy.model for policy in found},
@@ -176,17 +176,18 @@ def _note(policy: str, result: GradedResult, row: Mapping[str, Any], findings: F
         findings.add(f"{policy}: resolved by one source and not by its tests, which decide, or the reverse", instance)
 
 
-def _refuse_logs_without_lists(found: Sequence[GradedPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    has_logs = any(
-        result.statuses is not None for policy in found for each in policy.samples.values() for result in each.values()
-    )
-    if has_logs and all(
-        row["fail_to_pass"] is None and row["clean_fix"] is None for each in rows.values() for row in each
-    ):
+def _refuse_without_outcomes(found: Sequence[GradedPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    every = [row for each in rows.values() for row in each]
+    if any(row[name] is not None for row in every for name in OUTCOMES):
+        return
+    results = [result for policy in found for each in policy.samples.values() for result in each.values()]
+    if any(result.statuses is not None for result in results) and all(row["fail_to_pass"] is None for row in every):
         raise UserError(
             "run logs do not name their FAIL_TO_PASS and PASS_TO_PASS tests: give a file of their instances that lists "
             "them with `tasks=`"
         )
+    reason = next((row["cause"] for row in every if row["cause"] not in ("", NO_RESULT)), "their values cannot be read")
+    raise UserError(f"none of the {len(every)} attempts has an outcome ({reason}): give results that were graded")
 
 
 def _set_aside(gold: Path, grading: Grading, format_name: str | None, findings: Findings) -> dict[str, frozenset[str]]:

@@ -129,10 +129,11 @@ def test_tests_that_the_reference_breaks_are_set_aside(regrade, tmp_path):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("name", ["missing", "predictions.jsonl", "junk.bin"])
+@pytest.mark.parametrize("name", ["missing", "predictions.jsonl", "junk.bin", "cut.csv"])
 def test_a_source_without_results_is_one_line_and_leaves_nothing(regrade, tmp_path, name):
     prediction = {"instance_id": IDS[0], "model_name_or_path": "m", "model_patch": "x"}
     (tmp_path / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
+    (tmp_path / "cut.csv").write_text('task,policy,fixed\n"t')
     (tmp_path / "junk.bin").write_bytes(bytes(range(256)) * 40)
     outcome = regrade("import", tmp_path / name, "--out", tmp_path / "run")
     assert outcome.code == 2

@@ -74,8 +74,11 @@ def test_samples_and_epochs_of_a_log(log: Path) -> None:
     assert (third.fix, third.resolved) == (None, None)
 
 
-def test_a_log_that_is_cut_off_is_one_line(log: Path, tmp_path: Path) -> None:
-    cut = tmp_path / f"cut{log.suffix}"
-    cut.write_bytes(log.read_bytes()[:3000])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_damaged_log_is_one_line(log: Path, tmp_path: Path, is_cut: bool) -> None:
+    cut, content = tmp_path / f"cut{log.suffix}", bytearray(log.read_bytes())
+    for place in range(1500, len(content) // 2, 97):
+        content[place] ^= 0x5A
+    cut.write_bytes(content[:3000] if is_cut else content)
     with pytest.raises(UserError, match="no graded results of a known format"):
         read(cut)

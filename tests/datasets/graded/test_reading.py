@@ -174,7 +174,8 @@ def test_a_job_of_harbor_with_several_trials_a_task(tmp_path):
         write(tmp_path / "job" / each["trial_name"] / "result.json", each)
     config = {"trial_name": "v__5", "task": {"path": "tasks/v"}, "agent": {"name": "a", "model_name": "m"}}
     write(tmp_path / "job" / "v__5" / "config.json", config)
-    write(tmp_path / "job" / "result.json", {"n_total_trials": 6, "stats": {}})
+    write(tmp_path / "job" / "result.json", {"n_total_trials": 7, "stats": {}})
+    write(tmp_path / "job" / "w__6" / "result.json", trial(6, "w", 1.0) | {"task_name": None})
     (policy,), findings = read(tmp_path / "job")
     assert (policy.name, policy.model) == ("job", "m")
     found = {(s, name): (r.fix, r.broke, r.why) for s, each in policy.samples.items() for name, r in each.items()}
@@ -184,6 +185,7 @@ def test_a_job_of_harbor_with_several_trials_a_task(tmp_path):
     }  # fmt: skip
     assert findings["rewards between 0 and 1, which count as no fix"] == 1
     assert findings["jobs with fewer trials than they count"] == 1
+    assert findings["trials without the name of their task"] == 1
     write(tmp_path / "job" / "t__6" / "result.json", trial(6, "t", 1.0, agent="b"))
     assert sorted(policy.name for policy in read(tmp_path / "job")[0]) == ["a m", "b m"]
 
@@ -230,6 +232,13 @@ def test_a_table_in_plain_csv(tmp_path):
         ("old", 0): (True, False), ("old", 1): (True, True), ("new", 0): (False, None), ("new", 1): (None, None)
     }  # fmt: skip
     assert findings["rows of a table with a value that cannot be read"] == 3
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    lines = [json.dumps({"task": name, "policy": "p", "fixed": 1}) + "\n" for name in ("\ud800", "t", "")]
+    results, findings = only(write(tmp_path / "table.json", "".join(lines)))
+    assert [*results] == ["t"]
+    assert findings["results whose names are empty or no text, left out"] == 1
 
 
 def test_links_pipes_and_binary_files_are_named_and_end(tmp_path):
