@@ -83,6 +83,8 @@ def import_results(
 def _print(graded: GradedImport, out: Path) -> None:
     from rich.table import Table
 
+    from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
+
     table = Table(box=None, pad_edge=False)
     table.add_column("policy")
     for column in ("attempts", "fixed", "broke", "fixed but broke", "clean fix", "missing"):
@@ -92,11 +94,11 @@ def _print(graded: GradedImport, out: Path) -> None:
     stdout().print(table)
     for line in graded.findings.lines()[:MOST_LINES]:
         typer.echo(f"note: {one_line(line)}", err=True)
-    many = [counts.policy for counts in graded.counts() if counts.missing > 0.05 * counts.attempts]
+    many = [counts.policy for counts in graded.counts() if counts.missing > TOLERATED_MISSING * counts.attempts]
     if many:
         typer.echo(
-            f"note: {', '.join(many)}: more than 5 % of the attempts have no outcome, which `compare` refuses; "
-            "--unreported unresolved counts them as neither fixed nor broken, as leaderboards do",
+            f"note: {', '.join(many)}: more than {TOLERATED_MISSING:.0%} of the attempts have no outcome, which `compare` "
+            "refuses; --unreported unresolved counts them as neither fixed nor broken, as leaderboards do",
             err=True,
         )
     other = "" if len(graded.rows) > 1 else " OTHER"

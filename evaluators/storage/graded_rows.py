@@ -37,6 +37,8 @@ class Grading:
     set_aside: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Instance -> PASS_TO_PASS tests that the reference patch itself breaks."""
     unreported: Unreported = "missing"
+    has_tests: bool = True
+    """Does any result of this policy say more than whether an instance was resolved?"""
 
     def outcome(self, result: GradedResult, findings: Findings) -> dict[str, Any]:
         """The columns that depend on the tests."""
@@ -57,7 +59,9 @@ class Grading:
             end = "completed" if result.empty else "not applied"
             return counts | NOTHING | {"end": end, "cause": result.why}
         if self.unreported == "unresolved" and not result.resolved:
-            return counts | NOTHING | {"cause": result.why or NO_RESULT}
+            known = NOTHING if self.has_tests else {**dict.fromkeys(OUTCOME), "clean_fix": 0}
+            why = "" if result.resolved is False and not self.has_tests else result.why or NO_RESULT
+            return counts | known | {"cause": why}
         if result.resolved is not None:
             return counts | _missing(result.why) | {"clean_fix": int(result.resolved)}
         return counts | _missing(result.why or NO_RESULT)
@@ -89,6 +93,12 @@ class Grading:
             "fail_to_pass": targets.total if targets else None if listed[0] is None else len(listed[0]),
             "guarded": guards.total if guards else None if remaining is None else len(remaining),
         }
+
+
+def says_more_than_resolved(result: GradedResult) -> bool:
+    """Has the result tests, or a fix or breakage of its own?"""
+    known = (result.fail_to_pass, result.pass_to_pass, result.statuses, result.fix, result.broke)
+    return any(each is not None for each in known)
 
 
 def _graded(tests: Iterable[str], statuses: Mapping[str, str]) -> GradedTests:

@@ -18,7 +18,13 @@ from regrade.datasets.graded.instances import Instance, read_instances
 from regrade.datasets.graded.reading import GradedPolicy, read_policies
 from regrade.datasets.graded.records import Depth, Findings, GradedResult
 from regrade.evaluators.storage import journal
-from regrade.evaluators.storage.graded_rows import NO_RESULT, Grading, Unreported, graded_row
+from regrade.evaluators.storage.graded_rows import (
+    NO_RESULT,
+    Grading,
+    Unreported,
+    graded_row,
+    says_more_than_resolved,
+)
 from regrade.evaluators.storage.rows import OUTCOMES, checked, load_rows
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, Run
 
@@ -88,6 +94,10 @@ def read_graded(
     findings = Findings()
     instances = read_instances(tasks, findings) if tasks else {}
     found = _named([read_policies(source, findings, format_name) for source in sources], policies, findings)
+    models = Counter(policy.model for policy in found if policy.model)
+    for policy in found:
+        if models[policy.model] > 1:
+            findings.add("policies of one model, kept apart", f"{policy.name} ({policy.model})")
     grading = Grading(instances=instances, unreported=unreported)
     if gold is not None:
         grading = replace(grading, set_aside=_set_aside(gold, grading, format_name, findings))
@@ -136,18 +146,20 @@ def _rows(
     policy: GradedPolicy, population: Sequence[str], grading: Grading, findings: Findings
 ) -> list[dict[str, Any]]:
     known = {*population}
+    results = [result for each in policy.samples.values() for result in each.values()]
+    grading = replace(grading, has_tests=any(map(says_more_than_resolved, results)))
     rows = []
-    for sample, results in sorted(policy.samples.items()):
-        foreign = sorted(results.keys() - known)
+    for sample, found in sorted(policy.samples.items()):
+        foreign = sorted(found.keys() - known)
         for instance in foreign:
             findings.add(f"{policy.name}: instances that are none of the given ones, left out", instance)
-        if len(foreign) == len(results):
+        if len(foreign) == len(found):
             raise UserError(
-                f"{policy.name}: none of its {len(results)} instances, such as {foreign[0]!r}, is among the given "
+                f"{policy.name}: none of its {len(found)} instances, such as {foreign[0]!r}, is among the given "
                 f"{len(known)}, such as {population[0]!r}: give the instances of these results"
             )
         for instance in population:
-            result = results.get(instance)
+            result = found.get(instance)
             if result is None:
                 findings.add(f"{policy.name}: instances without any result", instance)
                 result = GradedResult(instance=instance, place=policy.source, depth=Depth.SUBMISSION)

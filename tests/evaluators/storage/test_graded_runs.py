@@ -85,7 +85,8 @@ def test_names_of_policies_and_attempts(tmp_path: Path) -> None:
     rows = [("x__x-1", 1, 0), ("x__x-2", 0, 1)]
     sources = [table(tmp_path / run / "results.csv", rows) for run in ("old", "new")]
     assert [*read_graded(sources).rows] == ["gpt (old/results.csv)", "gpt (new/results.csv)"]
-    assert [*read_graded(sources, policies=["a", "b"]).rows] == ["a", "b"]
+    named = read_graded(sources, policies=["a", "b"])
+    assert [*named.rows] == ["a", "b"]
     assert {row["sample"] for row in read_graded(sources, policies=["a"]).rows["a"]} == {0, 1}
     with pytest.raises(UserError, match="must not be empty, nor equal but for special characters"):
         write_graded(read_graded(sources, policies=["a/b", "a_b"]), tmp_path / "run")
@@ -159,6 +160,18 @@ def test_two_imported_runs_are_compared_on_what_they_have(tmp_path: Path) -> Non
     assert result.n_missing == 0
     _, notes = comparability.check(runs[0].folder, runs[1].folder)
     assert [note.partition(" ")[0] for note in notes] == ["imported", "attempts"]
+
+
+def test_an_unresolved_instance_of_a_summary_is_never_neither_fixed_nor_broken(tmp_path: Path) -> None:
+    """It may have fixed and broken: a summary alone says that it is no clean fix, also where leaderboards are followed."""
+    summary = {"resolved_ids": ["x__x-1"], "unresolved_ids": ["x__x-2"], "error_ids": ["x__x-3"], "total_instances": 3}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    outcomes = {}
+    for unreported in ("missing", "unresolved"):
+        graded = read_graded([tmp_path / "summary.json"], unreported=unreported)  # type: ignore[arg-type]
+        outcomes[unreported] = [[row[name] for name in ("fix", "broke", "clean_fix")] for row in graded.rows["summary"]]
+    assert outcomes["missing"] == [[None, None, 1], [None, None, 0], [None, None, None]]
+    assert outcomes["unresolved"] == [[None, None, 1], [None, None, 0], [None, None, 0]]
 
 
 @pytest.mark.parametrize(
