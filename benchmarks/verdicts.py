@@ -154,7 +154,7 @@ def report(found: dict[str, Comparison], itself: Sequence[Comparison], tasks: in
     figures: dict[str, Any] = {"verdicts": {}}
     for name, comparison in found.items():
         shown = [told(comparison, metric) for metric in ("fix_and_clean", "breakage_incidence")]
-        print(f"{name:24} {shown[0]:>28} {shown[1]:>28}  {comparison.verdict}")
+        print(f"{name:24} {shown[0]:>28} {shown[1]:>28}  {comparison.words}")
         figures["verdicts"][name] = comparison.verdict
     counts = Counter(comparison.verdict for comparison in itself)
     figures["itself"] = dict(counts)

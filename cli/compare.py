@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.analysis.comparison import Comparison
     from regrade.evaluators.storage.run import Run
 
-FailOn = Literal["regressed", "inconclusive", "open", "not-improved", "never"]
+FailOn = Literal["regressed", "worst-case", "inconclusive", "open", "not-improved", "never"]
 FAILED = 1
 NOT_COMPARABLE = 2
 """A gate must not open without a comparison."""
@@ -39,8 +39,9 @@ def compare(
     fail_on: Annotated[
         FailOn,
         typer.Option(
-            help="Verdicts that exit with 1, for a gate in CI. inconclusive: also regressed. open: also every verdict "
-            "without shown non-inferiority in both questions. Not comparable: 2, except for never."
+            help="Verdicts that exit with 1, for a gate in CI. worst-case: regressed, also if only the worst case of the "
+            "missing attempts is. inconclusive: also regressed. open: also every verdict without shown non-inferiority "
+            "in both questions. Not comparable: 2, except for never."
         ),
     ] = "regressed",
     mixed_versions: Annotated[
@@ -58,7 +59,8 @@ def compare(
     comparable. Both questions, fixing and breaking, are answered: better, worse, non-inferior, or open. Exits with 1 if
     the candidate regressed, with 2 if the two are not comparable.
 
-    One run with several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`.
+    One run with several policies: `regrade compare RUN`. Two runs or files: `regrade compare A B`. Graded results of
+    other programs: `regrade import` first.
     """
     from regrade.evaluators.analysis import comparability, comparison
     from regrade.evaluators.analysis.checkpoint_changes import task_changes
@@ -70,7 +72,8 @@ def compare(
     second = select(sources[1], "candidate", candidate_policy, temperature)
     declared, notes = comparability.check(*sources, margin=margin, mixed_versions=mixed_versions)
     result = comparison.compare(first, second, declared)
-    result = replace(result, warnings=(*result.warnings, *notes))
+    names = _names(result, *sources)
+    result = replace(result, warnings=(*result.warnings, *notes), baseline=names[0], candidate=names[1])
     changes = task_changes(first, second) if tasks else None
     if json:
         print_json(result.to_json() | ({"tasks": changes.to_json()} if changes else {}))
@@ -92,6 +95,16 @@ def compare(
     raise typer.Exit(exit_code(result, fail_on))
 
 
+def _names(result: Comparison, baseline: Path, candidate: Path) -> tuple[str, str]:
+    """The names of two policies of one name, told apart by their files; else those that they have."""
+    from regrade.datasets.formats.predictions import distinct_names
+
+    if result.baseline != result.candidate or baseline.absolute() == candidate.absolute():
+        return result.baseline, result.candidate
+    first, second = distinct_names([baseline, candidate])
+    return f"{result.baseline} ({first})", f"{result.candidate} ({second})"
+
+
 def exit_code(comparison: Comparison, fail_on: FailOn) -> int:
     """The exit code of `compare`; 0: the gate is open."""
     verdict, decision = comparison.verdict, comparison.decision
@@ -101,6 +114,7 @@ def exit_code(comparison: Comparison, fail_on: FailOn) -> int:
         return NOT_COMPARABLE
     fails = {
         "regressed": verdict == "regressed",
+        "worst-case": "regressed" in (verdict, comparison.worst),
         "inconclusive": verdict in ("regressed", "inconclusive"),
         "open": verdict in ("regressed", "inconclusive") or decision.is_open,
         "not-improved": verdict != "improved",
@@ -128,7 +142,7 @@ def select(
         rows = load_rows(run.evaluation(name)) if name in run.manifest.policies else _no_policy(source, name, run)
         chosen = run.manifest.policies[name].best_temperature if temperature is None else temperature
         return _at(rows, chosen, source)
-    rows = load_rows(source)
+    rows = _rows_of_files(source)
     if policy is not None:
         available = sorted(rows["policy"].unique())
         rows = rows[rows["policy"] == policy]
@@ -137,6 +151,22 @@ def select(
                 f"{source}: no rows of policy {policy!r}; there are rows of {', '.join(map(repr, available))}"
             )
     return rows if temperature is None else _at(rows, temperature, source)
+
+
+def _rows_of_files(source: Path) -> pd.DataFrame:
+    """The rows of a file or a folder. Graded results of another program are no rows: the error names their reader."""
+    from regrade.evaluators.storage.foreign_results import is_graded
+    from regrade.evaluators.storage.rows import load_rows
+
+    try:
+        return load_rows(source)
+    except UserError as error:
+        if source.exists() and is_graded(source):
+            raise UserError(
+                f"{source}: graded results of another program, not rows of `regrade evaluate`: read both sides with "
+                f"`regrade import SOURCE --out RUN`, and compare the runs"
+            ) from error
+        raise
 
 
 def _of_role(run: Run, role: str, option: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regrade.evaluators.analysis.sample_size import Spread
 
 ATTEMPTS = (1, 2, 4, 8)
+RUNS = (1, 3, 5)
 
 
 def plan(
@@ -39,6 +40,17 @@ def plan(
     ] = None,
     design_effect: Annotated[
         float | None, typer.Option(help="Design effect of similar tasks; 1: the tasks are independent.")
+    ] = None,
+    between_runs: Annotated[
+        float | None,
+        typer.Option(
+            help="Without several runs in RUN: standard deviation of a policy's rate from run to run, beyond chance; "
+            "0.03 means 3 points."
+        ),
+    ] = None,
+    runs: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=MOST, help="Runs of each policy. Repeat for more. Default: 1, 3 and 5 if runs differ."),
     ] = None,
     margin: Annotated[float, typer.Option(help="Tolerated loss in the other metric.")] = 0.02,
     power: Annotated[float, typer.Option(help="Probability of detecting the difference if it exists.")] = 0.8,
@@ -68,34 +80,47 @@ def plan(
     from regrade.evaluators.analysis import sample_size
 
     if run is None:
-        spreads = {"assumed": _assumed(discordance, by_chance, design_effect)}
+        spreads = {"assumed": _assumed(discordance, by_chance, design_effect, between_runs)}
     else:
         if discordance is not None or by_chance is not None:
             raise UserError("give a run or --discordance, not both: the discordance of a run is measured")
-        spreads = _measured(run, other, baseline_policy, candidate_policy, temperature, design_effect)
+        spreads = _measured(run, other, baseline_policy, candidate_policy, temperature, design_effect, between_runs)
     tried = tuple(attempts or ATTEMPTS) if any(x.by_chance is not None for x in spreads.values()) else (1,)
     if attempts and tried == (1,) and attempts != [1]:
         stderr().print(
             "note: the effect of several attempts per task is unknown: give --by-chance, or a run with several",
             markup=False,
         )
+    if all(spread.between_runs is None for spread in spreads.values()):
+        stderr().print(
+            "note: how much a policy differs from run to run is unknown, and taken as 0: evaluate each policy several "
+            "times, or assume --between-runs",
+            markup=False,
+        )
     levels = {"power": power, "alpha": alpha}
     planned: dict[str, Any] = {"effect": abs(effect), "margin": margin, **levels, "measures": {}}
     for name, spread in spreads.items():
-        by_attempts: dict[str, dict[str, int | float | None]] = {}
+        counts = tuple(runs or (RUNS if spread.between_runs else (1,)))
+        by_attempts: dict[str, list[dict[str, int | float | None]]] = {}
         for k in tried:
-            by_attempts[str(k)] = {
-                "tasks": sample_size.tasks_needed(spread, effect, attempts=k, **levels),
-                "tasks_to_hold": sample_size.tasks_for_margin(spread, margin, attempts=k, **levels),
-                "effect_seen": None
-                if tasks is None
-                else sample_size.smallest_effect(spread, tasks, attempts=k, **levels),
-            }
+            by_attempts[str(k)] = [
+                {
+                    "runs": count,
+                    "tasks": sample_size.tasks_needed(spread, effect, attempts=k, runs=count, **levels),
+                    "tasks_to_hold": sample_size.tasks_for_margin(spread, margin, attempts=k, runs=count, **levels),
+                    "effect_seen": None
+                    if tasks is None
+                    else sample_size.smallest_effect(spread, tasks, attempts=k, runs=count, **levels),
+                }
+                for count in counts
+            ]
         planned["measures"][name] = {
             "discordance": spread.discordance,
             "by_chance": spread.by_chance,
             "design_effect": spread.design_effect,
-            "attempts": by_attempts,
+            "between_runs": spread.between_runs,
+            "attempts": {key: rows[0] for key, rows in by_attempts.items()},
+            "runs": by_attempts,
         }
     if declare is not None:
         _declare(declare, planned)
@@ -105,7 +130,9 @@ def plan(
         _print(planned, tasks)
 
 
-def _assumed(discordance: float | None, by_chance: float | None, design_effect: float | None) -> Spread:
+def _assumed(
+    discordance: float | None, by_chance: float | None, design_effect: float | None, between_runs: float | None
+) -> Spread:
     from regrade.evaluators.analysis.sample_size import Spread
 
     if discordance is None:
@@ -113,7 +140,7 @@ def _assumed(discordance: float | None, by_chance: float | None, design_effect: 
             "no discordance: give a run to measure it, or assume one: --discordance 0.1 means that exactly one of the "
             "two policies succeeds on a tenth of the tasks"
         )
-    return Spread(discordance, by_chance, 1.0 if design_effect is None else design_effect)
+    return Spread(discordance, by_chance, 1.0 if design_effect is None else design_effect, between_runs)
 
 
 def _measured(
@@ -123,6 +150,7 @@ def _measured(
     candidate_policy: str | None,
     temperature: float | None,
     design_effect: float | None,
+    between_runs: float | None,
 ) -> dict[str, Spread]:
     """Metric -> its spread in the run, between two policies, or between a single policy and itself."""
     from dataclasses import replace
@@ -140,7 +168,9 @@ def _measured(
     for metric in VERDICT_METRICS:
         spread = sample_size.spread_within(first, metric) if is_itself else sample_size.spread_of(first, second, metric)
         if spread is not None:
-            spreads[metric.name] = spread if design_effect is None else replace(spread, design_effect=design_effect)
+            assumed = {"design_effect": design_effect, "between_runs": between_runs}
+            given = {name: value for name, value in assumed.items() if value is not None}
+            spreads[metric.name] = replace(spread, **given)
     if not spreads:
         why = "one attempt per task, or always the same outcome" if is_itself else "the two policies never differ"
         raise UserError(f"{run}: nothing can be measured: {why}; give --discordance instead")
@@ -171,15 +201,22 @@ def _print(planned: dict[str, Any], tasks: int | None) -> None:
         markup=False,
     )
     table = Table(box=None, pad_edge=False)
-    headings = ["", "discordance", "by chance", "design effect", "attempts", "tasks to detect", "tasks to exclude loss"]
+    headings = ["", "discordance", "by chance", "design effect", "attempts", "runs"]
+    headings += ["tasks to detect", "tasks to exclude loss"]
     for heading in [*headings, *([] if tasks is None else [f"detected with {tasks} tasks"])]:
         table.add_column(heading, justify="left" if not heading else "right")
     for name, measure in planned["measures"].items():
         chance = "unknown" if measure["by_chance"] is None else f"{100 * measure['by_chance']:.1f} %"
         head = [name, f"{100 * measure['discordance']:.1f} %", chance, f"{measure['design_effect']:.2f}"]
-        for attempts, sizes in measure["attempts"].items():
-            effect = sizes["effect_seen"]
-            last = [] if tasks is None else ["none" if effect is None else f"{100 * effect:.1f} points"]
-            table.add_row(*head, attempts, f"{sizes['tasks']:,}", f"{sizes['tasks_to_hold']:,}", *last)
-            head = [""] * len(head)
+        for attempts, by_runs in measure["runs"].items():
+            for sizes in by_runs:
+                effect = sizes["effect_seen"]
+                last = [] if tasks is None else ["none" if effect is None else f"{100 * effect:.1f} points"]
+                numbers = [_number(sizes[key]) for key in ("tasks", "tasks_to_hold")]
+                table.add_row(*head, attempts, str(sizes["runs"]), *numbers, *last)
+                head = [""] * len(head)
     console.print(table)
+
+
+def _number(tasks: int | None) -> str:
+    return "none suffice" if tasks is None else f"{tasks:,}"

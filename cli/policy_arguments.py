@@ -69,12 +69,27 @@ def _all_entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant
     for folder in options.checkpoints:
         policies += policy_files.entrants_of_checkpoints(folder)
     if options.predictions:
+        _refuse_graded(options.predictions)
         files = read_predictions(options.predictions)
-        _print_problems(list(files.problems({task.id for task in tasks})))
+        ids = {task.id for task in tasks}
+        files.check_known(ids)
+        _print_problems(list(files.problems(ids)))
         policies += policy_files.entrants_of_predictions(files)
     if not policies:
         raise UserError("no policy: give POLICY, --policies, --checkpoints or --predictions")
     return policies
+
+
+def _refuse_graded(paths: Sequence[Path]) -> None:
+    """Raises UserError if a path has results that were graded already: they contain no patches."""
+    from regrade.evaluators.storage.foreign_results import is_graded, is_report
+
+    for path in paths:
+        if is_graded(path) if path.is_dir() else is_report(path):
+            raise UserError(
+                f"{path}: graded results, not predictions: give a file of patches, or read the results with "
+                "`regrade import SOURCE --out RUN`"
+            )
 
 
 def _named(policies: Sequence[Entrant], name: str | None) -> list[Entrant]:

@@ -75,7 +75,7 @@ def minimum_effects(comparison: Comparison) -> str:
 
 
 def methods(comparison: Comparison) -> str:
-    """The methods of the two intervals of the verdict: `t(11)`, or `bootstrap and Wilson bound`."""
+    """The methods of the two intervals of the verdict: `score, t(57)`."""
     used = [one.method for one in comparison.metrics.values() if one.is_decisive and one.method]
     return " and ".join(dict.fromkeys(used))
 

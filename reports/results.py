@@ -13,7 +13,7 @@ import pandas as pd
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis import comparability
 from regrade.evaluators.analysis import metrics as m
-from regrade.evaluators.analysis.comparison import Comparison, compare, noise_floor
+from regrade.evaluators.analysis.comparison import Comparison, compare, compare_family, noise_floor
 from regrade.evaluators.analysis.metrics import Estimate, Metric, estimate
 from regrade.evaluators.analysis.slices import slices, varying_traits
 from regrade.evaluators.storage.journal import read
@@ -196,12 +196,14 @@ def load_results(folder: Path) -> Results:
 
 
 def _pairs(policies: list[PolicyResult], margin: float) -> list[Pair]:
-    pairs = []
+    pairs, candidates = [], _of(policies, "candidate")
     for role in ("baseline", "control"):
-        for candidate in _of(policies, "candidate"):
-            for other in _of(policies, role):
+        others = _of(policies, role)
+        families = [compare_family(other.best, [one.best for one in candidates], margin) for other in others]
+        for place, candidate in enumerate(candidates):
+            for other, family in zip(others, families, strict=True):
                 key = f"{_short(candidate, policies)}_vs_{_short(other, policies)}"
-                pairs.append(Pair(key, other, candidate, compare(other.best, candidate.best, margin)))
+                pairs.append(Pair(key, other, candidate, family[place]))
     return pairs
 
 

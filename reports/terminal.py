@@ -58,6 +58,7 @@ FIGURES = (
     side.TAMPERED,
 )
 COSTS: tuple[tuple[m.CostColumn, str], ...] = (("tokens", "tokens"), ("seconds", "s"))
+MEANS = "means over all attempts (intention to treat), equal weight of tasks"
 LABEL = 48
 """Width of the name of a figure, in columns."""
 SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)
@@ -66,7 +67,7 @@ SLICED = (FIX_AND_CLEAN, FIX_RATE, BREAKAGE_INCIDENCE)
 
 def print_policies(results: Results, console: Console) -> None:
     """Print each policy at its own best temperature: rates with 95 % intervals, and the number of attempts."""
-    console.print(counted(results.n_tasks, "task"), style="bold")
+    console.print(f"{counted(results.n_tasks, 'task')}; {MEANS}", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("policy", overflow="fold")
     for metric in SHOWN:
@@ -167,7 +168,7 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
     """Print one policy's rates with intervals, then severity, side effects and costs."""
     tasks, attempts = rows["task"].nunique(), len(rows)
     console.print(
-        f"{policy}, {temperature(at)}: {counted(tasks, 'task')}, {counted(attempts, 'attempt')}", markup=False
+        f"{policy}, {temperature(at)}: {counted(tasks, 'task')}, {counted(attempts, 'attempt')}; {MEANS}", markup=False
     )
     for metric in FIGURES:
         figure = estimate(rows, metric)

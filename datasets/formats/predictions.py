@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.patches import Patch
+from regrade.datasets.plurals import counted, plural
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -59,7 +60,21 @@ class PredictionFiles:
     broken: tuple[str, ...]
     """One line for each unreadable entry, which may be of any model and any instance."""
     doubled: tuple[str, ...]
-    """One line for each further entry of the same model for the same instance."""
+    """One line for each further entry of a model for an instance, and for each model with files that overlap."""
+
+    def check_known(self, tasks: Collection[str]) -> None:
+        """Raises UserError if the predictions of a model are for other tasks: more of its ids are unknown than known,
+        and as many tasks lack a prediction. They would all count as patches that change nothing."""
+        known = set(tasks)
+        for predictions in self.models:
+            instances = predictions.patches.keys() | predictions.doubtful.keys()
+            unknown, absent = sorted(instances - known), sorted(known - instances)
+            if min(len(unknown), len(absent)) > len(instances & known):
+                raise UserError(
+                    f"{', '.join(map(str, predictions.sources))}: {len(unknown)} of {len(instances)} ids of "
+                    f"{predictions.model!r}, such as {unknown[0]!r}, are none of the {counted(len(known), 'task')}, "
+                    f"such as {absent[0]!r}: give the tasks that these predictions are for"
+                )
 
     def problems(self, tasks: Collection[str]) -> Iterator[str]:
         """One line for each problem in scoring these tasks, for the user."""
@@ -96,42 +111,97 @@ def _problems(model: str, instances: Set[str], tasks: set[str], treatment: str) 
 
 
 def read_predictions(paths: Sequence[Path]) -> PredictionFiles:
-    """Read files of predictions; several files may contain predictions of one model.
+    """Read files of predictions. Several files may contain predictions of one model; if they differ at an instance,
+    each file is a policy of its own.
 
     Raises:
         UserError: a file cannot be read or is not JSON, or no file contains a prediction.
     """
     broken: list[str] = []
     doubled: list[str] = []
+    files = [_read(path, broken, doubled) for path in paths]
+    models = [
+        predictions
+        for model in dict.fromkeys(name for of_file in files for name in of_file)
+        for predictions in _of_model([of_file[model] for of_file in files if model in of_file], doubled)
+    ]
+    if not models:
+        reasons = "; ".join(broken[:3]) or "they are empty"
+        raise UserError(f"no predictions in {', '.join(map(str, paths))}: {reasons}")
+    return PredictionFiles(tuple(models), tuple(broken), tuple(doubled))
+
+
+def _read(path: Path, broken: list[str], doubled: list[str]) -> dict[str, Predictions]:
+    """Model -> its predictions in one file."""
     patches: dict[str, dict[str, Patch]] = {}
     doubtful: dict[str, dict[str, str]] = {}
     first: dict[tuple[str, str], str] = {}
-    for path in paths:
-        for where, value in _entries(path, broken):
-            try:
-                entry = _entry(value, where)
-            except UserError as error:
-                broken.append(str(error))
-                continue
-            instance, model = entry.instance_id, entry.model_name_or_path
-            patch = Patch(entry.model_patch or "")
-            first_patch = patches.setdefault(model, {}).setdefault(instance, patch)
-            before = first.setdefault((model, instance), where)
-            if before == where:
-                continue
-            is_same = first_patch.text.rstrip("\n") == patch.text.rstrip("\n")
-            effect = "which is equal: it counts once" if is_same else "which differs: unscored until one is deleted"
-            doubled.append(f"{where}: {model} already has a prediction for {instance!r} at {before}, {effect}")
-            if not is_same:
-                doubtful.setdefault(model, {})[instance] = f"two different predictions, at {before} and {where}"
-    if not patches:
-        reasons = "; ".join(broken[:3]) or "they are empty"
-        raise UserError(f"no predictions in {', '.join(map(str, paths))}: {reasons}")
+    for where, value in _entries(path, broken):
+        try:
+            entry = _entry(value, where)
+        except UserError as error:
+            broken.append(str(error))
+            continue
+        instance, model = entry.instance_id, entry.model_name_or_path
+        patch = Patch(entry.model_patch or "")
+        first_patch = patches.setdefault(model, {}).setdefault(instance, patch)
+        before = first.setdefault((model, instance), where)
+        if before == where:
+            continue
+        effect = "which is equal: it counts once"
+        if not _is_same(first_patch, patch):
+            effect = "which differs: unscored until one is deleted"
+            doubtful.setdefault(model, {})[instance] = f"two different predictions, at {before} and {where}"
+        doubled.append(f"{where}: {model} already has a prediction for {instance!r} at {before}, {effect}")
     for model, instances in doubtful.items():
         for instance in instances:
             del patches[model][instance]
-    models = [Predictions(model, diffs, doubtful.get(model, {}), tuple(paths)) for model, diffs in patches.items()]
-    return PredictionFiles(tuple(models), tuple(broken), tuple(doubled))
+    return {model: Predictions(model, diffs, doubtful.get(model, {}), (path,)) for model, diffs in patches.items()}
+
+
+def _is_same(one: Patch, other: Patch) -> bool:
+    return one.text.rstrip("\n") == other.text.rstrip("\n")
+
+
+def _of_model(files: Sequence[Predictions], doubled: list[str]) -> list[Predictions]:
+    """The predictions of one model: together, or a policy for each file if two files differ on an instance."""
+    model = files[0].model
+    sources = tuple(path for of_file in files for path in of_file.sources)
+    patches: dict[str, Patch] = {}
+    shared, differing = set[str](), set[str]()
+    for of_file in files:
+        for instance, patch in of_file.patches.items():
+            before = patches.setdefault(instance, patch)
+            if before is not patch:
+                shared.add(instance)
+                if not _is_same(before, patch):
+                    differing.add(instance)
+    listed = ", ".join(map(str, sources))
+    if differing:
+        doubled.append(
+            f"{model}: its files {listed} differ at {counted(len(differing), 'task')}, such as {min(differing)!r}: "
+            "each file is a policy of its own"
+        )
+        names = distinct_names(sources)
+        return [replace(of_file, model=f"{model} ({name})") for of_file, name in zip(files, names, strict=True)]
+    if shared:
+        doubled.append(
+            f"{model}: {counted(len(shared), 'task')}, such as {min(shared)!r}, {plural(len(shared), 'has', 'have')} "
+            f"equal predictions in several of {listed}, which count once"
+        )
+    doubtful = {name: why for of_file in files for name, why in of_file.doubtful.items()}
+    known = {name: patch for name, patch in patches.items() if name not in doubtful}
+    return [Predictions(model, known, doubtful, sources)]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart, such as `a/preds.jsonl` and `b/preds.jsonl`."""
+    absolute = [path.absolute() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in absolute) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in absolute]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path}, {number}" for number, path in enumerate(paths, 1)]
 
 
 def _entries(path: Path, broken: list[str]) -> Iterator[tuple[str, Any]]:

@@ -14,16 +14,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from regrade.evaluators.analysis.clustered_means import Sample
 from regrade.evaluators.analysis.reward_audit import leaves
-from regrade.evaluators.analysis.uncertainty import (
-    Clusters,
-    bounded_difference_interval,
-    cluster_labels,
-    cluster_level,
-    mcnemar_p,
-    span,
-    task_means,
-)
+from regrade.evaluators.analysis.uncertainty import difference_interval, mcnemar_p, span, task_means
 from regrade.evaluators.storage.json_numbers import finite_values
 from regrade.rewards.breakdown import Role
 
@@ -220,7 +213,7 @@ def _change(
     """
     means = task_means(first, before)
     candidate = task_means(second, after)["value"]  # same tasks, same order
-    sample = Clusters.of(candidate - means["value"], cluster_labels(means, cluster_level(means)))
+    sample = Sample.of_tasks(means, candidate - means["value"])
     most = span(pd.concat([before, after]), top)
     baseline_mean, candidate_mean = float(means["value"].mean()), float(candidate.mean())
     low, high = _interval(sample, most)
@@ -229,9 +222,9 @@ def _change(
     )
 
 
-def _interval(sample: Clusters, most: float) -> tuple[float, float]:
-    has_interval = sample.count > 1 and bool(sample.values.any())
-    return bounded_difference_interval(sample, most) if has_interval else (math.nan, math.nan)
+def _interval(sample: Sample, most: float) -> tuple[float, float]:
+    has_interval = sample.n_functions > 1 and bool(sample.values.any())
+    return difference_interval(sample, most) if has_interval else (math.nan, math.nan)
 
 
 def _table(rows: pd.DataFrame, numbers: Callable[[Iterable[Parts]], dict[str, float]]) -> pd.DataFrame:

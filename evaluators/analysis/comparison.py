@@ -6,43 +6,59 @@ beforehand (default: 2 points). With missing attempts, *improved* must hold even
 candidate's disfavour: else a policy that loses its bad attempts would win.
 
 The verdict uses clean fixes, since a fix with breakage is no gain; the plain fix rate is reported too. "improved" and
-"regressed" each have two ways to be false, with 2.5 % each, so the error rate of either is at most 5 %. p-values are
-also reported with Holm's adjustment over all metrics. With fewer than `uncertainty.MINIMUM_CLUSTERS` clusters the
-interval is a t interval with C - 1 degrees of freedom.
+"regressed" each have two ways to be false, with 2.5 % each, so the error rate of either is at most 5 %: the null
+hypothesis is that the candidate is not better (not worse) on new tasks of these repositories. The same rule applies to
+2 and to 120 repositories. Several candidates against one baseline are a family (`compare_family`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted, plural
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.clustered_means import Sample
 from regrade.evaluators.analysis.differences import (
+    CONFIDENCE,
     VERDICT_METRICS,
     Difference,
     Pairs,
+    bounds_of,
     differences_of,
+    interval_of,
     is_same_reward,
     outcomes,
     pairs_of,
 )
-from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
-from regrade.evaluators.analysis.uncertainty import FEWEST_REPOSITORIES, ClusterLevel, cluster_labels, cluster_level
+from regrade.evaluators.analysis.missing_attempts import is_unanswered, with_missing_attempts
+from regrade.evaluators.analysis.runs import n_runs
+from regrade.evaluators.analysis.uncertainty import ClusterLevel
 from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
 from regrade.evaluators.storage.rows import without_outcome
 
-__all__ = ["MARGIN", "Comparison", "Difference", "Verdict", "compare", "noise_floor", "outcomes", "points"]
+__all__ = [
+    "MARGIN",
+    "Comparison",
+    "Difference",
+    "Verdict",
+    "compare",
+    "compare_family",
+    "noise_floor",
+    "outcomes",
+    "points",
+]
 
 MARGIN = 0.02
 """Non-inferiority margin: a gain counts only if the other metric is worse by less."""
 TOLERATED_MISSING = 0.05
 """The largest share of missing attempts, of either policy, that a comparison accepts."""
+FEWEST_CLUSTERS = 7
+"""Fewer functions show nothing, even if all of them differ alike: t(5)^2 / 6 > 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +75,7 @@ class Comparison:
     margin: float
     metrics: Mapping[str, Difference] = field(default_factory=dict)
     clusters: ClusterLevel = "function"
-    """The unit of resampling: see `regrade.evaluators.analysis.uncertainty`."""
+    """The clusters of tasks: see `regrade.evaluators.analysis.clustered_means`."""
     n_tasks: int = 0
     n_repositories: int = 0
     n_clusters: int = 0
@@ -75,7 +91,14 @@ class Comparison:
     """Missing attempts of both: lost to the infrastructure, or never recorded."""
     worst: Verdict | None = None
     best: Verdict | None = None
-    """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
+    """The verdict if every missing attempt had ended in the candidate's disfavour, or favour; None without any.
+    Attempts that were lost before there was an answer are left out in both."""
+    elsewhere: Verdict | None = None
+    """The verdict by the intervals for other repositories; None for a single repository."""
+    family: int = 1
+    """Candidates compared with the baseline. With several, the intervals have a higher confidence, by Holm's method."""
+    confidence: float = CONFIDENCE
+    """Of the intervals."""
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: value.to_json() for name, value in self.metrics.items()}
@@ -83,11 +106,12 @@ class Comparison:
 
     @property
     def scope(self) -> str:
-        """What the verdict applies to, if not to other repositories: `new bugs in these 2 repositories only`."""
-        if self.decision is None or self.clusters == "repository":
+        """What the verdict applies to, such as `new bugs in these 2 repositories only`."""
+        if self.decision is None:
             return ""
         count = self.n_repositories
-        return f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'} only"
+        these = f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'}"
+        return f"{these}, and in others like them" if self.elsewhere == self.verdict else f"{these} only"
 
     @property
     def words(self) -> str:
@@ -95,7 +119,9 @@ class Comparison:
         return f"{self.verdict} ({self.decision.detail})" if self.decision else self.verdict
 
 
-def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MARGIN) -> Comparison:
+def compare(
+    baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MARGIN, *, confidence: float = CONFIDENCE
+) -> Comparison:
     """Compare two tables of one policy at one temperature each (see `regrade.evaluators.storage.rows`), paired by task.
 
     Raises:
@@ -113,16 +139,16 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         "n_candidate": len(candidate),
         "n_tasks": baseline["task"].nunique(),
         "n_repositories": baseline["repository"].nunique(),
+        "confidence": confidence,
         "n_missing": sum(int(without_outcome(rows).sum()) for rows in whole),
     }
     if obstacle:
         return Comparison(verdict="not comparable", reason=obstacle, **facts)
-    level = cluster_level(baseline)
-    differences = differences_of(baseline, candidate, level)
+    differences = differences_of(baseline, candidate, confidence)
     decision = _decision(differences, margin)
     bounds: dict[str, Verdict] = {}
     if facts["n_missing"]:
-        differences, bounds = _bounded(differences, *whole, level, margin)
+        differences, bounds = _bounded(differences, *whole, margin, confidence)
         decision = replace(decision, depends_on_missing=bounds["worst"] != "improved")
     reason = _reason(decision, differences)
     if decision.is_by_missing:
@@ -136,15 +162,55 @@ def compare(baseline: pd.DataFrame, candidate: pd.DataFrame, margin: float = MAR
         reason=reason,
         decision=decision,
         metrics=differences,
-        clusters=level,
         n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
         mcnemar=pairs[m.FIX_AND_CLEAN.name].p if pairs else None,
-        warnings=tuple(_warnings(*whole, differences, level, decision.verdict, bounds)),
+        warnings=tuple(_warnings(*whole, differences, decision.verdict, bounds)),
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
+        elsewhere=_elsewhere(differences, margin, decision),
         **facts,
     )
+
+
+def compare_family(
+    baseline: pd.DataFrame, candidates: Sequence[pd.DataFrame], margin: float = MARGIN
+) -> list[Comparison]:
+    """Compare each candidate with the baseline; false verdicts in at most 5 % of such families, either way.
+
+    By Holm's step-down method over candidates: each has the smaller p of the verdict's two metrics. The candidate with
+    the smallest p is compared at confidence 1 - 0.05 / m, the next at 1 - 0.05 / (m - 1), and so on up to the first
+    one that is not shown to differ; all others are compared at the level where the method stopped.
+    """
+    single = [compare(baseline, candidate, margin) for candidate in candidates]
+    p_values = {place: p for place, one in enumerate(single) if (p := _smallest_p(one)) is not None}
+    if len(p_values) < 2:
+        return single
+    levels = family_levels(p_values)
+    for place, level in levels.items():
+        one = compare(baseline, candidates[place], margin, confidence=level)
+        note = (
+            f"one of {len(levels)} candidates: by Holm's method its intervals and its verdict are at {100 * level:.4g} % "
+            "confidence, so that false verdicts occur in at most 5 % of such families, either way"
+        )
+        single[place] = replace(one, family=len(levels), warnings=(note, *one.warnings))
+    return single
+
+
+def family_levels(p_values: Mapping[int, float]) -> dict[int, float]:
+    """The confidence of each comparison of a family, by Holm's method."""
+    levels: dict[int, float] = {}
+    left, has_stopped = len(p_values), False
+    for place in sorted(p_values, key=lambda place: p_values[place]):
+        alpha = (1 - CONFIDENCE) / left
+        levels[place] = 1 - alpha
+        has_stopped = has_stopped or p_values[place] > alpha
+        left -= not has_stopped
+    return levels
+
+
+def _smallest_p(comparison: Comparison) -> float | None:
+    return min((x.p for x in comparison.metrics.values() if x.is_decisive), default=None)
 
 
 def noise_floor(rows: pd.DataFrame) -> Comparison | None:
@@ -208,7 +274,7 @@ def _obstacle(baseline: pd.DataFrame, candidate: pd.DataFrame) -> str:
         return (
             "no task has a known outcome of FAIL_TO_PASS tests, so fixes cannot be compared: give tasks with such tests"
         )
-    if np.unique(cluster_labels(known, cluster_level(baseline))).size < 2:
+    if Sample.of_tasks(known, known["baseline"]).n_functions < 2:
         return f"{counted(len(known), 'task')} of a single cluster cannot show variation: evaluate more tasks"
     return ""
 
@@ -217,24 +283,40 @@ def _bounded(
     differences: Mapping[str, Difference],
     baseline: pd.DataFrame,
     candidate: pd.DataFrame,
-    level: ClusterLevel,
     margin: float,
+    confidence: float,
 ) -> tuple[dict[str, Difference], dict[str, Verdict]]:
     """The differences with their worst and best case, and the verdict of each case."""
-    worst = differences_of(fill_missing(baseline, "best"), fill_missing(candidate, "worst"), level)
-    best = differences_of(fill_missing(baseline, "worst"), fill_missing(candidate, "best"), level)
-    bounded = {
-        name: replace(difference, worst=worst[name].difference, best=best[name].difference)
-        if name in m.BOUNDED and name in worst and name in best
-        else difference
-        for name, difference in differences.items()
+    bounds = {
+        metric.name: found
+        for metric in m.METRICS
+        if metric.name in differences and (found := bounds_of(baseline, candidate, metric)) is not None
     }
-    return bounded, {"worst": _decision(worst, margin).verdict, "best": _decision(best, margin).verdict}
+    bounded = {
+        name: replace(one, worst=bounds[name][0].mean, best=bounds[name][1].mean) if name in bounds else one
+        for name, one in differences.items()
+    }
+    cases: dict[str, Verdict] = {}
+    for place, case in enumerate(("worst", "best")):
+        ends = [
+            interval_of(bounds[metric.name][place], confidence) if metric.name in bounds else None
+            for metric in VERDICT_METRICS
+        ]
+        cases[case] = decide(ends[0], ends[1], margin).verdict
+    return bounded, cases
 
 
 def _decision(differences: Mapping[str, Difference], margin: float) -> Decision:
     ends = {name: difference.ends for name, difference in differences.items()}
     return decide(ends.get(m.FIX_AND_CLEAN.name), ends.get(m.BREAKAGE_INCIDENCE.name), margin)
+
+
+def _elsewhere(differences: Mapping[str, Difference], margin: float, decision: Decision) -> Verdict | None:
+    found = [differences.get(metric.name) for metric in VERDICT_METRICS]
+    if all(one is None or one.over_repositories is None for one in found):
+        return None
+    fixing, breaking = (None if one is None else one.over_repositories for one in found)
+    return decide(fixing, breaking, margin, depends_on_missing=decision.depends_on_missing).verdict
 
 
 def _reason(decision: Decision, differences: Mapping[str, Difference]) -> str:
@@ -252,29 +334,39 @@ def points(difference: Difference) -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
+def _claims(repositories: int, differences: Mapping[str, Difference]) -> str:
+    """What the intervals are about, and what they would be for other repositories."""
+    decisive = [one for one in differences.values() if one.is_decisive and one.over_repositories is not None]
+    these = plural(repositories, "this repository", f"these {repositories} repositories")
+    if not decisive:
+        return f"the intervals are for new bugs in {these}, not for other repositories"
+    others = ", ".join(
+        f"{one.label.lower()} {points(replace(one, low=one.over_repositories[0], high=one.over_repositories[1]))}"
+        for one in decisive
+        if one.over_repositories is not None
+    )
+    return f"the intervals are for new bugs in {these}; for other repositories, of which these are a sample: {others}"
+
+
 def _warnings(
     baseline: pd.DataFrame,
     candidate: pd.DataFrame,
     differences: Mapping[str, Difference],
-    level: ClusterLevel,
     verdict: Verdict,
     bounds: Mapping[str, Verdict],
 ) -> Iterator[str]:
-    fixes = differences[m.FIX_AND_CLEAN.name]
-    if level == "function":
-        count = baseline["repository"].nunique()
-        warning = (
-            f"intervals resample functions, not repositories, of which there are only {count}: they apply to new bugs "
-            f"in {plural(count, 'this repository', 'these repositories')}, not to other repositories"
-        )
-        if fixes.over_repositories is not None:
-            low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in fixes.over_repositories)
-            warning += f" (clusters of repositories, t({count - 1}): {fixes.label.lower()} [{low}, {high}] points)"
-        yield warning
-    if fixes.n_clusters < FEWEST_REPOSITORIES:
+    yield _claims(baseline["repository"].nunique(), differences)
+    single = [role for role, rows in (("baseline", baseline), ("candidate", candidate)) if n_runs(rows) == 1]
+    if len(single) == 2:
         yield (
-            f"{fixes.n_clusters} clusters of tasks cannot show a difference of any size: at least "
-            f"{FEWEST_REPOSITORIES} are needed"
+            "one run (seed) stands for each policy: how much a policy differs from run to run is not measured, and not "
+            "part of the intervals"
+        )
+    n_clusters = differences[m.FIX_AND_CLEAN.name].n_clusters
+    if n_clusters < FEWEST_CLUSTERS:
+        yield (
+            f"{n_clusters} clusters of tasks cannot show a difference of any size: at least {FEWEST_CLUSTERS} are "
+            "needed"
         )
     counts = [rows.groupby("task").size() for rows in (baseline, candidate)]
     if not counts[0].equals(counts[1]):
@@ -283,11 +375,17 @@ def _warnings(
         yield "the two were scored by different rewards, so their rewards are not compared"
     yield from _unmeasured(baseline, candidate)
     if bounds:
-        count = int(without_outcome(baseline).sum() + without_outcome(candidate).sum())
+        count = sum(int(without_outcome(rows).sum()) for rows in (baseline, candidate))
+        unanswered = sum(int(is_unanswered(rows).sum()) for rows in (baseline, candidate))
         text = (
             f"{counted(count, 'attempt')} {plural(count, 'is', 'are')} missing (lost to the infrastructure, "
             "or never recorded) and excluded"
         )
+        if unanswered:
+            text += (
+                f"; {unanswered} of them {plural(unanswered, 'was', 'were')} lost before there was an answer, so no "
+                "patch can be the reason"
+            )
         if {*bounds.values()} != {verdict}:
             text += (
                 f", and the verdict depends on them: {bounds['worst']} if they had ended in the candidate's disfavour, "

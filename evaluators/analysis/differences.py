@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.clustered_means import Sample
+from regrade.evaluators.analysis.missing_attempts import bounded_values
+from regrade.evaluators.analysis.runs import run_spread
+from regrade.evaluators.analysis.score_interval import Interval
 from regrade.evaluators.analysis.uncertainty import (
-    ClusterLevel,
-    Clusters,
-    Interval,
-    bounded_difference_interval,
-    cluster_labels,
+    NO_RUNS,
     detectable_effect,
-    difference_error,
-    difference_interval,
+    difference_rule,
     holm,
     mcnemar_p,
-    method_of,
     newcombe_paired,
-    sign_flip_p,
+    over_repositories,
     span,
     task_means,
 )
@@ -31,6 +29,7 @@ from regrade.evaluators.analysis.verdicts import Direction, Effect, effect_of
 from regrade.evaluators.storage.json_numbers import finite_values
 
 ALPHA = 0.05
+CONFIDENCE = 0.95
 NOISE = 1.96
 """Standard errors within which 95 % of the differences between two equal policies lie."""
 
@@ -61,11 +60,12 @@ class Difference:
     difference: float
     low: float
     high: float
-    """95 % interval of the difference, over clusters of tasks (see `uncertainty.difference_interval`)."""
+    """95 % interval of the difference for new tasks of these repositories (see `uncertainty.difference_rule`); of a
+    family of comparisons, at the family's level (see `comparison.compare_family`)."""
     p: float
-    """Sign-flip permutation test by cluster, two-sided."""
+    """Two-sided p of the same rule: at most 0.05 just if the 95 % interval excludes 0."""
     p_holm: float
-    """Holm-adjusted over the metrics with a better direction that the verdict does not depend on; p for the others."""
+    """Adjusted: Holm over the metrics with a better direction that the verdict does not depend on; p for the others."""
     detectable: float
     """The smallest true difference that the comparison detects with 80 % power."""
     n_tasks: int
@@ -77,11 +77,15 @@ class Difference:
     best: float | None = None
     """The difference if every missing attempt had ended in the candidate's disfavour, or favour; None without any."""
     over_repositories: Interval | None = None
-    """t interval over repositories, if there are too few of them to be the clusters; else None."""
+    """The same interval for other repositories, of which these are a sample; None for a single repository."""
+    confidence: float = 0.95
+    """Of both intervals."""
     method: str = ""
-    """Method of the interval, such as `t(11)` or `bootstrap`."""
+    """Method of the interval, such as `score, t(57)`."""
     is_constant: bool = False
-    """All tasks have the same difference, so that the interval is only a bound."""
+    """All tasks have the same difference, so the interval is a bound for events that were not seen."""
+    between_runs: float | None = None
+    """Standard deviation between runs of a policy, beyond chance at each task; None with one run of each."""
 
     @property
     def ends(self) -> Interval:
@@ -95,9 +99,15 @@ class Difference:
     @property
     def verdict(self) -> Effect:
         """Better or worse by the rule of the verdict: the interval excludes 0. Of the metrics that the verdict does not
-        depend on there are several: their adjusted p must be at most `ALPHA` too."""
-        is_shown = self.is_decisive or self.p_holm <= ALPHA
+        depend on there are several: their adjusted p must be at most 1 - confidence too."""
+        is_shown = self.is_decisive or self.p_holm <= 1 - self.confidence
         return effect_of(self.ends, self.better) if is_shown else "no difference shown"
+
+    @property
+    def generalises(self) -> bool:
+        """What the interval shows for these repositories, it shows for other repositories too."""
+        low, high = self.over_repositories or (math.nan, math.nan)
+        return low > 0 or high < 0
 
     def to_json(self) -> dict[str, Any]:
         """Numbers that are not finite become null."""
@@ -122,54 +132,91 @@ class Pairs:
     """Newcombe's paired 95 % interval of candidate - baseline. Both assume independent tasks."""
 
 
-def outcomes(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric = m.FIX_AND_CLEAN) -> pd.DataFrame:
-    """One row a task with known values in both: task, repository, function, baseline, candidate (both means)."""
-    first, second = (task_means(rows, metric.of_rows(rows)) for rows in (baseline, candidate))
+def outcomes(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    metric: m.Metric = m.FIX_AND_CLEAN,
+    missing: tuple[float | None, float | None] = (None, None),
+) -> pd.DataFrame:
+    """One row a task with known values in both: task, repository, function, baseline, candidate (both means).
+
+    Args:
+        missing: the value of a missing attempt of the baseline, and of the candidate; None: left out.
+    """
+    first, second = (
+        task_means(rows, bounded_values(rows, metric, end))
+        for rows, end in zip((baseline, candidate), missing, strict=True)
+    )
     both = first.rename(columns={"value": "baseline"})
     both["candidate"] = both["task"].map(dict(zip(second["task"], second["value"], strict=True))).astype("float64")
     return both[both["baseline"].notna() & both["candidate"].notna()].reset_index(drop=True)
 
 
-def differences_of(baseline: pd.DataFrame, candidate: pd.DataFrame, level: ClusterLevel) -> dict[str, Difference]:
+def differences_of(
+    baseline: pd.DataFrame, candidate: pd.DataFrame, confidence: float = CONFIDENCE
+) -> dict[str, Difference]:
+    """Metric -> the difference; without those that were not measured, such as the reward of rows without one."""
     compared = [metric for metric in COMPARED if metric is not m.REWARD or is_same_reward(baseline, candidate)]
-    both = {metric.name: outcomes(baseline, candidate, metric) for metric in compared}
-    samples = {name: _sample(pairs, level) for name, pairs in both.items()}
-    p_values = {name: sign_flip_p(sample) for name, sample in samples.items() if sample.count > 1}
-    family = [x.name for x in compared if x.better != "neither" and x not in VERDICT_METRICS and x.name in p_values]
-    adjusted = holm({name: p_values[name] for name in family})
-    differences = {}
-    for metric in compared:
-        sample = samples[metric.name]
-        if sample.count < 2:
-            continue  # not measured, such as the reward of rows without one
-        p = p_values[metric.name]
-        most = _most(metric, baseline, candidate)
-        low, high = _agreeing(_interval(sample, most), p)
-        differences[metric.name] = Difference(
-            name=metric.name,
-            label=metric.label,
-            better=metric.better,
-            is_rate=metric.is_rate,
-            baseline=float(both[metric.name]["baseline"].mean()),
-            candidate=float(both[metric.name]["candidate"].mean()),
-            difference=sample.mean,
-            low=low,
-            high=high,
-            p=p,
-            p_holm=adjusted.get(metric.name, p),
-            detectable=detectable_effect(difference_error(sample), sample.count),
-            n_tasks=len(both[metric.name]),
-            n_clusters=sample.count,
-            noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
-            over_repositories=_over_repositories(both[metric.name], most, level),
-            method=method_of(sample),
-            is_constant=bool(np.ptp(sample.values) == 0),
-        )
-    return differences
+    found = [_difference(baseline, candidate, metric, confidence) for metric in compared]
+    differences = {one.name: one for one in found if one is not None}
+    judged = {name: x.p for name, x in differences.items() if x.better != "neither" and not x.is_decisive}
+    adjusted = holm(judged)
+    return {name: replace(x, p_holm=adjusted.get(name, x.p)) for name, x in differences.items()}
 
 
-def _sample(both: pd.DataFrame, level: ClusterLevel) -> Clusters:
-    return Clusters.of(both["candidate"] - both["baseline"], cluster_labels(both, level))
+def _difference(
+    baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric, confidence: float
+) -> Difference | None:
+    both = outcomes(baseline, candidate, metric)
+    sample = _sample(both)
+    if sample.n_functions < 2:
+        return None
+    most, runs = _most(metric, baseline, candidate), run_spread(baseline, candidate, metric)
+    added = NO_RUNS if runs is None else runs.of_difference
+    rule = difference_rule(sample, most, added)
+    low, high = rule.interval(confidence)
+    others = over_repositories(sample, most, added, confidence) if sample.n_repositories > 1 else None
+    p = rule.p()
+    return Difference(
+        name=metric.name,
+        label=metric.label,
+        better=metric.better,
+        is_rate=metric.is_rate,
+        baseline=float(both["baseline"].mean()),
+        candidate=float(both["candidate"].mean()),
+        difference=sample.mean,
+        low=low,
+        high=high,
+        p=p,
+        p_holm=p,
+        detectable=detectable_effect(sample, added, 1 - confidence),
+        n_tasks=len(both),
+        n_clusters=sample.n_functions,
+        noise=noise_level(baseline, metric, attempts=_attempts(candidate)),
+        over_repositories=others,
+        confidence=confidence,
+        method=f"score, t({rule.freedom:.0f})",
+        is_constant=bool(np.ptp(sample.values) == 0),
+        between_runs=None if runs is None else math.sqrt(runs.of_one),
+    )
+
+
+def bounds_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric) -> tuple[Sample, Sample] | None:
+    """The differences of the tasks in the worst and the best case of the missing attempts; None: not bounded."""
+    if metric.ends is None:
+        return None
+    worst, best = metric.ends
+    cases = ((best, worst), (worst, best))
+    return tuple(_sample(outcomes(baseline, candidate, metric, case)) for case in cases)  # type: ignore[return-value]
+
+
+def interval_of(sample: Sample, confidence: float) -> Interval:
+    """The interval of a difference of rates, without the variance between runs."""
+    return difference_rule(sample).interval(confidence)
+
+
+def _sample(both: pd.DataFrame) -> Sample:
+    return Sample.of_tasks(both, both["candidate"] - both["baseline"])
 
 
 def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> float | None:
@@ -177,22 +224,7 @@ def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> 
     None: unbounded."""
     if metric is m.REWARD:
         return span(pd.concat([baseline["reward"], candidate["reward"]]))
-    return 1.0 if metric.is_rate else None
-
-
-def _interval(sample: Clusters, most: float | None) -> Interval:
-    return difference_interval(sample) if most is None else bounded_difference_interval(sample, most)
-
-
-def _agreeing(interval: Interval, p: float) -> Interval:
-    """The interval, extended to 0 if the sign-flip test does not exclude 0: a bootstrap excludes 0 too early if only a
-    few tasks differ, all in one direction."""
-    return interval if p <= ALPHA else Interval(min(interval.low, 0.0), max(interval.high, 0.0))
-
-
-def _over_repositories(both: pd.DataFrame, most: float | None, level: ClusterLevel) -> Interval | None:
-    sample = _sample(both, "repository")
-    return _interval(sample, most) if level == "function" and sample.count > 1 else None
+    return metric.range[1] - metric.range[0] if metric.range else None
 
 
 def is_same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:

@@ -18,17 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import sem
 
+from regrade.evaluators.analysis.clustered_means import Sample
+from regrade.evaluators.analysis.missing_attempts import bounded_values
 from regrade.evaluators.analysis.uncertainty import (
     ClusterLevel,
-    Clusters,
-    Interval,
-    cluster_labels,
-    cluster_level,
     mean_interval,
-    rate_interval,
     ratio_interval,
     rule_of_three,
-    share_interval,
     task_means,
 )
 from regrade.evaluators.storage.json_numbers import finite_values
@@ -46,12 +42,12 @@ class Estimate:
     """NaN without any known value."""
     low: float
     high: float
-    """95 % interval over clusters of tasks."""
+    """95 % interval, for new tasks of these repositories."""
     n: int
     """Attempts with a known value."""
     n_tasks: int
-    clusters: ClusterLevel
     n_clusters: int
+    clusters: ClusterLevel = "function"
     missing: int = 0
     """Attempts without any outcome, because the infrastructure failed."""
     worst: float | None = None
@@ -86,11 +82,18 @@ class Metric:
     of_rows: Callable[[Rows], Column[Any]]
     span: tuple[float, float] | None = None
     """The smallest and largest value of an attempt, for bounds; None: 0 and 1 for a rate, else unknown."""
+    needs: str | None = None
+    """A column that must be above 0, or the metric does not apply to an attempt: `fail_to_pass`, `guarded`."""
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The smallest and largest value of an attempt; None: unknown."""
+        return self.span or ((0.0, 1.0) if self.is_rate else None)
 
     @property
     def ends(self) -> tuple[float, float] | None:
         """(worst, best) value of an attempt; None if no direction is better, or the span is unknown."""
-        span = self.span or ((0.0, 1.0) if self.is_rate else None)
+        span = self.range
         if span is None or self.better == "neither":
             return None
         return span if self.better == "higher" else (span[1], span[0])
@@ -105,12 +108,24 @@ def _answered(rows: Rows, flags: pd.Series[bool]) -> Column[Any]:
     return flags.astype("float64").where(rows["patch_digest"] != LOST)
 
 
-FIX_RATE = Metric(name="fix_rate", label="Fixed", better="higher", is_rate=True, of_rows=lambda rows: rows["fix"])
+FIX_RATE = Metric(
+    name="fix_rate",
+    label="Fixed",
+    better="higher",
+    is_rate=True,
+    of_rows=lambda rows: rows["fix"],
+    needs="fail_to_pass",
+)
 BREAKAGE_INCIDENCE = Metric(
     name="breakage_incidence", label="Breakage", better="lower", is_rate=True, of_rows=lambda rows: rows["broke"]
 )
 FIX_AND_CLEAN = Metric(
-    name="fix_and_clean", label="Clean fix", better="higher", is_rate=True, of_rows=lambda rows: rows["clean_fix"]
+    name="fix_and_clean",
+    label="Clean fix",
+    better="higher",
+    is_rate=True,
+    of_rows=lambda rows: rows["clean_fix"],
+    needs="fail_to_pass",
 )
 FIXED_BUT_BROKE = Metric(
     name="fixed_but_broke",
@@ -118,6 +133,7 @@ FIXED_BUT_BROKE = Metric(
     better="lower",
     is_rate=True,
     of_rows=lambda rows: rows["fix"] * rows["broke"],
+    needs="fail_to_pass",
 )
 NO_OP_RATE = Metric(
     name="no_op_rate",
@@ -161,7 +177,9 @@ BREAKAGE_BESIDE_SKIPS = Metric(
     is_rate=True,
     of_rows=lambda rows: rows["broke"].mask((rows["broken"] > 0) & (rows["broken"] == rows["newly_skipped"]), 0.0),
 )
-SEVERITY = Metric(name="severity", label="Guarded tests broken", better="lower", is_rate=True, of_rows=_severity)
+SEVERITY = Metric(
+    name="severity", label="Guarded tests broken", better="lower", is_rate=True, of_rows=_severity, needs="guarded"
+)
 REWARD = Metric(name="reward", label="Reward", better="higher", is_rate=False, of_rows=lambda rows: rows["reward"])
 
 
@@ -174,6 +192,7 @@ def net_value(cost: float) -> Metric:
         is_rate=False,
         of_rows=lambda rows: rows["fix"] - cost * rows["broke"],
         span=(-cost, 1.0),
+        needs="fail_to_pass",
     )
 
 
@@ -197,27 +216,25 @@ BOUNDED = frozenset(metric.name for metric in METRICS if metric.ends is not None
 """Names of the metrics with bounds for missing attempts."""
 
 
-def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> Estimate:
-    """The metric over these rows. `level`: the unit of resampling; None: `uncertainty.cluster_level` of the rows."""
+def estimate(rows: Rows, metric: Metric) -> Estimate:
+    """The metric over these rows."""
     values = metric.of_rows(rows).astype("float64")
     known = values.notna()
     tasks = task_means(rows[known], values[known])
-    level = level or cluster_level(rows)
-    sample = Clusters.of(tasks["value"], cluster_labels(tasks, level))
+    sample = Sample.of_tasks(tasks, tasks["value"])
     n = int(known.sum())
-    low, high = _interval(sample, metric, is_binary=bool(values[known].isin((0, 1)).all()))
-    missing = _missing(rows, known)
-    worst, best = _bounds(rows, values, metric, missing)
+    low, high = mean_interval(sample, metric.range)
+    missing = _missing(rows, metric, known)
+    worst, best = _bounds(rows, metric) if missing else (None, None)
     has_no_case = metric.is_rate and n > 0 and not sample.values.any()
-    at_most = rule_of_three(sample.count) if has_no_case else None
+    at_most = rule_of_three(sample.n_functions) if has_no_case else None
     return Estimate(
         value=sample.mean,
         low=low,
         high=high,
         n=n,
         n_tasks=len(tasks),
-        clusters=level,
-        n_clusters=sample.count,
+        n_clusters=sample.n_functions,
         missing=missing,
         worst=worst,
         best=best,
@@ -225,23 +242,18 @@ def estimate(rows: Rows, metric: Metric, level: ClusterLevel | None = None) -> E
     )
 
 
-def _missing(rows: Rows, known: pd.Series[bool]) -> int:
+def _missing(rows: Rows, metric: Metric, known: pd.Series[bool]) -> int:
     """Missing attempts; 0 if the metric is unmeasured, since a missing attempt then lacks no value of it."""
     lost = without_outcome(rows)
-    return int((lost & ~known).sum()) if known.any() or lost.all() else 0
+    if not known.any() and not lost.all():
+        return 0
+    return int((lost & ~known & (rows[metric.needs] != 0 if metric.needs else True)).sum())
 
 
-def _interval(sample: Clusters, metric: Metric, is_binary: bool) -> Interval:
-    if not metric.is_rate:
-        return mean_interval(sample)
-    return rate_interval(sample) if is_binary else share_interval(sample)
-
-
-def _bounds(rows: Rows, values: Column[Any], metric: Metric, missing: int) -> tuple[float | None, float | None]:
-    if not missing or metric.ends is None:
+def _bounds(rows: Rows, metric: Metric) -> tuple[float | None, float | None]:
+    if metric.ends is None:
         return None, None
-    unknown = without_outcome(rows) & values.isna()
-    worst, best = (float(task_means(rows, values.mask(unknown, end))["value"].mean()) for end in metric.ends)
+    worst, best = (float(task_means(rows, bounded_values(rows, metric, end))["value"].mean()) for end in metric.ends)
     return worst, best
 
 
@@ -349,7 +361,7 @@ def _over_draws(rows: Rows, k: int, outcome: str, chance: Callable[[int, int], f
         is_rate=True,
         of_rows=lambda rows: rows["task"].map(chances).astype("float64"),
     )
-    return estimate(covered, metric, cluster_level(rows) if len(rows) else None)
+    return estimate(covered, metric)
 
 
 def best_temperature(rows: Rows, metric: Metric = FIX_AND_CLEAN) -> float:
@@ -386,24 +398,19 @@ def cost_per_clean_fix(rows: Rows, cost: CostColumn) -> float:
     return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
 
 
-def cost_estimate(rows: Rows, cost: CostColumn, level: ClusterLevel | None = None) -> Estimate:
-    """`cost_per_clean_fix` with the interval of the ratio of sums over clusters of tasks."""
+def cost_estimate(rows: Rows, cost: CostColumn) -> Estimate:
+    """`cost_per_clean_fix` with the interval of the ratio of sums."""
     known = rows[rows["clean_fix"].notna()]
-    level = level or cluster_level(rows)
-    labels = cluster_labels(known, level)
-    top, bottom = Clusters.of(_spent(known, cost), labels), Clusters.of(known["clean_fix"], labels)
-    low, high = ratio_interval(top, bottom)
-    missing = len(rows) - len(known)
-    value = cost_per_clean_fix(rows, cost)
+    spent, fixes = (Sample.of_tasks(known, column) for column in (_spent(known, cost), known["clean_fix"]))
+    low, high = ratio_interval(spent, fixes)
     return Estimate(
-        value=value,
+        value=cost_per_clean_fix(rows, cost),
         low=low,
         high=high,
         n=len(known),
         n_tasks=known["task"].nunique(),
-        clusters=level,
-        n_clusters=top.count,
-        missing=missing,
+        n_clusters=spent.n_functions,
+        missing=len(rows) - len(known),
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from regrade.evaluators.storage.rows import without_outcome
+from regrade.evaluators.storage.rows import LOST, without_outcome
 
-Bound = Literal["worst", "best"]
+if TYPE_CHECKING:
+    from regrade.evaluators.analysis.metrics import Metric
+
 OUTCOMES = ("fix", "fixed", "broken", "newly_skipped", "broke", "clean_fix")
 
 
@@ -24,23 +26,27 @@ def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
     expected = rows.drop_duplicates("task").drop(columns=["sample", "seed"]).merge(pairs, how="cross")
     present = pd.MultiIndex.from_frame(rows[["task", "sample", "seed"]])
     absent = expected[~pd.MultiIndex.from_frame(expected[["task", "sample", "seed"]]).isin(present)]
-    lost = absent.assign(**dict.fromkeys(OUTCOMES, float("nan")), reward=float("nan"), status="unscored", empty=False)
+    lost = absent.assign(
+        **dict.fromkeys(OUTCOMES, float("nan")), reward=float("nan"), status="unscored", empty=False, patch_digest=""
+    )
     return pd.concat([rows, lost[rows.columns]], ignore_index=True)
 
 
-def fill_missing(rows: pd.DataFrame, bound: Bound) -> pd.DataFrame:
-    """The rows with the worst outcome (nothing fixed, everything broken) or the best one for every missing attempt."""
-    lost = without_outcome(rows)
-    if not lost.any():
-        return rows
-    is_best = bound == "best"
-    filled = rows.copy()
-    for name in ("fix", "clean_fix"):
-        filled.loc[lost, name] = float(is_best)
-    filled.loc[lost, "fixed"] = rows["fail_to_pass"][lost] * is_best
-    for name in ("broken", "newly_skipped"):
-        filled.loc[lost, name] = rows["guarded"][lost] * (not is_best)
-    filled.loc[lost, "broke"] = float(not is_best)
-    unmeasured = [name for name in OUTCOMES if rows[name].isna().all()]
-    filled[unmeasured] = float("nan")  # no attempt has this outcome, so a missing one does not lack it
-    return filled
+def is_unanswered(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Missing attempts that were lost before there was an answer.
+
+    No patch existed, so it cannot be the reason. They are missing at random: left out, and not bounded.
+    """
+    return without_outcome(rows) & (rows["patch_digest"] == LOST)
+
+
+def bounded_values(rows: pd.DataFrame, metric: Metric, end: float | None) -> pd.Series[Any]:
+    """The metric of each row, with `end` for each missing attempt that its patch may have caused and to which the
+    metric applies; None: unchanged."""
+    values = metric.of_rows(rows).astype("float64")
+    if end is None or values.isna().all():
+        return values  # a metric that is unmeasured lacks no value
+    may_count = without_outcome(rows) & ~is_unanswered(rows) & values.isna()
+    if metric.needs is not None:
+        may_count &= rows[metric.needs] != 0
+    return values.mask(may_count, end)

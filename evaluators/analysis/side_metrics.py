@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from regrade.evaluators.analysis.metrics import Column, Estimate, Metric, Rows, estimate
-from regrade.evaluators.analysis.uncertainty import cluster_level
 
 DIRECT = 1
 """Hops of a test whose file imports a patched module directly."""
@@ -137,14 +136,12 @@ def cross_module_breakage(rows: Rows) -> Estimate:
 def breakage_by_hops(rows: Rows) -> dict[str, Estimate]:
     """Distance (see `HOPS`) -> share of all attempts that broke a test at that distance. An attempt may count at
     several distances."""
-    level = cluster_level(rows)
     return {
         name: estimate(
             rows,
             Metric(
                 name=f"broke_at_{name}", label=name, better="lower", is_rate=True, of_rows=_broke_at(frozenset({name}))
             ),
-            level,
         )
         for name in HOPS
     }

@@ -34,6 +34,8 @@ Ends = tuple[float, float]
 """(low, high): the 95 % interval of a paired difference, candidate - baseline."""
 
 SHOWN: tuple[Kind, ...] = ("better", "worse")
+RANKS: dict[Kind, int] = {"better": 0, "worse": 1, "non-inferior": 2, "open": 2, "unmeasured": 3}
+"""The order in which answers are told."""
 WORDS: dict[str, dict[Kind, str]] = {
     "fixing": {"better": "fixes more", "worse": "fixes less"},
     "breaking": {"better": "breaks less", "worse": "breaks more"},
@@ -82,7 +84,7 @@ class Decision:
     def questions(self) -> dict[str, Conclusion]:
         """Question -> answer: first what is better, then what is worse, then what is not shown to differ."""
         both = {"fixing": self.fixing, "breaking": self.breaking}
-        return dict(sorted(both.items(), key=lambda item: (item[1].kind not in SHOWN, item[1].kind != "better")))
+        return dict(sorted(both.items(), key=lambda item: RANKS[item[1].kind]))
 
     @property
     def is_open(self) -> bool:
@@ -175,7 +177,7 @@ def _clause(question: str, answer: Conclusion) -> str:
     kinds: dict[Kind, str] = {
         "non-inferior": f"is non-inferior on {noun}",
         "open": f"is not shown to be non-inferior on {noun}",
-        "unmeasured": f"has unmeasured {noun}",
+        "unmeasured": f"its {noun} {'are' if noun == 'fixes' else 'is'} unmeasured",
     }
     return kinds[answer.kind]
 

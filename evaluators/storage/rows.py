@@ -216,10 +216,25 @@ def load_rows(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such file; give a .jsonl file that `regrade evaluate` wrote, or its folder")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    rows = [row for file in files for row in checked(journal.read(file), str(file))]
+    by_file = {file: list(checked(journal.read(file), str(file))) for file in files}
+    rows = [row for of_file in by_file.values() for row in of_file]
     if not rows:
         raise UserError(f"{path}: no rows; give a .jsonl file that `regrade evaluate` wrote, or its folder")
+    _check_distinct(by_file)
     return _table(rows)
+
+
+def _check_distinct(by_file: Mapping[Path, Sequence[Mapping[str, Any]]]) -> None:
+    """Raises UserError if two files have rows of the same attempt: they may be two policies of one name."""
+    file_of: dict[tuple[Any, ...], Path] = {}
+    for file, rows in by_file.items():
+        for row in rows:
+            other = file_of.setdefault(attempt(row), file)
+            if other != file:
+                raise UserError(
+                    f"{other} and {file} both have a row of policy {row['policy']!r} at task {row['task']!r}, sample "
+                    f"{row['sample']}: give one of the two files"
+                )
 
 
 def attempt(row: Mapping[str, Any]) -> tuple[Any, ...]:

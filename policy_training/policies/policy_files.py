@@ -222,7 +222,9 @@ def _checked(row: object, where: str) -> _PolicyTable:
 
 def _entrants(row: _PolicyTable, folder: Path, tasks: Sequence[Task]) -> list[Entrant]:
     if isinstance(row, PredictionsRow):
-        return entrants_of_predictions(read_predictions([folder / row.predictions]), row)
+        files = read_predictions([folder / row.predictions])
+        files.check_known([task.id for task in tasks])
+        return entrants_of_predictions(files, row)
     if isinstance(row, CheckpointsRow):
         return [
             _local(ModelRow(role=row.role or "checkpoint", model=str(path), series=row.name or series, step=step))

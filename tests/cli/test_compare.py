@@ -228,3 +228,63 @@ def test_a_folder_in_the_place_of_a_file_is_one_line(regrade, run):
 def test_a_single_task_needs_no_task_id(regrade, tmp_path):
     rows = write(tmp_path / "one.jsonl", "sft", fixes=1, breaks=0, tasks=1)
     assert "sft on t0" in regrade("explain", rows).out
+
+
+REPORT = {"django-1": {"resolved": True, "tests_status": {"PASS_TO_PASS": {"success": ["a"], "failure": []}}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("report.json", json.dumps(REPORT, indent=2)),
+        ("report.json", json.dumps(REPORT)),
+        ("summary.json", json.dumps({"schema_version": 2, "resolved_ids": ["django-1"]}, indent=4)),
+        ("preds.jsonl", json.dumps({"instance_id": "django-1", "model_patch": ""}) + "\n"),
+        ("results.csv", "task,policy,fixed,broken\ndjango-1,agent,1,0\n"),
+    ],
+    ids=["report", "report in one line", "summary", "predictions", "table"],
+)
+def test_graded_results_of_another_program_name_their_reader(regrade, tmp_path, name, text):
+    """The advice was to delete a line of valid JSON, or there were "no rows"."""
+    folder = tmp_path / "agent" / "django-1"
+    folder.mkdir(parents=True)
+    (folder / name).write_text(text)
+    for source in (folder / name, tmp_path / "agent"):
+        outcome = regrade("compare", source, source)
+        assert outcome.is_refusal(str(source), "regrade import SOURCE --out RUN")
+        assert "delete" not in outcome.err
+
+
+def test_two_files_of_one_policy_name_stay_two_policies(regrade, tmp_path):
+    first = write(tmp_path / "a" / "rows.jsonl", "agent", fixes=10, breaks=6)
+    second = write(tmp_path / "b" / "rows.jsonl", "agent", fixes=50, breaks=2)
+    found = json.loads(regrade("compare", first, second, "--json").out)
+    assert (found["baseline"], found["candidate"]) == ("agent (a/rows.jsonl)", "agent (b/rows.jsonl)")
+    assert found["verdict"] == "improved"
+    (tmp_path / "a" / "other.jsonl").write_text(second.read_text())
+    assert regrade("compare", tmp_path / "a", second).is_refusal(
+        "other.jsonl and", "rows.jsonl", "'agent' at task 't0'"
+    )
+
+
+def test_rows_that_know_only_whether_a_task_was_resolved_are_compared(regrade, tmp_path):
+    files = []
+    for name, fixes in (("old", 10), ("new", 50)):
+        path = write(tmp_path / f"{name}.jsonl", name, fixes=fixes, breaks=0)
+        unknown = dict.fromkeys(("fix", "fixed", "broke", "broken", "guarded", "fail_to_pass"))
+        rows = [json.loads(line) | unknown for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+        files.append(path)
+    outcome = regrade("compare", *files, "--json")
+    assert outcome.code == 0
+    found = json.loads(outcome.out)
+    assert (found["verdict"], found["n_missing"]) == ("inconclusive", 0)
+    assert found["decision"] == {
+        "fixing": "better", "breaking": "unmeasured", "detail": "fixes more, breakage unmeasured"
+    }  # fmt: skip
+    assert "breakage_incidence" not in found["metrics"]
+    assert any("breakage is unmeasured" in warning for warning in found["warnings"])
+    text = regrade("compare", *files, "--tasks").out
+    assert "newly fixed: 40 tasks" in text
+    assert regrade("compare", *files, "--fail-on", "inconclusive").code == 1
+    assert regrade("compare", *reversed(files)).code == 1, "fixes less is a regression, whatever the breakage"

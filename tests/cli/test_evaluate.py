@@ -256,6 +256,22 @@ def test_predictions_from_files_are_scored_without_a_policy(regrade, tasks, tmp_
     assert json.loads(outcome.out)["fix_rate"]["value"] == 0.75
 
 
+def test_predictions_of_foreign_ids_are_refused(regrade, tmp_path):
+    """They were 500 attempts at the ready-made tasks that change nothing, and exit code 0."""
+    predictions = tmp_path / "preds.jsonl"
+    lines = [{"instance_id": f"django__{n}", "model_name_or_path": "agent", "model_patch": ""} for n in range(500)]
+    predictions.write_text("\n".join(map(json.dumps, lines)))
+    outcome = regrade("evaluate", "--predictions", predictions, "--out", tmp_path / "run")
+    assert outcome.is_refusal("preds.jsonl", "500 of 500 ids of 'agent', such as 'django__0'", "tasks")
+    assert not (tmp_path / "run" / "evaluations").exists()
+    report = tmp_path / "logs" / "django__1" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"django__1": {"resolved": False, "tests_status": {}}}))
+    for source in (report, tmp_path / "logs"):
+        outcome = regrade("evaluate", "--predictions", source, "--out", tmp_path / "run")
+        assert outcome.is_refusal(str(source), "regrade import SOURCE --out RUN")
+
+
 def test_errors_in_policies_are_reported_before_anything_runs(regrade, tasks, tmp_path, monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     base = ("evaluate", "--tasks", tasks, "--out", tmp_path / "run")

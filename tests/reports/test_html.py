@@ -2,6 +2,7 @@ import html.parser
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,9 +13,10 @@ from regrade.evaluators.analysis.verdicts import Decision, decide
 from regrade.evaluators.storage.run import Run
 from regrade.reports import attempts
 from regrade.reports.attempts import task_views
+from regrade.reports.charts import forest
 from regrade.reports.diff_lines import diff_lines
 from regrade.reports.html_report import write_report
-from regrade.reports.page import Page, build_page
+from regrade.reports.page import Page, _reach, build_page
 from regrade.reports.result_charts import detailed_policies
 from regrade.reports.results import Pair, load_results
 from regrade.reports.svg import INKS, canvas
@@ -140,6 +142,31 @@ def test_the_headline_names_what_is_open(kind, text):
     """It said that A is not shown to differ, over a difference whose interval excludes 0."""
     assert headline([verdict_of("a", "x", kind)]) == text
     assert verdicts([verdict_of("a", "x", kind)]) == ("inconclusive",)
+
+
+def test_the_card_has_the_scope_the_answers_and_both_detectable_effects(page, built):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+    hero = text[text.index("Skip to the result") :][:2500]
+    assert "for new bugs in these 2 repositories only" in hero[: hero.index("Mean over all attempts")]
+    for view in built.pairs:
+        assert [answer.kind for answer in view.answers] == [
+            view.comparison.decision.fixing.kind, view.comparison.decision.breaking.kind
+        ]  # fmt: skip
+    assert re.search(
+        r"Minimum detectable effect at 80 % power: [\d.>]+ points in clean fixes, [\d.>]+ in breakage", text
+    )
+    assert "intervals of the verdict by t(11)" in text, "it said bootstrap, whatever the method"
+    assert "bootstrap" not in text
+
+
+def test_one_constant_measure_does_not_set_the_scale_of_the_forest(built):
+    varying = built.pairs[0].comparison.metrics["fix_and_clean"]
+    constant = replace(varying, difference=0.0, low=-0.9, high=0.9, is_constant=True)
+    assert _reach([varying, constant]) == _reach([varying]) < 0.9
+    assert _reach([constant]) == 0.9
+    (chart,) = re.findall("<svg.*</svg>", forest("f", [varying, constant], 0.02, _reach([varying])), re.DOTALL)
+    assert chart.count("<path") > forest("f", [varying, varying], 0.02, _reach([varying])).count("<path"), "arrows"
+    assert _reach([]) is None
 
 
 def test_what_policies_wrote_is_text_and_never_markup(page):
@@ -287,3 +314,30 @@ def test_lines_of_a_diff():
     text = "diff --git a/m b/m\n--- a/m\n+++ b/m\n@@ -1 +1 @@\n same\n-old\n+new\n"
     assert [kind for kind, _ in diff_lines(text)] == ["file", "file", "hunk", "same", "del", "add"]
     assert diff_lines("") == []
+
+
+def test_a_report_of_unmeasured_breakage_says_so_and_draws_the_rest(finished_run, tmp_path):
+    """Every place that shows breakage: it was 0.0 %, or an error."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    run = Run(folder)
+    unknown = dict.fromkeys(("fix", "fixed", "broke", "broken", "newly_skipped", "broken_hops", "broken_tests"))
+    for name in ("sft", "control", "rl", "no-op"):
+        rows = [json.loads(line) | unknown for line in run.evaluation(name).read_text().splitlines()]
+        run.evaluation(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_report(folder).read_text(encoding="utf-8")
+    Outline(text)
+    assert "breakage unmeasured" in text
+    assert "Breakage is unmeasured." in text
+    assert '<span class="answer">unmeasured</span>' in text
+    assert "0 missing" not in text
+    built = build_page(load_results(folder))
+    assert built.quality[0].counts["Infrastructure failed"] == 0
+    assert not built.trade_off
+    assert all(row.figures["breakage_incidence"].is_unmeasured for row in built.best_rows)
+    found = json.loads((folder / "summary.json").read_text())
+    assert found["policies"]["sft"]["breakage_incidence"]["value"] is None
+    assert found["comparison"]["rl_vs_sft"]["decision"]["breaking"] == "unmeasured"
+    marks = {mark for view in built.views for attempt in view.attempts for mark in attempt.marks}
+    assert ("plain", "breakage unmeasured") in marks
+    assert not any("infrastructure" in text for _, text in marks)

@@ -51,8 +51,8 @@ def test_comparison_says_its_verdict_in_words(results):
     assert row.rstrip().endswith(f" {found.decision.fixing.kind}")
     told = " ".join(plain.split())
     assert "12 tasks in 12 functions, 12 and 24 attempts" in told
-    assert "not repositories, of which there are only 2" in told
-    assert re.search(r"t\(11\) over functions; non-inferiority margin 2 points", told)
+    assert "new bugs in these 2 repositories; for other repositories" in told
+    assert re.search(r"t\(10\) over functions; non-inferiority margin 2 points", told)
     assert re.search(r"Minimum detectable effect at 80 % power: [\d.]+ points in clean fixes, [\d.]+ in breakage", told)
     coloured = printed(print_comparison, found, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured

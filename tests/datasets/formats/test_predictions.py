@@ -98,6 +98,36 @@ def test_a_file_for_another_set_of_tasks_is_told_in_two_lines(tmp_path: Path) ->
     ]
 
 
+def test_predictions_for_other_tasks_are_refused(tmp_path: Path) -> None:
+    """They became as many attempts that change nothing."""
+    foreign = [entry(f"django-{n:03}") for n in range(500)]
+    tasks = [f"task-{n:03}" for n in range(200)]
+    found = read_predictions([write(tmp_path / "a.jsonl", *foreign)])
+    with pytest.raises(UserError, match=r"a.jsonl: 500 of 500 ids of 'agent', such as 'django-000', are none of the"):
+        found.check_known(tasks)
+    some = read_predictions([write(tmp_path / "b.jsonl", *foreign, *(entry(name) for name in tasks[:50]))])
+    with pytest.raises(UserError, match="500 of 550 ids"):
+        some.check_known(tasks)
+    for instances in (tasks, tasks[:3], [*tasks, *(f"more-{n}" for n in range(300))]):
+        read_predictions([write(tmp_path / "c.jsonl", *map(entry, instances))]).check_known(tasks)
+
+
+def test_two_files_of_one_model_that_differ_are_two_policies(tmp_path: Path) -> None:
+    """They were one policy, with every task that differs unscored."""
+    other = DIFF.replace("2", "3")
+    paths = [tmp_path / name / "preds.jsonl" for name in ("first", "second")]
+    for path, patch in zip(paths, (DIFF, other), strict=True):
+        path.parent.mkdir()
+        write(path, entry("a", patch), entry("b"))
+    found = read_predictions(paths)
+    assert [model.model for model in found.models] == ["agent (first/preds.jsonl)", "agent (second/preds.jsonl)"]
+    assert [model.patches["a"] for model in found.models] == [Patch(DIFF), Patch(other)]
+    assert [line for line in found.doubled if "differ at 1 task, such as 'a': each file is a policy" in line]
+    write(paths[1], entry("a"), entry("c"))
+    (whole,) = read_predictions(paths).models
+    assert (whole.model, set(whole.patches)) == ("agent", {"a", "b", "c"})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("", "they are empty"), ("{}", "they are empty"), ("[", "not JSON"), ("nonsense", "not JSON"), ('"a"', "object")],

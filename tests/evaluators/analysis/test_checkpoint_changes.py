@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.evaluators.analysis.checkpoint_changes import task_changes
-from regrade.evaluators.analysis.uncertainty import mcnemar_p, wilson
+from regrade.evaluators.analysis.clustered_means import Sample
+from regrade.evaluators.analysis.uncertainty import difference_interval, mcnemar_p
 from regrade.evaluators.storage.rows import COLUMNS, table
 
 
@@ -100,11 +102,12 @@ def test_where_all_tasks_differ_alike_the_interval_is_as_wide_as_the_part_is_lar
 
     found = changes(rows("old", 0.0), rows("new", 1.0))
     intervals = {each.name: (each.low, each.high) for each in (*found.parts, found.reward, *found.gates)}
-    unknown = wilson(0, 6).high
-    assert intervals["tests"] == pytest.approx((0.9 * (1 - unknown), 0.9))
-    assert intervals["style"] == pytest.approx((0.1 * (1 - unknown), 0.1))
-    assert intervals["reward"] == pytest.approx((1 - unknown, 1.0))
-    assert intervals["resolved"] == pytest.approx((-1.0, unknown - 1))
+    known = difference_interval(Sample.of(np.ones(6), np.arange(6), np.zeros(6))).low
+    assert -0.2 < known < 0, "six tasks show nothing"
+    assert intervals["tests"] == pytest.approx((0.9 * known, 0.9))
+    assert intervals["style"] == pytest.approx((0.1 * known, 0.1))
+    assert intervals["reward"] == pytest.approx((known, 1.0))
+    assert intervals["resolved"] == pytest.approx((-1.0, -known))
 
 
 @settings(max_examples=15)  # each draws thousands of resamples

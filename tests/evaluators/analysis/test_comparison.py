@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from regrade.datasets.errors import UserError
-from regrade.evaluators.analysis.comparison import compare, noise_floor, outcomes
-from regrade.evaluators.analysis.missing_attempts import fill_missing, with_missing_attempts
+from regrade.evaluators.analysis import metrics
+from regrade.evaluators.analysis.comparison import compare, compare_family, noise_floor, outcomes
+from regrade.evaluators.analysis.missing_attempts import bounded_values, with_missing_attempts
 from regrade.evaluators.analysis.uncertainty import mcnemar_p
-from regrade.evaluators.storage.rows import COLUMNS, table
+from regrade.evaluators.storage.rows import COLUMNS, LOST, table
 
 
 def rows_of(policy, fix_rate, break_rate, *, tasks=300, samples=2, seed=0, temperature=0.0, **changes):
@@ -185,7 +186,7 @@ def test_what_cannot_be_compared():
 @pytest.mark.parametrize("fate", ["lost", "absent"])
 def test_a_policy_that_loses_its_bad_attempts_has_not_improved(fate):
     same = BASELINE.assign(policy="rl")
-    bad = same[same["broke"] == 1].drop_duplicates("task", keep=False).index[:24]  # no task loses all of its own
+    bad = same[same["broke"] == 1].drop_duplicates("task", keep=False).index[:30]  # no task loses all of its own
     candidate = same.drop(bad)
     if fate == "lost":
         candidate = same.copy()
@@ -227,17 +228,16 @@ def test_noise_floor_compares_a_policy_with_itself():
 
 
 def test_a_handful_of_tasks_that_differ_is_no_difference():
-    """Four tasks of 300 newly broken, none fixed: a bootstrap excludes 0, an exact test does not reject it, so the interval contains it."""
+    """Four tasks of 300 newly broken, none fixed: McNemar's mid-p is 0.06, and 0.03 with five."""
     first = rows_of("sft", 0.3, 0.0, samples=1)
+    first = first.assign(function=first["task"])
     second = first.assign(policy="rl")
     second.loc[:3, ["broke", "broken"]] = 1.0
-    whole = compare(first, second)
-    assert whole.verdict == "no difference shown"
-    found = whole.metrics["breakage_incidence"]
-    assert found.low <= 0
-    assert found.p == pytest.approx(mcnemar_p(0, 4)) == 0.125
+    found = compare(first, second).metrics["breakage_incidence"]
+    assert found.low < 0 < found.difference
+    assert 0.05 < found.p < mcnemar_p(0, 4)
     assert found.verdict == "no difference shown"
-    second.loc[:6, ["broke", "broken"]] = 1.0
+    second.loc[:4, ["broke", "broken"]] = 1.0
     assert compare(first, second).metrics["breakage_incidence"].verdict == "worse"
 
 
@@ -248,25 +248,27 @@ def test_where_nothing_differs_something_could_have_been_missed():
     assert 0.01 < found.detectable < 0.1
 
 
-def test_few_repositories_are_shown_beside_functions():
-    names = {f"t{n}": f"r{n % 3}" for n in range(300)}
-    first, second = (rows.assign(repository=rows["task"].map(names)) for rows in (BASELINE, rows_of("rl", 0.3, 0.1)))
-    found = compare(first, second)
-    assert found.clusters == "function"
-    over = found.metrics["fix_and_clean"].over_repositories
-    assert over.low < found.metrics["fix_and_clean"].difference < over.high
-    assert any("clusters of repositories, t(2)" in warning for warning in found.warnings)
-    many = compare(*(rows.assign(repository=rows["function"]) for rows in (first, second)))
-    assert many.clusters == "repository"
-    assert many.metrics["fix_and_clean"].over_repositories is None
+def test_other_repositories_are_a_second_claim_at_every_number_of_repositories():
+    first, second = BASELINE, rows_of("rl", 0.3, 0.1)
+    for count in (2, 3, 5, 6, 7, 40):
+        names = {f"t{n}": f"r{n % count}" for n in range(300)}
+        found = compare(*(rows.assign(repository=rows["task"].map(names)) for rows in (first, second)))
+        clean = found.metrics["fix_and_clean"]
+        assert (found.clusters, found.n_repositories) == ("function", count)
+        assert found.n_clusters == len({(n % count, n % 100) for n in range(300)})
+        assert clean.over_repositories.low <= clean.low < clean.high <= clean.over_repositories.high
+    assert compare(first, second).metrics["fix_and_clean"].over_repositories is None, "a single repository"
 
 
-def test_fewer_than_six_clusters_can_show_nothing():
-    first, second = (rows_of(name, rate, 0.0, tasks=5) for name, rate in (("a", 0.0), ("b", 3.0)))
+def test_fewer_than_seven_clusters_can_show_nothing():
+    first, second = (rows_of(name, rate, 0.0, tasks=6) for name, rate in (("a", 0.0), ("b", 3.0)))
     found = compare(first, second)
     assert found.metrics["fix_rate"].difference > 0.9
     assert found.verdict == "no difference shown"
-    assert any("5 clusters of tasks cannot show" in warning for warning in found.warnings)
+    assert found.metrics["fix_rate"].detectable == math.inf
+    assert any("6 clusters of tasks cannot show" in warning for warning in found.warnings)
+    seven = compare(*(rows_of(name, rate, 0.0, tasks=7) for name, rate in (("a", 0.0), ("b", 50.0))))
+    assert seven.metrics["fix_and_clean"].verdict == "better"
 
 
 def test_absent_attempts_are_missing_ones():
@@ -284,13 +286,37 @@ def test_absent_attempts_are_missing_ones():
     assert with_missing_attempts(some)["task"].nunique() == 300
 
 
-def test_filling_puts_what_is_lost_at_either_end():
+def test_bounds_put_what_is_lost_at_either_end_of_each_metric():
     lost = rows_of("rl", 0.15, 0.1, tasks=2, samples=1)
     lost.loc[0, ["fix", "broke", "clean_fix", "broken"]] = math.nan
-    worst, best = (fill_missing(lost, fate).loc[0] for fate in ("worst", "best"))
-    assert (worst["fix"], worst["broke"], worst["broken"], worst["clean_fix"]) == (0, 1, 100, 0)
-    assert (best["fix"], best["broke"], best["broken"], best["clean_fix"]) == (1, 0, 0, 1)
-    assert fill_missing(lost, "best").loc[1].equals(lost.loc[1])
+    for metric in (metrics.FIX_AND_CLEAN, metrics.FIXED_BUT_BROKE, metrics.SEVERITY, metrics.NET_VALUE):
+        worst, best = (bounded_values(lost, metric, end) for end in metric.ends)
+        assert (worst[0], best[0]) == metric.ends
+        assert worst[1] == best[1] == metric.of_rows(lost)[1]
+    unguarded = lost.assign(guarded=0)
+    assert bounded_values(unguarded, metrics.SEVERITY, 1.0).isna().all(), "no guarded test can be broken"
+    unanswered = lost.assign(patch_digest=LOST)
+    assert math.isnan(bounded_values(unanswered, metrics.BREAKAGE_INCIDENCE, 1.0)[0])
+
+
+def lose(rows, count, **changes):
+    rows = rows.copy()
+    rows.loc[: count - 1, ["fix", "broke", "clean_fix", "broken", "fixed", "newly_skipped"]] = math.nan
+    return rows.assign(**{name: rows[name].mask(rows["broke"].isna(), value) for name, value in changes.items()})
+
+
+def test_attempts_lost_before_an_answer_are_left_out_and_others_are_bounded():
+    """Both sides lose 1 %: without an answer there was no patch to break anything."""
+    candidate = rows_of("rl", 0.30, 0.05, seed=1)
+    assert compare(BASELINE, candidate).verdict == "improved"
+    known = compare(lose(BASELINE, 6, patch_digest=LOST), lose(candidate, 6, patch_digest=LOST))
+    assert (known.n_missing, known.verdict, known.worst, known.best) == (12, "improved", "improved", "improved")
+    assert any("12 of them were lost before there was an answer" in warning for warning in known.warnings)
+    unknown = compare(lose(BASELINE, 30), lose(candidate, 30))
+    assert unknown.verdict == "inconclusive"
+    assert unknown.worst != "improved"
+    broke = unknown.metrics["fixed_but_broke"]
+    assert broke.worst - broke.best == pytest.approx(60 / 600)
 
 
 def test_pairs_are_the_two_by_two_table_of_one_attempt_each():
@@ -303,3 +329,65 @@ def test_pairs_are_the_two_by_two_table_of_one_attempt_each():
     assert pairs.low < difference < pairs.high
     assert found.mcnemar == pairs.p
     assert not compare(BASELINE, second).pairs
+
+
+def test_many_candidates_are_judged_as_a_family():
+    """Holm: the first at 1 - 0.05 / 10, and all others at the level where the method stops."""
+    strong = rows_of("strong", 0.30, 0.08, seed=1)
+    equal = [rows_of(f"equal{n}", 0.15, 0.1, seed=n + 2) for n in range(3)]
+    found = compare_family(BASELINE, [*equal, strong])
+    assert [one.family for one in found] == [4] * 4
+    assert [one.candidate for one in found] == ["equal0", "equal1", "equal2", "strong"]
+    assert found[3].confidence == pytest.approx(1 - 0.05 / 4)
+    assert all(one.confidence == pytest.approx(1 - 0.05 / 3) for one in found[:3])
+    assert found[3].verdict == compare(BASELINE, strong).verdict == "improved"
+    alone = compare(BASELINE, equal[0]).metrics["fix_and_clean"]
+    wider = found[0].metrics["fix_and_clean"]
+    assert wider.low < alone.low < alone.high < wider.high
+    assert compare_family(BASELINE, [strong])[0] == compare(BASELINE, strong)
+
+
+def single(policy, fix, broke, repositories):
+    """One attempt a task."""
+    rows = rows_of(policy, 0.0, 0.0, tasks=len(fix), samples=1)
+    fix, broke = np.asarray(fix, dtype=float), np.asarray(broke, dtype=float)
+    names = [f"r{n}" for n in repositories]
+    return rows.assign(
+        policy=policy, repository=names, function=rows["task"], empty=False, fix=fix, fixed=fix, broke=broke,
+        broken=broke, clean_fix=fix * (1 - broke), reward=fix * (1 - broke),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("repositories", [5, 6, 7])
+def test_a_reckless_policy_is_caught_at_five_six_and_seven_repositories(repositories):
+    """A third of its patches break in all repositories but one, where none does."""
+    places = np.repeat(np.arange(repositories), 30)
+    broke = ((np.arange(places.size) % 3) == 0) & (places > 0)
+    ones, zeros = np.ones(places.size), np.zeros(places.size)
+    found = compare(single("base", ones, zeros, places), single("cand", ones, broke, places))
+    breakage = found.metrics["breakage_incidence"]
+    assert found.verdict == "regressed"
+    assert breakage.verdict == "worse"
+    assert breakage.low > 0.15
+    assert breakage.generalises
+
+
+def test_a_policy_can_win_where_nobody_breaks_anything():
+    """40 of 100 more tasks fixed, over 40 repositories; then it breaks one test, and then three."""
+    places = np.repeat(np.arange(40), 5)
+    gains = np.tile([1, 1, 0, 0, 0], 40)
+    zeros = np.zeros(200)
+    base = single("base", zeros, zeros, places)
+    found = compare(base, single("cand", gains, zeros, places))
+    breakage = found.metrics["breakage_incidence"]
+    assert found.verdict == "improved"
+    assert -0.02 < breakage.low < -0.015
+    assert breakage.high == -breakage.low
+    clean = found.metrics["fix_and_clean"]
+    assert clean.high - clean.low > 0.1, "repositories that agree say nothing of the tasks"
+    verdicts = []
+    for count in (1, 3):
+        broke = zeros.copy()
+        broke[:count] = 1
+        verdicts.append(compare(base, single("cand", gains, broke, places)).verdict)
+    assert verdicts == ["inconclusive"] * 2, "more breakage never turns into an improvement"
