@@ -25,7 +25,7 @@ def import_results(
     out: Annotated[Path, typer.Option(file_okay=False, callback=creatable, help="New folder for the run.")],
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Name of the policy; repeat for each source. One name for several sources: its attempts."),
+        typer.Option(help="Name of the policy; repeat for each source. One name for several sources: its runs."),
     ] = None,
     tasks: Annotated[
         list[Path] | None,
@@ -97,8 +97,8 @@ def _print(graded: GradedImport, out: Path) -> None:
     many = [counts.policy for counts in graded.counts() if counts.missing > TOLERATED_MISSING * counts.attempts]
     if many:
         typer.echo(
-            f"note: {', '.join(many)}: more than {TOLERATED_MISSING:.0%} of the attempts have no outcome, which `compare` "
-            "refuses; --unreported unresolved counts them as neither fixed nor broken, as leaderboards do",
+            f"note: {', '.join(many)}: more than {TOLERATED_MISSING:.0%} of the attempts have no outcome, which "
+            "`compare` refuses; --unreported unresolved counts them as neither fixed nor broken, as leaderboards do",
             err=True,
         )
     other = "" if len(graded.rows) > 1 else " OTHER"

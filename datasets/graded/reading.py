@@ -41,13 +41,13 @@ FILLED = ("patch", "empty", "model", "why", "resolved", "applied", "reward", "to
 
 @dataclass(kw_only=True)
 class GradedPolicy:
-    """A policy's results: sample -> instance -> result."""
+    """A policy's results: (run, sample) -> instance -> result."""
 
     name: str
     source: Path
     model: str = ""
     formats: frozenset[str] = frozenset()
-    samples: dict[int, dict[str, GradedResult]] = field(default_factory=dict)
+    samples: dict[tuple[int, int], dict[str, GradedResult]] = field(default_factory=dict)
 
     @property
     def instances(self) -> set[str]:
@@ -56,10 +56,11 @@ class GradedPolicy:
 
 @dataclass(frozen=True)
 class _ResultSet:
-    """Key of the results of one policy at one sample in one place."""
+    """Key of the results of one policy at one run and sample in one place."""
 
     place: Path
     policy: str
+    run: int | None
     sample: int | None
 
 
@@ -120,7 +121,7 @@ def _grouped(
     least = Depth.LOG if deepest >= Depth.LOG else Depth.RESOLVED
     groups: dict[_ResultSet, dict[str, GradedResult]] = defaultdict(dict)
     for result in _numbered([result for result in found if result.depth >= least]):
-        _add(groups[_ResultSet(result.place, result.policy, result.sample)], result, findings)
+        _add(groups[_ResultSet(result.place, result.policy, result.run, result.sample)], result, findings)
     for depth in (Depth.RESOLVED, Depth.SUBMISSION):
         _attach([result for result in found if result.depth is depth and depth < least], groups, source, findings)
     return groups
@@ -242,7 +243,7 @@ def _policies(groups: Mapping[_ResultSet, dict[str, GradedResult]], source: Path
                 formats=frozenset(result.source for result in results.values()),
             ),
         )
-        policy.samples[key.sample or 0] = results
+        policy.samples[key.run or 0, key.sample or 0] = results
     return [*policies.values()]
 
 

@@ -80,6 +80,8 @@ class GradedResult:
     attempt: str = ""
     """A name of the attempt, where it has no number."""
     sample: int | None = None
+    run: int | None = None
+    """Number of the whole pass over the instances."""
     repository: str = ""
     fail_to_pass: GradedTests | None = None
     pass_to_pass: GradedTests | None = None

@@ -4,7 +4,8 @@
 |-|-|
 | task (instance_id, instance) | the task |
 | policy (agent, model, model_name_or_path) | the policy; else the file's name |
-| sample (run, attempt, epoch) | number of the attempt; else its place among those of the task |
+| sample (attempt, epoch) | number of the attempt; else its place among those of the task in the run |
+| run (seed) | number of the whole pass over the tasks |
 | repository (repo) | else from the task's id |
 | fixed (fix) | 0 or 1; with n_fail_to_pass: FAIL_TO_PASS tests that pass |
 | broken (broke) | 0 or 1 or a count, or a list of test ids; empty: unmeasured |
@@ -18,6 +19,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from regrade.datasets.graded.documents import Document
@@ -26,7 +28,8 @@ from regrade.datasets.graded.records import Depth, Findings, GradedResult, Grade
 NAME = "table"
 TASK = ("task", "instance_id", "instance")
 POLICY = ("policy", "agent", "model", "model_name_or_path")
-SAMPLE = ("sample", "run", "attempt", "epoch")
+SAMPLE = ("sample", "attempt", "epoch")
+RUN = ("run", "seed")
 FIXED = ("fixed", "fix")
 BROKEN = ("broken", "broke")
 OUTCOMES = frozenset({*FIXED, *BROKEN, "resolved"})
@@ -45,7 +48,7 @@ def results(document: Document, findings: Findings) -> Iterator[GradedResult] | 
 
 
 def _results(document: Document, rows: Iterator[dict[str, Any]], findings: Findings) -> Iterator[GradedResult]:
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[tuple[str, str, int | None]] = Counter()
     for number, row in enumerate(rows, 1):
         task, policy = str(_first(row, TASK) or ""), str(_first(row, POLICY) or "")
         where = f"{document.path}, row {number}"
@@ -53,8 +56,11 @@ def _results(document: Document, rows: Iterator[dict[str, Any]], findings: Findi
             findings.add(WRONG, f"{where}: no task")
             continue
         sample = _count(_first(row, SAMPLE), where, findings)
-        yield _result(row, task, policy, seen[policy, task] if sample is None else sample, document, where, findings)
-        seen[policy, task] += 1
+        run = _count(_first(row, RUN), where, findings)
+        place = seen[policy, task, run]
+        seen[policy, task, run] += 1
+        result = _result(row, task, policy, place if sample is None else sample, document, where, findings)
+        yield replace(result, run=run)
 
 
 def _result(

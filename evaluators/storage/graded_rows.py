@@ -146,7 +146,7 @@ def _missing(why: str) -> dict[str, Any]:
     return {**dict.fromkeys(OUTCOME), "cause": why}
 
 
-def graded_row(result: GradedResult, policy: str, sample: int, grading: Grading, findings: Findings) -> dict[str, Any]:
+def graded_row(result: GradedResult, policy: str, grading: Grading, findings: Findings) -> dict[str, Any]:
     """The row of one attempt."""
     instance = grading.instances.get(result.instance)
     outcome = grading.outcome(result, findings)
@@ -162,8 +162,8 @@ def graded_row(result: GradedResult, policy: str, sample: int, grading: Grading,
         "function": "",
         "file": "",
         "temperature": 0.0,
-        "sample": sample,
-        "seed": 0,
+        "sample": result.sample or 0,
+        "seed": result.run or 0,
         "task_digest": task_digest(result.instance, grading),
         "patch_digest": LOST if is_lost else digest,
         "reward_name": "" if result.reward is None else "graded elsewhere",

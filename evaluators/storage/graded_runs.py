@@ -82,7 +82,7 @@ def read_graded(
 
     Args:
         sources: files or folders, each with the results of one policy or of several.
-        policies: names, one a source; one name for all: the sources are its attempts.
+        policies: names, one a source; one name for all: the sources are its runs.
         tasks: files of instances; their lists of tests, and the instances that count.
         gold: results of the reference patches; PASS_TO_PASS tests that these break are set aside.
         unreported: how an attempt without an outcome counts.
@@ -119,10 +119,7 @@ def _named(found: Sequence[list[GradedPolicy]], names: Sequence[str], findings: 
     """The policies under names that differ: those given, else their own, told apart by their source."""
     every = [policy for policies in found for policy in policies]
     if len(names) == 1 and len(every) > 1:
-        samples = [results for policy in every for results in policy.samples.values()]
-        formats = frozenset().union(*(policy.formats for policy in every))
-        merged = replace(every[0], name=names[0], samples=dict(enumerate(samples)), formats=formats)
-        return [merged]
+        return [_merged(every, names[0])]
     if names and len(names) != len(every):
         listed = ", ".join(repr(policy.name) for policy in every)
         raise UserError(f"{len(names)} names for {len(every)} policies ({listed}): give one each, or one for all")
@@ -142,6 +139,19 @@ def _named(found: Sequence[list[GradedPolicy]], names: Sequence[str], findings: 
     return every
 
 
+def _merged(every: Sequence[GradedPolicy], name: str) -> GradedPolicy:
+    """One policy whose runs are these."""
+    runs = [(number, run) for number, policy in enumerate(every) for run in sorted({key[0] for key in policy.samples})]
+    samples = {
+        (seed, sample): results
+        for seed, (number, run) in enumerate(runs)
+        for (other, sample), results in every[number].samples.items()
+        if other == run
+    }
+    formats = frozenset().union(*(policy.formats for policy in every))
+    return replace(every[0], name=name, samples=samples, formats=formats)
+
+
 def _rows(
     policy: GradedPolicy, population: Sequence[str], grading: Grading, findings: Findings
 ) -> list[dict[str, Any]]:
@@ -149,7 +159,7 @@ def _rows(
     results = [result for each in policy.samples.values() for result in each.values()]
     grading = replace(grading, has_tests=any(map(says_more_than_resolved, results)))
     rows = []
-    for sample, found in sorted(policy.samples.items()):
+    for (run, sample), found in sorted(policy.samples.items()):
         foreign = sorted(found.keys() - known)
         for instance in foreign:
             findings.add(f"{policy.name}: instances that are none of the given ones, left out", instance)
@@ -163,7 +173,7 @@ def _rows(
             if result is None:
                 findings.add(f"{policy.name}: instances without any result", instance)
                 result = GradedResult(instance=instance, place=policy.source, depth=Depth.SUBMISSION)
-            row = graded_row(result, policy.name, sample, grading, findings)
+            row = graded_row(replace(result, run=run, sample=sample), policy.name, grading, findings)
             _note(policy.name, result, row, findings)
             rows.append(row)
     return [*checked(rows, policy.name)]

@@ -63,8 +63,8 @@ def read(source: Path) -> GradedPolicy:
 def test_samples_and_epochs_of_a_log(log: Path) -> None:
     policy = read(log)
     assert policy.name == "mockllm/model"
-    assert sorted(policy.samples) == [0, 1]
-    first, second, third = (policy.samples[1][f"x__x-{number}"] for number in (1, 2, 3))
+    assert sorted(policy.samples) == [(0, 0), (0, 1)]
+    first, second, third = (policy.samples[0, 1][f"x__x-{number}"] for number in (1, 2, 3))
     assert first.fail_to_pass is not None
     assert first.pass_to_pass is not None
     assert (first.fail_to_pass.failed, first.pass_to_pass.failed_ids, first.pass_to_pass.uncounted) == (0, ("b",), 1)

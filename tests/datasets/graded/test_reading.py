@@ -139,7 +139,7 @@ def test_summaries_and_predictions_of_two_policies_find_their_reports(tmp_path):
     write(tmp_path / "b.jsonl", [prediction("x__x-1", "+llama", "o/llama")])
     write(tmp_path / "c.jsonl", [prediction("x__x-1", "+other", "other")])
     policies, findings = read(tmp_path)
-    found = {policy.name: policy.samples[0] for policy in policies}
+    found = {policy.name: policy.samples[0, 0] for policy in policies}
     assert {name: (results["x__x-1"].patch, len(results)) for name, results in found.items()} == {
         "logs/run7/gpt": ("+gpt", 2), "logs/run7/o__llama": ("+llama", 2)
     }  # fmt: skip
@@ -178,7 +178,7 @@ def test_a_job_of_harbor_with_several_trials_a_task(tmp_path):
     write(tmp_path / "job" / "w__6" / "result.json", trial(6, "w", 1.0) | {"task_name": None})
     (policy,), findings = read(tmp_path / "job")
     assert (policy.name, policy.model) == ("job", "m")
-    found = {(s, name): (r.fix, r.broke, r.why) for s, each in policy.samples.items() for name, r in each.items()}
+    found = {(s, name): (r.fix, r.broke, r.why) for (_, s), each in policy.samples.items() for name, r in each.items()}
     assert found == {
         (0, "t"): (True, None, ""), (1, "t"): (False, None, ""), (1, "u"): (False, None, ""),
         (0, "u"): (None, None, "the trial ended with AgentTimeoutError"), (0, "v"): (None, None, "the trial has no result"),
@@ -226,7 +226,7 @@ def test_a_table_in_plain_csv(tmp_path):
     found = {
         (policy.name, sample): (results["t"].fix, results["t"].broke)
         for policy in policies
-        for sample, results in policy.samples.items()
+        for (_, sample), results in policy.samples.items()
     }
     assert found == {
         ("old", 0): (True, False), ("old", 1): (True, True), ("new", 0): (False, None), ("new", 1): (None, None)

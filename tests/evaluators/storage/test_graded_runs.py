@@ -87,7 +87,10 @@ def test_names_of_policies_and_attempts(tmp_path: Path) -> None:
     assert [*read_graded(sources).rows] == ["gpt (old/results.csv)", "gpt (new/results.csv)"]
     named = read_graded(sources, policies=["a", "b"])
     assert [*named.rows] == ["a", "b"]
-    assert {row["sample"] for row in read_graded(sources, policies=["a"]).rows["a"]} == {0, 1}
+    runs = read_graded(sources, policies=["a"]).rows["a"]
+    assert [(row["seed"], row["sample"], row["task"]) for row in runs] == [
+        (0, 0, "x__x-1"), (0, 0, "x__x-2"), (1, 0, "x__x-1"), (1, 0, "x__x-2")
+    ]  # fmt: skip
     with pytest.raises(UserError, match="must not be empty, nor equal but for special characters"):
         write_graded(read_graded(sources, policies=["a/b", "a_b"]), tmp_path / "run")
     with pytest.raises(UserError, match="3 names for 2 policies"):
