@@ -198,6 +198,9 @@ def _attach(
                 findings.add("summaries that cover fewer instances than the results", f"{place}: {count}")
             for instance, result in results.items():
                 old = groups[key].get(instance)
+                if old and old.why and result.resolved:
+                    findings.add("resolved by a summary, though a deeper source has no outcome: missing", instance)
+                    result = replace(result, resolved=None)
                 groups[key][instance] = _filled(old, result) if old else replace(result, place=key.place)
 
 

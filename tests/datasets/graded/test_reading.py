@@ -125,9 +125,12 @@ def test_a_batch_of_mini_swe_agent_with_the_summary_of_sb_cli(tmp_path):
 def test_a_summary_of_one_instance_beside_reports_of_several(tmp_path):
     for number in range(1, 4):
         write(tmp_path / "logs" / f"x__x-{number}" / "report.json", REPORT)
+    write(tmp_path / "logs" / "x__x-1" / "report.json", REPORT | {"resolved": None, "tests_status": None})
     write(tmp_path / "summary.json", {"resolved_ids": ["x__x-1"], "total_instances": 1})
     results, findings = only(tmp_path)
     assert len(results) == 3
+    assert results["x__x-1"].resolved is None
+    assert findings["resolved by a summary, though a deeper source has no outcome: missing"] == 1
     assert findings["summaries that cover fewer instances than the results"] == 1
 
 
