@@ -39,9 +39,9 @@ def compare(
     fail_on: Annotated[
         FailOn,
         typer.Option(
-            help="Verdicts that exit with 1, for a gate in CI. worst-case: regressed, also if only the worst case of the "
-            "missing attempts is. inconclusive: also regressed. open: also every verdict without shown non-inferiority "
-            "in both questions. Not comparable: 2, except for never."
+            help="Verdicts that exit with 1, for a gate in CI. worst-case: also if only the worst case of the missing "
+            "attempts is regressed. inconclusive: also regressed. open: also every verdict without shown "
+            "non-inferiority in both questions. Not comparable: 2, except for never."
         ),
     ] = "regressed",
     mixed_versions: Annotated[

@@ -111,7 +111,8 @@ class Comparison:
             return ""
         count = self.n_repositories
         these = f"new bugs in {'this repository' if count == 1 else f'these {count} repositories'}"
-        return f"{these}, and in others like them" if self.elsewhere == self.verdict else f"{these} only"
+        is_general = self.elsewhere == self.verdict != "no difference shown"
+        return f"{these}, and in others like them" if is_general else f"{these} only"
 
     @property
     def words(self) -> str:
@@ -190,8 +191,8 @@ def compare_family(
     for place, level in levels.items():
         one = compare(baseline, candidates[place], margin, confidence=level)
         note = (
-            f"one of {len(levels)} candidates: by Holm's method its intervals and its verdict are at {100 * level:.4g} % "
-            "confidence, so that false verdicts occur in at most 5 % of such families, either way"
+            f"one of {len(levels)} candidates: by Holm's method its intervals and its verdict are at "
+            f"{100 * level:.4g} % confidence, so that false verdicts occur in at most 5 % of such families, either way"
         )
         single[place] = replace(one, family=len(levels), warnings=(note, *one.warnings))
     return single
@@ -296,13 +297,14 @@ def _bounded(
         name: replace(one, worst=bounds[name][0].mean, best=bounds[name][1].mean) if name in bounds else one
         for name, one in differences.items()
     }
+    decisive = [
+        bounds_of(baseline, candidate, metric, may_be_unanswered=False) if metric.name in differences else None
+        for metric in VERDICT_METRICS
+    ]
     cases: dict[str, Verdict] = {}
     for place, case in enumerate(("worst", "best")):
-        ends = [
-            interval_of(bounds[metric.name][place], confidence) if metric.name in bounds else None
-            for metric in VERDICT_METRICS
-        ]
-        cases[case] = decide(ends[0], ends[1], margin).verdict
+        fixing, breaking = (None if one is None else interval_of(one[place], confidence) for one in decisive)
+        cases[case] = decide(fixing, breaking, margin).verdict
     return bounded, cases
 
 

@@ -137,14 +137,17 @@ def outcomes(
     candidate: pd.DataFrame,
     metric: m.Metric = m.FIX_AND_CLEAN,
     missing: tuple[float | None, float | None] = (None, None),
+    *,
+    may_be_unanswered: bool = True,
 ) -> pd.DataFrame:
     """One row a task with known values in both: task, repository, function, baseline, candidate (both means).
 
     Args:
         missing: the value of a missing attempt of the baseline, and of the candidate; None: left out.
+        may_be_unanswered: see `missing_attempts.bounded_values`.
     """
     first, second = (
-        task_means(rows, bounded_values(rows, metric, end))
+        task_means(rows, bounded_values(rows, metric, end, may_be_unanswered=may_be_unanswered))
         for rows, end in zip((baseline, candidate), missing, strict=True)
     )
     both = first.rename(columns={"value": "baseline"})
@@ -201,13 +204,18 @@ def _difference(
     )
 
 
-def bounds_of(baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric) -> tuple[Sample, Sample] | None:
+def bounds_of(
+    baseline: pd.DataFrame, candidate: pd.DataFrame, metric: m.Metric, *, may_be_unanswered: bool = True
+) -> tuple[Sample, Sample] | None:
     """The differences of the tasks in the worst and the best case of the missing attempts; None: not bounded."""
     if metric.ends is None:
         return None
     worst, best = metric.ends
-    cases = ((best, worst), (worst, best))
-    return tuple(_sample(outcomes(baseline, candidate, metric, case)) for case in cases)  # type: ignore[return-value]
+    low, high = (
+        _sample(outcomes(baseline, candidate, metric, case, may_be_unanswered=may_be_unanswered))
+        for case in ((best, worst), (worst, best))
+    )
+    return low, high
 
 
 def interval_of(sample: Sample, confidence: float) -> Interval:

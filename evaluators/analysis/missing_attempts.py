@@ -35,18 +35,23 @@ def with_missing_attempts(rows: pd.DataFrame) -> pd.DataFrame:
 def is_unanswered(rows: pd.DataFrame) -> pd.Series[bool]:
     """Missing attempts that were lost before there was an answer.
 
-    No patch existed, so it cannot be the reason. They are missing at random: left out, and not bounded.
+    No patch existed, so it cannot be the reason: they are missing at random, and no verdict depends on them.
     """
     return without_outcome(rows) & (rows["patch_digest"] == LOST)
 
 
-def bounded_values(rows: pd.DataFrame, metric: Metric, end: float | None) -> pd.Series[Any]:
-    """The metric of each row, with `end` for each missing attempt that its patch may have caused and to which the
-    metric applies; None: unchanged."""
+def bounded_values(
+    rows: pd.DataFrame, metric: Metric, end: float | None, *, may_be_unanswered: bool = True
+) -> pd.Series[Any]:
+    """The metric of each row, with `end` for each missing attempt to which the metric applies; None: unchanged.
+
+    Args:
+        may_be_unanswered: also for attempts that were lost before there was an answer; else they are left out.
+    """
     values = metric.of_rows(rows).astype("float64")
     if end is None or values.isna().all():
         return values  # a metric that is unmeasured lacks no value
-    may_count = without_outcome(rows) & ~is_unanswered(rows) & values.isna()
+    counts = without_outcome(rows) & values.isna()
     if metric.needs is not None:
-        may_count &= rows[metric.needs] != 0
-    return values.mask(may_count, end)
+        counts &= rows[metric.needs] != 0
+    return values.mask(counts if may_be_unanswered else counts & ~is_unanswered(rows), end)

@@ -296,7 +296,9 @@ def test_bounds_put_what_is_lost_at_either_end_of_each_metric():
     unguarded = lost.assign(guarded=0)
     assert bounded_values(unguarded, metrics.SEVERITY, 1.0).isna().all(), "no guarded test can be broken"
     unanswered = lost.assign(patch_digest=LOST)
-    assert math.isnan(bounded_values(unanswered, metrics.BREAKAGE_INCIDENCE, 1.0)[0])
+    broke = metrics.BREAKAGE_INCIDENCE
+    assert bounded_values(unanswered, broke, 1.0)[0] == 1
+    assert math.isnan(bounded_values(unanswered, broke, 1.0, may_be_unanswered=False)[0])
 
 
 def lose(rows, count, **changes):

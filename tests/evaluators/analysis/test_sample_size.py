@@ -106,7 +106,9 @@ def test_a_stored_run_gives_its_discordance_its_chance_and_its_design_effect():
     assert found.by_chance == pytest.approx(sum(within), abs=0.02)
     difference = Sample.of(second.mean(1) - first.mean(1), np.repeat(np.arange(1500), 2), np.zeros(3000))
     assert found.design_effect == pytest.approx(difference.within.variance * 3000 / difference.values.var(), rel=0.01)
-    assert found.between_runs == pytest.approx(0, abs=0.01)
+    assert found.between_runs is None, "one seed each"
+    again = [rows(name, x).assign(seed=rows(name, x)["sample"]) for name, x in (("a", first), ("b", second))]
+    assert spread_of(*again, FIX_AND_CLEAN).between_runs == pytest.approx(0, abs=0.01)
     assert 1.3 < found.design_effect < 2
     itself = spread_within(rows("a", first), FIX_AND_CLEAN)
     assert itself.discordance == pytest.approx(np.mean(first[:, 0] != first[:, 1]), abs=0.03)
