@@ -129,6 +129,18 @@ def test_tests_that_the_reference_breaks_are_set_aside(regrade, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_a_summary_alone_makes_a_report_without_figures_that_nobody_knows(regrade, tmp_path):
+    summary = {"resolved_ids": IDS[:3], "unresolved_ids": IDS[3:], "total_instances": 6}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    outcome = regrade("import", tmp_path / "summary.json", "--policy", "agent", "--out", tmp_path / "run", "--json")
+    (counts,) = json.loads(outcome.out)["policies"]
+    assert (counts["clean"], counts["clean_known"], counts["fix_known"], counts["broke_known"]) == (3, 6, 0, 0)
+    assert regrade("report", tmp_path / "run").code == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The number of guarded tests is not known" in page
+    assert " nan " not in page
+
+
 @pytest.mark.parametrize("name", ["missing", "predictions.jsonl", "junk.bin", "cut.csv"])
 def test_a_source_without_results_is_one_line_and_leaves_nothing(regrade, tmp_path, name):
     prediction = {"instance_id": IDS[0], "model_name_or_path": "m", "model_patch": "x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis import comparability
 from regrade.evaluators.analysis.comparison import compare
+from regrade.evaluators.analysis.metrics import cost_per_clean_fix
 from regrade.evaluators.storage.graded_rows import repository_of
 from regrade.evaluators.storage.graded_runs import Counts, GradedImport, read_graded, write_graded
 from regrade.evaluators.storage.rows import load_rows
@@ -161,6 +163,7 @@ def test_two_imported_runs_are_compared_on_what_they_have(tmp_path: Path) -> Non
     result = compare(first, second)
     assert result.metrics["fix_and_clean"].difference == pytest.approx((2 - 8) / 20)
     assert result.n_missing == 0
+    assert math.isnan(cost_per_clean_fix(first, "tokens"))
     _, notes = comparability.check(runs[0].folder, runs[1].folder)
     assert [note.partition(" ")[0] for note in notes] == ["imported", "attempts"]
 
