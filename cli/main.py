@@ -23,6 +23,7 @@ from regrade.cli import (
     doctor,
     evaluate,
     explain,
+    import_results,
     logs,
     plan,
     report,
@@ -100,6 +101,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate plan")(plan.plan)
 app.command("compare")(compare.compare)
+app.command("import")(import_results.import_results)
 app.command("rescore")(rescore.rescore)
 app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")

@@ -31,6 +31,9 @@ ENDS = {End.TIMEOUT.value: "timed out", End.MEMORY.value: "ran out of memory", E
 
 BROKE = {True: "breakage", False: "no breakage"}
 
+UNKNOWN_FLAGS = {"empty": False, "well_formed": True, "applied": True}
+"""How a flag is shown of which graded results of other programs do not say anything."""
+
 UNKNOWN = "unknown"
 OUTCOMES: Mapping[str, Callable[[Row], bool]] = {
     "clean fix": lambda row: row["clean_fix"] == 1,
@@ -146,7 +149,8 @@ def task_views(
 
 def _by_task(rows: pd.DataFrame) -> dict[str, list[Row]]:
     by_task: dict[str, list[Row]] = {}
-    for row in rows.assign(severity=severity_of(rows)).to_dict("records"):
+    flags = {name: rows[name].fillna(shown) for name, shown in UNKNOWN_FLAGS.items()}
+    for row in rows.assign(severity=severity_of(rows), **flags).to_dict("records"):
         by_task.setdefault(str(row["task"]), []).append({str(name): value for name, value in row.items()})
     return by_task
 
@@ -227,13 +231,20 @@ def _steps(row: Row) -> Iterator[str]:
     elif not row["applied"]:
         yield "The patch does not apply, which counts as no change"
     else:
-        yield "The patch changes nothing" if row["empty"] else f"The patch changes {row['changed_lines']:.0f} lines"
+        yield _changes(row)
     if _is_missing(row):
         yield "The outcome is unknown: the infrastructure failed"
     elif not row["empty"]:
         seconds = "" if math.isnan(row["execution_seconds"]) else f", {row['execution_seconds']:.1f} s"
         yield f"The tests {ENDS.get(row['end'], 'ran')}{seconds}: {_fixed(row)}, {_broken(row)}"
     yield "Unscored" if math.isnan(row["reward"]) else f"Reward {number(row['reward'])}"
+
+
+def _changes(row: Row) -> str:
+    if row["empty"]:
+        return "The patch changes nothing"
+    known = not math.isnan(row["changed_lines"])
+    return f"The patch changes {row['changed_lines']:.0f} lines" if known else "The patch is not known"
 
 
 def _is_missing(row: Row) -> bool:

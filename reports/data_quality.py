@@ -58,9 +58,10 @@ def task_notes(results: Results) -> list[str]:
     """Return notes on the limits of the tasks: guarded tests and failing tests."""
     tasks = pd.concat([policy.rows for policy in results.policies]).drop_duplicates("task")
     unguarded, undirected = (int((tasks[column] == 0).sum()) for column in ("guarded", "fail_to_pass"))
-    notes = [
-        f"A task has {tasks['guarded'].median():,.0f} guarded tests (median), {tasks['guarded'].min():,.0f} at minimum."
-    ]
+    guarded = tasks["guarded"].dropna()
+    notes = ["The number of guarded tests is not known."] if guarded.empty else [
+        f"A task has {guarded.median():,.0f} guarded tests (median), {guarded.min():,.0f} at minimum."
+    ]  # fmt: skip
     if unguarded:
         notes.append(f"{unguarded} of {len(tasks)} tasks have no guarded test: they cannot show breakage.")
     if undirected:

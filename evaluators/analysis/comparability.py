@@ -9,6 +9,7 @@ from typing import Any
 from regrade.datasets.errors import UserError
 from regrade.evaluators.analysis.comparison import MARGIN
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.graded_runs import IMPORTED
 from regrade.evaluators.storage.run import DECISIVE, Manifest, Run, significant
 from regrade.rewards.assurance import not_excluded
 
@@ -30,6 +31,7 @@ def check(
     first, second = (run.manifest if run else None for run in runs)
     is_one_run = runs[0] is not None and runs[1] is not None and runs[0].folder == runs[1].folder
     notes = list(_versions(first, None if is_one_run else second, mixed_versions))
+    notes += _imported(first, None if is_one_run else second)
     notes += [f"{path} ends in an incomplete line, which is skipped" for path in _files(baseline, candidate)]
     levels = dict.fromkeys(manifest.assurance for manifest in (first, second) if manifest)
     notes += filter(None, map(not_excluded, levels))
@@ -85,6 +87,19 @@ def _versions(baseline: Manifest | None, candidate: Manifest | None, mixed: bool
     if baseline.assurance != candidate.assurance:
         levels = f"{baseline.assurance or 'unknown'} and {candidate.assurance or 'unknown'}"
         yield f"the two runs have different levels of assurance: {levels}"
+
+
+def _imported(baseline: Manifest | None, candidate: Manifest | None) -> Iterator[str]:
+    """What readers of imported results must know (see `regrade.evaluators.storage.graded_runs`)."""
+    entries = [_configured(manifest, IMPORTED) for manifest in (baseline, candidate) if manifest]
+    if not any(entries):
+        return
+    yield "imported results, graded by another program: import.json of the run lists what is odd in them"
+    if len(entries) > 1 and not all(entries):
+        yield "one of the two was imported and the other was executed here: their graders differ"
+    kinds = {str(entry.get("unreported")) for entry in entries if entry}
+    if len(kinds) > 1:
+        yield "attempts without an outcome count as missing in one of the two, as unresolved in the other"
 
 
 def _mixed(text: str, allowed: bool) -> str:

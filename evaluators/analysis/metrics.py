@@ -409,15 +409,20 @@ CostColumn = Literal["tokens", "seconds"]
 
 
 def cost_per_clean_fix(rows: Rows, cost: CostColumn) -> float:
-    """Tokens, or seconds of generation and execution, of all attempts per clean fix; infinite without a clean fix."""
-    known = rows[rows["clean_fix"].notna()]
+    """Tokens, or seconds of generation and execution, of all attempts per clean fix.
+
+    Infinite without a clean fix; NaN if no attempt has a known cost.
+    """
+    known = _with_cost(rows, cost)
     fixes = float(known["clean_fix"].sum())
+    if known.empty:
+        return math.nan
     return float(_spent(known, cost).sum()) / fixes if fixes else math.inf
 
 
 def cost_estimate(rows: Rows, cost: CostColumn) -> Estimate:
     """`cost_per_clean_fix` with the interval of the ratio of sums."""
-    known = rows[rows["clean_fix"].notna()]
+    known = _with_cost(rows, cost)
     spent, fixes = (Sample.of_tasks(known, column) for column in (_spent(known, cost), known["clean_fix"]))
     low, high = ratio_interval(spent, fixes)
     return Estimate(
@@ -427,8 +432,13 @@ def cost_estimate(rows: Rows, cost: CostColumn) -> Estimate:
         n=len(known),
         n_tasks=known["task"].nunique(),
         n_clusters=spent.n_functions,
-        missing=len(rows) - len(known),
+        missing=int(rows["clean_fix"].isna().sum()),
     )
+
+
+def _with_cost(rows: Rows, cost: CostColumn) -> Rows:
+    """The attempts with a known outcome and a known cost."""
+    return rows[rows["clean_fix"].notna() & _spent(rows, cost).notna()]
 
 
 def _spent(rows: Rows, cost: CostColumn) -> Column[Any]:

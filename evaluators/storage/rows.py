@@ -6,9 +6,9 @@
 | temperature, sample, seed | number | the attempt |
 | task_digest, patch_digest, reward_name | text | inputs of the score |
 | patch, completion | text | the proposed patch, and the answer word for word |
-| empty | bool | no change: no patch, an unreadable answer, or a patch that does not apply |
-| well_formed | bool | the answer could be read |
-| applied | bool | the patch applied to the base (true for an empty patch) |
+| empty | bool | no change: no patch, an unreadable answer, or a patch that does not apply; null: unknown |
+| well_formed | bool | the answer could be read; null: unknown |
+| applied | bool | the patch applied to the base (true for an empty patch); null: unknown |
 | status, cause | text | `scored` or `unscored` (the reward), and the cause |
 | end | text | end of the execution, see `regrade.rewards.evidence.End`; empty if unknown |
 | reward | number | missing if unscored |
@@ -144,7 +144,7 @@ class _StoredPart(msgspec.Struct):
 
 
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool),
+    **dict.fromkeys(TEXTS, str | None), **dict.fromkeys(INTEGERS, Integer), **dict.fromkeys(FLAGS, bool | None),
     **dict.fromkeys(NUMBERS, Count | None), **dict.fromkeys(("fix", "broke", "clean_fix"), Outcome | None),
     "reward": Finite | None, "broken_tests": list[str] | None, "parts": list[_StoredPart] | None,
     "policy": str, "task": str, "temperature": Count,
@@ -261,5 +261,5 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
     if name in INTEGERS:
         return pd.Series(values, dtype="int64")
     if name in FLAGS:
-        return pd.Series(values, dtype="bool")
+        return pd.Series(values, dtype="boolean" if None in values else "bool")
     return pd.Series(["" if value is None and name in TEXTS else value for value in values], dtype="object")

@@ -283,7 +283,12 @@ class Run:
 
     def evaluation(self, policy: str) -> Path:
         """Path of a policy's rows on held-out tasks."""
-        return self.folder / "evaluations" / f"{_file_name(policy)}.jsonl"
+        return self.evaluation_of(self.folder, policy)
+
+    @staticmethod
+    def evaluation_of(folder: Path, policy: str) -> Path:
+        """`evaluation` of a run that may not exist yet."""
+        return folder / "evaluations" / f"{_file_name(policy)}.jsonl"
 
     def validation(self, policy: str) -> Path:
         """Path of a policy's rows on validation tasks, which choose its temperature and checkpoint."""
