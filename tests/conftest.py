@@ -1,4 +1,4 @@
-"""What all tests share: the quick ones run first, so that a mistake shows early."""
+"""What all tests share: their order, and what is looked up once for all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,42 @@ from hypothesis import settings
 from regrade.evaluators.execution import environments
 from regrade.evaluators.sandboxes.interpreters import plain_path
 
+HERE = Path(__file__).resolve().parent
+
 settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+LONGEST = """
+    cli/test_score evaluators/scoring/test_scorer evaluators/task_curation/test_classified_files
+    evaluators/static/test_hostile_files evaluators/verification/test_assurance_levels
+    evaluators/scoring/test_ray_scorer policy_training/demo/test_pipeline evaluators/verification/test_tripwires
+    evaluators/task_curation/test_baseline evaluators/scoring/test_warm_and_cold gauntlet/test_gauntlet cli/test_train
+    evaluators/execution/test_worker evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests
+    gauntlet/test_honest cli/test_activity_on_a_terminal rewards/test_conformance
+    evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts
+    evaluators/task_curation/test_local_repository evaluators/task_curation/test_chosen_tests reports/test_html
+    cli/test_evaluate policy_training/trainers/test_online cli/test_doctor cli/test_logs cli/test_patch_forms
+    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes
+"""
+"""The test files that take more than twenty seconds, about in the order of their time."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In one process, the quick tests first. Side by side, where each process takes file after file: the longest files
+    first, then those with slow tests, so that no process ends alone with a long file."""
+    if not hasattr(config, "workerinput"):
+        items.sort(key=_is_slow)
+        return
+    places = {HERE / f"{path}.py": place for place, path in enumerate(LONGEST.split())}
+    slow = {item.path for item in items if _is_slow(item)}
+    items.sort(
+        key=lambda item: (places.get(item.path, len(places)), item.path not in slow, str(item.path), _is_slow(item))
+    )
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 def pytest_configure() -> None:
