@@ -8,10 +8,14 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 FOLDERS := datasets rewards evaluators policy_training reports cli
 # Most of a test's time is waiting for a sandbox, so two run side by side even on two cores; PARALLEL= runs one at a time.
-PARALLEL ?= -n 2 --dist loadfile
+# Files in the order of tests/conftest.py, the longest first, so that no process ends alone with a long one.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 OUT ?=
 SEED ?=
 DEMO_OPTIONS := $(if $(OUT),--out $(OUT)) $(if $(SEED),--seed $(SEED))
+
+# A process that may not keep its byte code compiles all of Regrade again: a third of what the start of a command takes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-quick test test-quick lint format bench gauntlet honest wheel clean

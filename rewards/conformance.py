@@ -22,7 +22,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Unsatisfiable
+from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
 from regrade.datasets.reproducible_draws import reproducible_draws
 from regrade.rewards.algebra import Reward
@@ -110,16 +110,43 @@ def examine_reward(
     """Rule -> its violation, None if the reward has the property, or UNTESTED. Arguments as in `check_reward`."""
     sets = evidence_sets(reward.needs, strategies or {})
     results: dict[str, Violation | Untested | None] = {}
+    answered: list[EvidenceSet] = []
+    """The examples of the first rule, if it holds: those of all rules that draw nothing further are the same."""
     for tested, (name, rule) in enumerate(RULES.items(), 1):
-        results[name] = _test_rule(name, rule, reward, sets, examples)
+        if rule in CONCERNS and CONCERNS[rule] not in reward.needs:
+            results[name] = UNTESTED
+        elif rule not in DRAWING and answered and _holds(rule, reward, answered):
+            results[name] = None
+        else:
+            seen: list[EvidenceSet] = []
+            results[name] = _test_rule(name, rule, reward, sets, examples, seen)
+            if rule is _answers and results[name] is None:
+                answered = seen
         if progress is not None:
             progress(tested, len(RULES))
     return results
 
 
+def _holds(rule: Rule, reward: Reward, examples: list[EvidenceSet]) -> bool:
+    """Does the reward have the property on each example? If not, hypothesis finds the smallest one."""
+    try:
+        for evidence in examples:
+            rule(reward, evidence, None)
+    except (_PropertyError, UnsatisfiedAssumption):
+        return False
+    return True
+
+
 def _test_rule(
-    name: str, rule: Rule, reward: Reward, sets: st.SearchStrategy[EvidenceSet], examples: int
+    name: str,
+    rule: Rule,
+    reward: Reward,
+    sets: st.SearchStrategy[EvidenceSet],
+    examples: int,
+    seen: list[EvidenceSet],
 ) -> Violation | Untested | None:
+    """`seen` receives the evidence of each example."""
+
     @settings(
         max_examples=examples,
         derandomize=True,
@@ -132,6 +159,7 @@ def _test_rule(
     )
     @given(st.data(), sets)
     def attempt(data: st.DataObject, evidence: EvidenceSet) -> None:
+        seen.append(evidence)
         rule(reward, evidence, data)
 
     try:
@@ -144,7 +172,8 @@ def _test_rule(
     return None
 
 
-Rule = Callable[[Reward, EvidenceSet, "st.DataObject"], None]
+Rule = Callable[[Reward, EvidenceSet, Any], None]
+"""Called with the reward, an example, and hypothesis' source of further values, for the rules of `DRAWING` alone."""
 
 
 def _judge(reward: Reward, evidence: EvidenceSet) -> Breakdown:
@@ -156,7 +185,7 @@ def _judge(reward: Reward, evidence: EvidenceSet) -> Breakdown:
         raise
 
 
-def _answers(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _answers(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """It returns a Score for any evidence."""
     try:
         reward.evaluate(evidence)
@@ -164,7 +193,7 @@ def _answers(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
         raise _PropertyError(str(error), evidence) from error
 
 
-def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _bounded(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """Its value lies in [0, 1], or it is unscored: trainers and gates require it."""
     try:
         value = reward.evaluate(evidence).value
@@ -177,7 +206,7 @@ def _bounded(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
         raise _PropertyError(f"its value is {value:g}, outside [0, 1]", evidence)
 
 
-def _adds_up(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _adds_up(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """The contributions of its parts add up to its value."""
     breakdown = _judge(reward, evidence)
     value, added = breakdown.value, total(breakdown.parts)
@@ -185,14 +214,14 @@ def _adds_up(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> Non
         raise _PropertyError(f"its parts add up to {added:g}, its value is {value:g}", evidence)
 
 
-def _deterministic(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _deterministic(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """Equal evidence has equal verdicts, including the reasons."""
     first, second = _judge(reward, evidence), _judge(reward, deepcopy(evidence))
     if first != second:
         raise _PropertyError(f"its verdict on equal evidence is first {_short(first)}, then {_short(second)}", evidence)
 
 
-def _pure(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _pure(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """It accesses no file, process or network."""
     _judge(reward, evidence)  # the first call may import modules
     with _record_accesses() as accesses:
@@ -246,7 +275,7 @@ def _stopping_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObj
     _must_not_rise(reward, evidence, worse, f"if the run ends early ({end.value})")
 
 
-def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: st.DataObject) -> None:
+def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """Its value never rises if the patch tampers with the evaluation."""
     integrity = evidence.records.get(Integrity)
     assume(isinstance(integrity, Integrity))
@@ -270,6 +299,13 @@ RULES: Mapping[str, Rule] = {
     "tampering never pays": _tampering_never_pays,
 }
 """Name -> property; its docstring states the requirement."""
+DRAWING = frozenset({_unscored, _breaking_never_pays, _fixing_never_costs, _stopping_never_pays})
+"""Rules that draw values beside the evidence."""
+CONCERNS: Mapping[Rule, type] = {
+    **dict.fromkeys((_breaking_never_pays, _fixing_never_costs, _stopping_never_pays), TestRun),
+    _tampering_never_pays: Integrity,
+}
+"""Rule -> the evidence that it is about: it does not concern a reward that needs none of that."""
 
 
 def _run_of(evidence: EvidenceSet) -> TestRun:

@@ -1,20 +1,78 @@
-"""What all tests share: the quick ones run first, so that a mistake shows early."""
+"""What all tests share: their order, and what is looked up once for all."""
 
 from __future__ import annotations
 
+import functools
 import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from regrade.evaluators.execution import environments
+from regrade.evaluators.sandboxes.interpreters import plain_path
+
+HERE = Path(__file__).resolve().parent
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+LONGEST = """
+    cli/test_score evaluators/scoring/test_scorer evaluators/task_curation/test_classified_files
+    evaluators/static/test_hostile_files evaluators/verification/test_assurance_levels
+    evaluators/scoring/test_ray_scorer policy_training/demo/test_pipeline evaluators/verification/test_tripwires
+    evaluators/task_curation/test_baseline evaluators/scoring/test_warm_and_cold gauntlet/test_gauntlet cli/test_train
+    evaluators/execution/test_worker evaluators/verification/test_held_out_inputs evaluators/execution/test_hanging_tests
+    gauntlet/test_honest cli/test_activity_on_a_terminal rewards/test_conformance
+    evaluators/task_curation/test_mutation_tasks evaluators/analysis/test_verdicts
+    evaluators/task_curation/test_local_repository evaluators/task_curation/test_chosen_tests reports/test_html
+    cli/test_evaluate policy_training/trainers/test_online cli/test_doctor cli/test_logs cli/test_patch_forms
+    evaluators/attribution/test_hunk_attribution datasets/mutation/test_recipes
+"""
+"""The test files that take more than twenty seconds, about in the order of their time."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In one process, the quick tests first. Side by side, where each process takes file after file: the longest files
+    first, then those with slow tests, so that no process ends alone with a long file."""
+    if not hasattr(config, "workerinput"):
+        items.sort(key=_is_slow)
+        return
+    places = {HERE / f"{path}.py": place for place, path in enumerate(LONGEST.split())}
+    slow = {item.path for item in items if _is_slow(item)}
+    items.sort(
+        key=lambda item: (places.get(item.path, len(places)), item.path not in slow, str(item.path), _is_slow(item))
+    )
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 def pytest_configure() -> None:
     """A shell starts background jobs with SIGINT ignored, and what they start inherits it: Ctrl-C is tested here."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lookups_of_this_interpreter() -> Iterator[None]:
+    """No test installs anything into the interpreter that runs the tests, so its 40,000 files are read once a session,
+    not at each of a thousand lookups; as are its plugins. The lookups of every other interpreter are as ever."""
+    this = plain_path(Path(sys.executable))
+    read, plugins, look_ahead = environments._read_installed, environments.pytest_plugins, environments.look_ahead
+    read_once, plugins_once = functools.cache(read), functools.cache(plugins)
+
+    def look_ahead_at_others(python: Path) -> None:
+        if python != this:
+            look_ahead(python)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environments, "_read_installed", lambda python: (read_once if python == this else read)(python))
+        patch.setattr(
+            environments, "pytest_plugins", lambda python: dict((plugins_once if python == this else plugins)(python))
+        )
+        patch.setattr(environments, "look_ahead", look_ahead_at_others)
+        yield

@@ -180,6 +180,7 @@ def _run_and_measure(
             for number in range(2, runs + 1):
                 replies.append(started.run_suite(first, replies[:1], f"base run {number} of {runs}"))
                 report_run()
+            started.give_back(first)
 
         def measure(number: int, report_share: Callable[[], None]) -> None:
             name = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
@@ -205,7 +206,13 @@ class _BaselineWorkers(ExitStack):
         self._suite = suite
         self._local = threading.local()
         self._workers: list[Worker] = []
+        self._free: list[Worker] = []
         self._lock = threading.Lock()
+
+    def give_back(self, worker: Worker) -> None:
+        """Its runs are over: whoever needs a worker next need not start one."""
+        with self._lock:
+            self._free.append(worker)
 
     def worker(self, name: str) -> Worker:
         with self._lock:
@@ -240,7 +247,9 @@ class _BaselineWorkers(ExitStack):
             name: of the share, for a display.
         """
         if not hasattr(self._local, "worker"):
-            self._local.worker = self.worker(f"reach-{threading.get_ident()}")
+            with self._lock:
+                free = self._free.pop() if self._free else None
+            self._local.worker = free or self.worker(f"reach-{threading.get_ident()}")
         worker: Worker = self._local.worker
         limits, preparation = self._settings.limits, Preparation(BYTECODE)
         slow = replace(limits, wall_seconds=limits.wall_seconds * REACH_FACTOR)

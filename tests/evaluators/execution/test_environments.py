@@ -56,6 +56,18 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     return "other-1.0-py3-none-any.whl"
 """
 OLD = (1_000_000_000, 1_000_000_000)
+READ_INSTALLED, PYTEST_PLUGINS = environments._read_installed, environments.pytest_plugins
+
+
+@pytest.fixture(autouse=True)
+def lookups_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that all other tests share."""
+    for name, lookup in (
+        ("_read_installed", READ_INSTALLED),
+        ("pytest_plugins", PYTEST_PLUGINS),
+        ("look_ahead", look_ahead),
+    ):
+        monkeypatch.setattr(environments, name, lookup)
 
 
 def make_environment(folder: Path) -> Path:

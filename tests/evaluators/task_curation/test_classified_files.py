@@ -40,7 +40,8 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 def made(folder: Path, files: dict[str, str], *ids: str) -> Task:
     everything = {"shop/__init__.py": "", "shop/cart.py": BUGGY, "shop/names.py": NAMES, "tests/test_names.py": OTHER}
     root = written(folder / "repo", {**everything, **files})
-    return local_task(root, ids, cache=folder / "cache", runs=1, tell=lambda _: None)
+    # A cache for all tests of this file: equal repositories are measured once.
+    return local_task(root, ids, cache=folder.parent / "baselines", runs=1, tell=lambda _: None)
 
 
 def fix() -> Patch:
@@ -115,7 +116,7 @@ def test_a_new_configuration_file_of_a_patch_has_no_effect(tmp_path, path, has_c
     )
     plugin = "import shop.cart\nshop.cart.count = len\n"
     cheat = Patch.between({}, {path: table, "shop/plugin.py": plugin})
-    assert values(task, tmp_path / "cache", cheat) == [0.0]
+    assert values(task, tmp_path.parent / "baselines", cheat) == [0.0]
     # The name alone also keeps it out of the tree.
     assert path in prepare(task, cheat).ignored
 

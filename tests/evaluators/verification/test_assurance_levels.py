@@ -562,7 +562,8 @@ def test_the_plain_process_assures_nothing(words, tmp_path):
     assert verification.level == "unconfined"
 
 
-SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.02)])")
+SLOW_FIX = ("+ 2", "+ len([__import__('time').sleep(0.2 * (len(text) == 18))])")
+"""Slow with one text of the tests, and not with the hundreds of inputs that are made from them."""
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def test_a_busy_machine_exceeds_no_deadline_and_no_database_supplies_examples(wo
 
 
 def test_a_deadline_that_a_test_sets_itself_is_kept(worker, write_files):
-    text = SETTINGS.format(examples=100).replace("@given", "@settings(deadline=20)\n@given", 1)
+    text = SETTINGS.format(examples=100).replace("@given", "@settings(deadline=20)\n@given", 1).replace("0.25", "0.03")
     found = outcomes(worker, write_files({"test_it.py": text}))
     assert found["test_it.py::test_slow_examples"].status.value == "failed"
 
