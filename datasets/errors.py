@@ -29,6 +29,8 @@ never leaves its module. Any other exception is a defect of the program.
         ScanStoppedError (evaluators/scoring/static_workers.py): a static probe that does not end; the pool of their
             processes, which blames the patch or the base
         RuffError (evaluators/static/ruff.py): ruff's process; the lint probes, which omit that file or rule
+        ToolMistakeError (policy_training/environments/edited_tree.py): an agent's use of a tool; the running episode,
+            which makes it the observation
         LostAttemptError (policy_training/policies/endpoints.py): the server of a model; its policy, which retries and
             then returns a lost rollout
 

@@ -15,7 +15,7 @@ LARGEST_FILE = 4_000_000
 """Bytes of a file that can be read, searched and edited."""
 
 
-class ToolMistakeError(Exception):
+class ToolMistakeError(RuntimeError):
     """The agent's own mistake: the message becomes the observation."""
 
 
