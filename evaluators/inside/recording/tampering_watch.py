@@ -14,12 +14,9 @@ import contextlib
 import dis
 import json
 import math
-import operator
 import os
 import signal
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
@@ -27,16 +24,16 @@ from typing import Any
 RUNNER = ("_pytest", "pytest", "pluggy", "unittest", "doctest", "iniconfig")
 """Packages that produce the outcomes."""
 DESCRIPTORS = (FunctionType, staticmethod, classmethod, property, BuiltinFunctionType, MethodDescriptorType)
-MEASURES: Mapping[ModuleType, tuple[str, ...]] = {
-    builtins: tuple(name for name in vars(builtins) if callable(vars(builtins)[name])),
-    math: tuple(name for name in vars(math) if callable(vars(math)[name]) and not name.startswith("_")),
-    operator: ("eq", "ne", "lt", "le", "gt", "ge", "is_", "contains", "itemgetter"),
-    statistics: ("mean", "fmean", "median", "stdev", "pstdev", "variance", "pvariance"),
-    time: ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time"),
-    json: ("dumps", "dump", "loads", "load"),
-    os: ("write", "_exit"),
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "builtins": tuple(name for name in vars(builtins) if callable(vars(builtins)[name])),
+    "math": tuple(name for name in vars(math) if callable(vars(math)[name]) and not name.startswith("_")),
+    "operator": ("eq", "ne", "lt", "le", "gt", "ge", "is_", "contains", "itemgetter"),
+    "statistics": ("mean", "fmean", "median", "stdev", "pstdev", "variance", "pvariance"),
+    "time": ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time"),
+    "json": ("dumps", "dump", "loads", "load"),
+    "os": ("write", "_exit"),
 }
-"""Functions with which tests and test runners measure and compare."""
+"""Module -> functions with which tests and test runners measure and compare; watched if it is imported."""
 LOADERS = ("_pytest.assertion.rewrite", "importlib", "_frozen_importlib", "zipimport")
 NUMBERS, WORDS = (1234.5678, -99991, 0.5), ("\0a", "unlikely", "")
 MOST = 50
@@ -64,9 +61,9 @@ def take_snapshot() -> None:
                     _snapshot.append((path, vars(cls), _entries(vars(cls), of_class=True), True))
     legacy = sys.modules.get("_pytest.legacypath")
     _legacy.update(code for value in vars(legacy or math).values() if (code := _code(value)) is not None)
-    for module, names in MEASURES.items():
-        entries: Entries = {name: (vars(module)[name], None) for name in names if name in vars(module)}
-        _snapshot.append((module.__name__, vars(module), entries, False))
+    for measured, names in MEASURES.items():
+        scope = vars(sys.modules[measured]) if measured in sys.modules else {}
+        _snapshot.append((measured, scope, {name: (scope[name], None) for name in names if name in scope}, False))
 
 
 def _entries(owner: Mapping[str, Any], *, of_class: bool) -> Entries:
