@@ -36,7 +36,7 @@ from regrade.evaluators.analysis.differences import (
     pairs_of,
 )
 from regrade.evaluators.analysis.missing_attempts import is_unanswered, with_missing_attempts
-from regrade.evaluators.analysis.runs import n_runs
+from regrade.evaluators.analysis.runs import n_runs, run_spread
 from regrade.evaluators.analysis.uncertainty import ClusterLevel
 from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
 from regrade.evaluators.storage.rows import without_outcome
@@ -301,9 +301,13 @@ def _bounded(
         bounds_of(baseline, candidate, metric, may_be_unanswered=False) if metric.name in differences else None
         for metric in VERDICT_METRICS
     ]
+    spreads = [run_spread(baseline, candidate, metric) for metric in VERDICT_METRICS]
     cases: dict[str, Verdict] = {}
     for place, case in enumerate(("worst", "best")):
-        fixing, breaking = (None if one is None else interval_of(one[place], confidence) for one in decisive)
+        fixing, breaking = (
+            None if one is None else interval_of(one[place], confidence, runs)
+            for one, runs in zip(decisive, spreads, strict=True)
+        )
         cases[case] = decide(fixing, breaking, margin).verdict
     return bounded, cases
 

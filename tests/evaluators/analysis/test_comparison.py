@@ -393,3 +393,18 @@ def test_a_policy_can_win_where_nobody_breaks_anything():
         broke[:count] = 1
         verdicts.append(compare(base, single("cand", gains, broke, places)).verdict)
     assert verdicts == ["inconclusive"] * 2, "more breakage never turns into an improvement"
+
+
+def test_the_worst_and_the_best_case_know_the_variance_between_runs():
+    """Runs that differ by 40 points: a missing attempt of 600 cannot turn an open verdict into one in both cases."""
+    first, second = (
+        pd.concat(
+            [rows_of(name, rate, 0.0, tasks=200, samples=1, seed=seed) for seed, rate in enumerate(rates)]
+        ).reset_index(drop=True)
+        for name, rates in (("sft", (0.35, 0.45, 0.40)), ("rl", (0.45, 0.25, 0.20)))
+    )
+    whole = compare(first, second)
+    assert whole.verdict == "no difference shown"
+    assert whole.metrics["fix_and_clean"].between_runs > 0.05
+    found = compare(first, lose(second, 1))
+    assert (found.verdict, found.worst, found.best) == ("no difference shown",) * 3
