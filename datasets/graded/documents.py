@@ -28,6 +28,8 @@ HEAD = 1 << 16
 """Bytes that decide what kind of file it is."""
 JSON_START = re.compile(rb"\s*(?:\{\s*(?:[\"}]|\Z)|\[\s*[\[{\"\]])")
 """A log may begin with a bracket too."""
+SUFFIXES = (".json", ".jsonl", ".eval", ".log", ".csv")
+"""Of files that should say something, so an empty one is named."""
 ARCHIVE = b"PK\x03\x04"
 UNREADABLE = "files that cannot be read"
 NOT_JSON = "lines or files that are not JSON"
@@ -150,6 +152,8 @@ def documents(source: Path, findings: Findings) -> Iterator[Document]:
             findings.add(UNREADABLE, f"{path} (a pipe or a device)")
         elif head:
             yield Document(path, head, status.st_size, findings)
+        elif path.suffix in SUFFIXES:
+            findings.add("empty files", str(path))
 
 
 def _is_regular(status: os.stat_result) -> bool:

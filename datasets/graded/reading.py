@@ -85,7 +85,7 @@ def read_policies(source: Path, findings: Findings, name: str | None = None) -> 
             f"{source}: predictions only, which are not graded; give the reports of their grading too, or grade them "
             "with `regrade evaluate`"
         )
-    return _policies(groups, source)
+    return _policies(groups, source, findings)
 
 
 def _results(source: Path, findings: Findings, name: str | None) -> Iterator[GradedResult]:
@@ -231,7 +231,9 @@ def _nearest(place: Path, groups: Iterable[_ResultSet], source: Path) -> list[_R
     return keys
 
 
-def _policies(groups: Mapping[_ResultSet, dict[str, GradedResult]], source: Path) -> list[GradedPolicy]:
+def _policies(
+    groups: Mapping[_ResultSet, dict[str, GradedResult]], source: Path, findings: Findings
+) -> list[GradedPolicy]:
     """One policy for each place, or for each name that a table gives."""
     names = _names(set(groups), source)
     policies: dict[str, GradedPolicy] = {}
@@ -246,7 +248,9 @@ def _policies(groups: Mapping[_ResultSet, dict[str, GradedResult]], source: Path
                 formats=frozenset(result.source for result in results.values()),
             ),
         )
-        policy.samples[key.run or 0, key.sample or 0] = results
+        known = policy.samples.setdefault((key.run or 0, key.sample or 0), {})
+        for result in results.values():
+            _add(known, result, findings)
     return [*policies.values()]
 
 

@@ -74,6 +74,13 @@ def _result(
     is_summary = not policy and fixed is None and broken is None
     fail_to_pass = _target_tally(targets, fixed, where, findings) if targets is not None else None
     pass_to_pass = _guard_tally(guarded, broken, where, findings) if guarded is not None else None
+    fix = _flag(fixed, where, findings) if known and targets is None else None
+    broke = _some(broken, where, findings) if known and guarded is None else None
+    if known and broke is None and pass_to_pass is None and str(broken or "").strip().lower() not in UNKNOWN:
+        return GradedResult(  # not unmeasured but unknown: a fix must not count as clean
+            instance=task, place=document.path, depth=Depth.TESTS, source=NAME, policy=policy, sample=sample,
+            lost=True, why="its breakage cannot be read",
+        )  # fmt: skip
     return GradedResult(
         instance=task,
         place=document.path,
@@ -84,8 +91,8 @@ def _result(
         repository=str(_first(row, ("repository", "repo")) or ""),
         fail_to_pass=fail_to_pass,
         pass_to_pass=pass_to_pass,
-        fix=_flag(fixed, where, findings) if known and targets is None else None,
-        broke=_some(broken, where, findings) if known and guarded is None else None,
+        fix=fix,
+        broke=broke,
         resolved=_flag(row.get("resolved"), where, findings),
         empty=_flag(row.get("empty_patch"), where, findings),
         applied=_flag(row.get("applied"), where, findings) if error else None,

@@ -35,8 +35,8 @@ from regrade.evaluators.analysis.differences import (
     outcomes,
     pairs_of,
 )
-from regrade.evaluators.analysis.missing_attempts import is_unanswered, with_missing_attempts
-from regrade.evaluators.analysis.runs import n_runs
+from regrade.evaluators.analysis.missing_attempts import is_unanswered, measured_alike, with_missing_attempts
+from regrade.evaluators.analysis.runs import n_runs, run_spread
 from regrade.evaluators.analysis.uncertainty import ClusterLevel
 from regrade.evaluators.analysis.verdicts import Decision, Verdict, decide
 from regrade.evaluators.storage.rows import without_outcome
@@ -130,6 +130,7 @@ def compare(
     """
     if not 0 <= margin < 1:
         raise UserError(f"the margin is a share between 0 and 1 (0.02 is 2 points); found {margin!r}")
+    baseline, candidate, one_sided = measured_alike(baseline, candidate)
     whole = with_missing_attempts(baseline), with_missing_attempts(candidate)
     obstacle = _obstacle(*whole)
     facts: dict[str, Any] = {
@@ -165,7 +166,7 @@ def compare(
         metrics=differences,
         n_clusters=differences[m.FIX_AND_CLEAN.name].n_clusters,
         mcnemar=pairs[m.FIX_AND_CLEAN.name].p if pairs else None,
-        warnings=tuple(_warnings(*whole, differences, decision.verdict, bounds)),
+        warnings=(*_warnings(*whole, differences, decision.verdict, bounds), *_one_sided(one_sided, whole[0])),
         pairs=pairs,
         worst=bounds.get("worst"),
         best=bounds.get("best"),
@@ -301,9 +302,13 @@ def _bounded(
         bounds_of(baseline, candidate, metric, may_be_unanswered=False) if metric.name in differences else None
         for metric in VERDICT_METRICS
     ]
+    spreads = [run_spread(baseline, candidate, metric) for metric in VERDICT_METRICS]
     cases: dict[str, Verdict] = {}
     for place, case in enumerate(("worst", "best")):
-        fixing, breaking = (None if one is None else interval_of(one[place], confidence) for one in decisive)
+        fixing, breaking = (
+            None if one is None else interval_of(one[place], confidence, runs)
+            for one, runs in zip(decisive, spreads, strict=True)
+        )
         cases[case] = decide(fixing, breaking, margin).verdict
     return bounded, cases
 
@@ -394,6 +399,15 @@ def _warnings(
                 f"{bounds['best']} if in its favour"
             )
         yield text
+
+
+def _one_sided(tasks: Sequence[str], rows: pd.DataFrame) -> Iterator[str]:
+    if tasks:
+        total = counted(rows["task"].nunique(), "task")
+        yield (
+            f"only one of the two contains the breakage of {len(tasks)} of {total}, such as {tasks[0]!r}: there plain "
+            "fixes are compared instead of clean ones"
+        )
 
 
 def _unmeasured(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.clustered_means import Sample
-from regrade.evaluators.analysis.runs import run_spread
+from regrade.evaluators.analysis.runs import RunSpread, run_spread
 from regrade.evaluators.analysis.score_interval import Interval
 from regrade.evaluators.analysis.uncertainty import (
     NO_RUNS,
@@ -217,9 +217,9 @@ def bounds_of(
     return low, high
 
 
-def interval_of(sample: Sample, confidence: float) -> Interval:
-    """The interval of a difference of rates, without the variance between runs."""
-    return difference_rule(sample).interval(confidence)
+def interval_of(sample: Sample, confidence: float, runs: RunSpread | None = None) -> Interval:
+    """The interval of a difference of rates."""
+    return difference_rule(sample, runs=NO_RUNS if runs is None else runs.of_difference).interval(confidence)
 
 
 def _sample(both: pd.DataFrame) -> Sample:

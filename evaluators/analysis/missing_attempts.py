@@ -1,4 +1,4 @@
-"""Missing attempts of a comparison: counted, and bounded by their worst and best outcome."""
+"""Missing attempts of a comparison: counted, and bounded by their worst and best outcome; and unmeasured breakage."""
 
 from __future__ import annotations
 
@@ -33,3 +33,23 @@ def is_unanswered(rows: pd.DataFrame) -> pd.Series[bool]:
     No patch existed, so it cannot be the reason: they are missing at random, and no verdict depends on them.
     """
     return without_outcome(rows) & (rows["patch_digest"] == LOST)
+
+
+def measured_alike(baseline: pd.DataFrame, candidate: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Both tables, and the tasks whose breakage only one of them contains: plain fixes are the clean fixes of both.
+
+    A fix of unknown breakage counts as clean, so the side without breakage would seem to fix more. Where a side states
+    nothing but clean fixes, they stand.
+    """
+    measured, plain = (
+        [set(rows["task"][rows[name].notna() & ~without_outcome(rows)]) for rows in (baseline, candidate)]
+        for name in ("broke", "fix")
+    )
+    tasks = (measured[0] ^ measured[1]) & plain[0] & plain[1]
+    if not tasks:
+        return baseline, candidate, []
+    first, second = (
+        rows.assign(clean_fix=rows["clean_fix"].mask(rows["task"].isin(tasks), rows["fix"]))
+        for rows in (baseline, candidate)
+    )
+    return first, second, sorted(tasks)

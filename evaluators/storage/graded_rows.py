@@ -133,8 +133,9 @@ def _of_flags(fix: bool | None, broke: bool | None, resolved: bool | None) -> di
 
 
 def _flags(fix: bool | None, broke: bool | None, resolved: bool | None) -> dict[str, Any]:
-    """A fix is clean if no breakage was measured; without a known fix the source's own word counts."""
-    clean = resolved if fix is None else fix and not broke
+    """A fix is clean if no breakage was measured; without a known fix the source's own word counts, except where
+    something broke."""
+    clean = False if broke else resolved if fix is None else fix
     return {
         "fix": None if fix is None else int(fix),
         "broke": None if broke is None else int(broke),

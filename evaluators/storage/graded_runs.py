@@ -183,7 +183,12 @@ def _note(policy: str, result: GradedResult, row: Mapping[str, Any], findings: F
     """Add what is odd in one result."""
     instance, depth = result.instance, result.depth
     if row["cause"] and depth is not Depth.SUBMISSION:
-        effect = "no outcome" if row["clean_fix"] is None else "neither fixed nor broken"
+        if row["clean_fix"] is None:
+            effect = "no outcome"
+        elif row["fix"] is None:
+            effect = f"counted only as {'resolved' if row['clean_fix'] else 'unresolved'}"
+        else:
+            effect = "neither fixed nor broken"
         findings.add(f"{policy}: {effect}, as {row['cause']}", instance)
     elif depth is Depth.SUBMISSION and result.patch is not None:
         what = "an empty patch, without a result" if result.empty else "a patch, without a result"

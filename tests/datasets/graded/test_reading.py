@@ -72,7 +72,9 @@ def test_holes_in_reports_are_named_and_their_instances_have_no_outcome(tmp_path
     write(tmp_path / "x__x-2" / "report.json", REPORT | {"tests_status": {"FAIL_TO_PASS": {"success": [1]}}})
     write(tmp_path / "x__x-3" / "report.json", {"x__x-3": REPORT, "x__x-4": None})
     write(tmp_path / "x__x-5" / "report.json", REPORT)
+    write(tmp_path / "x__x-6" / "report.json", "")
     results, findings = only(tmp_path)
+    assert findings["empty files"] == 1
     assert {"x__x-2", "x__x-5"} <= results.keys()
     assert results["x__x-2"].fail_to_pass is None
     assert results["x__x-2"].why == "the report lacks a list of tests"

@@ -393,3 +393,32 @@ def test_a_policy_can_win_where_nobody_breaks_anything():
         broke[:count] = 1
         verdicts.append(compare(base, single("cand", gains, broke, places)).verdict)
     assert verdicts == ["inconclusive"] * 2, "more breakage never turns into an improvement"
+
+
+def test_the_worst_and_the_best_case_know_the_variance_between_runs():
+    """Runs that differ by 40 points: a missing attempt of 600 cannot turn an open verdict into one in both cases."""
+    first, second = (
+        pd.concat(
+            [rows_of(name, rate, 0.0, tasks=200, samples=1, seed=seed) for seed, rate in enumerate(rates)]
+        ).reset_index(drop=True)
+        for name, rates in (("sft", (0.35, 0.45, 0.40)), ("rl", (0.45, 0.25, 0.20)))
+    )
+    whole = compare(first, second)
+    assert whole.verdict == "no difference shown"
+    assert whole.metrics["fix_and_clean"].between_runs > 0.05
+    found = compare(first, lose(second, 1))
+    assert (found.verdict, found.worst, found.best) == ("no difference shown",) * 3
+
+
+def test_a_side_without_breakage_does_not_seem_to_fix_more():
+    first, second = (rows_of(name, 0.4, 0.3, seed=seed) for seed, name in enumerate(("sft", "rl")))
+    found = compare(first, second.assign(broke=math.nan, clean_fix=second["fix"]))
+    clean, plain = found.metrics["fix_and_clean"], found.metrics["fix_rate"]
+    assert (clean.low, clean.high) == (plain.low, plain.high)
+    assert found.verdict == "no difference shown"
+    assert any("contains the breakage of 300 of 300 tasks" in warning for warning in found.warnings)
+    half = second["task"].isin([f"t{n}" for n in range(150)])
+    partly = second.assign(broke=second["broke"].mask(half), clean_fix=second["clean_fix"].mask(half, second["fix"]))
+    assert compare(first, partly).metrics["fix_and_clean"].verdict == "no difference shown"
+    stated = compare(first, second.assign(broke=math.nan, fix=math.nan)).metrics["fix_and_clean"]
+    assert stated.difference == pytest.approx(second["clean_fix"].mean() - first["clean_fix"].mean())

@@ -234,3 +234,26 @@ class TestPublishedResults:
         graded = read_graded([*(self.folder / "harbor-format" / "samples").iterdir()])
         assert [*figures(graded).values()] == [(7, 0, 0, 7, 0)]
         assert graded.counts()[0].broke_known == 0
+
+
+def test_breakage_that_cannot_be_read_makes_no_clean_fix_and_breakage_of_an_unknown_fix_excludes_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("task,policy,fixed,broken\na,p,1,-1\nb,p,1,some\nc,p,,2\nd,p,1,\ne,p,1,0\n")
+    graded = read_graded([file])
+    outcomes = {row["task"]: [row[name] for name in ("fix", "broke", "clean_fix")] for row in graded.rows["p"]}
+    unknown = [None, None, None]
+    assert outcomes == {"a": unknown, "b": unknown, "c": [None, 1, 0], "d": [1, None, 1], "e": [1, 0, 1]}
+    assert any("no outcome, as its breakage cannot be read: a, b" in line for line in graded.findings.lines())
+
+
+def test_rows_with_and_without_a_number_of_their_run_are_of_one_run(tmp_path: Path) -> None:
+    """A run that is empty or no number is the first: its rows do not replace those of run 0."""
+    file = tmp_path / "results.csv"
+    file.write_text("task,policy,run,fixed,broken\na,p,0,1,0\nb,p,,1,0\nc,p,x,1,0\nb,p,0,0,0\n")
+    graded = read_graded([file])
+    assert [(row["task"], row["fix"], row["clean_fix"]) for row in graded.rows["p"]] == [
+        ("a", 1, 1), ("b", None, None), ("c", 1, 1)
+    ]  # fmt: skip
+    assert any("doubled results, which differ: their outcome is missing: b" in line for line in graded.findings.lines())
