@@ -73,6 +73,17 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def without_annotations(tree: ast.Module) -> ast.Module:
+    """The tree, changed: without the annotations of the values that a module sets."""
+    tree.body = [
+        ast.Assign([statement.target], statement.value)
+        if isinstance(statement, ast.AnnAssign) and statement.simple and statement.value is not None
+        else statement
+        for statement in tree.body
+    ]
+    return tree
+
+
 def is_new_name(statement: ast.stmt, scope: ast.Module | ast.ClassDef, known: frozenset[str]) -> bool:
     """Does a statement only bind names that the base's file does not contain, or metadata?
 

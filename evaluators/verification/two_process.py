@@ -43,7 +43,13 @@ from regrade.evaluators.verification.function_forms import (
     names_bound,
     receiving,
 )
-from regrade.evaluators.verification.inert_changes import is_inert_file, is_new_name, names_in, without_docstrings
+from regrade.evaluators.verification.inert_changes import (
+    is_inert_file,
+    is_new_name,
+    names_in,
+    without_annotations,
+    without_docstrings,
+)
 from regrade.rewards.evidence import End, TestStatus
 
 if TYPE_CHECKING:
@@ -259,7 +265,7 @@ def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool
     """The functions that differ, whether anything else does, and whether only bindings of functions do (see
     `Boundary.only_binds`). Changes both trees."""
     known = names_in(old)
-    old, new = without_docstrings(old), without_docstrings(new)
+    old, new = (without_annotations(without_docstrings(tree)) for tree in (old, new))
     names = frozenset(key.partition("#")[0].rpartition(".")[2] for key, _, _ in functions(old))
     classes = frozenset(node.name for node in ast.walk(old) if isinstance(node, ast.ClassDef))
     only_binds = _without_bindings(old, names, classes, known) == _without_bindings(new, names, classes, known)

@@ -642,6 +642,8 @@ def test_a_reference_whose_sandbox_is_killed_is_measured_again(words, tmp_path, 
 SHELF = '''\
 """Shelves."""
 
+MOST = 9
+
 
 class Shelf:
     """A shelf.
@@ -679,6 +681,7 @@ INERT: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
         ),
         {},
     ),
+    "an annotation": ((MEAN_FIX, ("MOST = 9", "MOST: int = 9")), {}),
     "an import with a fallback": (
         (
             MEAN_FIX,
