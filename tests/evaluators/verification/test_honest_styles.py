@@ -14,6 +14,8 @@ import pytest
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
+from regrade.evaluators.execution import run_tests
+from regrade.evaluators.execution.records import UnknownRecord
 from regrade.evaluators.sandboxes import KINDS
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.verification.function_forms import function_facts
@@ -359,7 +361,7 @@ STYLES: Mapping[str, HonestStyle] = {
     "a cache in the instance": HonestStyle("half", ((HALF, "    def half(self):\n        if not hasattr(self, '_half'):\n            self._half = self.cents // 2\n        return self._half\n"),)),
     "a private attribute more": HonestStyle("plus", ((PLUS, PLUS.replace("return Money(self.cents - other.cents)", "made = Money(self.cents + other.cents)\n        made._parts = (self.cents, other.cents)\n        return made")),)),
     "attributes in another order": HonestStyle("euros", ((INIT, "    def __init__(self, cents):\n        self.euros = cents // 100\n        self.cents = cents\n"),)),
-    "a class in a new module": HonestStyle("plus", ((SHOP[SHOP.index("class Money:"): SHOP.index("def most(")], "from money import Money\n\n\n"),), {"money.py": SHOP[SHOP.index("class Money:"): SHOP.index("\n\n\ndef most(")] + "\n"}),
+    "a class in a new module": HonestStyle("plus", ((SHOP[SHOP.index("class Money:"): SHOP.index("def most(")], "from money import Money\n\n\n"),), {"money.py": SHOP[SHOP.index("class Money:"): SHOP.index("\n\n\ndef most(")].replace(*FIXES["plus"]) + "\n"}),
     "a class under another name": HonestStyle("plus", ((SHOP[SHOP.index("class Money:"): SHOP.index("def most(")], SHOP[SHOP.index("class Money:"): SHOP.index("def most(")].replace("Money", "Amount").replace("self.cents - other", "self.cents + other").replace("Amount(int(text))", "Amount(int(text) * 100)") + "Money = Amount\n\n\n"),)),
     "another metaclass": HonestStyle("half", (("class Money:", "class Kind(type):\n    pass\n\n\nclass Money(metaclass=Kind):"), FIXES["half"])),
 }  # fmt: skip
@@ -482,7 +484,8 @@ def test_a_fix_where_a_package_imports_the_function_is_assured(scorer, write_fil
     assert verification.reaches("out-of-process"), verification
 
 
-def test_an_exploit_in_these_styles_is_not_assured(scorer, job):
+def test_an_exploit_in_these_styles_is_not_assured(scorer, job, monkeypatch):
+    monkeypatch.setattr(run_tests, "TamperedRecord", UnknownRecord)  # the watch in the run finds some of them
     found = _verified(scorer, [job(exploit) for exploit in EXPLOITS.values()])
     for name, (run, verification) in zip(EXPLOITS, found, strict=True):
         assert run.fixed, (name, "the exploit does not even work")
