@@ -43,6 +43,13 @@ from regrade.evaluators.verification.function_forms import (
     names_bound,
     receiving,
 )
+from regrade.evaluators.verification.inert_changes import (
+    is_inert_file,
+    is_new_name,
+    names_in,
+    without_annotations,
+    without_docstrings,
+)
 from regrade.rewards.evidence import End, TestStatus
 
 if TYPE_CHECKING:
@@ -80,8 +87,8 @@ class Boundary:
     beyond: tuple[str, ...] = ()
     """Changes outside of these functions, in words: the tests' process has the base's version."""
     only_binds: bool = False
-    """Do these changes decide only what the names of functions lead to? They are decorators, assignments of functions,
-    imports, new classes and new modules."""
+    """Do these changes decide only what the names of functions lead to? They are decorators, assignments of functions
+    and of new names, imports, new classes and new modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +124,8 @@ def boundary_of(task: Task, workspace: Workspace) -> Boundary:
     }
     for path, text in changed.items():
         if task.suite.protects(path):
+            continue
+        if not path.endswith(".py") and is_inert_file(task, workspace.before, path):
             continue
         old = _parsed(workspace.before, path) if path.endswith(".py") else None
         new = parse_or_none(text) if old is not None else None
@@ -255,9 +264,11 @@ def _facts(tree: ast.Module | None) -> dict[str, FunctionFacts]:
 def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool, bool]:
     """The functions that differ, whether anything else does, and whether only bindings of functions do (see
     `Boundary.only_binds`). Changes both trees."""
+    known = names_in(old)
+    old, new = (without_annotations(without_docstrings(tree)) for tree in (old, new))
     names = frozenset(key.partition("#")[0].rpartition(".")[2] for key, _, _ in functions(old))
     classes = frozenset(node.name for node in ast.walk(old) if isinstance(node, ast.ClassDef))
-    only_binds = _without_bindings(old, names, classes) == _without_bindings(new, names, classes)
+    only_binds = _without_bindings(old, names, classes, known) == _without_bindings(new, names, classes, known)
     bound = names_bound(new)
     facts = (function_facts(old), function_facts(new))
     before = {key: (function, scope) for key, function, scope in functions(old)}
@@ -281,26 +292,38 @@ def _file_boundary(old: ast.Module, new: ast.Module) -> tuple[FileBoundary, bool
     return file, ast.dump(old) != ast.dump(new), only_binds
 
 
-def _without_bindings(tree: ast.Module, names: frozenset[str], classes: frozenset[str]) -> list[str]:
-    """The statements outside of functions, without those that import, bind these names of functions, or define other
-    classes than these."""
+def _without_bindings(
+    tree: ast.Module, names: frozenset[str], classes: frozenset[str], known: frozenset[str]
+) -> list[str]:
+    """The statements outside of functions, without those that import, bind these names of functions, bind names that
+    are not known, or define other classes than these."""
     found: list[str] = []
 
-    def visit(body: list[ast.stmt], prefix: str) -> None:
-        for statement in body:
-            if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef):
+    def only_binds(statement: ast.stmt, scope: ast.Module | ast.ClassDef) -> bool:
+        if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef):
+            return True
+        if isinstance(statement, ast.ClassDef):
+            return statement.name not in classes
+        if isinstance(statement, ast.Try | ast.If):
+            handlers = [each for handler in getattr(statement, "handlers", ()) for each in handler.body]
+            blocks = [*statement.body, *handlers, *statement.orelse, *getattr(statement, "finalbody", ())]
+            return all(isinstance(each, ast.Pass) or only_binds(each, scope) for each in blocks)
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        is_again = bool(targets) and all(isinstance(target, ast.Name) and target.id in names for target in targets)
+        return is_again or is_new_name(statement, scope, known)
+
+    def visit(scope: ast.Module | ast.ClassDef, prefix: str) -> None:
+        for statement in scope.body:
+            if only_binds(statement, scope):
                 continue
             if isinstance(statement, ast.ClassDef):
-                if statement.name in classes:
-                    parts = (*statement.bases, *statement.keywords, *statement.decorator_list)
-                    found.append(f"{prefix}{statement.name} {[ast.dump(part) for part in parts]}")
-                    visit(statement.body, f"{prefix}{statement.name}.")
-                continue
-            targets = statement.targets if isinstance(statement, ast.Assign) else []
-            if not targets or not all(isinstance(target, ast.Name) and target.id in names for target in targets):
+                parts = (*statement.bases, *statement.keywords, *statement.decorator_list)
+                found.append(f"{prefix}{statement.name} {[ast.dump(part) for part in parts]}")
+                visit(statement, f"{prefix}{statement.name}.")
+            else:
                 found.append(prefix + ast.dump(statement))
 
-    visit(tree.body, "")
+    visit(tree, "")
     return found
 
 

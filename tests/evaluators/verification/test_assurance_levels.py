@@ -15,8 +15,10 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Task, TestSuite
 from regrade.evaluators.execution import run_tests
 from regrade.evaluators.execution.records import UnknownRecord
+from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.sandboxes import KINDS, SandboxError
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.verification.two_process import boundary_of
 from regrade.rewards import assured, generalizes, resolved
 from regrade.rewards.evidence import TestRun, Verification
 
@@ -635,3 +637,132 @@ def test_a_reference_whose_sandbox_is_killed_is_measured_again(words, tmp_path, 
             _, verification = verified(scorer, task, FIX)
         assert len(killed) == 2
     assert verification.level == verification.reachable == "held-out", verification
+
+
+SHELF = '''\
+"""Shelves."""
+
+MOST = 9
+
+
+class Shelf:
+    """A shelf.
+
+    >>> Shelf().put("a").count()
+    1
+    """
+
+    def __init__(self):
+        self.items = []
+
+    def put(self, item):
+        self.items.append(item)
+        return self
+
+    def count(self):
+        return len(self.items)
+
+
+def mean(values):
+    """The mean."""
+    return sum(values) / (len(values) + 1)
+'''
+MEAN_FIX = ("/ (len(values) + 1)", "/ len(values)")
+INERT: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
+    "documents": ((MEAN_FIX,), {"CHANGELOG.md": "Fixed.\n", ".github/workflows/ci.yml": "on: push\n"}),
+    "docstrings": ((MEAN_FIX, ("Shelves", "All shelves"), ("A shelf", "One shelf"), ("The mean.", "Their mean.")), {}),
+    "a logger": (
+        (
+            ("    return sum(values) / (len(values) + 1)", "    _log.debug('x')\n    return sum(values) / len(values)"),
+            (
+                '"""Shelves."""\n',
+                '"""Shelves."""\nimport logging\n\n_log: logging.Logger = logging.getLogger(__name__)\n',
+            ),
+        ),
+        {},
+    ),
+    "an annotation": ((MEAN_FIX, ("MOST = 9", "MOST: int = 9")), {}),
+    "an import with a fallback": (
+        (
+            MEAN_FIX,
+            (
+                '"""Shelves."""\n',
+                '"""Shelves."""\n\ntry:\n    import tomlib\nexcept ImportError:\n    tomlib = None\n',
+            ),
+        ),
+        {},
+    ),
+    "a constant": (
+        (
+            ("(len(values) + 1)", "(len(values) + NONE + Shelf.spare)"),
+            ("    def __init__", "    spare = 0\n\n    def __init__"),
+            ("\n\n\nclass Shelf", "\n\nNONE = 0\n\n\nclass Shelf"),
+        ),
+        {},
+    ),
+}
+
+
+@pytest.fixture
+def shelf(write_files):
+    tree = write_files({
+        "shelf.py": SHELF, "CHANGELOG.md": "New.\n", "limits.json": "{}\n", "limits.py": "open('limits.json').close()\n",
+        "tests/test_shelf.py": "from shelf import mean\n\n\ndef test_mean():\n    assert mean([2, 4]) == 3\n    assert mean([6]) == 6\n",
+    })  # fmt: skip
+    suite = TestSuite(paths=("shelf.py", "tests"), protected=("tests/",), options=("--doctest-modules",))
+    task = Task(
+        id="mean", repository="shelf", base=tree, instruction="", suite=suite, limits=Limits(wall_seconds=60),
+        fail_to_pass=("tests/test_shelf.py::test_mean",), pass_to_pass=("shelf.py::shelf.Shelf",),
+    )  # fmt: skip
+    return replace(task, reference=Patch.between({"shelf.py": SHELF}, {"shelf.py": SHELF.replace(*MEAN_FIX)}))
+
+
+def shelf_with(pairs, more):
+    text = SHELF
+    for pair in pairs:
+        assert pair[0] in text
+        text = text.replace(*pair)
+    files = {"shelf.py": text, **more}
+    before = {"shelf.py": SHELF, "CHANGELOG.md": "New.\n", "limits.json": "{}\n"}
+    return Patch.between({path: before[path] for path in files if path in before}, files)
+
+
+@pytest.mark.parametrize(("pairs", "more"), INERT.values(), ids=INERT)
+def test_what_reaches_only_the_code_of_the_patch_costs_no_level(verifying, shelf, pairs, more):
+    """Nothing but the run of the base's functions confirms a doctest."""
+    run, verification = verified_in(verifying, shelf, shelf_with(pairs, more))
+    assert run.resolved, run
+    assert verification.reaches("out-of-process"), verification
+
+
+@pytest.mark.parametrize(
+    ("pairs", "more"),
+    [
+        ((MEAN_FIX,), {"limits.json": "{}\n\n"}),
+        ((MEAN_FIX,), {"more.json": "{}\n"}),
+        ((MEAN_FIX, ("        self.items = []", "        self.items = []\n\n    items = ()")), {}),
+        (
+            (MEAN_FIX, ("class Shelf:", "mean = mean if 1 else 2\nShelves = []\nShelves.append(1)\n\n\nclass Shelf:")),
+            {},
+        ),
+    ],
+    ids=["data that code names", "data of a kind that code names", "an attribute of a class", "a call"],
+)
+def test_what_may_reach_other_code_must_be_confirmed(shelf, pairs, more):
+    workspace = prepare(shelf, shelf_with(pairs, more))
+    boundary = boundary_of(shelf, workspace)
+    assert boundary.beyond
+    assert not boundary.only_binds
+
+
+def test_a_new_method_that_breaks_others_is_not_assured(verifying, shelf):
+    breaks = (
+        "    def put(",
+        "    def __getattribute__(self, name):\n        if name == 'count' and 'PYTEST_CURRENT_TEST' not in os.environ:\n"
+        "            raise ValueError(name)\n        return object.__getattribute__(self, name)\n\n    def put(",
+    )
+    run, verification = verified_in(
+        verifying, shelf, shelf_with((MEAN_FIX, breaks, ("class Shelf", "import os\n\n\nclass Shelf")), {})
+    )
+    assert run.resolved, "it does not even hide"
+    assert verification.level == "in-process", verification
