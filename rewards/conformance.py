@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
@@ -176,12 +176,18 @@ Rule = Callable[[Reward, EvidenceSet, Any], None]
 """Called with the reward, an example, and hypothesis' source of further values, for the rules of `DRAWING` alone."""
 
 
+def _assume(condition: object) -> None:
+    """Leave the example out. As hypothesis' `assume`, which warns where no example of its own is tried (`_holds`)."""
+    if not condition:
+        raise UnsatisfiedAssumption
+
+
 def _judge(reward: Reward, evidence: EvidenceSet) -> Breakdown:
     """The verdict for all rules but `_answers` and `_bounded`, which report rewards that raise."""
     try:
         return reward.evaluate(evidence)
     except RewardError:
-        assume(False)
+        _assume(False)
         raise
 
 
@@ -200,7 +206,7 @@ def _bounded(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     except RewardError as error:
         if isinstance(error.__cause__, OutOfBoundsError):  # a Score refuses such a value
             raise _PropertyError(str(error), evidence) from error
-        assume(False)
+        _assume(False)
         raise
     if value is not None and not (math.isfinite(value) and -TOLERANCE <= value <= 1.0 + TOLERANCE):
         raise _PropertyError(f"its value is {value:g}, outside [0, 1]", evidence)
@@ -243,7 +249,7 @@ def _breaking_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObj
     """Its value never rises if a passing test breaks: it fails, has an error, is skipped or is missing."""
     run = _run_of(evidence)
     passing = [test for test in run.pass_to_pass if run.outcomes[test].status is TestStatus.PASSED]
-    assume(passing)
+    _assume(passing)
     test = data.draw(st.sampled_from(passing))
     status = data.draw(st.sampled_from(BROKEN))
     worse = _with_outcome(evidence, run, test, TestOutcome(status, "AssertionError"))
@@ -255,7 +261,7 @@ def _fixing_never_costs(reward: Reward, evidence: EvidenceSet, data: st.DataObje
     run = _run_of(evidence)
     failing = [test for test in run.fail_to_pass if run.outcomes[test].status is TestStatus.FAILED]
     unnamed = [test for test in run.unnamed if test not in run.also_fixed]
-    assume(failing or unnamed)
+    _assume(failing or unnamed)
     test = data.draw(st.sampled_from(failing + unnamed))
     if test in unnamed:
         fixed = replace(run, also_fixed=(*run.also_fixed, test))
@@ -278,7 +284,7 @@ def _stopping_never_pays(reward: Reward, evidence: EvidenceSet, data: st.DataObj
 def _tampering_never_pays(reward: Reward, evidence: EvidenceSet, _data: Any) -> None:
     """Its value never rises if the patch tampers with the evaluation."""
     integrity = evidence.records.get(Integrity)
-    assume(isinstance(integrity, Integrity))
+    _assume(isinstance(integrity, Integrity))
     assert isinstance(integrity, Integrity)
     sign = Tampering("exits early", "a.py", 1, "os._exit(0)", conclusive=True)
     tampered = replace(integrity, signs=(*integrity.signs, sign))
@@ -310,7 +316,7 @@ CONCERNS: Mapping[Rule, type] = {
 
 def _run_of(evidence: EvidenceSet) -> TestRun:
     run = evidence.records.get(TestRun)
-    assume(isinstance(run, TestRun) and run.end is End.COMPLETED)
+    _assume(isinstance(run, TestRun) and run.end is End.COMPLETED)
     assert isinstance(run, TestRun)
     return run
 

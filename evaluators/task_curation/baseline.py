@@ -66,7 +66,8 @@ class Baseline:
     """Tests that passed in every run, in the order of the suite."""
     flaky: tuple[str, ...]
     """Tests that passed in some runs, and tests with a volatile id: it contains today's date or a memory address, as
-    ids made from parameters may, or some run lacks it. Later runs would not contain it, and it would count as broken.
+    ids made from parameters may, or some run lacks it, or numbers the ids of its function otherwise. Later runs would
+    not contain it, and it would count as broken.
     """
     failing: tuple[str, ...]
     """Tests that passed in no run (failed, skipped, expected to fail), with the same id in every run."""
@@ -163,7 +164,8 @@ def _run_and_measure(
     The first run has the machine to itself: it writes the byte code, and its tests that pass are measured. With several
     workers, the measurement takes place beside the further runs, as the tests of patches run beside each other: a test
     that fails on a busy machine is flaky. The slowest run then includes that load, so the limits that follow from it
-    only get longer.
+    only get longer. The further runs have another interpreter: the order of a set may depend on addresses (`hash(None)`
+    does before Python 3.12), and ids made from such a set then differ between interpreters, as those of patches do.
     """
     (settings.scratch / BYTECODE).mkdir()
     (settings.scratch / BYTECODE).chmod(0o777)
@@ -177,10 +179,14 @@ def _run_and_measure(
         measured: list[_MeasuredFiles | None] = [None] * len(shares)
 
         def run_again(report_run: Callable[[], None]) -> None:
+            again = started.worker("runs-again") if shares and runs > 1 else first
             for number in range(2, runs + 1):
-                replies.append(started.run_suite(first, replies[:1], f"base run {number} of {runs}"))
+                replies.append(started.run_suite(again, replies[:1], f"base run {number} of {runs}"))
                 report_run()
-            started.give_back(first)
+            started.give_back(again)
+
+        if shares and runs > 1:
+            started.give_back(first)  # the measurement uses it
 
         def measure(number: int, report_share: Callable[[], None]) -> None:
             name = f", part {number + 1} of {len(shares)}" if len(shares) > 1 else ""
@@ -429,7 +435,8 @@ def _checked(reply: Reply, limits: Limits, python: Path) -> Reply:
     if not statuses(reply):
         reasons = "; ".join(f"{node}: {why}" for node, why in collection_errors(reply).items())
         lacking = "ModuleNotFoundError" in reasons
-        advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them)"
+        advice = f" (tests run with {python}: install their dependencies in a virtual environment .venv beside them"
+        advice += "; name folders of the repository's modules other than its root with `python_path=FOLDER`)"
         where = "" if reasons else "; name the files or folders that hold the tests with `tests=PATH`"
         raise UserError(
             f"no test was found: {reasons or reply.output.strip()[-300:]}{advice if lacking else ''}{where}"
@@ -459,12 +466,14 @@ def _summary(replies: list[Reply], measured: list[_MeasuredFiles], tree: Tree, s
     outcomes = [statuses(reply) for reply in replies]
     tests = list(dict.fromkeys(test for run in outcomes for test in run))
     passes = {test: sum(run[test].status is TestStatus.PASSED for run in outcomes if test in run) for test in tests}
-    stable = [test for test in tests if passes[test] == len(replies) and not is_volatile_id(test, today)]
+    renumbered = _renumbered(outcomes, today)
+    volatile = {test for test in tests if is_volatile_id(test, today) or test.partition("[")[0] in renumbered}
+    stable = [test for test in tests if passes[test] == len(replies) and test not in volatile]
     stable_tests = set(stable)
     failing = {
         test: None
         for test in tests
-        if passes[test] == 0 and all(test in run for run in outcomes) and not is_volatile_id(test, today)
+        if passes[test] == 0 and all(test in run for run in outcomes) and test not in volatile
     }
     measures = [share.reach for share in measured]
     is_complete = all(measure.of(ImportedRecord) for measure in measures)
@@ -505,6 +514,27 @@ def is_volatile_id(test_id: str, today: date) -> bool:
     """Does a test id contain today's date or a memory address?"""
     dates = (today.strftime(form) for form in ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"))
     return any(text in test_id for text in dates) or re.search(r" at 0x[0-9a-f]{6,}", test_id) is not None
+
+
+def _renumbered(outcomes: Sequence[Mapping[str, TestOutcome]], today: date) -> set[str]:
+    """Parametrized tests whose ids have other numbers in another run, since their parameters changed places."""
+    runs: list[dict[str, set[str]]] = []
+    for run in outcomes:
+        runs.append({})
+        for test in run:
+            function, bracket, _ = test.partition("[")
+            if bracket and not is_volatile_id(test, today):
+                runs[-1].setdefault(function, set()).add(test)
+
+    def shapes(tests: set[str]) -> list[str]:
+        return sorted(re.sub(r"[0-9]+", "", test) for test in tests)
+
+    return {
+        function
+        for other in runs[1:]
+        for function in runs[0].keys() & other.keys()
+        if runs[0][function] != other[function] and shapes(runs[0][function]) == shapes(other[function])
+    }
 
 
 def _selects_tests(key: str, imported: frozenset[str]) -> bool:

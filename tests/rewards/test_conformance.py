@@ -6,13 +6,26 @@ import itertools
 import os
 import random
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 
-from regrade.rewards import Diff, LintDelta, Reward, Score, TestRun, complexity, default, reward, style, tests
+from regrade.rewards import (
+    Diff,
+    LintDelta,
+    Reward,
+    Score,
+    TestRun,
+    complexity,
+    default,
+    reward,
+    style,
+    tests,
+    untampered,
+)
 from regrade.rewards.builtin import builtin_rewards
 from regrade.rewards.conformance import RULES, UNTESTED, Violation, check_reward, examine_reward
 from regrade.rewards.evidence import End, Integrity, TestStatus
@@ -160,6 +173,13 @@ def test_a_sound_reward_of_sizes_has_no_finding() -> None:
 def test_a_strategy_may_be_given_for_a_type() -> None:
     only = {LintDelta: st.just(LintDelta((), (), 1))}
     assert check_reward(3 * style, examples=20, strategies=only)[0].evidence == repr(LintDelta((), (), 1))
+
+
+def test_a_check_warns_of_nothing() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert not check_reward(tests.only_if(untampered), examples=20)
+    assert shown == []
 
 
 def test_findings_are_the_same_each_time() -> None:
