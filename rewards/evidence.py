@@ -509,8 +509,12 @@ class DefaultVerification(Verification):
 
     @property
     def shortfall(self) -> str:
-        """Why the verdict does not hold, although the tests pass; empty: it does."""
-        if self.required and not self.reaches(self.required):
+        """What contradicts the verdict, although the tests pass; empty: nothing does.
+
+        A test that passes only in the candidate's process, or a triggered tripwire. A test that nothing confirms is no
+        contradiction: an honest patch may change what a verification can't see through.
+        """
+        if self.required and not self.reaches(self.required) and self.refuted:
             return f"{self.level} only, and the reference reaches {self.required}: {self.why}"
         return f"{self.level} only: {self.why}" if self.sprung else ""
 

@@ -65,6 +65,14 @@ def test_a_verdict_below_the_level_of_the_reference_counts_as_no_fix(task, edit,
     assert "out-of-process" in (reward.evaluate(refused).cause or "")
 
 
+def test_what_is_merely_not_confirmed_keeps_its_value() -> None:
+    lower = DefaultVerification(level=AssuranceLevel.IN_PROCESS, reachable="", required="tripwired", why="why")
+    assert replace(lower, unconfirmed=("t.py::test_a",)).shortfall == ""
+    assert replace(lower, refuted=(("t.py::test_a", "it fails elsewhere"),)).shortfall
+    assert replace(lower, sprung=(("t.py::test_a", "a canary passed"),)).shortfall
+    assert replace(lower, level=AssuranceLevel.TRIPWIRED, refuted=(("t.py::test_a", "it fails"),)).shortfall == ""
+
+
 def test_a_task_that_allows_none_at_that_cost_is_scored_in_process_and_says_so(
     task, fix, scorer: Scorer, monkeypatch
 ) -> None:
