@@ -119,7 +119,8 @@ def _show(explained: ExplainedScore, json: bool, html: bool) -> None:
     elif explained.attribution is None:
         show(explained.breakdown, json, explained.notes, of=explained.title)
     elif json:
-        whole = {"of": explained.title, **explained.breakdown.to_json(), "notes": list(explained.notes)}
+        breakdown, notes = explained.breakdown, list(explained.notes)
+        whole = {"of": explained.title, **breakdown.to_json(), "not_excluded": breakdown.not_excluded, "notes": notes}
         print_json({**whole, "hunks": explained.attribution.to_json()})
     else:
         from regrade.reports.hunks import print_attribution

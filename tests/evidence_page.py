@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from regrade import rewards
@@ -19,15 +19,23 @@ def sections() -> str:
     """One section a type, in the order of the code: what it is, its fields, its properties and methods."""
     classes = [node for node in ast.parse(SOURCE.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
     public = [node for node in classes if node.name in rewards.__all__ and node.name != "EvidenceSet"]
-    return "\n".join("\n".join(_section(node)) + "\n" for node in public)
+    by_name = {node.name: node for node in public}
+
+    def bases(node: ast.ClassDef) -> list[ast.ClassDef]:
+        names = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        return [by_name[name] for name in names if name in by_name]
+
+    return "\n".join("\n".join(_section(node, bases(node))) + "\n" for node in public)
 
 
-def _section(node: ast.ClassDef) -> Iterator[str]:
+def _section(node: ast.ClassDef, bases: Sequence[ast.ClassDef]) -> Iterator[str]:
     yield f"### {node.name}\n"
     yield _text(ast.get_docstring(node), node.name) + "\n"
     is_enum = any(isinstance(base, ast.Name) and base.id == "StrEnum" for base in node.bases)
     yield "| value | meaning |\n|-|-|" if is_enum else "| field | type | meaning |\n|-|-|-|"
     yield from (_values if is_enum else _rows)(node)
+    for base in bases:
+        yield from _rows(base)
 
 
 def _rows(node: ast.ClassDef) -> Iterator[str]:

@@ -53,7 +53,7 @@ def _samples(document: Document, findings: Findings) -> Iterator[GradedResult]:
         from inspect_ai.log import read_eval_log, read_eval_log_samples
     except ImportError as error:
         raise UserError(
-            f"{document.path} is a log of Inspect, which needs its package: pip install 'regrade[inspect]'"
+            f"{document.path} is a log of Inspect, which needs its package: pip install inspect-ai"
         ) from error
     try:
         header = read_eval_log(str(document.path), header_only=True)

@@ -104,7 +104,9 @@ def _without_unjudged(
         copy = f"{suite.configuration.rpartition('.')[0]}-of-base.{suite.configuration.rpartition('.')[2]}"
         restored[copy] = workspace.before.read(suite.configuration)
         suite = replace(suite, configuration=copy)
-    changed = replace(workspace, after=workspace.after.with_files(restored))
+    # The base runs with the same configuration, so that what its tests replace is known (see `_honest`).
+    copies = {path: text for path, text in restored.items() if path not in workspace.restored}
+    changed = replace(workspace, before=workspace.before.with_files(copies), after=workspace.after.with_files(restored))
     scope = "the broken tests, with the files of the patch"
     reply = _run(worker, replace(task, suite=suite), changed, frozenset(run.broken), scope=scope, cold=cold)
     if ending(reply, task.limits.wall_seconds)[0] is not End.COMPLETED:

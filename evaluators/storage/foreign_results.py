@@ -43,6 +43,8 @@ def _has_graded_name(path: Path) -> bool:
 
 def _has_keys(path: Path, keys: frozenset[str] = KEYS) -> bool:
     """Does the JSON value, its first line or one of its members have a known key?"""
+    if not path.is_file():  # a pipe or a device may have no end
+        return False
     try:
         if path.stat().st_size > LONGEST:
             with path.open("rb") as file:

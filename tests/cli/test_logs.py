@@ -62,7 +62,8 @@ def test_very_verbose_shows_every_step(score):
 def test_the_environment_selects_single_loggers(score, monkeypatch):
     monkeypatch.setenv("REGRADE_LOG", "warning, regrade.evaluators.scoring=debug")
     lines, _ = score()
-    assert {name for _, name, _ in lines} == {"regrade.evaluators.scoring.planner"}
+    expected = {"regrade.evaluators.scoring.planner", "regrade.evaluators.scoring.verifier"}
+    assert {name for _, name, _ in lines} == expected
 
 
 @pytest.mark.parametrize(

@@ -490,7 +490,7 @@ def test_many_short_tests_of_one_file_are_measured_in_parts_with_the_same_result
     whole = baseline(tree, TestSuite(), sandbox=Watched(), runs=2, workers=1)
     assert len(parts) == 2
     divided = baseline(tree, TestSuite(), sandbox=Watched(), runs=2, workers=2)
-    assert len(parts) == 2 + 3
+    assert len(parts) == 2 + 2
     assert (divided.reach, divided.imported, divided.companions) == (whole.reach, whole.imported, whole.companions)
     assert divided.companions == {"test_it.py::test_second": "test_it.py"}
     assert set(divided.reach["subject.py::first"]) == {"test_it.py::test_first", "test_it.py::test_second"}
