@@ -47,7 +47,7 @@ def explained(regrade: Callable[..., Any], *arguments: object) -> dict[str, Any]
 def test_a_patch_is_explained_hunk_by_hunk(regrade, tasks, two_hunks):
     asked = (two_hunks, "--tasks", tasks, "--task", "add")
     found = explained(regrade, *asked)
-    plain = json.loads(regrade("explain", *asked, "--json").out)
+    plain = json.loads(regrade("explain", *asked, "--assured", "in-process", "--json").out)
     assert {key: found[key] for key in plain} == plain, "the explanation without hunks stays as it is"
     hunks = found["hunks"]
     assert [each["hunks"][0]["name"] for each in hunks["groups"]] == ["calc.py:2", "calc.py:14", "notes.txt (new file)"]
