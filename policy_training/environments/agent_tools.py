@@ -111,7 +111,7 @@ class RunningEpisode:
         return step.observation
 
     def unreadable(self, why: str) -> str:
-        """A step of an answer from which no action can be read: it counts against the budget and is told."""
+        """A step of an answer from which no action can be read: it uses the budget, and the agent is informed."""
 
         def complain() -> str:
             raise ToolMistakeError(why)

@@ -13,7 +13,7 @@ Message = dict[str, Any]
 """Of a chat, in OpenAI's form: `role`, `content`, and `tool_calls` or `tool_call_id`."""
 
 SYSTEM = (
-    "You mend bugs in a code repository with the given tools. Read before you edit, run the tests after you edit, take "
+    "You fix bugs in a code repository with the given tools. Read before you edit, run the tests after you edit, take "
     "back what breaks a test that passed before, and call submit when you are done."
 )
 CALL_A_TOOL = "You called no tool. Go on with a tool, or call submit to hand in your changes."
@@ -38,8 +38,8 @@ def run_chat_episode(
 ) -> tuple[Episode, list[Message]]:
     """One episode of a chat model; returns its record and the whole chat.
 
-    An answer without a tool call costs a turn and is told; a second one in a row ends the episode. An exception of
-    `complete` is the caller's: the model's failure is no verdict on a patch.
+    An answer without a tool call costs a turn, and the model is informed; a second one in a row ends the episode. An
+    exception of `complete` is the caller's: the model's failure is no verdict on a patch.
 
     Raises:
         UserError: the environment has no such task.

@@ -1,4 +1,4 @@
-"""The tests that an agent may run, and what it is told about their results."""
+"""The tests that an agent may run, and the observations of their results."""
 
 from __future__ import annotations
 
