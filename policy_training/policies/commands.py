@@ -112,6 +112,8 @@ class CommandPolicy:
             try:
                 yield _CommandSession(self, program, folder, seed).attempt
             finally:
+                # A thread that copies files can't be cancelled: it could write into the folder after its removal.
+                await asyncio.get_running_loop().shutdown_default_executor()
                 scratch.remove(folder)
 
         return concurrently(trials, session, self.command.at_a_time, keep)
