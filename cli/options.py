@@ -86,7 +86,8 @@ AssuranceOption = Annotated[
         "--assured",
         metavar="LEVEL",
         help="Reward only verdicts of at least this assurance level: tripwired, out-of-process, held-out; or "
-        "in-process (verify nothing). Default: the strongest up to out-of-process that costs less than the tests.",
+        "in-process (verify nothing). Default: verify at the strongest up to out-of-process that costs less than the "
+        "tests, and reward nothing that this contradicts.",
     ),
 ]
 TimeLimit = Annotated[

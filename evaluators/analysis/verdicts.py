@@ -35,7 +35,7 @@ Ends = tuple[float, float]
 
 SHOWN: tuple[Kind, ...] = ("better", "worse")
 RANKS: dict[Kind, int] = {"better": 0, "worse": 1, "non-inferior": 2, "open": 2, "unmeasured": 3}
-"""The order in which answers are told."""
+"""The order in which answers are listed."""
 WORDS: dict[str, dict[Kind, str]] = {
     "fixing": {"better": "fixes more", "worse": "fixes less"},
     "breaking": {"better": "breaks less", "worse": "breaks more"},

@@ -258,7 +258,7 @@ def _verify_out_of_process(
     reference: ReferenceVerification | None,
     reachable: str,
 ) -> tuple[Verification, Boundary | None]:
-    """The verification, and the functions that ran in the candidate's process; None: tripwires can't mend it."""
+    """The verification, and the functions that ran in the candidate's process; None: tripwires can't change it."""
     unassured = Verification(level=AssuranceLevel.IN_PROCESS, reachable=reachable)
     if reference is not None and not reference.is_confirmed(task):
         why = f"no patch can be verified out of process: {reference.obstacle(task)}"

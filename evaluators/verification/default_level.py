@@ -1,4 +1,5 @@
-"""Which level of assurance the default requires of verdicts on a task: the strongest that costs less than the tests.
+"""The level of assurance at which verdicts on a task are verified by default: the strongest that costs less than the
+tests. It takes the value of a fix that it contradicts, not of one that it does not confirm.
 
 The cost is counted in executions of tests, a fact of the task, not in seconds, so that equal patches get equal verdicts
 on every machine (`benchmarks/assurance.py` measures both). Held-out inputs are left out: they also require what the
