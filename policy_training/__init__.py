@@ -1,7 +1,7 @@
 """Policies that propose patches, and the training of them on rewards from executed tests.
 
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits, Episode,
-run_chat_episode, ChatAnswer, CompactActions (agents); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
+run_chat_episode, ChatAnswer, CompactEpisode (agents); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
 """
 
 from typing import TYPE_CHECKING
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from regrade.datasets.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
+    from regrade.datasets.episodes import Episode
     from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
     from regrade.policy_training.environments.chat_loop import ChatAnswer, run_chat_episode
-    from regrade.policy_training.environments.compact_actions import CompactActions
-    from regrade.policy_training.environments.steps import Episode
+    from regrade.policy_training.environments.compact_episode import CompactEpisode
     from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
     from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
     from regrade.policy_training.policies.scripted import NoOp, Reference
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TRAINING_REWARD",
     "ChatAnswer",
-    "CompactActions",
+    "CompactEpisode",
     "Episode",
     "EpisodeLimits",
     "ModelPolicy",
@@ -36,7 +36,7 @@ __getattr__, __dir__ = lazy_imports(
     {
         "environments.agent_tools": ["EpisodeLimits", "RepositoryEnvironment"],
         "environments.chat_loop": ["ChatAnswer", "run_chat_episode"],
-        "environments.compact_actions": ["CompactActions"],
+        "environments.compact_episode": ["CompactEpisode"],
         "environments.steps": ["Episode"],
         "environments.training_reward": ["DEFAULT_TRAINING_REWARD", "TrainingReward"],
         "policies.local_model": ["ModelPolicy", "load_policy"],

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 import msgspec
 import regex
 
+from regrade.datasets.episodes import Episode, EpisodeEnd, SeenTests, Step
 from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.syntax_trees import parse_or_none
@@ -25,7 +26,6 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
 from regrade.policy_training.environments.shown_tests import ShownTests
-from regrade.policy_training.environments.steps import Episode, EpisodeEnd, SeenTests, Step
 from regrade.policy_training.policies.task_descriptions import describe
 
 P = ParamSpec("P")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from regrade.datasets.episodes import Episode, EpisodeEnd
 from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
-from regrade.policy_training.environments.steps import Episode, EpisodeEnd
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
 
 Message = dict[str, Any]

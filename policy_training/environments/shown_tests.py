@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from regrade.datasets.episodes import SeenTests
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.plurals import counted, listed
@@ -12,7 +13,6 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.edited_tree import ToolMistakeError
-from regrade.policy_training.environments.steps import SeenTests
 from regrade.rewards.evidence import End, TestRun, TestStatus
 
 MOST_FAILURES = 5
@@ -97,7 +97,9 @@ def _names(name: str, test: str) -> bool:
 
 def _seen(run: TestRun) -> SeenTests:
     statuses = [outcome.status for outcome in run.outcomes.values()]
-    return SeenTests(statuses.count(TestStatus.PASSED), tuple(_failed(run)), statuses.count(TestStatus.UNREACHED))
+    failed = tuple(_failed(run))
+    message = run.outcomes[failed[0]].message if failed else ""
+    return SeenTests(statuses.count(TestStatus.PASSED), failed, statuses.count(TestStatus.UNREACHED), message)
 
 
 def _failed(run: TestRun) -> list[str]:

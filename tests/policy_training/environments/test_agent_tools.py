@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrade.datasets.applying import apply_patch
+from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Shown, Task, Tree
 from regrade.evaluators.scoring.scorer import Scorer
@@ -23,10 +24,11 @@ from regrade.policy_training.environments.agent_tools import (
     EpisodeLimits,
     RepositoryEnvironment,
 )
-from regrade.policy_training.environments.compact_actions import CompactActions
+from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
-from regrade.policy_training.environments.steps import EpisodeEnd
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.transcripts import Transcript, Turn
 from regrade.rewards.evidence import TestRun as RunOfTests
 
 Environment = Callable[..., RepositoryEnvironment]
@@ -246,19 +248,35 @@ def test_schemas_describe_every_tool_and_argument() -> None:
     json.dumps(list(schemas.values()))
 
 
-def test_one_line_actions(environment: Environment) -> None:
-    agent = environment()
-    compact = CompactActions(agent)
-    assert "no file is open" in compact.act("8 return 1")
-    assert WRONG in compact.act("find items")
-    assert WRONG in compact.act("open library.py 4 8")
-    assert compact.act("8 return items[1]") == "8 return items[1]"
-    assert "already reads so" in compact.act("8 return items[1]")
-    assert "no line 999" in compact.act("999 x")
-    assert compact.act("test").startswith("0 failed, 4 passed")
-    assert "nothing is changed now" in compact.act("undo")
-    assert "no action: write open PATH" in compact.act("please help")
-    assert "no action" in compact.act("find a\nsubmit")
-    compact.act("8 return items[1]")
-    assert compact.act("submit") == "submitted"
-    assert f"+{RIGHT}" in agent.session.episode().patch.text
+def test_one_line_actions(make_task: Callable[[str], Task], scorer: Scorer) -> None:
+    task = make_task("second")
+    compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer, EpisodeLimits(turns=20)), task.id)
+    assert compact.prompt == prompt_of(task).text
+    answer = prompt_of(task).reference_answer()
+    number = answer.split(" ")[0]
+    assert "already reads so" in str(compact.act(f"{number} return items[2]"))
+    assert "no line 999" in str(compact.act("999 x"))
+    assert WRONG in str(compact.act("find items"))
+    assert compact.act("test") == "1 failed\n>>> assert second([1, 2, 3]) == 2\nassert 3 == 2"
+    assert compact.act(answer) == "ok"
+    assert compact.act("test") == "passed"
+    assert compact.act("undo") == "ok"
+    assert WRONG in str(compact.act("open library.py 4 8"))
+    assert "no action: write open PATH" in str(compact.act("please help"))
+    assert "no action" in str(compact.act("find a\nsubmit"))
+    assert compact.act("8 return items[1]") == "ok"
+    assert compact.act("submit") is None
+    assert compact.act("undo") is None
+    assert f"+{RIGHT}" in compact.episode().patch.text
+    transcript = compact.transcript()
+    assert transcript.turns[4] == Turn(answer, "ok")
+    assert transcript.turns[-1] == Turn("submit")
+
+
+def test_an_answer_of_one_turn_is_an_episode_of_one_action(make_task: Callable[[str], Task], scorer: Scorer) -> None:
+    task = make_task("second")
+    compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer, EpisodeLimits(turns=1)), task.id)
+    answer = prompt_of(task).reference_answer()
+    assert compact.act(answer) is None
+    assert compact.episode().patch == prompt_of(task).patch(answer)
+    assert compact.transcript() == Transcript.of_answer(prompt_of(task).text, answer)

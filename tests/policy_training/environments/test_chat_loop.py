@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.attempts import judge
 from regrade.policy_training.environments.chat_loop import CALL_A_TOOL, ChatAnswer, Message, run_chat_episode
-from regrade.policy_training.environments.steps import EpisodeEnd
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 
 

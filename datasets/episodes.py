@@ -30,6 +30,8 @@ class SeenTests:
     """Ids of the tests that failed, ended in an error, were skipped or are missing."""
     not_run: int
     """Tests that the change cannot reach, or that were left out after a failure."""
+    message: str = ""
+    """Of the first failed test."""
 
     @property
     def is_green(self) -> bool:
@@ -54,6 +56,8 @@ class Step:
     """Of the patch from the base to the tree after the step."""
     tests: SeenTests | None = None
     """Of `run_tests`."""
+    action: str = ""
+    """The policy's own text from which the action was read, if its driver has one."""
 
 
 @dataclass(frozen=True)
