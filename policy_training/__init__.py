@@ -1,6 +1,6 @@
 """Policies that propose patches, and the training of them on rewards from executed tests.
 
-Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits, Episode,
+Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
 run_chat_episode, ChatAnswer, CompactEpisode (agents); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
 """
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from regrade.datasets.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
-    from regrade.datasets.episodes import Episode
     from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
     from regrade.policy_training.environments.chat_loop import ChatAnswer, run_chat_episode
     from regrade.policy_training.environments.compact_episode import CompactEpisode
@@ -21,7 +20,6 @@ __all__ = [
     "DEFAULT_TRAINING_REWARD",
     "ChatAnswer",
     "CompactEpisode",
-    "Episode",
     "EpisodeLimits",
     "ModelPolicy",
     "NoOp",
@@ -37,7 +35,6 @@ __getattr__, __dir__ = lazy_imports(
         "environments.agent_tools": ["EpisodeLimits", "RepositoryEnvironment"],
         "environments.chat_loop": ["ChatAnswer", "run_chat_episode"],
         "environments.compact_episode": ["CompactEpisode"],
-        "environments.steps": ["Episode"],
         "environments.training_reward": ["DEFAULT_TRAINING_REWARD", "TrainingReward"],
         "policies.local_model": ["ModelPolicy", "load_policy"],
         "policies.scripted": ["NoOp", "Reference"],

@@ -12,6 +12,7 @@ from types import ModuleType
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 MODULES = (
+    "regrade.datasets.episodes",
     "regrade.datasets.errors",
     "regrade.datasets.patches",
     "regrade.datasets.rollouts",
