@@ -20,9 +20,10 @@ from regrade.policy_training.environments.attempts import Attempt, WallSeconds, 
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
-from regrade.policy_training.trainers.sft import Example, train_sft
+from regrade.policy_training.trainers.sft import train_sft
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Round:
     """The result of one round."""
 
     attempts: list[Attempt]
-    verified: list[Example]
+    verified: list[Transcript]
     """The new verified answers."""
     spent: WallSeconds
 
@@ -39,9 +40,9 @@ class Round:
 class ExpertIteration:
     """The state between rounds: the demonstrations, and the verified answers so far."""
 
-    demonstrations: Sequence[Example]
+    demonstrations: Sequence[Transcript]
     settings: ExpertIterationSettings = field(default_factory=ExpertIterationSettings)
-    verified: list[Example] = field(default_factory=list)
+    verified: list[Transcript] = field(default_factory=list)
 
     def round(
         self,
@@ -72,20 +73,20 @@ class ExpertIteration:
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
         return Round(attempts, new, spent)
 
-    def _lesson(self, seed: int) -> list[Example]:
+    def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))
         replayed = random.Random(seed).sample(self.demonstrations, min(count, len(self.demonstrations)))
         return [*self.verified, *replayed]
 
 
-def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Example]:
+def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Transcript]:
     """The distinct verified answers of each task, at most `per_task` per task: those of the highest training value
     first, and of equal ones the most frequent."""
-    counts: dict[str, dict[Example, int]] = {}
-    values: dict[Example, float] = {}
+    counts: dict[str, dict[Transcript, int]] = {}
+    values: dict[Transcript, float] = {}
     for attempt in attempts:
         if attempt.verified:
-            example = Example(attempt.rollout.prompt, attempt.rollout.completion.strip())
+            example = Transcript.of_answer(attempt.rollout.prompt, attempt.rollout.completion.strip())
             examples = counts.setdefault(attempt.rollout.task_id, {})
             examples[example] = examples.get(example, 0) + 1
             values[example] = -math.inf if attempt.reward is None else attempt.reward

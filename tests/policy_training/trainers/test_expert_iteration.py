@@ -14,10 +14,11 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.attempts import Attempt
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, SFTSettings
-from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
+from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status
@@ -50,7 +51,10 @@ def test_verified_answers_are_distinct_and_the_frequent_ones_come_first() -> Non
         attempt("a", "4 also rare", Status.PASSED), attempt("b", "1 x", Status.FAILED),
         Attempt(Rollout(task_id="b", policy="p", temperature=1.0, sample=0, seed=0, patch=Patch("x"), prompt="prompt b", completion="1 unscored"), None, None),
     ]  # fmt: skip
-    assert verified_examples(attempts, per_task=2) == [Example("prompt a", "2 often"), Example("prompt a", "1 rare")]
+    assert verified_examples(attempts, per_task=2) == [
+        Transcript.of_answer("prompt a", "2 often"),
+        Transcript.of_answer("prompt a", "1 rare"),
+    ]
 
 
 def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:
