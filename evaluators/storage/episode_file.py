@@ -24,7 +24,7 @@ from regrade.evaluators.storage.rows import ATTEMPT, attempt
 ADVICE = "delete that line: the report then shows the attempt without its steps"
 
 
-class _Line(msgspec.Struct):
+class _EpisodeLine(msgspec.Struct):
     policy: str
     task: str
     temperature: float
@@ -33,13 +33,13 @@ class _Line(msgspec.Struct):
     episode: Any
 
 
-class _Index(_Line):
+class _IndexedEpisode(_EpisodeLine):
     """A line without its episode, which need not be decoded."""
 
     episode: msgspec.Raw
 
 
-_DECODER = msgspec.json.Decoder(_Index)
+_DECODER = msgspec.json.Decoder(_IndexedEpisode)
 
 
 def episodes_path(rows: Path) -> Path:
@@ -114,12 +114,12 @@ def add_episodes(path: Path, episodes: Iterable[tuple[Mapping[str, Any], Episode
 
 
 def _key(path: Path, number: int, line: bytes) -> tuple[Any, ...]:
-    found: _Line
+    found: _EpisodeLine
     try:
         try:
             found = _DECODER.decode(line)
         except msgspec.DecodeError:  # perhaps a lone surrogate from a program's output, which json accepts
-            found = msgspec.convert(json.loads(line), _Line)
+            found = msgspec.convert(json.loads(line), _EpisodeLine)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not the episode of an attempt ({error}); {ADVICE}") from error
     return (found.policy, found.task, found.temperature, found.sample, found.seed)
