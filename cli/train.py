@@ -20,7 +20,10 @@ from regrade.cli.options import (
     ModelName,
     RewardModelFolder,
     SandboxName,
+    TestRuns,
+    Turns,
     Workers,
+    agent_limits,
     creatable,
 )
 from regrade.datasets.errors import UserError
@@ -66,18 +69,8 @@ def train(
         float | None,
         typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
-    turns: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MOST,
-            help="Actions of an agent: it opens files, edits, runs tests and takes back what broke. 1: a policy that "
-            "answers once.",
-        ),
-    ] = 1,
-    test_runs: Annotated[
-        int | None, typer.Option(min=0, max=MOST, help="Test runs of an agent. Default: as many as half of its turns.")
-    ] = None,
+    turns: Turns = 1,
+    test_runs: TestRuns = None,
     reward: Annotated[
         str | None,
         typer.Option(
@@ -113,14 +106,12 @@ def train(
         )
     if algorithm == "sft" and reward is not None:
         raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
-    if turns == 1 and test_runs is not None:
-        raise UserError("--test-runs is for agents of several turns: give --turns too")
+    agent = agent_limits(turns, test_runs)
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
     with training_libraries("`regrade train`"):  # they take seconds to import
-        from regrade.policy_training.environments.agent_tools import EpisodeLimits
         from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
@@ -130,9 +121,6 @@ def train(
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
     chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    agent = None
-    if turns > 1:
-        agent = EpisodeLimits(turns=turns, test_runs=turns // 2 if test_runs is None else test_runs)
     plan = TrainingPlan(
         settings=settings, model=model, budget=budget, reward=pays, seed=seed, agent=agent, save_every=save_every
     )

@@ -149,7 +149,10 @@ class CompactExpert(ExpertEpisode[str]):
 
 
 class ChatExpert(ExpertEpisode[ToolCall]):
-    """The expert with tool calls, as messages in OpenAI's form."""
+    """The expert with tool calls, as messages in OpenAI's form.
+
+    Arguments are objects, as chat templates take them, not JSON text.
+    """
 
     test, undo, submit = ToolCall("run_tests", {}), ToolCall("undo", {}), ToolCall("submit", {})
 
@@ -191,7 +194,7 @@ class ChatExpert(ExpertEpisode[ToolCall]):
     def act(self, action: ToolCall) -> Step:
         identity = f"call_{len(self.environment.session.steps) + 1}"
         observation = call_tool(self.environment, action.tool, action.arguments)
-        function = {"name": action.tool, "arguments": json.dumps(action.arguments, ensure_ascii=False)}
+        function = {"name": action.tool, "arguments": action.arguments}
         call = {"id": identity, "type": "function", "function": function}
         self.messages += [
             {"role": "assistant", "content": "", "tool_calls": [call]},

@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from regrade.datasets.episodes import Episode
+from regrade.datasets.patches import Patch
+
 
 class Turn(NamedTuple):
     """An action and what it showed; the last action of an episode shows nothing."""
@@ -40,6 +43,17 @@ class Transcript:
         """The transcript of a policy that answers once."""
         return cls(prompt, (Turn(answer),))
 
+    @classmethod
+    def of_episode(cls, prompt: str, episode: Episode) -> Transcript:
+        """What an agent did, to learn from: without its mistakes.
+
+        A mistake is an action that the tools refused, or an edit of which nothing is left in the final patch, because
+        it was taken back or overwritten. That it was taken back is learned.
+        """
+        wrong = mistaken_steps(episode)
+        turns = [Turn(step.action, step.observation, number not in wrong) for number, step in enumerate(episode.steps)]
+        return cls(prompt, (*turns[:-1], *(turn._replace(observation="") for turn in turns[-1:])))
+
     @property
     def completion(self) -> str:
         """All after the prompt, for readers."""
@@ -57,6 +71,27 @@ class TokenizedEpisode:
     """Is it the token of an action that is learned? Those of a sampled episode are all that the policy generated."""
     log_probs: tuple[float, ...] = ()
     """Of each token at its sampling temperature, 0 for tokens of observations; empty: not sampled."""
+
+
+def mistaken_steps(episode: Episode) -> frozenset[int]:
+    """The indexes of the steps that are mistakes."""
+    final, before, wrong = _edited_lines(episode.patch), frozenset[str](), set()
+    for number, step in enumerate(episode.steps):
+        patch = episode.patches.get(step.patch_digest) if step.is_change else None
+        after = before if patch is None else _edited_lines(patch)
+        new = after - before
+        added = {line for line in new if line.startswith("+")} or new
+        if step.is_mistake or (step.tool != "undo" and added and added.isdisjoint(final)):
+            wrong.add(number)
+        before = after
+    return frozenset(wrong)
+
+
+def _edited_lines(patch: Patch) -> frozenset[str]:
+    """The removed and added lines of a patch, with their signs."""
+    return frozenset(
+        line for line in patch.text.split("\n") if line.startswith(("+", "-")) and not line.startswith(("+++ ", "--- "))
+    )
 
 
 def framed(observation: str) -> str:

@@ -1,5 +1,8 @@
 """Expert iteration (rejection-sampling fine-tuning): sample, execute, and train on the clean fixes.
 
+An agent's episode is learned if its final patch is a clean fix, however it got there, but without its mistakes: so it
+learns to take back what broke, from its own episodes in which it did.
+
 Each round takes the next share of the tests-only tasks, so that the rounds cover every task. Later rounds also train on
 the verified answers of earlier ones, and on demonstrations. References of tests-only tasks are never read.
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,21 +83,40 @@ class ExpertIteration:
 
 
 def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Transcript]:
-    """The distinct verified answers of each task, at most `per_task` per task: those of the highest training value
-    first, and of equal ones the most frequent."""
-    counts: dict[str, dict[Transcript, int]] = {}
-    values: dict[Transcript, float] = {}
+    """The distinct verified episodes of each task, at most `per_task` per task.
+
+    Those of the highest training value come first. Of equal ones come first those that tested what they handed in (an
+    untested fix was lucky), then the shortest, then the most frequent. An episode that recovered from a mistake is
+    rare: the best of these has the last place, if none is among the others.
+    """
+    found: dict[str, dict[Transcript, list[Attempt]]] = {}
     for attempt in attempts:
         if attempt.verified:
-            example = Transcript.of_answer(attempt.rollout.prompt, attempt.rollout.completion.strip())
-            examples = counts.setdefault(attempt.rollout.task_id, {})
-            examples[example] = examples.get(example, 0) + 1
-            values[example] = -math.inf if attempt.reward is None else attempt.reward
-    return [
-        example
-        for examples in counts.values()
-        for example in sorted(examples, key=lambda item: (-values[item], -examples[item], item.completion))[:per_task]
-    ]
+            found.setdefault(attempt.rollout.task_id, {}).setdefault(_lesson_of(attempt), []).append(attempt)
+    return [transcript for lessons in found.values() for transcript in _best(lessons, per_task)]
+
+
+def _lesson_of(attempt: Attempt) -> Transcript:
+    rollout = attempt.rollout
+    if rollout.episode is None:
+        return Transcript.of_answer(rollout.prompt, rollout.completion.strip())
+    return Transcript.of_episode(rollout.prompt, rollout.episode)
+
+
+def _best(lessons: Mapping[Transcript, Sequence[Attempt]], count: int) -> list[Transcript]:
+    def order(transcript: Transcript) -> tuple[float, bool, int, int, str]:
+        attempts = lessons[transcript]
+        value, episode = attempts[-1].reward, attempts[-1].rollout.episode
+        is_untested = episode is not None and not episode.tested_before_the_end
+        worst_first = math.inf if value is None else -value
+        return worst_first, is_untested, len(transcript.turns), -len(attempts), transcript.completion
+
+    ranked = sorted(lessons, key=order)
+    chosen, others = ranked[:count], ranked[count:]
+    recovered = [transcript for transcript in others if not all(turn.is_learned for turn in transcript.turns)]
+    if count > 1 and recovered and all(turn.is_learned for transcript in chosen for turn in transcript.turns):
+        chosen[-1] = recovered[0]
+    return chosen
 
 
 def shares(tasks: Sequence[Task], rounds: int, seed: int) -> list[list[Task]]:
