@@ -15,6 +15,7 @@ from regrade.datasets.rollouts import Sampling
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 OnlineAlgorithm = Literal["grpo", "rloo"]
+Credit = Literal["trajectory", "step"]
 
 
 class _ValidRange(NamedTuple):
@@ -32,6 +33,7 @@ _SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
 )
+_CREDIT = _ValidRange(lambda value: value in get_args(Credit), " or ".join(get_args(Credit)))
 _ALGORITHM = _ValidRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
 
 
@@ -100,11 +102,15 @@ class OnlineSettings:
     """Of sampling; > 0. Default: 1."""
     frozen: float = 0.0
     """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+    credit: Credit = "trajectory"
+    """What an advantage belongs to: `trajectory`, all actions of an attempt; or `step` (grpo), each action by what came
+    after it. Default: `trajectory`."""
 
     def __post_init__(self) -> None:
         _check(
             self,
             algorithm=_ALGORITHM,
+            credit=_CREDIT,
             learning_rate=_POSITIVE,
             prompts_per_step=_COUNT,
             samples_per_prompt=_GROUP,
