@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from regrade.policy_training.policies.sampling import ROWS, Group, RandomNumbers, RowBatch
+from regrade.policy_training.policies.sampling import ROWS, PromptGroup, RandomNumbers, RowBatch
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 
 MOST_THREADS = 32
@@ -121,7 +121,7 @@ def run_dialogues(
 
 def _groups(
     dialogues: Sequence[Dialogue], seed: int, max_action_tokens: int, rows: int, size: int | None
-) -> list[Group]:
+) -> list[PromptGroup]:
     """The dialogues with equal prompts, at most `rows` together."""
     by_prompt: dict[tuple[tuple[int, ...], int], list[int]] = {}
     seen: Counter[tuple[int, ...]] = Counter()
@@ -133,16 +133,16 @@ def _groups(
     for (prompt, occurrence), indices in by_prompt.items():
         numbers = RandomNumbers.of(prompt, seed, occurrence, max_action_tokens)
         first = numbers.of_first_actions(len(indices))
-        members = [_Row(index, number, numbers) for number, index in enumerate(indices)]
+        members = [_OpenDialogue(index, number, numbers) for number, index in enumerate(indices)]
         for start in range(0, len(members), rows):
             some = members[start : start + rows]
             temperatures = [dialogues[row.index].temperature for row in some]
-            groups.append(Group(prompt, some, temperatures, first[start : start + rows]))
+            groups.append(PromptGroup(prompt, some, temperatures, first[start : start + rows]))
     return groups
 
 
 @dataclass
-class _Row:
+class _OpenDialogue:
     """A dialogue that is being sampled."""
 
     index: int

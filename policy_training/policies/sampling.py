@@ -89,7 +89,7 @@ def stream(
         numbers = RandomNumbers.of(prompt, seed, seen[tuple(prompt)], max_tokens)
         seen[tuple(prompt)] += 1
         members = [(index, number) for number in range(count)]
-        groups.append(Group(prompt, members, temperatures, numbers.of_first_actions(count)))
+        groups.append(PromptGroup(prompt, members, temperatures, numbers.of_first_actions(count)))
     batch = RowBatch.of(model, groups, rows, stop_ids=stop_ids, max_action_tokens=max_tokens)
     done: dict[int, dict[int, Completion]] = {}
     while batch.advance():
@@ -131,7 +131,7 @@ class RandomNumbers:
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Rows with an equal prompt, which enter the batch together."""
 
     prompt: Sequence[int]
@@ -152,7 +152,7 @@ class RowBatch:
     most_rows: int
     slots: int
     seats: int
-    waiting: list[Group]
+    waiting: list[PromptGroup]
     """That have not entered; the next one is the last."""
     members: dict[int, Any] = field(default_factory=dict)
     """By row (slot x seats + seat): all rows that have entered and were not released."""
@@ -162,7 +162,7 @@ class RowBatch:
 
     @classmethod
     def of(
-        cls, model: Any, groups: Sequence[Group], rows: int, *, stop_ids: Sequence[int], max_action_tokens: int
+        cls, model: Any, groups: Sequence[PromptGroup], rows: int, *, stop_ids: Sequence[int], max_action_tokens: int
     ) -> RowBatch:
         """
         Args:
@@ -227,7 +227,7 @@ class RowBatch:
             self._step()
         return bool(self.members or self.waiting or self._ended)
 
-    def _coming(self) -> list[Group]:
+    def _coming(self) -> list[PromptGroup]:
         """The waiting groups that enter now: at least one."""
         coming = [self.waiting.pop()]
         room = self.most_rows - len(self.members) - len(coming[0].members)
@@ -258,7 +258,7 @@ class RowBatch:
             assert self.memory is not None
             self.memory.used[slot] = 0
 
-    def _admit(self, groups: list[Group]) -> None:
+    def _admit(self, groups: list[PromptGroup]) -> None:
         """Run the prompts once, put them into free slots, and draw the first token of each row."""
         keys, values, logits = _run_prompts(self.model, [group.prompt for group in groups])
         if self.memory is None:  # the first prompts are the longest
