@@ -14,9 +14,11 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from regrade.datasets.episodes import EpisodeEnd
+from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
@@ -28,9 +30,10 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.trainers.settings import OnlineSettings
+from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-from regrade.policy_training.trainers.trajectories import Play, Trajectories
+from regrade.policy_training.trainers.trajectories import Trajectories
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS)
@@ -219,7 +222,7 @@ def train_online(
     budget: Budget,
     seed: int,
     reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
-    play: Play | None = None,
+    agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -227,35 +230,48 @@ def train_online(
 
     Args:
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
-        play: plays trajectories. Default: None: the policy answers once.
-        step_rewards: costs of steps, and shaping. Default: None: the outcome alone.
+        agent: train an agent over several turns. Default: None: the policy answers once.
+        step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+
+    Raises:
+        UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
+            no effect.
     """
+    check_generation(settings.generation)
+    _check_steps(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
-    trajectories = None if play is None else Trajectories(play, settings.credit)
+    trajectories = None
+    if agent is not None:
+        policy = AgentPolicy(language_model, scorer, "trained", agent)
+        play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
+        trajectories = Trajectories(play, settings.credit)
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
+    passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
-        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": min(settings.steps_per_generation, len(tasks) // prompts_per_step),
+        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
+        "gradient_accumulation_steps": passes,
+        "steps_per_generation": passes * min(settings.steps_per_generation, len(tasks) // prompts_per_step),
         "num_generations": settings.samples_per_prompt,
-        "max_completion_length": MAX_ANSWER_TOKENS,
+        "max_completion_length": MAX_ANSWER_TOKENS if agent is None else agent.max_action_tokens,
         "temperature": settings.temperature,
         "beta": 0.0,
+        "use_vllm": settings.generation == "vllm",
         # A falling rate averages out the noise of single groups. It needs a number of steps.
         "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
         "warmup_steps": 2,
         "remove_unused_columns": False,
     }
+    is_shared = settings.generation == "shared"
     trainer_type, config = (
-        (SharedPromptGRPOTrainer, GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo"))
+        (SharedPromptGRPOTrainer if is_shared else GRPOTrainer, _grpo_config(arguments))
         if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer, RLOOConfig(**arguments))
+        else (SharedPromptRLOOTrainer if is_shared else RLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()
     trainer = trainer_type(
@@ -265,8 +281,29 @@ def train_online(
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],
-        trajectories=trajectories,
+        **({"trajectories": trajectories} if is_shared else {}),
     )
+    if trajectories is not None and not is_shared:
+        trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()
+
+
+def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
+    return GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo")
+
+
+def _check_steps(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+    if agent is None and steps is not None:
+        raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
+    if agent is not None and settings.algorithm == "rloo" and settings.generation != "shared":
+        raise UserError(
+            f"generation is {settings.generation!r}: TRL's RLOOTrainer masks no observations, so it cannot train an "
+            "agent; set generation to 'shared', or train by grpo"
+        )
+    if steps is not None and steps.shaping != "none" and settings.credit != "step":
+        raise UserError(
+            f"StepRewards: shaping is {steps.shaping!r}, and credit is 'trajectory': to one number per trajectory it "
+            "adds the same for all attempts at a task, so nothing would change; set credit to 'step', or train by ppo"
+        )

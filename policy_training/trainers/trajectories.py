@@ -11,25 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from regrade.datasets.rollouts import Rollout
+from regrade.policy_training.environments.agent_policy import AgentSample
 from regrade.policy_training.environments.step_rewards import EpisodeRewards
-from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.settings import Credit
 
-
-class Trajectory(NamedTuple):
-    """One attempt as tokens, and its record."""
-
-    tokens: TokenizedEpisode
-    rollout: Rollout
-
-
-Play = Callable[[Any, Sequence[str], int], tuple[list[Trajectory], float]]
+Play = Callable[[Any, Sequence[str], int], tuple[list[AgentSample], float]]
 """Called with a trainer, the task ids of its rows and a seed. Returns a trajectory per row, in order, and the seconds
 in which generation waited for executions."""
 
@@ -41,11 +32,11 @@ class Trajectories:
     play: Play
     credit: Credit = "trajectory"
     """Of GRPO: what an advantage belongs to."""
-    latest: list[Trajectory] = field(default_factory=list)
+    latest: list[AgentSample] = field(default_factory=list)
     rewards: list[EpisodeRewards] = field(default_factory=list)
     """Of their steps. The reward function writes them."""
 
-    def generate(self, task_ids: Sequence[str], trainer: Any) -> list[Trajectory]:
+    def generate(self, task_ids: Sequence[str], trainer: Any) -> list[AgentSample]:
         """Play one trajectory per entry of `task_ids`, with the trainer's weights, and log the seconds it took."""
         began = time.perf_counter()
         seed = int(torch.randint(2**62, ()))  # from torch's generator, which the trainer seeds and checkpoints

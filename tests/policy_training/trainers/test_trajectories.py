@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +13,21 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
-from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentSample
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepCosts, StepRewards
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.sampling import stream
-from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
+from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
-from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings
-from regrade.policy_training.trainers.trajectories import Play, Trajectories, Trajectory, action_spans
+from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
+from regrade.policy_training.trainers.trajectories import Trajectories, action_spans
 
 END = 1
 
@@ -55,12 +57,12 @@ def with_log_probs(model: Any, episode: TokenizedEpisode) -> TokenizedEpisode:
     return TokenizedEpisode(episode.prompt, episode.tokens, episode.is_action, tuple(log_probs))
 
 
-def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[Trajectory], float]:
+def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[AgentSample], float]:
     """Plays `EPISODES`."""
     assert task_ids == ["a"] * 4
     model = trainer.accelerator.unwrap_model(trainer.model)
     rollout = Rollout(task_id="a", policy="", temperature=1.0, sample=0, seed=0, patch=Patch(""))
-    return [Trajectory(with_log_probs(model, episode), rollout) for episode in EPISODES], 0.0
+    return [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES], 0.0
 
 
 def trainer_of(
@@ -81,7 +83,7 @@ def trainer_of(
     }  # fmt: skip
     trainer = kind(
         model=language_model.model, reward_funcs=pay, args=config(**(arguments | more)),
-        train_dataset=Dataset.from_list([{"prompt": "a", "task_id": "a"}]), trajectories=trajectories,
+        train_dataset=Dataset.from_list([{"prompt": "a", "task_id": "a"}] * 4), trajectories=trajectories,
         processing_class=language_model.tokenizer,
     )  # fmt: skip
     trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
@@ -226,45 +228,9 @@ def test_credit_by_step_compares_each_step_with_the_same_step_of_the_group(
 # ---------------------------------------------------------------- real episodes
 
 
-def players(language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, turns: int) -> Play:
-    """Episodes in the compact grammar, one after the other."""
-    known = {task.id: task for task in tasks}
-    limits = EpisodeLimits(turns=turns, test_runs=2)
-
-    def play(trainer: Any, task_ids: Sequence[str], seed: int) -> tuple[list[Trajectory], float]:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        return [one(model, name, seed + number) for number, name in enumerate(task_ids)], 0.0
-
-    def one(model: Any, name: str, seed: int) -> Trajectory:
-        episode = CompactEpisode(RepositoryEnvironment(known, scorer, limits), name)
-        prompt, end = language_model.encode(episode.prompt), language_model.stop_ids
-        tokens: list[int] = []
-        is_action: list[bool] = []
-        log_probs: list[float] = []
-        while True:
-            ((_, (action,)),) = stream(model, [prompt + tokens], [1.0], stop_ids=end, max_tokens=16, seed=seed)
-            tokens += action.tokens
-            log_probs += action.log_probs
-            is_action += [True] * len(action.tokens)
-            shown = episode.act(language_model.decode(action.tokens))
-            if shown is None:
-                break
-            observation = language_model.encode(framed(shown))
-            tokens += observation
-            log_probs += [0.0] * len(observation)
-            is_action += [False] * len(observation)
-        record = episode.episode()
-        played = TokenizedEpisode(tuple(prompt), tuple(tokens), tuple(is_action), tuple(log_probs))
-        rollout = Rollout(
-            task_id=name, policy="trained", temperature=1.0, sample=0, seed=0, patch=record.patch,
-            prompt=episode.prompt, completion=episode.transcript().completion, episode=record,
-        )  # fmt: skip
-        return Trajectory(played, rollout)
-
-    return play
+AGENT = AgentFormat(EpisodeLimits(turns=2, test_runs=2), max_action_tokens=16, max_tokens=300)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
 def test_agents_train_on_executed_tests(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
@@ -274,12 +240,11 @@ def test_agents_train_on_executed_tests(
     def log(_step: int, _seconds: float, numbers: Mapping[str, float]) -> None:
         rows.append(dict(numbers))
 
-    play = players(undecided, tasks, scorer, turns=2)
     costs = StepCosts(turn=0.01, test_run=0.05, unreadable=0.1)
-    more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "play": play, "log": log}
-    if algorithm == "ppo":
+    more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "agent": AGENT, "log": log}
+    if algorithm == "ppo":  # three passes per step
         shaped = StepRewards(costs=costs, shaping="measured")
-        ppo = PPOSettings(epochs=1, samples_per_prompt=6)
+        ppo = PPOSettings(epochs=2, samples_per_prompt=6)
         train_ppo(undecided, tasks, scorer, ppo, step_rewards=shaped, **more)
     else:
         online = OnlineSettings(algorithm=algorithm, learning_rate=1e-3, prompts_per_step=2, samples_per_prompt=6)
@@ -288,3 +253,126 @@ def test_agents_train_on_executed_tests(
     assert rows[0]["turns"] > 1
     assert rows[0]["breakage"] > 0
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows if "loss" in row)
+
+
+def test_trl_itself_generates_in_turns_and_masks_observations(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPOTrainer without the mixin: `rollout_func` plays, and no gradient comes from an observation."""
+    batches: list[dict[str, Any]] = []
+    loss_of, numbers_of = GRPOTrainer._compute_loss, GRPOTrainer._get_per_token_logps_and_entropies
+
+    def compute_loss(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        assert type(trainer) is GRPOTrainer
+        batches.append(inputs)
+        observed = (inputs["tool_mask"] * inputs["completion_mask"]) == 0
+        scaled = [torch.ones(observed.shape), torch.where(observed, torch.randn(observed.shape), 1.0)]
+        assert not torch.equal(*scaled)
+        gradients = []
+        for factors in scaled:
+
+            def numbers(*args: Any, factors: torch.Tensor = factors, **kwargs: Any) -> Any:
+                log_probs, *rest = numbers_of(*args, **kwargs)
+                return log_probs * factors, *rest
+
+            monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", numbers)
+            loss = loss_of(trainer, model, inputs)
+            gradients.append(torch.autograd.grad(loss, model.base_model.norm.weight, retain_graph=True)[0])
+        torch.testing.assert_close(*gradients)
+        return loss
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_loss)
+    rows: list[dict[str, float]] = []
+    settings = OnlineSettings(algorithm="grpo", prompts_per_step=2, samples_per_prompt=6, generation="trl")
+    train_online(
+        undecided, tasks, scorer, settings, out=tmp_path, budget=Budget(steps=1), seed=0, agent=AGENT,
+        log=lambda _step, _seconds, numbers: rows.append(dict(numbers)),
+    )  # fmt: skip
+    assert len(batches) == 2  # a step in two passes
+    assert rows[0]["turns"] > 1
+    assert 0 < rows[0]["waiting_share"] < 1
+    assert torch.isfinite(torch.tensor(rows[0]["loss"]))
+    for batch in batches:
+        own = (batch["tool_mask"] * batch["completion_mask"]).bool()
+        for ids, mask in zip(batch["completion_ids"], own, strict=True):
+            assert all(ids[end - 1] == END or end - start == 16 for start, end in action_spans(mask.tolist()))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_trl_itself_trains_on_single_answers(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
+) -> None:
+    rows: list[dict[str, float]] = []
+    settings = OnlineSettings(algorithm=algorithm, prompts_per_step=2, samples_per_prompt=4, generation="trl")
+    train_online(
+        undecided, tasks, scorer, settings, out=tmp_path, budget=Budget(steps=1), seed=0,
+        log=lambda _step, _seconds, numbers: rows.append(dict(numbers)),
+    )  # fmt: skip
+    assert torch.isfinite(torch.tensor(rows[0]["loss"]))
+    assert "turns" not in rows[0]
+    assert "generation_seconds" not in rows[0]
+
+
+def test_what_cannot_train_is_refused_with_the_way_out(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(**options: Any) -> None:
+        given = {name: options.pop(name) for name in ("agent", "step_rewards") if name in options}
+        settings = OnlineSettings(**{"algorithm": "grpo", **options})
+        train_online(undecided, tasks, scorer, settings, out=tmp_path, budget=Budget(steps=1), seed=0, **given)
+
+    with pytest.raises(UserError, match="vllm is not installed"):
+        train(generation="vllm")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: "found")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no GPU for it: set generation to 'shared'"):
+        train(generation="vllm")
+    with pytest.raises(UserError, match="generation is 'magic'; give shared or trl or vllm"):
+        train(generation="magic")
+    with pytest.raises(UserError, match="RLOOTrainer masks no observations"):
+        train(algorithm="rloo", generation="trl", agent=AGENT)
+    with pytest.raises(UserError, match="train by grpo"):
+        train(algorithm="rloo", credit="step")
+    with pytest.raises(UserError, match="TRL's own trainers do not know; use 'shared'"):
+        train(generation="trl", credit="step")
+    with pytest.raises(UserError, match="set credit to 'step', or train by ppo"):
+        train(agent=AGENT, step_rewards=StepRewards(shaping="seen"))
+    with pytest.raises(UserError, match="give `agent`"):
+        train(step_rewards=StepRewards())
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "samples", "wanted", "is_agent", "expected"),
+    [(8, 8, None, False, 1), (8, 8, None, True, 8), (8, 4, None, True, 4), (8, 8, 3, False, 4), (6, 1, None, True, 1),
+     (32, 1, None, True, 4), (7, 1, 1, True, 1), (7, 2, 1, True, 7), (1, 8, None, True, 1)],
+)  # fmt: skip
+def test_a_step_is_learned_from_in_equal_passes(
+    prompts: int, samples: int, wanted: int | None, is_agent: bool, expected: int
+) -> None:
+    settings = PPOSettings(samples_per_prompt=samples, prompts_per_pass=wanted)
+    assert passes_per_step(prompts, settings, is_agent=is_agent) == expected
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_passes_add_up_to_the_gradient_of_one(language_model: LanguageModel, tmp_path: Path, algorithm: str) -> None:
+    """A step in one pass, and in two passes of half the rows."""
+    moved = []
+    for passes in (1, 2):
+        model = copy.deepcopy(language_model)
+        more = {"per_device_train_batch_size": 4 // passes, "gradient_accumulation_steps": passes, "max_steps": 1}
+        more |= {"steps_per_generation": passes, "learning_rate": 1.0, "optim": "sgd", "max_grad_norm": 0.0}
+        kind, config, own = (
+            (SharedPromptGRPOTrainer, GRPOConfig, {"scale_rewards": "none", "num_generations": 4})
+            if algorithm == "grpo"
+            else (PPOTrainer, PPOConfig, {"num_generations": 1, "num_iterations": 1, "value_learning_rate": 0.0})
+        )
+        if algorithm == "grpo":
+            own["num_generations"] = 2  # two groups of the same task
+        trainer = trainer_of(model, tmp_path, kind, config, [0.0, 1.0, 1.0, 0.0], **(more | own))
+        trainer.train()
+        moved.append([weight.detach().clone() for weight in model.model.parameters()])
+    for mine, reference in zip(*moved, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-3)
+    before = list(language_model.model.parameters())
+    assert not all(torch.equal(mine, old) for mine, old in zip(moved[0], before, strict=True))
