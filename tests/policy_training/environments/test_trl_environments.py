@@ -132,9 +132,7 @@ def test_trls_trainer_runs_the_environment_and_learns_from_execution(
 
     (batch,) = trainer.batches
     kept = batch["completion_mask"].bool() & batch["tool_mask"].bool()
-    learned = [
-        scripted.tokenizer.decode(row[mask]) for row, mask in zip(batch["completion_ids"], kept, strict=True)
-    ]
+    learned = [scripted.tokenizer.decode(row[mask]) for row, mask in zip(batch["completion_ids"], kept, strict=True)]
     seen = scripted.tokenizer.decode(batch["completion_ids"][0])
     assert "0 failed, 4 passed" in seen
     assert learned[0] == "<|im_end|>".join([*SCRIPTS[0], ""])
@@ -147,9 +145,7 @@ def test_the_tools_are_what_transformers_reads_of_the_methods() -> None:
         theirs = get_json_schema(getattr(RepositoryEnvironment, name))["function"]
         assert theirs["description"] == ours[name]["description"]
         described = {key: value["description"] for key, value in theirs["parameters"]["properties"].items()}
-        assert described == {
-            key: value["description"] for key, value in ours[name]["parameters"]["properties"].items()
-        }
+        assert described == {key: value["description"] for key, value in ours[name]["parameters"]["properties"].items()}
         assert theirs["parameters"].get("required", []) == ours[name]["parameters"]["required"]
 
 
