@@ -28,6 +28,7 @@ from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
 from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
@@ -93,6 +94,9 @@ def evaluate(
         keys = [_expected_key(rollout, task, reward) for rollout, task in pairs]
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
         scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
+        if out:  # before the rows: the episode of a row must not be missing
+            told = zip(scored, (rollout.episode for rollout, _ in fresh), strict=True)
+            add_episodes(episodes_path(out), ((row, episode) for row, episode in told if episode is not None))
         if out and scored:
             journal.append(out, scored)
         recorded_rows.update((_key(row), row) for row in scored)
