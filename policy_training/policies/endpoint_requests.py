@@ -112,7 +112,7 @@ class LostAttemptError(RuntimeError):
         """Seconds until the next try, as requested by the server."""
 
 
-class Completion(NamedTuple):
+class ServerAnswer(NamedTuple):
     """A server's answer."""
 
     text: str
@@ -143,7 +143,7 @@ class EndpointConnection:
         self._endpoint = endpoint
         self._client = client
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any]) -> ServerAnswer:
         """The server's answer to a request. Raises LostAttemptError, or UserError."""
         body = {**body, "model": self._endpoint.model, **self._endpoint.body}
         sent = {name: value for name, value in body.items() if name not in self._endpoint.omit}
@@ -156,7 +156,7 @@ class EndpointConnection:
             before_sleep=self._log_retry,
             reraise=True,
         )
-        answer: Completion = await asking(self._ask, content)
+        answer: ServerAnswer = await asking(self._ask, content)
         return answer
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
@@ -176,7 +176,7 @@ class EndpointConnection:
         wished = error.pause if isinstance(error, LostAttemptError) else None
         return usual if wished is None else max(usual, min(wished, LONGEST_PAUSE))
 
-    async def _ask(self, content: bytes) -> Completion:
+    async def _ask(self, content: bytes) -> ServerAnswer:
         path = "/chat/completions" if self._endpoint.api == "chat" else "/completions"
         url = self._endpoint.base_url.rstrip("/") + path
         try:
@@ -195,8 +195,10 @@ class EndpointConnection:
         if response.status_code in TRANSIENT or response.is_server_error:
             raise LostAttemptError(f"{url}: {response.status_code} {reason}", _retry_after(response))
         if any(words in reason.lower() for words in TOO_LONG):
-            return Completion(f"[no answer: {reason}]", is_too_long=True)
-        raise UserError(f"the endpoint {url} refuses the request: {response.status_code} {reason}{_advice(response)}")
+            return ServerAnswer(f"[no answer: {reason}]", is_too_long=True)
+        raise UserError(
+            f"the endpoint {url} refuses the request: {response.status_code} {reason}{_advice(response, reason)}"
+        )
 
 
 class _ResponseMessage(msgspec.Struct):
@@ -228,7 +230,7 @@ async def _whole(response: httpx2.Response, url: str) -> bytes:
     return bytes(content)
 
 
-def _read(content: bytes, url: str) -> Completion:
+def _read(content: bytes, url: str) -> ServerAnswer:
     try:
         completion = msgspec.json.decode(content, type=_CompletionResponse)
         choice = completion.choices[0]
@@ -236,8 +238,8 @@ def _read(content: bytes, url: str) -> Completion:
         raise LostAttemptError(f"{url}: what it answers is no completion ({error})") from error
     tokens = (completion.usage.completion_tokens or 0) if completion.usage is not None else 0
     if choice.message is None:
-        return Completion(choice.text or "", tokens)
-    return Completion(choice.message.content or "", tokens, tuple(choice.message.tool_calls or ()))
+        return ServerAnswer(choice.text or "", tokens)
+    return ServerAnswer(choice.message.content or "", tokens, tuple(choice.message.tool_calls or ()))
 
 
 def _error_text(content: bytes) -> str:
@@ -251,7 +253,9 @@ def _error_text(content: bytes) -> str:
     return " ".join(str(text).split())[:300]
 
 
-def _advice(response: httpx2.Response) -> str:
+def _advice(response: httpx2.Response, reason: str) -> str:
+    if "tool" in reason.lower():
+        return "; start the server with tool calls for a model that knows them (vLLM: --enable-auto-tool-choice)"
     if response.status_code in (401, 403):
         return "; put the key into an environment variable and name it with `key_variable=NAME`"
     if response.status_code == 404:
