@@ -108,7 +108,7 @@ class AgentPolicy:
         dialogues = [
             dialogue
             for task in tasks
-            for dialogue in _dialogues(self, task.without_reference(), [heat for heat, _ in numbered])
+            for dialogue in dialogues_of(self, task.without_reference(), [heat for heat, _ in numbered])
         ]
         model = self.language_model.model
         was_training = model.training
@@ -138,7 +138,7 @@ class AgentPolicy:
             model.train(was_training)
 
 
-def _dialogues(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -> list[_AgentDialogue]:
+def dialogues_of(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -> list[AgentDialogue]:
     """The attempts at one task."""
     limits = policy.format.limits
     if limits.turns == 1:
@@ -147,13 +147,13 @@ def _dialogues(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -
     text = CompactEpisode(environment, task.id).prompt
     prompt, lock = policy.language_model.encode(text), threading.Lock()
     return [
-        _AgentDialogue(policy.language_model, policy.format, task, policy.scorer, limits, text, prompt, heat, lock)
+        AgentDialogue(policy.language_model, policy.format, task, policy.scorer, limits, text, prompt, heat, lock)
         for heat in temperatures
     ]
 
 
 @dataclass
-class _AgentDialogue:
+class AgentDialogue:
     """One episode as a dialogue in tokens."""
 
     language_model: LanguageModel
