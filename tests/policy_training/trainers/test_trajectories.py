@@ -255,6 +255,29 @@ def test_agents_train_on_executed_tests(
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows if "loss" in row)
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
+def test_an_agent_of_one_turn_learns_what_a_policy_that_answers_once_learns(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
+) -> None:
+    learned = []
+    for agent in (None, AgentFormat()):
+        model = LanguageModel("copy", copy.deepcopy(undecided.model), undecided.tokenizer)
+        more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "agent": agent}
+        if algorithm == "ppo":
+            ppo = PPOSettings(epochs=1, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3)
+            train_ppo(model, tasks, scorer, ppo, **more)
+        else:
+            settings = OnlineSettings(
+                algorithm=algorithm, prompts_per_step=2, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3
+            )
+            train_online(model, tasks, scorer, settings, **more)
+        learned.append(list(model.model.parameters()))
+    for one, other in zip(*learned, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    before = list(undecided.model.parameters())
+    assert not all(torch.equal(new, old) for new, old in zip(learned[0], before, strict=True))
+
+
 def test_trl_itself_generates_in_turns_and_masks_observations(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
