@@ -132,7 +132,7 @@ ModelName = Annotated[
 ]
 BuiltinSplit = Annotated[
     str | None,
-    typer.Option("--split", help="Of builtin: demonstrations, tests_only, validation, held_out. Default: all."),
+    typer.Option("--split", help="Of ready-made tasks: demonstrations, tests_only, validation or held_out."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
 Turns = Annotated[

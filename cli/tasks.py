@@ -42,7 +42,8 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="builtin, a task file (.json, .jsonl), or a recipe folder.")
+    str,
+    typer.Argument(metavar="SOURCE", help="builtin, cross-module, a task file (.json, .jsonl) or a recipe folder."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per task on stdout.")]
 
@@ -213,6 +214,9 @@ def build(
         Path, typer.Option(file_okay=False, callback=creatable, help="Folder for the recipes, one file per package.")
     ],
     package: Annotated[list[str] | None, typer.Option(help="Only this package. Repeat for more. Default: all.")] = None,
+    cross_module: Annotated[
+        bool, typer.Option("--cross-module", help="Tasks whose shown tests miss what a wrong fix breaks elsewhere.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")
     ] = 1,
@@ -224,23 +228,25 @@ def build(
     Execution must confirm each bug: some passing tests fail, others still pass, and the reference fixes it. The same
     seed writes the same bytes. Each file is compared with the shipped one.
     """
-    from regrade.datasets.mutation.packages import PACKAGES
+    from regrade.datasets.mutation.packages import FURTHER_PACKAGES, PACKAGES
     from regrade.datasets.mutation.packages import package as pinned
+    from regrade.datasets.sources import READY_MADE
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.task_curation.cross_module_tasks import build_cross_module
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
-    chosen = [pinned(name) for name in package] if package else PACKAGES
+    every = (*PACKAGES, *FURTHER_PACKAGES) if cross_module else PACKAGES
+    chosen = [pinned(name) for name in package] if package else every
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
-        written = build_recipes(scorer, out, seed, chosen, progress=report)
+        written = (build_cross_module if cross_module else build_recipes)(scorer, out, seed, chosen, progress=report)
     for path in written:
-        typer.echo(f"{path}: {_comparison_with_shipped(path)}")
+        shipped = READY_MADE["cross-module" if cross_module else "builtin"] / path.name
+        typer.echo(f"{path}: {_comparison_with_shipped(path, shipped)}")
 
 
-def _comparison_with_shipped(path: Path) -> str:
+def _comparison_with_shipped(path: Path, shipped: Path) -> str:
     from regrade.datasets.mutation.recipe_format import read_recipes
-    from regrade.datasets.sources import BUILTIN
 
-    shipped = BUILTIN / path.name
     comparison = "different from the shipped file" if shipped.is_file() else "no shipped file"
     if shipped.is_file() and shipped.read_bytes() == path.read_bytes():
         comparison = "identical to the shipped file"

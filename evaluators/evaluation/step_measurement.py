@@ -27,6 +27,8 @@ CHUNK = 32
 """Episodes a batch of the scorer."""
 
 Row = Mapping[str, Any]
+JobKey = tuple[str, str]
+"""Digests of a task and of a patch."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def measure_steps(
     stored = load_steps(steps_path(out))
     missing = [row for key, row in rows.items() if not (key in stored and stored[key].is_result_of(row))]
     due = [row for row in missing if row["task_digest"] in by_digest]
-    trees: set[tuple[str, str]] = set()
+    trees: set[JobKey] = set()
     for first in range(0, len(due), CHUNK):
         if progress:
             progress(len(rows) - len(missing) + first, len(rows))
         chunk = [(row, episode) for row in due[first : first + CHUNK] if (episode := episodes.get(row)) is not None]
-        states = _states([(by_digest[row["task_digest"]], episode) for row, episode in chunk], scorer)
-        trees |= states.keys()
+        states, executed = _states([(by_digest[row["task_digest"]], episode) for row, episode in chunk], scorer)
+        trees |= executed
         add_steps(steps_path(out), ((row, effects_of(episode, _of_task(states, row))) for row, episode in chunk))
     if progress and rows:
         progress(len(rows), len(rows))
@@ -136,8 +138,10 @@ def _effect(step: int, before: TreeState, after: TreeState, last: TreeState) -> 
     )
 
 
-def _states(pairs: Sequence[tuple[Task, Episode]], scorer: EvidenceSource) -> dict[tuple[str, str], TreeState]:
-    """(digest of the task, digest of the patch) -> the results on that tree, for every tree of the episodes."""
+def _states(
+    pairs: Sequence[tuple[Task, Episode]], scorer: EvidenceSource
+) -> tuple[dict[JobKey, TreeState], set[JobKey]]:
+    """The results on every tree of the episodes, and which of them were given to the scorer."""
     trees = {
         (task.digest, digest): (task, patch)
         for task, episode in pairs
@@ -148,7 +152,7 @@ def _states(pairs: Sequence[tuple[Task, Episode]], scorer: EvidenceSource) -> di
     gathered = scorer.gather([*to_run.values()], {TestRun}) if to_run else []
     for (key, (task, _)), evidence in zip(to_run.items(), gathered, strict=True):
         states[key] = _state(as_failure(task, evidence))
-    return states
+    return states, set(to_run)
 
 
 def _state(evidence: EvidenceSet) -> TreeState:
@@ -160,7 +164,7 @@ def _state(evidence: EvidenceSet) -> TreeState:
     return TreeState(frozenset(run.fixed), frozenset(run.broken), run.end)
 
 
-def _of_task(states: Mapping[tuple[str, str], TreeState], row: Row) -> dict[str, TreeState]:
+def _of_task(states: Mapping[JobKey, TreeState], row: Row) -> dict[str, TreeState]:
     return {patch: state for (task, patch), state in states.items() if task == row["task_digest"]}
 
 

@@ -284,7 +284,6 @@ class RowBatch:
         """Draw one more token of every open action, in one pass over the last token of each row, or over all that a
         row was shown since its last action."""
         assert self.memory is not None
-        device = self.model.device
         shown, self._shown = sorted(self._shown.items()), {}
         singles = self._active
         longer = torch.tensor([row for row, _ in shown], dtype=torch.long)
@@ -293,7 +292,8 @@ class RowBatch:
         tokens = torch.cat((self._last[singles], torch.tensor([each for _, some in shown for each in some]).long()))
         places = torch.cat([torch.zeros_like(singles), *(torch.arange(int(count)) for count in counts)])
         positions = self._written[rows] + places
-        self.memory.prepare(rows.to(device), positions.to(device), len(singles), longer.to(device), places.to(device))
+        self.memory.prepare(rows, positions, len(singles), longer, places)
+        device = self.model.device
         with torch.no_grad(), _attention(self.model):
             hidden = self.model.base_model(
                 input_ids=tokens[None].to(device),
@@ -350,6 +350,8 @@ class _KeyValueCache:
     """For each of them, its number among those of its row."""
     width: int = 0
     """Longest prompt of this step."""
+    length: int = 0
+    """Tokens of the row that has the most of its own."""
     own_bias: Tensor = field(init=False)
     """(rows, 1, 1, t): 0 up to the single token being run, -inf after it, for all rows."""
     longer_bias: Tensor = field(init=False)
@@ -382,39 +384,37 @@ class _KeyValueCache:
             self.bias[slot, ..., :length] = 0.0
 
     def prepare(self, rows: Tensor, positions: Tensor, singles: int, longer: Tensor, places: Tensor) -> None:
-        """Set the tokens of the step: `rows` and `positions` of each, and the others as in the fields."""
-        self.rows, self.positions, self.singles, self.width = rows, positions, singles, max(self.used)
-        self._make_room(int(positions.max()) + 1)
+        """Set the tokens of the step: `rows` and `positions` of each, and the others as in the fields, on the CPU."""
+        device = self.bias.device
+        self.length, self.width, self.singles = int(positions.max()) + 1, max(self.used), singles
+        self._make_room()
+        self.rows, self.positions = rows.to(device), positions.to(device)
         if singles:
-            count = len(self.own[0][0])
-            last = positions.new_zeros(count)
+            last = torch.zeros(len(self.own[0][0]), dtype=torch.long)
             last[rows[:singles]] = positions[:singles]
-            after = torch.arange(int(positions[:singles].max()) + 1, device=rows.device)[None] > last[:, None]
+            after = torch.arange(int(positions[:singles].max()) + 1)[None] > last[:, None]
             self.own_bias = self._minus_infinity_on(after)[:, None, None]
         if len(longer):
-            self.longer, self.places = longer, places[singles:]
-            self.which = torch.searchsorted(longer, rows[singles:])
-            self.longer_bias = self._bias_of_longer(rows[singles:], positions[singles:])
-
-    def _bias_of_longer(self, rows: Tensor, positions: Tensor) -> Tensor:
-        length = int(positions.max()) + 1
-        last = positions.new_zeros((len(self.longer), int(self.places.max()) + 1))
-        last[self.which, self.places] = positions
-        after = torch.arange(length, device=rows.device)[None, None] > last[:, :, None]
-        on_prompt = self.bias[self._slots_of(self.longer), 0, :, : self.width].expand(-1, last.shape[1], -1)
-        return torch.cat((on_prompt, self._minus_infinity_on(after)), -1)[:, None]
+            which = torch.searchsorted(longer, rows[singles:])
+            last = torch.zeros((len(longer), int(places.max()) + 1), dtype=torch.long)
+            last[which, places[singles:]] = positions[singles:]
+            after = torch.arange(int(positions[singles:].max()) + 1)[None, None] > last[:, :, None]
+            self.longer, self.which, self.places = (each.to(device) for each in (longer, which, places[singles:]))
+            on_prompt = self.bias[self.slots_of(self.longer), 0, :, : self.width].expand(-1, last.shape[1], -1)
+            self.longer_bias = torch.cat((on_prompt, self._minus_infinity_on(after)), -1)[:, None]
 
     def _minus_infinity_on(self, where: Tensor) -> Tensor:
-        return torch.zeros(where.shape, dtype=self.bias.dtype, device=where.device).masked_fill_(where, float("-inf"))
+        bias = torch.zeros(where.shape, dtype=self.bias.dtype).masked_fill_(where, float("-inf"))
+        return bias.to(self.bias.device)
 
-    def _slots_of(self, rows: Tensor) -> Tensor:
+    def slots_of(self, rows: Tensor) -> Tensor:
         return rows // (len(self.own[0][0]) // len(self.bias))
 
-    def _make_room(self, length: int) -> None:
-        """Let the private caches have room for `length` tokens per row."""
+    def _make_room(self) -> None:
+        """Let the private caches have room for the step."""
         have = self.own[0][0].shape[2]
-        if length > have:
-            more = (0, 0, 0, max(length - have, have // 2, CACHE_STEP))
+        if self.length > have:
+            more = (0, 0, 0, max(self.length - have, have // 2, CACHE_STEP))
             pad = torch.nn.functional.pad
             for layer, (keys, values) in enumerate(self.own):  # layer by layer: the old one is freed before the next
                 self.own[layer] = pad(keys, more), pad(values, more)
@@ -441,7 +441,7 @@ class _CacheWriter(Cache):  # type: ignore[misc]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         del layer_idx
-        return int(self.memory.positions.max())
+        return self.memory.length - 1
 
 
 def shared_prompt_attention(
@@ -510,7 +510,7 @@ def _attention_of_longer(memory: _KeyValueCache, layer: int, query: Tensor) -> T
     """Several tokens of some rows, which are few: (tokens, heads, head size) to the same."""
     tokens, heads, size = query.shape
     length = memory.longer_bias.shape[-1] - memory.width
-    of_slots = memory._slots_of(memory.longer)
+    of_slots = memory.slots_of(memory.longer)
     keys, values = (
         torch.cat((shared[of_slots, :, : memory.width], own[memory.longer, :, :length]), 2)
         for shared, own in zip(memory.prompt[layer], memory.own[layer], strict=True)

@@ -27,7 +27,7 @@ from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
-from regrade.policy_training.trainers.trajectories import Trajectories, action_spans
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch, action_spans
 
 END = 1
 
@@ -68,7 +68,7 @@ def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[Ag
 def trainer_of(
     language_model: LanguageModel, out: Path, kind: type, config: type, rewards: Sequence[float | None], **more: Any
 ) -> Any:
-    trajectories = Trajectories(recorded, more.pop("credit", "trajectory"))
+    trajectories = TrajectoryBatch(recorded, more.pop("credit", "trajectory"))
     steps = more.pop("steps", None)
 
     def pay(completions: list[str], **_: Any) -> list[float | None]:
