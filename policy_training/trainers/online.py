@@ -33,7 +33,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-from regrade.policy_training.trainers.trajectories import Trajectories
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS)
@@ -89,7 +89,7 @@ class ExecutedTests:
         reward: TrainingReward,
         keep: Callable[[list[Attempt]], None] | None = None,
         *,
-        trajectories: Trajectories | None = None,
+        trajectories: TrajectoryBatch | None = None,
         step_rewards: StepRewards | None = None,
     ) -> None:
         self.tasks = {task.id: task for task in tasks}
@@ -237,8 +237,7 @@ def train_online(
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
-    check_generation(settings.generation)
-    _check_steps(settings, agent, step_rewards)
+    check_settings(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
@@ -247,7 +246,7 @@ def train_online(
     if agent is not None:
         policy = AgentPolicy(language_model, scorer, "trained", agent)
         play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
-        trajectories = Trajectories(play, settings.credit)
+        trajectories = TrajectoryBatch(play, settings.credit)
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
@@ -294,7 +293,9 @@ def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
     return GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo")
 
 
-def _check_steps(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+def check_settings(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+    """Raises UserError if `train_online` would refuse these."""
+    check_generation(settings.generation)
     if agent is None and steps is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     if agent is not None and settings.algorithm == "rloo" and settings.generation != "shared":

@@ -49,7 +49,7 @@ from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-from regrade.policy_training.trainers.trajectories import Trajectories
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -329,7 +329,7 @@ def train_ppo(
     trajectories = None
     if agent is not None:
         policy = AgentPolicy(language_model, scorer, "trained", agent)
-        trajectories = Trajectories(shared_play(policy, {task.id: task for task in hidden}, settings.temperature))
+        trajectories = TrajectoryBatch(shared_play(policy, {task.id: task for task in hidden}, settings.temperature))
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )

@@ -26,7 +26,7 @@ in which generation waited for executions."""
 
 
 @dataclass
-class Trajectories:
+class TrajectoryBatch:
     """The trajectories of a trainer's latest batch, in the order of its rows."""
 
     play: Play
