@@ -32,6 +32,7 @@ from regrade.cli import (
     rescore,
     rewards,
     score,
+    study,
     tasks,
     train,
 )
@@ -41,7 +42,7 @@ from regrade.cli.memory import restart_with_large_pages
 USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
-MODEL_COMMANDS = frozenset({"demo", "train", "evaluate", "agent"})
+MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent"})
 ENVIRONMENT_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -110,6 +111,7 @@ app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
+app.command("study")(study.study)
 
 
 def _version(is_requested: bool) -> None:

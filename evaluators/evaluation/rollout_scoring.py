@@ -28,6 +28,7 @@ from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.episode_columns import columns_of_episode
 from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
 from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
@@ -221,6 +222,7 @@ def _row(
         "verification_seconds": verification.seconds if verification else None,
         **outcome,
         **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
+        **columns_of_episode(rollout.episode),
     }
 
 
@@ -228,7 +230,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
     """The columns that depend on the tests."""
     run: TestRun | None = evidence.records.get(TestRun)
     applied = run is None or run.end is not End.NOT_APPLIED
-    empty = not applied or _changes_nothing(task, patch)
+    empty = not applied or changes_nothing(task, patch)
     tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
     counts = {**tests, "empty": empty, "applied": applied}
     seconds = run.seconds if run else 0.0
@@ -280,7 +282,7 @@ def _changed_lines(task: Task, patch: Patch) -> int:
         return 0  # see `applied`
 
 
-def _changes_nothing(task: Task, patch: Patch) -> bool:
+def changes_nothing(task: Task, patch: Patch) -> bool:
     """Has the tree after the patch the same content?"""
     try:
         return not changed_files(task.base, patch)

@@ -72,6 +72,11 @@ class EpisodeFile:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def attempts(self) -> tuple[tuple[Any, ...], ...]:
+        """Of each episode: see `rows.attempt`."""
+        return tuple(self._places)
+
     def __contains__(self, row: object) -> bool:
         return isinstance(row, Mapping) and attempt(row) in self._places
 
