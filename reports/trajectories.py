@@ -182,7 +182,8 @@ def _change(step: Step) -> Iterator[tuple[str, str]]:
 def _title(step: Step) -> tuple[str, frozenset[str]]:
     """One line that names the action, and the arguments that it shows whole."""
     action = step.action.strip()
-    if action and "\n" not in action and len(action) <= LONGEST_TITLE:
+    is_own = bool(step.patch_digest)  # the text of another program's step has thoughts
+    if is_own and action and "\n" not in action and len(action) <= LONGEST_TITLE:
         return action, frozenset(step.arguments)
     if not step.tool:
         return _first_line(action) or "no action", frozenset()
