@@ -12,6 +12,9 @@ from typing import Any
 from regrade.datasets.episodes import Episode, EpisodeEnd, Step
 from regrade.datasets.patches import Patch, PatchError
 
+DEEPEST = 8
+"""Levels of parts in a message's content."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignTrajectory:
@@ -64,14 +67,14 @@ def with_observation(step: Step, text: str, seconds: float = math.nan) -> Step:
     return replace(step, observation=whole, seconds=seconds if math.isnan(step.seconds) else step.seconds)
 
 
-def text_of(content: object) -> str:
+def text_of(content: object, depth: int = 0) -> str:
     """A message's content, or the texts of its parts."""
     if isinstance(content, str):
         return content
-    if isinstance(content, dict):
-        return text_of(content.get("text") or content.get("content") or content.get("output") or "")
-    if isinstance(content, list):
-        return "\n".join(filter(None, map(text_of, content)))
+    if depth < DEEPEST and isinstance(content, dict):
+        return text_of(content.get("text") or content.get("content") or content.get("output") or "", depth + 1)
+    if depth < DEEPEST and isinstance(content, list):
+        return "\n".join(filter(None, (text_of(part, depth + 1) for part in content)))
     return ""
 
 
