@@ -15,30 +15,30 @@ def test_each_sample_is_a_trajectory(tmp_path: Path, log_format: str) -> None:
     pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
     from inspect_ai import Task, eval
     from inspect_ai.dataset import Sample
-    from inspect_ai.model import ModelOutput, get_model
-    from inspect_ai.solver import basic_agent
-    from inspect_ai.tool import tool
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageTool
+    from inspect_ai.solver import solver
+    from inspect_ai.tool import ToolCall, ToolCallError
 
-    @tool
-    def look():
-        async def execute(path: str):
-            """Look at a file.
+    def called(name: str, tool: str, **arguments: str) -> ToolCall:
+        return ToolCall(id=name, function=tool, arguments=arguments)
 
-            Args:
-                path: of the file.
-            """
-            return f"{path}: x = 1"
+    @solver
+    def recorded():
+        async def solve(state, _generate):
+            error = ToolCallError("parsing", "'path' is missing")
+            state.messages += [
+                ChatMessageAssistant(content="First.", tool_calls=[called("c1", "look", path="a.py")]),
+                ChatMessageTool(content="a.py: x = 1", tool_call_id="c1", function="look"),
+                ChatMessageAssistant(content="", tool_calls=[called("c2", "look", file="a.py")]),
+                ChatMessageTool(content="", tool_call_id="c2", function="look", error=error),
+                ChatMessageAssistant(content="", tool_calls=[called("c3", "submit", answer="done")]),
+            ]
+            return state
 
-        return execute
+        return solve
 
-    outputs = [
-        ModelOutput.for_tool_call("mockllm/model", "look", {"path": "a.py"}, content="First."),
-        ModelOutput.for_tool_call("mockllm/model", "look", {"file": "a.py"}),
-        ModelOutput.for_tool_call("mockllm/model", "submit", {"answer": "done"}),
-    ]
-    task = Task(dataset=[Sample(id="x__x-1", input="Mend it.")], solver=basic_agent(tools=[look()]), name="swe_bench")
-    model = get_model("mockllm/model", custom_outputs=outputs)
-    eval(task, model=model, log_dir=str(tmp_path), log_format=log_format, display="none")
+    task = Task(dataset=[Sample(id="x__x-1", input="Mend it.")], solver=recorded(), name="swe_bench")
+    eval(task, model="mockllm/model", log_dir=str(tmp_path), log_format=log_format, display="none")
     (path,) = tmp_path.iterdir()
     (found,) = read_trajectories(path)
     assert (found.instance, found.sample, found.model, found.episode.instruction[:8]) == (
@@ -48,7 +48,7 @@ def test_each_sample_is_a_trajectory(tmp_path: Path, log_format: str) -> None:
     assert (first.tool, first.arguments, first.observation, first.action) == (
         "look", {"path": "a.py"}, "a.py: x = 1", "First.",
     )  # fmt: skip
-    assert "path" in wrong.observation
+    assert wrong.observation == "'path' is missing"
     assert last.tool == "submit"
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 3)])
     with pytest.raises(UserError):
