@@ -102,7 +102,7 @@ def outcome(answer: Answer, run: TestRun) -> Outcome:
     )
 
 
-def summary(outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+def summary(outcomes: Sequence[Outcome]) -> Mapping[str, float | None]:
     passing = [one for one in outcomes if one.passes_shown]
     wrong = [one for one in passing if not one.solved]
     return {
@@ -116,8 +116,12 @@ def summary(outcomes: Sequence[Outcome]) -> Mapping[str, float]:
     }
 
 
-def share(values: Sequence[bool]) -> float:
-    return round(sum(values) / len(values), 4) if values else float("nan")
+def share(values: Sequence[bool]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def written(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.1%}"
 
 
 def main() -> None:
@@ -145,12 +149,12 @@ def main() -> None:
         figures[kind] = summary(own)
         print(f"\n{kind}")
         for name, value in figures[kind].items():
-            print(f"  {name:30} {value if isinstance(value, int) else f'{value:.1%}'}")
+            print(f"  {name:30} {written(value)}")
         places = Counter(place for one in own for place in one.places)
         print("  broken tests                   " + ", ".join(f"{name} {places[name]}" for name in PLACES))
         print(
             "  broke there, of all answers    "
-            + ", ".join(f"{name} {share([name in one.places for one in own]):.1%}" for name in PLACES)
+            + ", ".join(f"{name} {written(share([name in one.places for one in own]))}" for name in PLACES)
         )
     record("cross_module", {"split": options.split, "tasks": len(tasks), **figures})
 
