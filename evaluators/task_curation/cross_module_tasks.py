@@ -45,10 +45,8 @@ class CrossModuleAmounts:
     most: int = 100
     """Maximum number of tasks."""
     a_function: int = 8
-    functions: int = 30
+    functions: int = 80
     """Maximum number of functions whose mutants run, drawn by the seed."""
-    held_out_functions: int = 80
-    """As `functions`, for the packages that are held out, which are few."""
     mutants: int = 24
     """Maximum number of mutants of one function."""
     share_failing: float = 0.6
@@ -130,8 +128,7 @@ class _TaskSearch:
         """The package's recipes, validated."""
         functions = list(self._functions())
         random.Random(f"{self._measured.seed}/{self._measured.package.name}/functions").shuffle(functions)
-        is_held_out = self._measured.package.group == "held_out"
-        del functions[self._amounts.held_out_functions if is_held_out else self._amounts.functions :]
+        del functions[self._amounts.functions :]
         killed = self._killed([mutant for mutants in functions for mutant in mutants])
         groups = [
             list(self._candidates([killed[mutant] for mutant in mutants if mutant in killed])) for mutants in functions
