@@ -1,26 +1,44 @@
-"""`regrade tasks`: list, show, validate or build tasks."""
+"""`regrade tasks`: list, show, validate or build tasks, and make demonstrations of them."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from regrade.cli.console import activities, print_json, progress
-from regrade.cli.loading import load, load_one, measured
-from regrade.cli.options import LARGEST_SEED, BuiltinSplit, JsonObject, SandboxName, Workers, creatable
+from regrade.cli.console import activities, one_line, print_json, progress
+from regrade.cli.loading import limited, load, load_one, measured
+from regrade.cli.options import (
+    LARGEST_SEED,
+    MOST,
+    BuiltinSplit,
+    JsonObject,
+    Limit,
+    SandboxName,
+    TestRuns,
+    Turns,
+    Workers,
+    agent_limits,
+    creatable,
+)
+from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted
 
 if TYPE_CHECKING:
+    from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
 
 INVALID = 2
 MOST_SHOWN = 8
 
 app = typer.Typer(
-    help="List, show, validate or build tasks.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="List, show, validate, build or demonstrate tasks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 Source = Annotated[
@@ -115,6 +133,81 @@ def validate(
         typer.echo(f"{len(results) - len(invalid)} of {len(results)} tasks are valid")
     if invalid:
         raise typer.Exit(INVALID)
+
+
+@app.command()
+def demonstrations(
+    out: Annotated[Path, typer.Option(dir_okay=False, help="File for the demonstrations, as JSON lines.")],
+    source: Source = "builtin",
+    split: BuiltinSplit = None,
+    limit: Limit = None,
+    form: Annotated[
+        Literal["compact", "chat"],
+        typer.Option(
+            "--format",
+            help="compact: one-line actions, as `regrade train` learns them; chat: messages with tool calls, for TRL.",
+        ),
+    ] = "compact",
+    turns: Turns = 12,
+    test_runs: TestRuns = None,
+    with_mistake: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Traces of a task that err and recover, besides the one that doesn't.")
+    ] = 1,
+    failed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Predictions of a policy (SWE-bench's format): its failed patches are the first mistakes. Repeat.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+) -> None:
+    """Make demonstrations for agents from reference patches.
+
+    A scripted expert makes the right edit, tests it and hands in; in other traces it makes a wrong edit first, sees the
+    tests fail, and takes it back. Every action is executed, and the full suite must find each final patch clean. A
+    killed run goes on when it is repeated. The ready-made tasks are by default those of the split demonstrations.
+    """
+    from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits
+    from regrade.policy_training.environments.demonstration_files import write_demonstrations
+    from regrade.policy_training.environments.demonstration_formats import FORMATS
+    from regrade.policy_training.environments.demonstrations import DemonstrationSettings, Demonstrator
+
+    if split == "held_out":
+        raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
+    if source == "builtin" and split is None:
+        split = "demonstrations"
+    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1, test_runs=0)
+    tasks = measured(limited(load(source, split), limit, seed), sandbox)
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
+        demonstrator = Demonstrator(
+            tasks,
+            scorer,
+            limits,
+            DemonstrationSettings(with_mistake=with_mistake),
+            form=FORMATS[form],
+            failed=_patches_of(failed or []),
+            seed=seed,
+        )
+        made = write_demonstrations(demonstrator, out, report)
+    for why, count in made.reasons:
+        typer.echo(f"note: {counted(count, 'trace')} left out: {one_line(why)}", err=True)
+    typer.echo(f"{out}: {counted(made.traces, 'trace')}, of which {made.with_mistakes} err and recover")
+
+
+def _patches_of(files: list[Path]) -> dict[str, list[Patch]]:
+    """Task -> the patches that predictions propose for it."""
+    from regrade.datasets.formats.predictions import read_predictions
+
+    found = defaultdict(list)
+    for predictions in read_predictions(files).models if files else ():
+        for instance, patch in predictions.patches.items():
+            found[instance].append(patch)
+    return dict(found)
 
 
 @app.command()

@@ -37,6 +37,17 @@ Optional columns, which older rows lack:
 | protected_edits | number | files of tests and configuration that the patch edits |
 | verification_seconds | number | cost of the assurance of the verdict |
 
+Columns of agents, which the rows of policies that answer once lack (the episodes: `storage.episode_file`):
+
+| column | type | meaning |
+|-|-|-|
+| turns, test_runs, mistakes | number | steps, runs of tests, wrong uses of a tool |
+| tested_at_end | 0, 1 | it ran tests on the tree that it hands in |
+| taken_back | number | changes that it undid after a red test run |
+| episode_end | text | how the episode ended, see `datasets.episodes.EpisodeEnd` |
+| breaking_edits | number | changes that broke a test, by the full suite (`evaluation.step_measurement`) |
+| breaking_edits_kept | number | of these, those of which something is broken at the end |
+
 An unknown value is null on disk and NaN in memory, never 0. An attempt without any outcome (`fix`, `broke` and
 `clean_fix`) is missing: the infrastructure failed. An attempt that was lost before there was an answer has the
 `patch_digest` LOST. A single outcome can be unmeasured: graded results of other programs may state `clean_fix` alone,
@@ -86,6 +97,13 @@ OPTIONAL_NUMBERS = (
     "built",
     "protected_edits",
     "verification_seconds",
+    "turns",
+    "test_runs",
+    "mistakes",
+    "tested_at_end",
+    "taken_back",
+    "breaking_edits",
+    "breaking_edits_kept",
 )
 INTEGERS = ("sample", "seed")
 FLAGS = ("empty", "well_formed", "applied")
@@ -108,9 +126,10 @@ NAMES = ("policy", "task", "repository", "function", "file", "reward_name")
 """Texts that regrade wrote. Texts of a policy or a test may contain lone surrogates."""
 LISTS = ("broken_tests", "parts")
 OPTIONAL_LISTS = ("broken_hops", "broken_places", "tampering_kinds")
+OPTIONAL_TEXTS = ("episode_end",)
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """Columns of every row."""
-OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
+OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS, *OPTIONAL_TEXTS)
 """Columns that rows of older versions and other programs may lack."""
 
 OUTCOMES = ("fix", "broke", "clean_fix")
@@ -153,9 +172,10 @@ _TYPES: dict[str, Any] = {
 _OPTIONAL_TYPES: dict[str, Any] = {
     **dict.fromkeys(OPTIONAL_NUMBERS, Count | None), "complexity_change": Finite | None,
     **dict.fromkeys(("touches_file", "touches_function", "off_file", "off_function", "built"), Outcome | None),
+    "tested_at_end": Outcome | None,
     "broken_hops": list[Integer | None] | None,
     "broken_places": list[str] | None,
-    "tampering_kinds": list[str] | None,
+    "tampering_kinds": list[str] | None, "episode_end": str | None,
 }  # fmt: skip
 _StoredRow = msgspec.defstruct(
     "_Row", [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)]
@@ -264,4 +284,6 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
         return pd.Series(values, dtype="int64")
     if name in FLAGS:
         return pd.Series(values, dtype="boolean" if None in values else "bool")
-    return pd.Series(["" if value is None and name in TEXTS else value for value in values], dtype="object")
+    return pd.Series(
+        ["" if value is None and name in (*TEXTS, *OPTIONAL_TEXTS) else value for value in values], dtype="object"
+    )
