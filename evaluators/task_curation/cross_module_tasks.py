@@ -42,7 +42,7 @@ from regrade.rewards.evidence import End, TestRun
 class CrossModuleAmounts:
     """Limits on the number of cross-module tasks of a package."""
 
-    most: int = 100
+    most: int = 140
     """Maximum number of tasks."""
     a_function: int = 8
     functions: int = 80
