@@ -30,6 +30,7 @@ from regrade.reports.study_results import (
 from regrade.reports.templating import render
 
 INKS: dict[Training, str] = {"sft": "s1", "control": "s2", "rl": "s3"}
+OTHERS: dict[Training, str] = {"sft": "SFT", "control": "SFT given equal time"}
 MARKDOWN, FIGURES = "report.md", "study.json"
 
 
@@ -100,7 +101,7 @@ def lead(study: StudyResults) -> str:
         f"At equal clean fixes its breakage differs from SFT's by {signed(100 * exchange.breakage_difference)} points "
         f"[{', '.join(signed(100 * end) for end in exchange.breakage)}].",
     ]
-    return " ".join([*sentences, *(f"{_against(name)}: {one.verdict}." for name, one in gain.against.items())])
+    return " ".join([*sentences, *(f"Against {OTHERS[name]}: {one.verdict}." for name, one in gain.against.items())])
 
 
 def negative_results(study: StudyResults) -> Iterator[str]:
@@ -109,7 +110,7 @@ def negative_results(study: StudyResults) -> Iterator[str]:
         place = _place(gain)
         for name, comparison in gain.against.items():
             if comparison.verdict != "improved":
-                yield f"{place}, {_against(name).lower()}: {comparison.words}."
+                yield f"{place}, against {OTHERS[name]}: {comparison.words}."
         if gain.exchange is not None and not gain.exchange.is_shown:
             yield f"{place}: not shown to be worth any demonstration ({gain.exchange.words})."
 
@@ -144,19 +145,14 @@ def _gain_rows(gain: StudyGain) -> Iterator[str]:
     for name, comparison in gain.against.items():
         differences = " | ".join(difference_words(comparison, metric) for metric in CURVES[:2])
         worth = gain.exchange.words if gain.exchange and name == "sft" else ""
-        other = _against(name).removeprefix("Against ")
         counts = f"{point.demonstrations} | {point.tests_only}"
-        yield f"| {counts} | {other} | {differences} | {comparison.verdict} | {worth} |"
+        yield f"| {counts} | {OTHERS[name]} | {differences} | {comparison.verdict} | {worth} |"
 
 
 def difference_words(comparison: Comparison, metric: m.Metric) -> str:
     """Such as `+3.1 points [+0.4, +5.8]`; a dash if it was not measured."""
     difference = comparison.metrics.get(metric.name)
     return "–" if difference is None else points(difference)
-
-
-def _against(name: Training) -> str:
-    return {"sft": "Against SFT", "control": "Against SFT given equal time", "rl": ""}[name]
 
 
 def _place(gain: StudyGain) -> str:
