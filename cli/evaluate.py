@@ -133,6 +133,14 @@ def evaluate(
     workers: Workers = None,
     reward_model: RewardModelFolder = None,
     assured: AssuranceOption = None,
+    steps: Annotated[
+        bool,
+        typer.Option(
+            "--steps",
+            help="Run the whole suite after each change of an agent too, for the report. Each distinct tree costs as "
+            "much as an attempt; `regrade report --steps` does it afterwards.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per policy and temperature.")] = False,
 ) -> None:
     """Run policies on tasks and record every attempt.
@@ -173,7 +181,7 @@ def evaluate(
     sweep = Sweep(tuple(sorted(set(temperature or [0.0]))), samples, samples_elsewhere, validation_samples)
     validation_tasks = _validation_tasks(validation, validation_limit, sweep.temperatures, tasks, seed, sandbox)
     level = (assured or BY_DEFAULT) if loaded_reward is not plain else ""
-    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed, level)
+    judge_options = JudgeOptions(loaded_reward, sandbox, workers, model_probes(reward_model), seed, level, steps)
     with Run.started(out) as run:
         rows_of, failures = _enter_all(run, contest, sweep, validation_tasks, chosen, judge_options)
     _print_results(run, rows_of, json)
@@ -191,6 +199,8 @@ class JudgeOptions:
     seed: int
     level: str = ""
     """The assurance level that its reward requires; empty: none."""
+    steps: bool = False
+    """Does the whole suite run after each change of an agent?"""
 
 
 def _enter_all(
@@ -217,7 +227,14 @@ def _enter_all(
         level = options.level if scorer.sandbox.isolated and options.level else scorer.assurance
         run.update(sandbox=scorer.sandbox.name, assurance=level, seeds={"evaluation": options.seed})
         _record_tasks(run, chosen)
-        judge = sweeps.Judge(scorer=scorer, reward=options.reward, seed=options.seed, stage=progress, note=_note)
+        judge = sweeps.Judge(
+            scorer=scorer,
+            reward=options.reward,
+            seed=options.seed,
+            steps=options.steps,
+            stage=progress,
+            note=_note,
+        )
         for entrant in contest:
             try:
                 rows_of[entrant.name] = sweeps.enter(run, entrant, sweep, validation_tasks, chosen, judge)

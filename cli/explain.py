@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from regrade.cli.jobs import AttributionOptions, ScoreRequest
+    from regrade.datasets.episodes import Episode
     from regrade.evaluators.attribution.results import Attribution
+    from regrade.evaluators.storage.step_effects import StepEffect
     from regrade.rewards.breakdown import Breakdown
 
 
@@ -56,6 +58,9 @@ def explain(
     seed: Annotated[
         int, typer.Option(min=0, max=options.LARGEST_SEED, help="With --hunks: seed of the sampled parts.")
     ] = 0,
+    observations: Annotated[
+        bool, typer.Option("--observations", help="For an attempt of an agent: also what each of its steps showed.")
+    ] = False,
     json: options.JsonObject = False,
     html: Annotated[bool, typer.Option("--html", help="One HTML section on stdout, for use in any page.")] = False,
 ) -> None:
@@ -66,6 +71,8 @@ def explain(
     """
     if json and html:
         raise UserError("--json and --html exclude each other: give one of them")
+    if observations and (json or html):
+        raise UserError("--observations is for the terminal: --json has them anyway, and --html has no steps")
     if fine and not hunks:
         raise UserError("--fine needs --hunks: give both, or neither")
     from regrade.cli.jobs import AttributionOptions, ScoreRequest
@@ -98,7 +105,7 @@ def explain(
         raise UserError(_one_patch(source, attempts[0]))
     else:
         explained = _of_patch(source, request, settings)
-    _show(explained, json, html)
+    _show(explained, json, html, observations)
 
 
 @dataclass(frozen=True)
@@ -109,24 +116,43 @@ class ExplainedScore:
     breakdown: Breakdown
     notes: tuple[str, ...] = ()
     attribution: Attribution | None = None
+    episode: Episode | None = None
+    """The steps of an agent's attempt."""
+    effects: tuple[StepEffect, ...] | None = None
+    """Of its changes on the full tests; None: not measured."""
 
 
-def _show(explained: ExplainedScore, json: bool, html: bool) -> None:
+def _show(explained: ExplainedScore, json: bool, html: bool, observations: bool) -> None:
     if html:
         from regrade.reports.explanation import explanation_html
 
         typer.echo(explanation_html(explained.breakdown, explained.title, explained.attribution))
-    elif explained.attribution is None:
-        show(explained.breakdown, json, explained.notes, of=explained.title)
-    elif json:
+    elif json and (explained.attribution or explained.episode):
         breakdown, notes = explained.breakdown, list(explained.notes)
         whole = {"of": explained.title, **breakdown.to_json(), "not_excluded": breakdown.not_excluded, "notes": notes}
-        print_json({**whole, "hunks": explained.attribution.to_json()})
+        hunks = {"hunks": explained.attribution.to_json()} if explained.attribution else {}
+        print_json({**whole, **hunks, **_episode_json(explained)})
     else:
-        from regrade.reports.hunks import print_attribution
-
         show(explained.breakdown, json, explained.notes, of=explained.title)
-        print_attribution(explained.attribution, stdout())
+        if explained.attribution is not None:
+            from regrade.reports.hunks import print_attribution
+
+            print_attribution(explained.attribution, stdout())
+        if explained.episode is not None:
+            from regrade.reports.trajectories import print_trajectory, trajectory_view
+
+            view = trajectory_view(explained.episode, explained.effects)
+            print_trajectory(view, stdout(), with_observations=observations)
+
+
+def _episode_json(explained: ExplainedScore) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    from regrade.datasets.episode_json import StoredEpisode
+
+    if explained.episode is None:
+        return {}
+    return {"episode": StoredEpisode.of(explained.episode).to_json(), "effects": to_builtins(explained.effects)}
 
 
 def _of_patch(source: str, request: ScoreRequest, settings: AttributionOptions | None) -> ExplainedScore:
@@ -144,14 +170,28 @@ def _of_attempt(
     source: Path, row: pd.Series, request: ScoreRequest, settings: AttributionOptions | None
 ) -> ExplainedScore:
     title, breakdown = breakdown_of_attempt(source, row)
+    episode, effects = _steps_of_attempt(source, row)
     if settings is None:
-        return ExplainedScore(title, breakdown)
+        return ExplainedScore(title, breakdown, episode=episode, effects=effects)
     from regrade.cli.jobs import attribute_attempt
 
     of_task = replace(request, task=row["task"], fail_to_pass=())
     attribution = attribute_attempt(row["patch"], row["task_digest"], of_task, settings)
     notes = _store_for_report(source, row, attribution, request.reward) if source.is_dir() else ()
-    return ExplainedScore(title, breakdown, notes, attribution)
+    return ExplainedScore(title, breakdown, notes, attribution, episode, effects)
+
+
+def _steps_of_attempt(source: Path, row: pd.Series) -> tuple[Episode | None, tuple[StepEffect, ...] | None]:
+    """The episode of an attempt, and the effects of its changes, if they are stored."""
+    from regrade.evaluators.storage.episode_file import EpisodeFile, episodes_path
+    from regrade.evaluators.storage.run import Run
+    from regrade.evaluators.storage.step_effects import load_steps, steps_path
+    from regrade.reports.trajectories import effects_for
+
+    rows = Run.open(source).evaluation(row["policy"]) if source.is_dir() else source
+    values = {str(name): value for name, value in row.items()}
+    episode = EpisodeFile(episodes_path(rows)).get(values)
+    return episode, effects_for(values, load_steps(steps_path(rows))) if episode else None
 
 
 def _store_for_report(run: Path, row: pd.Series, attribution: Attribution, reward: str) -> tuple[str, ...]:

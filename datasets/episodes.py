@@ -19,6 +19,8 @@ class EpisodeEnd(StrEnum):
     SECONDS = "out of time"
     ABANDONED = "abandoned"
     """The agent stopped without an action."""
+    UNKNOWN = "unknown"
+    """Another program's record does not say it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Step:
     arguments: Mapping[str, Any]
     observation: str
     seconds: float
-    """Wall time of the tool."""
+    """Wall time of the tool; NaN: unknown."""
     is_mistake: bool = False
     """Did the agent use the tool wrongly (no such file, a text found twice, an unreadable answer)?"""
     is_change: bool = False
@@ -75,6 +77,11 @@ class Episode:
     """That the policy generated, if the driver counts them."""
     patches: Mapping[str, Patch] = field(default_factory=dict)
     """Digest -> each patch that was the state of the tree after a step."""
+
+    @property
+    def has_trees(self) -> bool:
+        """Does it say what the tree was after each step? The records of other programs don't."""
+        return not self.steps or any(step.patch_digest for step in self.steps)
 
     @property
     def test_runs(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from regrade.datasets.episodes import Episode
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 
@@ -40,6 +41,8 @@ class Rollout:
     lost: str = ""
     """The reason for a missing answer that the policy did not cause (its endpoint died). The attempt is then unscored,
     never 0, and the next run of the evaluation repeats it. Empty: there is an answer."""
+    episode: Episode | None = None
+    """The record of an agent's steps; None: the policy answered once."""
 
 
 class Policy(Protocol):

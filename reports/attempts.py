@@ -20,6 +20,7 @@ from regrade.rewards.evidence import End
 
 if TYPE_CHECKING:
     from regrade.reports.hunks import AttributionView
+    from regrade.reports.trajectories import TrajectoryView
 
 Group = Literal["won", "lost", "both", "none"]
 GROUPS: tuple[Group, ...] = ("won", "lost", "both", "none")
@@ -91,6 +92,8 @@ class AttemptView:
     parts: tuple[Mapping[str, Any], ...]
     hunks: AttributionView | None
     """The value of each hunk; None if it was not computed."""
+    trajectory: TrajectoryView | None
+    """The steps of the first of these attempts; None of a policy that answers once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ def task_views(
     inks: Mapping[str, str],
     tasks: Mapping[str, Mapping[str, Any]],
     hunks: Mapping[tuple[str, str], AttributionView],
+    trajectory_of: Callable[[Row], TrajectoryView | None] = lambda _row: None,
 ) -> list[TaskView]:
     """Return a view of each task with attempts of both policies; tasks that changed outcome come first.
 
@@ -131,6 +135,7 @@ def task_views(
         inks: policy name -> ink.
         tasks: task id -> the record that `Run.record_tasks` stored.
         hunks: (task, digest of a patch) -> the values of its hunks.
+        trajectory_of: the steps of an attempt, by its row. Default: none has any.
     """
     policies = (baseline, *((candidate,) if candidate else ()), *further)
     rows = {policy.name: _by_task(policy.best) for policy in policies}
@@ -140,7 +145,7 @@ def task_views(
     views, spent = [], 0
     for task in sorted(shared, key=lambda task: (GROUPS.index(groups[task]), task)):
         tried = [(policy, rows[policy.name][task]) for policy in policies if task in rows[policy.name]]
-        attempts = tuple(_attempts(tried, inks, hunks)) if spent < PAGE_BUDGET else ()
+        attempts = tuple(_attempts(tried, inks, hunks, trajectory_of)) if spent < PAGE_BUDGET else ()
         view = _view(task, groups[task], tried, attempts, inks, tasks.get(task, {}))
         spent += sum(map(_size, attempts)) + sum(len(text) for _, text in view.reference)
         views.append(view)
@@ -267,6 +272,7 @@ def _attempts(
     tried: Sequence[tuple[PolicyResult, list[Row]]],
     inks: Mapping[str, str],
     hunks: Mapping[tuple[str, str], AttributionView],
+    trajectory_of: Callable[[Row], TrajectoryView | None],
 ) -> Iterator[AttemptView]:
     """The distinct answers of all policies to one task, clean fixes first."""
     same: dict[tuple[str, ...], list[Row]] = {}
@@ -276,14 +282,17 @@ def _attempts(
     for equal in sorted(same.values(), key=lambda rows: _rank(rows[0])):
         counts = Counter(row["policy"] for row in equal)
         who = tuple(PolicyCount(p.label, inks[p.name], counts[p.name]) for p, _ in tried if p.name in counts)
-        yield _attempt(equal[0], who, hunks.get((equal[0]["task"], equal[0]["patch_digest"])))
+        own_hunks = hunks.get((equal[0]["task"], equal[0]["patch_digest"]))
+        yield _attempt(equal[0], who, own_hunks, trajectory_of(equal[0]))
 
 
 def _rank(row: Row) -> tuple[bool, bool, float]:
     return (row["clean_fix"] != 1, bool(row["empty"]), 1.0 if math.isnan(row["reward"]) else -row["reward"])
 
 
-def _attempt(row: Row, who: tuple[PolicyCount, ...], hunks: AttributionView | None) -> AttemptView:
+def _attempt(
+    row: Row, who: tuple[PolicyCount, ...], hunks: AttributionView | None, trajectory: TrajectoryView | None
+) -> AttemptView:
     lines = diff_lines(row["patch"])
     return AttemptView(
         who=who,
@@ -300,6 +309,7 @@ def _attempt(row: Row, who: tuple[PolicyCount, ...], hunks: AttributionView | No
         reward=None if math.isnan(row["reward"]) else float(row["reward"]),
         parts=tuple(row["parts"] or ()),
         hunks=hunks,
+        trajectory=trajectory,
     )
 
 
@@ -339,4 +349,5 @@ def _size(attempt: AttemptView) -> int:
         texts += [text for group in attempt.hunks.groups for hunk in group.hunks for _, text in hunk.lines]
         texts += [attempt.hunks.head, *attempt.hunks.remarks]
     texts += [str(part.get("why", "")) + str(part.get("name", "")) for part in attempt.parts]
+    texts += [step.title for step in attempt.trajectory.steps] if attempt.trajectory else []
     return sum(len(text) + 60 for text in texts)

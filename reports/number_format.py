@@ -37,6 +37,15 @@ def interval(estimate: Estimate) -> str:
     return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
+def figure(estimate: Estimate, *, is_rate: bool) -> str:
+    """A rate as `rate` writes it, another mean as `7.25 [6.80, 7.71]`."""
+    if is_rate or estimate.is_unmeasured:
+        return rate(estimate)
+    text = number(estimate.value, 2)
+    known = math.isfinite(estimate.low + estimate.high)
+    return f"{text} [{number(estimate.low, 2)}, {number(estimate.high, 2)}]" if known else text
+
+
 def signed(value: float, digits: int = 1) -> str:
     """`+3.1` or `−3.1`, with a true minus sign."""
     return "–" if math.isnan(value) else f"{value + 0.0:+.{digits}f}".replace("-", MINUS)

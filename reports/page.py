@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.agent_metrics import AGENT_METRICS, agent_figures, episode_ends
 from regrade.evaluators.analysis.comparison import Comparison, Difference, compare
 from regrade.evaluators.analysis.metrics import Estimate
 from regrade.evaluators.analysis.side_metrics import HOPS
@@ -27,7 +28,7 @@ from regrade.reports.data_quality import (
     task_notes,
     unused_columns,
 )
-from regrade.reports.number_format import percent, rate, temperature
+from regrade.reports.number_format import figure, percent, rate, temperature
 from regrade.reports.result_charts import (
     Checkpoints,
     FigureRows,
@@ -43,6 +44,7 @@ from regrade.reports.result_charts import (
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS
 from regrade.reports.training_curves import PhaseCurves, training_curves
+from regrade.reports.trajectories import Trajectories
 from regrade.reports.verdict_text import ANSWERS, headline, sentence, verdicts
 from regrade.rewards.breakdown import Role
 
@@ -143,6 +145,8 @@ class Page:
     share_of_step: Mapping[str, float]
     more: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
     """(policy, ink, further figure -> text)."""
+    agents: tuple[tuple[PolicyResult, str, Mapping[str, str]], ...]
+    """The same of how each agent works; empty without agents."""
     quality: tuple[QualityRow, ...]
     unused_columns: tuple[str, ...]
     """The columns of `quality` that are 0 for all policies."""
@@ -159,6 +163,11 @@ class Page:
     def more_names(self) -> list[str]:
         """The names of the further figures of any policy."""
         return list(dict.fromkeys(name for _, _, figures in self.more for name in figures))
+
+    @property
+    def agent_names(self) -> list[str]:
+        """The names of the figures of any agent."""
+        return list(dict.fromkeys(name for _, _, figures in self.agents for name in figures))
 
 
 def build_page(results: Results) -> Page:
@@ -206,6 +215,7 @@ def build_page(results: Results) -> Page:
         share_of_step=shares,
         shares=charts.stacked("share", "Share of a training step", step, STEP_INKS, unit="%", limit=1),
         more=tuple((policy, inks[policy.name], _more(policy)) for policy in results.tabled),
+        agents=tuple((p, inks[p.name], figures) for p in results.tabled if (figures := _agent(p.best))),
         quality=quality,
         unused_columns=unused_columns(quality),
         sensitivities=sensitivities(results),
@@ -288,7 +298,8 @@ def _is_measured(series: charts.Series) -> bool:
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
     first, *further = detailed_policies(results)
     second = further.pop(0) if results.pairs else None
-    return task_views(first, second, further, inks, results.tasks, load_attributions(results.run.folder))
+    hunks, trajectories = load_attributions(results.run.folder), Trajectories(results.run)
+    return task_views(first, second, further, inks, results.tasks, hunks, trajectories.of)
 
 
 def _outcomes(views: Sequence[TaskView]) -> tuple[str, ...]:
@@ -357,6 +368,15 @@ def _more(policy: PolicyResult) -> dict[str, str]:
     tokens = m.cost_estimate(rows, "tokens")
     ends = f" [{tokens.low:,.0f}, {tokens.high:,.0f}]" if math.isfinite(tokens.low + tokens.high) else ""
     return figures | {"Tokens per clean fix": f"{tokens.value:,.0f}{ends}" if math.isfinite(tokens.value) else "–"}
+
+
+def _agent(rows: pd.DataFrame) -> dict[str, str]:
+    """How an agent works, as label -> figure with its interval; empty without episodes."""
+    estimates = agent_figures(rows)
+    labels = {metric.name: metric for metric in AGENT_METRICS}
+    figures = {labels[name].label: figure(one, is_rate=labels[name].is_rate) for name, one in estimates.items()}
+    ends = episode_ends(rows)
+    return figures | ({"Ends": ", ".join(f"{end} {count}" for end, count in ends.items())} if ends else {})
 
 
 def _notes(results: Results) -> list[str]:

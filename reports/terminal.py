@@ -13,6 +13,7 @@ from rich.text import Text
 from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis import side_metrics as side
+from regrade.evaluators.analysis.agent_metrics import AGENT_METRICS, agent_figures, episode_ends
 from regrade.evaluators.analysis.comparison import Comparison, Difference
 from regrade.evaluators.analysis.differences import VERDICT_METRICS
 from regrade.evaluators.analysis.metrics import BREAKAGE_INCIDENCE, FIX_AND_CLEAN, FIX_RATE, Estimate, estimate
@@ -22,6 +23,7 @@ from regrade.reports.number_format import (
     confidence,
     duration,
     equals_p,
+    figure,
     interval,
     methods,
     minimum_effects,
@@ -180,12 +182,13 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
         f"{policy}, {temperature(at)}: {counted(tasks, 'task')}, {counted(attempts, 'attempt')}; {MEANS}", markup=False
     )
     for metric in FIGURES:
-        figure = estimate(rows, metric)
-        if figure.is_unmeasured and metric in SHOWN:
+        found = estimate(rows, metric)
+        if found.is_unmeasured and metric in SHOWN:
             console.print(f"  {metric.label:{LABEL}} {'unmeasured':>10}", markup=False)
-        elif figure.n:
-            text = _figure(figure) + (_rule_of_three(figure) if metric is m.BREAKAGE_INCIDENCE else "")
+        elif found.n:
+            text = _rate(found) + (_rule_of_three(found) if metric is m.BREAKAGE_INCIDENCE else "")
             console.print(f"  {metric.label:{LABEL}} {text}", markup=False)
+    _print_agent(rows, console)
     severity = m.severity(rows)
     if severity.mean.n:
         _print_severity(severity, console)
@@ -195,25 +198,37 @@ def print_figures(policy: str, at: float, rows: pd.DataFrame, console: Console) 
             console.print(f"  {f'{cost.capitalize()} per clean fix':{LABEL}} {spent:,.0f} {unit}", markup=False)
 
 
+def _print_agent(rows: pd.DataFrame, console: Console) -> None:
+    """Print how an agent works; nothing of a policy that answers once."""
+    estimates = agent_figures(rows)
+    for metric in AGENT_METRICS:
+        if metric.name in estimates:
+            text = figure(estimates[metric.name], is_rate=metric.is_rate)
+            console.print(f"  {metric.label:{LABEL}} {text}", markup=False)
+    if ends := episode_ends(rows):
+        listed = ", ".join(f"{end} {count}" for end, count in ends.items())
+        console.print(f"  {'Ends':{LABEL}} {listed}", markup=False)
+
+
 def _print_severity(severity: m.Severity, console: Console) -> None:
     shares = " ".join(percent(x, 2) for x in (severity.mean.value, severity.median, severity.ninetieth))
     label = "Guarded tests broken (mean, median, 90th)"
     console.print(f"  {label:{LABEL}} {shares}; half or more: {percent(severity.catastrophes)}", markup=False)
 
 
-def _figure(figure: Estimate) -> str:
-    text = f"{percent(figure.value):>7}  {interval(figure)}"
-    if figure.missing:
-        text += f"; {figure.missing} missing"
-    if figure.worst is not None and figure.best is not None:
-        text += f", {percent(figure.worst)} in their worst case and {percent(figure.best)} in their best case"
+def _rate(found: Estimate) -> str:
+    text = f"{percent(found.value):>7}  {interval(found)}"
+    if found.missing:
+        text += f"; {found.missing} missing"
+    if found.worst is not None and found.best is not None:
+        text += f", {percent(found.worst)} in their worst case and {percent(found.best)} in their best case"
     return text
 
 
-def _rule_of_three(figure: Estimate) -> str:
-    if figure.at_most is None:
+def _rule_of_three(found: Estimate) -> str:
+    if found.at_most is None:
         return ""
-    return f"; no case, so at most {percent(figure.at_most)} by the rule of three over {figure.n_clusters} clusters"
+    return f"; no case, so at most {percent(found.at_most)} by the rule of three over {found.n_clusters} clusters"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

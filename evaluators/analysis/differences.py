@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.agent_metrics import AGENT_METRICS, has_episodes
 from regrade.evaluators.analysis.clustered_means import Sample
 from regrade.evaluators.analysis.runs import RunSpread, run_spread
 from regrade.evaluators.analysis.score_interval import Interval
@@ -159,7 +161,19 @@ def differences_of(
 ) -> dict[str, Difference]:
     """Metric -> the difference; without those that were not measured, such as the reward of rows without one."""
     compared = [metric for metric in COMPARED if metric is not m.REWARD or is_same_reward(baseline, candidate)]
-    found = [_difference(baseline, candidate, metric, confidence) for metric in compared]
+    of_agents = AGENT_METRICS if has_episodes(baseline) and has_episodes(candidate) else ()
+    return {
+        name: one
+        for family in (compared, of_agents)  # the p of the others are the same with and without agents
+        for name, one in _adjusted(baseline, candidate, family, confidence).items()
+    }
+
+
+def _adjusted(
+    baseline: pd.DataFrame, candidate: pd.DataFrame, metrics: Sequence[m.Metric], confidence: float
+) -> dict[str, Difference]:
+    """The differences, their p adjusted by Holm's method over these metrics."""
+    found = [_difference(baseline, candidate, metric, confidence) for metric in metrics]
     differences = {one.name: one for one in found if one is not None}
     judged = {name: x.p for name, x in differences.items() if x.better != "neither" and not x.is_decisive}
     adjusted = holm(judged)
@@ -226,12 +240,12 @@ def _sample(both: pd.DataFrame) -> Sample:
     return Sample.of_tasks(both, both["candidate"] - both["baseline"])
 
 
-def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> float | None:
-    """The largest possible difference: of rates, and of rewards, which lie in [0, 1] unless observed values exceed it.
-    None: unbounded."""
-    if metric is m.REWARD:
-        return span(pd.concat([baseline["reward"], candidate["reward"]]))
-    return metric.range[1] - metric.range[0] if metric.range else None
+def _most(metric: m.Metric, baseline: pd.DataFrame, candidate: pd.DataFrame) -> float:
+    """The largest possible difference: of rates, and of rewards and counts, which lie in [0, 1] unless observed values
+    exceed it."""
+    if metric.range is None:
+        return span(pd.concat([metric.of_rows(rows) for rows in (baseline, candidate)]))
+    return metric.range[1] - metric.range[0]
 
 
 def is_same_reward(baseline: pd.DataFrame, candidate: pd.DataFrame) -> bool:

@@ -6,12 +6,13 @@ An answer waits for a batch before it is scored. If the run is killed meanwhile,
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from regrade.datasets.episode_json import StoredEpisode
+from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Trial
@@ -33,6 +34,7 @@ class _Answer(msgspec.Struct):
     well_formed: bool
     tokens: int
     seconds: float
+    episode: StoredEpisode | None = None
 
 
 class Answers:
@@ -44,7 +46,10 @@ class Answers:
         self._lock = threading.Lock()
         self._stored: dict[Key, _Answer] = {}
         for number, row in enumerate(journal.read(path), 1):
-            answer = converted(row, _Answer, f"{path}, line {number}: not an answer of a policy", "delete that line")
+            where = f"{path}, line {number}: not an answer of a policy"
+            answer = converted(row, _Answer, where, "delete that line")
+            if answer.episode is not None and answer.episode.patch not in answer.episode.patches:
+                raise UserError(f"{where}: its episode lacks the patch at the end; delete that line")
             self._stored[answer.task, answer.task_digest, answer.temperature, answer.sample, answer.seed] = answer
 
     def get(self, trial: Trial, seed: int) -> Rollout | None:
@@ -65,14 +70,17 @@ class Answers:
             well_formed=answer.well_formed,
             tokens=answer.tokens,
             seconds=answer.seconds,
+            episode=answer.episode.episode() if answer.episode else None,
         )
 
     def add(self, trial: Trial, rollout: Rollout) -> None:
         """Store an answer; lost rollouts are skipped."""
         if rollout.lost:
             return
-        values: dict[str, Any] = asdict(rollout)
-        row = {name: values[name] for name in _Answer.__struct_fields__ if name in values}
+        stored = [name for name in _Answer.__struct_fields__ if hasattr(rollout, name) and name != "episode"]
+        row: dict[str, Any] = {name: getattr(rollout, name) for name in stored}
         row |= {"task": trial.task.id, "task_digest": trial.task.digest, "patch": rollout.patch.text}
+        if rollout.episode is not None:
+            row["episode"] = StoredEpisode.of(rollout.episode).to_json()
         with self._lock:
             journal.append(self._path, [row])

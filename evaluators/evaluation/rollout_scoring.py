@@ -28,6 +28,8 @@ from regrade.evaluators.evaluation.side_effects import COLLATERAL, SideEffects
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.static.files import patched_files
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.episode_columns import columns_of_episode
+from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
 from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
 from regrade.rewards.algebra import Reward
@@ -93,6 +95,9 @@ def evaluate(
         keys = [_expected_key(rollout, task, reward) for rollout, task in pairs]
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
         scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
+        if out:  # before the rows: the episode of a row must not be missing
+            told = zip(scored, (rollout.episode for rollout, _ in fresh), strict=True)
+            add_episodes(episodes_path(out), ((row, episode) for row, episode in told if episode is not None))
         if out and scored:
             journal.append(out, scored)
         recorded_rows.update((_key(row), row) for row in scored)
@@ -217,6 +222,7 @@ def _row(
         "verification_seconds": verification.seconds if verification else None,
         **outcome,
         **effects.columns(task, rollout.patch, evidence, empty=empty, broken_tests=broken),
+        **columns_of_episode(rollout.episode),
     }
 
 
@@ -224,7 +230,7 @@ def _outcome(patch: Patch, task: Task, evidence: EvidenceSet) -> dict[str, Any]:
     """The columns that depend on the tests."""
     run: TestRun | None = evidence.records.get(TestRun)
     applied = run is None or run.end is not End.NOT_APPLIED
-    empty = not applied or _changes_nothing(task, patch)
+    empty = not applied or changes_nothing(task, patch)
     tests = {"fail_to_pass": len(task.fail_to_pass), "guarded": len(task.pass_to_pass)}
     counts = {**tests, "empty": empty, "applied": applied}
     seconds = run.seconds if run else 0.0
@@ -276,7 +282,7 @@ def _changed_lines(task: Task, patch: Patch) -> int:
         return 0  # see `applied`
 
 
-def _changes_nothing(task: Task, patch: Patch) -> bool:
+def changes_nothing(task: Task, patch: Patch) -> bool:
     """Has the tree after the patch the same content?"""
     try:
         return not changed_files(task.base, patch)

@@ -30,7 +30,9 @@ from regrade.evaluators.analysis.metrics import best_temperature
 from regrade.evaluators.evaluation.answers import Answers
 from regrade.evaluators.evaluation.rollout_scoring import CHUNK, EvidenceSource, evaluate, recorded
 from regrade.evaluators.evaluation.side_effects import COLLATERAL
+from regrade.evaluators.evaluation.step_measurement import measure_steps
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.episode_file import episodes_path
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.rewards import tests
@@ -98,6 +100,9 @@ class Judge:
     seed: int = 0
     also: Collection[type] = COLLATERAL
     """Types of evidence to gather besides the reward's needs: see `regrade.evaluators.evaluation.rollout_scoring`."""
+    steps: bool = False
+    """Does the whole suite run after each change of an agent too? See `regrade.evaluators.evaluation.step_measurement`.
+    Each distinct tree costs as much as an attempt. It may be done afterwards: `regrade report --steps`."""
     stage: Stage = lambda _title: nullcontext(lambda _done, _total: None)
     note: Callable[[str], None] = lambda _text: None
     """Called with each note for the user."""
@@ -140,7 +145,7 @@ def choose_temperature(
     best, is_chosen = min(temperatures), False
     if len(temperatures) > 1 and validation:
         # The tests alone choose the temperature, whatever the reward.
-        by_tests = replace(judge, reward=tests, also=())
+        by_tests = replace(judge, reward=tests, also=(), steps=False)
         title = f"choosing the temperature of {entrant.label or entrant.name}"
         sampled = sweep.for_validation()
         rows = record(entrant, policy, validation, sampled, by_tests, run.validation(entrant.name), title)
@@ -217,6 +222,9 @@ def record(
                     chunk=CHUNK_OF_TRIALS if is_by_trial else CHUNK,
                     progress=None if is_by_trial else lambda count: report(count, total),
                 )
+    if judge.steps and episodes_path(out).exists():
+        with judge.stage(f"running the tests of every step of {entrant.label or name}") as report:
+            measure_steps(out, tasks, judge.scorer, report)
     attempts = {_attempt(name, trial, judge.seed) for trial in due}
     rows = table(journal.read(out), str(out))
     keys = zip(rows["policy"], rows["task"], rows["temperature"], rows["sample"], rows["seed"], strict=True)

@@ -27,6 +27,7 @@ Optional columns, which older rows lack:
 | column | type | meaning |
 |-|-|-|
 | broken_hops | list | distance of each broken test from the patched modules (`evaluation.footprint.hops_of`) |
+| broken_places | list | place of each broken test beside the change (`evaluation.broken_places.places_of`) |
 | touches_file, touches_function | 0, 1 | a changed line lies in a file, a function, that the reference changes |
 | off_file, off_function | number | share of the changed lines outside these files, these functions |
 | lint_added, lint_removed | number | lint findings |
@@ -35,6 +36,17 @@ Optional columns, which older rows lack:
 | tampering_kinds | list | kinds of the signs of tampering, each once |
 | protected_edits | number | files of tests and configuration that the patch edits |
 | verification_seconds | number | cost of the assurance of the verdict |
+
+Columns of agents, which the rows of policies that answer once lack (the episodes: `storage.episode_file`):
+
+| column | type | meaning |
+|-|-|-|
+| turns, test_runs, mistakes | number | steps, runs of tests, wrong uses of a tool |
+| tested_at_end | 0, 1 | it ran tests on the tree that it hands in |
+| taken_back | number | changes that it undid after a red test run |
+| episode_end | text | how the episode ended, see `datasets.episodes.EpisodeEnd` |
+| breaking_edits | number | changes that broke a test, by the full suite (`evaluation.step_measurement`) |
+| breaking_edits_kept | number | of these, those of which something is broken at the end |
 
 An unknown value is null on disk and NaN in memory, never 0. An attempt without any outcome (`fix`, `broke` and
 `clean_fix`) is missing: the infrastructure failed. An attempt that was lost before there was an answer has the
@@ -85,6 +97,13 @@ OPTIONAL_NUMBERS = (
     "built",
     "protected_edits",
     "verification_seconds",
+    "turns",
+    "test_runs",
+    "mistakes",
+    "tested_at_end",
+    "taken_back",
+    "breaking_edits",
+    "breaking_edits_kept",
 )
 INTEGERS = ("sample", "seed")
 FLAGS = ("empty", "well_formed", "applied")
@@ -106,10 +125,11 @@ TEXTS = (
 NAMES = ("policy", "task", "repository", "function", "file", "reward_name")
 """Texts that regrade wrote. Texts of a policy or a test may contain lone surrogates."""
 LISTS = ("broken_tests", "parts")
-OPTIONAL_LISTS = ("broken_hops", "tampering_kinds")
+OPTIONAL_LISTS = ("broken_hops", "broken_places", "tampering_kinds")
+OPTIONAL_TEXTS = ("episode_end",)
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """Columns of every row."""
-OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS)
+OPTIONAL = (*OPTIONAL_NUMBERS, *OPTIONAL_LISTS, *OPTIONAL_TEXTS)
 """Columns that rows of older versions and other programs may lack."""
 
 OUTCOMES = ("fix", "broke", "clean_fix")
@@ -152,8 +172,10 @@ _TYPES: dict[str, Any] = {
 _OPTIONAL_TYPES: dict[str, Any] = {
     **dict.fromkeys(OPTIONAL_NUMBERS, Count | None), "complexity_change": Finite | None,
     **dict.fromkeys(("touches_file", "touches_function", "off_file", "off_function", "built"), Outcome | None),
+    "tested_at_end": Outcome | None,
     "broken_hops": list[Integer | None] | None,
-    "tampering_kinds": list[str] | None,
+    "broken_places": list[str] | None,
+    "tampering_kinds": list[str] | None, "episode_end": str | None,
 }  # fmt: skip
 _StoredRow = msgspec.defstruct(
     "_Row", [*((name, _TYPES[name]) for name in COLUMNS), *((name, _OPTIONAL_TYPES[name], None) for name in OPTIONAL)]
@@ -262,4 +284,6 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.Series[Any]:
         return pd.Series(values, dtype="int64")
     if name in FLAGS:
         return pd.Series(values, dtype="boolean" if None in values else "bool")
-    return pd.Series(["" if value is None and name in TEXTS else value for value in values], dtype="object")
+    return pd.Series(
+        ["" if value is None and name in (*TEXTS, *OPTIONAL_TEXTS) else value for value in values], dtype="object"
+    )
