@@ -69,7 +69,7 @@ def train(
         float | None,
         typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
-    turns: Turns = 1,
+    turns: Turns = None,
     test_runs: TestRuns = None,
     reward: Annotated[
         str | None,
@@ -106,28 +106,36 @@ def train(
         )
     if algorithm == "sft" and reward is not None:
         raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
-    agent = agent_limits(turns, test_runs)
+    limits = agent_limits(turns, test_runs)
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
     with training_libraries("`regrade train`"):  # they take seconds to import
+        from regrade.policy_training.environments.agent_policy import AgentFormat
         from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
     from regrade.evaluators.scoring.scorer import Scorer
 
+    agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
     chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
     plan = TrainingPlan(
-        settings=settings, model=model, budget=budget, reward=pays, seed=seed, agent=agent, save_every=save_every
+        settings=settings,
+        model=model,
+        budget=budget,
+        reward=pays,
+        seed=seed,
+        agent=agent if agent.limits.turns > 1 else None,
+        save_every=save_every,
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
-    if algorithm != "sft" or agent is not None:  # a policy that answers once learns from references unexecuted
+    if algorithm != "sft" or plan.agent is not None:  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
 

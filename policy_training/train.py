@@ -11,7 +11,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.environments.agent_tools import EpisodeLimits
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
@@ -36,7 +36,7 @@ from regrade.policy_training.trainers.settings import (
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
 
-AGENTIC: tuple[Algorithm, ...] = ("sft",)
+AGENTIC: tuple[Algorithm, ...] = ("sft", "expert-iteration")
 """Algorithms that train agents of several turns."""
 
 
@@ -53,9 +53,9 @@ class TrainingPlan:
     """What an attempt is paid. `sft` executes nothing and reads no reward. Default: `DEFAULT_TRAINING_REWARD`."""
     seed: int = 0
     """Of all random choices. Default: 0."""
-    agent: EpisodeLimits | None = None
-    """Limits of the agent that learns, which acts, sees and tests over several turns. `sft` then learns demonstrations
-    that are executed. Default: None: a policy that answers once."""
+    agent: AgentFormat | None = None
+    """Train an agent, which acts over several turns and sees what comes of it; its checkpoints keep the format. `sft`
+    then learns demonstrations that are executed. Default: None: a policy that answers once."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -63,6 +63,11 @@ class TrainingPlan:
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """What a checkpoint keeps beside its weights: name -> text."""
+        return {} if self.agent is None else self.agent.files()
 
 
 def train(
@@ -93,8 +98,9 @@ def train(
         raise UserError(f"{plan.algorithm} learns from answers of one turn: leave out `agent=`")
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
-    for task in tasks:
-        prompt_of(task)
+    if plan.agent is None:
+        for task in tasks:
+            prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
@@ -113,7 +119,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Calla
     if plan.agent is None:
         answers = demonstrations(tasks)
         return lambda _: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent, seed=plan.seed)
+    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
 
     def execute(run: Run) -> Sequence[Transcript]:
         began = time.monotonic()
@@ -153,7 +159,7 @@ def _train_into(
         log = _log(run, plan, language_model, progress)
         _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
         if plan.algorithm != "reward-model":
-            language_model.save(checkpoint)
+            language_model.save(checkpoint, plan.files)
     return checkpoint
 
 
@@ -171,9 +177,11 @@ def _run_trainer(
         case SFTSettings() as settings:
             train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log)
         case ExpertIterationSettings() as settings:
-            loop = ExpertIteration([], settings)
+            loop = ExpertIteration([], settings, agent=plan.agent)
             done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
-            run.log("expert-iteration", 1, done.spent.generation + done.spent.execution, **rates(done.attempts))
+            waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
+            seconds = done.spent.generation + done.spent.execution
+            run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
         case OnlineSettings() as settings:
             train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
         case PPOSettings() as settings:
@@ -213,7 +221,7 @@ def _log(
     def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
-            language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"))
+            language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"), plan.files)
         if progress is None:
             return
         if plan.budget.steps is not None:

@@ -21,6 +21,7 @@ from regrade.reports.study_charts import RateCurve, rate_curves
 from regrade.reports.study_results import (
     CURVES,
     SHOWN,
+    Other,
     StudyGain,
     StudyPoint,
     StudyResults,
@@ -171,9 +172,7 @@ def _agent_metrics(study: StudyResults) -> tuple[m.Metric, ...]:
 def _point_row(point: StudyPoint, metrics: Sequence[m.Metric]) -> str:
     place, seeds = point.place, ", ".join(map(str, point.seeds))
     figures = " | ".join(figure(point, metric) for metric in metrics)
-    return (
-        f"| {point.label} | {point.form} | {place.demonstrations} | {place.tests_only or ''} | {seeds} | {figures} |"
-    )
+    return f"| {point.label} | {point.form} | {place.demonstrations} | {place.tests_only or ''} | {seeds} | {figures} |"
 
 
 def figure(point: StudyPoint, metric: m.Metric) -> str:
@@ -223,9 +222,7 @@ def _over_tasks(study: StudyResults, is_agent: bool) -> Iterator[tuple[str, Mark
         return
     for metric in CURVES:
         curves = [
-            _curve(
-                name, study.task_curve(name, is_agent=is_agent), metric, by="tests_only", is_level=name == "sft"
-            )
+            _curve(name, study.task_curve(name, is_agent=is_agent), metric, by="tests_only", is_level=name == "sft")
             for name in INKS
         ]
         chart = rate_curves(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.node_ids import file_of
-from regrade.datasets.tasks import Shown, Task
+from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.recipe.settings import Recipe
@@ -79,7 +79,7 @@ def showing_a_file(task: Task) -> Task:
     An agent that may run the whole suite sees all that the verdict sees, and can't break anything unnoticed.
     """
     files = tuple(dict.fromkeys(map(file_of, task.fail_to_pass)))
-    return task if task.shown.tests is not None else replace(task, shown=Shown(files, task.shown.names_failing_tests))
+    return task if task.shown.tests is not None else replace(task, shown=replace(task.shown, tests=files))
 
 
 def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:
