@@ -15,6 +15,7 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
@@ -23,7 +24,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.online import check_settings, rates, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -35,9 +36,6 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
-
-AGENTIC: tuple[Algorithm, ...] = ("sft", "expert-iteration")
-"""Algorithms that train agents of several turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,8 @@ class TrainingPlan:
     demonstrations: Path | None = None
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
     agent's format is then `agent`. Default: None."""
+    step_rewards: StepRewards | None = None
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -99,8 +99,12 @@ def train(
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
-    if plan.agent is not None and plan.algorithm not in AGENTIC:
-        raise UserError(f"{plan.algorithm} learns from answers of one turn: leave out `agent=`")
+    if plan.agent is not None and plan.algorithm == "reward-model":
+        raise UserError("a reward model scores answers of one turn: leave out `agent=`")
+    if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
+        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+    if isinstance(plan.settings, OnlineSettings):
+        check_settings(plan.settings, plan.agent, plan.step_rewards)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
@@ -164,6 +168,7 @@ def _train_into(
         "seed": plan.seed,
         "demonstrations": None if plan.demonstrations is None else str(plan.demonstrations),
         "agent": None if plan.agent is None else asdict(plan.agent),
+        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
         "tasks": len(tasks),
     }
@@ -199,9 +204,33 @@ def _run_trainer(
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
         case OnlineSettings() as settings:
-            train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_online(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case PPOSettings() as settings:
-            train_ppo(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_ppo(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 

@@ -18,7 +18,7 @@ from regrade.policy_training.environments.demonstrations import Demonstrator, No
 from regrade.policy_training.policies.transcripts import Transcript, Turn
 
 
-class Origin(msgspec.Struct):
+class TraceOrigin(msgspec.Struct):
     """What a row holds besides the fields of its format."""
 
     task_id: str
@@ -76,7 +76,7 @@ def write_demonstrations(
             left_out.append(made)
         else:
             recipe = demonstrator.recipe_of(made.task_id)
-            origin = Origin(made.task_id, made.trace, made.mistakes, len(made.rows), recipe)
+            origin = TraceOrigin(made.task_id, made.trace, made.mistakes, len(made.rows), recipe)
             append(path, [{**msgspec.structs.asdict(origin), **row} for row in made.rows])
         if progress is not None:
             progress(done, len(wanted))
@@ -86,15 +86,15 @@ def write_demonstrations(
     return DemonstrationFile(rows, left_out)
 
 
-class _Turn(msgspec.Struct):
+class _StoredTurn(msgspec.Struct):
     action: str
     observation: str = ""
     is_learned: bool = True
 
 
-class _Trace(msgspec.Struct):
+class _StoredTrace(msgspec.Struct):
     prompt: str
-    turns: tuple[_Turn, ...]
+    turns: tuple[_StoredTurn, ...]
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -107,7 +107,7 @@ def read_transcripts(path: Path) -> list[Transcript]:
     if not rows:
         raise UserError(f"{path} contains no demonstrations: make some with `regrade tasks demonstrations`")
     advice = "give a file of `regrade tasks demonstrations` in the format compact (TRL's trainer reads chats)"
-    traces = [converted(row, _Trace, f"{path}, line {number}", advice) for number, row in enumerate(rows, 1)]
+    traces = [converted(row, _StoredTrace, f"{path}, line {number}", advice) for number, row in enumerate(rows, 1)]
     return [
         Transcript(trace.prompt, tuple(Turn(turn.action, turn.observation, turn.is_learned) for turn in trace.turns))
         for trace in traces
@@ -120,7 +120,7 @@ def _whole_traces(path: Path, demonstrator: Demonstrator) -> set[tuple[str, int]
     tasks = {name for name, _ in demonstrator.wanted()}
     for number, row in enumerate(rows, 1):
         where, advice = f"{path}, line {number}", "choose another file, or delete it"
-        origin = converted(row, Origin, where, f"this is no demonstration: {advice}")
+        origin = converted(row, TraceOrigin, where, f"this is no demonstration: {advice}")
         if not origin.recipe.startswith(f"{demonstrator.recipe}-"):
             raise UserError(f"{where}: made with other settings: {advice}")
         if origin.task_id in tasks and origin.recipe != demonstrator.recipe_of(origin.task_id):
