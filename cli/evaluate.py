@@ -153,7 +153,7 @@ def evaluate(
     """
     from regrade.evaluators.evaluation.sweeps import Sweep
     from regrade.evaluators.storage.run import Run
-    from regrade.policy_training.policies.policy_files import EndpointRow
+    from regrade.policy_training.policy_files import EndpointRow
     from regrade.rewards.assurance import BY_DEFAULT, at_level
     from regrade.rewards.loading import load_reward
 

@@ -138,6 +138,26 @@ class AgentPolicy:
             model.train(was_training)
 
 
+@dataclass(frozen=True)
+class UnboundAgent:
+    """A loaded agent without a scorer for its tests."""
+
+    language_model: LanguageModel
+    name: str
+    format: AgentFormat
+
+    def with_scorer(self, scorer: Scorer) -> AgentPolicy:
+        return AgentPolicy(self.language_model, scorer, self.name, self.format)
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        """
+        Raises:
+            UserError: always.
+        """
+        del tasks, samplings, seed
+        raise UserError(f"policy {self.name!r} is an agent that runs tests: pass load_policy(..., scorer=SCORER)")
+
+
 def dialogues_of(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -> list[AgentDialogue]:
     """The attempts at one task."""
     limits = policy.format.limits

@@ -11,11 +11,15 @@ from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy
+from regrade.evaluators.storage.run import Run
+from regrade.policy_training import load_policy
+from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy, UnboundAgent
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.rewards import tests as passing
 
 SWEEP = [Sampling(0.0, 1), Sampling(1.0, 12)]
 
@@ -77,3 +81,31 @@ def test_a_checkpoint_keeps_its_format(language_model: LanguageModel, tmp_path: 
         AgentFormat.of_checkpoint(folder)
     with pytest.raises(UserError, match="max_tokens 20"):
         AgentFormat(max_tokens=20)
+
+
+def test_a_checkpoint_works_as_the_agent_that_it_was_trained_as(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    """An evaluation gives a loaded agent its scorer; without a format in the folder, the policy answers once."""
+    format = AgentFormat(EpisodeLimits(turns=2), max_tokens=150)
+    folder = undecided.save(tmp_path / "agent", format.files())
+    bare = load_policy(str(folder), device="cpu")
+    assert isinstance(bare, UnboundAgent)
+    with pytest.raises(UserError, match="'agent' is an agent that runs tests"):
+        bare.propose(tasks, SWEEP, 0)
+    bound = load_policy(str(folder), device="cpu", scorer=scorer)
+    assert isinstance(bound, AgentPolicy)
+    assert bound.format == format
+
+    run = Run(tmp_path / "run")
+    entrant = Entrant(name="agent", role="candidate", load=lambda _: bare)
+    rows = enter(run, entrant, Sweep((1.0,), samples=3), [], tasks, Judge(scorer=scorer, reward=passing))
+    assert len(rows) == 6
+    rollouts = {
+        (rollout.task_id, rollout.sample): rollout.patch.digest
+        for rollout in bound.propose(tasks, [Sampling(1.0, 3)], seed=0)
+    }
+    assert {(row.task, row.sample): row.patch_digest for row in rows.itertuples()} == rollouts
+
+    once = load_policy(str(undecided.save(folder)), device="cpu", scorer=scorer)
+    assert isinstance(once, ModelPolicy)

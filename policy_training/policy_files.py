@@ -47,10 +47,10 @@ from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import PolicyRole
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
 from regrade.policy_training.policies.endpoints import EndpointPolicy
-from regrade.policy_training.policies.local_model import load_policy
 from regrade.policy_training.policies.recorded import Recorded
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 
