@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,8 @@ def train_ppo(
     trajectories = None
     if agent is not None:
         policy = AgentPolicy(language_model, scorer, "trained", agent)
-        trajectories = TrajectoryBatch(shared_play(policy, {task.id: task for task in hidden}, settings.temperature))
+        play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
+        trajectories = TrajectoryBatch(play, times=policy.times)
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
@@ -345,6 +347,7 @@ def train_ppo(
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with closing(executed):
+        trainer.train()
     trainer.value_head.save(out)
     language_model.model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,13 @@ def with_log_probs(model: Any, episode: TokenizedEpisode) -> TokenizedEpisode:
     return TokenizedEpisode(episode.prompt, episode.tokens, episode.is_action, tuple(log_probs))
 
 
-def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[AgentSample], float]:
-    """Plays `EPISODES`."""
+def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> Iterator[tuple[int, AgentSample]]:
+    """Plays `EPISODES`; the last one ends first."""
     assert task_ids == ["a"] * 4
     model = trainer.accelerator.unwrap_model(trainer.model)
     rollout = Rollout(task_id="a", policy="", temperature=1.0, sample=0, seed=0, patch=Patch(""))
-    return [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES], 0.0
+    played = [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES]
+    return reversed(list(enumerate(played)))
 
 
 def trainer_of(
