@@ -12,7 +12,7 @@ from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
 from regrade.cli.jobs import model_probes
-from regrade.cli.loading import limited, load, measured
+from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -133,7 +133,7 @@ def train(
     settings = settings_of(
         algorithm, learning_rate, samples, temperature, generation, "trajectory" if shaping == "none" else "step"
     )
-    if tasks is None and split is None:
+    if split is None and is_ready_made(tasks):
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
     with training_libraries("`regrade train`"):  # they take seconds to import

@@ -112,23 +112,27 @@ def train(
         return _train_into(run, plan, lessons, tasks, scorer, progress)
 
 
-def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Callable[[Run], Sequence[Transcript]]:
+Progress = Callable[[int, int], None]
+Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+
+
+def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
     """What SFT learns in a run; an agent's demonstrations are executed there.
 
     Raises:
         UserError: a task has no reference, or the answer format cannot express it.
     """
     if plan.algorithm != "sft":
-        return lambda _: ()
+        return lambda _run, _progress: ()
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _: answers
+        return lambda _run, _progress: answers
     demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
 
-    def execute(run: Run) -> Sequence[Transcript]:
+    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
         began = time.monotonic()
         with run.phase("demonstrations"):
-            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl")
+            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl", progress)
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
             run.log("demonstrations", 1, time.monotonic() - began, **counts)
         return made.transcripts
@@ -139,7 +143,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Calla
 def _train_into(
     run: Run,
     plan: TrainingPlan,
-    lessons: Callable[[Run], Sequence[Transcript]],
+    lessons: Lessons,
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
@@ -157,7 +161,7 @@ def _train_into(
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
-    examples = lessons(run)
+    examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
