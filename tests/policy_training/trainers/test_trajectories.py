@@ -226,6 +226,55 @@ def test_credit_by_step_compares_each_step_with_the_same_step_of_the_group(
     assert not advantages[(batch["completion_mask"] * batch["tool_mask"]) == 0].any()
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "step", "rloo", "ppo"])
+def test_a_group_that_cannot_be_judged_teaches_nothing(
+    language_model: LanguageModel, tmp_path: Path, algorithm: str
+) -> None:
+    kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "grpo": (SharedPromptGRPOTrainer, GRPOConfig, {}),
+        "step": (SharedPromptGRPOTrainer, GRPOConfig, {"credit": "step"}),
+        "rloo": (SharedPromptRLOOTrainer, RLOOConfig, {}),
+        "ppo": (PPOTrainer, PPOConfig, {"num_generations": 1, "kl_coef": 0.0}),
+    }
+    kind, config, more = kinds[algorithm]
+    trainer = trainer_of(language_model, tmp_path, kind, config, [None] * 4, **more)
+    batch = trainer._generate_and_score_completions(ROWS)
+    assert not batch["advantages"].any()
+    loss = trainer._compute_loss(trainer.model, batch)
+    assert torch.isfinite(loss)
+    gradients = torch.autograd.grad(loss, list(trainer.model.parameters()), allow_unused=True, materialize_grads=True)
+    assert not any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_a_generation_spread_over_steps_keeps_each_rows_mask_and_credit(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watched(SharedPromptGRPOTrainer):
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            seen.append(inputs)
+            return super()._compute_loss(model, inputs)
+
+    size = {"per_device_train_batch_size": 2, "num_generations": 2, "steps_per_generation": 2, "max_steps": 2}
+    more = {"credit": "step", "steps": STEPS, "scale_rewards": "none"}
+    trainer = trainer_of(language_model, tmp_path, Watched, GRPOConfig, [1.0, 0.0, 0.0, 1.0], **size, **more)
+    trainer.train()
+    known = {episode.tokens: episode for episode in EPISODES}
+    found = [
+        (known[tuple(ids[kept.bool()].tolist())], mask[kept.bool()], advantages)
+        for batch in seen
+        for ids, kept, mask, advantages in zip(
+            batch["completion_ids"], batch["completion_mask"], batch["tool_mask"], batch["advantages"], strict=True
+        )
+    ]
+    assert {episode.tokens for episode, _, _ in found} == set(known)
+    for episode, mask, advantages in found:
+        assert mask.tolist() == [int(own) for own in episode.is_action]
+        assert float(advantages[0]) == pytest.approx([0.5, -0.5, -0.5, 0.5][EPISODES.index(episode)])
+        assert not advantages[: len(mask)][mask == 0].any()
+
+
 # ---------------------------------------------------------------- real episodes
 
 
