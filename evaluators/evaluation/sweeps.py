@@ -50,13 +50,20 @@ class TooManyLostError(UserError):
     """The infrastructure lost too many attempts for a result."""
 
 
+@dataclass(frozen=True)
+class NeedsScorer:
+    """A policy that runs tests while it works; it is made when the evaluation's scorer is known."""
+
+    make: Callable[[EvidenceSource], Policy]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
     """A policy of an evaluation, loaded when its turn comes, so that one model at a time is in memory."""
 
     name: str
     role: PolicyRole
-    load: Callable[[Sequence[Task]], Policy]
+    load: Callable[[Sequence[Task]], Policy | NeedsScorer]
     """Loads the policy for these tasks, from which scripted policies answer."""
     label: str = ""
     series: str = ""
@@ -131,7 +138,12 @@ def enter(
 
 
 def choose_temperature(
-    run: Run, entrant: Entrant, policy: Callable[[], Policy], sweep: Sweep, validation: Sequence[Task], judge: Judge
+    run: Run,
+    entrant: Entrant,
+    policy: Callable[[], Policy | NeedsScorer],
+    sweep: Sweep,
+    validation: Sequence[Task],
+    judge: Judge,
 ) -> float:
     """Choose the best temperature on the validation tasks (see `best_temperature`) and record it in the run.
 
@@ -177,7 +189,7 @@ def _check_lost(name: str, rows: pd.DataFrame) -> None:
 
 def record(
     entrant: Entrant,
-    policy: Callable[[], Policy],
+    policy: Callable[[], Policy | NeedsScorer],
     tasks: Sequence[Task],
     samplings: Sequence[Sampling],
     judge: Judge,
@@ -201,6 +213,8 @@ def record(
     if missing:
         with judge.stage(title or f"judging {entrant.label or name}") as report:
             loaded = policy()
+            if isinstance(loaded, NeedsScorer):
+                loaded = loaded.make(judge.scorer)
             is_by_trial = isinstance(loaded, TrialPolicy)
             # Other policies answer task by task: the prompt is processed once for all attempts.
             waiting = {trial.task.id for trial in missing}
