@@ -72,7 +72,7 @@ def one_line(text: object) -> str:
     return visible(with_options(" ".join(str(text).split())))
 
 
-RENAMED = {"test_limit": "test-timeout", "key_variable": "key-env", "folder": "out"}
+RENAMED = {"test_limit": "test-timeout", "key_variable": "key-env", "folder": "out", "agent": "turns"}
 """Parameters in Python whose options have another name."""
 PHRASES = {
     "`probes={Prediction: RewardModelProbe(FOLDER)}`": "--reward-model FOLDER",

@@ -1,7 +1,8 @@
 """The `regrade` command: registers all commands, and turns errors and Ctrl-C into messages and exit codes.
 
-Exit codes: 0 success; 1 `compare` found a regression, `rewards check` an unfit reward, `doctor` a bad task; 2 user
-error or missing requirement; 130 stopped by Ctrl-C (143 by SIGTERM). Any other error is a defect with a stack trace.
+Exit codes: 0 success; 1 `compare` found a regression, `agent` broke a test, `rewards check` found an unfit reward,
+`doctor` a bad task; 2 user error or missing requirement; 130 stopped by Ctrl-C (143 by SIGTERM). Any other error is a
+defect with a stack trace.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from regrade.cli import (
+    agent,
     cache,
     compare,
     demo,
@@ -30,6 +32,7 @@ from regrade.cli import (
     rescore,
     rewards,
     score,
+    study,
     tasks,
     train,
 )
@@ -39,7 +42,7 @@ from regrade.cli.memory import restart_with_large_pages
 USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
-MODEL_COMMANDS = frozenset({"demo", "train", "evaluate"})
+MODEL_COMMANDS = frozenset({"demo", "study", "train", "evaluate", "agent"})
 ENVIRONMENT_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -97,6 +100,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(tasks.app, name="tasks")
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
+app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate plan")(plan.plan)
@@ -107,6 +111,7 @@ app.command("report")(report.report)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
+app.command("study")(study.study)
 
 
 def _version(is_requested: bool) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits
 
 MOST = 1_000_000
 """The largest count of anything."""
@@ -14,6 +19,17 @@ MOST_WORKERS = 1024
 LONGEST = 1e9
 """Seconds: some thirty years, which every clock can count."""
 LARGEST_SEED = 2**32 - 1
+
+
+def agent_limits(turns: int, test_runs: int | None) -> EpisodeLimits | None:
+    """The limits of an agent; None: a policy that answers once. Raises UserError for test runs without turns."""
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits
+
+    if turns == 1:
+        if test_runs is not None:
+            raise UserError("--test-runs is for agents of several turns: give --turns too")
+        return None
+    return EpisodeLimits(turns=turns, test_runs=turns // 2 if test_runs is None else test_runs)
 
 
 def creatable(folder: Path | None) -> Path | None:
@@ -116,9 +132,23 @@ ModelName = Annotated[
 ]
 BuiltinSplit = Annotated[
     str | None,
-    typer.Option("--split", help="Of builtin: demonstrations, tests_only, validation, held_out. Default: all."),
+    typer.Option("--split", help="Of ready-made tasks: demonstrations, tests_only, validation or held_out."),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
+Turns = Annotated[
+    int,
+    typer.Option(
+        "--turns",
+        min=1,
+        max=MOST,
+        help="Actions of an agent, which opens files, edits, runs tests and takes back what broke. 1: a policy that "
+        "answers once.",
+    ),
+]
+TestRuns = Annotated[
+    int | None,
+    typer.Option("--test-runs", min=0, max=MOST, help="Test runs of an agent. Default: one for every two turns."),
+]
 BaselinePolicy = Annotated[str | None, typer.Option(help="Baseline policy. Default: the baseline of the run.")]
 CandidatePolicy = Annotated[str | None, typer.Option(help="Candidate policy. Default: the candidate of the run.")]
 RunTemperature = Annotated[

@@ -34,18 +34,20 @@ def report(
     sandbox: SandboxName = "auto",
     workers: Workers = None,
 ) -> None:
-    """Write report.html and summary.json of a run.
+    """Write report.html and summary.json of a run; of a study report.html, report.md and study.json.
 
     With --steps, the report says of each step of an agent which tests of the whole suite it fixed and broke, whatever
     the agent saw. A stopped command continues where it stopped.
     """
     from regrade.reports.html_report import write_report
+    from regrade.reports.study_page import write_study_report
+    from regrade.reports.study_results import is_study
 
     if tasks is not None and not steps:
         raise UserError("--tasks needs --steps: a report alone runs no tests")
     if steps:
         _measure(run, tasks, sandbox, workers)
-    typer.echo(write_report(run))
+    typer.echo(write_study_report(run) if is_study(run) else write_report(run))
 
 
 def _measure(folder: Path, tasks: Path | None, sandbox: str, workers: int | None) -> None:

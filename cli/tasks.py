@@ -1,30 +1,49 @@
-"""`regrade tasks`: list, show, validate or build tasks."""
+"""`regrade tasks`: list, show, validate or build tasks, and make demonstrations of them."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from regrade.cli.console import activities, print_json, progress
-from regrade.cli.loading import load, load_one, measured
-from regrade.cli.options import LARGEST_SEED, BuiltinSplit, JsonObject, SandboxName, Workers, creatable
+from regrade.cli.console import activities, one_line, print_json, progress
+from regrade.cli.loading import limited, load, load_one, measured
+from regrade.cli.options import (
+    LARGEST_SEED,
+    MOST,
+    BuiltinSplit,
+    JsonObject,
+    Limit,
+    SandboxName,
+    TestRuns,
+    Turns,
+    Workers,
+    agent_limits,
+    creatable,
+)
+from regrade.datasets.errors import UserError
+from regrade.datasets.plurals import counted
 
 if TYPE_CHECKING:
+    from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
 
 INVALID = 2
 MOST_SHOWN = 8
 
 app = typer.Typer(
-    help="List, show, validate or build tasks.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="List, show, validate, build or demonstrate tasks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="builtin, a task file (.json, .jsonl), or a recipe folder.")
+    str,
+    typer.Argument(metavar="SOURCE", help="builtin, cross-module, a task file (.json, .jsonl) or a recipe folder."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON per task on stdout.")]
 
@@ -115,11 +134,89 @@ def validate(
 
 
 @app.command()
+def demonstrations(
+    out: Annotated[Path, typer.Option(dir_okay=False, help="File for the demonstrations, as JSON lines.")],
+    source: Source = "builtin",
+    split: BuiltinSplit = None,
+    limit: Limit = None,
+    form: Annotated[
+        Literal["compact", "chat"],
+        typer.Option(
+            "--format",
+            help="compact: one-line actions, as `regrade train` learns them; chat: messages with tool calls, for TRL.",
+        ),
+    ] = "compact",
+    turns: Turns = 12,
+    test_runs: TestRuns = None,
+    with_mistake: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Traces of a task that err and recover, besides the one that doesn't.")
+    ] = 1,
+    failed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Predictions of a policy (SWE-bench's format): its failed patches are the first mistakes. Repeat.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
+    sandbox: SandboxName = "auto",
+    workers: Workers = None,
+) -> None:
+    """Make demonstrations for agents from reference patches.
+
+    A scripted expert makes the right edit, tests it and hands in; in other traces it makes a wrong edit first, sees the
+    tests fail, and takes it back. Every action is executed, and the full suite must find each final patch clean. A
+    killed run goes on when it is repeated. The ready-made tasks are by default those of the split demonstrations.
+    """
+    from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits
+    from regrade.policy_training.environments.demonstration_files import write_demonstrations
+    from regrade.policy_training.environments.demonstration_formats import FORMATS
+    from regrade.policy_training.environments.demonstrations import DemonstrationSettings, Demonstrator
+
+    if split == "held_out":
+        raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
+    if source == "builtin" and split is None:
+        split = "demonstrations"
+    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1, test_runs=0)
+    tasks = measured(limited(load(source, split), limit, seed), sandbox)
+    with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
+        demonstrator = Demonstrator(
+            tasks,
+            scorer,
+            limits,
+            DemonstrationSettings(with_mistake=with_mistake),
+            form=FORMATS[form],
+            failed=_patches_of(failed or []),
+            seed=seed,
+        )
+        made = write_demonstrations(demonstrator, out, report)
+    for why, count in made.reasons:
+        typer.echo(f"note: {counted(count, 'trace')} left out: {one_line(why)}", err=True)
+    typer.echo(f"{out}: {counted(made.traces, 'trace')}, of which {made.with_mistakes} err and recover")
+
+
+def _patches_of(files: list[Path]) -> dict[str, list[Patch]]:
+    """Task -> the patches that predictions propose for it."""
+    from regrade.datasets.formats.predictions import read_predictions
+
+    found = defaultdict(list)
+    for predictions in read_predictions(files).models if files else ():
+        for instance, patch in predictions.patches.items():
+            found[instance].append(patch)
+    return dict(found)
+
+
+@app.command()
 def build(
     out: Annotated[
         Path, typer.Option(file_okay=False, callback=creatable, help="Folder for the recipes, one file per package.")
     ],
     package: Annotated[list[str] | None, typer.Option(help="Only this package. Repeat for more. Default: all.")] = None,
+    cross_module: Annotated[
+        bool, typer.Option("--cross-module", help="Tasks whose shown tests miss what a wrong fix breaks elsewhere.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the proposed bugs. The ready-made tasks have seed 1.")
     ] = 1,
@@ -131,23 +228,25 @@ def build(
     Execution must confirm each bug: some passing tests fail, others still pass, and the reference fixes it. The same
     seed writes the same bytes. Each file is compared with the shipped one.
     """
-    from regrade.datasets.mutation.packages import PACKAGES
+    from regrade.datasets.mutation.packages import FURTHER_PACKAGES, PACKAGES
     from regrade.datasets.mutation.packages import package as pinned
+    from regrade.datasets.sources import READY_MADE
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.task_curation.cross_module_tasks import build_cross_module
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
-    chosen = [pinned(name) for name in package] if package else PACKAGES
+    every = (*PACKAGES, *FURTHER_PACKAGES) if cross_module else PACKAGES
+    chosen = [pinned(name) for name in package] if package else every
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
-        written = build_recipes(scorer, out, seed, chosen, progress=report)
+        written = (build_cross_module if cross_module else build_recipes)(scorer, out, seed, chosen, progress=report)
     for path in written:
-        typer.echo(f"{path}: {_comparison_with_shipped(path)}")
+        shipped = READY_MADE["cross-module" if cross_module else "builtin"] / path.name
+        typer.echo(f"{path}: {_comparison_with_shipped(path, shipped)}")
 
 
-def _comparison_with_shipped(path: Path) -> str:
+def _comparison_with_shipped(path: Path, shipped: Path) -> str:
     from regrade.datasets.mutation.recipe_format import read_recipes
-    from regrade.datasets.sources import BUILTIN
 
-    shipped = BUILTIN / path.name
     comparison = "different from the shipped file" if shipped.is_file() else "no shipped file"
     if shipped.is_file() and shipped.read_bytes() == path.read_bytes():
         comparison = "identical to the shipped file"

@@ -20,7 +20,10 @@ from regrade.cli.options import (
     ModelName,
     RewardModelFolder,
     SandboxName,
+    TestRuns,
+    Turns,
     Workers,
+    agent_limits,
     creatable,
 )
 from regrade.datasets.errors import UserError
@@ -66,6 +69,8 @@ def train(
         float | None,
         typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
+    turns: Turns = 1,
+    test_runs: TestRuns = None,
     reward: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +92,9 @@ def train(
     sft learns from the reference patches of the tasks, all other algorithms from executed tests only. Their verdicts
     are in-process: any verification costs more than the tests that a patch can reach.
 
+    With --turns, the model becomes an agent. sft then learns executed demonstrations: a right edit, tested and handed
+    in, and wrong edits that are tested, taken back and put right.
+
     Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
     evaluate --checkpoints` evaluates the checkpoints of --save-every.
     """
@@ -98,6 +106,7 @@ def train(
         )
     if algorithm == "sft" and reward is not None:
         raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
+    agent = agent_limits(turns, test_runs)
     settings = settings_of(algorithm, learning_rate, samples, temperature)
     if tasks is None and split is None:
         split = "demonstrations" if algorithm == "sft" else "tests_only"
@@ -112,11 +121,13 @@ def train(
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
     chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
-    plan = TrainingPlan(settings=settings, model=model, budget=budget, reward=pays, seed=seed, save_every=save_every)
+    plan = TrainingPlan(
+        settings=settings, model=model, budget=budget, reward=pays, seed=seed, agent=agent, save_every=save_every
+    )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
-    if algorithm != "sft":  # which runs no tests
+    if algorithm != "sft" or agent is not None:  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
 

@@ -12,15 +12,28 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.formats.task_files import list_task_file, read_task_file
 from regrade.datasets.json_text import parse_json, read_text
 from regrade.datasets.mutation.packages import fetch_all
-from regrade.datasets.mutation.rebuilding import MUTATION, rebuild, task_id
+from regrade.datasets.mutation.rebuilding import MUTATION, rebuild, task_id, wrong_fixes
 from regrade.datasets.mutation.recipe_format import PackageRecipes, read_recipes, recipe_files
 from regrade.datasets.mutation.splits import SPLITS, check_split, split_of
+from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
 
-__all__ = ["BUILTIN", "SPLITS", "CatalogueEntry", "list_tasks", "load_task", "load_tasks"]
+__all__ = [
+    "BUILTIN",
+    "READY_MADE",
+    "SPLITS",
+    "CatalogueEntry",
+    "list_tasks",
+    "load_task",
+    "load_tasks",
+    "load_wrong_fixes",
+]
 
 BUILTIN = Path(__file__).parent / "shipped"
 """The folder of the ready-made recipes."""
+READY_MADE = {"builtin": BUILTIN, "cross-module": BUILTIN / "cross_module"}
+"""Names of sources -> folders of ready-made recipes. `cross-module`: each task shows one file of tests, and tests of
+other files notice a wrong fix that the shown ones do not."""
 
 
 def load_tasks(
@@ -32,8 +45,8 @@ def load_tasks(
     """Tasks, always in the same order.
 
     Args:
-        source: `builtin`; a folder or a file of recipes, written by `regrade tasks build`; or a task file (`.json`,
-            `.jsonl`) in the format of `regrade.datasets.formats.task_files`.
+        source: `builtin` or `cross-module` (`READY_MADE`); a folder or a file of recipes, written by `regrade tasks
+            build`; or a task file (`.json`, `.jsonl`) in the format of `regrade.datasets.formats.task_files`.
         split: one of `SPLITS`, for recipes; None for all tasks.
         cache: the folder of fetched packages; None for the default.
         progress: called with (packages fetched, packages needed).
@@ -101,6 +114,32 @@ def load_task(
     raise UserError(f"{source}: no task {name!r} among {len(names)}, such as {close[0]!r}: see `regrade tasks list`")
 
 
+def load_wrong_fixes(
+    source: str | Path = "cross-module",
+    split: str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Patch]:
+    """Task id -> a wrong fix that passes the shown tests and breaks others, for the recipes that have one.
+
+    Args:
+        source: `cross-module`, or a folder or a file of recipes.
+        split, cache, progress: as of `load_tasks`.
+
+    Raises:
+        UserError: the source is no recipes, or as `load_tasks`.
+    """
+    check_split(split)
+    path, files = _files(source)
+    if not files:
+        raise UserError(f"{path} is a task file, which has no wrong fixes: pass a folder or a file of recipes")
+    selected = [recipes for recipes in map(read_recipes, files) if _has(recipes, split)]
+    roots = fetch_all([recipes.package for recipes in selected], cache, progress)
+    return {
+        name: patch for recipes in selected for name, patch in wrong_fixes(recipes, roots[recipes.package.name], split)
+    }
+
+
 def _refuse_split(path: Path, split: str | None) -> None:
     if split is not None:
         raise UserError(f"{path} is a task file, which has no splits: omit the split {split!r}")
@@ -108,9 +147,10 @@ def _refuse_split(path: Path, split: str | None) -> None:
 
 def _files(source: str | Path) -> tuple[Path, list[Path]]:
     """The path of a source, and its recipe files; a task file has none."""
-    path = BUILTIN if source == "builtin" else Path(source)
+    path = READY_MADE.get(str(source)) or Path(source)
     if not path.exists():
-        raise UserError(f"no task file or folder of recipes at {path}: pass its path, or `builtin`")
+        names = ", ".join(READY_MADE)
+        raise UserError(f"no task file or folder of recipes at {path}: pass its path, or one of: {names}")
     files = recipe_files(path) if path.is_dir() else [path] if _is_recipe_file(path) else []
     if not files and path.is_dir():
         raise UserError(f"the folder {path} contains no recipes (*.json): write some with `regrade tasks build`")

@@ -1,7 +1,8 @@
 """Policies that propose patches, and the training of them on rewards from executed tests.
 
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
-run_chat_episode, ChatAnswer, CompactEpisode (agents); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
+run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode (agents); environment_factory, agent_prompts,
+ExecutedOutcome (TRL); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
 """
 
 from typing import TYPE_CHECKING
@@ -11,8 +12,14 @@ from regrade.datasets.lazy_imports import lazy_imports
 if TYPE_CHECKING:
     from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
     from regrade.policy_training.environments.chat_loop import ChatAnswer, run_chat_episode
+    from regrade.policy_training.environments.chat_models import LocalChat, endpoint_chat
     from regrade.policy_training.environments.compact_episode import CompactEpisode
     from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+    from regrade.policy_training.environments.trl_environments import (
+        ExecutedOutcome,
+        agent_prompts,
+        environment_factory,
+    )
     from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
     from regrade.policy_training.policies.scripted import NoOp, Reference
 
@@ -21,11 +28,16 @@ __all__ = [
     "ChatAnswer",
     "CompactEpisode",
     "EpisodeLimits",
+    "ExecutedOutcome",
+    "LocalChat",
     "ModelPolicy",
     "NoOp",
     "Reference",
     "RepositoryEnvironment",
     "TrainingReward",
+    "agent_prompts",
+    "endpoint_chat",
+    "environment_factory",
     "load_policy",
     "run_chat_episode",
 ]
@@ -34,8 +46,10 @@ __getattr__, __dir__ = lazy_imports(
     {
         "environments.agent_tools": ["EpisodeLimits", "RepositoryEnvironment"],
         "environments.chat_loop": ["ChatAnswer", "run_chat_episode"],
+        "environments.chat_models": ["LocalChat", "endpoint_chat"],
         "environments.compact_episode": ["CompactEpisode"],
         "environments.training_reward": ["DEFAULT_TRAINING_REWARD", "TrainingReward"],
+        "environments.trl_environments": ["ExecutedOutcome", "agent_prompts", "environment_factory"],
         "policies.local_model": ["ModelPolicy", "load_policy"],
         "policies.scripted": ["NoOp", "Reference"],
     },

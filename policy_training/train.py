@@ -11,11 +11,15 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
+from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
@@ -30,7 +34,10 @@ from regrade.policy_training.trainers.settings import (
     SFTSettings,
     TrainerSettings,
 )
-from regrade.policy_training.trainers.sft import Example, demonstrations, train_sft
+from regrade.policy_training.trainers.sft import demonstrations, train_sft
+
+AGENTIC: tuple[Algorithm, ...] = ("sft",)
+"""Algorithms that train agents of several turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,9 @@ class TrainingPlan:
     """What an attempt is paid. `sft` executes nothing and reads no reward. Default: `DEFAULT_TRAINING_REWARD`."""
     seed: int = 0
     """Of all random choices. Default: 0."""
+    agent: EpisodeLimits | None = None
+    """Limits of the agent that learns, which acts, sees and tests over several turns. `sft` then learns demonstrations
+    that are executed. Default: None: a policy that answers once."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -79,21 +89,47 @@ def train(
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
+    if plan.agent is not None and plan.algorithm not in AGENTIC:
+        raise UserError(f"{plan.algorithm} learns from answers of one turn: leave out `agent=`")
     # Errors in the tasks are reported before a model is loaded and a folder created.
-    examples = demonstrations(tasks) if plan.algorithm == "sft" else []
+    lessons = _lessons(plan, tasks, scorer)
     for task in tasks:
         prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
     with run.writing():
-        return _train_into(run, plan, examples, tasks, scorer, progress)
+        return _train_into(run, plan, lessons, tasks, scorer, progress)
+
+
+def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Callable[[Run], Sequence[Transcript]]:
+    """What SFT learns in a run; an agent's demonstrations are executed there.
+
+    Raises:
+        UserError: a task has no reference, or the answer format cannot express it.
+    """
+    if plan.algorithm != "sft":
+        return lambda _: ()
+    if plan.agent is None:
+        answers = demonstrations(tasks)
+        return lambda _: answers
+    demonstrator = Demonstrator(tasks, scorer, plan.agent, seed=plan.seed)
+
+    def execute(run: Run) -> Sequence[Transcript]:
+        began = time.monotonic()
+        with run.phase("demonstrations"):
+            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl")
+            counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
+            run.log("demonstrations", 1, time.monotonic() - began, **counts)
+        return made.transcripts
+
+    return execute
 
 
 def _train_into(
     run: Run,
     plan: TrainingPlan,
-    examples: Sequence[Example],
+    lessons: Callable[[Run], Sequence[Transcript]],
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
@@ -105,10 +141,12 @@ def _train_into(
         "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
         "budget": asdict(plan.budget),
         "seed": plan.seed,
+        "agent": None if plan.agent is None else asdict(plan.agent),
         "save_every": plan.save_every,
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
+    examples = lessons(run)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
@@ -123,7 +161,7 @@ def _run_trainer(
     run: Run,
     plan: TrainingPlan,
     model: LanguageModel,
-    examples: Sequence[Example],
+    examples: Sequence[Transcript],
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog,

@@ -93,7 +93,7 @@ class TrajectoryView:
         return TrajectoryView(head=self.head, steps=steps, note=" ".join(filter(None, (self.note, cut))))
 
 
-class Trajectories:
+class RunTrajectories:
     """The trajectories of a run's attempts, within the budget of one page."""
 
     def __init__(self, run: Run) -> None:

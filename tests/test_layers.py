@@ -27,7 +27,8 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"environments"}),
         frozenset({"trainers"}),
         frozenset({"reward_models"}),
-        frozenset({"train", "demo"}),
+        frozenset({"recipe"}),
+        frozenset({"train", "demo", "study"}),
     ),
 }
 """Sub-packages (and modules that are above them), from the ground up: each imports from lower floors only."""

@@ -15,6 +15,8 @@ Keys of a task:
     failure        the message of one failing test
     difficulty     the author's estimate, in a word or two: results are sliced by it
     target         {"file", "function", "first_line", "last_line"}: the place of the bug in the base
+    shown          {"tests": ids or files of the tests that an agent may run and read, "names_failing_tests": is it told
+                   the FAIL_TO_PASS tests among them}; default: all, and told
     python_path, paths, options   for pytest: folders on sys.path; files and folders to collect; further options
     requirements   pinned requirements of the environment; default: those of the package, or the current interpreter
     limits         {"wall_seconds", "memory_mb", "processes", "file_mb"}
@@ -23,7 +25,7 @@ Keys of a task:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -35,10 +37,10 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import Plain, Positive, Seconds, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, fetch, package
-from regrade.datasets.node_ids import test_files_of
+from regrade.datasets.node_ids import file_of, test_files_of
 from regrade.datasets.own_environment import own_interpreter
 from regrade.datasets.patches import Patch, PatchError
-from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
+from regrade.datasets.tasks import Limits, Shown, Target, Task, TestSuite, Tree
 
 
 class _TargetEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,6 +48,11 @@ class _TargetEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     function: Plain
     first_line: Positive
     last_line: Positive
+
+
+class _ShownEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    tests: tuple[Plain, ...] | UnsetType = UNSET
+    names_failing_tests: bool = True
 
 
 class _LimitsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -72,6 +79,7 @@ class _TaskEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     options: tuple[Plain, ...] | UnsetType = UNSET
     requirements: tuple[Plain, ...] | UnsetType = UNSET
     limits: _LimitsEntry = _LimitsEntry()
+    shown: _ShownEntry = _ShownEntry()
 
 
 def read_task_file(path: Path, cache: Path | None = None) -> list[Task]:
@@ -173,7 +181,28 @@ def _task(entry: _TaskEntry, where: str, folder: Path, cache: Path | None) -> Ta
         failure=entry.failure,
         reference=_patch(entry.reference, "reference", where),
         difficulty=entry.difficulty,
+        shown=_shown(entry, where),
     )
+
+
+def _shown(entry: _TaskEntry, where: str) -> Shown:
+    names = entry.shown.tests
+    if names is UNSET:
+        return Shown(names_failing_tests=entry.shown.names_failing_tests)
+    if entry.pass_to_pass is not UNSET:  # else the tests are not known yet
+        check_shown(names, (*entry.fail_to_pass, *entry.pass_to_pass), f"{where}, shown")
+    return Shown(tests=names, names_failing_tests=entry.shown.names_failing_tests)
+
+
+def check_shown(names: Sequence[str], tests: Collection[str], where: str) -> None:
+    """Raises UserError if a shown test is none of the task's, nor a file of some."""
+    known = {*tests, *map(file_of, tests)}
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise UserError(
+            f"{where}: 'tests' names {shown(unknown)}, which is no test of the task and no file of its tests: set ids "
+            "or files of tests in 'fail_to_pass' or 'pass_to_pass'"
+        )
 
 
 def _default_requirements(pinned: Package | None, root: Path) -> tuple[str, ...]:

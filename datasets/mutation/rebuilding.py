@@ -12,12 +12,34 @@ from regrade.datasets.mutation.recipe_format import Failure, PackageRecipes, Tas
 from regrade.datasets.mutation.splits import split_of
 from regrade.datasets.node_ids import test_files_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import Limits, Target, Task, TestSuite, Tree
+from regrade.datasets.tasks import Limits, Shown, Target, Task, TestSuite, Tree
 
 MUTATION = "mutation"
 """`Task.source` of a planted bug."""
 _LINE_LENGTH = 117
 _CONTEXT = 3
+
+
+def wrong_fixes(recipes: PackageRecipes, root: Path, split: str | None = None) -> Iterator[tuple[str, Patch]]:
+    """(id, wrong fix that the shown tests do not notice) of each task that has one.
+
+    Raises:
+        UserError: the sources differ from those of the recipes.
+    """
+    pristine, mutations = Tree(root), dict[str, Mutations]()
+    for recipe in recipes.tasks:
+        wrong = recipe.wrong_fix
+        if wrong is not None and split in (None, split_of(recipes.package, f"{recipe.file}::{recipe.function}")):
+            if recipe.file not in mutations:
+                mutations[recipe.file] = _mutations(pristine, recipe.file)
+            bug = _found(mutations[recipe.file], recipe, recipe.kind, recipe.place, pristine)
+            other = _found(mutations[recipe.file], recipe, wrong.kind, wrong.place, pristine)
+            yield task_id(recipes.package, recipe), wrong_fix_patch(bug, other)
+
+
+def wrong_fix_patch(bug: Mutant, other: Mutant) -> Patch:
+    """The patch of a base with one bug that takes it back, and plants another one in the same file."""
+    return Patch.between({bug.file: bug.source}, {bug.file: other.source})
 
 
 def rebuild(recipes: PackageRecipes, root: Path, split: str | None = None) -> Iterator[Task]:
@@ -54,12 +76,7 @@ def measured_suite(recipes: PackageRecipes) -> TestSuite:
 
 def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pristine: Tree, suite: TestSuite) -> Task:
     source = recipes.package
-    mutant = mutations.find(recipe.function, recipe.kind, recipe.place)
-    if mutant is None or mutant.digest != recipe.digest:
-        raise UserError(
-            f"the {recipe.kind} bug at {recipe.file}:{recipe.line} cannot be rebuilt from {pristine.root}: the sources "
-            "or the recipes were changed; delete that folder, so that it is fetched again, or rebuild the recipes"
-        )
+    mutant = _found(mutations, recipe, recipe.kind, recipe.place, pristine)
     failing = set(recipe.fail_to_pass)
     return Task(
         id=task_id(source, recipe),
@@ -75,7 +92,21 @@ def _task(recipes: PackageRecipes, recipe: TaskRecipe, mutations: Mutations, pri
         target=Target(recipe.file, recipe.function, mutant.first_line, mutant.last_line),
         failure=failure_text(recipe.failure, pristine),
         reference=reference_patch(mutant),
+        shown=Shown(tests=None if recipe.shown is None else (recipe.shown,)),
     )
+
+
+def _found(mutations: Mutations, recipe: TaskRecipe, kind: str, place: str, pristine: Tree) -> Mutant:
+    """The bug of a recipe, or that of its wrong fix."""
+    mutant = mutations.find(recipe.function, kind, place)
+    is_bug = (kind, place) == (recipe.kind, recipe.place)
+    if mutant is None or (is_bug and mutant.digest != recipe.digest):
+        raise UserError(
+            f"the {kind} bug at {recipe.file}:{place.partition(':')[0]} cannot be rebuilt from {pristine.root}: the "
+            "sources or the recipes were changed; delete that folder, so that it is fetched again, or rebuild the "
+            "recipes"
+        )
+    return mutant
 
 
 class MutatedFile(Mapping[str, str]):
@@ -103,8 +134,10 @@ class MutatedFile(Mapping[str, str]):
 
 
 def task_id(package: Package, recipe: TaskRecipe) -> str:
-    """`package/file:function:kind:place`, unique among all recipes."""
-    return f"{package.name}/{recipe.file}:{recipe.function}:{recipe.kind}:{recipe.place}"
+    """`package/file:function:kind:place`, unique among all recipes; with `@` and the file of the shown tests, if these
+    are not all."""
+    name = f"{package.name}/{recipe.file}:{recipe.function}:{recipe.kind}:{recipe.place}"
+    return name if recipe.shown is None else f"{name}@{recipe.shown}"
 
 
 def failure_text(failure: Failure, pristine: Tree) -> str:

@@ -6,7 +6,11 @@ A recipe file holds one package (`.json`, or `.json.gz`):
      "tests": [every stable test id],
      "reach": {"file::function": indexes into tests}, "imported": ["file::function", ...],
      "tasks": [{"file", "function", "kind", "place", "line", "digest": of the mutated file, "fail_to_pass": indexes,
-                "failure": {"file", "line", "error"}}, ...]}
+                "failure": {"file", "line", "error"},
+  and, if an agent is shown one file of the tests,
+                "shown": that file,
+                "wrong_fix": {"line", "kind", "place": of another bug of the function, which the shown tests do not
+                              notice, "breaks": indexes of the tests that do}}, ...]}
 
 Indexes are written as ranges, such as `"3-5,9"`.
 """
@@ -26,6 +30,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import Natural, Plain, Positive, converted
 from regrade.datasets.json_text import parse_json, read_text, shown
 from regrade.datasets.mutation.packages import Package, package
+from regrade.datasets.node_ids import file_of
 
 FORMAT = 1
 
@@ -38,6 +43,21 @@ class Failure:
     line: int
     """1-based line in the pristine test file; 0 if unknown."""
     error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongFix:
+    """A wrong repair that the shown tests do not notice: it takes the planted bug back and plants another one in the
+    same function. If both lie on one line, it replaces that line alone."""
+
+    line: int
+    kind: str
+    place: str
+    breaks: tuple[int, ...]
+    """Indexes of the guarded tests that it breaks, all of them in files that are not shown."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"line": self.line, "kind": self.kind, "place": self.place, "breaks": to_ranges(self.breaks)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +74,9 @@ class TaskRecipe:
     fail_to_pass: tuple[int, ...]
     """Indexes of the tests that fail."""
     failure: Failure
+    shown: str | None = None
+    """The one file of tests that an agent is shown; None: all tests."""
+    wrong_fix: WrongFix | None = None
 
     def to_json(self) -> dict[str, Any]:
         failure = {"file": self.failure.file, "line": self.failure.line, "error": self.failure.error}
@@ -66,6 +89,8 @@ class TaskRecipe:
             "digest": self.digest,
             "fail_to_pass": to_ranges(self.fail_to_pass),
             "failure": failure,
+            **({} if self.shown is None else {"shown": self.shown}),
+            **({} if self.wrong_fix is None else {"wrong_fix": self.wrong_fix.to_json()}),
         }
 
 
@@ -103,6 +128,13 @@ class _FailureEntry(msgspec.Struct, kw_only=True):
     error: Plain
 
 
+class _WrongFixEntry(msgspec.Struct, kw_only=True):
+    line: Positive
+    kind: Plain
+    place: Plain
+    breaks: str
+
+
 class _RecipeEntry(msgspec.Struct, kw_only=True):
     file: Plain
     function: Plain
@@ -112,6 +144,8 @@ class _RecipeEntry(msgspec.Struct, kw_only=True):
     digest: Plain
     fail_to_pass: str
     failure: _FailureEntry
+    shown: Plain | None = None
+    wrong_fix: _WrongFixEntry | None = None
 
 
 class _Head(msgspec.Struct, kw_only=True):
@@ -172,6 +206,10 @@ def read_recipes(path: Path) -> PackageRecipes:
         raise UserError(f"{where}: {releases}: {advice}")
     file = converted(value, _RecipeFile, where)
     tests = len(file.tests)
+    files = frozenset(map(file_of, file.tests))
+    for number, task in enumerate(file.tasks):
+        if task.shown is not None and task.shown not in files:
+            raise UserError(f"{where}, tasks[{number}]: 'shown' is {shown(task.shown)}, which is no file of the tests")
     return PackageRecipes(
         package=pinned,
         seed=file.seed,
@@ -186,6 +224,9 @@ def _recipe(task: _RecipeEntry, where: str, tests: int) -> TaskRecipe:
     fields = msgspec.structs.asdict(task)
     fields["fail_to_pass"] = _indexes(task.fail_to_pass, "fail_to_pass", where, tests)
     fields["failure"] = Failure(**msgspec.structs.asdict(task.failure))
+    if task.wrong_fix is not None:
+        breaks = _indexes(task.wrong_fix.breaks, "breaks", f"{where}, wrong_fix", tests)
+        fields["wrong_fix"] = WrongFix(**{**msgspec.structs.asdict(task.wrong_fix), "breaks": breaks})
     return TaskRecipe(**fields)
 
 

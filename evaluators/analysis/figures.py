@@ -18,10 +18,10 @@ def figures(rows: Rows) -> dict[str, Any]:
     Keys: the name of each metric of `metrics.METRICS` and `side_metrics.SIDE_METRICS` (an estimate: `value`, `low`,
     `high`, `n`, `n_tasks`, `clusters`, `n_clusters`, `missing`, `worst`, `best`, `at_most`); `severity_tail` (`median`,
     `ninetieth`, `catastrophes`, `pooled`); `net_value_sweep` (cost of a breakage -> estimate); `breakage_by_hops`
-    (distance -> estimate), `broken_tests_by_hops` (distance -> number); `pass_at_k`, `pass_hat_k` (k -> estimate, for k
-    up to the samples that every task has); `tokens_per_clean_fix`, `seconds_per_clean_fix`; and of an agent `agent`
-    (name of each metric of `agent_metrics.AGENT_METRICS` -> estimate; `ends`: how episodes ended -> attempts). A number
-    that is not finite is null.
+    (distance -> estimate), `broken_tests_by_hops` (distance -> number), `breakage_by_place`, `broken_tests_by_place`;
+    `pass_at_k`, `pass_hat_k` (k -> estimate, for k up to the samples that every task has); `tokens_per_clean_fix`,
+    `seconds_per_clean_fix`; and of an agent `agent` (name of each metric of `agent_metrics.AGENT_METRICS` -> estimate;
+    `ends`: how episodes ended -> attempts). A number that is not finite is null.
     """
     severity = m.severity(rows)
     tail = {key: value for key, value in asdict(severity).items() if key != "mean"}
@@ -32,6 +32,8 @@ def figures(rows: Rows) -> dict[str, Any]:
         "net_value_sweep": {f"{cost:g}": estimate.to_json() for cost, estimate in m.net_value_sweep(rows).items()},
         "breakage_by_hops": {name: estimate.to_json() for name, estimate in side.breakage_by_hops(rows).items()},
         "broken_tests_by_hops": side.broken_tests_by_hops(rows),
+        "breakage_by_place": {name: estimate.to_json() for name, estimate in side.breakage_by_place(rows).items()},
+        "broken_tests_by_place": side.broken_tests_by_place(rows),
         "pass_at_k": {str(k): m.pass_at_k(rows, k).to_json() for k in samples},
         "pass_hat_k": {str(k): m.pass_hat_k(rows, k).to_json() for k in samples},
         "tokens_per_clean_fix": m.cost_estimate(rows, "tokens").to_json(),

@@ -6,6 +6,7 @@ its metrics and never count as 0.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,13 @@ HOPS = ("0", "1", "2", "3", "4 or more", "no way")
 imports connects them."""
 
 
+SHOWN = "shown"
+PLACES = (SHOWN, "own tests", "1 module away", "2 modules away", "farther")
+"""Place of a broken test, by its file. `shown`: the task shows it, and not all tests. Of the others, `own tests`: the
+file uses a changed function or class, or what its module makes of it; `1 module away`: it uses that through one other
+module; `2 modules away`: through two; `farther`: through more, or no use can be found."""
+
+
 def hops_name(hops: int | None) -> str:
     """The name in `HOPS` of a distance."""
     return "no way" if hops is None else HOPS[min(int(hops), FARTHEST)]
@@ -35,6 +43,19 @@ def _broke_at(names: frozenset[str]) -> Callable[[Rows], Column[Any]]:
             _any_at(hops, broken, names) for hops, broken in zip(rows["broken_hops"], rows["broken"], strict=True)
         ]
         return pd.Series(values, index=rows.index, dtype="float64")
+
+    return of_rows
+
+
+def _broke_in(names: frozenset[str]) -> Callable[[Rows], Column[Any]]:
+    """1 if a broken test is in one of the places, 0 if none is, NaN if unknown."""
+
+    def of_rows(rows: Rows) -> Column[Any]:
+        values = [
+            0.0 if broken == 0 else float(bool(names & {*places})) if isinstance(places, list) else float("nan")
+            for places, broken in zip(rows["broken_places"], rows["broken"], strict=True)
+        ]
+        return pd.Series(values, index=rows.index, dtype="float64").where(rows["broken"].notna())
 
     return of_rows
 
@@ -63,6 +84,14 @@ CROSS_MODULE = Metric(
     of_rows=_broke_at(frozenset(HOPS[DIRECT + 1 :])),
 )
 """A broken test whose file neither is nor imports a patched module, over all attempts."""
+HIDDEN = Metric(
+    name="hidden_breakage",
+    label="Breakage that was not shown",
+    better="lower",
+    is_rate=True,
+    of_rows=_broke_in(frozenset(PLACES) - {SHOWN}),
+)
+"""A broken test that the task does not show to an agent, over all attempts; where all are shown, any broken test."""
 TOUCHES_FILE = Metric(
     name="touches_file",
     label="Changed the reference's file",
@@ -125,7 +154,7 @@ RELEVANCE = (TOUCHES_FILE, TOUCHES_FUNCTION, OFF_FILE, OFF_FUNCTION)
 """Over non-empty patches at tasks with a reference."""
 COLLATERAL = (NEW_LINT, LINT_ADDED, COMPLEXITY, BUILD_FAILED, DIFF_SIZE, PROTECTED_EDITS, TAMPERED)
 """Over non-empty patches."""
-SIDE_METRICS = (CROSS_MODULE, *RELEVANCE, *COLLATERAL)
+SIDE_METRICS = (CROSS_MODULE, HIDDEN, *RELEVANCE, *COLLATERAL)
 
 
 def cross_module_breakage(rows: Rows) -> Estimate:
@@ -152,6 +181,25 @@ def broken_tests_by_hops(rows: Rows) -> dict[str, int]:
     known = rows["broken_hops"][[isinstance(hops, list) for hops in rows["broken_hops"]]]
     counts = pd.Series([hops_name(distance) for hops in known for distance in hops], dtype="object").value_counts()
     return {name: int(counts.get(name, 0)) for name in HOPS}
+
+
+def breakage_by_place(rows: Rows) -> dict[str, Estimate]:
+    """Place (see `PLACES`) -> share of all attempts that broke a test there. An attempt may count at several places."""
+    return {
+        name: estimate(
+            rows,
+            Metric(
+                name=f"broke_in_{name}", label=name, better="lower", is_rate=True, of_rows=_broke_in(frozenset({name}))
+            ),
+        )
+        for name in PLACES
+    }
+
+
+def broken_tests_by_place(rows: Rows) -> dict[str, int]:
+    """Place -> broken tests there, over all attempts with known places."""
+    counts = Counter(place for places in rows["broken_places"] if isinstance(places, list) for place in places)
+    return {name: counts[name] for name in PLACES}
 
 
 def relevance(rows: Rows) -> dict[str, Estimate]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.broken_places import places_of
 from regrade.evaluators.evaluation.footprint import Footprint, footprint, hops_of, relevance
 from regrade.rewards.evidence import BuildRun, ComplexityDelta, EvidenceSet, Integrity, LintDelta
 
@@ -30,11 +31,12 @@ class SideEffects:
             broken_tests: ids of the broken guarded tests.
         """
         if empty:
-            return {"broken_hops": []}
+            return {"broken_hops": [], "broken_places": []}
         own = self._footprint(task, patch)
         patched = own.old_paths if own else ()
         return {
             "broken_hops": hops_of(task, patched, broken_tests),
+            "broken_places": places_of(task, own.lines if own else (), broken_tests),
             **self._relevance(task, own),
             **_static_changes(evidence),
         }

@@ -122,6 +122,9 @@ class Scorer(AbstractContextManager["Scorer"]):
             self._worker_pool, self._probes, self._tally, verifier, self._static_workers, audit=audit, cold=cold
         )
         self._single_flight = SingleFlight()
+        self._single_calls = SingleFlight()
+        """Of calls of `gather` in several threads; those of the other one run in a thread of the scorer, where nobody
+        may wait for a job that has no thread yet."""
         self._stopping = False
 
     def __exit__(self, *_: object) -> None:
@@ -219,7 +222,8 @@ class Scorer(AbstractContextManager["Scorer"]):
     def gather(
         self, jobs: Sequence[Job], needs: Collection[type], *, reachable: bool = False, progress: Progress | None = None
     ) -> list[EvidenceSet]:
-        """The evidence of each job, in order. Equal jobs share their evidence.
+        """The evidence of each job, in order. Equal jobs share their evidence. Several threads may call it at a time;
+        equal calls for one job, as the agents of one task make them, then share one execution.
 
         Args:
             needs: types of evidence.
@@ -232,9 +236,18 @@ class Scorer(AbstractContextManager["Scorer"]):
         """
         self._check(checked_needs(needs))
         jobs = list(checked_jobs(jobs))
+
+        def gather() -> list[EvidenceSet]:
+            return self._gather_all(jobs, in_order(needs), reachable, progress)
+
         try:
             with self._tally.busy():
-                return self._gather_all(jobs, in_order(needs), reachable, progress)
+                if len(jobs) != 1 or progress is not None:
+                    return gather()
+                identity = self._planner.identity(jobs[0], needs, reachable)
+                evidence, is_shared = self._single_calls.join(identity, lambda: gather()[0])
+                self._tally.add(hits=int(is_shared))
+                return [evidence]
         except BaseException:
             self._kill_workers()  # nobody reads the results of this call's running jobs
             raise

@@ -27,6 +27,7 @@ Optional columns, which older rows lack:
 | column | type | meaning |
 |-|-|-|
 | broken_hops | list | distance of each broken test from the patched modules (`evaluation.footprint.hops_of`) |
+| broken_places | list | place of each broken test beside the change (`evaluation.broken_places.places_of`) |
 | touches_file, touches_function | 0, 1 | a changed line lies in a file, a function, that the reference changes |
 | off_file, off_function | number | share of the changed lines outside these files, these functions |
 | lint_added, lint_removed | number | lint findings |
@@ -124,7 +125,7 @@ TEXTS = (
 NAMES = ("policy", "task", "repository", "function", "file", "reward_name")
 """Texts that regrade wrote. Texts of a policy or a test may contain lone surrogates."""
 LISTS = ("broken_tests", "parts")
-OPTIONAL_LISTS = ("broken_hops", "tampering_kinds")
+OPTIONAL_LISTS = ("broken_hops", "broken_places", "tampering_kinds")
 OPTIONAL_TEXTS = ("episode_end",)
 COLUMNS = (*TEXTS, *INTEGERS, *FLAGS, *NUMBERS, *LISTS)
 """Columns of every row."""
@@ -173,6 +174,7 @@ _OPTIONAL_TYPES: dict[str, Any] = {
     **dict.fromkeys(("touches_file", "touches_function", "off_file", "off_function", "built"), Outcome | None),
     "tested_at_end": Outcome | None,
     "broken_hops": list[Integer | None] | None,
+    "broken_places": list[str] | None,
     "tampering_kinds": list[str] | None, "episode_end": str | None,
 }  # fmt: skip
 _StoredRow = msgspec.defstruct(

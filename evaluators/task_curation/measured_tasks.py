@@ -8,6 +8,7 @@ from pathlib import Path
 
 from regrade.datasets.caches import default_cache, usable
 from regrade.datasets.errors import UserError
+from regrade.datasets.formats.task_files import check_shown
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.execution import environments
@@ -41,7 +42,8 @@ def with_pass_to_pass(
         tell: called with notes: what was measured, and which tasks guard no test.
 
     Raises:
-        UserError: the tests of a task can't be run at its base, or a FAIL_TO_PASS test does not exist or fail there.
+        UserError: the tests of a task can't be run at its base, a FAIL_TO_PASS test does not exist or fail there, or a
+            shown test is none of the task's.
     """
     runs = checked_count("runs", runs) or 3
     time_limit = checked_amount("time_limit", time_limit)
@@ -89,13 +91,16 @@ def _measured(
         fail_to_pass = resolve_fail_to_pass(task.fail_to_pass, baseline)
     except UserError as error:
         raise UserError(f"task {task.id!r}: {error}") from error
+    pass_to_pass = tuple(test for test in baseline.stable if test not in fail_to_pass)
+    unnamed = unnamed_failing(fail_to_pass, baseline)
+    check_shown(task.shown.tests or (), (*fail_to_pass, *pass_to_pass, *unnamed), f"task {task.id!r}, shown")
     # The author's limit may have been meant for the FAIL_TO_PASS tests alone.
     seconds = max(task.limits.wall_seconds, round(baseline.seconds * SLACK, 1))
     return replace(
         task,
         fail_to_pass=fail_to_pass,
-        pass_to_pass=tuple(test for test in baseline.stable if test not in fail_to_pass),
-        unnamed=unnamed_failing(fail_to_pass, baseline),
+        pass_to_pass=pass_to_pass,
+        unnamed=unnamed,
         is_unmeasured=False,
         suite=baseline.applied_to(suite),
         limits=replace(task.limits, wall_seconds=seconds),

@@ -83,22 +83,22 @@ def build(
     Raises:
         UserError: a package can't be fetched, its tests can't be run, or they kill no mutant.
     """
-    report = progress or _ignore_progress
+    report = progress or ignore_progress
     amounts = amounts or Amounts()
     roots = fetch_all(packages, cache, lambda done, total: report("fetching packages", done, total))
     written = []
     for package in packages:
         root = roots[package.name]
-        measured = _measure(scorer, package, root, seed, amounts.runs, cache, report)
+        measured = measured_package(scorer, package, root, seed, amounts.runs, cache, report)
         written.append(write_recipes(_build_package(scorer, measured, root, amounts, report), out))
     return written
 
 
-def _ignore_progress(what: str, done: int, total: int) -> None:
+def ignore_progress(what: str, done: int, total: int) -> None:
     """No progress callback."""
 
 
-def _measure(
+def measured_package(
     scorer: Scorer, package: Package, root: Path, seed: int, runs: int, cache: Path | None, report: Progress
 ) -> PackageRecipes:
     """The stable tests of the package and their reach, without tasks."""
@@ -127,15 +127,15 @@ def _build_package(
 ) -> PackageRecipes:
     """The package's recipes, validated."""
     groups = _function_mutants(empty, root)
-    _try_in_rounds(scorer, empty, _host_task(empty, root), groups, amounts, report)
-    accepted = sorted((entry for group in groups for entry in group.accepted), key=lambda entry: _order(entry[0]))
+    _try_in_rounds(scorer, empty, host_task(empty, root), groups, amounts, report)
+    accepted = sorted((entry for group in groups for entry in group.accepted), key=lambda entry: order_of(entry[0]))
     recipes = _confirm(scorer, empty, accepted, root, report)
     if not recipes.tasks:
         raise UserError(f"the tests of {empty.package.folder} kill no mutant: leave the package out")
     return recipes
 
 
-def _order(recipe: TaskRecipe) -> tuple[str, int, str, str]:
+def order_of(recipe: TaskRecipe) -> tuple[str, int, str, str]:
     return recipe.file, recipe.line, recipe.kind, recipe.place
 
 
@@ -152,12 +152,12 @@ def _function_mutants(recipes: PackageRecipes, root: Path) -> list[_FunctionMuta
             key = f"{file}::{function.name.split('.<locals>')[0]}"
             # If a name is defined twice, it is unknown which definition the tests execute.
             if recipes.reach.get(key) and key not in recipes.imported and names.count(function.name) == 1:
-                groups.append(_FunctionMutants(_distinct(mutations, function, recipes.seed)))
+                groups.append(_FunctionMutants(distinct_mutants(mutations, function, recipes.seed)))
     random.Random(f"{recipes.seed}/{recipes.package.name}").shuffle(groups)
     return groups
 
 
-def _distinct(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
+def distinct_mutants(mutations: Mutations, function: MutationTarget, seed: int) -> list[Mutant]:
     """The function's mutants that differ from it and from each other (kinds overlap: `x[0]` contains a constant).
 
     A set in place of a list is left out: if it contains functions or None, its order depends on memory addresses.
@@ -169,7 +169,7 @@ def _distinct(mutations: Mutations, function: MutationTarget, seed: int) -> list
     return list(chosen.values())
 
 
-def _host_task(recipes: PackageRecipes, root: Path) -> Task:
+def host_task(recipes: PackageRecipes, root: Path) -> Task:
     """The pristine package as a task: a mutant is run as if it were a patch that breaks some of its tests."""
     package = recipes.package
     return Task(
@@ -203,7 +203,7 @@ def _try_in_rounds(
                 jobs, [TestRun], reachable=True, progress=lambda done, total: report(what, done, total)
             )
             for (group, mutant), gathered in zip(batch, evidence, strict=True):
-                entry = _recipe(mutant, _run(gathered), recipes.tests, amounts.share_failing)
+                entry = _recipe(mutant, run_of(gathered), recipes.tests, amounts.share_failing)
                 if entry is not None:
                     group.accepted.append(entry)
 
@@ -222,7 +222,7 @@ def _batch(
     return batch
 
 
-def _run(evidence: EvidenceSet) -> TestRun:
+def run_of(evidence: EvidenceSet) -> TestRun:
     """Raises RuntimeError if the infrastructure failed, since such a failure must not change the tasks."""
     if TestRun in evidence.infrastructure:
         raise RuntimeError(f"a mutant could not be run: {evidence.infrastructure[TestRun]}")
@@ -264,7 +264,7 @@ def _confirm(
     jobs = [(task, patch) for task in tasks for patch in (Patch(""), task.reference or Patch(""))]
     what = f"{empty.package.name}: confirming tasks"
     evidence = scorer.gather(jobs, [TestRun], reachable=True, progress=lambda done, total: report(what, done, total))
-    runs = [_run(gathered) for gathered in evidence]
+    runs = [run_of(gathered) for gathered in evidence]
     number = {test: index for index, test in enumerate(empty.tests)}
     confirmed = []
     for (recipe, shown), unpatched, patched in zip(accepted, runs[::2], runs[1::2], strict=True):

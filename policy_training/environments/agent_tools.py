@@ -16,7 +16,6 @@ from fnmatch import fnmatchcase
 from typing import Any, ParamSpec
 
 import msgspec
-import regex
 
 from regrade.datasets.episodes import Episode, EpisodeEnd, SeenTests, Step
 from regrade.datasets.errors import UserError
@@ -25,6 +24,7 @@ from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
+from regrade.policy_training.environments.search_patterns import LONGEST_PATTERN, compiled
 from regrade.policy_training.environments.shown_tests import ShownTests
 from regrade.policy_training.policies.task_descriptions import describe
 
@@ -36,7 +36,10 @@ MOST_LINES, LONGEST_LINE = 400, 500
 MOST_FILES, MOST_MATCHES, LONGEST_MATCH = 300, 100, 120
 SEARCH_SECONDS = 5.0
 """Time limit of a search: a regular expression may take exponential time."""
-LONGEST_PATTERN = 500
+LONGEST_SEARCHED = 10_000
+"""Characters of a line that are searched."""
+MOST_NAMES = 100
+"""Tests named in one `run_tests`."""
 OVER = "The episode is over: nothing more can be done."
 
 
@@ -260,12 +263,9 @@ class RepositoryEnvironment:
             pattern: Regular expression.
             path: Only in this file or folder, or in files that fit this pattern such as src/*.py. Empty: everywhere.
         """
-        if len(pattern) > LONGEST_PATTERN:
-            raise ToolMistakeError(f"the pattern has {len(pattern)} characters; give at most {LONGEST_PATTERN}")
-        try:
-            expression = regex.compile(pattern)
-        except regex.error as error:
-            raise ToolMistakeError(f"{pattern!r} is no regular expression: {error}") from None
+        expression = compiled(pattern)
+        if len(path) > LONGEST_PATTERN:
+            raise ToolMistakeError(f"the path has {len(path)} characters; give at most {LONGEST_PATTERN}")
         inside = path.strip("/").removeprefix("./")
         paths = [
             each
@@ -318,6 +318,8 @@ class RepositoryEnvironment:
         Args:
             tests: Ids of tests, or files or folders of tests. Default: all tests that you may run.
         """
+        if len(tests or ()) > MOST_NAMES:
+            raise ToolMistakeError(f"{len(tests or ())} tests are named; give at most {MOST_NAMES}, or their files")
         return self.session.run_tests(tests or [])
 
     @tool
@@ -402,11 +404,13 @@ def _matches(tree: EditedTree, expression: Any, paths: list[str]) -> str:
             continue
         for number, line in enumerate(lines, 1):
             try:
-                is_match = expression.search(line, timeout=max(0.01, end - time.monotonic()))
+                is_match = expression.search(line[:LONGEST_SEARCHED], timeout=max(0.01, end - time.monotonic()))
             except TimeoutError:
                 raise ToolMistakeError(
                     f"the search took more than {SEARCH_SECONDS:g} seconds: simplify the pattern"
                 ) from None
+            except MemoryError:
+                raise ToolMistakeError("the search took too much memory: simplify the pattern") from None
             if is_match:
                 count += 1
                 room -= len(path) + LONGEST_MATCH + 20

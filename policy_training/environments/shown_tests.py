@@ -76,11 +76,12 @@ class ShownTests:
             observation.
         """
         wanted = frozenset(tests)
+        failing = self.task.fail_to_pass + self.task.unnamed  # a run has no outcomes of unnamed tests
         task = replace(
             self.task,
-            fail_to_pass=tuple(test for test in self.task.fail_to_pass if test in wanted),
+            fail_to_pass=tuple(test for test in failing if test in wanted),
             pass_to_pass=tuple(test for test in self.task.pass_to_pass if test in wanted),
-            unnamed=tuple(test for test in self.task.unnamed if test in wanted),
+            unnamed=(),
         )
         (evidence,) = scorer.gather([(task, patch)], {TestRun})
         run = as_failure(task, evidence).records.get(TestRun)

@@ -50,11 +50,19 @@ def call_tool(environment: RepositoryEnvironment, name: str, arguments: str | Ma
     session = environment.session
     if name not in TOOLS:
         return session.unreadable(f"there is no tool {name[:100]!r}; the tools are {', '.join(TOOLS)}")
+    values = read_arguments(arguments)
+    if values is None:
+        return session.unreadable(f"{name}: the arguments are no JSON object")
+    return str(getattr(environment, name)(**values))
+
+
+def read_arguments(arguments: object) -> dict[str, Any] | None:
+    """The arguments of a call, from an object or its JSON text; None if they are neither."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            return session.unreadable(f"{name}: the arguments are no JSON object: {error}")
+        except (ValueError, RecursionError):
+            return None
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
-        return session.unreadable(f"{name}: the arguments are no JSON object")
-    return str(getattr(environment, name)(**arguments))
+        return None
+    return dict(arguments)

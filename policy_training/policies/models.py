@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from regrade.datasets.caches import default_cache
@@ -42,13 +44,19 @@ class LanguageModel:
     def decode(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def save(self, folder: Path) -> Path:
-        """Write model and tokenizer atomically. Returns the folder."""
+    def save(self, folder: Path, files: Mapping[str, str] = MappingProxyType({})) -> Path:
+        """Write model and tokenizer atomically. Returns the folder.
+
+        Args:
+            files: to write beside them: name -> text.
+        """
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         with quiet_libraries():
             self.model.save_pretrained(scratch)
             self.tokenizer.save_pretrained(scratch)
+        for name, text in files.items():
+            (scratch / name).write_text(text, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         scratch.rename(folder)

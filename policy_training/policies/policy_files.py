@@ -48,7 +48,8 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import PolicyRole
 from regrade.policy_training.policies.commands import Command, CommandPolicy
-from regrade.policy_training.policies.endpoints import Api, Endpoint, EndpointPolicy
+from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
+from regrade.policy_training.policies.endpoints import EndpointPolicy
 from regrade.policy_training.policies.local_model import load_policy
 from regrade.policy_training.policies.recorded import Recorded
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
@@ -78,7 +79,7 @@ class ModelRow(_PolicyTable):
 
 
 class EndpointRow(_PolicyTable):
-    """See `regrade.policy_training.policies.endpoints.Endpoint`."""
+    """See `regrade.policy_training.policies.endpoint_requests.Endpoint`."""
 
     endpoint: str
     model: str

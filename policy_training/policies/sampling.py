@@ -1,9 +1,10 @@
 """Sample completions with one forward pass per prompt and no idle rows in the batch.
 
 A group of G completions shares one prompt. Its keys and values are computed once and *not* copied per completion: each
-decoding step attends to them as one group of G x heads queries, and to a small private cache of the tokens drawn so
-far. Answers have different lengths, so rows leave as they end, and further prompts enter as soon as slots are free
-(continuous batching, Orca, Yu et al. 2022).
+decoding step attends to them as one group of G x heads queries, and to a small private cache of the row's own tokens.
+Answers have different lengths, so rows leave as they end, and further prompts enter as soon as slots are free
+(continuous batching, Orca, Yu et al. 2022). A row may also go on after its answer: the tokens that it is shown then are
+appended to its private cache in the pass of the next decoding step (`dialogues.py`).
 
 A completion depends on the weights, the seed, its prompt and its index in the group, not on the other rows of the
 batch: each row has its own random numbers (up to rounding, which differs with the size of a batch).
@@ -29,6 +30,8 @@ ATTENTION = "regrade_shared_prompt"
 ROWS = 96
 """Default number of completions decoded at a time. On a CPU, more take proportionally longer, and fewer waste the
 reading of weights."""
+CACHE_STEP = 64
+"""Tokens by which the private caches grow at least."""
 
 
 @dataclass
@@ -79,148 +82,246 @@ def stream(
     Yields:
         (index in `prompts`, its completions). The longest prompts come first.
     """
-    group = len(temperatures)
-    batch = _SamplingBatch(
-        model=model,
-        temperatures=list(temperatures),
-        stops=frozenset(stop_ids),
-        max_tokens=max_tokens,
-        slots=_slots(rows, group, len(prompts)),
-    )
-    draws = _random_numbers(prompts, group, max_tokens, seed)
-    waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    while waiting or batch.live:
-        room = min(len(batch.free), max(0, rows - len(batch.active)) // group)
-        if waiting and (room or not batch.live):
-            coming = [waiting.pop() for _ in range(min(max(1, room), len(waiting)))]
-            batch.admit(coming, [prompts[index] for index in coming], draws[coming])
-        elif len(batch.active):
-            batch.step()
-        yield from batch.finished()
-
-
-def _slots(rows: int, group: int, prompts: int) -> int:
-    """Slots for prompts: 1.5 times as many as fill the rows, because a group leaves only when its last row ends."""
-    return max(1, min(prompts, -(-3 * rows // (2 * group))))
-
-
-def _random_numbers(prompts: Sequence[Sequence[int]], group: int, steps: int, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), (prompts, group, steps); a repeated prompt gets different ones."""
-    seen: Counter[bytes] = Counter()
-    out = np.empty((len(prompts), group, steps), dtype=np.float32)
+    count = len(temperatures)
+    seen: Counter[tuple[int, ...]] = Counter()
+    groups = []
     for index, prompt in enumerate(prompts):
+        numbers = RandomNumbers.of(prompt, seed, seen[tuple(prompt)], max_tokens)
+        seen[tuple(prompt)] += 1
+        members = [(index, number) for number in range(count)]
+        groups.append(PromptGroup(prompt, members, temperatures, numbers.of_first_actions(count)))
+    batch = RowBatch.of(model, groups, rows, stop_ids=stop_ids, max_action_tokens=max_tokens)
+    done: dict[int, dict[int, Completion]] = {}
+    while batch.advance():
+        for row in batch.take_ended():
+            index, number = batch.members[row]
+            answers = done.setdefault(index, {})
+            answers[number] = batch.actions[row]
+            batch.release(row)
+            if len(answers) == count:
+                del done[index]
+                yield index, [answers[number] for number in range(count)]
+
+
+@dataclass(frozen=True)
+class RandomNumbers:
+    """Uniform numbers in [0, 1) of a group of equal prompts, one for each token that is drawn."""
+
+    key: tuple[int, ...]
+    steps: int
+    """Numbers of an action."""
+
+    @classmethod
+    def of(cls, prompt: Sequence[int], seed: int, occurrence: int, steps: int) -> RandomNumbers:
+        """
+        Args:
+            occurrence: of the prompt among equal ones: a repeated prompt gets other numbers.
+        """
         digest = hashlib.sha256(np.asarray(prompt, dtype=np.int64).tobytes()).digest()
-        out[index] = np.random.default_rng([seed, seen[digest], *digest]).random((group, steps), dtype=np.float32)
-        seen[digest] += 1
-    return torch.from_numpy(out)
+        return cls((seed, occurrence, *digest), steps)
+
+    def of_first_actions(self, count: int) -> Tensor:
+        """(count, steps), for the rows with the indices from 0 in the group."""
+        return torch.from_numpy(np.random.default_rng(self.key).random((count, self.steps), dtype=np.float32))
+
+    def of_action(self, index: int, turn: int) -> Tensor:
+        """(steps,), for a later action of a row."""
+        generator = np.random.default_rng([*self.key, index, turn])
+        return torch.from_numpy(generator.random(self.steps, dtype=np.float32))
 
 
-@dataclass
-class _OpenPrompt:
-    """A prompt whose completions are being sampled."""
+@dataclass(frozen=True)
+class PromptGroup:
+    """Rows with an equal prompt, which enter the batch together."""
 
-    index: int
-    """Its index in the caller's list."""
-    length: int
-    completions: list[Completion]
-    open: int
-    """Completions that have not ended."""
+    prompt: Sequence[int]
+    members: Sequence[Any]
+    """One per row, whatever the caller identifies it by."""
+    temperatures: Sequence[float]
+    numbers: Tensor
+    """(rows, tokens of an action): random numbers of the first actions."""
 
 
 @dataclass(kw_only=True)
-class _SamplingBatch:
-    """Prompts in a fixed number of slots, `group` rows each, of which only the unfinished ones are decoded."""
+class RowBatch:
+    """Groups in a fixed number of slots with `seats` rows each, of which only those that draw an action are decoded."""
 
     model: Any
-    temperatures: list[float]
     stops: frozenset[int]
-    max_tokens: int
+    max_action_tokens: int
+    most_rows: int
     slots: int
-    live: dict[int, _OpenPrompt] = field(default_factory=dict)
-    """By slot."""
-    free: list[int] = field(init=False)
-    active: Tensor = field(init=False)
-    """Rows (slot x group + index in the group) that have not ended, ascending."""
+    seats: int
+    waiting: list[PromptGroup]
+    """That have not entered; the next one is the last."""
+    members: dict[int, Any] = field(default_factory=dict)
+    """By row (slot x seats + seat): all rows that have entered and were not released."""
+    actions: dict[int, Completion] = field(default_factory=dict)
+    """By row: its current or last action."""
     memory: _KeyValueCache | None = None
 
+    @classmethod
+    def of(
+        cls, model: Any, groups: Sequence[PromptGroup], rows: int, *, stop_ids: Sequence[int], max_action_tokens: int
+    ) -> RowBatch:
+        """
+        Args:
+            rows: in the batch at a time; at least those of one group are.
+        """
+        seats = max((len(group.members) for group in groups), default=1)
+        # 1.5 times as many slots as fill the rows, because a group leaves only when its last row ends.
+        slots = max(1, min(len(groups), -(-3 * rows // (2 * seats))))
+        return cls(
+            model=model,
+            stops=frozenset(stop_ids),
+            max_action_tokens=max_action_tokens,
+            most_rows=rows,
+            slots=slots,
+            seats=seats,
+            waiting=sorted(groups, key=lambda group: len(group.prompt)),
+        )
+
     def __post_init__(self) -> None:
-        rows = self.slots * self.group
+        rows = self.slots * self.seats
         self.free = list(range(self.slots))[::-1]
-        self.active = torch.empty(0, dtype=torch.long)
-        self.last = torch.zeros(rows, dtype=torch.long)
-        self.drawn = torch.zeros(rows, dtype=torch.long)
-        self.lengths = torch.zeros(rows, dtype=torch.long)
-        self.row_temperatures = torch.tensor(self.temperatures).repeat(self.slots)
-        self.numbers = torch.zeros((rows, self.max_tokens))
-        self._done: list[_OpenPrompt] = []
+        self._open = [0] * self.slots
+        self._active = torch.empty(0, dtype=torch.long)
+        """Rows that draw an action, ascending."""
+        self._shown: dict[int, list[int]] = {}
+        """Row -> tokens to run before its next action."""
+        self._ended: list[int] = []
+        self._last = torch.zeros(rows, dtype=torch.long)
+        self._drawn = torch.zeros(rows, dtype=torch.long)
+        """Tokens of the current action."""
+        self._written = torch.zeros(rows, dtype=torch.long)
+        """Tokens in the row's private cache: all of its own but the last one drawn."""
+        self._lengths = torch.zeros(rows, dtype=torch.long)
+        self._temperatures = torch.zeros(rows)
+        self._numbers = torch.zeros((rows, self.max_action_tokens))
+        self._stop_ids = torch.tensor(sorted(self.stops), dtype=torch.long)
 
     @property
-    def group(self) -> int:
-        return len(self.temperatures)
+    def can_advance(self) -> bool:
+        """Is there a row to decode, or room for a group that waits?"""
+        return self._is_drawing or self._has_room()
 
-    def admit(self, indices: list[int], prompts: list[Sequence[int]], numbers: Tensor) -> None:
-        """Run the prompts once, put them into free slots, and draw the first token of each completion."""
-        keys, values, logits = _run_prompts(self.model, prompts)
+    @property
+    def _is_drawing(self) -> bool:
+        return bool(len(self._active)) or bool(self._shown)
+
+    def _has_room(self) -> bool:
+        """For the next waiting group; where nothing else is left in the batch, there always is."""
+        if not self.waiting or not self.free:
+            return False
+        return not self.members or len(self.members) + len(self.waiting[-1].members) <= self.most_rows
+
+    def advance(self) -> bool:
+        """Let waiting groups enter if there is room, else draw one more token of every open action, if there is one.
+
+        Returns:
+            False if nothing is left: no row has entered and not been released, and no group waits.
+        """
+        if self._has_room():
+            self._admit(self._coming())
+        elif self._is_drawing:
+            self._step()
+        return bool(self.members or self.waiting or self._ended)
+
+    def _coming(self) -> list[PromptGroup]:
+        """The waiting groups that enter now: at least one."""
+        coming = [self.waiting.pop()]
+        room = self.most_rows - len(self.members) - len(coming[0].members)
+        while self.waiting and len(coming) < len(self.free) and len(self.waiting[-1].members) <= room:
+            coming.append(self.waiting.pop())
+            room -= len(coming[-1].members)
+        return coming
+
+    def take_ended(self) -> list[int]:
+        """The rows whose action has ended since the last call: the caller goes on with each, or releases it."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def go_on(self, row: int, tokens: Sequence[int], numbers: Tensor) -> None:
+        """Show tokens to a row whose action has ended, and draw its next action with these random numbers."""
+        self._shown[row] = [int(self._last[row]), *tokens]
+        self._numbers[row] = numbers
+        self._drawn[row] = 0
+        self.actions[row] = Completion()
+
+    def release(self, row: int) -> None:
+        """A row whose action has ended leaves the batch."""
+        del self.members[row], self.actions[row]
+        slot = row // self.seats
+        self._open[slot] -= 1
+        if self._open[slot] == 0:
+            self.free.append(slot)
+            assert self.memory is not None
+            self.memory.used[slot] = 0
+
+    def _admit(self, groups: list[PromptGroup]) -> None:
+        """Run the prompts once, put them into free slots, and draw the first token of each row."""
+        keys, values, logits = _run_prompts(self.model, [group.prompt for group in groups])
         if self.memory is None:  # the first prompts are the longest
-            self.memory = _KeyValueCache.like(keys, self.slots, self.group, self.max_tokens)
-        taken = [self.free.pop() for _ in prompts]
-        self.memory.write(taken, keys, values, [len(prompt) for prompt in prompts])
-        rows = (torch.tensor(taken)[:, None] * self.group + torch.arange(self.group)).flatten()
-        self.numbers[rows] = numbers.flatten(0, 1)
-        self.drawn[rows] = 0
-        for slot, index, prompt in zip(taken, indices, prompts, strict=True):
-            self.lengths[slot * self.group : (slot + 1) * self.group] = len(prompt)
-            self.live[slot] = _OpenPrompt(index, len(prompt), [Completion() for _ in self.temperatures], self.group)
-        self._take(rows, logits.repeat_interleave(self.group, 0))
-        self.active = torch.cat((self.active, rows[self._open(rows)])).sort().values
+            self.memory = _KeyValueCache.like(keys, self.slots, self.seats, self.max_action_tokens)
+        taken = [self.free.pop() for _ in groups]
+        self.memory.write(taken, keys, values, [len(group.prompt) for group in groups])
+        entering = []
+        for slot, group in zip(taken, groups, strict=True):
+            rows = torch.arange(len(group.members)) + slot * self.seats
+            self._numbers[rows] = group.numbers
+            self._temperatures[rows] = torch.tensor(list(group.temperatures), dtype=torch.float32)
+            self._lengths[rows] = len(group.prompt)
+            self._drawn[rows] = self._written[rows] = 0
+            self._open[slot] = len(group.members)
+            for row, member in zip(rows.tolist(), group.members, strict=True):
+                self.members[row], self.actions[row] = member, Completion()
+            entering.append(rows)
+        rows = torch.cat(entering)
+        sizes = torch.tensor([len(group.members) for group in groups], device=logits.device)
+        self._take(rows, logits.repeat_interleave(sizes, 0))
 
-    def step(self) -> None:
-        """Draw one more token of every unfinished completion."""
+    def _step(self) -> None:
+        """Draw one more token of every open action, in one pass over the last token of each row, or over all that a
+        row was shown since its last action."""
         assert self.memory is not None
+        shown, self._shown = sorted(self._shown.items()), {}
+        singles = self._active
+        longer = torch.tensor([row for row, _ in shown], dtype=torch.long)
+        counts = torch.tensor([len(tokens) for _, tokens in shown], dtype=torch.long)
+        rows = torch.cat((singles, longer.repeat_interleave(counts)))
+        tokens = torch.cat((self._last[singles], torch.tensor([each for _, some in shown for each in some]).long()))
+        places = torch.cat([torch.zeros_like(singles), *(torch.arange(int(count)) for count in counts)])
+        positions = self._written[rows] + places
+        self.memory.prepare(rows, positions, len(singles), longer, places)
         device = self.model.device
-        rows = self.active
-        self.memory.prepare(rows.to(device), (self.drawn[rows] - 1).to(device))
         with torch.no_grad(), _attention(self.model):
             hidden = self.model.base_model(
-                input_ids=self.last[rows, None].to(device),
-                position_ids=(self.lengths[rows] + self.drawn[rows] - 1)[:, None].to(device),
+                input_ids=tokens[None].to(device),
+                position_ids=(self._lengths[rows] + positions)[None].to(device),
                 past_key_values=_CacheWriter(self.memory),
                 use_cache=True,
                 prompt_memory=self.memory,
-            ).last_hidden_state[:, -1]
-            logits = self.model.lm_head(hidden)
-        self._take(rows, logits)
-        self.active = rows[self._open(rows)]
-
-    def finished(self) -> Iterator[tuple[int, list[Completion]]]:
-        """The prompts that have ended since the last call."""
-        done, self._done = self._done, []
-        return ((prompt.index, prompt.completions) for prompt in done)
+            ).last_hidden_state[0]
+            ends = torch.cat((torch.arange(len(singles)), len(singles) + counts.cumsum(0) - 1))
+            logits = self.model.lm_head(hidden[ends.to(device)] if shown else hidden)
+        self._written[singles] += 1
+        self._written[longer] += counts
+        self._active = torch.empty(0, dtype=torch.long)
+        self._take(torch.cat((singles, longer)), logits)
 
     def _take(self, rows: Tensor, logits: Tensor) -> None:
-        points = self.numbers[rows, self.drawn[rows]].to(logits.device)
-        tokens, log_probs = (
-            drawn.cpu() for drawn in _draw(logits, self.row_temperatures[rows].to(logits.device), points)
-        )
-        self.last[rows] = tokens
-        self.drawn[rows] += 1
+        """Draw a token of each row; those that have not ended join the active ones."""
+        points = self._numbers[rows, self._drawn[rows]].to(logits.device)
+        tokens, log_probs = (drawn.cpu() for drawn in _draw(logits, self._temperatures[rows].to(logits.device), points))
+        self._last[rows] = tokens
+        self._drawn[rows] += 1
         for row, token, log_prob in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), strict=True):
-            slot, number = divmod(row, self.group)
-            prompt = self.live[slot]
-            completion = prompt.completions[number]
-            completion.tokens.append(token)
-            completion.log_probs.append(log_prob)
-            if token in self.stops or len(completion.tokens) == self.max_tokens:
-                prompt.open -= 1
-                if prompt.open == 0:
-                    self._done.append(self.live.pop(slot))
-                    self.free.append(slot)
-                    assert self.memory is not None
-                    self.memory.used[slot] = 0
-
-    def _open(self, rows: Tensor) -> Tensor:
-        ended = torch.isin(self.last[rows], torch.tensor(sorted(self.stops)))
-        return ~ended & (self.drawn[rows] < self.max_tokens)
+            action = self.actions[row]
+            action.tokens.append(token)
+            action.log_probs.append(log_prob)
+        ended = torch.isin(tokens, self._stop_ids) | (self._drawn[rows] == self.max_action_tokens)
+        self._ended += rows[ended].tolist()
+        self._active = torch.cat((self._active, rows[~ended])).sort().values
 
 
 @dataclass(kw_only=True)
@@ -236,17 +337,29 @@ class _KeyValueCache:
     used: list[int]
     """Length of the prompt in each slot."""
     rows: Tensor = field(init=False)
-    """The rows of this step."""
+    """The row of each token of this step."""
     positions: Tensor = field(init=False)
-    """Position of the token that each of them writes."""
+    """Where each of them is written among the row's own."""
+    singles: int = 0
+    """The first tokens of the step, each of another row: the next token of an action."""
+    longer: Tensor = field(init=False)
+    """The rows of the other tokens, which are several of each row."""
+    which: Tensor = field(init=False)
+    """For each of the other tokens, the index of its row in `longer`."""
+    places: Tensor = field(init=False)
+    """For each of them, its number among those of its row."""
     width: int = 0
     """Longest prompt of this step."""
+    length: int = 0
+    """Tokens of the row that has the most of its own."""
     own_bias: Tensor = field(init=False)
-    """(rows, 1, 1, t): 0 up to the token being run, -inf after it, for all rows."""
+    """(rows, 1, 1, t): 0 up to the single token being run, -inf after it, for all rows."""
+    longer_bias: Tensor = field(init=False)
+    """(longer rows, 1, S, width + t): 0 on what each of its tokens sees, -inf elsewhere."""
 
     @classmethod
-    def like(cls, keys: list[Tensor], slots: int, group: int, steps: int) -> _KeyValueCache:
-        """An empty cache for prompts as long as these, and `steps` tokens per row."""
+    def like(cls, keys: list[Tensor], slots: int, seats: int, steps: int) -> _KeyValueCache:
+        """An empty cache for prompts as long as these, and at first `steps` tokens per row."""
         _, heads, width, size = keys[0].shape
 
         def pair(*shape: int) -> tuple[Tensor, Tensor]:
@@ -254,7 +367,7 @@ class _KeyValueCache:
 
         return cls(
             prompt=[pair(slots, heads, width, size) for _ in keys],
-            own=[pair(slots * group, heads, steps, size) for _ in keys],
+            own=[pair(slots * seats, heads, steps, size) for _ in keys],
             bias=keys[0].new_full((slots, 1, 1, width), float("-inf")),
             used=[0] * slots,
         )
@@ -270,15 +383,47 @@ class _KeyValueCache:
             self.bias[slot] = float("-inf")
             self.bias[slot, ..., :length] = 0.0
 
-    def prepare(self, rows: Tensor, positions: Tensor) -> None:
-        """Set the rows of the step, and the position of the token that each of them writes."""
-        self.rows, self.positions, self.width = rows, positions, max(self.used)
-        count = len(self.own[0][0])
-        last = positions.new_zeros(count)
-        last[rows] = positions
-        after = torch.arange(int(positions.max()) + 1, device=rows.device)[None] > last[:, None]
-        self.own_bias = torch.zeros(after.shape, dtype=self.bias.dtype, device=rows.device)
-        self.own_bias = self.own_bias.masked_fill_(after, float("-inf"))[:, None, None]
+    def prepare(self, rows: Tensor, positions: Tensor, singles: int, longer: Tensor, places: Tensor) -> None:
+        """Set the tokens of the step: `rows` and `positions` of each, and the others as in the fields, on the CPU."""
+        device = self.bias.device
+        self.length, self.width, self.singles = int(positions.max()) + 1, max(self.used), singles
+        self._make_room()
+        self.rows, self.positions = rows.to(device), positions.to(device)
+        if singles:
+            last = torch.zeros(len(self.own[0][0]), dtype=torch.long)
+            last[rows[:singles]] = positions[:singles]
+            after = torch.arange(int(positions[:singles].max()) + 1)[None] > last[:, None]
+            self.own_bias = self._minus_infinity_on(after)[:, None, None]
+        if len(longer):
+            which = torch.searchsorted(longer, rows[singles:])
+            last = torch.zeros((len(longer), int(places.max()) + 1), dtype=torch.long)
+            last[which, places[singles:]] = positions[singles:]
+            after = torch.arange(int(positions[singles:].max()) + 1)[None, None] > last[:, :, None]
+            self.longer, self.which, self.places = (each.to(device) for each in (longer, which, places[singles:]))
+            on_prompt = self.bias[self.slots_of(self.longer), 0, :, : self.width].expand(-1, last.shape[1], -1)
+            self.longer_bias = torch.cat((on_prompt, self._minus_infinity_on(after)), -1)[:, None]
+
+    def _minus_infinity_on(self, where: Tensor) -> Tensor:
+        bias = torch.zeros(where.shape, dtype=self.bias.dtype).masked_fill_(where, float("-inf"))
+        return bias.to(self.bias.device)
+
+    def slots_of(self, rows: Tensor) -> Tensor:
+        return rows // (len(self.own[0][0]) // len(self.bias))
+
+    def _make_room(self) -> None:
+        """Let the private caches have room for the step."""
+        have = self.own[0][0].shape[2]
+        if self.length > have:
+            more = (0, 0, 0, max(self.length - have, have // 2, CACHE_STEP))
+            pad = torch.nn.functional.pad
+            for layer, (keys, values) in enumerate(self.own):  # layer by layer: the old one is freed before the next
+                self.own[layer] = pad(keys, more), pad(values, more)
+
+    def add(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write the keys and values of the step's tokens, (tokens, key heads, head size)."""
+        own_keys, own_values = self.own[layer]
+        own_keys[self.rows, :, self.positions] = keys
+        own_values[self.rows, :, self.positions] = values
 
 
 class _CacheWriter(Cache):  # type: ignore[misc]
@@ -291,14 +436,12 @@ class _CacheWriter(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        keys, values = self.memory.own[layer_idx]
-        keys[self.memory.rows, :, self.memory.positions] = key_states[:, :, 0]
-        values[self.memory.rows, :, self.memory.positions] = value_states[:, :, 0]
+        self.memory.add(layer_idx, key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         del layer_idx
-        return self.memory.own_bias.shape[-1] - 1
+        return self.memory.length - 1
 
 
 def shared_prompt_attention(
@@ -314,16 +457,31 @@ def shared_prompt_attention(
 ) -> tuple[Tensor, None]:
     """One decoding step: attention over the shared prompt and the row's own tokens, in one softmax.
 
-    Attention is a small part of a step, so it is computed for all rows of all slots, ended or not, which keeps groups
-    complete. `query` has the active rows only, (active rows, heads, 1, head size).
+    Args:
+        query: of all tokens of the step, (1, heads, tokens, head size).
 
     Returns:
-        (active rows, 1, heads, head size), and None for the attention weights.
+        (1, tokens, heads, head size), and None for the attention weights.
     """
     del key, value, attention_mask
-    memory = prompt_memory
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    active, heads, _one, size = query.shape
+    memory, layer = prompt_memory, module.layer_idx
+    scaled = query[0].transpose(0, 1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    parts = []
+    if memory.singles:
+        parts.append(_attention_of_singles(memory, layer, scaled[: memory.singles]))  # type: ignore[arg-type]
+    if memory.singles < len(scaled):
+        parts.append(_attention_of_longer(memory, layer, scaled[memory.singles :]))  # type: ignore[arg-type]
+    return (torch.cat(parts) if len(parts) > 1 else parts[0])[None], None
+
+
+def _attention_of_singles(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:
+    """The next token of each action: (tokens, heads, head size) to the same.
+
+    Attention is a small part of a step, so it is computed for all rows of all slots, ended or not, which keeps groups
+    complete.
+    """
+    active, heads, size = query.shape
+    running = memory.rows[: memory.singles]
     prompt_keys, prompt_values = (states[:, :, : memory.width] for states in memory.prompt[layer])
     length = memory.own_bias.shape[-1]
     own_keys, own_values = (states[:, :, :length] for states in memory.own[layer])
@@ -332,7 +490,7 @@ def shared_prompt_attention(
     group = rows // slots
 
     by_head = query.new_zeros((rows, key_heads, repeat, size))
-    by_head[memory.rows] = query.view(active, key_heads, repeat, size) * (size**-0.5 if scaling is None else scaling)
+    by_head[running] = query.reshape(active, key_heads, repeat, size)
     by_slot = by_head.view(slots, group, key_heads, repeat, size).transpose(1, 2)
     by_slot = by_slot.reshape(slots, key_heads, group * repeat, size)
     prompt_scores = by_slot @ prompt_keys.transpose(-1, -2) + memory.bias[..., : memory.width]
@@ -345,7 +503,28 @@ def shared_prompt_attention(
     from_prompt = on_prompt.reshape(slots, key_heads, group * repeat, -1) @ prompt_values
     from_prompt = from_prompt.view(slots, key_heads, group, repeat, size).transpose(1, 2)
     out = from_prompt.reshape(rows, key_heads, repeat, size) + on_own @ own_values
-    return out[memory.rows].reshape(active, 1, heads, size), None
+    return out[running].reshape(active, heads, size)
+
+
+def _attention_of_longer(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:
+    """Several tokens of some rows, which are few: (tokens, heads, head size) to the same."""
+    tokens, heads, size = query.shape
+    length = memory.longer_bias.shape[-1] - memory.width
+    of_slots = memory.slots_of(memory.longer)
+    keys, values = (
+        torch.cat((shared[of_slots, :, : memory.width], own[memory.longer, :, :length]), 2)
+        for shared, own in zip(memory.prompt[layer], memory.own[layer], strict=True)
+    )
+    count, key_heads = keys.shape[:2]
+    repeat, most = heads // key_heads, memory.longer_bias.shape[2]
+    by_row = query.new_zeros((count, most, key_heads, repeat, size))
+    by_row[memory.which, memory.places] = query.reshape(tokens, key_heads, repeat, size)
+    by_row = by_row.permute(0, 2, 3, 1, 4).reshape(count, key_heads, repeat * most, size)
+    scores = (by_row @ keys.transpose(-1, -2)).view(count, key_heads, repeat, most, -1) + memory.longer_bias[:, :, None]
+    weights = scores.float().softmax(-1).to(query.dtype)
+    out = weights.view(count, key_heads, repeat * most, -1) @ values
+    out = out.view(count, key_heads, repeat, most, size).permute(0, 3, 1, 2, 4)
+    return out[memory.which, memory.places].reshape(tokens, heads, size)
 
 
 @contextmanager

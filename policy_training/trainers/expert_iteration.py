@@ -1,5 +1,8 @@
 """Expert iteration (rejection-sampling fine-tuning): sample, execute, and train on the clean fixes.
 
+An agent's episode is learned if its final patch is a clean fix, however it got there, but without its mistakes: so it
+learns to take back what broke, from its own episodes in which it did.
+
 Each round takes the next share of the tests-only tasks, so that the rounds cover every task. Later rounds also train on
 the verified answers of earlier ones, and on demonstrations. References of tests-only tasks are never read.
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +23,10 @@ from regrade.policy_training.environments.attempts import Attempt, WallSeconds, 
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
-from regrade.policy_training.trainers.sft import Example, train_sft
+from regrade.policy_training.trainers.sft import train_sft
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Round:
     """The result of one round."""
 
     attempts: list[Attempt]
-    verified: list[Example]
+    verified: list[Transcript]
     """The new verified answers."""
     spent: WallSeconds
 
@@ -39,9 +43,9 @@ class Round:
 class ExpertIteration:
     """The state between rounds: the demonstrations, and the verified answers so far."""
 
-    demonstrations: Sequence[Example]
+    demonstrations: Sequence[Transcript]
     settings: ExpertIterationSettings = field(default_factory=ExpertIterationSettings)
-    verified: list[Example] = field(default_factory=list)
+    verified: list[Transcript] = field(default_factory=list)
 
     def round(
         self,
@@ -72,28 +76,47 @@ class ExpertIteration:
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
         return Round(attempts, new, spent)
 
-    def _lesson(self, seed: int) -> list[Example]:
+    def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))
         replayed = random.Random(seed).sample(self.demonstrations, min(count, len(self.demonstrations)))
         return [*self.verified, *replayed]
 
 
-def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Example]:
-    """The distinct verified answers of each task, at most `per_task` per task: those of the highest training value
-    first, and of equal ones the most frequent."""
-    counts: dict[str, dict[Example, int]] = {}
-    values: dict[Example, float] = {}
+def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Transcript]:
+    """The distinct verified episodes of each task, at most `per_task` per task.
+
+    Those of the highest training value come first. Of equal ones come first those that tested what they handed in (an
+    untested fix was lucky), then the shortest, then the most frequent. An episode that recovered from a mistake is
+    rare: the best of these has the last place, if none is among the others.
+    """
+    found: dict[str, dict[Transcript, list[Attempt]]] = {}
     for attempt in attempts:
         if attempt.verified:
-            example = Example(attempt.rollout.prompt, attempt.rollout.completion.strip())
-            examples = counts.setdefault(attempt.rollout.task_id, {})
-            examples[example] = examples.get(example, 0) + 1
-            values[example] = -math.inf if attempt.reward is None else attempt.reward
-    return [
-        example
-        for examples in counts.values()
-        for example in sorted(examples, key=lambda item: (-values[item], -examples[item], item.completion))[:per_task]
-    ]
+            found.setdefault(attempt.rollout.task_id, {}).setdefault(_lesson_of(attempt), []).append(attempt)
+    return [transcript for lessons in found.values() for transcript in _best(lessons, per_task)]
+
+
+def _lesson_of(attempt: Attempt) -> Transcript:
+    rollout = attempt.rollout
+    if rollout.episode is None:
+        return Transcript.of_answer(rollout.prompt, rollout.completion.strip())
+    return Transcript.of_episode(rollout.prompt, rollout.episode)
+
+
+def _best(lessons: Mapping[Transcript, Sequence[Attempt]], count: int) -> list[Transcript]:
+    def order(transcript: Transcript) -> tuple[float, bool, int, int, str]:
+        attempts = lessons[transcript]
+        value, episode = attempts[-1].reward, attempts[-1].rollout.episode
+        is_untested = episode is not None and not episode.tested_before_the_end
+        worst_first = math.inf if value is None else -value
+        return worst_first, is_untested, len(transcript.turns), -len(attempts), transcript.completion
+
+    ranked = sorted(lessons, key=order)
+    chosen, others = ranked[:count], ranked[count:]
+    recovered = [transcript for transcript in others if not all(turn.is_learned for turn in transcript.turns)]
+    if count > 1 and recovered and all(turn.is_learned for transcript in chosen for turn in transcript.turns):
+        chosen[-1] = recovered[0]
+    return chosen
 
 
 def shares(tasks: Sequence[Task], rounds: int, seed: int) -> list[list[Task]]:

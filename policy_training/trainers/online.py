@@ -13,10 +13,14 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from regrade.datasets.episodes import EpisodeEnd
+from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
     TrainingReward,
@@ -26,9 +30,13 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
-from regrade.policy_training.trainers.settings import OnlineSettings
+from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.trajectories import Trajectories
 from regrade.rewards.algebra import Reward
+
+OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS)
 
 
 class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
@@ -36,17 +44,37 @@ class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
 
 
 class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
-    """RLOO that runs each prompt once."""
+    """RLOO that runs each prompt once.
+
+    RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
+    have log-probability 0 in all of them.
+    """
 
     can_drop_rows = False  # its loss is a mean over rows
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        if self.trajectories is None:
+            return super()._tokenize_prompts(prompts)
+        return [list(each.tokens.prompt) for each in self.trajectories.generate(prompts, self)], None, {}
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> list[list[int]]:
         """RLOOTrainer expects completions without log-probabilities."""
-        return self._completions(prompt_ids)
+        if self.trajectories is None:
+            return self._completions(prompt_ids)
+        return [list(each.tokens.tokens) for each in self.trajectories.latest]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        if "tool_mask" in inputs:  # the entropy's mean was taken over observations as well
+            tokens = inputs["completion_mask"].sum() / (inputs["completion_mask"] * inputs["tool_mask"]).sum().clamp(1)
+            self._metrics["train" if self.model.training else "eval"]["entropy"][-1] *= float(tokens)
+        return loss
 
 
 class ExecutedTests:
     """A TRL reward function: applies each completion to its task, runs the tests, and returns its training value.
+
+    A trajectory is judged by its patch at the end, and pays for its steps; an answer of one turn is its patch.
 
     If an attempt is unscored for a reason that the policy did not cause, its whole group gets None: a group with a
     missing reward would have a shifted baseline.
@@ -60,28 +88,68 @@ class ExecutedTests:
         scorer: Scorer,
         reward: TrainingReward,
         keep: Callable[[list[Attempt]], None] | None = None,
+        *,
+        trajectories: Trajectories | None = None,
+        step_rewards: StepRewards | None = None,
     ) -> None:
-        self.prompts: dict[str, SingleTurnPrompt] = {task.id: prompt_of(task) for task in tasks}
+        self.tasks = {task.id: task for task in tasks}
+        self.prompts: dict[str, SingleTurnPrompt] = {}
         self.scorer = scorer
         self.reward = reward
         self.keep = keep
+        self.trajectories = trajectories
+        self.step_rewards = step_rewards or StepRewards()
+        if trajectories is None:
+            self.prompts = {task.id: prompt_of(task) for task in tasks}
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the trainer's data set. The environment writes the prompt of a trajectory."""
+        return [
+            {"prompt": name if self.trajectories is not None else self.prompts[name].text, "task_id": name}
+            for name in self.tasks
+        ]
 
     def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
         began = time.perf_counter()
-        rollouts = [
+        rollouts = self._rollouts(completions, task_id)
+        attempts = judge(rollouts, self.tasks, self.scorer, self.reward)
+        if self.keep is not None:
+            self.keep(attempts)
+        unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
+        values = [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
+        if self.trajectories is not None:
+            values = self._with_steps(rollouts, values)
+        if (log_metric := kwargs.get("log_metric")) is not None:
+            log_metric("execution_seconds", time.perf_counter() - began)
+            for name, value in {**rates(attempts), **episode_rates(rollouts)}.items():
+                log_metric(name, value)
+        return values
+
+    def _with_steps(self, rollouts: list[Rollout], values: list[float | None]) -> list[float | None]:
+        """The values of whole trajectories: of the outcome, and what the steps cost."""
+        assert self.trajectories is not None
+        episodes = [
+            rollout.episode
+            for rollout, value in zip(rollouts, values, strict=True)
+            if rollout.episode is not None and value is not None
+        ]
+        found = iter(self.step_rewards.of(episodes, self.tasks, self.scorer))
+        self.trajectories.rewards = [
+            EpisodeRewards() if rollout.episode is None or value is None else next(found)
+            for rollout, value in zip(rollouts, values, strict=True)
+        ]
+        return [
+            None if value is None else value + rewards.total
+            for value, rewards in zip(values, self.trajectories.rewards, strict=True)
+        ]
+
+    def _rollouts(self, completions: list[str], task_id: list[str]) -> list[Rollout]:
+        if self.trajectories is not None:
+            return [trajectory.rollout for trajectory in self.trajectories.latest]
+        return [
             self._rollout(name, text, number)
             for number, (name, text) in enumerate(zip(task_id, completions, strict=True))
         ]
-        tasks = {name: self.prompts[name].task for name in set(task_id)}
-        attempts = judge(rollouts, tasks, self.scorer, self.reward)
-        if self.keep is not None:
-            self.keep(attempts)
-        if (log_metric := kwargs.get("log_metric")) is not None:
-            log_metric("execution_seconds", time.perf_counter() - began)
-            for name, value in rates(attempts).items():
-                log_metric(name, value)
-        unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
-        return [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
 
     def _rollout(self, task_id: str, completion: str, number: int) -> Rollout:
         from regrade.datasets.patches import Patch
@@ -121,6 +189,28 @@ def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
     }
 
 
+def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What agents did, as means per episode; `tested`, `submitted` and `truncated` are shares. Empty without episodes.
+
+    `tested`: it ran tests on the tree that it handed in. `taken_back`: changes undone after a red test run.
+    `truncated`: its turns, tokens or time ran out.
+    """
+    episodes = [rollout.episode for rollout in rollouts if rollout.episode is not None]
+    if not episodes:
+        return {}
+    sums = {
+        "turns": sum(len(episode.steps) for episode in episodes),
+        "test_runs": sum(episode.test_runs for episode in episodes),
+        "tested": sum(episode.tested_before_the_end for episode in episodes),
+        "taken_back": sum(episode.taken_back for episode in episodes),
+        "mistakes": sum(step.is_mistake for episode in episodes for step in episode.steps),
+        "submitted": sum(episode.end is EpisodeEnd.SUBMITTED for episode in episodes),
+        "truncated": sum(episode.end in OUT_OF_BUDGET for episode in episodes),
+        "action_tokens": sum(episode.tokens for episode in episodes),
+    }
+    return {name: total / len(episodes) for name, total in sums.items()}
+
+
 @quiet_libraries()
 def train_online(
     language_model: LanguageModel,
@@ -132,47 +222,88 @@ def train_online(
     budget: Budget,
     seed: int,
     reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
+    agent: AgentFormat | None = None,
+    step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
     Args:
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
+        agent: train an agent over several turns. Default: None: the policy answers once.
+        step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+
+    Raises:
+        UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
+            no effect.
     """
+    check_generation(settings.generation)
+    _check_steps(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
-    executed = ExecutedTests(hidden, scorer, training_reward_of(reward))
-    rows = [{"prompt": executed.prompts[task.id].text, "task_id": task.id} for task in hidden]
+    trajectories = None
+    if agent is not None:
+        policy = AgentPolicy(language_model, scorer, "trained", agent)
+        play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
+        trajectories = Trajectories(play, settings.credit)
+    executed = ExecutedTests(
+        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+    )
+    passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
-        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": min(settings.steps_per_generation, len(tasks) // prompts_per_step),
+        "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
+        "gradient_accumulation_steps": passes,
+        "steps_per_generation": passes * min(settings.steps_per_generation, len(tasks) // prompts_per_step),
         "num_generations": settings.samples_per_prompt,
-        "max_completion_length": MAX_ANSWER_TOKENS,
+        "max_completion_length": MAX_ANSWER_TOKENS if agent is None else agent.max_action_tokens,
         "temperature": settings.temperature,
         "beta": 0.0,
+        "use_vllm": settings.generation == "vllm",
         # A falling rate averages out the noise of single groups. It needs a number of steps.
         "lr_scheduler_type": "linear" if budget.steps is not None else "constant_with_warmup",
         "warmup_steps": 2,
         "remove_unused_columns": False,
     }
+    is_shared = settings.generation == "shared"
     trainer_type, config = (
-        (SharedPromptGRPOTrainer, GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo"))
+        (SharedPromptGRPOTrainer if is_shared else GRPOTrainer, _grpo_config(arguments))
         if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer, RLOOConfig(**arguments))
+        else (SharedPromptRLOOTrainer if is_shared else RLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()
     trainer = trainer_type(
         model=language_model.model,
         reward_funcs=executed,
         args=config,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],
+        **({"trajectories": trajectories} if is_shared else {}),
     )
+    if trajectories is not None and not is_shared:
+        trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     language_model.model.eval()
+
+
+def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
+    return GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo")
+
+
+def _check_steps(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+    if agent is None and steps is not None:
+        raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
+    if agent is not None and settings.algorithm == "rloo" and settings.generation != "shared":
+        raise UserError(
+            f"generation is {settings.generation!r}: TRL's RLOOTrainer masks no observations, so it cannot train an "
+            "agent; set generation to 'shared', or train by grpo"
+        )
+    if steps is not None and steps.shaping != "none" and settings.credit != "step":
+        raise UserError(
+            f"StepRewards: shaping is {steps.shaping!r}, and credit is 'trajectory': to one number per trajectory it "
+            "adds the same for all attempts at a task, so nothing would change; set credit to 'step', or train by ppo"
+        )

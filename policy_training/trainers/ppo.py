@@ -1,8 +1,9 @@
 """PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL removed its own.
 
 The baseline of GRPO is the group of an answer, that of PPO a critic: a value head on the policy's own last hidden
-states that predicts, at every token, the future reward. The reward of an answer comes at its last token, and a penalty
-for the KL divergence from the initial policy at every token. Advantages are estimated per token (GAE).
+states that predicts, at every token, the future reward. The reward of an attempt comes at its last token, those of an
+agent's steps at the last token of each action, and a penalty for the KL divergence from the initial policy at every
+token. Advantages are estimated per token (GAE); observations are skipped.
 
 TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
 critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
@@ -27,6 +28,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
+from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
     TrainingReward,
@@ -42,9 +45,11 @@ from regrade.policy_training.trainers.advantages import (
     whiten,
 )
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
+from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
-from regrade.policy_training.trainers.settings import PPOSettings
+from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.trajectories import Trajectories
 from regrade.rewards.algebra import Reward
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -165,7 +170,7 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
             # Unscored answers train neither the policy nor the critic: the mask of the loss excludes them.
             mask = batch["completion_mask"] * batch.get("tool_mask", 1) * scored[:, None]
             penalty = (old - reference) * mask
-            rewards = _at_last_token(self._rewards.nan_to_num(), mask) - self.args.kl_coef * penalty
+            rewards = self._token_rewards(mask) - self.args.kl_coef * penalty
             advantages, returns = generalized_advantages(rewards, values, mask, self.args.gamma, self.args.lam)
         self._log_batch(values, returns, penalty, mask)
         return batch | {
@@ -175,6 +180,14 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
             "tool_mask": mask,
             "num_items_in_batch": mask.sum(),
         }
+
+    def _token_rewards(self, mask: Tensor) -> Tensor:
+        """(B, C): the outcome at an attempt's last token, and costs and shaping at the last token of each action."""
+        outcomes = self._rewards.nan_to_num()
+        if self.trajectories is None:
+            return _at_last_token(outcomes, mask)
+        steps = self.trajectories.token_rewards(self.args.gamma, mask.device)
+        return _at_last_token(outcomes - self.trajectories.totals(mask.device), mask) + steps * mask
 
     def _log_probs_then(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the batch's tokens under the sampling policy and under the reference, (B, C) each."""
@@ -251,14 +264,19 @@ def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).scatter(1, last[:, None], rewards[:, None].float())
 
 
-def _ppo_config(settings: PPOSettings, answers: int, common: dict[str, Any]) -> PPOConfig:
+def _ppo_config(
+    settings: PPOSettings, answers: int, common: dict[str, Any], agent: AgentFormat | None = None
+) -> PPOConfig:
     """The configuration of a trainer with batches of `answers` answers."""
+    passes = passes_per_step(answers // settings.samples_per_prompt, settings, is_agent=agent is not None)
     return PPOConfig(
         **common,
-        per_device_train_batch_size=answers,
+        per_device_train_batch_size=answers // passes,
+        gradient_accumulation_steps=passes,
+        steps_per_generation=passes,
         num_generations=settings.samples_per_prompt,
         num_iterations=settings.epochs,
-        max_completion_length=MAX_ANSWER_TOKENS,
+        max_completion_length=MAX_ANSWER_TOKENS if agent is None else agent.max_action_tokens,
         temperature=settings.temperature,
         kl_coef=settings.kl_coef,
         value_learning_rate=settings.value_learning_rate,
@@ -280,6 +298,8 @@ def train_ppo(
     budget: Budget,
     seed: int,
     reward: Reward | TrainingReward = DEFAULT_TRAINING_REWARD,
+    agent: AgentFormat | None = None,
+    step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
 ) -> None:
@@ -288,11 +308,15 @@ def train_ppo(
     Args:
         budget: in optimizer steps, of which each batch of answers serves `settings.epochs`, or seconds.
         reward: what an attempt is paid; see `train_online`.
+        agent: train an agent over several turns. Default: None: the policy answers once.
+        step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
 
     Raises:
-        UserError: there are too few tasks for a batch.
+        UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
     """
+    if agent is None and step_rewards is not None:
+        raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
     if answers < 2:
         raise UserError(
@@ -302,17 +326,23 @@ def train_ppo(
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
-    executed = ExecutedTests(hidden, scorer, training_reward_of(reward))
-    rows = [{"prompt": executed.prompts[task.id].text, "task_id": task.id} for task in hidden]
+    trajectories = None
+    if agent is not None:
+        policy = AgentPolicy(language_model, scorer, "trained", agent)
+        trajectories = Trajectories(shared_play(policy, {task.id: task for task in hidden}, settings.temperature))
+    executed = ExecutedTests(
+        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+    )
     language_model.model.train()
     trainer = PPOTrainer(
         language_model.model,
-        args=_ppo_config(settings, answers, common),
+        args=_ppo_config(settings, answers, common, agent),
         value_head=value_head,
         reward_funcs=executed,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
         callbacks=[StopAndLog(budget, log)],
+        trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

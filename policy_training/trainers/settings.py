@@ -15,6 +15,8 @@ from regrade.datasets.rollouts import Sampling
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 OnlineAlgorithm = Literal["grpo", "rloo"]
+Credit = Literal["trajectory", "step"]
+Generation = Literal["shared", "trl", "vllm"]
 
 
 class _ValidRange(NamedTuple):
@@ -32,6 +34,8 @@ _SAMPLING = _ValidRange(
     lambda value: _NOT_NEGATIVE.contains(value.temperature) and _COUNT.contains(value.samples),
     "a temperature of at least 0 and at least 1 sample",
 )
+_CREDIT = _ValidRange(lambda value: value in get_args(Credit), " or ".join(get_args(Credit)))
+_GENERATION = _ValidRange(lambda value: value in get_args(Generation), " or ".join(get_args(Generation)))
 _ALGORITHM = _ValidRange(lambda value: value in get_args(OnlineAlgorithm), " or ".join(get_args(OnlineAlgorithm)))
 
 
@@ -100,11 +104,28 @@ class OnlineSettings:
     """Of sampling; > 0. Default: 1."""
     frozen: float = 0.0
     """Share of the layers, from the bottom, that keep their weights, in [0, 1]. Default: 0."""
+    credit: Credit = "trajectory"
+    """What an advantage belongs to: `trajectory`, all actions of an attempt; or `step` (grpo), each action by what came
+    after it. Default: `trajectory`."""
+    generation: Generation = "shared"
+    """`shared`: Regrade's sampler, which runs each prompt once; `trl`: TRL's own generation and losses; `vllm`: those
+    with vLLM, which needs a GPU. Default: `shared`."""
+    prompts_per_pass: int | None = None
+    """Tasks whose attempts are learned from in one pass; the gradients of a step's passes add up. Fewer need less
+    memory, 1.5 MB per token in a model of 135 million weights. Default: None: all of a step, and for agents so many
+    that a pass has 8 attempts."""
 
     def __post_init__(self) -> None:
+        if self.algorithm == "rloo" and self.credit == "step":
+            raise UserError("OnlineSettings: credit is 'step', but rloo compares whole trajectories; train by grpo")
+        if self.credit == "step" and self.generation != "shared":
+            raise UserError("OnlineSettings: credit is 'step', which TRL's own trainers do not know; use 'shared'")
         _check(
             self,
             algorithm=_ALGORITHM,
+            credit=_CREDIT,
+            generation=_GENERATION,
+            prompts_per_pass=_OPTIONAL_COUNT,
             learning_rate=_POSITIVE,
             prompts_per_step=_COUNT,
             samples_per_prompt=_GROUP,
@@ -133,6 +154,8 @@ class PPOSettings:
     """Attempts per task; >= 1. PPO needs no groups; more than one shares the forward pass of the prompt. Default: 1."""
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
+    prompts_per_pass: int | None = None
+    """As in `OnlineSettings`."""
 
     def __post_init__(self) -> None:
         _check(
@@ -144,7 +167,27 @@ class PPOSettings:
             prompts_per_step=_COUNT,
             samples_per_prompt=_COUNT,
             temperature=_POSITIVE,
+            prompts_per_pass=_OPTIONAL_COUNT,
         )
+
+
+ATTEMPTS_PER_PASS = 8
+"""Default for agents: their trajectories are long."""
+
+
+def passes_per_step(prompts: int, settings: OnlineSettings | PPOSettings, *, is_agent: bool) -> int:
+    """The passes, of equally many tasks, in which a step's `prompts` tasks are learned from."""
+    samples, wanted = settings.samples_per_prompt, settings.prompts_per_pass
+    if wanted is None:
+        wanted = max(1, ATTEMPTS_PER_PASS // samples) if is_agent else prompts
+    return next(
+        (
+            count
+            for count in range(1, prompts + 1)
+            if prompts % count == 0 and prompts // count <= wanted and prompts // count * samples >= 2
+        ),
+        1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

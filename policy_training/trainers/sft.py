@@ -1,4 +1,7 @@
-"""Supervised fine-tuning on answers: reference fixes (demonstrations), or a policy's own verified answers."""
+"""Supervised fine-tuning on transcripts: demonstrations, or a policy's own verified episodes.
+
+Only actions are learned: not the prompt, not what the tools said, and no action that is marked as a mistake.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,47 +24,45 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
 
 
-@dataclass(frozen=True)
-class Example:
-    """A prompt and the answer to learn."""
-
-    prompt: str
-    completion: str
-
-
-def demonstrations(tasks: Sequence[Task]) -> list[Example]:
+def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
     """The reference fix of each task, as the answer that a policy should return.
 
     Raises:
         UserError: a task has no reference, or the answer format cannot express it.
     """
     prompts = [prompt_of(task) for task in tasks]
-    return [Example(prompt.text, prompt.reference_answer()) for prompt in prompts]
+    return [Transcript.of_answer(prompt.text, prompt.reference_answer()) for prompt in prompts]
 
 
 class AnswerQuality(NamedTuple):
-    """The quality of a model's answers to examples; greater is better."""
+    """The quality of a model's actions in given transcripts; greater is better.
+
+    The answer of one turn is the transcript of one action. Actions marked as mistakes don't count.
+    """
 
     probability: float
-    """Mean probability of the whole answer: its expected frequency when sampling at temperature 1."""
+    """Mean probability of all actions of a transcript, given what it has seen before each: its expected frequency when
+    sampling at temperature 1, if the tools answer as they did."""
     exact: float
-    """Share of the answers that greedy decoding reproduces exactly."""
+    """Share of the transcripts whose actions greedy decoding reproduces exactly, given what it has seen before each."""
     log_likelihood: float
-    """Mean log-likelihood per answer token, in nats."""
+    """Mean log-likelihood per token of an action, in nats."""
 
 
 @dataclass(kw_only=True)
 class Plateau(TrainerCallback):  # type: ignore[misc]
     """Stops training once validation has not improved for `patience` checks, and restores the best weights.
 
-    The criterion is the mean probability of whole answers. It rises for epochs after the likelihood, which penalizes
-    confident mistakes without bound, has started to fall; the share of exact answers rises with it, but in few steps.
+    The criterion is the mean probability of whole transcripts. It rises for epochs after the likelihood, which
+    penalizes confident mistakes without bound, has started to fall; the share of exact ones rises with it, but in few
+    steps.
     """
 
     model: Any
@@ -105,11 +107,11 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
 
 
 class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer for short answers, with budgets.
+    """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
-    decay, training ends worse, and comparisons are unfair. On a CPU, logits are computed for answers only; TRL also
-    computes them for prompts, which takes half of a step.
+    decay, training ends worse, and comparisons are unfair. On a CPU, logits are computed for learned tokens only; TRL
+    also computes them for prompts, which takes half of a step.
     """
 
     warmup = 3
@@ -135,15 +137,15 @@ class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         given = {name: value for name, value in inputs.items() if name != "labels"}
         states = model.base_model(**given, use_cache=False).last_hidden_state[:, :-1]
         targets = inputs["labels"][:, 1:]
-        answers = targets != -100
-        loss = cross_entropy(model.get_output_embeddings()(states[answers]).float(), targets[answers], reduction="sum")
-        return loss / (answers.sum() if num_items_in_batch is None else num_items_in_batch)
+        learned = targets != -100
+        loss = cross_entropy(model.get_output_embeddings()(states[learned]).float(), targets[learned], reduction="sum")
+        return loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 @quiet_libraries()
 def train_sft(
     language_model: LanguageModel,
-    examples: Sequence[Example],
+    examples: Sequence[Transcript],
     settings: SFTSettings,
     *,
     out: Path,
@@ -152,23 +154,21 @@ def train_sft(
     plateau: Plateau | None = None,
     log: StepLog | None = None,
 ) -> None:
-    """Train the model in place with TRL's SFTTrainer; the loss is on the answers only.
+    """Train the model in place with TRL's SFTTrainer; the loss is on the actions only.
 
-    The learning rate falls linearly to 0 at the end of the budget.
+    The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
 
     Raises:
         UserError: there is no example.
     """
-    if not examples:
+    rows = [_row(episode) for episode in _learnable(language_model, examples)]
+    if not rows:
         raise UserError("no examples to learn from: give SFT at least one task with a reference patch")
     freeze_bottom(language_model.model, settings.frozen)
-    eos = language_model.tokenizer.eos_token
-    rows = [{"prompt": example.prompt, "completion": example.completion + eos} for example in examples]
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
         **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
         per_device_train_batch_size=settings.batch_size,
-        completion_only_loss=True,
         max_length=None,
         train_sampling_strategy="group_by_length",
     )
@@ -191,42 +191,57 @@ def train_sft(
     language_model.model.eval()
 
 
+def _learnable(language_model: LanguageModel, transcripts: Sequence[Transcript]) -> list[TokenizedEpisode]:
+    """The transcripts as tokens, without those that have no action to learn."""
+    end = language_model.stop_ids[0]
+    episodes = [tokenized(transcript, language_model.encode, end) for transcript in transcripts]
+    return [episode for episode in episodes if any(episode.is_action)]
+
+
+def _row(episode: TokenizedEpisode) -> dict[str, list[int]]:
+    """An episode as TRL's SFTTrainer takes it; -100: the token is not learned."""
+    learned = [token if learns else -100 for token, learns in zip(episode.tokens, episode.is_action, strict=True)]
+    return {"input_ids": [*episode.prompt, *episode.tokens], "labels": [*[-100] * len(episode.prompt), *learned]}
+
+
 @torch.no_grad()
 def answer_quality(
-    language_model: LanguageModel, examples: Sequence[Example], tokens_per_batch: int = 2048
+    language_model: LanguageModel, examples: Sequence[Transcript], tokens_per_batch: int = 2048
 ) -> AnswerQuality:
-    """The quality of the model's answers, from one forward pass per prompt: greedy decoding takes the likeliest token.
+    """The quality of the model's actions, from one forward pass per prompt: greedy decoding takes the likeliest token.
 
     Raises:
         UserError: there is no example.
     """
-    if not examples:
+    episodes = _learnable(language_model, examples)
+    if not episodes:
         raise UserError("no examples to measure answers on")
-    stop = language_model.stop_ids[0]
-    prompts = [language_model.encode(example.prompt) for example in examples]
-    answers = [[*language_model.encode(example.completion), stop] for example in examples]
-    rows, positions = pack(prompts, answers)
+    rows, positions = pack([episode.prompt for episode in episodes], [episode.tokens for episode in episodes])
     order = sorted(range(len(rows)), key=lambda index: rows[index].length)
-    likelihoods: dict[int, list[tuple[float, bool]]] = {}
+    likelihoods: dict[int, list[list[tuple[float, bool]]]] = {}
     for start, end in passes([rows[index].length for index in order], tokens_per_batch):
         some = [rows[index] for index in order[start:end]]
         likelihoods.update(zip(order[start:end], _likelihoods(language_model.model, some), strict=True))
-    answered = [likelihoods[row][column] for row, column in positions]
+    learned = [
+        list(compress(likelihoods[row][column], episode.is_action))
+        for (row, column), episode in zip(positions, episodes, strict=True)
+    ]
+    totals = [sum(likelihood for likelihood, _ in tokens) for tokens in learned]
     return AnswerQuality(
-        probability=sum(math.exp(total) for total, _ in answered) / len(answered),
-        exact=sum(exact for _, exact in answered) / len(answered),
-        log_likelihood=sum(total for total, _ in answered) / sum(map(len, answers)),
+        probability=sum(map(math.exp, totals)) / len(totals),
+        exact=sum(all(is_likeliest for _, is_likeliest in tokens) for tokens in learned) / len(learned),
+        log_likelihood=sum(totals) / sum(map(len, learned)),
     )
 
 
-def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[tuple[float, bool]]]:
-    """(log-likelihood in nats, does greedy decoding reproduce it?) of each completion, as [row][completion]."""
+def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[list[tuple[float, bool]]]]:
+    """(log-likelihood in nats, is it the likeliest?) of each token after the prompt, as [row][completion][token]."""
     normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
     targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
     targets = targets.to(normal.device)
     chosen = unflatten(normal.gather(1, targets[:, None])[:, 0], rows)
     likeliest = unflatten(normal.argmax(-1) == targets, rows)
     return [
-        [(float(total.sum()), bool(hits.all())) for total, hits in zip(totals, row_hits, strict=True)]
-        for totals, row_hits in zip(chosen, likeliest, strict=True)
+        [list(zip(values.tolist(), hits.tolist(), strict=True)) for values, hits in zip(row, row_hits, strict=True)]
+        for row, row_hits in zip(chosen, likeliest, strict=True)
     ]

@@ -1,7 +1,7 @@
 """A mixin for TRL's online trainers that runs each prompt once, in generation and in log-probabilities.
 
 Used as `class X(SharedPrompts, GRPOTrainer)`. TRL provides the sampling of tasks, advantages, losses, clipping,
-logging and checkpoints.
+logging and checkpoints. With `trajectories`, a completion is a whole trajectory; otherwise it is one answer.
 """
 
 from __future__ import annotations
@@ -24,17 +24,24 @@ from regrade.policy_training.trainers.shared_prompts import (
     token_log_probs,
     unflatten,
 )
+from regrade.policy_training.trainers.trajectories import Trajectories
 
 
 class SharedPrompts:
     """Mixin: groups rows by prompt in sampling and in log-probabilities, and times the parts of a step.
 
+    Args:
+        trajectories: what plays; the prompts of the data set are then ids of tasks. Default: None: one answer.
+
     Raises:
         UserError: it is launched in several processes.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, trajectories: Trajectories | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.trajectories = trajectories
+        if trajectories is not None:
+            self.rollout_func = trajectories.rollout
         processes = self.accelerator.num_processes  # type: ignore[attr-defined]
         if processes > 1:
             # These passes bypass DistributedDataParallel, so gradients would silently not be averaged.
@@ -42,6 +49,8 @@ class SharedPrompts:
                 f"training with shared prompts runs in one process, not {processes}: launch it without torchrun"
             )
         self._sampled: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
+        self._actions: Tensor | None = None
+        """(B, C) of the rows that the next passes run: 1 on the policy's own tokens; None: on all."""
 
     answer_batch_rows = ROWS
     """Completions decoded at a time."""
@@ -60,6 +69,24 @@ class SharedPrompts:
             generated = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(_groups_shuffled(generated, self.num_generations), steps)
         return self._buffered_inputs[self._step % steps]
+
+    def _generate_and_score_completions(self: Any, inputs: Any) -> dict[str, Any]:
+        """As in TRL; for trajectories with their mask, of which RLOOTrainer knows nothing."""
+        self._actions = None
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        if self._actions is None:
+            return batch
+        if self.trajectories.credit == "step":
+            batch["advantages"] = self.trajectories.step_advantages(batch["advantages"], self.num_generations)
+        return {"tool_mask": self._actions} | batch
+
+    def _generate(self: Any, prompts: list[Any]) -> Any:
+        generated = super()._generate(prompts)  # type: ignore[misc]
+        if self.trajectories is not None:
+            episodes = [trajectory.tokens for trajectory in self.trajectories.latest]
+            self._actions = self.trajectories.mask(self.accelerator.device)
+            self._sampled = {(each.prompt, each.tokens): list(each.log_probs) for each in episodes if each.log_probs}
+        return generated
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> Any:
         """Completions, and log-probabilities of an external sampler (none)."""
@@ -133,28 +160,31 @@ class SharedPrompts:
     def _numbers_of_tokens(
         self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, width: int, *, entropy: bool
     ) -> dict[str, Tensor]:
-        """The results of `_numbers_of_rows` as (B, C) with 0 on padding; C is `width`."""
+        """The results of `_numbers_of_rows` as (B, C), 0 on padding and observations; C is `width`."""
         split = input_ids.shape[1] - width
+        attended, actions = attention_mask[:, split:], self._actions
         rows, positions = pack(
             _without_padding(input_ids[:, :split], attention_mask[:, :split]),
-            _without_padding(input_ids[:, split:], attention_mask[:, split:]),
+            _without_padding(input_ids[:, split:], attended),
+            None if actions is None else _without_padding(actions, attended),
         )
+        written = (attended if actions is None else attended * actions).bool()
         bare = self.accelerator.unwrap_model(model)
         pieces: dict[str, list[list[Tensor]]] = {}
         for start, end in passes([row.length for row in rows], self.tokens_per_pass):
             for name, flat in self._numbers_of_rows(bare, rows[start:end], entropy).items():
                 pieces.setdefault(name, []).extend(unflatten(flat, rows[start:end]))
-        return {name: _laid_out(tensors, positions, width) for name, tensors in pieces.items()}
+        return {name: _laid_out(tensors, positions, written) for name, tensors in pieces.items()}
 
     def _numbers_of_rows(self: Any, model: Any, rows: Sequence[PackedRow], entropy: bool) -> dict[str, Tensor]:
-        """`log_probs`, and `entropies` on request, one per completion token, from one pass over packed rows."""
+        """`log_probs`, and `entropies` on request, one per token of an action, from one pass over packed rows."""
         states = prediction_states(model, rows)
         log_probs, spread = token_log_probs(model, rows, states, self.temperature, entropy=entropy)
         numbers = {"log_probs": log_probs, **self._numbers_of_states(model, states)}
         return numbers if spread is None else {**numbers, "entropies": spread}
 
     def _numbers_of_states(self, model: Any, states: Tensor) -> dict[str, Tensor]:
-        """Further numbers of a trainer, one per completion token, from the hidden states (tokens, hidden)."""
+        """Further numbers of a trainer, one per token of an action, from the hidden states (tokens, hidden)."""
         del model, states
         return {}
 
@@ -162,6 +192,7 @@ class SharedPrompts:
         """TRL's loss over the rows with a gradient: rows of groups without variance have advantage 0."""
         if self.beta == 0.0 and self.can_drop_rows:
             inputs = _with_advantage(inputs)
+        self._actions = inputs.get("tool_mask")
         return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
 
     can_drop_rows = True
@@ -186,10 +217,10 @@ def _without_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
-def _laid_out(pieces: list[list[Tensor]], positions: list[tuple[int, int]], width: int) -> Tensor:
-    """[row][completion] tensors back as the (B, C) of the inputs, 0 on padding."""
-    completions = [pieces[row][column] for row, column in positions]
-    return torch.stack([torch.nn.functional.pad(piece, (0, width - len(piece))) for piece in completions])
+def _laid_out(pieces: list[list[Tensor]], positions: list[tuple[int, int]], written: Tensor) -> Tensor:
+    """[row][completion] tensors back as the (B, C) of the inputs, on the written tokens, 0 elsewhere."""
+    flat = torch.cat([pieces[row][column] for row, column in positions])
+    return torch.zeros(written.shape, dtype=flat.dtype, device=flat.device).masked_scatter(written, flat)
 
 
 def _with_advantage(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,9 @@ holds `prompt, completion 1, completion 2, ...`; a block mask lets each completi
 position ids restart after the prompt for each. Logits are computed on completion tokens alone. Gradients are those of
 the separate rows (checked by a test). `sampling` does the same for drawing completions.
 
+A completion may be a whole trajectory: actions of the policy and observations in turn. Observations are read, like the
+prompt, but the policy did not write them: no logits are computed on them, and they have no log-probabilities.
+
 Works for decoder-only models of transformers that use its attention interface and rotary or absolute position ids.
 """
 
@@ -18,36 +21,73 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONGEST_ROW = 1536
+"""Tokens of a row with several completions: the attention's cost grows with the square of a row's length."""
+
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One prompt and its distinct completions, in one row."""
+    """One prompt and distinct completions of it, in one row."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
+    actions: tuple[tuple[bool, ...] | None, ...] = ()
+    """For each completion, whether the policy wrote the token; None: it wrote all. Empty: it wrote all of all."""
 
     @property
     def length(self) -> int:
         return len(self.prompt) + sum(map(len, self.completions))
 
+    def written(self, number: int) -> list[int]:
+        """The places in a completion of the tokens that the policy wrote."""
+        is_action = self.actions[number] if self.actions else None
+        places = range(len(self.completions[number]))
+        return list(places) if is_action is None else [place for place in places if is_action[place]]
+
+
+_MaskedTokens = tuple[tuple[int, ...], tuple[bool, ...] | None]
+
 
 def pack(
-    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    actions: Sequence[Sequence[int]] | None = None,
+    *,
+    longest_row: int = LONGEST_ROW,
 ) -> tuple[list[PackedRow], list[tuple[int, int]]]:
     """Group completions by prompt and merge identical ones.
+
+    Args:
+        actions: for each completion, whether the policy wrote the token. Default: None: it wrote all.
+        longest_row: a group that makes a longer row is spread over several.
 
     Returns:
         rows, and for each input its (row, completion) position in them.
     """
-    groups: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
-    order: dict[tuple[int, ...], int] = {}
+    groups: dict[tuple[int, ...], dict[_MaskedTokens, tuple[int, int]]] = {}
+    rows: list[tuple[tuple[int, ...], list[_MaskedTokens]]] = []
+    last: dict[tuple[int, ...], int] = {}
+    lengths: list[int] = []
     positions = []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        key, answer = tuple(prompt), tuple(completion)
-        row = order.setdefault(key, len(order))
-        completion_numbers = groups.setdefault(key, {})
-        positions.append((row, completion_numbers.setdefault(answer, len(completion_numbers))))
-    return [PackedRow(prompt, tuple(completion_numbers)) for prompt, completion_numbers in groups.items()], positions
+    for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        key, answer = tuple(prompt), (tuple(completion), None if actions is None else tuple(map(bool, actions[index])))
+        known = groups.setdefault(key, {})
+        if answer not in known:
+            row = last.get(key)
+            if row is None or lengths[row] + len(completion) > longest_row:
+                row = last[key] = len(rows)
+                rows.append((key, []))
+                lengths.append(len(key))
+            known[answer] = (row, len(rows[row][1]))
+            rows[row][1].append(answer)
+            lengths[row] += len(completion)
+        positions.append(known[answer])
+    return [_row(prompt, answers, actions is not None) for prompt, answers in rows], positions
+
+
+def _row(prompt: tuple[int, ...], answers: list[_MaskedTokens], is_masked: bool) -> PackedRow:
+    masks = tuple(is_action for _, is_action in answers) if is_masked else ()
+    return PackedRow(prompt, tuple(tokens for tokens, _ in answers), masks)
 
 
 def passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
@@ -64,7 +104,7 @@ def passes(lengths: list[int], tokens: int) -> list[tuple[int, int]]:
 def packed_log_probs(
     model: Any, rows: Sequence[PackedRow], temperature: float = 1.0, *, entropy: bool = False
 ) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:
-    """Log-probabilities (and entropies) of every completion token, as [row][completion] -> (C,) tensors.
+    """Log-probabilities (and entropies) of the tokens that the policy wrote, as [row][completion] -> (C,) tensors.
 
     One forward pass over the rows, padded to the longest; the caller limits their number.
     """
@@ -73,7 +113,7 @@ def packed_log_probs(
 
 
 def prediction_states(model: Any, rows: Sequence[PackedRow]) -> Tensor:
-    """Last hidden states that predict the completion tokens, (tokens, hidden), in the order of `unflatten`."""
+    """Last hidden states that predict the written tokens, (tokens, hidden), in the order of `unflatten`."""
     hidden = _packed_hidden(model, rows)
     where = [(index, position) for index, row in enumerate(rows) for position, _ in _predictions(row)]
     return _gather(hidden, where)
@@ -102,7 +142,7 @@ def _gather(hidden: Tensor, where: list[tuple[int, int]]) -> Tensor:
 def token_log_probs(
     model: Any, rows: Sequence[PackedRow], states: Tensor, temperature: float = 1.0, *, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities, and entropies on request, of the completion tokens, (tokens,), from `prediction_states`."""
+    """Log-probabilities, and entropies on request, of the written tokens, (tokens,), from `prediction_states`."""
     tokens = [token for row in rows for _, token in _predictions(row)]
     targets = torch.tensor(tokens, dtype=torch.long, device=states.device)
     normal = (model.lm_head(states).float() / temperature).log_softmax(-1)
@@ -111,17 +151,17 @@ def token_log_probs(
 
 
 def _predictions(row: PackedRow) -> Iterator[tuple[int, int]]:
-    """(position of the hidden state that predicts it, token) for each completion token."""
+    """(position of the hidden state that predicts it, token) for each completion token that the policy wrote."""
     start = len(row.prompt)
-    for completion in row.completions:
-        for offset, token in enumerate(completion):
-            yield (len(row.prompt) - 1 if offset == 0 else start + offset - 1), token
+    for number, completion in enumerate(row.completions):
+        for place in row.written(number):
+            yield (len(row.prompt) - 1 if place == 0 else start + place - 1), completion[place]
         start += len(completion)
 
 
 def unflatten(flat: Tensor, rows: Sequence[PackedRow]) -> list[list[Tensor]]:
-    """Numbers per completion token, (tokens,), as [row][completion] -> (C,)."""
-    sizes = [len(completion) for row in rows for completion in row.completions]
+    """Numbers per written token, (tokens,), as [row][completion] -> (C,)."""
+    sizes = [len(row.written(number)) for row in rows for number in range(len(row.completions))]
     pieces = iter(torch.split(flat, sizes))
     return [[next(pieces) for _ in row.completions] for row in rows]
 

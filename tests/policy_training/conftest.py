@@ -18,9 +18,10 @@ from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.sft import Example, demonstrations, train_sft
+from regrade.policy_training.trainers.sft import demonstrations, train_sft
 
 LIBRARY = '''\
 """Small functions."""
@@ -170,7 +171,9 @@ def undecided_folder(
     right = demonstrations(tasks)
     others = {"second": ["4 return items[2]", "3 return 0"], "add": ["2 self.value -= step", "3 return 0"]}
     wrong = [
-        Example(known.prompt, answer) for task, known in zip(tasks, right, strict=True) for answer in others[task.id]
+        Transcript.of_answer(known.prompt, answer)
+        for task, known in zip(tasks, right, strict=True)
+        for answer in others[task.id]
     ]
     policy, settings = untrained(tokenizer), SFTSettings(learning_rate=1e-2, batch_size=6)
     train_sft(policy, right + wrong, settings, out=folder / "trainer", budget=Budget(steps=60), seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.reward_models.reward_model import RewardModel
 from regrade.policy_training.train import TrainingPlan, train
@@ -53,6 +55,24 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
     lines = (tmp_path / "run" / "training" / f"{algorithm}.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2]
     assert seen[-1] == (2, 2)
+
+
+def test_an_agent_learns_executed_demonstrations(
+    undecided_folder: Path, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    plan = TrainingPlan(
+        settings=SFTSettings(), model=str(undecided_folder), budget=Budget(steps=2),
+        agent=EpisodeLimits(turns=8, test_runs=3),
+    )  # fmt: skip
+    train(plan, tasks, scorer, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
+    assert [(row["task_id"], row["mistakes"] > 0) for row in rows] == [
+        ("second", False), ("second", True), ("add", False), ("add", True)
+    ]  # fmt: skip
+    (logged,) = (tmp_path / "training" / "demonstrations.jsonl").read_text().splitlines()
+    assert json.loads(logged)["traces"] == 4
+    with pytest.raises(UserError, match="answers of one turn"):
+        train(replace(plan, settings=RewardModelSettings()), tasks, scorer, tmp_path / "other")
 
 
 def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:

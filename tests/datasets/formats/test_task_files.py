@@ -15,7 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.formats.task_files import _TaskEntry
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
-from regrade.datasets.tasks import Limits, Target
+from regrade.datasets.tasks import Limits, Shown, Target
 
 GOOD = "def add(a, b):\n    return a + b\n"
 BAD = GOOD.replace("+", "-")
@@ -56,6 +56,7 @@ def test_every_key_is_read(tmp_path: Path, repository: Path) -> None:
             options=["-x"],
             requirements=["pytest==9.2.0"],
             limits={"wall_seconds": 5, "memory_mb": 100},
+            shown={"tests": ["test_adding.py", "t::other"], "names_failing_tests": False},
         ),
     )
     (task,) = load_tasks(path)
@@ -68,6 +69,7 @@ def test_every_key_is_read(tmp_path: Path, repository: Path) -> None:
     assert (task.suite.python_path, task.suite.paths, task.suite.options) == (("src",), ("tests",), ("-x",))
     assert (task.requirements, task.failure) == (("pytest==9.2.0",), ">>> add(1, 1)")
     assert task.limits == Limits(wall_seconds=5, memory_mb=100)
+    assert task.shown == Shown(tests=("test_adding.py", "t::other"), names_failing_tests=False)
 
 
 @pytest.mark.usefixtures("repository")
@@ -119,6 +121,15 @@ WRONG: dict[str, tuple[object, str]] = {
     "lone surrogate": (_entry(options=["\ud800"]), r"'options\[0\]' must be a string without"),
     "endless name": (_entry(repository="x" * 5000), "is not a folder"),
     "unknown limit": (_entry(limits={"seconds": 1}), "unknown key 'seconds'"),
+    "unknown key of what is shown": (_entry(shown={"test": []}), "shown: unknown key 'test'"),
+    "shown test of another type": (
+        _entry(shown={"tests": "t"}),
+        r"shown: 'tests' must be a list of strings; found \"t\"",
+    ),
+    "shown test that the task lacks": (
+        _entry(pass_to_pass=["t::other"], shown={"tests": ["t", "t::another"]}),
+        "task 1, shown: 'tests' names \"t::another\", which is no test of the task",
+    ),
     "target elsewhere": (_entry(target=NO_FILE), "no file 'no.py'"),
     "target too long": (_entry(target=TOO_LONG), "lines 1 to 9"),
     "the same id": ([_entry(id="a"), _entry(id="a")], "'a' occurs twice"),

@@ -1,10 +1,14 @@
 """Hops, relevance and collateral of patches to a small package with known imports."""
 
+from dataclasses import replace
+
 import pytest
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Shown, Task
 from regrade.evaluators.analysis import side_metrics as side
+from regrade.evaluators.analysis.metrics import estimate
+from regrade.evaluators.evaluation.broken_places import places_of
 from regrade.evaluators.evaluation.footprint import footprint, hops_of, relevance
 from regrade.evaluators.storage.rows import COLUMNS, table
 
@@ -20,6 +24,9 @@ FILES = {
     "tests/test_lonely.py": "import shop.lonely\n",
     "data/rates.json": "{}\n",
 }
+
+
+USES = {"tax": "taxed(1)", "prices": "gross(1)", "orders": "Order().total()", "lonely": "alone"}
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def row(task, **changes):
         "empty": False, "well_formed": True, "applied": True, "reward": 0.0, "fix": 0, "fail_to_pass": 1, "fixed": 0,
         "guarded": 10, "broken": 0, "newly_skipped": 0, "broke": 0, "clean_fix": 0, "tampering": 0, "tokens": 1,
         "generation_seconds": 0.0, "execution_seconds": 0.0, "changed_lines": 4, "broken_tests": [], "parts": [],
-        "broken_hops": [], "touches_file": 1, "touches_function": 0, "off_file": 0.0, "off_function": 1.0,
+        "broken_hops": [], "broken_places": [], "touches_file": 1, "touches_function": 0, "off_file": 0.0, "off_function": 1.0,
         "lint_added": 0, "lint_removed": 0, "complexity_change": 0, "built": 1, "protected_edits": 0,
     }  # fmt: skip
     return base | changes
@@ -109,6 +116,35 @@ def test_breakage_is_reported_by_distance():
     assert side.cross_module_breakage(rows).value == 0.75
     near = table([row("a", **broke(0, 1)), row("b")])
     assert side.cross_module_breakage(near).value == 0.0
+
+
+def test_a_broken_test_has_its_place_beside_the_change(shop):
+    files = {
+        "shop/__init__.py": "from shop.tax import tax as taxed\nfrom shop.prices import gross\nfrom shop.orders import Order\n",
+        **{f"tests/test_{name}.py": f"import shop\n\n\ndef test_it():\n    shop.{use}\n" for name, use in USES.items()},
+    }
+    task = replace(shop, base=shop.base.with_files(files))
+    tests = [f"tests/test_{name}.py::test_it" for name in USES]
+    changed = {("shop/tax.py", "tax")}
+    assert places_of(task, changed, tests) == ["own tests", "1 module away", "2 modules away", "farther"]
+    shown = replace(task, shown=Shown(tests=("tests/test_prices.py", tests[2])))
+    assert places_of(shown, changed, tests) == ["own tests", "shown", "shown", "farther"]
+    assert places_of(task, {("tests/test_tax.py", "test_it")}, tests[:1]) == ["own tests"]
+    assert places_of(task, changed, []) == places_of(task, (), []) == []
+
+
+def test_breakage_is_reported_by_place():
+    def broke_in(*places):
+        return {"broke": 1, "broken": len(places), "broken_places": list(places)}
+
+    rows = table([row("a", **broke_in("shown", "own tests")), row("b", **broke_in("shown")), row("c"), row("d")])
+    found = {name: estimate.value for name, estimate in side.breakage_by_place(rows).items()}
+    assert found == {"shown": 0.5, "own tests": 0.25, "1 module away": 0, "2 modules away": 0, "farther": 0}
+    assert side.broken_tests_by_place(rows)["shown"] == 2
+    assert estimate(rows, side.HIDDEN).value == 0.25
+    older = {"broke": 1, "broken": 1, "broken_places": None}
+    hidden = estimate(table([row("a", **older), row("b", **broke_in("farther")), row("c")]), side.HIDDEN)
+    assert (hidden.value, hidden.n) == (0.5, 2)
 
 
 def test_distances_that_nobody_measured_are_unknown_and_not_0():

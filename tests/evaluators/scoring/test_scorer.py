@@ -631,6 +631,31 @@ def test_many_are_awaited_at_once_and_equal_ones_run_once(task, fix, edit, tmp_p
     assert [each.value for each in found[:4]] == [1.0, 0.0, 1.0, 1.0]
 
 
+def test_many_threads_gather_at_once_and_equal_jobs_run_once(task, fix, edit, tmp_path):
+    """As the agents of a task call it: some run the same tests of the same tree, and others only some of its tests."""
+    patches = [fix, Patch(""), edit("return product", "return a"), edit("a - b", "1 / 0")]
+    fewer = replace(task, pass_to_pass=task.pass_to_pass[:1])
+    jobs = [(each, patch) for patch in patches for each in (task, fewer)]
+    with Scorer(workers=2, cache=tmp_path / "cache") as scorer, ThreadPoolExecutor(8) as pool:
+        start = threading.Barrier(8)
+
+        def ask(number):
+            start.wait()
+            return [run_of(scorer, *jobs[(number // 2 + step) % 8]) for step in range(8)]
+
+        found = list(pool.map(ask, range(8)))
+        stats = scorer.stats
+    assert (stats.executions, stats.hits) == (8, 56)
+    with Scorer(workers=1, cache=tmp_path / "other") as scorer:
+        alone = [run_of(scorer, *job) for job in jobs]
+    for number, runs in enumerate(found):
+        for step, run in enumerate(runs):
+            expected = alone[(number // 2 + step) % 8]
+            assert {name: each.status for name, each in run.outcomes.items()} == {
+                name: each.status for name, each in expected.outcomes.items()
+            }
+
+
 def test_wall_time_counts_whichever_way_it_is_asked_and_what_runs_side_by_side_once(task, edit, tmp_path):
     slow = [edit("product = 0\n", f"import time; time.sleep(0.5); product = 0  # {number}\n") for number in range(6)]
 

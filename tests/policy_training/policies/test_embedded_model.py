@@ -11,7 +11,8 @@ from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.local_model import complete
 from regrade.policy_training.policies.models import LanguageModel, embedded_weights, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
-from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
+from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 
 MakeTask = Callable[[str], Task]
 
@@ -45,5 +46,5 @@ def test_it_samples_as_it_generates_and_knows_code_from_noise(embedded: Language
     ((_, (answer,)),) = complete(embedded, [ids], [0.0], seed=0)
     assert answer[:3] == alone[0, len(ids) :].tolist()
     (right,) = demonstrations([make_task("second")])
-    noise = Example(right.prompt, "zq vx 7 #@ wolf")
+    noise = Transcript.of_answer(right.prompt, "zq vx 7 #@ wolf")
     assert answer_quality(embedded, [right]).log_likelihood > answer_quality(embedded, [noise]).log_likelihood

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,9 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling, trials
 from regrade.datasets.tasks import Task
-from regrade.policy_training.policies import endpoints
-from regrade.policy_training.policies.endpoints import Endpoint, EndpointPolicy
+from regrade.policy_training.policies import endpoint_requests
+from regrade.policy_training.policies.endpoint_requests import Endpoint
+from regrade.policy_training.policies.endpoints import EndpointPolicy
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from tests.endpoint_server import serving
 
@@ -55,6 +57,14 @@ def test_edits_of_a_chat_become_the_reference(tasks: list[Task], monkeypatch: py
     assert "return items[2]" in said
     assert "test_library.py::test_second" in said
     assert "return items[1]" not in said, "the reference is not shown"
+
+
+def test_undecodable_bytes_of_a_file_reach_the_server_as_question_marks(tasks: list[Task]) -> None:
+    odd = replace(tasks[0], instruction="Mend caf\udce9.")
+    with serving(lambda _: FIX) as server:
+        (rollout,) = asked(quick(server.url), [odd])
+    assert rollout.patch == tasks[0].reference
+    assert "Mend caf?." in server.requests[0]["messages"][1]["content"]
 
 
 def test_the_short_format_is_asked_word_for_word_as_a_local_model_is(tasks: list[Task]) -> None:
@@ -107,7 +117,7 @@ def test_retries_and_lost_attempts_are_logged_without_the_key(
     monkeypatch.setenv("SOME_KEY", "sk-hidden")
     with serving(lambda _: (500, {"error": "no room for sk-hidden\x1b[2J"})) as server:
         asked(quick(server.url, tries=2, key_variable="SOME_KEY"), tasks[:1])
-    retry, lost = (record.getMessage() for record in caplog.records if record.name == endpoints.__name__)
+    retry, lost = (record.getMessage() for record in caplog.records if "policies.endpoint" in record.name)
     assert retry.startswith("retry 1 of 1 in 0.")
     assert lost.startswith(f"attempt lost: task {tasks[0].id}, sample 0: ")
     for message in (retry, lost):
@@ -126,7 +136,7 @@ def test_an_answer_that_takes_too_long_is_lost(tasks: list[Task]) -> None:
 def test_an_answer_without_end_is_lost_before_it_fills_the_memory(
     tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "LARGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr(endpoint_requests, "LARGEST_ANSWER", 1 << 20)
     huge = gzip.compress(bytes(64 << 20))
     for answer in [(200, b" " * (2 << 20)), (500, b"x" * (2 << 20)), (200, huge, {"Content-Encoding": "gzip"})]:
         with serving(lambda _, answer=answer: answer) as server:

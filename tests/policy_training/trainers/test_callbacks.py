@@ -13,9 +13,10 @@ from transformers.utils import logging
 
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.sft import Example, train_sft
+from regrade.policy_training.trainers.sft import train_sft
 
 
 @pytest.mark.parametrize(("share", "frozen_layers"), [(0.0, []), (0.5, [0]), (1.0, [0, 1])])
@@ -23,7 +24,7 @@ def test_the_bottom_and_the_embeddings_do_not_learn(
     language_model: LanguageModel, tmp_path: Path, share: float, frozen_layers: list[int]
 ) -> None:
     before = copy.deepcopy(language_model.model.state_dict())
-    examples = [Example("Prompt:\n", f"{k} return x") for k in range(4)]
+    examples = [Transcript.of_answer("Prompt:\n", f"{k} return x") for k in range(4)]
     settings = SFTSettings(batch_size=4, frozen=share)
     train_sft(language_model, examples, settings, out=tmp_path, budget=Budget(steps=2), seed=0)
     after = language_model.model.state_dict()

@@ -12,12 +12,16 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.attempts import Attempt
+from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares, verified_examples
 from regrade.policy_training.trainers.settings import ExpertIterationSettings, SFTSettings
-from regrade.policy_training.trainers.sft import Example, answer_quality, demonstrations
+from regrade.policy_training.trainers.sft import answer_quality, demonstrations
 from regrade.rewards.evidence import TestOutcome as Outcome
 from regrade.rewards.evidence import TestRun as RunOfTests
 from regrade.rewards.evidence import TestStatus as Status
@@ -50,7 +54,48 @@ def test_verified_answers_are_distinct_and_the_frequent_ones_come_first() -> Non
         attempt("a", "4 also rare", Status.PASSED), attempt("b", "1 x", Status.FAILED),
         Attempt(Rollout(task_id="b", policy="p", temperature=1.0, sample=0, seed=0, patch=Patch("x"), prompt="prompt b", completion="1 unscored"), None, None),
     ]  # fmt: skip
-    assert verified_examples(attempts, per_task=2) == [Example("prompt a", "2 often"), Example("prompt a", "1 rare")]
+    assert verified_examples(attempts, per_task=2) == [
+        Transcript.of_answer("prompt a", "2 often"),
+        Transcript.of_answer("prompt a", "1 rare"),
+    ]
+
+
+def test_an_agents_episode_is_learned_without_its_mistakes_and_a_recovered_one_is_kept(
+    tasks: list[Task], scorer: Scorer
+) -> None:
+    """Real episodes: one hands in untested, one tests, one overwrites its mistake, one takes it back, one fails."""
+    second = tasks[0]
+    environment = RepositoryEnvironment({"second": second}, scorer, EpisodeLimits(turns=12))
+
+    def rollout(*lines: str) -> Rollout:
+        compact = CompactEpisode(environment, "second")
+        for line in lines:
+            compact.act(line)
+        episode = compact.episode()
+        return Rollout(
+            task_id="second", policy="p", temperature=1.0, sample=0, seed=0, patch=episode.patch,
+            prompt=compact.prompt, episode=episode,
+        )  # fmt: skip
+
+    right, wrong = "4 return items[1]", "4 return items[0]"
+    untested, tested, failed = rollout(right, "submit"), rollout(right, "test", "submit"), rollout(wrong, "submit")
+    overwritten = rollout(wrong, "test", right, "test", "submit")
+    taken_back = rollout("find nothing", "no action", wrong, "test", "undo", "undo", right, "test", "submit")
+    rollouts = [taken_back, overwritten, untested, tested, failed]
+    attempts = judge(rollouts, {"second": second}, scorer, DEFAULT_TRAINING_REWARD)
+    assert [each.verified for each in attempts] == [True, True, True, True, False]
+    best = verified_examples(attempts, per_task=4)
+    assert [tuple(turn.action for turn in transcript.turns) for transcript in best] == [
+        (right, "test", "submit"), (wrong, "test", right, "test", "submit"),
+        ("find nothing", "no action", wrong, "test", "undo", "undo", right, "test", "submit"), (right, "submit"),
+    ]  # fmt: skip
+    masked = [[turn.action for turn in transcript.turns if not turn.is_learned] for transcript in best]
+    assert masked == [[], [wrong], ["no action", wrong, "undo"], []]
+    assert [len(transcript.turns) for transcript in verified_examples(attempts[:1] + attempts[2:], per_task=2)] == [
+        3,
+        9,
+    ]
+    assert [len(transcript.turns) for transcript in verified_examples(attempts, per_task=1)] == [3]
 
 
 def test_shares_deal_out_every_task_once(make_task: MakeTask) -> None:

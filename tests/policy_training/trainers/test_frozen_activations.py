@@ -11,13 +11,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers import sft
 from regrade.policy_training.trainers.callbacks import Budget, freeze_bottom, layer_stack
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.sft import Example, train_sft
+from regrade.policy_training.trainers.sft import train_sft
 
-EXAMPLES = [Example("Prompt" * (k + 1) + ":\n", f"{k} return x") for k in range(6)]
+EXAMPLES = [Transcript.of_answer("Prompt" * (k + 1) + ":\n", f"{k} return x") for k in range(6)]
 
 
 def batch(language_model: LanguageModel) -> dict[str, torch.Tensor]:

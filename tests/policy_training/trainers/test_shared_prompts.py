@@ -75,6 +75,36 @@ def test_packed_log_probs_and_gradients_are_those_of_separate_rows(
         torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-3)
 
 
+ACTIONS = [[True, True, False], [False, True], [False, False, True], [True, False], [True, True, False, False, True],
+           [True], [False, True]]  # fmt: skip
+"""Equal completions with other masks are not merged."""
+
+
+@pytest.mark.parametrize("longest_row", [1000, 10])
+def test_observations_are_read_and_have_no_log_probs(language_model: LanguageModel, longest_row: int) -> None:
+    """Also if a group is spread over several rows: values and gradients are those of separate rows."""
+    model = language_model.model
+    prompts, completions = rows()
+    packed, places = pack(prompts, completions, ACTIONS, longest_row=longest_row)
+    assert sum(len(row.completions) for row in packed) == 6
+    assert len(packed) == (3 if longest_row == 1000 else 5)
+    assert all(len(row.completions) == 1 or row.length <= longest_row for row in packed)
+    found, entropies = packed_log_probs(model, packed, 0.7, entropy=True)
+    expected = [
+        separate(model, prompt, completion, 0.7)[torch.tensor(is_action)]
+        for prompt, completion, is_action in zip(prompts, completions, ACTIONS, strict=True)
+    ]
+    assert entropies is not None
+    for (row, column), reference in zip(places, expected, strict=True):
+        torch.testing.assert_close(found[row][column], reference, atol=1e-5, rtol=1e-5)
+        assert entropies[row][column].shape == reference.shape
+    ours = torch.cat([found[row][column] for row, column in places]).square().sum()
+    weights = list(model.parameters())
+    theirs = torch.autograd.grad(torch.cat(expected).square().sum(), weights)
+    for mine, reference in zip(torch.autograd.grad(ours, weights), theirs, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-3, rtol=1e-3)
+
+
 def test_entropies_are_those_of_the_models_distribution(language_model: LanguageModel) -> None:
     packed, _ = pack([PROMPTS[0]], [[7, 8, 9]])
     _, entropies = packed_log_probs(language_model.model, packed, 0.8, entropy=True)

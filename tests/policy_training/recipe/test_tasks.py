@@ -1,4 +1,4 @@
-"""Which tasks the main job takes."""
+"""Which tasks the main job and a study take."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.demo.settings import FULL, QUICK, DemoSettings
-from regrade.policy_training.demo.tasks import choose_tasks, informative_tasks, spread
 from regrade.policy_training.environments.attempts import ScoredAnswer
+from regrade.policy_training.recipe.settings import Recipe
+from regrade.policy_training.recipe.tasks import choose_tasks, informative_tasks, spread
 
-SMALL = DemoSettings(max_prompt_tokens=1000, demonstrations=3, tests_only=4, validation=2, held_out=2)
+SMALL = Recipe(max_prompt_tokens=1000, validation=2, held_out=2)
+COUNTS = {"demonstrations": 3, "tests_only": 4}
 
 
 def tasks_of(make_task: Callable[[str], Task], counts: dict[str, int]) -> list[Task]:
@@ -29,8 +31,8 @@ def tasks_of(make_task: Callable[[str], Task], counts: dict[str, int]) -> list[T
 
 def test_the_same_tasks_are_chosen_in_any_order(make_task: Callable[[str], Task]) -> None:
     pool = tasks_of(make_task, {"a": 6, "b": 8})
-    chosen = choose_tasks(lambda _split: pool, lambda text: list(text.encode()), SMALL)
-    again = choose_tasks(lambda _split: pool[::-1], lambda text: list(text.encode()), SMALL)
+    chosen = choose_tasks(lambda _split: pool, lambda text: list(text.encode()), SMALL, **COUNTS)
+    again = choose_tasks(lambda _split: pool[::-1], lambda text: list(text.encode()), SMALL, **COUNTS)
     assert chosen == again
     assert [len(part) for part in (chosen.demonstrations, chosen.tests_only, chosen.validation)] == [3, 4, 2]
     assert chosen.digests() == again.digests()
@@ -45,22 +47,28 @@ def test_functions_come_before_their_second_tasks(make_task: Callable[[str], Tas
 
 def test_only_the_largest_repositories_if_so_asked(make_task: Callable[[str], Task]) -> None:
     pool = tasks_of(make_task, {"a": 2, "b": 9, "c": 5})
-    chosen = choose_tasks(lambda _split: pool, lambda text: list(text.encode()), replace(SMALL, repositories=2))
+    chosen = choose_tasks(
+        lambda _split: pool, lambda text: list(text.encode()), replace(SMALL, repositories=2), **COUNTS
+    )
     assert {task.repository for task in chosen.tests_only} <= {"b", "c"}
     with pytest.raises(UserError, match="'demonstrations' has 2 tasks"):
-        choose_tasks(lambda _split: pool[:2], lambda text: list(text.encode()), replace(SMALL, repositories=1))
+        choose_tasks(
+            lambda _split: pool[:2], lambda text: list(text.encode()), replace(SMALL, repositories=1), **COUNTS
+        )
 
 
 def test_long_prompts_are_left_out_and_too_few_tasks_are_an_error(make_task: Callable[[str], Task]) -> None:
     pool = tasks_of(make_task, {"a": 6})
     with pytest.raises(UserError, match="'demonstrations' has 0 tasks with a prompt of at most 5 tokens, and 3 are"):
-        choose_tasks(lambda _split: pool, lambda text: list(text.encode()), replace(SMALL, max_prompt_tokens=5))
+        choose_tasks(
+            lambda _split: pool, lambda text: list(text.encode()), replace(SMALL, max_prompt_tokens=5), **COUNTS
+        )
 
 
 @pytest.mark.parametrize("settings", [FULL, QUICK], ids=["full", "quick"])
 def test_the_settings_fit_together(settings: DemoSettings) -> None:
     assert settings.grpo.prompts_per_step * settings.grpo.steps_per_generation <= settings.tests_only
-    assert settings.rounds * settings.tasks_per_round <= settings.tests_only
+    assert settings.task_shares <= settings.tests_only
     assert settings.scripted <= settings.held_out
     assert settings.grpo.samples_per_prompt > 1
     assert min(settings.temperatures) > 0

@@ -1,4 +1,4 @@
-"""The choice of tasks for the main job: short prompts, many functions, the same in every run."""
+"""The choice of tasks for a recipe: short prompts, many functions, the same in every run of one seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
-from regrade.policy_training.demo.settings import DemoSettings
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.recipe.settings import Recipe
 
 
 @dataclass(frozen=True)
-class DemoTasks:
-    """The tasks of the main job, by their use."""
+class RecipeTasks:
+    """The tasks of a recipe, by their use."""
 
     demonstrations: tuple[Task, ...]
     tests_only: tuple[Task, ...]
@@ -33,19 +33,27 @@ class DemoTasks:
 
 
 def choose_tasks(
-    load: Callable[[str], Sequence[Task]], encode: Callable[[str], list[int]], settings: DemoSettings
-) -> DemoTasks:
-    """Choose tasks from each split. The choice does not depend on the run's seed.
+    load: Callable[[str], Sequence[Task]],
+    encode: Callable[[str], list[int]],
+    settings: Recipe,
+    *,
+    demonstrations: int,
+    tests_only: int,
+    seed: int = 0,
+) -> RecipeTasks:
+    """Choose tasks from each split. A smaller number of the same seed is the beginning of a larger one.
 
     Args:
         load: returns the tasks of a split by its name.
         encode: returns the token ids of a text.
+        demonstrations, tests_only: numbers of tasks.
+        seed: of the tasks to learn from. All seeds are validated and judged on the same tasks.
 
     Raises:
         UserError: a split has too few tasks with a short enough prompt.
     """
 
-    def choose(split: str, count: int) -> tuple[Task, ...]:
+    def choose(split: str, count: int, draw: int = 0) -> tuple[Task, ...]:
         short = [task for task in load(split) if len(encode(prompt_of(task).text)) <= settings.max_prompt_tokens]
         if settings.repositories is not None:
             short = _of_largest(short, settings.repositories)
@@ -54,11 +62,11 @@ def choose_tasks(
                 f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} "
                 f"tokens, and {count} are needed: rebuild the recipes with `regrade tasks build`"
             )
-        return tuple(spread(short, count))
+        return tuple(spread(short, count, draw))
 
-    return DemoTasks(
-        choose("demonstrations", settings.demonstrations),
-        choose("tests_only", settings.tests_only),
+    return RecipeTasks(
+        choose("demonstrations", demonstrations, seed),
+        choose("tests_only", tests_only, seed),
         choose("validation", settings.validation),
         choose("held_out", settings.held_out),
     )
@@ -82,11 +90,11 @@ def informative_tasks(tasks: Sequence[Task], answers: Sequence[ScoredAnswer], at
     return kept if len(kept) >= at_least else list(tasks)
 
 
-def spread(tasks: Sequence[Task], count: int) -> list[Task]:
+def spread(tasks: Sequence[Task], count: int, seed: int = 0) -> list[Task]:
     """`count` tasks of as many functions as possible: the first of each, then the second of each, and so on."""
     by_function: dict[tuple[str, str], list[Task]] = {}
     shuffled = sorted(tasks, key=lambda task: task.id)
-    random.Random(0).shuffle(shuffled)
+    random.Random(seed).shuffle(shuffled)
     for task in shuffled:
         where = task.target.function if task.target else task.id
         by_function.setdefault((task.repository, where), []).append(task)

@@ -1,0 +1,340 @@
+"""`regrade agent`: watch an agent work on a repository, with the verdict of the repository's own tests at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from regrade.cli import options
+from regrade.cli.agent_display import TrajectoryDisplay, show_verdict
+from regrade.cli.console import one_line, print_json, progress, stderr, stdout, stdout_to_stderr
+from regrade.cli.extras import training_libraries
+from regrade.datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from regrade.datasets.episodes import Episode
+    from regrade.datasets.patches import Patch
+    from regrade.datasets.tasks import Task
+    from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+    from regrade.rewards.evidence import EvidenceSet
+
+ActionFormat = Literal["chat", "compact"]
+Message = dict[str, Any]
+TRIES = 6
+"""Requests for one answer of an endpoint, at most."""
+BROKE = 1
+"""Exit code if the agent's change breaks a test."""
+ENDPOINT = "endpoint:"
+
+
+def agent(
+    instruction: Annotated[str, typer.Argument(help="What to do, in words; - for standard input.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="With --endpoint: the name of a model there. Otherwise a local one: the folder of a checkpoint, a "
+            "model on the Hugging Face hub, or smollm2-135m.",
+        ),
+    ],
+    repo: Annotated[Path, typer.Option(help="Folder of the repository. The agent works on a copy.")] = Path(),
+    endpoint: Annotated[
+        str, typer.Option(help="Base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.")
+    ] = "",
+    key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the API key. Default: OPENAI_API_KEY.")
+    ] = None,
+    answer_limit: Annotated[
+        float, typer.Option(min=0.1, max=options.LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
+    ] = 300.0,
+    format: Annotated[
+        ActionFormat,
+        typer.Option(
+            help="How the model acts. chat: by tool calls. compact: by one-line actions, for a local checkpoint that "
+            "was trained on them."
+        ),
+    ] = "chat",
+    temperature: Annotated[float, typer.Option(min=0.0, max=100.0, help="Sampling temperature.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling.")] = 0,
+    turns: Annotated[int, typer.Option(min=1, max=options.MOST, help="Maximum number of actions.")] = 30,
+    test_runs: Annotated[int, typer.Option(min=0, max=options.MOST, help="Maximum number of test runs.")] = 10,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of generated tokens. Default: no limit.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=options.LONGEST, help="Maximum wall time, in seconds.")] = 1800.0,
+    fail_to_pass: options.FailToPass = None,
+    tests: options.TestPaths = None,
+    deselect: options.Deselect = None,
+    python_path: options.PythonPath = None,
+    sandbox: options.SandboxName = "auto",
+    workers: options.Workers = None,
+    time_limit: options.TimeLimit = None,
+    test_timeout: options.TestTimeout = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            callback=options.creatable,
+            help="Folder for the patch, the trajectory and the chat. Default: a new one in the cache.",
+        ),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply the change to the repository, if it breaks no test.")
+    ] = False,
+    json: options.JsonObject = False,
+) -> None:
+    """Let an agent work on a repository, and see what it does.
+
+    The agent reads, searches and edits a copy in memory, and runs the repository's tests in a sandbox; it has no shell.
+    Prints each step, and at the end the change and the verdict of the whole test suite. The repository itself changes
+    only with --apply.
+
+    Exits with 1 if the change breaks a test that passed before.
+    """
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits
+
+    limits = EpisodeLimits(turns=turns, test_runs=test_runs, tokens=tokens, seconds=seconds)
+    text = _instruction(instruction)
+    console = stderr() if json else stdout()
+    display = TrajectoryDisplay(console)
+    driver = _driver(model, endpoint, key_env, answer_limit, format, temperature, seed)
+    with stdout_to_stderr() if json else nullcontext(), driver as run:
+        from regrade.evaluators.scoring.scorer import Scorer
+        from regrade.evaluators.task_curation.local_repository import local_task
+
+        with progress("running the unchanged tests") as report:
+            task = local_task(
+                repo,
+                tuple(fail_to_pass or ()),
+                sandbox=sandbox,
+                time_limit=time_limit,
+                test_limit=test_timeout,
+                tests=tuple(tests or ()),
+                deselect=tuple(deselect or ()),
+                python_path=tuple(python_path or ()),
+                progress=report,
+                tell=_note,
+            )
+        task = replace(task, instruction=text)
+        _ = task.digest  # the files as they are now, for --apply
+        folder = out or _new_folder(task)
+        with Scorer(sandbox=sandbox, workers=workers) as scorer:
+            display.begin(task, model, endpoint)
+            with _kept(folder):
+                episode = _run(task, scorer, limits, run, display, folder)
+                display.end(episode)
+                evidence = _verdict(task, episode.patch, scorer)
+    result = show_verdict(console, task, episode, evidence)
+    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
+    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
+    if apply and applied:
+        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
+    if json:
+        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
+    if result.cause:
+        raise UserError(
+            f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
+        )
+    if result.broken:
+        raise typer.Exit(BROKE)
+
+
+EpisodeDriver = Callable[["RepositoryEnvironment", str, TrajectoryDisplay, "KeptChat"], None]
+"""Runs an episode at the task with this id, shows it, and keeps its chat."""
+
+
+@dataclass
+class KeptChat:
+    """What is kept besides the episode."""
+
+    chat: list[Message] = field(default_factory=list)
+
+
+def _instruction(text: str) -> str:
+    if text == "-":
+        text = typer.get_text_stream("stdin").read()
+    if not text.strip():
+        raise UserError("the instruction is empty: say what the agent should do")
+    return text
+
+
+@contextmanager
+def _driver(
+    model: str, url: str, key: str | None, seconds: float, action_format: ActionFormat, temperature: float, seed: int
+) -> Iterator[EpisodeDriver]:
+    """The model, loaded or connected."""
+    name = model.removeprefix(ENDPOINT)
+    if url and action_format == "compact":
+        raise UserError("--format compact is for a local model: leave out --endpoint")
+    if not url and model.startswith(ENDPOINT):
+        raise UserError(f"{model!r} is behind an endpoint: give its base URL with --endpoint URL")
+    if url:
+        from regrade.policy_training.environments.chat_models import endpoint_chat
+        from regrade.policy_training.policies.endpoint_requests import Endpoint
+
+        server = Endpoint(base_url=url, model=name, key_variable=key, seconds=seconds, tries=TRIES, at_a_time=1)
+        with endpoint_chat(server, temperature=temperature, seed=seed) as complete:
+            yield _chat(complete)
+        return
+    with training_libraries("a local model"):
+        from regrade.policy_training.environments.chat_models import LocalChat
+        from regrade.policy_training.environments.compact_loop import run_compact_episode
+        from regrade.policy_training.policies.models import load_model
+
+        language_model = load_model(name)
+    if action_format == "chat":
+        yield _chat(LocalChat(language_model, temperature, seed=seed))
+        return
+
+    def run(environment: RepositoryEnvironment, task_id: str, display: TrajectoryDisplay, _record: KeptChat) -> None:
+        run_compact_episode(
+            environment, task_id, language_model, temperature=temperature, seed=seed, watch=display.step
+        )
+
+    yield run
+
+
+def _chat(complete: Callable[[Sequence[Message], list[dict[str, Any]]], Any]) -> EpisodeDriver:
+    """The loop of a chat model that shows what the model says and how long it takes."""
+
+    def run(environment: RepositoryEnvironment, task_id: str, display: TrajectoryDisplay, record: KeptChat) -> None:
+        from regrade.policy_training.environments.chat_loop import run_chat_episode
+
+        def asked(messages: Sequence[Message], tools: list[dict[str, Any]]) -> Any:
+            record.chat = list(messages)
+            began = time.monotonic()
+            with display.waiting():
+                answer = complete(messages, tools)
+            display.answer(answer.message, answer.tokens, time.monotonic() - began)
+            return answer
+
+        _, record.chat = run_chat_episode(environment, task_id, asked, display.step)
+
+    return run
+
+
+def _run(
+    task: Task, scorer: Scorer, limits: EpisodeLimits, run: EpisodeDriver, display: TrajectoryDisplay, folder: Path
+) -> Episode:
+    """The episode. It is stored however it ends, also if the model's server dies or the user stops it."""
+    from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
+    from regrade.policy_training.policies.endpoint_requests import LostAttemptError
+
+    environment, record = RepositoryEnvironment({task.id: task}, scorer, limits), KeptChat()
+    try:
+        run(environment, task.id, display, record)
+    except LostAttemptError as error:
+        raise UserError(
+            f"the endpoint gave no answer: {one_line(error)}; what was done so far is in {folder}"
+        ) from error
+    finally:
+        if hasattr(environment, "session"):
+            _store(folder, environment.session.episode(), record.chat)
+    return environment.session.episode()
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Says where the work so far is if something stops it."""
+    try:
+        yield
+    except BaseException:
+        if (folder / "change.diff").exists():
+            _note(f"what the agent did so far is in {folder}")
+        raise
+
+
+def _store(folder: Path, episode: Episode, chat: Sequence[Message]) -> None:
+    from json import dumps
+
+    from regrade.datasets.episode_json import StoredEpisode
+    from regrade.evaluators.storage.journal import write_atomically
+
+    def lines(value: object) -> str:
+        return dumps(value, indent=1).encode("utf-8", "replace").decode() + "\n"
+
+    write_atomically(folder / "change.diff", episode.patch.text)
+    write_atomically(folder / "trajectory.json", lines(StoredEpisode.of(episode).to_json()))
+    if chat:
+        write_atomically(folder / "chat.json", lines(chat))
+
+
+def _new_folder(task: Task) -> Path:
+    from regrade.datasets.caches import default_cache
+
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return default_cache() / "agents" / f"{task.base.root.name}-{moment}"
+
+
+def _verdict(task: Task, patch: Patch, scorer: Scorer) -> EvidenceSet | None:
+    """The evidence on the change; None without one."""
+    from regrade.evaluators.execution.untestable import as_failure
+    from regrade.rewards.evidence import Integrity, TestRun
+
+    if patch.is_empty:
+        return None
+    with progress("running all tests on the change") as report:
+        (evidence,) = scorer.gather([(task, patch)], {TestRun, Integrity}, progress=report)
+    return as_failure(task, evidence)
+
+
+def _apply(task: Task, patch: Patch, is_harmless: bool, folder: Path) -> bool:
+    """Write the changed files into the repository.
+
+    Raises:
+        UserError: a file was changed meanwhile.
+    """
+    from regrade.datasets.applying import changed_files
+
+    if patch.is_empty:
+        return False
+    if not is_harmless:
+        _note(f"not applied, as it breaks tests: `git apply {folder / 'change.diff'}` applies it anyway")
+        return False
+    files: Mapping[str, str | None] = changed_files(task.base, patch)
+    write_changes(task, files, folder / "change.diff")
+    return True
+
+
+def write_changes(task: Task, files: Mapping[str, str | None], diff: Path) -> None:
+    """Write files into the repository, and delete those without a text; all or none.
+
+    Raises:
+        UserError: one of them, or a folder above it, is not what it was when the agent began.
+    """
+    from hashlib import sha256
+
+    root = task.base.root
+    for path in files:
+        target = root / path
+        known = task.base.known.get(path)
+        is_same = (
+            not target.exists() and not target.is_symlink()
+            if known is None
+            else target.is_file()
+            and not target.is_symlink()
+            and known.endswith(sha256(target.read_bytes()).hexdigest())
+        )
+        if not (is_same and target.resolve().is_relative_to(root)):
+            raise UserError(
+                f"{target} has changed since the agent began, so nothing was applied: apply its change yourself with "
+                f"`git apply {diff}`"
+            )
+    for path, text in files.items():
+        target = root / path
+        if text is None:
+            target.unlink()
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _note(text: str) -> None:
+    stderr().print(f"note: {one_line(text)}", markup=False, soft_wrap=True)

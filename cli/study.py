@@ -1,0 +1,82 @@
+"""`regrade study`: what learning from tests is worth in demonstrations, over a grid of trained policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regrade.cli.console import stdout
+from regrade.cli.demo import stage
+from regrade.cli.extras import training_libraries
+from regrade.cli.options import ModelName, SandboxName, creatable
+
+if TYPE_CHECKING:
+    from regrade.policy_training.study.settings import StudySettings
+
+
+def study(
+    out: Annotated[
+        Path, typer.Option(file_okay=False, callback=creatable, help="Folder of the study; a study in it goes on.")
+    ],
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run these cells only, and those that they need: a name or a pattern, such as 'rl-d32-*-s0'. Repeat."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small grid of small cells: every part for real, figures are noise.")
+    ] = False,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Show what is done, and what is left with an estimate; run nothing.")
+    ] = False,
+    model: ModelName = "smollm2-135m",
+    sandbox: SandboxName = "auto",
+) -> None:
+    """Measure what learning from tests is worth in demonstrations.
+
+    Train and judge SFT, SFT given equal time, and reinforcement learning from executed tests at several numbers of
+    demonstrations and of tested tasks, and draw their curves. A stopped study resumes by the same command.
+    """
+    from regrade.policy_training.study.settings import FULL, QUICK
+
+    settings = QUICK if quick else FULL
+    if only_list:
+        _list(out, settings, cells or ())
+        return
+    with training_libraries("`regrade study`"):
+        from regrade.policy_training.study.running import run_study
+    from regrade.reports.study_page import FIGURES, study_markdown, write_study_report
+    from regrade.reports.study_results import load_study
+
+    run_study(
+        out,
+        settings,
+        stage,
+        cells=cells or (),
+        sandbox=sandbox,
+        model=model,
+        after_cell=lambda _cell: write_study_report(out),
+    )
+    page = write_study_report(out)
+    typer.echo(study_markdown(load_study(out)))
+    typer.echo(f"report:  {page}\nfigures: {out / FIGURES}")
+
+
+def _list(out: Path, settings: StudySettings, patterns: list[str] | tuple[()]) -> None:
+    from rich.table import Table
+
+    from regrade.policy_training.study.cells import cell_states, chosen, grid
+    from regrade.reports.number_format import duration
+    from regrade.reports.study_results import time_left
+
+    states = cell_states(out, chosen(grid(settings), patterns))
+    table = Table("cell", "state", "so far", "left, about", box=None)
+    for state in states:
+        words = "done" if state.is_done else "started" if state.seconds else "not started"
+        left = "" if state.is_done else "unknown" if state.left is None else duration(state.left)
+        table.add_row(state.cell.name, words, duration(state.seconds) if state.seconds else "", left)
+    stdout().print(table)
+    typer.echo(time_left(states))

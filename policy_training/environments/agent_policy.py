@@ -1,0 +1,217 @@
+"""A local language model as an agent: a policy whose attempts are episodes in the compact grammar.
+
+Many episodes advance together (`policies/dialogues.py`): while the tests of some run, the others are generated. With
+one turn, its rollouts are those of `ModelPolicy`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from regrade.datasets.episodes import EpisodeEnd
+from regrade.datasets.errors import UserError
+from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Rollout, Sampling
+from regrade.datasets.tasks import Task
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.policies.dialogues import SamplingTimes, run_dialogues
+from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
+from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
+
+EPISODES_AT_A_TIME = 32
+FORMAT_FILE = "agent.json"
+"""Beside the weights of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class AgentFormat:
+    """How a policy works as an agent; a checkpoint keeps it, so that it is evaluated as it was trained.
+
+    Raises:
+        UserError: an episode has no room for one action.
+    """
+
+    limits: EpisodeLimits = field(default_factory=lambda: EpisodeLimits(turns=1))
+    """Default: one turn, as a policy that answers once."""
+    max_action_tokens: int = MAX_ANSWER_TOKENS
+    """Default: 40."""
+    max_tokens: int = 600
+    """Of an episode after its prompt, actions and observations together. Default: 600."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_action_tokens <= self.max_tokens:
+            raise UserError(
+                f"AgentFormat: max_action_tokens is {self.max_action_tokens!r} and max_tokens {self.max_tokens!r}; "
+                "give an action at least 1 token, and an episode room for one action"
+            )
+
+    def files(self) -> dict[str, str]:
+        """What `LanguageModel.save` writes beside the weights: name -> text."""
+        return {FORMAT_FILE: msgspec.json.format(msgspec.json.encode(self)).decode() + "\n"}
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> AgentFormat:
+        """The format of a saved policy; one turn if it has none.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = folder / FORMAT_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (msgspec.MsgspecError, UserError) as error:
+            raise UserError(f"{path} is no format of an agent: {error}; save the checkpoint again") from error
+
+
+class AgentSample(NamedTuple):
+    """One attempt of an agent, and its tokens to learn from."""
+
+    rollout: Rollout
+    tokens: TokenizedEpisode
+
+
+@dataclass
+class AgentPolicy:
+    """A language model that reads, edits and tests in several turns."""
+
+    language_model: LanguageModel
+    scorer: Scorer
+    name: str
+    format: AgentFormat = field(default_factory=AgentFormat)
+    progress: Callable[[int, int], None] | None = None
+    """Called with the numbers of tasks done and of all."""
+    rows: int = EPISODES_AT_A_TIME
+    """Episodes at a time."""
+    times: SamplingTimes = field(default_factory=SamplingTimes)
+    """Of all that it has sampled."""
+
+    def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
+        """An episode per sample, in the order in which they end."""
+        return (sampled.rollout for sampled in self.sample(tasks, samplings, seed))
+
+    def sample(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[AgentSample]:
+        """As `propose`, with the tokens of each episode and their log-probabilities."""
+        numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
+        dialogues = [
+            dialogue
+            for task in tasks
+            for dialogue in dialogues_of(self, task.without_reference(), [heat for heat, _ in numbered])
+        ]
+        model = self.language_model.model
+        was_training = model.training
+        model.eval()
+        ended: Counter[int] = Counter()
+        began = time.perf_counter()
+        try:
+            for index, tokens in run_dialogues(
+                model,
+                dialogues,
+                stop_ids=self.language_model.stop_ids,
+                max_action_tokens=self.format.max_action_tokens,
+                max_tokens=self.format.max_tokens,
+                seed=seed,
+                rows=self.rows,
+                group=len(numbered),
+                times=self.times,
+            ):
+                place, number = divmod(index, len(numbered))
+                rollout = dialogues[index].rollout(self.name, numbered[number][1], seed, time.perf_counter() - began)
+                yield AgentSample(rollout, tokens)
+                ended[place] += 1
+                if self.progress is not None and ended[place] == len(numbered):
+                    self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
+                began = time.perf_counter()  # the time that the caller spends is not generation
+        finally:
+            model.train(was_training)
+
+
+def dialogues_of(policy: AgentPolicy, task: Task, temperatures: Sequence[float]) -> list[AgentDialogue]:
+    """The attempts at one task."""
+    limits = policy.format.limits
+    if limits.turns == 1:
+        limits = replace(limits, test_runs=0)  # nothing could follow from it
+    environment = RepositoryEnvironment({task.id: task}, policy.scorer, limits)
+    text = CompactEpisode(environment, task.id).prompt
+    prompt, lock = policy.language_model.encode(text), threading.Lock()
+    return [
+        AgentDialogue(policy.language_model, policy.format, task, policy.scorer, limits, text, prompt, heat, lock)
+        for heat in temperatures
+    ]
+
+
+@dataclass
+class AgentDialogue:
+    """One episode as a dialogue in tokens."""
+
+    language_model: LanguageModel
+    format: AgentFormat
+    task: Task
+    scorer: Scorer
+    limits: EpisodeLimits
+    text: str
+    """The prompt."""
+    prompt: list[int]
+    temperature: float
+    tokenizer_lock: threading.Lock
+    """Tokenizers of transformers are not meant for several threads."""
+    episode: CompactEpisode | None = None
+    used: int = 0
+    """Tokens after the prompt."""
+
+    def reply(self, tokens: list[int]) -> list[int] | None:
+        if self.episode is None:  # only now: its time is limited, and it may have waited for its turn
+            environment = RepositoryEnvironment({self.task.id: self.task}, self.scorer, self.limits)
+            self.episode = CompactEpisode(environment, self.task.id)
+        session = self.episode.environment.session
+        with self.tokenizer_lock:
+            line = self.language_model.decode(tokens)
+        observation = self.episode.act(line)
+        session.tokens += len(tokens)  # an action that uses up the budget is executed
+        self.used += len(tokens)
+        if observation is None or session.is_over():
+            return None
+        with self.tokenizer_lock:
+            shown = self.language_model.encode(framed(observation))
+        self.used += len(shown)
+        if self.used + self.format.max_action_tokens > self.format.max_tokens:
+            session.end = EpisodeEnd.TOKENS
+            return None
+        return shown
+
+    def rollout(self, policy: str, sample: int, seed: int, seconds: float) -> Rollout:
+        """The attempt, when it is over."""
+        assert self.episode is not None
+        episode = self.episode.episode()
+        completion = self.episode.transcript().completion
+        if self.limits.turns == 1 and self.task.target is not None:
+            patch = prompt_of(self.task).patch(completion)
+            is_well_formed = patch is not None
+        else:
+            patch, is_well_formed = episode.patch, any(step.tool for step in episode.steps)
+        return Rollout(
+            task_id=self.task.id,
+            policy=policy,
+            temperature=self.temperature,
+            sample=sample,
+            seed=seed,
+            patch=patch or Patch(""),
+            prompt=self.text,
+            completion=completion,
+            well_formed=is_well_formed,
+            tokens=episode.tokens,
+            seconds=seconds,
+            episode=episode,
+        )

@@ -1,0 +1,154 @@
+"""Runs the cells of a study one after another; each is a run of its own, which a killed study resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from shutil import rmtree
+
+from regrade.datasets.patches import Patch
+from regrade.datasets.sources import load_tasks
+from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, enter
+from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.run import Run
+from regrade.policy_training.policies.local_model import ModelPolicy
+from regrade.policy_training.policies.models import EMBEDDED, load_model
+from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
+from regrade.policy_training.study.cells import JUDGED, ROLES, Cell, cell_folder, chosen, grid
+from regrade.policy_training.study.settings import StudySettings
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.rewards.builtin import default
+from regrade.rewards.evidence import TestRun
+
+
+def run_study(
+    out: Path,
+    settings: StudySettings,
+    stage: Stage,
+    *,
+    cells: Sequence[str] = (),
+    sandbox: str = "auto",
+    model: str = EMBEDDED,
+    after_cell: Callable[[Cell], object] = lambda _cell: None,
+) -> Run:
+    """Run the cells of a study in `out` that are not done yet.
+
+    Args:
+        cells: patterns of names, such as `rl-d32-*`; the cells that they need are run too. Empty: all cells.
+        after_cell: called when a cell is done.
+
+    Raises:
+        UserError: no cell matches a pattern, there is no model or no sandbox, or `out` contains a study with other
+            settings.
+    """
+    wanted = chosen(grid(settings), cells)
+    run = Run(out)
+    check_same(run, study=asdict(settings), model=model)
+    run.update(model=model)
+    with run.writing():
+        waiting = [cell for cell in wanted if not _is_done(out, cell)]
+        if waiting:
+            with Scorer(sandbox=sandbox) as scorer:
+                study = Study(run, settings, stage, model, scorer)
+                study.prepare()
+                for cell in waiting:
+                    study.run_cell(cell)
+                    after_cell(cell)
+    return run
+
+
+def _is_done(study: Path, cell: Cell) -> bool:
+    folder = cell_folder(study, cell)
+    return (folder / "manifest.json").exists() and Run.open(folder).finished(JUDGED)
+
+
+class Study:
+    """The cells of one study on its folder."""
+
+    def __init__(self, run: Run, settings: StudySettings, stage: Stage, model: str, scorer: Scorer) -> None:
+        self.run = run
+        self.settings = settings
+        self.stage = stage
+        self.model_name = model
+        self.scorer = scorer
+        self.tasks: dict[int, RecipeTasks] = {}
+        """Seed -> its tasks."""
+
+    def prepare(self) -> None:
+        """Fetch the packages, create the test environment, convert the model, choose the tasks of all seeds."""
+        settings = self.settings
+        with self.run.phase("prepare"), self.stage("preparing") as report:
+            report(0, 2)
+            encode = load_model(self.model_name).encode
+            load = cache(lambda split: load_tasks(split=split))
+            for seed in settings.seeds:
+                self.tasks[seed] = choose_tasks(
+                    load,
+                    encode,
+                    settings,
+                    demonstrations=max(settings.demonstrations),
+                    tests_only=max(settings.tests_only),
+                    seed=seed,
+                )
+            report(1, 2)
+            # One attempt creates the environment and starts the workers, so that no cell's time includes that.
+            validation = self.tasks[settings.seeds[0]].validation
+            self.scorer.gather([(validation[0], Patch(""))], {TestRun}, reachable=True)
+            report(2, 2)
+        inputs = {
+            f"{name}, seed {seed}": digest
+            for seed, tasks in self.tasks.items()
+            for name, digest in tasks.digests().items()
+        }
+        self.run.update(inputs=inputs, sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
+
+    def run_cell(self, cell: Cell) -> None:
+        """Train and judge one policy; finished phases are skipped."""
+        run, tasks = Run(cell_folder(self.run.folder, cell)), self.tasks[cell.seed]
+        stage: Stage = lambda title: self.stage(f"{cell.name}: {title}")  # noqa: E731
+        phases = Phases(run, self.settings, cell.seed, stage)
+        check_same(run, cell=asdict(cell), study=asdict(self.settings), model=self.model_name)
+        run.record_tasks(tasks.held_out)
+        run.update(
+            model=self.model_name,
+            seeds={"run": cell.seed},
+            inputs=tasks.digests(),
+            sandbox=self.scorer.sandbox.name,
+            assurance=self.scorer.assurance,
+        )
+        checkpoint = self._trained(cell, run, phases, tasks)
+        self._judge(cell, run, stage, checkpoint, tasks)
+
+    def _trained(self, cell: Cell, run: Run, phases: Phases, tasks: RecipeTasks) -> Path:
+        """The checkpoint of the cell."""
+        shown, tested = tasks.demonstrations[: cell.demonstrations], tasks.tests_only[: cell.tests_only]
+        if cell.training == "sft":
+            phases.sft(self.model_name, shown, tasks.validation)
+            return run.checkpoint("sft")
+        before = [Run.open(cell_folder(self.run.folder, needed)) for needed in cell.needs]
+        start = before[0].checkpoint("sft")
+        if cell.training == "rl":
+            phases.expert_iteration(start, shown, tested, self.scorer)
+            phases.grpo(tested, self.scorer)
+            rmtree(run.checkpoint("expert-iteration"), ignore_errors=True)  # half a gigabyte that nothing starts from
+            return run.checkpoint("rl")
+        seconds = Phases(before[1], self.settings, cell.seed, self.stage).rl_seconds
+        phases.more_sft("control", "SFT given equal time", start, shown, Budget(seconds=seconds))
+        return run.checkpoint("control")
+
+    def _judge(self, cell: Cell, run: Run, stage: Stage, checkpoint: Path, tasks: RecipeTasks) -> None:
+        if run.finished(JUDGED):
+            return
+        role, label = ROLES[cell.training]
+        entrant = Entrant(name=cell.name, role=role, label=label, load=partial(_policy, checkpoint, cell.name))
+        by = Judge(scorer=self.scorer, reward=default, seed=cell.seed, stage=stage)
+        with run.phase(JUDGED):
+            enter(run, entrant, self.settings.sweep, tasks.validation, tasks.held_out, by)
+
+
+def _policy(checkpoint: Path, name: str, _tasks: Sequence[Task]) -> ModelPolicy:
+    return ModelPolicy(load_model(str(checkpoint)), name)

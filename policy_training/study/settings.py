@@ -1,0 +1,43 @@
+"""The sizes of a study: what `regrade study` and `regrade study --quick` do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from regrade.datasets.rollouts import Sampling
+from regrade.policy_training.recipe.settings import EXPLORATION_TEMPERATURE, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings(Recipe):
+    """All choices of a study: the two axes of its grid, and the recipe of each cell."""
+
+    demonstrations: tuple[int, ...] = (16, 32, 64, 128, 195)
+    """Tasks whose references SFT learns from; the largest is all tasks with a short prompt. Default: 16, 32, 64, 128
+    and 195."""
+    tests_only: tuple[int, ...] = (70, 140, 280, 546)
+    """Tasks for reinforcement learning. At each number of demonstrations the largest one; the others at `few` alone.
+    Default: 70, 140, 280 and 546."""
+    few: int = 32
+    """Demonstrations of the curve over tests-only tasks. Default: 32."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Each draws its own tasks to learn from, and all else. Default: 0 and 1."""
+
+
+FULL = StudySettings(
+    held_out=250, check_every=20,
+    expert_iteration=replace(
+        StudySettings().expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4),
+        sft=replace(StudySettings().expert_iteration.sft, learning_rate=7e-5),
+    ),
+    rounds=4, round_steps=40, grpo_steps=160,
+)  # fmt: skip
+QUICK = StudySettings(
+    demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
+    max_prompt_tokens=90, repositories=2, validation=8, held_out=12, sft_steps=3, check_every=3,
+    expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 2)),
+    rounds=1, task_shares=3, round_steps=2,
+    grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,
+    validation_samples=1, held_out_samples=2,
+)  # fmt: skip
+"""Every part for real; its figures are noise."""
