@@ -86,6 +86,8 @@ def show(
     if (more := len(task.fail_to_pass) - MOST_SHOWN) > 0:
         lines.append(f"FAIL_TO_PASS: {more} more (all with --json)")
     lines.append(f"PASS_TO_PASS: {len(task.pass_to_pass)} tests")
+    if task.shown.tests is not None:
+        lines.append(f"shown to an agent: {', '.join(task.shown.tests) or 'no test'}")
     typer.echo("\n".join(lines))
     if patch:
         typer.echo(f"\n{patch}", nl=False)
@@ -179,7 +181,7 @@ def demonstrations(
         raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
     if source == "builtin" and split is None:
         split = "demonstrations"
-    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1, test_runs=0)
+    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1)
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(
@@ -260,4 +262,5 @@ def details(task: Task) -> dict[str, Any]:
     return {
         **asdict(entry_of(task)), "instruction": task.instruction, "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass), "pass_to_pass": list(task.pass_to_pass), "digest": task.digest,
+        "shown": asdict(task.shown),
     }  # fmt: skip
