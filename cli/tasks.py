@@ -181,7 +181,7 @@ def demonstrations(
         raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
     if source == "builtin" and split is None:
         split = "demonstrations"
-    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1, test_runs=0)
+    limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1)
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(

@@ -20,7 +20,7 @@ from regrade.reports.study_page import write_study_report
 from regrade.reports.study_results import load_study
 
 SETTINGS = StudySettings(
-    demonstrations=(3, 6), tests_only=(3, 6), few=3, seeds=(0,),
+    agents=(False,), demonstrations=(3, 6), tests_only=(3, 6), few=3, seeds=(0,),
     max_prompt_tokens=420, repositories=1, validation=4, held_out=5, sft_steps=4, check_every=2,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
     rounds=1, task_shares=1, round_steps=1, grpo_steps=2,
