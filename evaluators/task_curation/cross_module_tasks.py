@@ -45,7 +45,7 @@ class CrossModuleAmounts:
 
     most: int = 140
     """Maximum number of tasks."""
-    a_function: int = 8
+    a_function: int = 16
     functions: int = 80
     """Maximum number of functions whose mutants run, drawn by the seed."""
     mutants: int = 24
@@ -54,6 +54,10 @@ class CrossModuleAmounts:
     """A mutant that fails a larger share of the suite is no realistic bug."""
     runs: int = 3
     """Runs of the pristine suite; a test that fails in one of them is not used."""
+
+
+FEWER_FUNCTIONS = {"anytree": 30, "sqlparse": 30}
+"""`CrossModuleAmounts.functions` of the ready-made tasks, for packages whose mutants take long."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +94,31 @@ def build_cross_module(
 ) -> list[Path]:
     """Write one recipe file into `out` for each package that has such tasks: the same arguments write the same bytes.
 
+    Args:
+        amounts: None: those of the ready-made tasks.
+
     Raises:
         UserError: a package can't be fetched, its tests can't be run, or no package has such a task.
     """
     report = progress or ignore_progress
-    amounts = amounts or CrossModuleAmounts()
     roots = fetch_all(packages, cache, lambda done, total: report("fetching packages", done, total))
     written = []
     for package in packages:
         root = roots[package.name]
-        measured = measured_package(scorer, package, root, seed, amounts.runs, cache, report)
-        recipes = _TaskSearch(scorer, measured, root, amounts, report).recipes()
+        limits = amounts or _ready_made_amounts(package)
+        measured = measured_package(scorer, package, root, seed, limits.runs, cache, report)
+        recipes = _TaskSearch(scorer, measured, root, limits, report).recipes()
         if recipes.tasks:
             written.append(write_recipes(recipes, out))
     if not written:
         names = ", ".join(package.name for package in packages)
         raise UserError(f"no bug of {names} has a wrong fix that only tests of other modules notice: choose others")
     return written
+
+
+def _ready_made_amounts(package: Package) -> CrossModuleAmounts:
+    usual = CrossModuleAmounts()
+    return replace(usual, functions=FEWER_FUNCTIONS.get(package.name, usual.functions))
 
 
 class _TaskSearch:
