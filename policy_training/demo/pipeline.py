@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy, Sampling
@@ -108,6 +109,12 @@ class Demo:
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
         self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
+        settings = self.settings
+        self.run.update(
+            regime=f"Demonstrations are few, tests are plentiful: {settings.demonstrations} tasks with their fix, and "
+            f"{settings.tests_only} tasks of other functions with their tests alone. Agents may run the tests of one "
+            "file; the verdict comes from all tests."
+        )
         self.run.update(inputs=self.tasks.digests(), sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
 
     # ------------------------------------------------------------ training
@@ -127,6 +134,7 @@ class Demo:
         """Rounds of sampling, execution, and training on the verified episodes of the agent; then GRPO."""
         self.agent.expert_iteration(self.run.checkpoint("agent-sft"), self._lessons(), self.tasks.tests_only)
         self.agent.grpo(self.tasks.tests_only)
+        rmtree(self.run.checkpoint("expert-iteration"), ignore_errors=True)  # half a gigabyte
 
     def control(self) -> None:
         """SFT of the agent continues on the traces for the wall time of reinforcement learning."""
