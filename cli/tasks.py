@@ -86,6 +86,8 @@ def show(
     if (more := len(task.fail_to_pass) - MOST_SHOWN) > 0:
         lines.append(f"FAIL_TO_PASS: {more} more (all with --json)")
     lines.append(f"PASS_TO_PASS: {len(task.pass_to_pass)} tests")
+    if task.shown.tests is not None:
+        lines.append(f"shown to an agent: {', '.join(task.shown.tests) or 'no test'}")
     typer.echo("\n".join(lines))
     if patch:
         typer.echo(f"\n{patch}", nl=False)
@@ -260,4 +262,5 @@ def details(task: Task) -> dict[str, Any]:
     return {
         **asdict(entry_of(task)), "instruction": task.instruction, "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass), "pass_to_pass": list(task.pass_to_pass), "digest": task.digest,
+        "shown": asdict(task.shown),
     }  # fmt: skip

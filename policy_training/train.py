@@ -15,6 +15,7 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
@@ -23,7 +24,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.online import check_settings, rates, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -35,9 +36,6 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
-
-AGENTIC: tuple[Algorithm, ...] = ("sft", "expert-iteration")
-"""Algorithms that train agents of several turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +54,8 @@ class TrainingPlan:
     agent: AgentFormat | None = None
     """Train an agent, which acts over several turns and sees what comes of it; its checkpoints keep the format. `sft`
     then learns demonstrations that are executed. Default: None: a policy that answers once."""
+    step_rewards: StepRewards | None = None
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -94,8 +94,12 @@ def train(
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
-    if plan.agent is not None and plan.algorithm not in AGENTIC:
-        raise UserError(f"{plan.algorithm} learns from answers of one turn: leave out `agent=`")
+    if plan.agent is not None and plan.algorithm == "reward-model":
+        raise UserError("a reward model scores answers of one turn: leave out `agent=`")
+    if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
+        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+    if isinstance(plan.settings, OnlineSettings):
+        check_settings(plan.settings, plan.agent, plan.step_rewards)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
@@ -108,23 +112,27 @@ def train(
         return _train_into(run, plan, lessons, tasks, scorer, progress)
 
 
-def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Callable[[Run], Sequence[Transcript]]:
+Progress = Callable[[int, int], None]
+Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+
+
+def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
     """What SFT learns in a run; an agent's demonstrations are executed there.
 
     Raises:
         UserError: a task has no reference, or the answer format cannot express it.
     """
     if plan.algorithm != "sft":
-        return lambda _: ()
+        return lambda _run, _progress: ()
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _: answers
+        return lambda _run, _progress: answers
     demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
 
-    def execute(run: Run) -> Sequence[Transcript]:
+    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
         began = time.monotonic()
         with run.phase("demonstrations"):
-            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl")
+            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl", progress)
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
             run.log("demonstrations", 1, time.monotonic() - began, **counts)
         return made.transcripts
@@ -135,7 +143,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Calla
 def _train_into(
     run: Run,
     plan: TrainingPlan,
-    lessons: Callable[[Run], Sequence[Transcript]],
+    lessons: Lessons,
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
@@ -148,11 +156,12 @@ def _train_into(
         "budget": asdict(plan.budget),
         "seed": plan.seed,
         "agent": None if plan.agent is None else asdict(plan.agent),
+        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
-    examples = lessons(run)
+    examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
@@ -183,9 +192,33 @@ def _run_trainer(
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
         case OnlineSettings() as settings:
-            train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_online(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case PPOSettings() as settings:
-            train_ppo(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_ppo(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 

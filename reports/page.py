@@ -38,6 +38,7 @@ from regrade.reports.result_charts import (
     checkpoints,
     detailed_policies,
     hops,
+    places,
     severity,
     waterfalls,
 )
@@ -124,6 +125,7 @@ class Page:
     severity: FigureRows | None
     severity_inks: Mapping[str, str]
     hops: FigureRows | None
+    places: FigureRows | None
     traits: Mapping[str, FigureRows]
     checkpoints: tuple[Checkpoints, ...]
     waterfalls: tuple[Waterfall, ...]
@@ -202,6 +204,7 @@ def build_page(results: Results) -> Page:
         severity=severity(results),
         severity_inks=SEVERITY_INKS,
         hops=hops(results, inks),
+        places=places(results, inks),
         traits=by_trait(results, inks),
         checkpoints=checkpoints(results),
         waterfalls=waterfalls(results),

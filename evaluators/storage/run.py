@@ -376,6 +376,7 @@ def _description(task: Task) -> dict[str, Any]:
         "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass),
         "reference": task.reference.text if task.reference else "",
+        "shown": None if task.shown.tests is None else list(task.shown.tests),
         "digest": task.digest,
     }
 

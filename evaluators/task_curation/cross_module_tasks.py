@@ -42,12 +42,12 @@ from regrade.rewards.evidence import End, TestRun
 class CrossModuleAmounts:
     """Limits on the number of cross-module tasks of a package."""
 
-    most: int = 100
+    most: int = 140
     """Maximum number of tasks."""
     a_function: int = 8
-    functions: int = 60
+    functions: int = 80
     """Maximum number of functions whose mutants run, drawn by the seed."""
-    mutants: int = 60
+    mutants: int = 24
     """Maximum number of mutants of one function."""
     share_failing: float = 0.6
     """A mutant that fails a larger share of the suite is no realistic bug."""

@@ -164,6 +164,8 @@ class Demonstrator:
 
     def _trace(self, name: str, trace: int) -> Demonstration | NoDemonstration:
         task, reference = self._tasks[name], self._references[name]
+        if not changed_texts(task.base, reference):
+            return NoDemonstration(name, trace, "the reference changes nothing, or does not apply")
         draw = random.Random(f"{self._seed}/{name}/{trace}")
         mistakes = min(1 + (draw.random() < self._settings.second_mistake), self._most_mistakes) if trace else 0
         look: Look = draw.choice(LOOKS) if draw.random() < self._settings.look else ""

@@ -115,14 +115,15 @@ class EditedTree:
         if self.exists(path):
             return
         pure = PurePosixPath(path)
-        try:
-            check_path(path)
-            is_sound = path.encode("utf-8").decode().isprintable()
-        except (PatchError, UnicodeEncodeError):
-            is_sound = False
-        if not is_sound or path != str(pure) or path == ".":
-            raise ToolMistakeError(f"{path!r} is no path in the repository: give one like src/new_module.py")
         is_reserved = any(part.lower() == ".git" or part in IGNORED_DIRECTORIES for part in pure.parts)
+        if not is_reserved:
+            try:
+                check_path(path)
+                is_sound = path.encode("utf-8").decode().isprintable()
+            except (PatchError, UnicodeEncodeError):
+                is_sound = False
+            if not is_sound or path != str(pure) or path == ".":
+                raise ToolMistakeError(f"{path!r} is no path in the repository: give one like src/new_module.py")
         if is_reserved or is_cache(path) or self._is_hidden(path) or self._is_taken(path):
             raise ToolMistakeError(f"{path!r} cannot be created: that place is reserved")
         folders = set(parents(path))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from regrade.datasets.episodes import SeenTests
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.plurals import counted, listed
-from regrade.datasets.tasks import Task
+from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.execution.untestable import as_failure
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.static.dependencies.distance import import_distances
+from regrade.evaluators.static.dependencies.graph import graph_of
 from regrade.policy_training.environments.edited_tree import ToolMistakeError
 from regrade.rewards.evidence import End, TestRun, TestStatus
 
@@ -37,12 +40,23 @@ class ShownTests:
         return cls(task, tuple(test for test in task.tests if test in named or file_of(test) in named))
 
     def hides(self, path: str) -> bool:
-        """Is it a file of tests of which none is shown?"""
+        """Is it a file of tests of which none is shown? (Code with tests in it is no such file.)"""
         return path in self._hidden_files
 
-    @property
+    @cached_property
     def _hidden_files(self) -> frozenset[str]:
-        return frozenset(map(file_of, self.task.tests)) - frozenset(map(file_of, self.ids))
+        hidden = frozenset(map(file_of, self.task.tests)) - frozenset(map(file_of, self.ids))
+        return frozenset(path for path in hidden if self.task.suite.protects(path))
+
+    @cached_property
+    def _base(self) -> Tree:
+        """The tree in which the shown tests run: without hidden files, which the agent's code could read there, as far
+        as no shown test imports them."""
+        if not self._hidden_files:
+            return self.task.base
+        graph = graph_of(Tree(self.task.base.root, known=self.task.base.known), self.task.suite.python_path)
+        needed = import_distances(graph, set(map(file_of, self.ids)))
+        return self.task.base.without(self._hidden_files - needed.keys())
 
     def described_task(self) -> Task:
         """The task with what an agent may be told of it, for a description."""
@@ -79,6 +93,7 @@ class ShownTests:
         failing = self.task.fail_to_pass + self.task.unnamed  # a run has no outcomes of unnamed tests
         task = replace(
             self.task,
+            base=self._base,
             fail_to_pass=tuple(test for test in failing if test in wanted),
             pass_to_pass=tuple(test for test in self.task.pass_to_pass if test in wanted),
             unnamed=(),

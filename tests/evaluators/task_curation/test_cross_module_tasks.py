@@ -114,6 +114,15 @@ def test_a_wrong_fix_passes_the_shown_tests_and_breaks_those_of_another_module(
     assert load_task(path, one.id, cache=cache).digest
     assert [entry.id for entry in list_tasks(path)] == [task.id for task in tasks]
 
+    with pytest.raises(
+        UserError, match=r"no task file or folder of recipes at nowhere: .* one of: builtin, cross-module"
+    ):
+        load_wrong_fixes("nowhere")
+    task_file = tmp_path / "tasks.jsonl"
+    task_file.write_text("{}")
+    with pytest.raises(UserError, match="is a task file, which has no wrong fixes"):
+        load_wrong_fixes(task_file)
+
     value = json.loads(path.read_text())
     value["tasks"][0]["shown"] = "toolz/tests/test_none.py"
     path.write_text(json.dumps(value))

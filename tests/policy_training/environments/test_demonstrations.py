@@ -83,6 +83,17 @@ def test_a_trace_keeps_to_the_limits_and_one_turn_is_the_answer_of_today(tasks: 
     assert transcript_of(trace.rows[0]) == Transcript.of_answer(prompt_of(tasks[0]).text, answer)
 
 
+def test_some_traces_look_before_they_edit(tasks: list[Task], scorer: Scorer) -> None:
+    shares = DemonstrationSettings(look=1.0)
+    made = [
+        *Demonstrator(tasks, scorer, LIMITS, shares).make(),
+        *Demonstrator(tasks, scorer, LIMITS, shares, seed=3).make(),
+    ]
+    assert all(isinstance(each, Demonstration) for each in made)
+    first = {transcript_of(each.rows[0]).turns[0].action for each in made if isinstance(each, Demonstration)}
+    assert first == {r"find \bsecond\(", r"find \badd\(", "open library.py 5 11", "open library.py 16 22"}
+
+
 def test_what_cannot_be_shown_is_left_out_with_its_reason(make_task: Callable[[str], Task], scorer: Scorer) -> None:
     task = make_task("second")
     blind = replace(task, shown=Shown(tests=("test_library.py::test_double",)))

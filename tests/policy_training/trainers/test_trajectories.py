@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from regrade.policy_training.trainers.callbacks import Budget, common_arguments
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
-from regrade.policy_training.trainers.trajectories import Trajectories, action_spans
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch, action_spans
 
 END = 1
 
@@ -57,18 +57,19 @@ def with_log_probs(model: Any, episode: TokenizedEpisode) -> TokenizedEpisode:
     return TokenizedEpisode(episode.prompt, episode.tokens, episode.is_action, tuple(log_probs))
 
 
-def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[AgentSample], float]:
-    """Plays `EPISODES`."""
+def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> Iterator[tuple[int, AgentSample]]:
+    """Plays `EPISODES`; the last one ends first."""
     assert task_ids == ["a"] * 4
     model = trainer.accelerator.unwrap_model(trainer.model)
     rollout = Rollout(task_id="a", policy="", temperature=1.0, sample=0, seed=0, patch=Patch(""))
-    return [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES], 0.0
+    played = [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES]
+    return reversed(list(enumerate(played)))
 
 
 def trainer_of(
     language_model: LanguageModel, out: Path, kind: type, config: type, rewards: Sequence[float | None], **more: Any
 ) -> Any:
-    trajectories = Trajectories(recorded, more.pop("credit", "trajectory"))
+    trajectories = TrajectoryBatch(recorded, more.pop("credit", "trajectory"))
     steps = more.pop("steps", None)
 
     def pay(completions: list[str], **_: Any) -> list[float | None]:
@@ -253,6 +254,29 @@ def test_agents_train_on_executed_tests(
     assert rows[0]["turns"] > 1
     assert rows[0]["breakage"] > 0
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows if "loss" in row)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
+def test_an_agent_of_one_turn_learns_what_a_policy_that_answers_once_learns(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
+) -> None:
+    learned = []
+    for agent in (None, AgentFormat()):
+        model = LanguageModel("copy", copy.deepcopy(undecided.model), undecided.tokenizer)
+        more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "agent": agent}
+        if algorithm == "ppo":
+            ppo = PPOSettings(epochs=1, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3)
+            train_ppo(model, tasks, scorer, ppo, **more)
+        else:
+            settings = OnlineSettings(
+                algorithm=algorithm, prompts_per_step=2, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3
+            )
+            train_online(model, tasks, scorer, settings, **more)
+        learned.append(list(model.model.parameters()))
+    for one, other in zip(*learned, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    before = list(undecided.model.parameters())
+    assert not all(torch.equal(new, old) for new, old in zip(learned[0], before, strict=True))
 
 
 def test_trl_itself_generates_in_turns_and_masks_observations(
