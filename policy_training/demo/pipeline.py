@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Policy, Sampling
@@ -134,7 +133,6 @@ class Demo:
         """Rounds of sampling, execution, and training on the verified episodes of the agent; then GRPO."""
         self.agent.expert_iteration(self.run.checkpoint("agent-sft"), self._lessons(), self.tasks.tests_only)
         self.agent.grpo(self.tasks.tests_only)
-        rmtree(self.run.checkpoint("expert-iteration"), ignore_errors=True)  # half a gigabyte
 
     def control(self) -> None:
         """SFT of the agent continues on the traces for the wall time of reinforcement learning."""
