@@ -157,7 +157,7 @@ class Demo:
         with self.run.phase("reward model"), self.stage("reward model") as report:
             figures = train_and_test_reward_model(
                 self.run.checkpoint("sft"),
-                self.agent.stored_answers(),
+                [answer for answer in self.agent.stored_answers() if answer.completion],
                 self.settings.reward_model,
                 out=self.run.checkpoint("reward-model"),
                 budget=Budget(self.settings.reward_model_steps),
