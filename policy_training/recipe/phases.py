@@ -250,7 +250,7 @@ def policy_of(checkpoint: Path, name: str, scorer: Scorer) -> Policy:
 
 
 def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attempt]:
-    """The attempts; an agent's with the answer of one turn that makes its final patch, empty if there is none.
+    """The attempts; an agent's with the answer of one turn that makes its final patch, if there is one.
 
     A reward model scores answers, whoever gave them.
     """
@@ -259,7 +259,7 @@ def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attem
     for attempt in attempts:
         rollout = attempt.rollout
         if rollout.episode is not None:
-            answer = prompts[rollout.task_id].answer_of(rollout.patch) or ""
+            answer = prompts[rollout.task_id].answer_of(rollout.patch) or rollout.completion
             rollout = replace(rollout, completion=answer)
         answered.append(replace(attempt, rollout=rollout))
     return answered
