@@ -39,7 +39,7 @@ from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.policies.local_model import load_policy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.scripted import NoOp, Reference
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results
