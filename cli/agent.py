@@ -35,7 +35,9 @@ ENDPOINT = "endpoint:"
 
 
 def agent(
-    instruction: Annotated[str, typer.Argument(help="What to do, in words; - for standard input.")],
+    instruction: Annotated[
+        str, typer.Argument(metavar="INSTRUCTION", help="What to do, in words; - for standard input.")
+    ],
     model: Annotated[
         str,
         typer.Option(
