@@ -237,15 +237,14 @@ def build(
     Execution must confirm each bug: some passing tests fail, others still pass, and the reference fixes it. The same
     seed writes the same bytes. Each file is compared with the shipped one.
     """
-    from regrade.datasets.mutation.packages import FURTHER_PACKAGES, PACKAGES
+    from regrade.datasets.mutation.packages import PACKAGES
     from regrade.datasets.mutation.packages import package as pinned
     from regrade.datasets.sources import READY_MADE
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.cross_module_tasks import build_cross_module
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
-    every = (*PACKAGES, *FURTHER_PACKAGES) if cross_module else PACKAGES
-    chosen = [pinned(name) for name in package] if package else every
+    chosen = [pinned(name) for name in package] if package else PACKAGES
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
         written = (build_cross_module if cross_module else build_recipes)(scorer, out, seed, chosen, progress=report)
     for path in written:
