@@ -11,7 +11,7 @@ import typer
 
 from regrade.cli.console import print_json, progress, stderr, stdout, stdout_to_stderr
 from regrade.cli.jobs import model_probes
-from regrade.cli.loading import limited, load, measured
+from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     LARGEST_SEED,
     LONGEST,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 AsRole = Literal["baseline", "control", "candidate", "checkpoint", "upper bound", "scripted"]
 Api = Literal["chat", "completions"]
-TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A task file. Default: the ready-made tasks.")]
+TaskSource = Annotated[Path | None, typer.Option("--tasks", help="A task file, or cross-module. Default: builtin.")]
 Split = Annotated[
     str | None,
     typer.Option(help="Split of the ready-made tasks: demonstrations, tests_only, validation or held_out (default)."),
@@ -172,7 +172,7 @@ def evaluate(
     loaded_reward = at_level(plain, assured)
     if loaded_reward is not plain:  # rows of another level are not reused
         loaded_reward = loaded_reward.named(f"{plain.name}, assured {assured or BY_DEFAULT}")
-    chosen = choose_tasks(tasks, split or ("held_out" if tasks is None else None), limit, seed, sandbox)
+    chosen = choose_tasks(tasks, split or ("held_out" if is_ready_made(tasks) else None), limit, seed, sandbox)
     endpoint_row = EndpointRow(
         endpoint=endpoint,
         model="",

@@ -73,6 +73,7 @@ def import_results(
             {
                 "run": str(out),
                 "policies": [{**asdict(each), "missing": each.missing} for each in graded.counts()],
+                "trajectories": graded.episodes,
                 "findings": graded.findings.to_json(),
             }
         )
@@ -92,6 +93,8 @@ def _print(graded: GradedImport, out: Path) -> None:
     for counts in graded.counts():
         table.add_row(counts.policy, *_figures(counts))
     stdout().print(table)
+    for name, count in graded.episodes.items():
+        typer.echo(f"{name}: the steps of {count} of {len(graded.rows[name])} attempts")
     for line in graded.findings.lines()[:MOST_LINES]:
         typer.echo(f"note: {one_line(line)}", err=True)
     many = [counts.policy for counts in graded.counts() if counts.missing > TOLERATED_MISSING * counts.attempts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,6 +44,13 @@ def measured(tasks: list[Task], sandbox: str, tell: Callable[[str], None] | None
         return with_pass_to_pass(tasks, tell=tell)
     with progress("running the unchanged tests") as report:
         return with_pass_to_pass(tasks, sandbox=sandbox, progress=report, tell=tell)
+
+
+def is_ready_made(tasks: Path | None) -> bool:
+    """Are the tasks ready-made ones, by default the builtin ones, so that only one split of them is for this use?"""
+    from regrade.datasets.sources import READY_MADE
+
+    return tasks is None or str(tasks) in READY_MADE
 
 
 def limited(tasks: list[Task], limit: int | None, seed: int) -> list[Task]:

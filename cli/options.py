@@ -21,13 +21,13 @@ LONGEST = 1e9
 LARGEST_SEED = 2**32 - 1
 
 
-def agent_limits(turns: int, test_runs: int | None) -> EpisodeLimits | None:
-    """The limits of an agent; None: a policy that answers once. Raises UserError for test runs without turns."""
+def agent_limits(turns: int | None, test_runs: int | None) -> EpisodeLimits | None:
+    """The limits of an agent; None: not chosen. Raises UserError for test runs without turns."""
     from regrade.policy_training.environments.agent_tools import EpisodeLimits
 
-    if turns == 1:
-        if test_runs is not None:
-            raise UserError("--test-runs is for agents of several turns: give --turns too")
+    if turns in (None, 1) and test_runs is not None:
+        raise UserError("--test-runs is for agents of several turns: give --turns too")
+    if turns is None:
         return None
     return EpisodeLimits(turns=turns, test_runs=turns // 2 if test_runs is None else test_runs)
 
@@ -136,13 +136,13 @@ BuiltinSplit = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks, drawn by --seed.")]
 Turns = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--turns",
         min=1,
         max=MOST,
-        help="Actions of an agent, which opens files, edits, runs tests and takes back what broke. 1: a policy that "
-        "answers once.",
+        help="Actions of an agent, which opens files, edits, runs tests and takes back what broke; 1: a policy that "
+        "answers once. Default of `train`: as the checkpoint in --model was trained, otherwise 1.",
     ),
 ]
 TestRuns = Annotated[

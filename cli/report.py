@@ -41,13 +41,13 @@ def report(
     """
     from regrade.reports.html_report import write_report
     from regrade.reports.study_page import write_study_report
-    from regrade.reports.study_results import is_study
+    from regrade.reports.study_results import stored_settings
 
     if tasks is not None and not steps:
         raise UserError("--tasks needs --steps: a report alone runs no tests")
     if steps:
         _measure(run, tasks, sandbox, workers)
-    typer.echo(write_study_report(run) if is_study(run) else write_report(run))
+    typer.echo(write_report(run) if stored_settings(run) is None else write_study_report(run))
 
 
 def _measure(folder: Path, tasks: Path | None, sandbox: str, workers: int | None) -> None:
@@ -56,9 +56,14 @@ def _measure(folder: Path, tasks: Path | None, sandbox: str, workers: int | None
     from regrade.evaluators.evaluation.step_measurement import measure_steps
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.storage.episode_file import episodes_path
+    from regrade.evaluators.storage.graded_runs import IMPORTED
     from regrade.evaluators.storage.run import Run
 
     run = Run.open(folder)
+    if IMPORTED in run.manifest.configuration:
+        raise UserError(
+            f"{folder} was imported: another program's trajectories do not say what the tree was after each step"
+        )
     policies = [name for name in run.manifest.policies if episodes_path(run.evaluation(name)).exists()]
     if not policies:
         raise UserError(f"{folder}: none of its policies has recorded steps: only agents have them")

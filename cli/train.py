@@ -12,7 +12,7 @@ from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
 from regrade.cli.extras import training_libraries
 from regrade.cli.jobs import model_probes
-from regrade.cli.loading import limited, load, measured
+from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from regrade.policy_training.trainers.settings import TrainerSettings
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
-LARGEST_RATE, MOST_MINUTES = 1000.0, 1e7
+Shaping = Literal["none", "seen", "measured"]
+Generation = Literal["shared", "trl", "vllm"]
+LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
 
@@ -69,8 +71,34 @@ def train(
         float | None,
         typer.Option(min=0.01, max=100.0, help=f"Sampling temperature, not for sft. Default: {TEMPERATURE:g}."),
     ] = None,
-    turns: Turns = 1,
+    turns: Turns = None,
     test_runs: TestRuns = None,
+    demonstrations: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File of `regrade tasks demonstrations` that sft learns, instead of the references of tasks.",
+        ),
+    ] = None,
+    turn_cost: Annotated[
+        float,
+        typer.Option(min=0.0, max=LARGEST_COST, help="Taken from an agent's reward per action (grpo, rloo, ppo)."),
+    ] = 0.0,
+    test_cost: Annotated[
+        float, typer.Option(min=0.0, max=LARGEST_COST, help="Taken from an agent's reward per test run, likewise.")
+    ] = 0.0,
+    shaping: Annotated[
+        Shaping,
+        typer.Option(
+            help="Pay an agent's steps by the state of the tests after each (grpo, ppo): `seen`, as its test runs "
+            "showed; `measured`, by executing each tree. It changes when reward comes, not which policy is best."
+        ),
+    ] = "none",
+    generation: Annotated[
+        Generation,
+        typer.Option(help="What samples attempts in grpo and rloo: Regrade's sampler, TRL itself, or TRL with vLLM."),
+    ] = "shared",
     reward: Annotated[
         str | None,
         typer.Option(
@@ -93,7 +121,8 @@ def train(
     are in-process: any verification costs more than the tests that a patch can reach.
 
     With --turns, the model becomes an agent. sft then learns executed demonstrations: a right edit, tested and handed
-    in, and wrong edits that are tested, taken back and put right.
+    in, and wrong edits that are tested, taken back and put right; grpo, rloo and ppo learn from whole episodes, whose
+    patches at the end are executed.
 
     Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
     evaluate --checkpoints` evaluates the checkpoints of --save-every.
@@ -106,34 +135,75 @@ def train(
         )
     if algorithm == "sft" and reward is not None:
         raise UserError("sft learns from reference patches and executes nothing: leave out --reward")
-    agent = agent_limits(turns, test_runs)
-    settings = settings_of(algorithm, learning_rate, samples, temperature)
-    if tasks is None and split is None:
+    limits = agent_limits(turns, test_runs)
+    pays_steps = bool(turn_cost or test_cost or shaping != "none")
+    _check_agent_options(algorithm, generation, shaping, pays_steps=pays_steps)
+    settings = settings_of(
+        algorithm, learning_rate, samples, temperature, generation, "trajectory" if shaping == "none" else "step"
+    )
+    if split is None and is_ready_made(tasks):
         split = "demonstrations" if algorithm == "sft" else "tests_only"
-    loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    loaded = []
+    if demonstrations is None:
+        loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    elif tasks is not None or limit is not None:
+        raise UserError("--demonstrations has all that sft learns: leave out --tasks and --limit")
     with training_libraries("`regrade train`"):  # they take seconds to import
+        from regrade.policy_training.environments.agent_policy import AgentFormat
+        from regrade.policy_training.environments.step_rewards import StepCosts, StepRewards
         from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, load_training_reward
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
     from regrade.evaluators.scoring.scorer import Scorer
 
+    agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
+    if pays_steps and agent.limits.turns == 1:
+        raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
     chosen = measured(loaded, sandbox)
     budget = Budget(steps, None if minutes is None else 60 * minutes)
+    step_rewards = StepRewards(costs=StepCosts(turn=turn_cost, test_run=test_cost), shaping=shaping)
     plan = TrainingPlan(
-        settings=settings, model=model, budget=budget, reward=pays, seed=seed, agent=agent, save_every=save_every
+        settings=settings,
+        model=model,
+        budget=budget,
+        reward=pays,
+        seed=seed,
+        agent=agent if agent.limits.turns > 1 else None,
+        demonstrations=demonstrations,
+        step_rewards=step_rewards if pays_steps else None,
+        save_every=save_every,
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
-    if algorithm != "sft" or agent is not None:  # a policy that answers once learns from references unexecuted
+    if loaded and (
+        algorithm != "sft" or plan.agent is not None
+    ):  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
 
 
+def _check_agent_options(algorithm: Algorithm, generation: Generation, shaping: Shaping, *, pays_steps: bool) -> None:
+    """Raises UserError for options that the algorithm has not."""
+    if generation != "shared" and algorithm not in ("grpo", "rloo"):
+        raise UserError(f"{algorithm} has no choice of --generation: leave it out")
+    if pays_steps and algorithm not in ("grpo", "rloo", "ppo"):
+        raise UserError(f"{algorithm} pays no steps: leave out --turn-cost, --test-cost and --shaping")
+    if shaping != "none" and algorithm == "rloo":
+        raise UserError("rloo compares whole episodes, to which shaping adds nothing: leave out --shaping, or use grpo")
+    if shaping != "none" and generation != "shared":
+        raise UserError(f"TRL itself knows no rewards of steps: leave out --shaping or --generation {generation}")
+
+
 def settings_of(
-    algorithm: Algorithm, learning_rate: float | None, samples: int | None, temperature: float | None
+    algorithm: Algorithm,
+    learning_rate: float | None,
+    samples: int | None,
+    temperature: float | None,
+    generation: Generation = "shared",
+    credit: Literal["trajectory", "step"] = "trajectory",
 ) -> TrainerSettings:
     """The algorithm's settings with the options of the command; None: the default.
 
@@ -156,7 +226,11 @@ def settings_of(
             return replace(iteration, sft=sft)
         case "grpo" | "rloo":
             settings = trainers.OnlineSettings(
-                algorithm=algorithm, samples_per_prompt=sampling.samples, temperature=sampling.temperature
+                algorithm=algorithm,
+                samples_per_prompt=sampling.samples,
+                temperature=sampling.temperature,
+                generation=generation,
+                credit=credit,
             )
         case "ppo":
             settings = trainers.PPOSettings(

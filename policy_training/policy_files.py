@@ -48,18 +48,19 @@ from regrade.datasets.json_structs import Seconds, converted
 from regrade.datasets.json_text import read_text
 from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
-from regrade.evaluators.evaluation.sweeps import Entrant, NeedsScorer
+from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import PolicyRole
-from regrade.policy_training.environments.agent_tools import FORMAT_FILE, EpisodeLimits
+from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.chat_models import check_is_chat
 from regrade.policy_training.environments.endpoint_agents import EndpointAgentPolicy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
 from regrade.policy_training.policies.endpoints import EndpointPolicy
-from regrade.policy_training.policies.local_model import load_policy
-from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.policies.recorded import Recorded
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
+from regrade.policy_training.policies.unbound import UnboundAgent
 
 ENDPOINT, COMMAND = "endpoint:", "command:"
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
@@ -260,19 +261,10 @@ def _entrants(row: _PolicyTable, folder: Path, tasks: Sequence[Task]) -> list[En
 def _local(row: ModelRow) -> Entrant:
     name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
 
-    def load(tasks: Sequence[Task]) -> Policy | NeedsScorer:
-        if row.model in (*NO_OP, REFERENCE):
-            return load_policy(row.model, tasks)
-        is_agent = row.turns is not None or (Path(row.model) / FORMAT_FILE).is_file()
-        if not is_agent:
-            return load_policy(row.model, tasks)
-        language_model = load_model(row.model)
-        from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
-
+    def load(tasks: Sequence[Task]) -> Policy:
         style = AgentFormat.of_checkpoint(Path(row.model))
         given = {name: value for name in ("turns", "test_runs") if (value := getattr(row, name)) is not None}
-        style = replace(style, limits=replace(style.limits, **given))
-        return NeedsScorer(lambda scorer: AgentPolicy(language_model, scorer, name, style))
+        return load_policy(row.model, tasks, format=replace(style, limits=replace(style.limits, **given)))
 
     spec = {"model": row.model, "turns": row.turns, "test_runs": row.test_runs}
     return Entrant(
@@ -302,7 +294,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
     )
     endpoint.key()  # a missing key is reported before any request
     name = row.name or Path(row.model).name
-    policy: Policy | NeedsScorer = EndpointPolicy(endpoint, name)
+    policy: Policy = EndpointPolicy(endpoint, name)
     spec: dict[str, Any] = {
         "endpoint": row.endpoint,
         "model": row.model,
@@ -315,7 +307,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
         limits = EpisodeLimits(
             turns=row.turns, test_runs=row.test_runs, tokens=row.episode_tokens, seconds=row.episode_seconds
         )
-        policy = NeedsScorer(lambda scorer: EndpointAgentPolicy(endpoint, name, scorer, limits))
+        policy = UnboundAgent(name, lambda scorer: EndpointAgentPolicy(endpoint, name, scorer, limits))
         spec |= {"turns": row.turns, "test_runs": row.test_runs, "episode_tokens": row.episode_tokens}
     return Entrant(
         name=name,

@@ -11,10 +11,11 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.environments.agent_tools import EpisodeLimits
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
-from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
@@ -23,7 +24,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
-from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.online import check_settings, rates, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.settings import (
     Algorithm,
@@ -35,9 +36,6 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
-
-AGENTIC: tuple[Algorithm, ...] = ("sft",)
-"""Algorithms that train agents of several turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +51,14 @@ class TrainingPlan:
     """What an attempt is paid. `sft` executes nothing and reads no reward. Default: `DEFAULT_TRAINING_REWARD`."""
     seed: int = 0
     """Of all random choices. Default: 0."""
-    agent: EpisodeLimits | None = None
-    """Limits of the agent that learns, which acts, sees and tests over several turns. `sft` then learns demonstrations
-    that are executed. Default: None: a policy that answers once."""
+    agent: AgentFormat | None = None
+    """Train an agent, which acts over several turns and sees what comes of it; its checkpoints keep the format. `sft`
+    then learns demonstrations that are executed. Default: None: a policy that answers once."""
+    demonstrations: Path | None = None
+    """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
+    agent's format is then `agent`. Default: None."""
+    step_rewards: StepRewards | None = None
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
@@ -63,6 +66,11 @@ class TrainingPlan:
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """What a checkpoint keeps beside its weights: name -> text."""
+        return {} if self.agent is None else self.agent.files()
 
 
 def train(
@@ -85,16 +93,23 @@ def train(
     Raises:
         UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
     """
-    if not tasks:
+    if plan.demonstrations is not None and plan.algorithm != "sft":
+        raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
+    if not tasks and plan.demonstrations is None:
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
-    if plan.agent is not None and plan.algorithm not in AGENTIC:
-        raise UserError(f"{plan.algorithm} learns from answers of one turn: leave out `agent=`")
+    if plan.agent is not None and plan.algorithm == "reward-model":
+        raise UserError("a reward model scores answers of one turn: leave out `agent=`")
+    if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
+        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+    if isinstance(plan.settings, OnlineSettings):
+        check_settings(plan.settings, plan.agent, plan.step_rewards)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
-    for task in tasks:
-        prompt_of(task)
+    if plan.agent is None:
+        for task in tasks:
+            prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
@@ -102,23 +117,33 @@ def train(
         return _train_into(run, plan, lessons, tasks, scorer, progress)
 
 
-def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Callable[[Run], Sequence[Transcript]]:
+Progress = Callable[[int, int], None]
+Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+
+
+def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
     """What SFT learns in a run; an agent's demonstrations are executed there.
 
     Raises:
-        UserError: a task has no reference, or the answer format cannot express it.
+        UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _: ()
+        return lambda _run, _progress: ()
+    if plan.demonstrations is not None:
+        traces = read_transcripts(plan.demonstrations)
+        longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
+        if longest > turns:
+            raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
+        return lambda _run, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent, seed=plan.seed)
+        return lambda _run, _progress: answers
+    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
 
-    def execute(run: Run) -> Sequence[Transcript]:
+    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
         began = time.monotonic()
         with run.phase("demonstrations"):
-            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl")
+            made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl", progress)
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
             run.log("demonstrations", 1, time.monotonic() - began, **counts)
         return made.transcripts
@@ -129,7 +154,7 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Calla
 def _train_into(
     run: Run,
     plan: TrainingPlan,
-    lessons: Callable[[Run], Sequence[Transcript]],
+    lessons: Lessons,
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
@@ -141,19 +166,21 @@ def _train_into(
         "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
         "budget": asdict(plan.budget),
         "seed": plan.seed,
+        "demonstrations": None if plan.demonstrations is None else str(plan.demonstrations),
         "agent": None if plan.agent is None else asdict(plan.agent),
+        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
-    examples = lessons(run)
+    examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
         log = _log(run, plan, language_model, progress)
         _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
         if plan.algorithm != "reward-model":
-            language_model.save(checkpoint)
+            language_model.save(checkpoint, plan.files)
     return checkpoint
 
 
@@ -171,13 +198,39 @@ def _run_trainer(
         case SFTSettings() as settings:
             train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log)
         case ExpertIterationSettings() as settings:
-            loop = ExpertIteration([], settings)
+            loop = ExpertIteration([], settings, agent=plan.agent)
             done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
-            run.log("expert-iteration", 1, done.spent.generation + done.spent.execution, **rates(done.attempts))
+            waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
+            seconds = done.spent.generation + done.spent.execution
+            run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
         case OnlineSettings() as settings:
-            train_online(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_online(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case PPOSettings() as settings:
-            train_ppo(model, tasks, scorer, settings, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            train_ppo(
+                model,
+                tasks,
+                scorer,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                agent=plan.agent,
+                step_rewards=plan.step_rewards,
+                log=log,
+            )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)
 
@@ -213,7 +266,7 @@ def _log(
     def log(step: int, seconds: float, numbers: Mapping[str, float]) -> None:
         run.log(plan.algorithm, step, seconds, **numbers)
         if plan.save_every and step and step % plan.save_every == 0:
-            language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"))
+            language_model.save(run.checkpoint(f"{plan.algorithm}-{step}"), plan.files)
         if progress is None:
             return
         if plan.budget.steps is not None:

@@ -12,7 +12,12 @@ from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
 from regrade.evaluators.analysis.checkpoint_changes import PartChange, TaskChanges, task_changes
 from regrade.evaluators.analysis.metrics import Estimate, Metric
-from regrade.evaluators.analysis.side_metrics import breakage_by_hops, broken_tests_by_hops
+from regrade.evaluators.analysis.side_metrics import (
+    breakage_by_hops,
+    breakage_by_place,
+    broken_tests_by_hops,
+    broken_tests_by_place,
+)
 from regrade.evaluators.analysis.slices import varying_traits
 from regrade.reports import share_charts as charts
 from regrade.reports.results import Pair, PolicyResult, Results
@@ -128,6 +133,23 @@ def hops(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
             for policy in policies
             if any(policy is detailed for detailed in detailed_policies(results))
         },
+    )
+    return FigureRows(chart, rows)
+
+
+def places(results: Results, inks: Mapping[str, str]) -> FigureRows | None:
+    """Chart the share of all attempts that broke a test in each place; None if every task shows all its tests to an
+    agent (the chart of distances then says as much), or nothing is known to be broken."""
+    policies = [policy for policy in charted_policies(results) if sum(broken_tests_by_place(policy.best).values())]
+    if not policies or all(task.get("shown") is None for task in results.tasks.values()):
+        return None
+    rows = _transposed({policy.label: breakage_by_place(policy.best) for policy in policies})
+    chart = charts.grouped(
+        "places",
+        "Breakage by place of the broken test",
+        rows,
+        {policy.label: inks[policy.name] for policy in policies},
+        "breakage in this place, % of all attempts",
     )
     return FigureRows(chart, rows)
 

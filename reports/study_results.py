@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -15,39 +15,56 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis.agent_metrics import agent_figures
 from regrade.evaluators.analysis.comparison import Comparison, compare_family
 from regrade.evaluators.analysis.exchange_rate import ExchangeRate, exchange_rate
 from regrade.evaluators.analysis.metrics import Estimate, estimate
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.rows import table
 from regrade.evaluators.storage.run import ADVICE, Run
-from regrade.policy_training.study.cells import ROLES, Cell, CellState, Training, cell_folder, cell_states, grid
+from regrade.policy_training.study.cells import FORMS, ROLES, Cell, CellState, Training, cell_folder, cell_states, grid
 from regrade.policy_training.study.settings import StudySettings
 from regrade.reports.number_format import duration
 
+Other = Literal["sft", "control", "once"]
 CURVES = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
 SHOWN = (*CURVES, m.BREAKAGE_OF_CHANGES)
+
+
+class Place(NamedTuple):
+    """A point of the grid, whatever the seed."""
+
+    training: Training
+    demonstrations: int
+    tests_only: int
+    is_agent: bool
+
+    @classmethod
+    def of(cls, cell: Cell) -> Place:
+        return cls(cell.training, cell.demonstrations, cell.tests_only, cell.is_agent)
 
 
 @dataclass(frozen=True)
 class StudyPoint:
     """One kind of training at one point of the grid, over the seeds that are done."""
 
-    training: Training
-    demonstrations: int
-    tests_only: int
+    place: Place
     seeds: tuple[int, ...]
     rows: pd.DataFrame
     """Each seed at its own best temperature."""
 
     @property
     def label(self) -> str:
-        return ROLES[self.training][1]
+        return ROLES[self.place.training][1]
+
+    @property
+    def form(self) -> str:
+        return FORMS[self.place.is_agent]
 
     @cached_property
     def figures(self) -> dict[str, Estimate]:
-        """Metric -> estimate, with equal weights of all tasks."""
-        return {metric.name: estimate(self.rows, metric) for metric in SHOWN}
+        """Metric -> estimate, with equal weights of all tasks; those of agents only if it is one."""
+        return {metric.name: estimate(self.rows, metric) for metric in SHOWN} | agent_figures(self.rows)
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,9 @@ class StudyGain:
     """What reinforcement learning adds at one point of the grid."""
 
     candidate: StudyPoint
-    against: Mapping[Training, Comparison]
-    """Compared policy -> comparison, over the seeds that both have."""
+    against: Mapping[Other, Comparison]
+    """Compared policy -> comparison, over the seeds that both have. `once`: of an agent, the same reinforcement
+    learning of a policy that answers once."""
     exchange: ExchangeRate | None
     """None: the SFT curve has fewer than two numbers of demonstrations with these seeds."""
     by_seed: Mapping[int, ExchangeRate]
@@ -76,77 +94,87 @@ class StudyResults:
     @cached_property
     def points(self) -> tuple[StudyPoint, ...]:
         """In the order of the grid."""
-        places = dict.fromkeys((cell.training, cell.demonstrations, cell.tests_only) for cell in self.rows)
-        return tuple(self._point(*place) for place in places)
+        return tuple(map(self._point, dict.fromkeys(map(Place.of, self.rows))))
 
     @cached_property
     def gains(self) -> tuple[StudyGain, ...]:
         """One for each point of reinforcement learning."""
-        candidates = [point for point in self.points if point.training == "rl"]
-        compared: dict[int, dict[Training, Comparison]] = {place: {} for place in range(len(candidates))}
-        families: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        for place, point in enumerate(candidates):
-            families.setdefault((point.demonstrations, point.seeds), []).append(place)
-            control = self._point("control", point.demonstrations, point.tests_only, point.seeds)
-            if len(control.rows):
-                own = self._point("rl", point.demonstrations, point.tests_only, control.seeds)
-                compared[place]["control"] = compare_family(control.rows, [own.rows])[0]
-        for (demonstrations, seeds), places in families.items():
+        candidates = [point for point in self.points if point.place.training == "rl"]
+        compared: dict[Place, dict[Other, Comparison]] = {point.place: {} for point in candidates}
+        families: dict[tuple[Place, tuple[int, ...]], list[StudyPoint]] = {}
+        for point in candidates:
+            start = point.place._replace(training="sft", tests_only=0)
+            families.setdefault((start, point.seeds), []).append(point)
+        for (start, seeds), points in families.items():
             # Policies of one start are a family: they are compared with the same policy.
-            baseline = self._point("sft", demonstrations, 0, seeds)
-            family = compare_family(baseline.rows, [candidates[place].rows for place in places])
-            for place, comparison in zip(places, family, strict=True):
-                compared[place] = {"sft": comparison, **compared[place]}
-        return tuple(self._gain(point, compared[place]) for place, point in enumerate(candidates))
+            family = compare_family(self._point(start, seeds).rows, [point.rows for point in points])
+            for point, comparison in zip(points, family, strict=True):
+                compared[point.place]["sft"] = comparison
+        for point in candidates:
+            others: dict[Other, Place] = {"control": point.place._replace(training="control")}
+            if point.place.is_agent:
+                others["once"] = point.place._replace(is_agent=False)
+            for name, place in others.items():
+                other = self._point(place, point.seeds)
+                if len(other.rows):
+                    own = self._point(point.place, other.seeds)
+                    compared[point.place][name] = compare_family(other.rows, [own.rows])[0]
+        return tuple(self._gain(point, compared[point.place]) for point in candidates)
 
-    @property
-    def main(self) -> StudyGain | None:
-        """The point of few demonstrations and most tested tasks."""
-        most = max(self.settings.tests_only)
-        at = (self.settings.few, most)
-        found = (g for g in self.gains if (g.candidate.demonstrations, g.candidate.tests_only) == at)
-        return next(found, None)
+    @cached_property
+    def main(self) -> tuple[StudyGain, ...]:
+        """The gains at few demonstrations and most tested tasks: of agents first, then of one turn."""
+        at = (self.settings.few, max(self.settings.tests_only))
+        found = [g for g in self.gains if g.candidate.place[1:3] == at]
+        return tuple(sorted(found, key=lambda gain: not gain.candidate.place.is_agent))
 
-    def curve(self, training: Training) -> list[StudyPoint]:
+    def curve(self, training: Training, *, is_agent: bool) -> list[StudyPoint]:
         """Its points over demonstrations, with all tested tasks."""
         most = 0 if training == "sft" else max(self.settings.tests_only)
-        points = [p for p in self.points if p.training == training and p.tests_only == most]
-        return sorted(points, key=lambda point: point.demonstrations)
+        found = [p for p in self.points if p.place[::3] == (training, is_agent) and p.place.tests_only == most]
+        return sorted(found, key=lambda point: point.place.demonstrations)
 
-    def task_curve(self, training: Training) -> list[StudyPoint]:
+    def task_curve(self, training: Training, *, is_agent: bool) -> list[StudyPoint]:
         """Its points over tested tasks, with few demonstrations."""
-        points = [p for p in self.points if p.training == training and p.demonstrations == self.settings.few]
-        return sorted(points, key=lambda point: point.tests_only)
+        few = self.settings.few
+        found = [p for p in self.points if p.place[::3] == (training, is_agent) and p.place.demonstrations == few]
+        return sorted(found, key=lambda point: point.place.tests_only)
 
-    def _gain(self, point: StudyPoint, against: Mapping[Training, Comparison]) -> StudyGain:
+    def _gain(self, point: StudyPoint, against: Mapping[Other, Comparison]) -> StudyGain:
         by_seed = {seed: self._exchange(point, (seed,)) for seed in point.seeds} if len(point.seeds) > 1 else {}
         known = {seed: one for seed, one in by_seed.items() if one is not None}
         return StudyGain(point, against, self._exchange(point, point.seeds), known)
 
     def _exchange(self, point: StudyPoint, seeds: tuple[int, ...]) -> ExchangeRate | None:
-        curve = {count: self._point("sft", count, 0, seeds) for count in self.settings.demonstrations}
+        sft = point.place._replace(training="sft", tests_only=0)
+        curve = {n: self._point(sft._replace(demonstrations=n), seeds) for n in self.settings.demonstrations}
         whole = {count: one.rows for count, one in curve.items() if one.seeds == seeds}
-        own = self._point("rl", point.demonstrations, point.tests_only, seeds)
-        return exchange_rate(whole, own.rows, point.demonstrations)
+        return exchange_rate(whole, self._point(point.place, seeds).rows, point.place.demonstrations)
 
-    def _point(
-        self, training: Training, demonstrations: int, tests_only: int, seeds: Sequence[int] | None = None
-    ) -> StudyPoint:
+    def _point(self, place: Place, seeds: Sequence[int] | None = None) -> StudyPoint:
         found = {
             cell.seed: rows
             for cell, rows in self.rows.items()
-            if (cell.training, cell.demonstrations, cell.tests_only) == (training, demonstrations, tests_only)
-            and (seeds is None or cell.seed in seeds)
+            if Place.of(cell) == place and (seeds is None or cell.seed in seeds)
         }
         # Seeds are trained apart and are one policy here, each at the temperature that its validation chose.
         pooled = pd.concat([*found.values()]) if found else pd.DataFrame()
-        pooled = pooled.assign(policy=ROLES[training][1], temperature=math.nan) if found else pooled
-        return StudyPoint(training, demonstrations, tests_only, tuple(sorted(found)), pooled)
+        pooled = pooled.assign(policy=ROLES[place.training][1], temperature=math.nan) if found else pooled
+        return StudyPoint(place, tuple(sorted(found)), pooled)
 
 
-def is_study(folder: Path) -> bool:
-    """Does the folder contain a study?"""
-    return (folder / "manifest.json").exists() and "study" in Run.open(folder).manifest.configuration
+def stored_settings(folder: Path) -> StudySettings | None:
+    """The settings of the study in a folder; None if there is none.
+
+    Raises:
+        UserError: its manifest is damaged.
+    """
+    if not (folder / "manifest.json").exists():
+        return None
+    stored = Run.open(folder).manifest.configuration.get("study")
+    if stored is None or "cell" in Run.open(folder).manifest.configuration:
+        return None
+    return converted(stored, StudySettings, f"{folder / 'manifest.json'}, study", ADVICE)
 
 
 def load_study(folder: Path) -> StudyResults:
@@ -155,13 +183,12 @@ def load_study(folder: Path) -> StudyResults:
     Raises:
         UserError: the folder is no study.
     """
-    run = Run.open(folder)
-    stored = run.manifest.configuration.get("study")
-    if stored is None:
+    settings = stored_settings(folder)
+    if settings is None:
         raise UserError(f"{folder} is no study: give a folder that `regrade study` wrote")
-    settings: StudySettings = converted(stored, StudySettings, f"{run.manifest_path}, study", ADVICE)
     states = cell_states(folder, grid(settings))
-    return StudyResults(run, settings, tuple(states), {s.cell: _rows(folder, s.cell) for s in states if s.is_done})
+    rows = {state.cell: _rows(folder, state.cell) for state in states if state.is_done}
+    return StudyResults(Run.open(folder), settings, tuple(states), rows)
 
 
 def _rows(study: Path, cell: Cell) -> pd.DataFrame:
@@ -193,9 +220,7 @@ def to_json(study: StudyResults) -> dict[str, Any]:
         ],
         "points": [
             {
-                "training": p.training,
-                "demonstrations": p.demonstrations,
-                "tests_only": p.tests_only,
+                **p.place._asdict(),
                 "seeds": list(p.seeds),
                 **{name: figure.to_json() for name, figure in p.figures.items()},
             }
@@ -203,8 +228,7 @@ def to_json(study: StudyResults) -> dict[str, Any]:
         ],
         "gains": [
             {
-                "demonstrations": g.candidate.demonstrations,
-                "tests_only": g.candidate.tests_only,
+                **g.candidate.place._asdict(),
                 "seeds": list(g.candidate.seeds),
                 "against": {name: comparison.to_json() for name, comparison in g.against.items()},
                 "exchange_rate": g.exchange and g.exchange.to_json(),

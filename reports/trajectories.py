@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from markupsafe import escape
 from rich.console import Console
 from rich.text import Text
 
@@ -26,8 +28,13 @@ LONGEST_OBSERVATION = 1600
 LONGEST_ARGUMENT = 1200
 FIRST_STEPS, LAST_STEPS = 40, 20
 """Shown steps of a longer episode."""
-TRAJECTORY_BUDGET = 3_000_000
-"""Characters of observations and arguments in one page; later trajectories have neither."""
+TRAJECTORY_BUDGET = 1_200_000
+"""Characters of observations and arguments in one page, with their markup; later trajectories have neither."""
+MARKUP = 60
+"""Characters of markup around a text."""
+LONGEST_FIRST_LINE = 100
+TAG = re.compile(r"</?[\w -]+>|<(\w+)>[^<]{0,40}</\1>")
+"""A line such as `<output>` or `<returncode>0</returncode>`, in which other programs wrap what an action showed."""
 SHORTEST_SECONDS = 0.05
 """Shorter times are not shown."""
 NOTHING: tuple[Any, ...] = ("", None, False, [], {})
@@ -54,6 +61,13 @@ class StepView:
     observation: str
     broken_tests: tuple[str, ...]
 
+    @property
+    def first_line(self) -> str:
+        """The first line of the observation that is more than a tag."""
+        lines = [line.strip() for line in self.observation.splitlines() if line.strip()]
+        plain = next((line for line in lines if not TAG.fullmatch(line)), lines[0] if lines else "details")
+        return plain[:LONGEST_FIRST_LINE]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryView:
@@ -67,12 +81,8 @@ class TrajectoryView:
     @property
     def size(self) -> int:
         """Characters of the texts that may be left out."""
-        return sum(
-            len(step.observation)
-            + sum(len(text) + 60 for _, text in (*step.details, *step.change))
-            + len(step.broken_tests) * 60
-            for step in self.steps
-        )
+        texts = [text for step in self.steps for text in _texts(step)]
+        return sum(len(escape(text)) + MARKUP for text in texts)
 
     @property
     def bare(self) -> TrajectoryView:
@@ -82,7 +92,13 @@ class TrajectoryView:
         return TrajectoryView(head=self.head, steps=steps, note=" ".join(filter(None, (self.note, cut))))
 
 
-class Trajectories:
+def _texts(step: StepView) -> Iterator[str]:
+    yield step.observation
+    yield from (text for _, text in (*step.details, *step.change))
+    yield from step.broken_tests
+
+
+class RunTrajectories:
     """The trajectories of a run's attempts, within the budget of one page."""
 
     def __init__(self, run: Run) -> None:
@@ -159,7 +175,9 @@ def _step_view(number: int, step: Step, effect: StepEffect | None) -> StepView:
         if name not in shown and name not in CHANGE and value not in NOTHING
     ]
     if step.action and title != step.action.strip():
-        details.insert(0, ("action", cut_middle(step.action, LONGEST_ARGUMENT)))
+        details = [("action", cut_middle(step.action, LONGEST_ARGUMENT))] + [
+            (name, text) for name, text in details if _text(step.arguments[name]) not in step.action
+        ]
     return StepView(
         number=number + 1,
         title=title,
@@ -182,7 +200,8 @@ def _change(step: Step) -> Iterator[tuple[str, str]]:
 def _title(step: Step) -> tuple[str, frozenset[str]]:
     """One line that names the action, and the arguments that it shows whole."""
     action = step.action.strip()
-    if action and "\n" not in action and len(action) <= LONGEST_TITLE:
+    is_own = bool(step.patch_digest)  # the text of another program's step has thoughts
+    if is_own and action and "\n" not in action and len(action) <= LONGEST_TITLE:
         return action, frozenset(step.arguments)
     if not step.tool:
         return _first_line(action) or "no action", frozenset()

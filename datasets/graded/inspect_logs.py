@@ -28,15 +28,18 @@ LISTS = re.compile(r"PASS_TO_PASS:\s*(?P<guards>\{.*?\})\s*FAIL_TO_PASS:\s*(?P<t
 
 def results(document: Document, findings: Findings) -> Iterator[GradedResult] | None:
     """The samples of a log; None if the document is none."""
+    return _samples(document, findings) if is_inspect_log(document) else None
+
+
+def is_inspect_log(document: Document) -> bool:
+    """Is the document a log? Raises UserError if it is too large when unpacked."""
     if document.kind == "archive":
-        return _samples(document, findings) if _is_log(document) else None
+        return _is_archived_log(document)
     value = document.value if document.kind == "json" else None
-    is_log = isinstance(value, dict) and value.keys() >= JSON_SIGNS and isinstance(value["eval"], dict)
-    return _samples(document, findings) if is_log else None
+    return isinstance(value, dict) and value.keys() >= JSON_SIGNS and isinstance(value["eval"], dict)
 
 
-def _is_log(document: Document) -> bool:
-    """Raises UserError if the log is too large when unpacked."""
+def _is_archived_log(document: Document) -> bool:
     try:
         with zipfile.ZipFile(document.path) as archive:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())

@@ -48,6 +48,8 @@ class GradedPolicy:
     model: str = ""
     formats: frozenset[str] = frozenset()
     samples: dict[tuple[int, int], dict[str, GradedResult]] = field(default_factory=dict)
+    run_sources: dict[int, Path] = field(default_factory=dict)
+    """Run -> its own source, if the runs come from several."""
 
     @property
     def instances(self) -> set[str]:

@@ -118,7 +118,8 @@ class CurveRates(NamedTuple):
 def exchange_rate(
     curve: Mapping[int, pd.DataFrame], rows: pd.DataFrame, start: int, *, draws: int = DRAWS, seed: int = 0
 ) -> ExchangeRate | None:
-    """The exchange rate of a policy; None with fewer than two numbers of demonstrations, or fewer than two functions.
+    """The exchange rate of a policy; None if the curve has a single number of demonstrations or ends at `start`, or the
+    tasks have a single function.
 
     Args:
         curve: number of demonstrations -> rows of SFT, of one or several seeds; rates are means over tasks of each
@@ -129,7 +130,7 @@ def exchange_rate(
     counts = sorted(curve)
     tables = [curve[count] for count in counts] + [rows]
     fixes, tasks = _by_task(tables, m.FIX_AND_CLEAN)
-    if len(counts) < 2 or tasks.empty:
+    if len(counts) < 2 or start >= counts[-1] or tasks.empty:
         return None
     sample = Sample.of_tasks(tasks, fixes[-1])
     if sample.n_functions < 2:

@@ -86,7 +86,8 @@ def measure_steps(
     for first in range(0, len(due), CHUNK):
         if progress:
             progress(len(rows) - len(missing) + first, len(rows))
-        chunk = [(row, episode) for row in due[first : first + CHUNK] if (episode := episodes.get(row)) is not None]
+        found = ((row, episodes.get(row)) for row in due[first : first + CHUNK])
+        chunk = [(row, episode) for row, episode in found if episode is not None and episode.has_trees]
         states, executed = _states([(by_digest[row["task_digest"]], episode) for row, episode in chunk], scorer)
         trees |= executed
         add_steps(steps_path(out), ((row, effects_of(episode, _of_task(states, row))) for row, episode in chunk))

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.rollouts import Policy, Rollout, Sampling, Trial, TrialPolicy, trials
+from regrade.datasets.rollouts import Policy, PolicyWithoutScorer, Rollout, Sampling, Trial, TrialPolicy, trials
 from regrade.datasets.tasks import Task
 from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
 from regrade.evaluators.analysis.metrics import best_temperature
@@ -50,20 +50,13 @@ class TooManyLostError(UserError):
     """The infrastructure lost too many attempts for a result."""
 
 
-@dataclass(frozen=True)
-class NeedsScorer:
-    """A policy that runs tests while it works; it is made when the evaluation's scorer is known."""
-
-    make: Callable[[EvidenceSource], Policy]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
     """A policy of an evaluation, loaded when its turn comes, so that one model at a time is in memory."""
 
     name: str
     role: PolicyRole
-    load: Callable[[Sequence[Task]], Policy | NeedsScorer]
+    load: Callable[[Sequence[Task]], Policy]
     """Loads the policy for these tasks, from which scripted policies answer."""
     label: str = ""
     series: str = ""
@@ -140,7 +133,7 @@ def enter(
 def choose_temperature(
     run: Run,
     entrant: Entrant,
-    policy: Callable[[], Policy | NeedsScorer],
+    policy: Callable[[], Policy],
     sweep: Sweep,
     validation: Sequence[Task],
     judge: Judge,
@@ -189,7 +182,7 @@ def _check_lost(name: str, rows: pd.DataFrame) -> None:
 
 def record(
     entrant: Entrant,
-    policy: Callable[[], Policy | NeedsScorer],
+    policy: Callable[[], Policy],
     tasks: Sequence[Task],
     samplings: Sequence[Sampling],
     judge: Judge,
@@ -213,8 +206,8 @@ def record(
     if missing:
         with judge.stage(title or f"judging {entrant.label or name}") as report:
             loaded = policy()
-            if isinstance(loaded, NeedsScorer):
-                loaded = loaded.make(judge.scorer)
+            if isinstance(loaded, PolicyWithoutScorer):
+                loaded = loaded.with_scorer(judge.scorer)
             is_by_trial = isinstance(loaded, TrialPolicy)
             # Other policies answer task by task: the prompt is processed once for all attempts.
             waiting = {trial.task.id for trial in missing}

@@ -18,6 +18,7 @@ from regrade.datasets.graded.instances import Instance, read_instances
 from regrade.datasets.graded.reading import GradedPolicy, read_policies
 from regrade.datasets.graded.records import Depth, Findings, GradedResult
 from regrade.evaluators.storage import journal
+from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
 from regrade.evaluators.storage.graded_rows import (
     NO_RESULT,
     Grading,
@@ -25,6 +26,7 @@ from regrade.evaluators.storage.graded_rows import (
     graded_row,
     says_more_than_resolved,
 )
+from regrade.evaluators.storage.graded_trajectories import AttemptSource, joined_episodes
 from regrade.evaluators.storage.rows import OUTCOMES, checked, load_rows
 from regrade.evaluators.storage.run import Manifest, PolicyEntry, Run
 
@@ -64,6 +66,10 @@ class GradedImport:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     grading: Grading = field(default_factory=Grading)
     findings: Findings = field(default_factory=Findings)
+    origins: list[AttemptSource] = field(default_factory=list)
+    """Of each policy and run, for its trajectories."""
+    episodes: dict[str, int] = field(default_factory=dict)
+    """Policy -> its attempts with a trajectory; `write_graded` joins them."""
 
     def counts(self) -> list[Counts]:
         return [_counts(name, rows) for name, rows in self.rows.items()]
@@ -112,6 +118,11 @@ def read_graded(
         instances=instances,
         grading=grading,
         findings=findings,
+        origins=[
+            AttemptSource(policy.name, run, policy.run_sources.get(run, policy.source), policy.model)
+            for policy in found
+            for run in sorted({run for run, _ in policy.samples})
+        ],
     )
 
 
@@ -149,7 +160,8 @@ def _merged(every: Sequence[GradedPolicy], name: str) -> GradedPolicy:
         if other == run
     }
     formats = frozenset().union(*(policy.formats for policy in every))
-    return replace(every[0], name=name, samples=samples, formats=formats)
+    origins = {seed: every[number].source for seed, (number, _) in enumerate(runs)}
+    return replace(every[0], name=name, samples=samples, formats=formats, run_sources=origins)
 
 
 def _rows(
@@ -286,7 +298,16 @@ def write_graded(graded: GradedImport, folder: Path) -> Run:
     return Run.open(folder)
 
 
+def _write_episodes(graded: GradedImport, draft: Path) -> None:
+    """Join the trajectories to the rows, which get their columns, and store them."""
+    for row, episode in joined_episodes(graded.origins, graded.rows, graded.findings):
+        policy = row["policy"]
+        add_episodes(episodes_path(Run.evaluation_of(draft, policy)), [(row, episode)])
+        graded.episodes[policy] = graded.episodes.get(policy, 0) + 1
+
+
 def _write(graded: GradedImport, draft: Path, name: str) -> None:
+    _write_episodes(graded, draft)
     lines = graded.findings.lines()
     hidden = len(lines) - MOST_NOTES
     notes = ["Imported: graded by another program; nothing was executed.", *lines[:MOST_NOTES]]

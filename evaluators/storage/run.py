@@ -97,6 +97,8 @@ class Manifest:
     name: str = ""
     started: str = ""
     """UTC, ISO 8601."""
+    regime: str = ""
+    """What the policies learned from, in a sentence for the first screen of the report."""
     model: str = ""
     sandbox: str = ""
     assurance: str = ""
@@ -374,6 +376,7 @@ def _description(task: Task) -> dict[str, Any]:
         "failure": task.failure,
         "fail_to_pass": list(task.fail_to_pass),
         "reference": task.reference.text if task.reference else "",
+        "shown": None if task.shown.tests is None else list(task.shown.tests),
         "digest": task.digest,
     }
 
@@ -401,6 +404,7 @@ class _StoredManifest(msgspec.Struct):
 
     name: str = ""
     started: str = ""
+    regime: str = ""
     model: str = ""
     sandbox: str = ""
     assurance: str = ""

@@ -1,11 +1,14 @@
 """The main job, end to end: demonstrations are scarce, tests are plentiful.
 
-1. SFT on the demonstrations (tasks with their reference fix), to its plateau: the baseline.
-2. Expert iteration, then GRPO, on tasks of other functions, with their tests only: the candidate.
-3. SFT continues on the demonstrations for the wall time of 2: the equal-time control.
-4. SFT with all references: the upper bound.
-5. A reward model from the executed attempts of 2.
-6. Validation tasks select each policy's temperature; the verdict comes from packages without any training task.
+1. SFT on few demonstrations (tasks with their reference fix), to its plateau: the policy of one turn.
+2. SFT continues on traces of a scripted expert at the same tasks, which edits, tests, takes back and hands in; every
+   trace is executed. The result is an agent: the baseline.
+3. Expert iteration, then GRPO, with that agent on tasks of other functions, with their tests only: the candidate. An
+   agent may run the tests of one file; the verdict comes from all.
+4. SFT of the agent continues on the traces for the wall time of 3: the equal-time control.
+5. SFT of one turn with all references: the upper bound.
+6. A reward model from the executed attempts of 3.
+7. Validation tasks select each policy's temperature; the verdict comes from packages without any training task.
 
 Every phase stores its result, and a killed run resumes in the phase in which it was killed.
 """
@@ -18,28 +21,31 @@ from functools import partial
 from pathlib import Path
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import Sampling
+from regrade.datasets.rollouts import Policy, Sampling
 from regrade.datasets.sources import load_tasks
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, choose_temperature, enter, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
-from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.recipe.phases import Phases, check_same, policy_of
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
-from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
 
 ROLES: dict[str, tuple[PolicyRole, str]] = {
-    "sft": ("baseline", "SFT"),
-    "control": ("control", "SFT given equal time"),
-    "rl": ("candidate", "SFT + expert iteration + GRPO"),
-    "sft-all": ("upper bound", "SFT with all references"),
+    "agent-sft": ("baseline", "SFT agent"),
+    "control": ("control", "SFT agent given equal time"),
+    "sft": ("control", "SFT of one turn"),
+    "rl": ("candidate", "SFT agent + expert iteration + GRPO"),
+    "sft-all": ("upper bound", "SFT of one turn with all references"),
 }
 
 
@@ -53,39 +59,36 @@ def run_demo(
             settings.
     """
     run = Run(out)
-    demo = Demo(run, settings, seed, stage, model)
-    demo.check_same()
+    check_same(run, settings=asdict(settings), seed=seed, model=model)
+    run.update(seeds={"run": seed}, model=model)
     with run.writing(), Scorer(sandbox=sandbox) as scorer:
-        demo.prepare(scorer)
+        demo = Demo(run, settings, seed, stage, model, scorer)
+        demo.prepare()
         demo.sft()
-        demo.expert_iteration(scorer)
-        demo.grpo(scorer)
+        demo.reinforcement()
         demo.control()
         demo.upper_bound()
         demo.reward_model()
-        demo.validate(scorer)
-        demo.judge(scorer)
+        demo.validate()
+        demo.judge()
     return run
 
 
 class Demo:
     """The phases of the main job on one run's folder; a finished phase is skipped."""
 
-    def __init__(self, run: Run, settings: DemoSettings, seed: int, stage: Stage, model: str) -> None:
+    def __init__(self, run: Run, settings: DemoSettings, seed: int, stage: Stage, model: str, scorer: Scorer) -> None:
         self.run = run
         self.settings = settings
         self.seed = seed
         self.stage = stage
         self.model_name = model
-        self.phases = Phases(run, settings, seed, stage)
+        self.scorer = scorer
+        self.once = Phases(run, settings, seed, stage, scorer)
+        self.agent = Phases(run, settings, seed, stage, scorer, is_agent=True)
         self.tasks: RecipeTasks
 
-    def check_same(self) -> None:
-        """Raises UserError if the run was started with other settings."""
-        check_same(self.run, settings=asdict(self.settings), seed=self.seed, model=self.model_name)
-        self.run.update(seeds={"run": self.seed}, model=self.model_name)
-
-    def prepare(self, scorer: Scorer) -> None:
+    def prepare(self) -> None:
         """Fetch the packages, create the test environment, convert the model, choose the tasks."""
         with self.run.phase("prepare"), self.stage("preparing") as report:
             report(0, 3)
@@ -100,61 +103,76 @@ class Demo:
             )
             report(2, 3)
             # One attempt creates the environment and starts the workers, so that no later phase includes that time.
-            scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
+            self.scorer.gather([(self.tasks.validation[0], Patch(""))], {TestRun}, reachable=True)
             report(3, 3)
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
         self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
-        self.run.update(inputs=self.tasks.digests(), sandbox=scorer.sandbox.name, assurance=scorer.assurance)
+        settings = self.settings
+        self.run.update(
+            regime=f"Demonstrations are few, tests are plentiful: {settings.demonstrations} tasks with their fix, and "
+            f"{settings.tests_only} tasks of other functions with their tests alone. Agents may run the tests of one "
+            "file; the verdict comes from all tests."
+        )
+        self.run.update(inputs=self.tasks.digests(), sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
 
     # ------------------------------------------------------------ training
 
     def sft(self) -> None:
-        """The baseline: SFT on the demonstrations, to its plateau on the validation tasks."""
-        self.phases.sft(self.model_name, self.tasks.demonstrations, self.tasks.validation)
+        """SFT on the demonstrations, to its plateau on the validation tasks; then on executed traces of the same."""
+        self.once.sft(self.model_name, self.tasks.demonstrations, self.tasks.validation)
+        self.agent.agent_sft(self.run.checkpoint("sft"), self._lessons(), self._held())
 
-    def expert_iteration(self, scorer: Scorer) -> None:
-        """Rounds of sampling, execution, and training on the verified answers."""
-        self.phases.expert_iteration(
-            self.run.checkpoint("sft"), self.tasks.demonstrations, self.tasks.tests_only, scorer
-        )
+    def _lessons(self) -> list[Transcript]:
+        return self.agent.traces("demonstrations", self.tasks.demonstrations)
 
-    def grpo(self, scorer: Scorer) -> None:
-        """GRPO continues from expert iteration."""
-        self.phases.grpo(self.tasks.tests_only, scorer)
+    def _held(self) -> list[Transcript]:
+        return self.agent.traces("validation", self.tasks.validation)
+
+    def reinforcement(self) -> None:
+        """Rounds of sampling, execution, and training on the verified episodes of the agent; then GRPO."""
+        self.agent.expert_iteration(self.run.checkpoint("agent-sft"), self._lessons(), self.tasks.tests_only)
+        self.agent.grpo(self.tasks.tests_only)
 
     def control(self) -> None:
-        """SFT continues on the demonstrations for the wall time of reinforcement learning."""
-        budget = Budget(seconds=self.phases.rl_seconds)
-        self._more_sft("control", "SFT given equal time", self.tasks.demonstrations, budget)
+        """SFT of the agent continues on the traces for the wall time of reinforcement learning."""
+        self.agent.more_sft(
+            "control",
+            ROLES["control"][1],
+            self.run.checkpoint("agent-sft"),
+            self._lessons(),
+            Budget(seconds=self.agent.rl_seconds),
+        )
 
     def upper_bound(self) -> None:
         """SFT with the references of the tests-only tasks too, which learning from tests does not have."""
-        everything = (*self.tasks.demonstrations, *self.tasks.tests_only)
-        self._more_sft("sft-all", "SFT, all references", everything, Budget(self.settings.upper_bound_steps))
-
-    def _more_sft(self, name: str, title: str, tasks: Sequence[Task], budget: Budget) -> None:
-        self.phases.more_sft(name, title, self.run.checkpoint("sft"), tasks, budget)
+        lessons = demonstrations((*self.tasks.demonstrations, *self.tasks.tests_only))
+        start, budget = self.run.checkpoint("sft"), Budget(self.settings.upper_bound_steps)
+        self.once.more_sft("sft-all", ROLES["sft-all"][1], start, lessons, budget)
 
     def reward_model(self) -> None:
         """A reward model on pairs of executed answers, tested on attempts at held-out tasks."""
         if self.run.finished("reward model"):
             return
         with self.run.phase("reward model"), self.stage("reward model") as report:
-            figures = train_and_test_reward_model(
-                self.run.checkpoint("sft"),
-                self.phases.stored_answers(),
-                self.settings.reward_model,
-                out=self.run.checkpoint("reward-model"),
-                budget=Budget(self.settings.reward_model_steps),
-                seed=self.seed,
-                log=self.phases.log("reward-model", report, self.settings.reward_model_steps),
-            )
-            self.run.log("reward-model-test", 1, 0.0, **figures)
+            try:
+                figures = train_and_test_reward_model(
+                    self.run.checkpoint("sft"),
+                    self.agent.stored_answers(),
+                    self.settings.reward_model,
+                    out=self.run.checkpoint("reward-model"),
+                    budget=Budget(self.settings.reward_model_steps),
+                    seed=self.seed,
+                    log=self.once.log("reward-model", report, self.settings.reward_model_steps),
+                )
+            except NoPreferencesError as error:  # possible in a very short run, and no other policy depends on it
+                self.run.note(f"There is no reward model: {error}.")
+            else:
+                self.run.log("reward-model-test", 1, 0.0, **figures)
 
     # ------------------------------------------------------------ judging
 
-    def validate(self, scorer: Scorer) -> None:
+    def validate(self) -> None:
         """Choose each policy's temperature by clean fixes on the validation tasks."""
         tasks = self.tasks.validation
         for entrant in self._entrants():
@@ -164,9 +182,9 @@ class Demo:
             elif not self.run.finished(phase):
                 with self.run.phase(phase):
                     load = partial(entrant.load, tasks)
-                    choose_temperature(self.run, entrant, load, self.settings.sweep, tasks, self._by(scorer))
+                    choose_temperature(self.run, entrant, load, self.settings.sweep, tasks, self._by())
 
-    def judge(self, scorer: Scorer) -> None:
+    def judge(self) -> None:
         """All policies on the held-out packages: greedily and at all temperatures, most at the best one."""
         tasks = self.tasks.held_out
         for entrant in self._entrants():
@@ -177,17 +195,17 @@ class Demo:
             if not self.run.finished(f"evaluate {name}"):
                 with self.run.phase(f"evaluate {name}"):
                     load, out = partial(entrant.load, tasks), self.run.evaluation(name)
-                    record(entrant, load, tasks, samplings, self._by(scorer), out)
-        self._scripted(NO_OP[0], "does nothing", scorer)
-        self._scripted(REFERENCE, "applies the reference", scorer)
+                    record(entrant, load, tasks, samplings, self._by(), out)
+        self._scripted(NO_OP[0], "does nothing")
+        self._scripted(REFERENCE, "applies the reference")
 
-    def _scripted(self, name: str, label: str, scorer: Scorer) -> None:
+    def _scripted(self, name: str, label: str) -> None:
         if self.run.finished(f"evaluate {name}"):
             return
         tasks = self.tasks.held_out[: self.settings.scripted]
         entrant = Entrant(name=name, role="scripted", load=partial(load_policy, name), label=label, is_fixed=True)
         with self.run.phase(f"evaluate {name}"):
-            enter(self.run, entrant, self.settings.sweep, (), tasks, self._by(scorer))
+            enter(self.run, entrant, self.settings.sweep, (), tasks, self._by())
 
     def _entrants(self) -> list[Entrant]:
         return [
@@ -195,8 +213,8 @@ class Demo:
             for name, (role, label) in ROLES.items()
         ]
 
-    def _policy(self, name: str, _tasks: Sequence[Task]) -> ModelPolicy:
-        return ModelPolicy(load_model(str(self.run.checkpoint(name))), name)
+    def _policy(self, name: str, _tasks: Sequence[Task]) -> Policy:
+        return policy_of(self.run.checkpoint(name), name, self.scorer)
 
-    def _by(self, scorer: Scorer) -> Judge:
-        return Judge(scorer=scorer, reward=default, seed=self.seed, stage=self.stage)
+    def _by(self) -> Judge:
+        return Judge(scorer=self.scorer, reward=default, seed=self.seed, stage=self.stage)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from regrade.datasets.applying import changed_files
 from regrade.datasets.episodes import Episode, Step
 from regrade.datasets.patches import Patch, PatchError
-from regrade.datasets.tasks import Task, Tree
+from regrade.datasets.tasks import Target, Task, Tree
 from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.chat_loop import SYSTEM, Message
 from regrade.policy_training.environments.compact_episode import CompactEpisode
@@ -94,7 +94,7 @@ class CompactExpert(ExpertEpisode[str]):
         path, line, _ = changed[0]
         target = self.task.target
         if look == "find" and target is not None:
-            return [f"find def {target.function.rpartition('.')[2]}\\b"]
+            return [f"find {uses_of(target)}"]
         return [self._opens(path, line)] if look == "open" else []
 
     def edits(self, patch: Patch) -> list[str] | None:
@@ -167,7 +167,7 @@ class ChatExpert(ExpertEpisode[ToolCall]):
         calls = []
         target = self.task.target
         if look and target is not None:
-            calls.append(ToolCall("search", {"pattern": rf"def {target.function.rpartition('.')[2]}\b"}))
+            calls.append(ToolCall("search", {"pattern": uses_of(target)}))
         for path, (before, after) in changed_texts(self.task.base, patch).items():
             if before is None:
                 continue
@@ -182,7 +182,7 @@ class ChatExpert(ExpertEpisode[ToolCall]):
     def edits(self, patch: Patch) -> list[ToolCall] | None:
         calls = []
         for path, (before, after) in changed_texts(self.task.base, patch).items():
-            found = _edit_calls(path, before, after)
+            found = edit_calls(path, before, after)
             if found is None:
                 return None
             calls += found
@@ -216,7 +216,7 @@ class ChatExpert(ExpertEpisode[ToolCall]):
         return rows
 
 
-def _edit_calls(path: str, before: str | None, after: str | None) -> list[ToolCall] | None:
+def edit_calls(path: str, before: str | None, after: str | None) -> list[ToolCall] | None:
     """The calls of `edit` that turn a file's text into another; None if there are none."""
     if before is None:
         return None if after is None else [ToolCall("edit", {"path": path, "new": after})]
@@ -226,16 +226,26 @@ def _edit_calls(path: str, before: str | None, after: str | None) -> list[ToolCa
     for first, end, start, stop in reversed(
         changed_blocks(old, new)
     ):  # from the bottom, so that the numbers above hold
-        lines = [*old[:end], *new[stop:]]  # the text now: what is below is changed already
-        text = "\n".join(lines)
-        above, below = first, end
-        while text.count(wanted := "\n".join(lines[above:below])) != 1 or not wanted:
+        lines = [*old[:end], *new[stop:]]  # what is below is changed already
+        text, above, below = "\n".join(lines), first, end
+        while True:  # more lines around, until the text is at one place and the lines that are left have a neighbour
+            wanted = "\n".join(lines[above:below])
+            put = [*lines[above:first], *new[start:stop], *lines[end:below]]
+            if put and wanted and text.find(wanted) == text.rfind(wanted):
+                break
             if (above, below) == (0, len(lines)):
                 return None
             above, below = max(0, above - 1), min(len(lines), below + 1)
-        put = "\n".join([*lines[above:first], *new[start:stop], *lines[end:below]])
-        calls.append(ToolCall("edit", {"path": path, "old": wanted, "new": put}))
+        calls.append(ToolCall("edit", {"path": path, "old": wanted, "new": "\n".join(put)}))
     return calls
+
+
+def uses_of(target: Target) -> str:
+    """A regular expression that finds the definition and the calls of a function: what a change can break."""
+    owner, _, name = target.function.rpartition(".")
+    if name.startswith("__") and owner:  # called by the name of its class, if at all
+        name = owner.rpartition(".")[2]
+    return rf"\b{re.escape(name)}\("
 
 
 def changed_texts(base: Tree, patch: Patch) -> dict[str, tuple[str | None, str | None]]:

@@ -26,14 +26,16 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regrade.datasets.caches import default_cache
+from regrade.datasets.episodes import Episode
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Keep, Rollout, Sampling, Trial, trials
 from regrade.datasets.tasks import Task
+from regrade.datasets.trajectories.reading import read_trajectories
 from regrade.evaluators.execution.environments import python_for
 from regrade.evaluators.sandboxes import scratch
 from regrade.evaluators.sandboxes.process import kill_tree
@@ -61,8 +63,9 @@ class Command:
     arguments: tuple[str, ...]
     """Program and arguments. Placeholders in the arguments: `{instruction}` is the task description,
     `{instruction_file}` the path of a file with it, `{task}` the task's id, `{python}` the interpreter of its tests,
-    `{temperature}` and `{seed}` those of the attempt. All but the first are also environment variables:
-    $REGRADE_TASK and so on."""
+    `{temperature}` and `{seed}` those of the attempt, `{trajectory}` the path of a file where the program may leave its
+    trajectory, in a format of `regrade.datasets.trajectories`: it is stored, and reports show its steps. All but the
+    first are also environment variables: $REGRADE_TASK and so on."""
     seconds: float = 1800.0
     """Time limit of one attempt, in seconds. Default: 1800."""
     at_a_time: int = 2
@@ -157,7 +160,8 @@ class _CommandSession:
             logger.warning("attempt lost: task %s, sample %d: code %d", trial.task.id, trial.sample, code)
             return self._rollout(trial, values["instruction"], lost=why)
         self._losses.clear()
-        return self._rollout(trial, values["instruction"], patch, output, seconds)
+        episode = await asyncio.to_thread(_episode, Path(values["trajectory"]), trial.task, patch)
+        return self._rollout(trial, values["instruction"], patch, output, seconds, episode=episode)
 
     def _rollout(
         self,
@@ -167,6 +171,7 @@ class _CommandSession:
         completion: str = "",
         seconds: float = 0.0,
         lost: str = "",
+        episode: Episode | None = None,
     ) -> Rollout:
         return Rollout(
             task_id=trial.task.id,
@@ -177,8 +182,10 @@ class _CommandSession:
             patch=patch,
             prompt=prompt,
             completion=completion,
+            tokens=episode.tokens if episode else 0,
             seconds=seconds,
             lost=lost,
+            episode=episode,
         )
 
     def _values(self, trial: Trial, folder: Path) -> dict[str, str]:
@@ -194,6 +201,7 @@ class _CommandSession:
             "python": python,
             "temperature": f"{trial.temperature:g}",
             "seed": str(1000 * self._seed + trial.sample),
+            "trajectory": str(folder / "trajectory.json"),
         }
 
     async def _run(self, folder: Path, values: Mapping[str, str], mark: str) -> tuple[int | None, str]:
@@ -259,6 +267,18 @@ def _environment(process: int) -> bytes:
 def _filled(argument: str, values: Mapping[str, str]) -> str:
     """Only known placeholders are replaced, so that an argument may contain JSON."""
     return re.sub(r"\{(\w+)\}", lambda placeholder: values.get(placeholder[1], placeholder[0]), argument)
+
+
+def _episode(file: Path, task: Task, patch: Patch) -> Episode | None:
+    """The trajectory that the program left; None if there is none that can be read, which loses nothing else."""
+    if not file.exists():
+        return None
+    try:
+        found = read_trajectories(file)
+    except UserError as error:
+        logger.warning("trajectory not stored: task %s: %s", task.id, error)
+        return None
+    return replace(found[0].episode, task_id=task.id, patch=patch) if found else None
 
 
 def _how_tests_run(task: Task, python: str) -> str:

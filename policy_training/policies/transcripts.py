@@ -51,7 +51,10 @@ class Transcript:
         it was taken back or overwritten. That it was taken back is learned.
         """
         wrong = mistaken_steps(episode)
-        turns = [Turn(step.action, step.observation, number not in wrong) for number, step in enumerate(episode.steps)]
+        turns = [
+            Turn(step.action.strip(), step.observation, number not in wrong)
+            for number, step in enumerate(episode.steps)
+        ]
         return cls(prompt, (*turns[:-1], *(turn._replace(observation="") for turn in turns[-1:])))
 
     @property

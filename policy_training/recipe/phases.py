@@ -1,39 +1,59 @@
 """The phases of the recipe on one run's folder. A finished phase is skipped, so a killed run resumes in the phase in
-which it was killed."""
+which it was killed.
+
+One turn: SFT, expert iteration, GRPO. Agents: SFT, SFT on executed traces of the same demonstrations, and the same.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Stage
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.environments.attempts import ScoredAnswer, read_attempts, write_attempts
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
+from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
+from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstrations import Demonstrator, transcript_of
+from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe.settings import Recipe
 from regrade.policy_training.recipe.tasks import informative_tasks
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration, shares
-from regrade.policy_training.trainers.online import rates, train_online
+from regrade.policy_training.trainers.online import episode_rates, rates, train_online
+from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import Plateau, answer_quality, demonstrations, train_sft
 
 RL_PHASES = ("expert iteration", "grpo")
+AGENT_SECONDS = 600.0
+"""Time limit of an episode."""
 
 
 class Phases:
-    """SFT, expert iteration, GRPO, and more SFT. The names of phases are those of the checkpoints that they save."""
+    """SFT, expert iteration, GRPO, and more SFT, of a policy that answers once or of an agent."""
 
-    def __init__(self, run: Run, settings: Recipe, seed: int, stage: Stage) -> None:
+    def __init__(
+        self, run: Run, settings: Recipe, seed: int, stage: Stage, scorer: Scorer, *, is_agent: bool = False
+    ) -> None:
         self.run = run
         self.settings = settings
         self.seed = seed
         self.stage = stage
+        self.scorer = scorer
+        self.agent = agent_format(settings) if is_agent else None
 
     @property
     def rl_seconds(self) -> float:
@@ -42,62 +62,98 @@ class Phases:
 
     def sft(self, model: str, tasks: Sequence[Task], validation: Sequence[Task]) -> None:
         """SFT on the references of `tasks`, to its plateau on the validation tasks: the checkpoint `sft`."""
-        if self.run.finished("sft"):
+        settings = self.settings
+        lessons, held = demonstrations(tasks), demonstrations(validation)
+        self._to_plateau("sft", "SFT", model, lessons, held, settings.sft, settings.sft_steps)
+
+    def traces(self, name: str, tasks: Sequence[Task]) -> list[Transcript]:
+        """Executed traces of the references of `tasks`, with and without mistakes; `name` is that of their file."""
+        path, phase = self.run.folder / f"{name}.jsonl", f"traces {name}"
+        if not self.run.finished(phase):
+            demonstrator = Demonstrator(tasks, self.scorer, agent_format(self.settings).limits, seed=self.seed)
+            began = time.monotonic()
+            with self.run.phase(phase), self.stage(f"executing {name}") as report:
+                made = write_demonstrations(demonstrator, path, report)
+                counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
+                self.run.log(phase, 1, time.monotonic() - began, **counts)
+        return [transcript_of(row) for row in read(path)]
+
+    def agent_sft(self, start: Path, lessons: Sequence[Transcript], held: Sequence[Transcript]) -> None:
+        """SFT continues on traces, to its plateau on those of the validation tasks: the checkpoint `agent-sft`."""
+        settings = self.settings
+        self._to_plateau(
+            "agent-sft", "SFT of the agent", str(start), lessons, held, settings.agent_sft, settings.agent_sft_steps
+        )
+
+    def _to_plateau(
+        self,
+        name: str,
+        title: str,
+        model: str,
+        lessons: Sequence[Transcript],
+        held: Sequence[Transcript],
+        settings: SFTSettings,
+        steps: int,
+    ) -> None:
+        if self.run.finished(name):
             return
-        examples, held = demonstrations(tasks), demonstrations(validation)
-        with self.run.phase("sft"):
+        with self.run.phase(name):
             language_model = load_model(model, to_train=True)
             plateau = Plateau(
                 model=language_model.model,
                 measure=lambda: answer_quality(language_model, held),
                 every=self.settings.check_every,
             )
-            with self.stage("SFT") as report:
+            with self.stage(title) as report:
                 train_sft(
                     language_model,
-                    examples,
-                    self.settings.sft,
+                    lessons,
+                    settings,
                     out=self.run.folder / "trainer",
-                    budget=Budget(self.settings.sft_steps),
+                    budget=Budget(steps),
                     seed=self.seed,
                     plateau=plateau,
-                    log=self.log("sft", report, self.settings.sft_steps),
+                    log=self.log(name, report, steps),
                 )
             for step, quality in plateau.history:
                 self.run.log(
-                    "sft-validation",
+                    f"{name}-validation",
                     step,
                     0.0,
                     answer_probability=quality.probability,
                     exact_answers=quality.exact,
                     validation_loss=-quality.log_likelihood,
                 )
-            language_model.save(self.run.checkpoint("sft"))
+            self._save(language_model, name)
 
-    def expert_iteration(
-        self, start: Path, demonstrated: Sequence[Task], tests_only: Sequence[Task], scorer: Scorer
-    ) -> None:
-        """Rounds of sampling, execution, and training on the verified answers: the checkpoint `expert-iteration`."""
+    def _save(self, language_model: LanguageModel, name: str) -> None:
+        files = {} if self.agent is None else self.agent.files()
+        language_model.save(self.run.checkpoint(name), files)
+
+    def expert_iteration(self, start: Path, lessons: Sequence[Transcript], tests_only: Sequence[Task]) -> None:
+        """Rounds of sampling, execution, and training on the verified answers: the checkpoint `expert-iteration`.
+
+        Args:
+            lessons: demonstrations, of which each round repeats some.
+        """
         if self.run.finished("expert iteration"):
             return
         settings = self.settings
         with self.run.phase("expert iteration"):
             language_model = load_model(str(start), to_train=True)
-            loop = ExpertIteration(demonstrations(demonstrated), settings.expert_iteration)
+            loop = ExpertIteration(lessons, settings.expert_iteration, agent=self.agent)
             dealt = shares(tests_only, min(settings.task_shares, len(tests_only)), self.seed)
             for number in range(settings.rounds):
-                self._round(loop, language_model, dealt[number % len(dealt)], scorer, number)
-            language_model.save(self.run.checkpoint("expert-iteration"))
+                self._round(loop, language_model, dealt[number % len(dealt)], number)
+            self._save(language_model, "expert-iteration")
 
-    def _round(
-        self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], scorer: Scorer, number: int
-    ) -> None:
+    def _round(self, loop: ExpertIteration, language_model: LanguageModel, tasks: Sequence[Task], number: int) -> None:
         phase, began = f"expert-iteration-{number + 1}", time.monotonic()
         with self.stage(f"expert iteration, round {number + 1}") as report:
             outcome = loop.round(
                 language_model,
                 tasks,
-                scorer,
+                self.scorer,
                 out=self.run.folder / "trainer",
                 budget=Budget(self.settings.round_steps),
                 seed=self.seed * 1000 + number,
@@ -105,19 +161,22 @@ class Phases:
                 progress=lambda _what, done, total: report(done, total),
             )
         seconds = time.monotonic() - began
-        write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", outcome.attempts)
+        write_attempts(self.run.folder / "attempts" / f"round-{number + 1}.jsonl", as_answers(outcome.attempts, tasks))
+        waited = {} if outcome.sampling is None else {"waited_seconds": outcome.sampling.waited_seconds}
         self.run.log(
             "expert-iteration",
             number + 1,
             seconds,
             verified=len(outcome.verified),
             **rates(outcome.attempts),
+            **episode_rates([attempt.rollout for attempt in outcome.attempts]),
+            **waited,
             execution_seconds=outcome.spent.execution,
             generation_seconds=outcome.spent.generation,
             training_seconds=seconds - outcome.spent.execution - outcome.spent.generation,
         )
 
-    def grpo(self, tests_only: Sequence[Task], scorer: Scorer) -> None:
+    def grpo(self, tests_only: Sequence[Task]) -> None:
         """GRPO continues from expert iteration, on the tests-only tasks whose attempts had different rewards: the
         checkpoint `rl`."""
         if self.run.finished("grpo"):
@@ -129,31 +188,32 @@ class Phases:
             train_online(
                 language_model,
                 informative_tasks(tests_only, self.stored_answers(), per_generation),
-                scorer,
+                self.scorer,
                 settings.grpo,
                 out=self.run.folder / "trainer",
                 budget=Budget(settings.grpo_steps),
                 seed=self.seed,
+                agent=self.agent,
                 log=self.log("grpo", report, settings.grpo_steps),
             )
-            language_model.save(self.run.checkpoint("rl"))
+            self._save(language_model, "rl")
 
-    def more_sft(self, name: str, title: str, start: Path, tasks: Sequence[Task], budget: Budget) -> None:
-        """SFT continues from a checkpoint on the references of `tasks`: the checkpoint `name`."""
+    def more_sft(self, name: str, title: str, start: Path, lessons: Sequence[Transcript], budget: Budget) -> None:
+        """SFT continues from a checkpoint: the checkpoint `name`."""
         if self.run.finished(name):
             return
         with self.run.phase(name), self.stage(title) as report:
             language_model = load_model(str(start), to_train=True)
             train_sft(
                 language_model,
-                demonstrations(tasks),
+                lessons,
                 self.settings.expert_iteration.sft,
                 out=self.run.folder / "trainer",
                 budget=budget,
                 seed=self.seed + 1,
                 log=self.log(name, report, budget.steps or 0),
             )
-            language_model.save(self.run.checkpoint(name))
+            self._save(language_model, name)
 
     def log(self, phase: str, report: Callable[[int, int], None] | None, steps: int) -> StepLog:
         """Writes each step into the run's training log."""
@@ -174,6 +234,35 @@ class Phases:
         return [
             answer for path in sorted((self.run.folder / "attempts").glob("*.jsonl")) for answer in read_attempts(path)
         ]
+
+
+def agent_format(settings: Recipe) -> AgentFormat:
+    """How the recipe's agents work."""
+    limits = EpisodeLimits(turns=settings.turns, test_runs=settings.test_runs, seconds=AGENT_SECONDS)
+    return AgentFormat(limits, max_tokens=settings.episode_tokens)
+
+
+def policy_of(checkpoint: Path, name: str, scorer: Scorer) -> Policy:
+    """The policy of a checkpoint, an agent if it was trained as one."""
+    own = AgentFormat.of_checkpoint(checkpoint)
+    model = load_model(str(checkpoint))
+    return ModelPolicy(model, name) if own.limits.turns == 1 else AgentPolicy(model, scorer, name, own)
+
+
+def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attempt]:
+    """The attempts; an agent's with the answer of one turn that makes its final patch, if there is one.
+
+    A reward model scores answers, whoever gave them.
+    """
+    prompts = {task.id: prompt_of(task.without_reference()) for task in tasks}
+    answered = []
+    for attempt in attempts:
+        rollout = attempt.rollout
+        if rollout.episode is not None:
+            answer = prompts[rollout.task_id].answer_of(rollout.patch) or rollout.completion
+            rollout = replace(rollout, completion=answer)
+        answered.append(replace(attempt, rollout=rollout))
+    return answered
 
 
 def check_same(run: Run, **configuration: Any) -> None:

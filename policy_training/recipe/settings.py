@@ -1,4 +1,5 @@
-"""The choices of the recipe: SFT to its plateau, expert iteration, GRPO, and how its policies are judged."""
+"""The choices of the recipe: SFT to its plateau, for agents SFT on executed traces, expert iteration, GRPO, and how its
+policies are judged."""
 
 from __future__ import annotations
 
@@ -53,6 +54,17 @@ class Recipe:
     """Optimizer steps of the baseline, at most. Default: 150."""
     check_every: int = 50
     """Optimizer steps between validations, which end SFT at its plateau. Default: 50."""
+
+    turns: int = 8
+    """Of an agent: actions of an episode, at most. Default: 8."""
+    test_runs: int = 3
+    """Of an agent: of the tests that it is shown, those of the FAIL_TO_PASS test's file. Default: 3."""
+    episode_tokens: int = 400
+    """Of an agent's episode after its prompt, actions and observations together. Default: 400."""
+    agent_sft: SFTSettings = field(default_factory=lambda: SFTSettings(learning_rate=1e-4, batch_size=4, frozen=FROZEN))
+    """Of the agent's baseline, which continues from the baseline on executed traces of the same demonstrations."""
+    agent_sft_steps: int = 100
+    """Optimizer steps of the agent's baseline, at most. Default: 100."""
 
     expert_iteration: ExpertIterationSettings = field(default_factory=_expert_iteration)
     """Its `sft` also trains the equal-time control and the upper bound."""

@@ -6,9 +6,10 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regrade.datasets.errors import UserError
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.attempts import ScoredAnswer
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
@@ -62,7 +63,7 @@ def choose_tasks(
                 f"the split {split!r} has {len(short)} tasks with a prompt of at most {settings.max_prompt_tokens} "
                 f"tokens, and {count} are needed: rebuild the recipes with `regrade tasks build`"
             )
-        return tuple(spread(short, count, draw))
+        return tuple(map(showing_a_file, spread(short, count, draw)))
 
     return RecipeTasks(
         choose("demonstrations", demonstrations, seed),
@@ -70,6 +71,15 @@ def choose_tasks(
         choose("validation", settings.validation),
         choose("held_out", settings.held_out),
     )
+
+
+def showing_a_file(task: Task) -> Task:
+    """The task, of whose tests an agent is shown those in the files of the FAIL_TO_PASS tests, if it shows all of them.
+
+    An agent that may run the whole suite sees all that the verdict sees, and can't break anything unnoticed.
+    """
+    files = tuple(dict.fromkeys(map(file_of, task.fail_to_pass)))
+    return task if task.shown.tests is not None else replace(task, shown=replace(task.shown, tests=files))
 
 
 def _of_largest(tasks: Sequence[Task], repositories: int) -> list[Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,6 +19,7 @@ ROLES: Mapping[Training, tuple[PolicyRole, str]] = {
     "control": ("control", "SFT given equal time"),
     "rl": ("candidate", "SFT + expert iteration + GRPO"),
 }
+FORMS = {False: "one turn", True: "agent"}
 JUDGED = "judge"
 """The last phase of each cell."""
 
@@ -33,24 +34,31 @@ class Cell:
     tests_only: int
     """Of reinforcement learning, or of that whose wall time is given; 0 for SFT."""
     seed: int
+    is_agent: bool = False
 
     @property
     def name(self) -> str:
-        """Such as `rl-d32-n546-s0`: the name of its folder."""
+        """Such as `agent-rl-d32-n546-s0`: the name of its folder."""
         tested = f"-n{self.tests_only}" if self.tests_only else ""
-        return f"{self.training}-d{self.demonstrations}{tested}-s{self.seed}"
+        return f"{'agent-' * self.is_agent}{self.training}-d{self.demonstrations}{tested}-s{self.seed}"
+
+    @property
+    def start(self) -> Cell | None:
+        """The cell whose weights it starts from: SFT; that of an agent starts from that of one turn."""
+        if self.training == "sft" and not self.is_agent:
+            return None
+        return Cell("sft", self.demonstrations, 0, self.seed, is_agent=self.is_agent and self.training != "sft")
+
+    @property
+    def timed_by(self) -> Cell | None:
+        """The cell whose wall time it is given."""
+        return replace(self, training="rl") if self.training == "control" else None
 
     @property
     def needs(self) -> tuple[Cell, ...]:
-        """The cells before it: SFT, and for the control also the one whose wall time it is given."""
-        sft = Cell("sft", self.demonstrations, 0, self.seed)
-        match self.training:
-            case "sft":
-                return ()
-            case "rl":
-                return (sft,)
-            case "control":
-                return (sft, Cell("rl", self.demonstrations, self.tests_only, self.seed))
+        """All cells before it."""
+        direct = [cell for cell in (self.start, self.timed_by) if cell is not None]
+        return tuple(dict.fromkeys([*direct, *(cell for one in direct for cell in one.needs)]))
 
 
 def grid(settings: StudySettings) -> list[Cell]:
@@ -59,12 +67,13 @@ def grid(settings: StudySettings) -> list[Cell]:
     axes = [(count, most) for count in settings.demonstrations]
     axes += [(settings.few, count) for count in settings.tests_only if count != most]
     cells = [
-        Cell(training, demonstrations, 0 if training == "sft" else tests_only, seed)
+        Cell(training, demonstrations, 0 if training == "sft" else tests_only, seed, is_agent=is_agent)
         for seed in settings.seeds
         for demonstrations, tests_only in axes
+        for is_agent in settings.agents
         for training in get_args(Training)
     ]
-    return list(dict.fromkeys(cells))
+    return list(dict.fromkeys(one for cell in cells for one in (*reversed(cell.needs), cell)))
 
 
 def chosen(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
@@ -131,7 +140,7 @@ def _state(cell: Cell, seconds: float, done: Mapping[Cell, float]) -> CellState:
 def _similar(cell: Cell, done: Mapping[Cell, float]) -> Iterator[Cell]:
     """The finished cells of its kind; a control takes as long as the reinforcement learning beside it."""
     is_sft = cell.training == "sft"
-    yield from (other for other in done if (other.training == "sft") == is_sft)
+    yield from (x for x in done if (x.training == "sft") == is_sft and x.is_agent == cell.is_agent)
 
 
 def _distance(cell: Cell, other: Cell) -> float:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from shutil import rmtree
 
 from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
-from regrade.datasets.tasks import Task
-from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, enter
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, choose_temperature, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.phases import Phases, check_same, policy_of
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
-from regrade.policy_training.study.cells import JUDGED, ROLES, Cell, cell_folder, chosen, grid
+from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
 from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
 from regrade.rewards.evidence import TestRun
 
@@ -84,7 +84,7 @@ class Study:
         with self.run.phase("prepare"), self.stage("preparing") as report:
             report(0, 2)
             encode = load_model(self.model_name).encode
-            load = cache(lambda split: load_tasks(split=split))
+            load = cache(lambda split: load_tasks(settings.source, split))
             for seed in settings.seeds:
                 self.tasks[seed] = choose_tasks(
                     load,
@@ -110,7 +110,7 @@ class Study:
         """Train and judge one policy; finished phases are skipped."""
         run, tasks = Run(cell_folder(self.run.folder, cell)), self.tasks[cell.seed]
         stage: Stage = lambda title: self.stage(f"{cell.name}: {title}")  # noqa: E731
-        phases = Phases(run, self.settings, cell.seed, stage)
+        phases = Phases(run, self.settings, cell.seed, stage, self.scorer, is_agent=cell.is_agent)
         check_same(run, cell=asdict(cell), study=asdict(self.settings), model=self.model_name)
         run.record_tasks(tasks.held_out)
         run.update(
@@ -126,29 +126,43 @@ class Study:
     def _trained(self, cell: Cell, run: Run, phases: Phases, tasks: RecipeTasks) -> Path:
         """The checkpoint of the cell."""
         shown, tested = tasks.demonstrations[: cell.demonstrations], tasks.tests_only[: cell.tests_only]
-        if cell.training == "sft":
+        if cell.start is None:
             phases.sft(self.model_name, shown, tasks.validation)
             return run.checkpoint("sft")
-        before = [Run.open(cell_folder(self.run.folder, needed)) for needed in cell.needs]
-        start = before[0].checkpoint("sft")
-        if cell.training == "rl":
-            phases.expert_iteration(start, shown, tested, self.scorer)
-            phases.grpo(tested, self.scorer)
+        before = Run.open(cell_folder(self.run.folder, cell.start))
+        if cell.training == "sft":
+            lessons, held = phases.traces("demonstrations", shown), phases.traces("validation", tasks.validation)
+            phases.agent_sft(before.checkpoint("sft"), lessons, held)
+            return run.checkpoint("agent-sft")
+        start = before.checkpoint("agent-sft" if cell.is_agent else "sft")
+        of_start = Phases(before, self.settings, cell.seed, self.stage, self.scorer, is_agent=cell.is_agent)
+        lessons = of_start.traces("demonstrations", shown) if cell.is_agent else demonstrations(shown)
+        if cell.timed_by is None:
+            phases.expert_iteration(start, lessons, tested)
+            phases.grpo(tested)
             rmtree(run.checkpoint("expert-iteration"), ignore_errors=True)  # half a gigabyte that nothing starts from
             return run.checkpoint("rl")
-        seconds = Phases(before[1], self.settings, cell.seed, self.stage).rl_seconds
-        phases.more_sft("control", "SFT given equal time", start, shown, Budget(seconds=seconds))
+        timed = Run.open(cell_folder(self.run.folder, cell.timed_by))
+        seconds = Phases(timed, self.settings, cell.seed, self.stage, self.scorer).rl_seconds
+        phases.more_sft("control", "SFT given equal time", start, lessons, Budget(seconds=seconds))
         return run.checkpoint("control")
 
     def _judge(self, cell: Cell, run: Run, stage: Stage, checkpoint: Path, tasks: RecipeTasks) -> None:
         if run.finished(JUDGED):
             return
         role, label = ROLES[cell.training]
-        entrant = Entrant(name=cell.name, role=role, label=label, load=partial(_policy, checkpoint, cell.name))
+        entrant = Entrant(
+            name=cell.name,
+            role=role,
+            label=f"{label}, {FORMS[cell.is_agent]}",
+            load=lambda _tasks: policy_of(checkpoint, cell.name, self.scorer),
+        )
         by = Judge(scorer=self.scorer, reward=default, seed=cell.seed, stage=stage)
+        policy = cache(lambda: entrant.load(tasks.held_out))  # loaded at most once, and only if needed
         with run.phase(JUDGED):
-            enter(run, entrant, self.settings.sweep, tasks.validation, tasks.held_out, by)
-
-
-def _policy(checkpoint: Path, name: str, _tasks: Sequence[Task]) -> ModelPolicy:
-    return ModelPolicy(load_model(str(checkpoint)), name)
+            best = choose_temperature(run, entrant, policy, self.settings.sweep, tasks.validation, by)
+            # Unlike a report of one run, curves need no other temperature.
+            at_best = [Sampling(best, self.settings.held_out_samples)]
+            record(entrant, policy, tasks.held_out, at_best, by, run.evaluation(cell.name))
+        if cell.training == "control":
+            rmtree(checkpoint, ignore_errors=True)

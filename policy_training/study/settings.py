@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from regrade.datasets.rollouts import Sampling
 from regrade.policy_training.recipe.settings import EXPLORATION_TEMPERATURE, Recipe
@@ -12,6 +13,11 @@ from regrade.policy_training.recipe.settings import EXPLORATION_TEMPERATURE, Rec
 class StudySettings(Recipe):
     """All choices of a study: the two axes of its grid, and the recipe of each cell."""
 
+    source: Literal["builtin", "cross-module"] = "builtin"
+    """The ready-made tasks: short ones, or those of which a wrong fix breaks tests of other modules, which the shown
+    tests miss. Default: `builtin`."""
+    agents: tuple[bool, ...] = (False, True)
+    """Policies that answer once, and agents of several turns. Default: both."""
     demonstrations: tuple[int, ...] = (16, 32, 64, 128, 195)
     """Tasks whose references SFT learns from; the largest is all tasks with a short prompt. Default: 16, 32, 64, 128
     and 195."""
@@ -33,8 +39,9 @@ FULL = StudySettings(
     rounds=4, round_steps=40, grpo_steps=160,
 )  # fmt: skip
 QUICK = StudySettings(
-    demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
+    agents=(False,), demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
     max_prompt_tokens=90, repositories=2, validation=8, held_out=12, sft_steps=3, check_every=3,
+    turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=3,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 2)),
     rounds=1, task_shares=3, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,

@@ -45,6 +45,9 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         del args, control
         if self.log is not None and logs and "train_runtime" not in logs:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+            if numbers.get("step_time") and "waiting_seconds" in numbers:
+                waited = numbers["waiting_seconds"] + numbers.get("execution_seconds", 0.0)
+                numbers["waiting_share"] = waited / numbers["step_time"]
             self.log(state.global_step, time.monotonic() - self.began, numbers)
 
     def on_step_end(

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, WallSeconds, gather
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.policies.dialogues import SamplingTimes
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import Transcript
@@ -37,6 +39,8 @@ class Round:
     verified: list[Transcript]
     """The new verified answers."""
     spent: WallSeconds
+    sampling: SamplingTimes | None = None
+    """Of an agent: where the time of sampling went."""
 
 
 @dataclass
@@ -46,6 +50,8 @@ class ExpertIteration:
     demonstrations: Sequence[Transcript]
     settings: ExpertIterationSettings = field(default_factory=ExpertIterationSettings)
     verified: list[Transcript] = field(default_factory=list)
+    agent: AgentFormat | None = None
+    """Of a policy that acts over several turns; None: it answers once."""
 
     def round(
         self,
@@ -69,12 +75,15 @@ class ExpertIteration:
         Raises:
             UserError: there is neither a verified answer nor a demonstration.
         """
-        settings, policy = self.settings, ModelPolicy(language_model, "expert-iteration")
-        attempts, spent = gather(policy, tasks, settings.sampling, seed, scorer, reward, progress)
+        settings, name, policy = self.settings, "expert-iteration", None
+        if self.agent is not None:
+            policy = AgentPolicy(language_model, scorer, name, self.agent)
+        sampler = policy or ModelPolicy(language_model, name)
+        attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
         new = verified_examples(attempts, settings.answers_per_task)
         self.verified.extend(new)
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
-        return Round(attempts, new, spent)
+        return Round(attempts, new, spent, None if policy is None else policy.times)
 
     def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))

@@ -19,7 +19,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.agent_policy import AgentPolicy, AgentSample, dialogues_of
-from regrade.policy_training.policies.dialogues import MOST_THREADS, Dialogue
+from regrade.policy_training.policies.dialogues import MOST_THREADS, Dialogue, SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.settings import Generation
 from regrade.policy_training.trainers.trajectories import Play
@@ -38,16 +38,13 @@ def check_generation(generation: Generation) -> None:
 def shared_play(policy: AgentPolicy, tasks: Mapping[str, Task], temperature: float) -> Play:
     """Plays trajectories with Regrade's sampler."""
 
-    def play(_trainer: Any, task_ids: Sequence[str], seed: int) -> tuple[list[AgentSample], float]:
+    def play(_trainer: Any, task_ids: Sequence[str], seed: int) -> Iterator[tuple[int, AgentSample]]:
         rows = _rows_of(task_ids)
         sampling = Sampling(temperature, max(map(len, rows.values())))
-        waited = policy.times.waited_seconds
-        played: dict[int, AgentSample] = {}
         for sample in policy.sample([tasks[name] for name in rows], [sampling], seed):
             mine = rows[sample.rollout.task_id]
             if sample.rollout.sample < len(mine):
-                played[mine[sample.rollout.sample]] = sample
-        return [played[row] for row in range(len(task_ids))], policy.times.waited_seconds - waited
+                yield mine[sample.rollout.sample], sample
 
     return play
 
@@ -55,7 +52,7 @@ def shared_play(policy: AgentPolicy, tasks: Mapping[str, Task], temperature: flo
 def turnwise_play(policy: AgentPolicy, tasks: Mapping[str, Task], temperature: float) -> Play:
     """Plays trajectories with the generation of a TRL trainer, one turn of all of them after the other."""
 
-    def play(trainer: Any, task_ids: Sequence[str], seed: int) -> tuple[list[AgentSample], float]:
+    def play(trainer: Any, task_ids: Sequence[str], seed: int) -> Iterator[tuple[int, AgentSample]]:
         rows = _rows_of(task_ids)
         dialogues = {
             row: dialogue
@@ -65,14 +62,12 @@ def turnwise_play(policy: AgentPolicy, tasks: Mapping[str, Task], temperature: f
             )
         }
         most = policy.format.max_tokens - policy.format.max_action_tokens
+        opened = [_OpenTrajectory(row, dialogues[row]) for row in range(len(task_ids))]
         began = time.perf_counter()
-        episodes, waited = _in_turns(trainer, [dialogues[row] for row in range(len(task_ids))], most)
-        seconds = (time.perf_counter() - began) / len(task_ids)
-        samples = [
-            AgentSample(dialogues[row].rollout(policy.name, rows[name].index(row), seed, seconds), episodes[row])
-            for row, name in enumerate(task_ids)
-        ]
-        return samples, waited
+        for over in _in_turns(trainer, opened, most, policy.times):
+            sample, seconds = rows[task_ids[over.row]].index(over.row), time.perf_counter() - began
+            yield over.row, AgentSample(dialogues[over.row].rollout(policy.name, sample, seed, seconds), over.episode())
+            began = time.perf_counter()
 
     return play
 
@@ -87,52 +82,53 @@ def _rows_of(task_ids: Sequence[str]) -> dict[str, list[int]]:
 class _OpenTrajectory:
     """A trajectory that is being generated."""
 
-    def __init__(self, dialogue: Dialogue) -> None:
+    def __init__(self, row: int, dialogue: Dialogue) -> None:
+        self.row = row
         self.dialogue = dialogue
         self.tokens: list[int] = []
         self.is_action: list[bool] = []
         self.log_probs: list[float] = []
+        self.has_log_probs = True
 
     def add(self, tokens: Sequence[int], log_probs: Sequence[float] | None, *, is_action: bool) -> None:
         self.tokens += tokens
         self.is_action += [is_action] * len(tokens)
         self.log_probs += [0.0] * len(tokens) if log_probs is None else log_probs
+        self.has_log_probs &= not is_action or log_probs is not None
 
-    def episode(self, has_log_probs: bool) -> TokenizedEpisode:
-        log_probs = tuple(self.log_probs) if has_log_probs else ()
+    def episode(self) -> TokenizedEpisode:
+        log_probs = tuple(self.log_probs) if self.has_log_probs else ()
         return TokenizedEpisode(tuple(self.dialogue.prompt), tuple(self.tokens), tuple(self.is_action), log_probs)
 
 
-def _in_turns(trainer: Any, dialogues: Sequence[Dialogue], most_tokens: int) -> tuple[list[TokenizedEpisode], float]:
-    """The dialogues, and the seconds in which all waited for replies."""
-    rows = [_OpenTrajectory(dialogue) for dialogue in dialogues]
-    live, waited, has_log_probs = rows, 0.0, True
-    with ThreadPoolExecutor(max(1, min(len(rows), MOST_THREADS))) as pool:
+def _in_turns(
+    trainer: Any, live: Sequence[_OpenTrajectory], most_tokens: int, times: SamplingTimes
+) -> Iterator[_OpenTrajectory]:
+    """Yields the trajectories as they end."""
+    pool = ThreadPoolExecutor(max(1, min(len(live), MOST_THREADS)), thread_name_prefix="regrade-reply")
+    try:
         while live:
-            so_far = [[*row.dialogue.prompt, *row.tokens] for row in live]
+            so_far = [[*each.dialogue.prompt, *each.tokens] for each in live]
             answers, log_probs = trainer._generate_single_turn(so_far, None, {}, 1)
-            has_log_probs = log_probs is not None
-            for row, answer, numbers in zip(live, answers, log_probs or [None] * len(live), strict=True):
-                row.add(answer, numbers, is_action=True)
+            for each, answer, numbers in zip(live, answers, log_probs or [None] * len(live), strict=True):
+                each.add(answer, numbers, is_action=True)
             began = time.perf_counter()
             shown = list(pool.map(_reply, live, answers))
-            waited += time.perf_counter() - began
-            live = list(_with_room(live, shown, most_tokens))
-    return [row.episode(has_log_probs) for row in rows], waited
+            times.waited_seconds += time.perf_counter() - began
+            going_on = []
+            for each, tokens in zip(live, shown, strict=True):
+                if tokens is None or len(each.tokens) + len(tokens) > most_tokens:
+                    yield each
+                else:
+                    each.add(tokens, None, is_action=False)
+                    going_on.append(each)
+            live = going_on
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _reply(row: _OpenTrajectory, answer: list[int]) -> list[int] | None:
-    return row.dialogue.reply(answer)
-
-
-def _with_room(
-    rows: list[_OpenTrajectory], shown: list[list[int] | None], most_tokens: int
-) -> Iterator[_OpenTrajectory]:
-    """The rows that go on, with what they are shown."""
-    for row, tokens in zip(rows, shown, strict=True):
-        if tokens is not None and len(row.tokens) + len(tokens) <= most_tokens:
-            row.add(tokens, None, is_action=False)
-            yield row
+def _reply(trajectory: _OpenTrajectory, answer: list[int]) -> list[int] | None:
+    return trajectory.dialogue.reply(answer)
 
 
 PLAYERS: Mapping[Generation, Callable[[AgentPolicy, Mapping[str, Task], float], Play]] = {

@@ -6,6 +6,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.dialogues import MOST_THREADS
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
@@ -33,7 +37,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-from regrade.policy_training.trainers.trajectories import Trajectories
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS)
@@ -89,7 +93,7 @@ class ExecutedTests:
         reward: TrainingReward,
         keep: Callable[[list[Attempt]], None] | None = None,
         *,
-        trajectories: Trajectories | None = None,
+        trajectories: TrajectoryBatch | None = None,
         step_rewards: StepRewards | None = None,
     ) -> None:
         self.tasks = {task.id: task for task in tasks}
@@ -99,8 +103,27 @@ class ExecutedTests:
         self.keep = keep
         self.trajectories = trajectories
         self.step_rewards = step_rewards or StepRewards()
+        self._verdicts: dict[tuple[str, str, bool], Future[Attempt]] = {}
+        """Of the attempts of this batch, which began as they ended."""
+        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="regrade-verdict")
         if trajectories is None:
             self.prompts = {task.id: prompt_of(task) for task in tasks}
+        else:
+            trajectories.when_over = self.begin
+
+    def begin(self, rollout: Rollout) -> None:
+        """Begin to judge an attempt, beside the generation of the others; equal ones are judged once."""
+        key = _identity(rollout)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._pool.submit(self._judge, rollout)
+
+    def _judge(self, rollout: Rollout) -> Attempt:
+        (attempt,) = judge([rollout], self.tasks, self.scorer, self.reward)
+        return attempt
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of the trainer's data set. The environment writes the prompt of a trajectory."""
@@ -112,7 +135,7 @@ class ExecutedTests:
     def __call__(self, completions: list[str], task_id: list[str], **kwargs: Any) -> list[float | None]:
         began = time.perf_counter()
         rollouts = self._rollouts(completions, task_id)
-        attempts = judge(rollouts, self.tasks, self.scorer, self.reward)
+        attempts = self._attempts(rollouts)
         if self.keep is not None:
             self.keep(attempts)
         unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
@@ -124,6 +147,12 @@ class ExecutedTests:
             for name, value in {**rates(attempts), **episode_rates(rollouts)}.items():
                 log_metric(name, value)
         return values
+
+    def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
+        if self.trajectories is None:
+            return judge(rollouts, self.tasks, self.scorer, self.reward)
+        verdicts, self._verdicts = self._verdicts, {}
+        return [replace(verdicts[_identity(rollout)].result(), rollout=rollout) for rollout in rollouts]
 
     def _with_steps(self, rollouts: list[Rollout], values: list[float | None]) -> list[float | None]:
         """The values of whole trajectories: of the outcome, and what the steps cost."""
@@ -166,6 +195,11 @@ class ExecutedTests:
             completion=completion,
             well_formed=patch is not None,
         )
+
+
+def _identity(rollout: Rollout) -> tuple[str, str, bool]:
+    """What a verdict depends on."""
+    return rollout.task_id, rollout.patch.digest, rollout.well_formed
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
@@ -237,8 +271,7 @@ def train_online(
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
-    check_generation(settings.generation)
-    _check_steps(settings, agent, step_rewards)
+    check_settings(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
     freeze_bottom(language_model.model, settings.frozen)
@@ -247,7 +280,7 @@ def train_online(
     if agent is not None:
         policy = AgentPolicy(language_model, scorer, "trained", agent)
         play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
-        trajectories = Trajectories(play, settings.credit)
+        trajectories = TrajectoryBatch(play, settings.credit, policy.times)
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
@@ -286,15 +319,21 @@ def train_online(
     if trajectories is not None and not is_shared:
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with closing(executed):
+        trainer.train()
     language_model.model.eval()
 
 
 def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
-    return GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo")
+    # TRL's default drops a row whose ratio between trainer and vLLM, over all of its tokens, is above 3: long ones go.
+    return GRPOConfig(
+        **arguments, scale_rewards="none", loss_type="dapo", vllm_importance_sampling_mode="token_truncate"
+    )
 
 
-def _check_steps(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+def check_settings(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:
+    """Raises UserError if `train_online` would refuse these."""
+    check_generation(settings.generation)
     if agent is None and steps is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     if agent is not None and settings.algorithm == "rloo" and settings.generation != "shared":

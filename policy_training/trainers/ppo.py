@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-from regrade.policy_training.trainers.trajectories import Trajectories
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -329,7 +330,8 @@ def train_ppo(
     trajectories = None
     if agent is not None:
         policy = AgentPolicy(language_model, scorer, "trained", agent)
-        trajectories = Trajectories(shared_play(policy, {task.id: task for task in hidden}, settings.temperature))
+        play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
+        trajectories = TrajectoryBatch(play, times=policy.times)
     executed = ExecutedTests(
         hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
     )
@@ -345,6 +347,7 @@ def train_ppo(
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with closing(executed):
+        trainer.train()
     trainer.value_head.save(out)
     language_model.model.eval()

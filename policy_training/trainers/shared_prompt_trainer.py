@@ -24,7 +24,7 @@ from regrade.policy_training.trainers.shared_prompts import (
     token_log_probs,
     unflatten,
 )
-from regrade.policy_training.trainers.trajectories import Trajectories
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 
 
 class SharedPrompts:
@@ -37,7 +37,7 @@ class SharedPrompts:
         UserError: it is launched in several processes.
     """
 
-    def __init__(self, *args: Any, trajectories: Trajectories | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, trajectories: TrajectoryBatch | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.trajectories = trajectories
         if trajectories is not None:

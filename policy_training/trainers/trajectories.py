@@ -8,7 +8,7 @@ entropy count actions alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -16,22 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrade.datasets.rollouts import Rollout
 from regrade.policy_training.environments.agent_policy import AgentSample
 from regrade.policy_training.environments.step_rewards import EpisodeRewards
+from regrade.policy_training.policies.dialogues import SamplingTimes
 from regrade.policy_training.trainers.settings import Credit
 
-Play = Callable[[Any, Sequence[str], int], tuple[list[AgentSample], float]]
-"""Called with a trainer, the task ids of its rows and a seed. Returns a trajectory per row, in order, and the seconds
-in which generation waited for executions."""
+Play = Callable[[Any, Sequence[str], int], Iterator[tuple[int, AgentSample]]]
+"""Called with a trainer, the task ids of its rows and a seed. Yields each row's trajectory as soon as it is over."""
 
 
 @dataclass
-class Trajectories:
+class TrajectoryBatch:
     """The trajectories of a trainer's latest batch, in the order of its rows."""
 
     play: Play
     credit: Credit = "trajectory"
     """Of GRPO: what an advantage belongs to."""
+    times: SamplingTimes = field(default_factory=SamplingTimes)
+    """Of all that was played; the player adds to it."""
+    when_over: Callable[[Rollout], None] | None = None
+    """Called with each attempt as soon as it is over, while others are generated."""
     latest: list[AgentSample] = field(default_factory=list)
     rewards: list[EpisodeRewards] = field(default_factory=list)
     """Of their steps. The reward function writes them."""
@@ -40,11 +45,16 @@ class Trajectories:
         """Play one trajectory per entry of `task_ids`, with the trainer's weights, and log the seconds it took."""
         began = time.perf_counter()
         seed = int(torch.randint(2**62, ()))  # from torch's generator, which the trainer seeds and checkpoints
-        self.latest, waited = self.play(trainer, task_ids, seed)
+        waited = self.times.waited_seconds
+        played: dict[int, AgentSample] = {}
+        for row, sample in self.play(trainer, task_ids, seed):
+            played[row] = sample
+            if self.when_over is not None:
+                self.when_over(sample.rollout)
+        self.latest = [played[row] for row in range(len(task_ids))]
         self.rewards = [EpisodeRewards() for _ in self.latest]
-        seconds = time.perf_counter() - began
-        trainer._log_metric("generation_seconds", seconds)
-        trainer._log_metric("waiting_share", waited / seconds if seconds else 0.0)
+        trainer._log_metric("generation_seconds", time.perf_counter() - began)
+        trainer._log_metric("waiting_seconds", self.times.waited_seconds - waited)
         return self.latest
 
     def rollout(self, prompts: list[str], trainer: Any) -> dict[str, Any]:

@@ -153,3 +153,61 @@ def test_a_source_without_results_is_one_line_and_leaves_nothing(regrade, tmp_pa
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_trajectories_are_joined_to_their_attempts_and_shown(regrade, tmp_path):
+    def trajectory(name: str, **more: Any) -> str:
+        messages = [
+            {"role": "user", "content": "Mend it."},
+            {"role": "assistant", "content": f"Look.\n```bash\nls {name}\n```"},
+            {"role": "user", "content": "<output>\na.py\n</output>"},
+        ]
+        info = {"exit_status": "Submitted", "submission": "+a"}
+        format_name = {"trajectory_format": "mini-swe-agent-1"}
+        return json.dumps({"info": info, "messages": messages, "instance_id": name, **format_name, **more})
+
+    for policy in ("old", "new"):
+        folder = tree(tmp_path / policy / "logs", {name: report(policy == "new") for name in IDS})
+        for name in IDS[:3]:
+            path = folder.parent / "trajs" / f"{name}.traj.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(trajectory(name))
+    (tmp_path / "new" / "trajs" / f"{IDS[3]}.traj.json").write_text(trajectory("else__where-1"))
+    (tmp_path / "new" / "trajs" / f"{IDS[4]}.traj.json").write_text(
+        trajectory(IDS[4], trajectory_format="mini-swe-agent-7")
+    )
+    (tmp_path / "new" / "trajs" / f"again.{IDS[0]}.traj.json").write_text(trajectory(IDS[0]))
+    told = regrade("import", tmp_path / "old", tmp_path / "new", "--out", tmp_path / "run", "--tasks",
+                   instances(tmp_path / "tasks.jsonl"))  # fmt: skip
+    assert told.code == 0, told.err
+    assert "old: the steps of 3 of 6 attempts" in told.out
+    assert "new: the steps of 3 of 6 attempts" in told.out
+    assert "doubled trajectories of one attempt, of which the first counts: django__django-1" in told.err
+    assert "mini-swe-agent-7" in told.err
+    assert regrade("report", tmp_path / "run").code == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("Trajectory: 1 step, submitted") == 6
+    assert "How the agents work" in page
+    assert "ls django__django-1" in regrade("explain", tmp_path / "run", IDS[0], "--policy", "new").out
+    assert regrade("report", tmp_path / "run", "--steps").is_refusal("was imported")
+    rows = load_rows(tmp_path / "run" / "evaluations" / "new.jsonl")
+    assert rows["turns"].notna().sum() == 3
+    assert rows["tested_at_end"].isna().all()
+
+
+def test_trajectories_of_the_runs_of_one_policy_go_to_their_run(regrade, tmp_path):
+    for number in (1, 2):
+        folder = tree(tmp_path / f"run{number}", {name: report(fixed=True) for name in IDS})
+        steps = [{"action": f"ls {number}", "observation": "a.py"}]
+        (folder / IDS[0] / f"{IDS[0]}.traj").write_text(
+            json.dumps({"environment": "e", "trajectory": steps, "info": {}})
+        )
+    told = regrade("import", tmp_path / "run1", tmp_path / "run2", "--policy", "both", "--out", tmp_path / "run")
+    assert told.code == 0, told.err
+    assert "both: the steps of 2 of 12 attempts" in told.out
+    stored = [
+        json.loads(line) for line in (tmp_path / "run" / "evaluations" / "both.episodes").read_text().splitlines()
+    ]
+    assert [(line["seed"], line["episode"]["steps"][0]["arguments"]["command"]) for line in stored] == [
+        (0, "ls 1"), (1, "ls 2"),
+    ]  # fmt: skip

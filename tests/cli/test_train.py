@@ -18,11 +18,13 @@ def regrade(regrade, monkeypatch):
     return regrade
 
 
-@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
 def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tmp_path, algorithm):
     run, own = tmp_path / "run", tmp_path / "own.py"
     own.write_text("from regrade.rewards import builds, style, tests\nmine = (tests + style).only_if(builds)\n")
     pays = ["--reward", f"{own}:mine"] if algorithm == "rloo" else []
+    if algorithm == "grpo":  # an agent of three turns
+        pays = ["--turns", "3", "--shaping", "measured", "--turn-cost", "0.01"]
     limits = ["--limit", "2", "--samples", "2", "--steps", "2"]
     trained = regrade("train", algorithm, "--tasks", tasks, *limits, *pays, "--out", run)
     assert trained.code == 0, trained.err
@@ -32,9 +34,10 @@ def test_a_few_steps_write_a_log_and_a_checkpoint_to_evaluate(regrade, tasks, tm
     assert manifest["phases_done"] == [algorithm]
     recorded = manifest["configuration"]["reward"]
     own_reward = ("(1 * tests + 1 * style).only_if(builds)", None)
-    assert (recorded["reward"], recorded["breakage"]) == (own_reward if pays else ("tests", -1.2))
+    assert (recorded["reward"], recorded["breakage"]) == (own_reward if algorithm == "rloo" else ("tests", -1.2))
     logged = [json.loads(line) for line in (run / "training" / f"{algorithm}.jsonl").read_text().splitlines()]
     assert {row["step"] for row in logged if "loss" in row} == {1, 2}
+    assert ("turns" in logged[0]) == (checkpoint / "agent.json").is_file() == (algorithm == "grpo")
 
     judged = regrade("evaluate", checkpoint, "--tasks", tasks, "--limit", "2", "--out", run, "--name", "rl", "--json")
     assert judged.code == 0, judged.err
@@ -59,6 +62,15 @@ def test_rewards_that_cannot_train_are_refused_before_a_folder_is_made(regrade, 
         (["sft", "--reward", "tests"], "leave out --reward"),
         (["grpo", "--reward", "testz"], "unknown reward 'testz'"),
         (["grpo", "--reward", "learned"], "needs a reward model"),
+        (["grpo", "--turn-cost", "0.1"], "pay the steps of an agent: give --turns too"),
+        (["sft", "--turns", "3", "--test-cost", "0.1"], "sft pays no steps"),
+        (["ppo", "--generation", "trl"], "ppo has no choice of --generation"),
+        (["rloo", "--turns", "3", "--shaping", "seen"], "leave out --shaping, or use grpo"),
+        (
+            ["grpo", "--turns", "3", "--shaping", "seen", "--generation", "trl"],
+            "leave out --shaping or --generation trl",
+        ),
+        (["rloo", "--turns", "3", "--generation", "trl"], "masks no observations"),
     ]:
         outcome = regrade("train", *arguments, *common)
         assert (outcome.code, said in outcome.err) == (2, True), outcome.err

@@ -12,6 +12,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.policies.models import load_model
 from regrade.policy_training.reward_models.reward_model import RewardModel
@@ -62,15 +63,26 @@ def test_an_agent_learns_executed_demonstrations(
 ) -> None:
     plan = TrainingPlan(
         settings=SFTSettings(), model=str(undecided_folder), budget=Budget(steps=2),
-        agent=EpisodeLimits(turns=8, test_runs=3),
+        agent=AgentFormat(EpisodeLimits(turns=8, test_runs=3)),
     )  # fmt: skip
-    train(plan, tasks, scorer, tmp_path)
+    checkpoint = train(plan, tasks, scorer, tmp_path)
+    assert AgentFormat.of_checkpoint(checkpoint) == plan.agent
     rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
     assert [(row["task_id"], row["mistakes"] > 0) for row in rows] == [
         ("second", False), ("second", True), ("add", False), ("add", True)
     ]  # fmt: skip
     (logged,) = (tmp_path / "training" / "demonstrations.jsonl").read_text().splitlines()
     assert json.loads(logged)["traces"] == 4
+    known = (checkpoint / "model.safetensors").read_bytes()
+    given = replace(plan, demonstrations=tmp_path / "demonstrations.jsonl")
+    assert (train(given, [], scorer, tmp_path / "given") / "model.safetensors").read_bytes() == known
+    with pytest.raises(UserError, match="a trace has 6 turns, more than 1: give `agent=`"):
+        train(replace(given, agent=None), [], scorer, tmp_path / "other")
+    iterated = replace(plan, settings=ExpertIterationSettings(sampling=Sampling(1.0, 6)), budget=Budget(steps=1))
+    hidden = [task.without_reference() for task in tasks]
+    assert AgentFormat.of_checkpoint(train(iterated, hidden, scorer, tmp_path)) == plan.agent
+    (_, summary) = (tmp_path / "training" / "expert-iteration.jsonl").read_text().splitlines()
+    assert 0 <= json.loads(summary)["waited_share"] < 1
     with pytest.raises(UserError, match="answers of one turn"):
         train(replace(plan, settings=RewardModelSettings()), tasks, scorer, tmp_path / "other")
 

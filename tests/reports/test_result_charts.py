@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from regrade.evaluators.storage.run import Run
 from regrade.reports import charts
 from regrade.reports.html_report import write_report
 from regrade.reports.page import build_page
-from regrade.reports.result_charts import by_trait, checkpoints, hops, severity, waterfalls
+from regrade.reports.result_charts import by_trait, checkpoints, hops, places, severity, waterfalls
 from regrade.reports.results import load_results
 from regrade.reports.severity import SEVERITY_INKS, severity_of
 from regrade.reports.svg import INKS, canvas
@@ -60,6 +61,17 @@ def test_breakage_stands_at_the_distance_of_the_broken_tests(results):
     assert near["SFT"].low < 3 / 12 < near["SFT"].high
     assert all(found["SFT"].value == 0 for name, found in figure.rows.items() if name != "1: a direct import")
     assert "Does nothing" not in near
+
+
+def test_breakage_stands_in_the_place_of_the_broken_tests_where_tasks_hide_some(results, monkeypatch):
+    inks = dict.fromkeys(results.manifest.policies, "s1")
+    assert places(results, inks) is None
+    hiding = {name: {**task, "shown": ["tests/test_none.py"]} for name, task in results.tasks.items()}
+    monkeypatch.setattr(Run, "tasks", lambda _: hiding)
+    figure = places(replace(results), inks)
+    assert figure.rows["own tests"]["SFT"].value == pytest.approx(3 / 12)
+    assert figure.rows["shown"]["SFT"].value == 0
+    assert "breakage in this place" in figure.chart
 
 
 def test_a_waterfall_leads_from_one_mean_reward_to_the_other(results):

@@ -96,6 +96,7 @@ def test_one_number_of_demonstrations_or_one_function_gives_no_rate() -> None:
     random = np.random.default_rng(0)
     one = rows(np.full(40, 0.5), random)
     assert exchange_rate({16: one}, one, 16) is None
+    assert exchange_rate({8: one, 16: one}, one, 16) is None, "the curve ends where the policy starts"
     two = rows(np.full(2, 0.5), random)
     assert exchange_rate({16: two, 32: two}, two, 16) is None
 

@@ -10,7 +10,7 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import load_tasks
-from regrade.datasets.tasks import TestSuite
+from regrade.datasets.tasks import Shown, TestSuite
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.task_curation.chosen_tests import also_collecting
 from regrade.evaluators.task_curation.local_repository import local_task
@@ -170,6 +170,13 @@ def test_a_task_file_without_pass_to_pass_guards_the_tests_that_pass(write_files
     steps = []
     again = with_pass_to_pass(tasks, runs=1, cache=tmp_path / "cache", progress=lambda *step: steps.append(step))
     assert (again, steps) == ([task], [])
+    (part,) = with_pass_to_pass(
+        tasks_file(root, tmp_path, shown={"tests": ["test_it.py"]}), runs=1, cache=tmp_path / "cache"
+    )
+    assert part.shown == Shown(tests=("test_it.py",))
+    wrong = tasks_file(root, tmp_path, shown={"tests": ["test_it.py::test_two", "test_it.py::test_three"]})
+    with pytest.raises(UserError, match=r"task 't', shown: 'tests' names \"test_it.py::test_three\", which is no test"):
+        with_pass_to_pass(wrong, runs=1, cache=tmp_path / "cache")
 
 
 MANY = "import pytest\nfrom code_ import *\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_one(n):\n    assert one() == 1\n"

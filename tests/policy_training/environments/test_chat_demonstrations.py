@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 from trl.chat_template_utils import qwen3_chat_template
@@ -20,7 +22,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
-from regrade.policy_training.environments.demonstration_formats import ChatExpert
+from regrade.policy_training.environments.demonstration_formats import ChatExpert, edit_calls
 from regrade.policy_training.environments.demonstrations import Demonstration, DemonstrationSettings, Demonstrator
 from regrade.policy_training.policies.models import LanguageModel
 
@@ -31,8 +33,8 @@ CALL = re.compile(r'<tool_call>\n\{"name": "(\w+)", "arguments": (\{.*?\})\}\n</
 def test_trl_learns_every_right_call_once_and_no_mistake(
     language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
-    settings = DemonstrationSettings(second_mistake=1.0, look=1.0)
-    demonstrator = Demonstrator(tasks, scorer, LIMITS, settings, form=ChatExpert)
+    shares = DemonstrationSettings(second_mistake=1.0, look=1.0)
+    demonstrator = Demonstrator(tasks, scorer, LIMITS, shares, form=ChatExpert)
     path = tmp_path / "chats.jsonl"
     made = write_demonstrations(demonstrator, path)
     assert (made.traces, made.with_mistakes, made.left_out) == (4, 2, [])
@@ -67,6 +69,26 @@ def test_trl_learns_every_right_call_once_and_no_mistake(
             mistakes += not is_learned
     assert mistakes == 4
     assert learned == +wanted
+
+
+TEXTS = st.lists(st.sampled_from(["a", "b", "", "  a"]), max_size=7).map("\n".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=st.none() | TEXTS, after=st.none() | TEXTS)
+def test_calls_of_edit_make_any_text_of_any_other(before: str | None, after: str | None) -> None:
+    text = before
+    for _, arguments in edit_calls("f", before, after) or ():
+        if arguments.get("delete"):
+            text = None
+        elif "old" not in arguments:
+            assert text is None
+            text = arguments["new"]
+        else:
+            assert text is not None
+            assert text.count(arguments["old"]) == 1
+            text = text.replace(arguments["old"], arguments["new"])
+    assert text == after or before == ""  # nothing in an empty file can be replaced
 
 
 def test_edits_of_any_reference_are_calls_with_a_text_that_occurs_once(

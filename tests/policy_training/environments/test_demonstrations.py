@@ -14,7 +14,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Shown, Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
-from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import (
     Demonstration,
     DemonstrationSettings,
@@ -83,6 +83,17 @@ def test_a_trace_keeps_to_the_limits_and_one_turn_is_the_answer_of_today(tasks: 
     assert transcript_of(trace.rows[0]) == Transcript.of_answer(prompt_of(tasks[0]).text, answer)
 
 
+def test_some_traces_look_before_they_edit(tasks: list[Task], scorer: Scorer) -> None:
+    shares = DemonstrationSettings(look=1.0)
+    made = [
+        *Demonstrator(tasks, scorer, LIMITS, shares).make(),
+        *Demonstrator(tasks, scorer, LIMITS, shares, seed=3).make(),
+    ]
+    assert all(isinstance(each, Demonstration) for each in made)
+    first = {transcript_of(each.rows[0]).turns[0].action for each in made if isinstance(each, Demonstration)}
+    assert first == {r"find \bsecond\(", r"find \badd\(", "open library.py 5 11", "open library.py 16 22"}
+
+
 def test_what_cannot_be_shown_is_left_out_with_its_reason(make_task: Callable[[str], Task], scorer: Scorer) -> None:
     task = make_task("second")
     blind = replace(task, shown=Shown(tests=("test_library.py::test_double",)))
@@ -115,9 +126,13 @@ def test_an_interrupted_file_goes_on_where_it_was_killed(tasks: list[Task], scor
     again = write_demonstrations(demonstrator, path, lambda *counts: seen.append(counts))
     assert path.read_text() == whole.read_text()
     assert seen == [(2, 4), (3, 4), (4, 4)]
-    assert again.transcripts == made.transcripts
+    assert again.transcripts == made.transcripts == read_transcripts(path)
     with pytest.raises(UserError, match="other settings"):
         write_demonstrations(Demonstrator(tasks, scorer, LIMITS, seed=1), path)
+    with pytest.raises(UserError, match="line 1: task 'second' has changed since"):
+        write_demonstrations(Demonstrator([replace(tasks[0], failure="?")], scorer, LIMITS), path)
     path.write_text(json.dumps({"prompt": "x"}))
-    with pytest.raises(UserError, match="line 1: no demonstration"):
+    with pytest.raises(
+        UserError, match="line 1: 'task_id' must be a string; the key is missing; this is no demonstration"
+    ):
         write_demonstrations(demonstrator, path)

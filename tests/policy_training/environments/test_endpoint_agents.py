@@ -13,9 +13,9 @@ import pytest
 
 from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
-from regrade.datasets.rollouts import Rollout, Sampling, TrialPolicy
+from regrade.datasets.rollouts import PolicyWithoutScorer, Rollout, Sampling, TrialPolicy
 from regrade.datasets.tasks import Task
-from regrade.evaluators.evaluation.sweeps import Judge, NeedsScorer, Sweep, enter
+from regrade.evaluators.evaluation.sweeps import Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
@@ -148,8 +148,8 @@ def test_an_endpoint_that_dies_loses_attempts_and_the_next_run_repeats_only_thes
         )
         (entrant,) = read_policies(file, tasks)
         loaded = entrant.load(tasks)
-        assert isinstance(loaded, NeedsScorer)
-        assert isinstance(loaded.make(scorer), TrialPolicy)
+        assert isinstance(loaded, PolicyWithoutScorer)
+        assert isinstance(loaded.with_scorer(scorer), TrialPolicy)
         assert entrant.spec["turns"] == 5
         judge = Judge(scorer=scorer, reward=passing, also=())
         with Run.started(tmp_path / "run") as run, run.writing():
@@ -207,8 +207,8 @@ def test_a_checkpoint_that_was_trained_as_an_agent_is_evaluated_as_one(
     turns = []
     for entrant in read_policies(file, tasks):
         loaded = entrant.load(tasks)
-        assert isinstance(loaded, NeedsScorer)
-        policy = loaded.make(scorer)
+        assert isinstance(loaded, PolicyWithoutScorer)
+        policy = loaded.with_scorer(scorer)
         assert isinstance(policy, AgentPolicy)
         turns.append(policy.format.limits.turns)
     assert turns == [7, 2]

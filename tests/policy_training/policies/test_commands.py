@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,28 @@ def test_what_it_changed_is_the_prediction_and_is_scored(task: Task, scorer: Sco
     assert rollout.seconds > 0
     (found,) = scorer.gather([(task, rollout.patch)], {TestRun})
     assert passing.evaluate(found).value == 1.0
+
+
+def test_the_trajectory_that_it_leaves_is_its_episode(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    left = {
+        "trajectory_format": "mini-swe-agent-1",
+        "info": {},
+        "messages": [
+            {"role": "user", "content": "mend"},
+            {"role": "assistant", "content": "```bash\nls\n```"},
+            {"role": "user", "content": "library.py"},
+        ],
+    }
+    command = Command(arguments=("sh", "-c", f"{FIX}; printf %s '{json.dumps(left)}' > {{trajectory}}"))
+    (rollout,) = attempts(command, task)
+    assert rollout.episode is not None
+    assert [(step.arguments, step.observation) for step in rollout.episode.steps] == [({"command": "ls"}, "library.py")]
+    assert (rollout.episode.task_id, rollout.episode.patch) == (task.id, rollout.patch)
+    for script in ('echo "{" > $REGRADE_TRAJECTORY', "mkdir $REGRADE_TRAJECTORY", "mkfifo $REGRADE_TRAJECTORY"):
+        rollout = one(f"{FIX}; {script}", task)
+        assert rollout.episode is None
+        assert not rollout.patch.is_empty
+    assert caplog.text.count("trajectory not stored: task second: ") == 3
 
 
 def test_start_and_end_are_logged_without_what_it_is_given(task: Task, caplog: pytest.LogCaptureFixture) -> None:

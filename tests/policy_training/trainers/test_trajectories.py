@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,16 +18,17 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_policy import AgentFormat, AgentSample
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy, AgentSample
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepCosts, StepRewards
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
+from regrade.policy_training.trainers.generation import turnwise_play
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
-from regrade.policy_training.trainers.trajectories import Trajectories, action_spans
+from regrade.policy_training.trainers.trajectories import TrajectoryBatch, action_spans
 
 END = 1
 
@@ -57,18 +58,19 @@ def with_log_probs(model: Any, episode: TokenizedEpisode) -> TokenizedEpisode:
     return TokenizedEpisode(episode.prompt, episode.tokens, episode.is_action, tuple(log_probs))
 
 
-def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> tuple[list[AgentSample], float]:
-    """Plays `EPISODES`."""
+def recorded(trainer: Any, task_ids: Sequence[str], _seed: int) -> Iterator[tuple[int, AgentSample]]:
+    """Plays `EPISODES`; the last one ends first."""
     assert task_ids == ["a"] * 4
     model = trainer.accelerator.unwrap_model(trainer.model)
     rollout = Rollout(task_id="a", policy="", temperature=1.0, sample=0, seed=0, patch=Patch(""))
-    return [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES], 0.0
+    played = [AgentSample(rollout, with_log_probs(model, episode)) for episode in EPISODES]
+    return reversed(list(enumerate(played)))
 
 
 def trainer_of(
     language_model: LanguageModel, out: Path, kind: type, config: type, rewards: Sequence[float | None], **more: Any
 ) -> Any:
-    trajectories = Trajectories(recorded, more.pop("credit", "trajectory"))
+    trajectories = TrajectoryBatch(recorded, more.pop("credit", "trajectory"))
     steps = more.pop("steps", None)
 
     def pay(completions: list[str], **_: Any) -> list[float | None]:
@@ -225,6 +227,55 @@ def test_credit_by_step_compares_each_step_with_the_same_step_of_the_group(
     assert not advantages[(batch["completion_mask"] * batch["tool_mask"]) == 0].any()
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "step", "rloo", "ppo"])
+def test_a_group_that_cannot_be_judged_teaches_nothing(
+    language_model: LanguageModel, tmp_path: Path, algorithm: str
+) -> None:
+    kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "grpo": (SharedPromptGRPOTrainer, GRPOConfig, {}),
+        "step": (SharedPromptGRPOTrainer, GRPOConfig, {"credit": "step"}),
+        "rloo": (SharedPromptRLOOTrainer, RLOOConfig, {}),
+        "ppo": (PPOTrainer, PPOConfig, {"num_generations": 1, "kl_coef": 0.0}),
+    }
+    kind, config, more = kinds[algorithm]
+    trainer = trainer_of(language_model, tmp_path, kind, config, [None] * 4, **more)
+    batch = trainer._generate_and_score_completions(ROWS)
+    assert not batch["advantages"].any()
+    loss = trainer._compute_loss(trainer.model, batch)
+    assert torch.isfinite(loss)
+    gradients = torch.autograd.grad(loss, list(trainer.model.parameters()), allow_unused=True, materialize_grads=True)
+    assert not any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_a_generation_spread_over_steps_keeps_each_rows_mask_and_credit(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watched(SharedPromptGRPOTrainer):
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            seen.append(inputs)
+            return super()._compute_loss(model, inputs)
+
+    size = {"per_device_train_batch_size": 2, "num_generations": 2, "steps_per_generation": 2, "max_steps": 2}
+    more = {"credit": "step", "steps": STEPS, "scale_rewards": "none"}
+    trainer = trainer_of(language_model, tmp_path, Watched, GRPOConfig, [1.0, 0.0, 0.0, 1.0], **size, **more)
+    trainer.train()
+    known = {episode.tokens: episode for episode in EPISODES}
+    found = [
+        (known[tuple(ids[kept.bool()].tolist())], mask[kept.bool()], advantages)
+        for batch in seen
+        for ids, kept, mask, advantages in zip(
+            batch["completion_ids"], batch["completion_mask"], batch["tool_mask"], batch["advantages"], strict=True
+        )
+    ]
+    assert {episode.tokens for episode, _, _ in found} == set(known)
+    for episode, mask, advantages in found:
+        assert mask.tolist() == [int(own) for own in episode.is_action]
+        assert float(advantages[0]) == pytest.approx([0.5, -0.5, -0.5, 0.5][EPISODES.index(episode)])
+        assert not advantages[: len(mask)][mask == 0].any()
+
+
 # ---------------------------------------------------------------- real episodes
 
 
@@ -253,6 +304,29 @@ def test_agents_train_on_executed_tests(
     assert rows[0]["turns"] > 1
     assert rows[0]["breakage"] > 0
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows if "loss" in row)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "ppo"])
+def test_an_agent_of_one_turn_learns_what_a_policy_that_answers_once_learns(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path, algorithm: Any
+) -> None:
+    learned = []
+    for agent in (None, AgentFormat()):
+        model = LanguageModel("copy", copy.deepcopy(undecided.model), undecided.tokenizer)
+        more: dict[str, Any] = {"out": tmp_path, "budget": Budget(steps=2), "seed": 0, "agent": agent}
+        if algorithm == "ppo":
+            ppo = PPOSettings(epochs=1, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3)
+            train_ppo(model, tasks, scorer, ppo, **more)
+        else:
+            settings = OnlineSettings(
+                algorithm=algorithm, prompts_per_step=2, samples_per_prompt=4, prompts_per_pass=2, learning_rate=1e-3
+            )
+            train_online(model, tasks, scorer, settings, **more)
+        learned.append(list(model.model.parameters()))
+    for one, other in zip(*learned, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    before = list(undecided.model.parameters())
+    assert not all(torch.equal(new, old) for new, old in zip(learned[0], before, strict=True))
 
 
 def test_trl_itself_generates_in_turns_and_masks_observations(
@@ -296,6 +370,48 @@ def test_trl_itself_generates_in_turns_and_masks_observations(
         own = (batch["tool_mask"] * batch["completion_mask"]).bool()
         for ids, mask in zip(batch["completion_ids"], own, strict=True):
             assert all(ids[end - 1] == END or end - start == 16 for start, end in action_spans(mask.tolist()))
+
+
+def test_log_probs_of_vllm_stay_with_their_tokens(
+    language_model: LanguageModel, make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    """A stand-in for a trainer with vLLM, which returns a log-probability per token; three rows of two tasks."""
+    lines = {"second": ["4 return items[1]", "test", "submit"], "add": ["submit"]}
+    told: list[list[list[int]]] = []
+
+    class WithVLLM:
+        use_vllm = True
+        metrics: ClassVar[dict[str, float]] = {}
+
+        def _log_metric(self, name: str, value: float) -> None:
+            self.metrics[name] = value
+
+        def _generate_single_turn(self, prompts: list[list[int]], *_: Any) -> tuple[list[list[int]], list[list[float]]]:
+            told.append(prompts)
+            texts = [language_model.decode(prompt) for prompt in prompts]
+            names = ["add" if "self.value" in text else "second" for text in texts]
+            answers = [[*language_model.encode(lines[name][len(told) - 1]), END] for name in names]
+            return answers, [[-token / 1000 for token in answer] for answer in answers]
+
+    known = {name: make_task(name) for name in lines}
+    agent = AgentFormat(EpisodeLimits(turns=3), max_action_tokens=30, max_tokens=300)
+    policy = AgentPolicy(language_model, scorer, "trained", agent)
+    over: list[str] = []
+    batch = TrajectoryBatch(turnwise_play(policy, known, 1.0), when_over=lambda rollout: over.append(rollout.task_id))
+    out = batch.rollout(["second", "second", "add"], WithVLLM())
+    assert over == ["add", "second", "second"]
+    assert [len(prompts) for prompts in told] == [3, 2, 2]
+    for row, (ids, mask, log_probs) in enumerate(
+        zip(out["completion_ids"], out["env_mask"], out["logprobs"], strict=True)
+    ):
+        assert log_probs == [-token / 1000 if own else 0.0 for token, own in zip(ids, mask, strict=True)]
+        actions = [language_model.decode(ids[start:end]) for start, end in action_spans(mask)]
+        assert actions == lines[batch.latest[row].rollout.task_id]
+        assert told[0][row] == out["prompt_ids"][row]
+    assert told[2][0] == out["prompt_ids"][0] + out["completion_ids"][0][: -len(language_model.encode("submit")) - 1]
+    assert [sample.rollout.sample for sample in batch.latest] == [0, 1, 0]
+    assert [bool(sample.rollout.patch.text) for sample in batch.latest] == [True, True, False]
+    assert WithVLLM.metrics["waiting_seconds"] <= WithVLLM.metrics["generation_seconds"]
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])

@@ -1,0 +1,166 @@
+"""Events of OpenHands in the `history` of its `output.jsonl`, in its three forms.
+
+Pairs of an action and an observation (2024); a list of events, of which an observation names its action as `cause`
+(versions 0.x); events with a `kind`, joined by the id of a tool call (the SDK, versions 1.x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from regrade.datasets.episodes import Episode, EpisodeEnd, Step
+from regrade.datasets.errors import UserError
+from regrade.datasets.graded.documents import Document
+from regrade.datasets.trajectories.records import (
+    ForeignTrajectory,
+    arguments_of,
+    count_of,
+    foreign_episode,
+    foreign_step,
+    mapping,
+    objects,
+    seconds_between,
+    text_of,
+    with_observation,
+)
+
+NAME = "openhands"
+SILENT = frozenset({"system", "recall", "change_agent_state", "agent_state_changed", "null", "condensation"})
+"""Actions of the program itself."""
+PLUMBING = frozenset(
+    {
+        "thought", "background", "blocking", "hidden", "keep_prompt", "confirmation_state", "is_confirmed", "is_input",
+        "is_static", "include_extra", "impl_source", "security_risk", "kernel_init_code", "image_urls", "kind", "cwd",
+        "wait_for_response", "translated_ipython_code", "final_thought", "outputs", "task_completed", "file_urls",
+    }
+)  # fmt: skip
+"""Arguments that are no choice of the agent, and its thoughts."""
+OBSERVATIONS = ("ObservationEvent", "AgentErrorEvent", "UserRejectObservation")
+
+
+def trajectories(document: Document) -> Iterator[ForeignTrajectory] | None:
+    """The trajectories of a file, one a row with events; None if it has none.
+
+    Raises:
+        UserError: (while reading) a row's events have no known form.
+    """
+    if document.kind not in ("lines", "json"):
+        return None
+    first = document.first_row
+    is_output = isinstance(first.get("instance_id"), str) and isinstance(first.get("history"), list)
+    return _rows(document) if is_output else None
+
+
+def _rows(document: Document) -> Iterator[ForeignTrajectory]:
+    for number, row in enumerate(document.rows(), 1):
+        history, instance = row.get("history"), row.get("instance_id")
+        if not isinstance(instance, str) or not isinstance(history, list) or not history:
+            continue
+        yield ForeignTrajectory(
+            instance=instance,
+            episode=_episode(instance, row, history, f"{document.path}, row {number}"),
+            source=NAME,
+            model=str(mapping(mapping(row.get("metadata")).get("llm_config")).get("model") or ""),
+            sample=_sample(row),
+        )
+
+
+def _sample(row: Mapping[str, Any]) -> int | None:
+    attempt = row.get("attempt")
+    return attempt - 1 if isinstance(attempt, int) and not isinstance(attempt, bool) and attempt > 0 else None
+
+
+def _episode(instance: str, row: Mapping[str, Any], history: list[Any], where: str) -> Episode:
+    events = _flat(history)
+    if not any("action" in each or "kind" in each for each in events):
+        raise UserError(f"{where}: its history has no events of OpenHands: give the output of an evaluation")
+    steps, has_finished, said = _steps(events)
+    usage = mapping(mapping(row.get("metrics")).get("accumulated_token_usage"))
+    patch = mapping(row.get("test_result")).get("git_patch") or row.get("git_patch")
+    return foreign_episode(
+        instance,
+        text_of(row.get("instruction")) or said,
+        steps,
+        submission=patch,
+        end=EpisodeEnd.SUBMITTED if has_finished else EpisodeEnd.UNKNOWN,
+        tokens=count_of(usage.get("completion_tokens")),
+    )
+
+
+def _flat(history: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """The events; of a pair both, with the number of the pair as their link."""
+    events: list[Mapping[str, Any]] = []
+    for number, each in enumerate(history):
+        if isinstance(each, list):
+            link = f"pair {number}"
+            events += [{"id": link, "cause": link, **event} for event in objects(each)]
+        elif isinstance(each, dict):
+            events.append(each)
+    return events
+
+
+def _steps(events: Iterable[Mapping[str, Any]]) -> tuple[list[Step], bool, str]:
+    """The agent's steps; whether it finished by itself; the first message of the user."""
+    steps: list[Step] = []
+    begun: dict[object, tuple[int, object]] = {}  # link -> (index of the step, time)
+    has_finished, said = False, ""
+    for event in events:
+        if _is_observation(event):
+            link = next((each for each in _links(event) if each in begun), None)
+            if link is not None:
+                place, began = begun[link]
+                steps[place] = with_observation(
+                    steps[place], _shown(event), seconds_between(began, event.get("timestamp"))
+                )
+            continue
+        step = _step(event)
+        if step is None:
+            said = said or _said(event)
+            continue
+        has_finished = step.tool == "finish"
+        for link in (event.get("tool_call_id"), event.get("id")):
+            if isinstance(link, str | int):
+                begun[link] = (len(steps), event.get("timestamp"))
+        steps.append(step)
+    return steps, has_finished, said
+
+
+def _is_observation(event: Mapping[str, Any]) -> bool:
+    return event.get("kind") in OBSERVATIONS or ("kind" not in event and "observation" in event)
+
+
+def _links(event: Mapping[str, Any]) -> list[object]:
+    found = (event.get("tool_call_id"), event.get("action_id"), event.get("cause"))
+    return [each for each in found if isinstance(each, str | int)]
+
+
+def _shown(event: Mapping[str, Any]) -> str:
+    return text_of(event.get("content")) or text_of(event.get("observation")) or text_of(event.get("error"))
+
+
+def _step(event: Mapping[str, Any]) -> Step | None:
+    """The step of an action of the agent; None for other events."""
+    if event.get("kind") == "ActionEvent":
+        arguments = mapping(event.get("action")) or arguments_of(mapping(event.get("tool_call")).get("arguments"))
+        return foreign_step(str(event.get("tool_name") or "tool"), _own(arguments), text_of(event.get("thought")))
+    action, arguments = event.get("action"), mapping(event.get("args"))
+    if "kind" in event or not isinstance(action, str) or action in SILENT or event.get("source", "agent") != "agent":
+        return None
+    thought = text_of(arguments.get("thought"))
+    if action == "message":
+        return foreign_step("", {}, text_of(arguments.get("content")) or text_of(event.get("message")))
+    name = mapping(event.get("tool_call_metadata")).get("function_name")
+    return foreign_step(name if isinstance(name, str) and name else action, _own(arguments), thought)
+
+
+def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in arguments.items() if name not in PLUMBING and value not in (None, "")}
+
+
+def _said(event: Mapping[str, Any]) -> str:
+    if event.get("source") != "user":
+        return ""
+    return text_of(mapping(event.get("llm_message")).get("content")) or text_of(
+        mapping(event.get("args")).get("content")
+    )
