@@ -131,7 +131,12 @@ def enter(
 
 
 def choose_temperature(
-    run: Run, entrant: Entrant, policy: Callable[[], Policy], sweep: Sweep, validation: Sequence[Task], judge: Judge
+    run: Run,
+    entrant: Entrant,
+    policy: Callable[[], Policy],
+    sweep: Sweep,
+    validation: Sequence[Task],
+    judge: Judge,
 ) -> float:
     """Choose the best temperature on the validation tasks (see `best_temperature`) and record it in the run.
 

@@ -15,13 +15,14 @@ from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training import load_policy
-from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy, UnboundAgent
+from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import tokenized
+from regrade.policy_training.policies.unbound import UnboundAgent
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.sft import train_sft
