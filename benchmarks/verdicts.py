@@ -22,6 +22,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.policies.local_model import load_policy
 from regrade.policy_training.policies.scripted import NoOp, Reference
+from regrade.policy_training.recipe.phases import policy_of
+from regrade.policy_training.recipe.tasks import showing_a_file
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results
 from regrade.reports.summary import write_summary
@@ -70,18 +72,18 @@ def main() -> None:
     run = Run(chosen.out)
     before = load_results(chosen.out)
     (baseline,) = before.of_role("baseline")
-    known = {task.id: task for task in load_tasks()}
+    known = {task.id: showing_a_file(task) for task in load_tasks()}
     tasks = [known[name] for name in sorted(set(baseline.best["task"]))]
     with Scorer() as scorer:
         judge = Judge(scorer=scorer, reward=default, stage=progress)
         policies: dict[str, Policy] = {"reckless": reckless(tasks), "nothing": NoOp("nothing")}
         for name, policy in policies.items():
             enter(run, fixed(name, policy), Sweep(), (), tasks, judge)
-        for entrant in checkpoints(chosen.run):
+        for entrant in checkpoints(chosen.run, scorer):
             enter(run, entrant, Sweep(), (), tasks, judge)
         drawn = random.Random(0).sample(tasks, min(chosen.tasks, len(tasks)))
         count = 2 * chosen.repetitions * chosen.attempts
-        again = sampled(chosen.run, chosen.out / "itself", baseline, drawn, count, judge)
+        again = sampled(chosen.run, chosen.out / "itself", baseline, drawn, count, judge, scorer)
     results = load_results(chosen.out)
     write_summary(results)
     write_report(chosen.out)
@@ -93,16 +95,19 @@ def fixed(name: str, policy: Policy) -> Entrant:
     return Entrant(name=name, role="candidate", load=lambda _: policy, label=name, is_fixed=True)
 
 
-def checkpoints(folder: Path) -> Iterator[Entrant]:
+def checkpoints(folder: Path, scorer: Scorer) -> Iterator[Entrant]:
     """The candidate along its training: before it, after expert iteration, and at its end."""
     run = Run(folder)
     settings = run.manifest.configuration["settings"]
     iterated = settings["rounds"] * settings["round_steps"]
-    for name, step in (("sft", 0), ("expert-iteration", iterated), ("rl", iterated + settings["grpo_steps"])):
-        path = str(run.checkpoint(name))
-        yield Entrant(
-            name=f"rl@{step}", role="checkpoint", load=lambda _, path=path: load_policy(path), series="rl", step=step
-        )
+    for name, step in (("agent-sft", 0), ("expert-iteration", iterated), ("rl", iterated + settings["grpo_steps"])):
+        path, label = run.checkpoint(name), f"rl@{step}"
+        load = partial(loaded, path, label, scorer)
+        yield Entrant(name=label, role="checkpoint", load=load, series="rl", step=step)
+
+
+def loaded(checkpoint: Path, name: str, scorer: Scorer, _tasks: Sequence[Task]) -> Policy:
+    return policy_of(checkpoint, name, scorer)
 
 
 def reckless(tasks: Sequence[Task]) -> Reference:
@@ -127,14 +132,18 @@ def careless(task: Task, seed: int) -> Patch | None:
 
 
 def sampled(
-    source: Path, out: Path, baseline: PolicyResult, tasks: Sequence[Task], count: int, judge: Judge
+    source: Path,
+    out: Path,
+    baseline: PolicyResult,
+    tasks: Sequence[Task],
+    count: int,
+    judge: Judge,
+    scorer: Scorer,
 ) -> pd.DataFrame:
     """So many attempts at each task by the baseline's checkpoint."""
     temperature = baseline.temperature or GREEDY_INSTEAD
-    folder = Run(source).checkpoint(baseline.name)
-    entrant = Entrant(
-        name=baseline.name, role="baseline", load=lambda _: load_policy(str(folder)), label=baseline.label
-    )
+    load = partial(loaded, Run(source).checkpoint(baseline.name), baseline.name, scorer)
+    entrant = Entrant(name=baseline.name, role="baseline", load=load, label=baseline.label)
     return enter(Run(out), entrant, Sweep((temperature,), count), (), tasks, judge)
 
 

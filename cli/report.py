@@ -41,13 +41,13 @@ def report(
     """
     from regrade.reports.html_report import write_report
     from regrade.reports.study_page import write_study_report
-    from regrade.reports.study_results import is_study
+    from regrade.reports.study_results import stored_settings
 
     if tasks is not None and not steps:
         raise UserError("--tasks needs --steps: a report alone runs no tests")
     if steps:
         _measure(run, tasks, sandbox, workers)
-    typer.echo(write_study_report(run) if is_study(run) else write_report(run))
+    typer.echo(write_report(run) if stored_settings(run) is None else write_study_report(run))
 
 
 def _measure(folder: Path, tasks: Path | None, sandbox: str, workers: int | None) -> None:

@@ -44,7 +44,9 @@ def study(
 
     settings = QUICK if quick else FULL
     if only_list:
-        _list(out, settings, cells or ())
+        from regrade.reports.study_results import stored_settings
+
+        _list(out, stored_settings(out) or settings, cells or ())
         return
     with training_libraries("`regrade study`"):
         from regrade.policy_training.study.running import run_study

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
-from regrade.cli.loading import limited, load, load_one, measured
+from regrade.cli.loading import is_ready_made, limited, load, load_one, measured
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -179,10 +179,12 @@ def demonstrations(
 
     if split == "held_out":
         raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
-    if source == "builtin" and split is None:
+    if split is None and is_ready_made(Path(source)):
         split = "demonstrations"
     limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1)
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
+    if not tasks:
+        raise UserError(f"{source} has no tasks in the split {split!r}: choose another with --split")
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(
             tasks,

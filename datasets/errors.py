@@ -7,6 +7,8 @@ never leaves its module. Any other exception is a defect of the program.
         UserError (datasets/errors.py): the user's input; the command line, which prints it and exits with code 2
             RewardError (rewards/errors.py): the code of a reward; the command line, as any UserError
                 OutOfBoundsError (rewards/errors.py): a score outside [0, 1]; `rewards check`, which reports it
+            NoPreferencesError (policy_training/reward_models/reward_model.py): no two answers to a task differ in
+                reward; the main job, which goes on without a reward model
             TooManyLostError (evaluators/evaluation/sweeps.py): the infrastructure of one policy's attempts;
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any

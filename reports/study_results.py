@@ -163,9 +163,18 @@ class StudyResults:
         return StudyPoint(place, tuple(sorted(found)), pooled)
 
 
-def is_study(folder: Path) -> bool:
-    """Does the folder contain a study?"""
-    return (folder / "manifest.json").exists() and "study" in Run.open(folder).manifest.configuration
+def stored_settings(folder: Path) -> StudySettings | None:
+    """The settings of the study in a folder; None if there is none.
+
+    Raises:
+        UserError: its manifest is damaged.
+    """
+    if not (folder / "manifest.json").exists():
+        return None
+    stored = Run.open(folder).manifest.configuration.get("study")
+    if stored is None or "cell" in Run.open(folder).manifest.configuration:
+        return None
+    return converted(stored, StudySettings, f"{folder / 'manifest.json'}, study", ADVICE)
 
 
 def load_study(folder: Path) -> StudyResults:
@@ -174,13 +183,12 @@ def load_study(folder: Path) -> StudyResults:
     Raises:
         UserError: the folder is no study.
     """
-    run = Run.open(folder)
-    stored = run.manifest.configuration.get("study")
-    if stored is None:
+    settings = stored_settings(folder)
+    if settings is None:
         raise UserError(f"{folder} is no study: give a folder that `regrade study` wrote")
-    settings: StudySettings = converted(stored, StudySettings, f"{run.manifest_path}, study", ADVICE)
     states = cell_states(folder, grid(settings))
-    return StudyResults(run, settings, tuple(states), {s.cell: _rows(folder, s.cell) for s in states if s.is_done})
+    rows = {state.cell: _rows(folder, state.cell) for state in states if state.is_done}
+    return StudyResults(Run.open(folder), settings, tuple(states), rows)
 
 
 def _rows(study: Path, cell: Cell) -> pd.DataFrame:

@@ -242,7 +242,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Print an overview of a run: policies, verdicts and wall times."""
+    """Print an overview of a run: its regime, policies, verdicts and wall times."""
+    if results.manifest.regime:
+        console.print(results.manifest.regime, markup=False)
     print_policies(results, console)
     for pair in results.pairs:
         console.print()

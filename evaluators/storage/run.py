@@ -97,6 +97,8 @@ class Manifest:
     name: str = ""
     started: str = ""
     """UTC, ISO 8601."""
+    regime: str = ""
+    """What the policies learned from, in a sentence for the first screen of the report."""
     model: str = ""
     sandbox: str = ""
     assurance: str = ""
@@ -402,6 +404,7 @@ class _StoredManifest(msgspec.Struct):
 
     name: str = ""
     started: str = ""
+    regime: str = ""
     model: str = ""
     sandbox: str = ""
     assurance: str = ""

@@ -28,13 +28,13 @@ from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, 
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
-from regrade.policy_training.policies.local_model import load_policy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.recipe.phases import Phases, check_same, policy_of
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
-from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
+from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.sft import demonstrations
 from regrade.rewards.builtin import default
@@ -108,6 +108,12 @@ class Demo:
         self.run.record_tasks(self.tasks.held_out)
         packages = " and ".join(sorted({task.repository for task in self.tasks.held_out}))
         self.run.note(f"The tasks are held out: nothing was trained on {packages}. Temperatures were chosen elsewhere.")
+        settings = self.settings
+        self.run.update(
+            regime=f"Demonstrations are few, tests are plentiful: {settings.demonstrations} tasks with their fix, and "
+            f"{settings.tests_only} tasks of other functions with their tests alone. Agents may run the tests of one "
+            "file; the verdict comes from all tests."
+        )
         self.run.update(inputs=self.tasks.digests(), sandbox=self.scorer.sandbox.name, assurance=self.scorer.assurance)
 
     # ------------------------------------------------------------ training
@@ -149,16 +155,20 @@ class Demo:
         if self.run.finished("reward model"):
             return
         with self.run.phase("reward model"), self.stage("reward model") as report:
-            figures = train_and_test_reward_model(
-                self.run.checkpoint("sft"),
-                self.agent.stored_answers(),
-                self.settings.reward_model,
-                out=self.run.checkpoint("reward-model"),
-                budget=Budget(self.settings.reward_model_steps),
-                seed=self.seed,
-                log=self.once.log("reward-model", report, self.settings.reward_model_steps),
-            )
-            self.run.log("reward-model-test", 1, 0.0, **figures)
+            try:
+                figures = train_and_test_reward_model(
+                    self.run.checkpoint("sft"),
+                    self.agent.stored_answers(),
+                    self.settings.reward_model,
+                    out=self.run.checkpoint("reward-model"),
+                    budget=Budget(self.settings.reward_model_steps),
+                    seed=self.seed,
+                    log=self.once.log("reward-model", report, self.settings.reward_model_steps),
+                )
+            except NoPreferencesError as error:  # possible in a very short run, and no other policy depends on it
+                self.run.note(f"There is no reward model: {error}.")
+            else:
+                self.run.log("reward-model-test", 1, 0.0, **figures)
 
     # ------------------------------------------------------------ judging
 

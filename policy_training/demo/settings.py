@@ -13,8 +13,8 @@ from regrade.policy_training.trainers.settings import RewardModelSettings
 class DemoSettings(Recipe):
     """All choices of the main job."""
 
-    demonstrations: int = 195
-    """Tasks whose reference SFT learns from. Default: 195."""
+    demonstrations: int = 32
+    """Tasks whose reference SFT learns from: few, as in practice. Default: 32."""
     tests_only: int = 280
     """Tasks for reinforcement learning, which never reads their references. Default: 280."""
     scripted: int = 25
@@ -26,10 +26,17 @@ class DemoSettings(Recipe):
     """Optimizer steps. Default: 2."""
 
 
-FULL = DemoSettings()
+FULL = DemoSettings(
+    check_every=20,
+    expert_iteration=replace(
+        DemoSettings().expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4),
+        sft=replace(DemoSettings().expert_iteration.sft, learning_rate=7e-5),
+    ),
+    round_steps=40, grpo_steps=48,
+)  # fmt: skip
 QUICK = DemoSettings(
-    max_prompt_tokens=90, repositories=2, demonstrations=24, tests_only=24, validation=8, held_out=12, scripted=6,
-    sft_steps=3, check_every=3,
+    max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=24, validation=8, held_out=12, scripted=6,
+    sft_steps=3, agent_sft_steps=3, check_every=3, turns=4, test_runs=1, episode_tokens=200,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4)),
     rounds=1, task_shares=3, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,

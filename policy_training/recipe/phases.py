@@ -71,10 +71,11 @@ class Phases:
         path, phase = self.run.folder / f"{name}.jsonl", f"traces {name}"
         if not self.run.finished(phase):
             demonstrator = Demonstrator(tasks, self.scorer, agent_format(self.settings).limits, seed=self.seed)
+            began = time.monotonic()
             with self.run.phase(phase), self.stage(f"executing {name}") as report:
                 made = write_demonstrations(demonstrator, path, report)
                 counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
-                self.run.log(phase, 1, self.run.manifest.phases[phase].seconds, **counts)
+                self.run.log(phase, 1, time.monotonic() - began, **counts)
         return [transcript_of(row) for row in read(path)]
 
     def agent_sft(self, start: Path, lessons: Sequence[Transcript], held: Sequence[Transcript]) -> None:
@@ -249,7 +250,7 @@ def policy_of(checkpoint: Path, name: str, scorer: Scorer) -> Policy:
 
 
 def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attempt]:
-    """The attempts; for an agent's, the answer of one turn that makes the patch that it handed in, if there is one.
+    """The attempts; an agent's with the answer of one turn that makes its final patch, if there is one.
 
     A reward model scores answers, whoever gave them.
     """
@@ -257,11 +258,10 @@ def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attem
     answered = []
     for attempt in attempts:
         rollout = attempt.rollout
-        answer = rollout.completion
         if rollout.episode is not None:
-            answer = prompts[rollout.task_id].answer_of(rollout.patch) or ""
-        if answer:
-            answered.append(replace(attempt, rollout=replace(rollout, completion=answer)))
+            answer = prompts[rollout.task_id].answer_of(rollout.patch) or rollout.completion
+            rollout = replace(rollout, completion=answer)
+        answered.append(replace(attempt, rollout=rollout))
     return answered
 
 

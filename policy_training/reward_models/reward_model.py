@@ -41,6 +41,10 @@ from regrade.policy_training.trainers.shared_prompts import PackedRow, final_sta
 TOKENS_PER_PASS = 6144
 
 
+class NoPreferencesError(UserError):
+    """No two answers to one task have different rewards."""
+
+
 @dataclass
 class RewardModel:
     """Scores answers; only score differences between answers to the same prompt are meaningful."""
@@ -122,10 +126,11 @@ def train_reward_model(
         budget: in optimizer steps, seconds, or both.
 
     Raises:
-        UserError: there is no preference, or no such model.
+        NoPreferencesError: there is no preference.
+        UserError: there is no such model.
     """
     if not preferences:
-        raise UserError(
+        raise NoPreferencesError(
             "no preferences to learn from: no task had two scored answers with different rewards; "
             "sample more answers per task, or at a higher temperature"
         )
@@ -173,7 +178,8 @@ def train_and_test_reward_model(
         undefined), and the number of `training_pairs` and `training_tasks`.
 
     Raises:
-        UserError: there is no preference, or no such model.
+        NoPreferencesError: there is no preference.
+        UserError: there is no such model.
     """
     learned, held_out = split_by_task(answers, settings.test_share, seed)
     preferences = pairs(learned, seed=seed)

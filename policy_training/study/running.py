@@ -9,8 +9,9 @@ from pathlib import Path
 from shutil import rmtree
 
 from regrade.datasets.patches import Patch
+from regrade.datasets.rollouts import Sampling
 from regrade.datasets.sources import load_tasks
-from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, enter
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, choose_temperature, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.policies.models import EMBEDDED, load_model
@@ -157,5 +158,11 @@ class Study:
             load=lambda _tasks: policy_of(checkpoint, cell.name, self.scorer),
         )
         by = Judge(scorer=self.scorer, reward=default, seed=cell.seed, stage=stage)
+        policy = cache(lambda: entrant.load(tasks.held_out))  # loaded at most once, and only if needed
         with run.phase(JUDGED):
-            enter(run, entrant, self.settings.sweep, tasks.validation, tasks.held_out, by)
+            best = choose_temperature(run, entrant, policy, self.settings.sweep, tasks.validation, by)
+            # Unlike a report of one run, curves need no other temperature.
+            at_best = [Sampling(best, self.settings.held_out_samples)]
+            record(entrant, policy, tasks.held_out, at_best, by, run.evaluation(cell.name))
+        if cell.training == "control":
+            rmtree(checkpoint, ignore_errors=True)

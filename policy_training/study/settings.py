@@ -41,6 +41,7 @@ FULL = StudySettings(
 QUICK = StudySettings(
     agents=(False,), demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
     max_prompt_tokens=90, repositories=2, validation=8, held_out=12, sft_steps=3, check_every=3,
+    turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=3,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 2)),
     rounds=1, task_shares=3, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,

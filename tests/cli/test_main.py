@@ -14,7 +14,20 @@ import pytest
 
 from regrade.evaluators.sandboxes.process import descendants
 
-VERBS = ("doctor", "tasks", "score", "explain", "train", "evaluate", "compare", "rescore", "rewards", "report", "demo")
+VERBS = (
+    "doctor",
+    "tasks",
+    "score",
+    "explain",
+    "train",
+    "evaluate",
+    "compare",
+    "rescore",
+    "rewards",
+    "report",
+    "demo",
+    "study",
+)
 
 
 WITHOUT_TORCH = """\

@@ -19,7 +19,7 @@ from regrade.policy_training.trainers.settings import RewardModelSettings
 
 SETTINGS = DemoSettings(
     max_prompt_tokens=420, repositories=1, demonstrations=6, tests_only=6, validation=4, held_out=5, scripted=2,
-    sft_steps=4, check_every=2, expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
+    sft_steps=4, check_every=2, turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=2, expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
     rounds=1, task_shares=1, round_steps=1, grpo_steps=2,
     grpo=replace(FULL.grpo, samples_per_prompt=4, prompts_per_step=2, steps_per_generation=2), upper_bound_steps=1,
     reward_model=RewardModelSettings(preferences=8), reward_model_steps=1, temperatures=(0.2, 0.6),
@@ -72,9 +72,11 @@ def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path
     assert status == -signal.SIGKILL
     assert first[-2:] == ["expert iteration, round 1", "GRPO"]
     before = dict(Run.open(out).manifest.phases)
-    assert {"sft", "expert iteration"} <= {name for name, phase in before.items() if phase.done}
+    assert {"sft", "traces demonstrations", "agent-sft", "expert iteration"} <= {
+        name for name, phase in before.items() if phase.done
+    }
 
-    status, second = run(out, undecided_folder, cache, last="judging SFT given equal time")
+    status, second = run(out, undecided_folder, cache, last="judging SFT agent given equal time")
     assert status == -signal.SIGKILL
     assert second[1] == "GRPO"  # after "preparing"
 
@@ -85,4 +87,6 @@ def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path
     assert after["sft"] == before["sft"]
     assert all(phase.done for phase in after.values())
     found = rows(Run.open(out))
-    assert len(found) == len(set(found)) == 3 * 5 * (1 + 2 + 1) + 5 + 2 * 2  # policies x tasks x attempts, controls
+    assert len(found) == len(set(found)) == 4 * 5 * (1 + 2 + 1) + 5 + 2 * 2  # policies x tasks x attempts, controls
+    episodes = Run.open(out).training()["expert-iteration"][0]
+    assert episodes["turns"] > 1

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.applying import apply_patch
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Shown, Task, Tree
+from regrade.evaluators.sandboxes.base import Program, SandboxError
+from regrade.evaluators.sandboxes.process import Process, TreeSession
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
@@ -234,3 +237,45 @@ def test_code_of_an_agent_cannot_read_hidden_tests_while_shown_ones_run(
     assert "reserved" in agent.edit("tests/test_hidden.py", new="x")
     (evidence,) = scorer.gather([(task, agent.session.episode().patch)], {RunOfTests})
     assert len(evidence.records[RunOfTests].outcomes) == len(task.tests)
+
+
+def test_tests_that_cannot_run_are_told_and_never_end_an_episode(
+    make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    """What the repository itself causes is a red run; a wrong interpreter is the user's error, at the first run."""
+    plain = make_task("second")
+    broken = replace(plain, base=plain.base.with_files({"conftest.py": "raise RuntimeError('no database')\n"}))
+    agent = RepositoryEnvironment({plain.id: broken}, scorer)
+    agent.reset(plain.id)
+    seen = agent.run_tests()
+    assert seen.startswith("4 failed, 0 passed")
+    assert "The run ended early (crashed)" in seen
+    assert "no database" in seen
+    agent.submit()
+    assert agent.session.episode().test_runs == 1
+    nowhere = replace(plain, requirements=("/nowhere/python",))
+    agent = RepositoryEnvironment({plain.id: nowhere}, scorer)
+    assert "Mend" in agent.reset(plain.id)
+    with pytest.raises(UserError, match="does not run"):
+        agent.run_tests()
+
+
+class NoRoomSandbox(Process):
+    """A sandbox on a machine whose disk is full."""
+
+    def start(self, program: Program) -> TreeSession:
+        raise SandboxError(f"no space left for {len(program.mounts)} mounts")
+
+
+@pytest.mark.filterwarnings("ignore:the plain process is no security boundary")
+def test_a_failure_of_the_machine_costs_an_agent_no_test_run(
+    make_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
+    task = make_task("second")
+    with Scorer(workers=1, cache=tmp_path, sandbox=NoRoomSandbox()) as scorer:
+        agent = RepositoryEnvironment({task.id: task}, scorer, EpisodeLimits(test_runs=1))
+        agent.reset(task.id)
+        for _ in range(2):
+            assert "not your fault and costs no test run: " in agent.run_tests()
+    assert agent.session.episode().test_runs == 0

@@ -20,10 +20,10 @@ from regrade.reports.study_page import write_study_report
 from regrade.reports.study_results import load_study
 
 SETTINGS = StudySettings(
-    agents=(False,), demonstrations=(3, 6), tests_only=(3, 6), few=3, seeds=(0,),
+    agents=(False, True), demonstrations=(3, 6), tests_only=(3, 6), few=3, seeds=(0,),
     max_prompt_tokens=420, repositories=1, validation=4, held_out=5, sft_steps=4, check_every=2,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(0.8, 4)),
-    rounds=1, task_shares=1, round_steps=1, grpo_steps=2,
+    rounds=1, task_shares=1, round_steps=1, grpo_steps=2, turns=4, test_runs=1, episode_tokens=200, agent_sft_steps=2,
     grpo=replace(FULL.grpo, samples_per_prompt=4, prompts_per_step=2, steps_per_generation=1),
     temperatures=(0.2,), validation_samples=1, held_out_samples=2,
 )  # fmt: skip
@@ -68,24 +68,28 @@ def test_a_killed_study_goes_on_where_it_stopped(undecided_folder: Path, tmp_pat
     before = Run.open(cell_folder(out, grid(SETTINGS)[1])).manifest.phases["expert iteration"]
     assert before.done
 
-    some = ("sft-*", "rl-d3-*", "control-d3-n6-*")
+    some = ("sft-d6-*", "rl-d3-*", "control-d3-n6-*", "agent-rl-d3-n6-*")
     status, second = run(out, undecided_folder, cache, *some)
     assert status == 0
     assert second[1] == "rl-d3-n6-s0: GRPO"
     assert Run.open(cell_folder(out, grid(SETTINGS)[1])).manifest.phases["expert iteration"] == before
     states = {state.cell.name: state for state in cell_states(out, grid(SETTINGS))}
     assert {name for name, state in states.items() if not state.is_done} == {
-        "rl-d6-n6-s0", "control-d6-n6-s0", "control-d3-n3-s0"
+        "rl-d6-n6-s0", "control-d6-n6-s0", "control-d3-n3-s0", "agent-control-d3-n6-s0", "agent-sft-d6-s0",
+        "agent-rl-d6-n6-s0", "agent-control-d6-n6-s0", "agent-rl-d3-n3-s0", "agent-control-d3-n3-s0",
     }  # fmt: skip
     assert all(state.left is not None for state in states.values())
     assert not any(path.name == "expert-iteration" for path in out.rglob("checkpoints/*"))
 
     study = load_study(out)
-    assert [len(gain.against) for gain in study.gains] == [2, 1]
+    assert [len(gain.against) for gain in study.gains] == [2, 2, 1]
+    agent = next(gain for gain in study.gains if gain.candidate.place.is_agent)
+    assert set(agent.against) == {"sft", "once"}
+    assert agent.candidate.figures["turns"].n == 5 * 2
     control = Run.open(cell_folder(out, grid(SETTINGS)[2])).manifest.phases["control"].seconds
     of_rl = Run.open(cell_folder(out, grid(SETTINGS)[1])).manifest.phases
     assert control >= of_rl["expert iteration"].seconds + of_rl["grpo"].seconds
     page = write_study_report(out).read_text()
-    assert "Over tested tasks" in page
+    assert "One turn: over tested tasks" in page
     assert "rl-d3-n3-s0" in page
-    assert len(json.loads((out / "study.json").read_text())["points"]) == 5
+    assert len(json.loads((out / "study.json").read_text())["points"]) == 7
