@@ -18,11 +18,11 @@ from regrade.cli.extras import training_libraries
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
-    from regrade.datasets.episodes import Episode
+    from regrade.datasets.episodes import Episode, Step
     from regrade.datasets.patches import Patch
     from regrade.datasets.tasks import Task
     from regrade.evaluators.scoring.scorer import Scorer
-    from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+    from regrade.policy_training.environments.agent_tools import EpisodeLimits, RunningEpisode
     from regrade.rewards.evidence import EvidenceSet
 
 ActionFormat = Literal["chat", "compact"]
@@ -35,7 +35,9 @@ ENDPOINT = "endpoint:"
 
 
 def agent(
-    instruction: Annotated[str, typer.Argument(help="What to do, in words; - for standard input.")],
+    instruction: Annotated[
+        str, typer.Argument(metavar="INSTRUCTION", help="What to do, in words; - for standard input.")
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -128,7 +130,7 @@ def agent(
         with Scorer(sandbox=sandbox, workers=workers) as scorer:
             display.begin(task, model, endpoint)
             with _kept(folder):
-                episode = _run(task, scorer, limits, run, display, folder)
+                episode = _run(Work(task, scorer, limits, display), run, folder)
                 display.end(episode)
                 evidence = _verdict(task, episode.patch, scorer)
     result = show_verdict(console, task, episode, evidence)
@@ -146,15 +148,21 @@ def agent(
         raise typer.Exit(BROKE)
 
 
-EpisodeDriver = Callable[["RepositoryEnvironment", str, TrajectoryDisplay, "KeptChat"], None]
-"""Runs an episode at the task with this id, shows it, and keeps its chat."""
-
-
 @dataclass
-class KeptChat:
-    """What is kept besides the episode."""
+class Work:
+    """One episode while it runs."""
 
+    task: Task
+    scorer: Scorer
+    limits: EpisodeLimits
+    display: TrajectoryDisplay
+    session: RunningEpisode | None = None
+    """None: it has not begun."""
     chat: list[Message] = field(default_factory=list)
+
+
+EpisodeDriver = Callable[[Work], None]
+"""Runs an episode, and keeps it in the work."""
 
 
 def _instruction(text: str) -> str:
@@ -184,19 +192,24 @@ def _driver(
             yield _chat(complete)
         return
     with training_libraries("a local model"):
-        from regrade.policy_training.environments.chat_models import LocalChat
-        from regrade.policy_training.environments.compact_loop import run_compact_episode
         from regrade.policy_training.policies.models import load_model
 
         language_model = load_model(name)
-    if action_format == "chat":
-        yield _chat(LocalChat(language_model, temperature, seed=seed))
-        return
+        if action_format == "chat":
+            from regrade.policy_training.environments.chat_models import LocalChat
 
-    def run(environment: RepositoryEnvironment, task_id: str, display: TrajectoryDisplay, _record: KeptChat) -> None:
-        run_compact_episode(
-            environment, task_id, language_model, temperature=temperature, seed=seed, watch=display.step
-        )
+            yield _chat(LocalChat(language_model, temperature, seed=seed))
+            return
+        from regrade.policy_training.environments.compact_loop import run_watched, watched_dialogue
+
+    def run(work: Work) -> None:
+        def watch(step: Step) -> None:
+            assert dialogue.episode is not None
+            work.session = dialogue.episode.environment.session
+            work.display.step(step)
+
+        dialogue = watched_dialogue(language_model, work.task, work.scorer, work.limits, watch, temperature)
+        run_watched(dialogue, seed)
 
     yield run
 
@@ -204,40 +217,38 @@ def _driver(
 def _chat(complete: Callable[[Sequence[Message], list[dict[str, Any]]], Any]) -> EpisodeDriver:
     """The loop of a chat model that shows what the model says and how long it takes."""
 
-    def run(environment: RepositoryEnvironment, task_id: str, display: TrajectoryDisplay, record: KeptChat) -> None:
+    def run(work: Work) -> None:
+        from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
         from regrade.policy_training.environments.chat_loop import run_chat_episode
 
+        environment = RepositoryEnvironment({work.task.id: work.task}, work.scorer, work.limits)
+
         def asked(messages: Sequence[Message], tools: list[dict[str, Any]]) -> Any:
-            record.chat = list(messages)
+            work.session, work.chat = environment.session, list(messages)
             began = time.monotonic()
-            with display.waiting():
+            with work.display.waiting():
                 answer = complete(messages, tools)
-            display.answer(answer.message, answer.tokens, time.monotonic() - began)
+            work.display.answer(answer.message, answer.tokens, time.monotonic() - began)
             return answer
 
-        _, record.chat = run_chat_episode(environment, task_id, asked, display.step)
+        _, work.chat = run_chat_episode(environment, work.task.id, asked, work.display.step)
 
     return run
 
 
-def _run(
-    task: Task, scorer: Scorer, limits: EpisodeLimits, run: EpisodeDriver, display: TrajectoryDisplay, folder: Path
-) -> Episode:
+def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
     """The episode. It is stored however it ends, also if the model's server dies or the user stops it."""
-    from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
     from regrade.policy_training.policies.endpoint_requests import LostAttemptError
 
-    environment, record = RepositoryEnvironment({task.id: task}, scorer, limits), KeptChat()
     try:
-        run(environment, task.id, display, record)
+        run(work)
     except LostAttemptError as error:
-        raise UserError(
-            f"the endpoint gave no answer: {one_line(error)}; what was done so far is in {folder}"
-        ) from error
+        raise UserError(f"the endpoint gave no answer: {one_line(error)}") from error
     finally:
-        if hasattr(environment, "session"):
-            _store(folder, environment.session.episode(), record.chat)
-    return environment.session.episode()
+        if work.session is not None:
+            _store(folder, work.session.episode(), work.chat)
+    assert work.session is not None
+    return work.session.episode()
 
 
 @contextmanager

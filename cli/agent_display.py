@@ -58,7 +58,7 @@ class TrajectoryDisplay:
         """An action, and the beginning of what it showed."""
         self._number += 1
         name = step.tool or "no action"
-        text = step.action or _arguments(step.arguments)
+        text = " ".join((step.action or _arguments(step.arguments)).split())
         head = f"{self._number:>3}  {name}{f'  {_short(text, LONGEST_ARGUMENTS)}' if text else ''}"
         self._print(f"{head}  ({step.seconds:.1f} s)", _style(step))
         lines = step.observation.splitlines()
@@ -74,7 +74,7 @@ class TrajectoryDisplay:
             used.append(counted(episode.tokens, "token"))
         self._print(f"{episode.end.value} after {', '.join(used)}", "bold")
         if episode.steps and not any(step.tool for step in episode.steps):
-            self._print("the model called no tool at all: does it, and does its server, know tool calls?", "yellow")
+            self._print("no action could be read from all that the model wrote: does it know tool calls?", "yellow")
 
     def _print(self, text: str, style: str = "") -> None:
         _print(self._console, text, style)

@@ -128,6 +128,16 @@ def evaluate(
     answer_limit: Annotated[
         float, typer.Option(min=0.1, max=LONGEST, help="Time limit for one answer of the endpoint, in seconds.")
     ] = 300.0,
+    turns: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Models work as agents that read, edit and test, with at most this number of actions. Default: as "
+            "their checkpoint says, else they answer once.",
+        ),
+    ] = None,
+    test_runs: Annotated[int, typer.Option(min=0, max=MOST, help="With --turns: test runs of an agent, at most.")] = 10,
     reward: RewardName = "default",
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -153,7 +163,7 @@ def evaluate(
     """
     from regrade.evaluators.evaluation.sweeps import Sweep
     from regrade.evaluators.storage.run import Run
-    from regrade.policy_training.policies.policy_files import EndpointRow
+    from regrade.policy_training.policy_files import EndpointRow
     from regrade.rewards.assurance import BY_DEFAULT, at_level
     from regrade.rewards.loading import load_reward
 
@@ -164,7 +174,14 @@ def evaluate(
         loaded_reward = loaded_reward.named(f"{plain.name}, assured {assured or BY_DEFAULT}")
     chosen = choose_tasks(tasks, split or ("held_out" if is_ready_made(tasks) else None), limit, seed, sandbox)
     endpoint_row = EndpointRow(
-        endpoint=endpoint, model="", api=api, key=key_env, at_a_time=requests, seconds=answer_limit
+        endpoint=endpoint,
+        model="",
+        api=api,
+        key=key_env,
+        at_a_time=requests,
+        seconds=answer_limit,
+        turns=turns,
+        test_runs=test_runs,
     )
     policy_options = PolicyOptions(
         words=policies or (),

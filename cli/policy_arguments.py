@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from regrade.datasets.tasks import Task
     from regrade.evaluators.evaluation.sweeps import Entrant
     from regrade.evaluators.storage.run import PolicyRole
-    from regrade.policy_training.policies.policy_files import EndpointRow
+    from regrade.policy_training.policy_files import EndpointRow
 
 MAX_PRINTED = 20
 """Maximum number of problems with predictions that are printed."""
@@ -61,7 +61,7 @@ def entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
 
 def _all_entrants(options: PolicyOptions, tasks: Sequence[Task]) -> list[Entrant]:
     from regrade.datasets.formats.predictions import read_predictions
-    from regrade.policy_training.policies import policy_files
+    from regrade.policy_training import policy_files
 
     policies = [policy_files.entrant_of_words(words, options.endpoint, tasks) for words in options.words]
     if options.file is not None:

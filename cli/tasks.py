@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regrade.cli.console import activities, one_line, print_json, progress
-from regrade.cli.loading import limited, load, load_one, measured
+from regrade.cli.loading import is_ready_made, limited, load, load_one, measured
 from regrade.cli.options import (
     LARGEST_SEED,
     MOST,
@@ -179,10 +179,13 @@ def demonstrations(
 
     if split == "held_out":
         raise UserError("--split held_out: these tasks are for the verdict, and nothing learns from them")
-    if source == "builtin" and split is None:
+    if split is None and is_ready_made(Path(source)):
         split = "demonstrations"
     limits = agent_limits(turns, test_runs) or EpisodeLimits(turns=1)
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
+    if not tasks:
+        raise UserError(f"{source} has no tasks in the split {split!r}: choose another with --split")
+    patches = _proposed(failed, tasks) if failed else {}
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(
             tasks,
@@ -190,7 +193,7 @@ def demonstrations(
             limits,
             DemonstrationSettings(with_mistake=with_mistake),
             form=FORMATS[form],
-            failed=_patches_of(failed or []),
+            failed=patches,
             seed=seed,
         )
         made = write_demonstrations(demonstrator, out, report)
@@ -199,12 +202,16 @@ def demonstrations(
     typer.echo(f"{out}: {counted(made.traces, 'trace')}, of which {made.with_mistakes} err and recover")
 
 
-def _patches_of(files: list[Path]) -> dict[str, list[Patch]]:
-    """Task -> the patches that predictions propose for it."""
+def _proposed(files: list[Path], tasks: list[Task]) -> dict[str, list[Patch]]:
+    """Task -> the patches that predictions propose for it. Raises UserError if they are for other tasks."""
     from regrade.datasets.formats.predictions import read_predictions
 
+    read = read_predictions(files)
+    read.check_known([task.id for task in tasks])
+    for line in read.broken:
+        typer.echo(f"note: {one_line(line)}", err=True)
     found = defaultdict(list)
-    for predictions in read_predictions(files).models if files else ():
+    for predictions in read.models:
         for instance, patch in predictions.patches.items():
             found[instance].append(patch)
     return dict(found)
@@ -230,15 +237,14 @@ def build(
     Execution must confirm each bug: some passing tests fail, others still pass, and the reference fixes it. The same
     seed writes the same bytes. Each file is compared with the shipped one.
     """
-    from regrade.datasets.mutation.packages import FURTHER_PACKAGES, PACKAGES
+    from regrade.datasets.mutation.packages import PACKAGES
     from regrade.datasets.mutation.packages import package as pinned
     from regrade.datasets.sources import READY_MADE
     from regrade.evaluators.scoring.scorer import Scorer
     from regrade.evaluators.task_curation.cross_module_tasks import build_cross_module
     from regrade.evaluators.task_curation.mutation_tasks import build as build_recipes
 
-    every = (*PACKAGES, *FURTHER_PACKAGES) if cross_module else PACKAGES
-    chosen = [pinned(name) for name in package] if package else every
+    chosen = [pinned(name) for name in package] if package else PACKAGES
     with Scorer(sandbox=sandbox, workers=workers) as scorer, activities() as report:
         written = (build_cross_module if cross_module else build_recipes)(scorer, out, seed, chosen, progress=report)
     for path in written:

@@ -73,6 +73,14 @@ def train(
     ] = None,
     turns: Turns = None,
     test_runs: TestRuns = None,
+    demonstrations: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File of `regrade tasks demonstrations` that sft learns, instead of the references of tasks.",
+        ),
+    ] = None,
     turn_cost: Annotated[
         float,
         typer.Option(min=0.0, max=LARGEST_COST, help="Taken from an agent's reward per action (grpo, rloo, ppo)."),
@@ -135,7 +143,11 @@ def train(
     )
     if split is None and is_ready_made(tasks):
         split = "demonstrations" if algorithm == "sft" else "tests_only"
-    loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    loaded = []
+    if demonstrations is None:
+        loaded = limited(load("builtin" if tasks is None else str(tasks), split), limit, seed)
+    elif tasks is not None or limit is not None:
+        raise UserError("--demonstrations has all that sft learns: leave out --tasks and --limit")
     with training_libraries("`regrade train`"):  # they take seconds to import
         from regrade.policy_training.environments.agent_policy import AgentFormat
         from regrade.policy_training.environments.step_rewards import StepCosts, StepRewards
@@ -159,13 +171,16 @@ def train(
         reward=pays,
         seed=seed,
         agent=agent if agent.limits.turns > 1 else None,
+        demonstrations=demonstrations,
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
-    if algorithm != "sft" or plan.agent is not None:  # a policy that answers once learns from references unexecuted
+    if loaded and (
+        algorithm != "sft" or plan.agent is not None
+    ):  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
 

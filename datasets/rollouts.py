@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from regrade.datasets.episodes import Episode
 from regrade.datasets.patches import Patch
@@ -54,6 +54,13 @@ class Policy(Protocol):
     def propose(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[Rollout]:
         """Yield `samples` rollouts per task and sampling, in any order."""
         ...
+
+
+@runtime_checkable
+class PolicyWithoutScorer(Policy, Protocol):
+    """A policy that runs tests while it works, and gets the scorer of whoever lets it work."""
+
+    def with_scorer(self, scorer: Any) -> Policy: ...
 
 
 @dataclass(frozen=True)

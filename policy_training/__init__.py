@@ -1,7 +1,8 @@
 """Policies that propose patches, and the training of them on rewards from executed tests.
 
 Public: load_policy, ModelPolicy, NoOp, Reference (policies); RepositoryEnvironment, EpisodeLimits,
-run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode (agents); environment_factory, agent_prompts,
+run_chat_episode, ChatAnswer, endpoint_chat, LocalChat, CompactEpisode, AgentPolicy,
+AgentFormat (agents); environment_factory, agent_prompts,
 ExecutedOutcome (TRL); TrainingReward, DEFAULT_TRAINING_REWARD (what training pays).
 """
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from regrade.datasets.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
+    from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
     from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
     from regrade.policy_training.environments.chat_loop import ChatAnswer, run_chat_episode
     from regrade.policy_training.environments.chat_models import LocalChat, endpoint_chat
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
         agent_prompts,
         environment_factory,
     )
-    from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
+    from regrade.policy_training.loading import load_policy
+    from regrade.policy_training.policies.local_model import ModelPolicy
     from regrade.policy_training.policies.scripted import NoOp, Reference
 
 __all__ = [
     "DEFAULT_TRAINING_REWARD",
+    "AgentFormat",
+    "AgentPolicy",
     "ChatAnswer",
     "CompactEpisode",
     "EpisodeLimits",
@@ -44,13 +49,15 @@ __all__ = [
 __getattr__, __dir__ = lazy_imports(
     __name__,
     {
+        "environments.agent_policy": ["AgentFormat", "AgentPolicy"],
         "environments.agent_tools": ["EpisodeLimits", "RepositoryEnvironment"],
         "environments.chat_loop": ["ChatAnswer", "run_chat_episode"],
         "environments.chat_models": ["LocalChat", "endpoint_chat"],
         "environments.compact_episode": ["CompactEpisode"],
         "environments.training_reward": ["DEFAULT_TRAINING_REWARD", "TrainingReward"],
         "environments.trl_environments": ["ExecutedOutcome", "agent_prompts", "environment_factory"],
-        "policies.local_model": ["ModelPolicy", "load_policy"],
+        "loading": ["load_policy"],
+        "policies.local_model": ["ModelPolicy"],
         "policies.scripted": ["NoOp", "Reference"],
     },
 )

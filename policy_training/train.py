@@ -13,7 +13,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
-from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
@@ -54,6 +54,9 @@ class TrainingPlan:
     agent: AgentFormat | None = None
     """Train an agent, which acts over several turns and sees what comes of it; its checkpoints keep the format. `sft`
     then learns demonstrations that are executed. Default: None: a policy that answers once."""
+    demonstrations: Path | None = None
+    """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
+    agent's format is then `agent`. Default: None."""
     step_rewards: StepRewards | None = None
     """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
     save_every: int | None = None
@@ -90,7 +93,9 @@ def train(
     Raises:
         UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
     """
-    if not tasks:
+    if plan.demonstrations is not None and plan.algorithm != "sft":
+        raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
+    if not tasks and plan.demonstrations is None:
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
@@ -120,10 +125,16 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
     """What SFT learns in a run; an agent's demonstrations are executed there.
 
     Raises:
-        UserError: a task has no reference, or the answer format cannot express it.
+        UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
         return lambda _run, _progress: ()
+    if plan.demonstrations is not None:
+        traces = read_transcripts(plan.demonstrations)
+        longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
+        if longest > turns:
+            raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
+        return lambda _run, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
         return lambda _run, _progress: answers
@@ -155,6 +166,7 @@ def _train_into(
         "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
         "budget": asdict(plan.budget),
         "seed": plan.seed,
+        "demonstrations": None if plan.demonstrations is None else str(plan.demonstrations),
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,

@@ -56,6 +56,8 @@ SHOWN_TESTS = 12
 """Maximal number of broken tests listed by name; of the rest only the number is shown."""
 SHOWN_CHARACTERS = 4000
 """Maximal number of characters of an answer."""
+STEP_MARKUP = 200
+"""Characters of markup of one step of an agent."""
 PAGE_BUDGET = 2_500_000
 """Characters of patches and reasons in one page; tasks beyond it are listed without their attempts."""
 
@@ -349,5 +351,5 @@ def _size(attempt: AttemptView) -> int:
         texts += [text for group in attempt.hunks.groups for hunk in group.hunks for _, text in hunk.lines]
         texts += [attempt.hunks.head, *attempt.hunks.remarks]
     texts += [str(part.get("why", "")) + str(part.get("name", "")) for part in attempt.parts]
-    texts += [step.title for step in attempt.trajectory.steps] if attempt.trajectory else []
-    return sum(len(text) + 60 for text in texts)
+    steps = attempt.trajectory.steps if attempt.trajectory else ()
+    return sum(len(text) + 60 for text in texts) + sum(len(step.title) + STEP_MARKUP for step in steps)

@@ -45,7 +45,7 @@ from regrade.reports.result_charts import (
 from regrade.reports.results import Pair, PolicyResult, Results
 from regrade.reports.severity import SEVERITY_INKS
 from regrade.reports.training_curves import PhaseCurves, training_curves
-from regrade.reports.trajectories import Trajectories
+from regrade.reports.trajectories import RunTrajectories
 from regrade.reports.verdict_text import ANSWERS, headline, sentence, verdicts
 from regrade.rewards.breakdown import Role
 
@@ -301,7 +301,7 @@ def _is_measured(series: charts.Series) -> bool:
 def _views(results: Results, inks: Mapping[str, str]) -> list[TaskView]:
     first, *further = detailed_policies(results)
     second = further.pop(0) if results.pairs else None
-    hunks, trajectories = load_attributions(results.run.folder), Trajectories(results.run)
+    hunks, trajectories = load_attributions(results.run.folder), RunTrajectories(results.run)
     return task_views(first, second, further, inks, results.tasks, hunks, trajectories.of)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from markupsafe import escape
 from rich.console import Console
 from rich.text import Text
 
@@ -27,8 +28,10 @@ LONGEST_OBSERVATION = 1600
 LONGEST_ARGUMENT = 1200
 FIRST_STEPS, LAST_STEPS = 40, 20
 """Shown steps of a longer episode."""
-TRAJECTORY_BUDGET = 3_000_000
-"""Characters of observations and arguments in one page; later trajectories have neither."""
+TRAJECTORY_BUDGET = 1_200_000
+"""Characters of observations and arguments in one page, with their markup; later trajectories have neither."""
+MARKUP = 60
+"""Characters of markup around a text."""
 LONGEST_FIRST_LINE = 100
 TAG = re.compile(r"</?[\w -]+>|<(\w+)>[^<]{0,40}</\1>")
 """A line such as `<output>` or `<returncode>0</returncode>`, in which other programs wrap what an action showed."""
@@ -78,12 +81,8 @@ class TrajectoryView:
     @property
     def size(self) -> int:
         """Characters of the texts that may be left out."""
-        return sum(
-            len(step.observation)
-            + sum(len(text) + 60 for _, text in (*step.details, *step.change))
-            + len(step.broken_tests) * 60
-            for step in self.steps
-        )
+        texts = [text for step in self.steps for text in _texts(step)]
+        return sum(len(escape(text)) + MARKUP for text in texts)
 
     @property
     def bare(self) -> TrajectoryView:
@@ -93,7 +92,13 @@ class TrajectoryView:
         return TrajectoryView(head=self.head, steps=steps, note=" ".join(filter(None, (self.note, cut))))
 
 
-class Trajectories:
+def _texts(step: StepView) -> Iterator[str]:
+    yield step.observation
+    yield from (text for _, text in (*step.details, *step.change))
+    yield from step.broken_tests
+
+
+class RunTrajectories:
     """The trajectories of a run's attempts, within the budget of one page."""
 
     def __init__(self, run: Run) -> None:

@@ -25,7 +25,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     "policy_training": (
         frozenset({"policies"}),
         frozenset({"environments"}),
-        frozenset({"trainers"}),
+        frozenset({"trainers", "policy_files"}),
         frozenset({"reward_models"}),
         frozenset({"recipe"}),
         frozenset({"train", "demo", "study"}),

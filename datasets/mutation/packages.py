@@ -137,24 +137,12 @@ PACKAGES: tuple[Package, ...] = (
             subject=("xmltodict.py",), paths=("tests",),
             left_out=("tests/test_xmltodict.py::test_streaming_memory_usage",)),
 )
-FURTHER_PACKAGES: tuple[Package, ...] = (
-    Package(name="pyasn1", version="0.6.5", sha256="6b11616a6bcf3a40e635f082bb232fa57b5e0dd7f517bd7ddd69ec3794508a47",
-            subject=("pyasn1",), paths=("tests",), left_out=("tests/test_debug.py", "tests/__main__.py"),
-            group="held_out"),
-    Package(name="pyrsistent", version="0.20.0",
-            sha256="4c48f78f62ab596c679086084d0dd13254ae4f3d6c72a83ffdf5ebdef8f265a4",
-            subject=("pyrsistent",), paths=("tests",),
-            left_out=("tests/hypothesis_vector_test.py", "tests/memory_profiling.py")),
-    Package(name="tinydb", version="4.9.0", sha256="6928b1fa785186bda7952a0ba05aaeedc883ede565ca9c7d608de44e5e75de70",
-            subject=("tinydb",), paths=("tests",), group="held_out"),
-)
-"""Packages whose modules use each other, for cross-module tasks alone."""
 # fmt: on
 
 
 def package(name: str) -> Package:
     """The package with that name. Raises UserError, with all names, if there is none."""
-    packages = {candidate.name: candidate for candidate in (*PACKAGES, *FURTHER_PACKAGES)}
+    packages = {candidate.name: candidate for candidate in PACKAGES}
     if name not in packages:
         raise UserError(f"no pinned package {name!r}; choose from: {', '.join(packages)}")
     return packages[name]

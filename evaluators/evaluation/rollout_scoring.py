@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from regrade.datasets.applying import changed_files
+from regrade.datasets.episodes import Episode
 from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.rollouts import Rollout
@@ -32,6 +33,7 @@ from regrade.evaluators.storage.episode_columns import columns_of_episode
 from regrade.evaluators.storage.episode_file import add_episodes, episodes_path
 from regrade.evaluators.storage.evidence_file import EvidenceFile
 from regrade.evaluators.storage.rows import LOST, OPTIONAL, attempt, checked, table
+from regrade.evaluators.storage.step_effects import forget_steps, steps_path
 from regrade.rewards.algebra import Reward
 from regrade.rewards.breakdown import Breakdown
 from regrade.rewards.evidence import (
@@ -96,8 +98,7 @@ def evaluate(
         fresh = [pair for pair, key in zip(pairs, keys, strict=True) if not _is_scored(recorded_rows.get(key))]
         scored = _score(fresh, scorer, reward, needs, evidence_file, effects)
         if out:  # before the rows: the episode of a row must not be missing
-            told = zip(scored, (rollout.episode for rollout, _ in fresh), strict=True)
-            add_episodes(episodes_path(out), ((row, episode) for row, episode in told if episode is not None))
+            _write_episodes(out, zip(scored, (rollout.episode for rollout, _ in fresh), strict=True))
         if out and scored:
             journal.append(out, scored)
         recorded_rows.update((_key(row), row) for row in scored)
@@ -105,6 +106,12 @@ def evaluate(
         if progress:
             progress(len(rows))
     return table(rows)
+
+
+def _write_episodes(out: Path, attempts: Iterable[tuple[dict[str, Any], Episode | None]]) -> None:
+    told = [(row, episode) for row, episode in attempts if episode is not None]
+    add_episodes(episodes_path(out), told)
+    forget_steps(steps_path(out), (row for row, _ in told))
 
 
 def evidence_path(rows: Path) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.rollouts import Policy, Rollout, Sampling, Trial, TrialPolicy, trials
+from regrade.datasets.rollouts import Policy, PolicyWithoutScorer, Rollout, Sampling, Trial, TrialPolicy, trials
 from regrade.datasets.tasks import Task
 from regrade.evaluators.analysis.comparison import TOLERATED_MISSING
 from regrade.evaluators.analysis.metrics import best_temperature
@@ -131,7 +131,12 @@ def enter(
 
 
 def choose_temperature(
-    run: Run, entrant: Entrant, policy: Callable[[], Policy], sweep: Sweep, validation: Sequence[Task], judge: Judge
+    run: Run,
+    entrant: Entrant,
+    policy: Callable[[], Policy],
+    sweep: Sweep,
+    validation: Sequence[Task],
+    judge: Judge,
 ) -> float:
     """Choose the best temperature on the validation tasks (see `best_temperature`) and record it in the run.
 
@@ -201,6 +206,8 @@ def record(
     if missing:
         with judge.stage(title or f"judging {entrant.label or name}") as report:
             loaded = policy()
+            if isinstance(loaded, PolicyWithoutScorer):
+                loaded = loaded.with_scorer(judge.scorer)
             is_by_trial = isinstance(loaded, TrialPolicy)
             # Other policies answer task by task: the prompt is processed once for all attempts.
             waiting = {trial.task.id for trial in missing}

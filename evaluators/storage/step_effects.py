@@ -106,3 +106,10 @@ def add_steps(path: Path, measured: Iterable[tuple[Mapping[str, Any], Iterable[S
     ]
     if lines:
         journal.append(path, lines)
+
+
+def forget_steps(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Mark the effects of these attempts as outdated, since they were made again; nothing if nothing was measured."""
+    if path.exists():
+        outdated = {"task_digest": "", "patch_digest": "", "changes": []}
+        journal.append(path, [{**{name: row[name] for name in ATTEMPT}, **outdated} for row in rows])

@@ -23,7 +23,8 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.evaluators.static.dependencies.graph import graph_of
+from regrade.evaluators.static.dependencies.graph import Graph, graph_of
+from regrade.evaluators.static.dependencies.reach import Explorer
 from regrade.evaluators.task_curation.failure_excerpts import failures
 from regrade.evaluators.task_curation.mutation_tasks import (
     FAILING,
@@ -44,7 +45,7 @@ class CrossModuleAmounts:
 
     most: int = 140
     """Maximum number of tasks."""
-    a_function: int = 8
+    a_function: int = 16
     functions: int = 80
     """Maximum number of functions whose mutants run, drawn by the seed."""
     mutants: int = 24
@@ -53,6 +54,10 @@ class CrossModuleAmounts:
     """A mutant that fails a larger share of the suite is no realistic bug."""
     runs: int = 3
     """Runs of the pristine suite; a test that fails in one of them is not used."""
+
+
+FEWER_FUNCTIONS = {"anytree": 30}
+"""`CrossModuleAmounts.functions` of the ready-made tasks, for packages whose mutants take long."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class _Candidate:
     wrong: _Killed
     breaks: tuple[int, ...]
     is_one_line: bool
+    is_far: bool
+    """Does the file of a broken test use the function only through other modules, as far as the texts tell?"""
 
 
 def build_cross_module(
@@ -87,23 +94,31 @@ def build_cross_module(
 ) -> list[Path]:
     """Write one recipe file into `out` for each package that has such tasks: the same arguments write the same bytes.
 
+    Args:
+        amounts: None: those of the ready-made tasks.
+
     Raises:
         UserError: a package can't be fetched, its tests can't be run, or no package has such a task.
     """
     report = progress or ignore_progress
-    amounts = amounts or CrossModuleAmounts()
     roots = fetch_all(packages, cache, lambda done, total: report("fetching packages", done, total))
     written = []
     for package in packages:
         root = roots[package.name]
-        measured = measured_package(scorer, package, root, seed, amounts.runs, cache, report)
-        recipes = _TaskSearch(scorer, measured, root, amounts, report).recipes()
+        limits = amounts or _ready_made_amounts(package)
+        measured = measured_package(scorer, package, root, seed, limits.runs, cache, report)
+        recipes = _TaskSearch(scorer, measured, root, limits, report).recipes()
         if recipes.tasks:
             written.append(write_recipes(recipes, out))
     if not written:
         names = ", ".join(package.name for package in packages)
         raise UserError(f"no bug of {names} has a wrong fix that only tests of other modules notice: choose others")
     return written
+
+
+def _ready_made_amounts(package: Package) -> CrossModuleAmounts:
+    usual = CrossModuleAmounts()
+    return replace(usual, functions=FEWER_FUNCTIONS.get(package.name, usual.functions))
 
 
 class _TaskSearch:
@@ -116,7 +131,8 @@ class _TaskSearch:
         self._report = report
         self._files = [file_of(test) for test in measured.tests]
         self._number = {test: index for index, test in enumerate(measured.tests)}
-        self._users = users_of(Tree(root), measured.package.python_path)
+        graph = graph_of(Tree(root), measured.package.python_path)
+        self._users, self._uses = users_of(graph), Explorer(graph)
         self._modules: dict[int, set[str]] = defaultdict(set)
         """Test -> the modules whose functions it runs."""
         for key, tests in measured.reach.items():
@@ -176,20 +192,28 @@ class _TaskSearch:
 
     def _candidates(self, killed: Sequence[_Killed]) -> Iterator[_Candidate]:
         """For each bug of a function and each file that notices it, the best wrong fix."""
+        direct = self._direct(killed[0].mutant) if killed else frozenset()
         for bug in killed:
             for shown in sorted(bug.files):
-                found = [candidate for wrong in killed if (candidate := self._candidate(bug, shown, wrong))]
+                found = [candidate for wrong in killed if (candidate := self._candidate(bug, shown, wrong, direct))]
                 if found:
-                    yield min(found, key=lambda one: (not one.is_one_line, -len(one.breaks), one.wrong.mutant.place))
+                    yield min(found, key=_value)
 
-    def _candidate(self, bug: _Killed, shown: str, wrong: _Killed) -> _Candidate | None:
+    def _direct(self, mutant: Mutant) -> frozenset[str]:
+        """The files that use the mutant's function directly, or what its module makes of it."""
+        boundaries = self._uses.within({(mutant.file, mutant.function.split(".<locals>")[0])})
+        return frozenset(file for file, count in boundaries.items() if count < 2)
+
+    def _candidate(self, bug: _Killed, shown: str, wrong: _Killed, direct: Collection[str]) -> _Candidate | None:
         breaks = wrong.tests - bug.tests
         if wrong is bug or shown in wrong.files or not self._indirect(breaks, bug.mutant.file):
             return None
-        return _Candidate(bug, shown, wrong, tuple(sorted(breaks)), bug.mutant.line == wrong.mutant.line)
+        is_far = any(self._files[test] not in direct for test in breaks)
+        return _Candidate(bug, shown, wrong, tuple(sorted(breaks)), bug.mutant.line == wrong.mutant.line, is_far)
 
     def _chosen(self, groups: Sequence[list[_Candidate]]) -> list[_Candidate]:
-        """Rounds over the functions, so that each gives its best first: one-line wrong fixes, new lines, new files."""
+        """Rounds over the functions, so that each gives its best first: new lines, far breakage, one-line wrong fixes,
+        new files."""
         generator = random.Random(f"{self._measured.seed}/{self._measured.package.name}/cross-module")
         waiting = [list(group) for group in groups if group]
         for group in waiting:
@@ -257,9 +281,8 @@ class _TaskSearch:
         return run.end is End.COMPLETED and fixed and broken == set(expected)
 
 
-def users_of(tree: Tree, python_path: tuple[str, ...]) -> Callable[[str], frozenset[str]]:
+def users_of(graph: Graph) -> Callable[[str], frozenset[str]]:
     """A function from a file to the files that import it, directly or not, itself left out."""
-    graph = graph_of(tree, python_path)
     known: dict[str, frozenset[str]] = {}
 
     def users(file: str) -> frozenset[str]:
@@ -275,11 +298,17 @@ def users_of(tree: Tree, python_path: tuple[str, ...]) -> Callable[[str], frozen
     return users
 
 
-def _rank(candidate: _Candidate, chosen: Sequence[_Candidate]) -> tuple[int, bool, bool]:
+def _value(candidate: _Candidate) -> tuple[bool, bool, int, str]:
+    """Smaller is better."""
+    return not candidate.is_far, not candidate.is_one_line, -len(candidate.breaks), candidate.wrong.mutant.place
+
+
+def _rank(candidate: _Candidate, chosen: Sequence[_Candidate]) -> tuple[int, bool, bool, bool]:
     """Smaller is better, beside the tasks of the same function that are chosen already."""
     bug = candidate.bug.mutant
     same = sum((other.bug.mutant.line, other.bug.mutant.kind) == (bug.line, bug.kind) for other in chosen)
-    return same, not candidate.is_one_line, any(other.shown == candidate.shown for other in chosen)
+    is_shown = any(other.shown == candidate.shown for other in chosen)
+    return same, not candidate.is_far, not candidate.is_one_line, is_shown
 
 
 def _order(recipe: TaskRecipe) -> tuple[tuple[str, int, str, str], str]:

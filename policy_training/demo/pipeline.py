@@ -28,7 +28,7 @@ from regrade.evaluators.evaluation.sweeps import GREEDY, Entrant, Judge, Stage, 
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import PolicyRole, Run
 from regrade.policy_training.demo.settings import DemoSettings
-from regrade.policy_training.policies.local_model import load_policy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 from regrade.policy_training.policies.transcripts import Transcript

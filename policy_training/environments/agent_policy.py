@@ -21,8 +21,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
+from regrade.policy_training.environments.agent_tools import FORMAT_FILE, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.dialogues import SamplingTimes, run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
@@ -30,8 +30,6 @@ from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKEN
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
 EPISODES_AT_A_TIME = 32
-FORMAT_FILE = "agent.json"
-"""Beside the weights of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class AgentPolicy:
     """A language model that reads, edits and tests in several turns."""
 
     language_model: LanguageModel
-    scorer: Scorer
+    scorer: EvidenceSource
     name: str
     format: AgentFormat = field(default_factory=AgentFormat)
     progress: Callable[[int, int], None] | None = None
@@ -159,7 +157,7 @@ class AgentDialogue:
     language_model: LanguageModel
     format: AgentFormat
     task: Task
-    scorer: Scorer
+    scorer: EvidenceSource
     limits: EpisodeLimits
     text: str
     """The prompt."""

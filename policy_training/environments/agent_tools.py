@@ -22,7 +22,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.plurals import counted
 from regrade.datasets.syntax_trees import parse_or_none
 from regrade.datasets.tasks import Task
-from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
 from regrade.policy_training.environments.search_patterns import LONGEST_PATTERN, compiled
 from regrade.policy_training.environments.shown_tests import ShownTests
@@ -40,6 +40,8 @@ LONGEST_SEARCHED = 10_000
 """Characters of a line that are searched."""
 MOST_NAMES = 100
 """Tests named in one `run_tests`."""
+FORMAT_FILE = "agent.json"
+"""Beside the weights of a checkpoint that works as an agent: its format and limits."""
 OVER = "The episode is over: nothing more can be done."
 
 
@@ -72,7 +74,7 @@ class EpisodeLimits:
 class RunningEpisode:
     """The state of one episode; the tools of `RepositoryEnvironment` act on it."""
 
-    def __init__(self, task: Task, scorer: Scorer, limits: EpisodeLimits) -> None:
+    def __init__(self, task: Task, scorer: EvidenceSource, limits: EpisodeLimits) -> None:
         self.task = task
         self.scorer = scorer
         self.limits = limits
@@ -195,7 +197,7 @@ class RepositoryEnvironment:
 
     session: RunningEpisode
 
-    def __init__(self, tasks: Mapping[str, Task], scorer: Scorer, limits: EpisodeLimits | None = None) -> None:
+    def __init__(self, tasks: Mapping[str, Task], scorer: EvidenceSource, limits: EpisodeLimits | None = None) -> None:
         """
         Args:
             tasks: id -> task; references are never read.

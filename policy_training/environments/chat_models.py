@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +46,12 @@ def chat_answer(completion: ServerAnswer) -> ChatAnswer:
     return ChatAnswer(message, completion.tokens)
 
 
+def check_is_chat(endpoint: Endpoint) -> None:
+    """Raises UserError if the endpoint is not asked as a chat: only chats have tools."""
+    if endpoint.api != "chat":
+        raise UserError(f"the endpoint {endpoint.base_url!r} has the api {endpoint.api!r}: tools need the api 'chat'")
+
+
 @contextmanager
 def endpoint_chat(endpoint: Endpoint, *, temperature: float = 0.0, seed: int = 0) -> Iterator[Complete]:
     """A chat model behind an endpoint.
@@ -56,8 +61,7 @@ def endpoint_chat(endpoint: Endpoint, *, temperature: float = 0.0, seed: int = 0
     Raises:
         UserError: the key is missing, or the endpoint is no chat.
     """
-    if endpoint.api != "chat":
-        raise UserError(f"the endpoint {endpoint.base_url!r} has the api {endpoint.api!r}: tools need the api 'chat'")
+    check_is_chat(endpoint)
     with asyncio.Runner() as runner:
         connection = connected(endpoint)
         open_connection = runner.run(connection.__aenter__())
@@ -113,7 +117,8 @@ class LocalChat:
                 **sampling,
             )
         tokens = output[0, ids.shape[1] :].tolist()
-        return ChatAnswer(self._parse(tokens, prompt), len(tokens))
+        said = tokens[:-1] if tokens[-1:] == [tokenizer.eos_token_id] else tokens
+        return ChatAnswer(self._parse(said, prompt), len(tokens))
 
 
 def check_calls_tools(language_model: LanguageModel) -> None:
@@ -166,9 +171,7 @@ def _parser(tokenizer: Any) -> Callable[[list[int], str], Message]:
     return parse
 
 
-_TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-_LISTED = re.compile(r"\[TOOL_CALLS\]\s*(\[.*\])", re.DOTALL)
-_BARE = re.compile(r"\A\s*(?:<\|python_tag\|>)?\s*(\{.*\})\s*\Z", re.DOTALL)
+TAG, END_TAG, LIST, CODE = "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>"
 
 
 def read_message(text: str, tokenizer: Any = None) -> Message:
@@ -178,19 +181,30 @@ def read_message(text: str, tokenizer: Any = None) -> Message:
     whole message.
     """
     for token in getattr(tokenizer, "all_special_tokens", ()):
-        if token not in ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<|python_tag|>"):
+        if token not in (TAG, END_TAG, LIST, CODE):
             text = text.replace(token, "")
-    found: list[Any] = [_json(match) for match in _TAGGED.findall(text)]
-    if not found and (match := _LISTED.search(text)):
-        listed = _json(match[1])
-        found = listed if isinstance(listed, list) else []
-    if not found and (match := _BARE.match(text)):
-        found = [_json(match[1])]
+    found, content = _tagged(text)
+    if not found and LIST in text:
+        content, _, listed = text.partition(LIST)
+        found = _json(listed)
+    bare = text.strip().removeprefix(CODE).strip()
+    if not found and bare.startswith("{"):
+        found, content = [_json(bare)], ""
+    found = found if isinstance(found, list) else []
     calls = [_call(value) for value in found if isinstance(value, Mapping) and isinstance(value.get("name"), str)]
     if not calls:
         return {"role": "assistant", "content": text}
-    content = _LISTED.sub("", _TAGGED.sub("", _BARE.sub("", text))).strip()
-    return {"role": "assistant", "content": content, "tool_calls": calls}
+    return {"role": "assistant", "content": content.strip(), "tool_calls": calls}
+
+
+def _tagged(text: str) -> tuple[Any, str]:
+    """What stands in tags, and the text around it."""
+    found, around, position = [], [], 0
+    while (start := text.find(TAG, position)) >= 0 and (end := text.find(END_TAG, start)) >= 0:
+        found.append(_json(text[start + len(TAG) : end]))
+        around.append(text[position:start])
+        position = end + len(END_TAG)
+    return found, "".join([*around, text[position:]])
 
 
 def _call(value: Mapping[str, Any]) -> dict[str, Any]:

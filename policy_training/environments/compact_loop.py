@@ -1,51 +1,76 @@
-"""A plain loop that lets a local model work on a task by one-line actions."""
+"""A local model works on one task by one-line actions, for somebody who watches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from regrade.datasets.episodes import Episode, EpisodeEnd, Step
-from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
+from regrade.datasets.episodes import Step
+from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
+from regrade.policy_training.environments.agent_policy import AgentDialogue, AgentFormat, AgentPolicy, dialogues_of
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.compact_episode import CompactEpisode
-from regrade.policy_training.policies.local_model import complete
+from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
-from regrade.policy_training.policies.transcripts import framed
+
+UNKNOWN_CONTEXT = 2048
+"""Tokens of an episode, for a model that does not say how many it can read."""
 
 
-def run_compact_episode(
-    environment: RepositoryEnvironment,
-    task_id: str,
+@dataclass
+class WatchedDialogue:
+    """One episode in one-line actions, as far as it has come."""
+
+    dialogue: AgentDialogue
+    watch: Callable[[Step], None]
+    """Called with each step as it ends."""
+    prompt: Sequence[int] = field(init=False)
+    temperature: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt, self.temperature = self.dialogue.prompt, self.dialogue.temperature
+
+    @property
+    def episode(self) -> CompactEpisode | None:
+        """None before the first action."""
+        return self.dialogue.episode
+
+    def reply(self, tokens: list[int]) -> list[int] | None:
+        shown = self.dialogue.reply(tokens)
+        if self.episode is not None and self.episode.environment.session.steps:
+            self.watch(self.episode.environment.session.steps[-1])
+        return shown
+
+
+def watched_dialogue(
     language_model: LanguageModel,
-    *,
+    task: Task,
+    scorer: EvidenceSource,
+    limits: EpisodeLimits,
+    watch: Callable[[Step], None],
     temperature: float = 0.0,
-    seed: int = 0,
-    watch: Callable[[Step], None] | None = None,
-) -> Episode:
-    """One episode of a checkpoint that was trained on one-line actions. A full context ends it.
+) -> WatchedDialogue:
+    """An episode at the task that `run_watched` carries out. A full context ends it."""
+    context = getattr(language_model.model.config, "max_position_embeddings", None) or UNKNOWN_CONTEXT
+    policy = AgentPolicy(language_model, scorer, language_model.name, AgentFormat(limits, max_tokens=context))
+    (dialogue,) = dialogues_of(policy, task, [temperature])
+    room = max(dialogue.format.max_action_tokens, context - len(dialogue.prompt))
+    dialogue.format = replace(dialogue.format, max_tokens=room)
+    return WatchedDialogue(dialogue, watch)
 
-    Args:
-        watch: called with each step as it ends.
 
-    Raises:
-        UserError: the environment has no such task.
-    """
-    episode = CompactEpisode(environment, task_id)
-    session = environment.session
-    tokens = language_model.encode(episode.prompt)
-    longest = getattr(language_model.model.config, "max_position_embeddings", None)
-    while not session.is_over():
-        if longest is not None and len(tokens) + MAX_ANSWER_TOKENS > longest:
-            session.end = EpisodeEnd.TOKENS
-            break
-        ((_, (action,)),) = complete(language_model, [tokens], [temperature], seed)
-        session.tokens += len(action)
-        observation = episode.act(language_model.decode(action))
-        if watch is not None and session.steps:
-            watch(session.steps[-1])
-        if observation is None:
-            break
-        if action[-1:] != language_model.stop_ids[:1]:
-            action = [*action, language_model.stop_ids[0]]
-        tokens += [*action, *language_model.encode(framed(observation))]
-    return episode.episode()
+def run_watched(watched: WatchedDialogue, seed: int = 0) -> None:
+    """Generate and execute actions until the episode is over."""
+    dialogue = watched.dialogue
+    list(
+        run_dialogues(
+            dialogue.language_model.model,
+            [watched],
+            stop_ids=dialogue.language_model.stop_ids,
+            max_action_tokens=dialogue.format.max_action_tokens,
+            max_tokens=dialogue.format.max_tokens,
+            seed=seed,
+            rows=1,
+        )
+    )

@@ -135,10 +135,14 @@ class Demonstrator:
 
     @property
     def recipe(self) -> str:
-        """A digest of all that decides what the traces of a task are."""
-        failed = sorted((name, [patch.digest for patch in patches]) for name, patches in self._failed.items())
-        parts = (self._settings, self._limits, self._form.__name__, failed, self._seed)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        """A digest of the settings, which all traces share."""
+        return _digest(self._settings, self._limits, self._form.__name__, self._seed)
+
+    def recipe_of(self, name: str) -> str:
+        """A digest of all that decides what the traces of a task are; it begins with `recipe`."""
+        task, failed = self._tasks[name], [patch.digest for patch in self._failed.get(name, ())]
+        told = (task.instruction, task.failure, task.target, task.shown)
+        return f"{self.recipe}-{_digest(task.digest, told, self._references[name].digest, failed)}"
 
     def wanted(self) -> list[tuple[str, int]]:
         """(task, trace) of all traces, in order. Without room for a mistake, there are only those without one."""
@@ -256,6 +260,10 @@ def _play(expert: ExpertEpisode[Any], script: Sequence[ScriptedAction]) -> str:
                 else "a test that noticed the wrong edit is flaky"
             )
     return ""
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def wrong_edits(

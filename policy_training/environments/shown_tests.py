@@ -11,8 +11,8 @@ from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.plurals import counted, listed
 from regrade.datasets.tasks import Task, Tree
+from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.evaluators.execution.untestable import as_failure
-from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.static.dependencies.distance import import_distances
 from regrade.evaluators.static.dependencies.graph import graph_of
 from regrade.policy_training.environments.edited_tree import ToolMistakeError
@@ -82,7 +82,7 @@ class ShownTests:
             )
         return tuple(test for test in self.ids if any(_names(name, test) for name in names))
 
-    def run(self, tests: Sequence[str], patch: Patch, scorer: Scorer) -> tuple[SeenTests | None, str]:
+    def run(self, tests: Sequence[str], patch: Patch, scorer: EvidenceSource) -> tuple[SeenTests | None, str]:
         """Run some of the shown tests on the patched tree.
 
         Returns:

@@ -1,17 +1,15 @@
-"""Local language models as policies, and the loader of local and scripted policies by name."""
+"""Local language models as policies that answer once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from regrade.datasets.patches import Patch
-from regrade.datasets.rollouts import Policy, Rollout, Sampling
+from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.policy_training.policies.models import LanguageModel, load_model
-from regrade.policy_training.policies.scripted import NO_OP, REFERENCE, NoOp, Reference
+from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 
 
@@ -74,16 +72,3 @@ def complete(
             yield index, [completion.tokens for completion in completions]
     finally:
         model.train(was_training)
-
-
-def load_policy(name: str, tasks: Sequence[Task] = (), *, device: str | None = None) -> Policy:
-    """`no-op`, `reference` (of the given tasks), `smollm2-135m`, a checkpoint's folder, or a model on the hub.
-
-    Raises:
-        UserError: no such model.
-    """
-    if name in NO_OP:
-        return NoOp()
-    if name == REFERENCE:
-        return Reference.of(tasks)
-    return ModelPolicy(load_model(name, device=device), name=Path(name).name or name)

@@ -325,7 +325,10 @@ def train_online(
 
 
 def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:
-    return GRPOConfig(**arguments, scale_rewards="none", loss_type="dapo")
+    # TRL's default drops a row whose ratio between trainer and vLLM, over all of its tokens, is above 3: long ones go.
+    return GRPOConfig(
+        **arguments, scale_rewards="none", loss_type="dapo", vllm_importance_sampling_mode="token_truncate"
+    )
 
 
 def check_settings(settings: OnlineSettings, agent: AgentFormat | None, steps: StepRewards | None) -> None:

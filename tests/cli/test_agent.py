@@ -154,7 +154,7 @@ def test_a_server_without_tool_calls_is_told_apart(regrade, repo, tmp_path):
     with scripted(["I would look at add.", "Done."]) as server:
         done = regrade(*arguments(server, repo, tmp_path / "out"))
     assert done.code == 0, done.err
-    assert "the model called no tool at all" in done.out
+    assert "no action could be read from all that the model wrote" in done.out
     assert "nothing was changed" in done.out
 
 

@@ -15,7 +15,7 @@ from regrade.evaluators.evaluation.sweeps import Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.policies.models import load_model
-from regrade.policy_training.policies.policy_files import checkpoints_in, entrants_of_checkpoints
+from regrade.policy_training.policy_files import checkpoints_in, entrants_of_checkpoints
 from regrade.policy_training.train import TrainingPlan, train
 from regrade.policy_training.trainers.callbacks import Budget
 from regrade.policy_training.trainers.settings import RewardModelSettings, SFTSettings

@@ -73,6 +73,11 @@ def test_an_agent_learns_executed_demonstrations(
     ]  # fmt: skip
     (logged,) = (tmp_path / "training" / "demonstrations.jsonl").read_text().splitlines()
     assert json.loads(logged)["traces"] == 4
+    known = (checkpoint / "model.safetensors").read_bytes()
+    given = replace(plan, demonstrations=tmp_path / "demonstrations.jsonl")
+    assert (train(given, [], scorer, tmp_path / "given") / "model.safetensors").read_bytes() == known
+    with pytest.raises(UserError, match="a trace has 6 turns, more than 1: give `agent=`"):
+        train(replace(given, agent=None), [], scorer, tmp_path / "other")
     iterated = replace(plan, settings=ExpertIterationSettings(sampling=Sampling(1.0, 6)), budget=Budget(steps=1))
     hidden = [task.without_reference() for task in tasks]
     assert AgentFormat.of_checkpoint(train(iterated, hidden, scorer, tmp_path)) == plan.agent

@@ -15,7 +15,7 @@ from regrade.reports.trajectories import (
     LAST_STEPS,
     LONGEST_OBSERVATION,
     LONGEST_TITLE,
-    Trajectories,
+    RunTrajectories,
     trajectory_view,
 )
 
@@ -95,7 +95,7 @@ def test_a_page_has_a_budget_beyond_which_steps_stand_without_observations(
     rows = [{"policy": "a", "task": "t", "temperature": 0.0, "sample": n, "seed": 0} for n in range(4)]
     add_episodes(episodes_path(run.evaluation("a")), [(row, long) for row in rows])
     monkeypatch.setattr(trajectories, "TRAJECTORY_BUDGET", 100_000)
-    found = [Trajectories.of(reader, row) for reader in [Trajectories(run)] for row in rows]
+    found = [RunTrajectories.of(reader, row) for reader in [RunTrajectories(run)] for row in rows]
     assert [bool(view and view.steps[0].observation) for view in found] == [True, True, False, False]
     last = found[-1]
     assert last is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from regrade.datasets.catalogue import entry_of
 from regrade.datasets.errors import UserError
 from regrade.datasets.mutation.mutants import mutants
 from regrade.datasets.mutation.packages import PACKAGES, package
-from regrade.datasets.mutation.rebuilding import planting_patch, reference_patch
+from regrade.datasets.mutation.rebuilding import planting_patch, reference_patch, task_id
 from regrade.datasets.mutation.recipe_format import (
     Failure,
     PackageRecipes,
     TaskRecipe,
+    WrongFix,
     from_ranges,
     read_recipes,
     recipe_files,
@@ -30,9 +33,10 @@ from regrade.datasets.mutation.recipe_format import (
     write_recipes,
 )
 from regrade.datasets.mutation.splits import SPLITS, split_of
+from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
-from regrade.datasets.sources import BUILTIN, list_tasks, load_task, load_tasks
-from regrade.datasets.tasks import Tree
+from regrade.datasets.sources import BUILTIN, READY_MADE, list_tasks, load_task, load_tasks, load_wrong_fixes
+from regrade.datasets.tasks import Shown, Tree
 
 SOURCE = "def less(a, b):\n    return a < b\n\n\ndef last(items):\n    return items[-1]\n"
 TESTS = "from inflection import last, less\n\ndef test_less():\n    assert less(1, 2)\n"
@@ -75,6 +79,35 @@ def test_recipes_come_back_from_the_same_bytes(tmp_path: Path) -> None:
     packed = tmp_path / "inflection.json.gz"
     packed.write_bytes(gzip.compress(first.read_bytes()))
     assert read_recipes(packed) == recipes
+
+
+def test_a_recipe_says_what_is_shown_and_which_wrong_fix_is_known(cache: Path, tmp_path: Path) -> None:
+    recipes = _recipes()
+    (plain,) = recipes.tasks
+    every = mutants(SOURCE, plain.file, seed=0)
+    other = next(each for each in every if each.function == "less" and each.place != plain.place)
+    wrong = WrongFix(line=other.line, kind=other.kind, place=other.place, breaks=(0,))
+    task = replace(plain, shown="test_inflection.py", wrong_fix=wrong)
+    path = write_recipes(replace(recipes, tasks=(task,)), tmp_path)
+    assert read_recipes(path).tasks == (task,)
+    (loaded,) = load_tasks(path, cache=cache)
+    assert loaded.id == f"{task_id(recipes.package, plain)}@test_inflection.py"
+    assert loaded.shown == Shown(tests=("test_inflection.py",))
+    ((name, patch),) = load_wrong_fixes(path, cache=cache).items()
+    assert name == loaded.id
+    assert apply_patch(loaded.base, patch).read(plain.file) == other.source
+    assert load_wrong_fixes(write_recipes(recipes, tmp_path / "plain"), cache=cache) == {}
+
+    text = path.read_text()
+    for old, new, words in (
+        ('"breaks":"0"', '"breaks":"7"', "wrong_fix: 'breaks' names test 7, but there are only 2"),
+        ('"shown":"test_inflection.py"', '"shown":"test_none.py"', "'shown' is \"test_none.py\", which is no file"),
+        (f'"place":"{other.place}"', '"place":"9:9:9"', "bug at inflection/__init__.py:9 cannot be rebuilt"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=re.escape(words)):
+            load_wrong_fixes(path, cache=cache)
 
 
 def test_no_third_party_code_is_stored(tmp_path: Path) -> None:
@@ -183,6 +216,26 @@ def test_the_shipped_recipes_are_sound() -> None:
     assert splits["tests_only"] >= 1000
     assert splits["validation"] >= 80
     assert splits["held_out"] >= 400
+
+
+def test_the_shipped_cross_module_recipes_are_sound() -> None:
+    shipped = [read_recipes(path) for path in recipe_files(READY_MADE["cross-module"])]
+    known = {recipes.package.name: recipes for recipes in map(read_recipes, recipe_files(BUILTIN))}
+    tasks = [(recipes, task) for recipes in shipped for task in recipes.tasks]
+    ids = [task_id(recipes.package, task) for recipes, task in tasks]
+    assert len(set(ids)) == len(ids)
+    assert not set(ids) & {entry.id for entry in list_tasks()}
+    for recipes, task in tasks:
+        assert recipes.tests == known[recipes.package.name].tests
+        files = [file_of(test) for test in recipes.tests]
+        assert task.wrong_fix is not None
+        assert task.shown in {files[index] for index in task.fail_to_pass}
+        assert task.wrong_fix.breaks
+        assert task.shown not in {files[index] for index in task.wrong_fix.breaks}
+        assert not set(task.wrong_fix.breaks) & set(task.fail_to_pass)
+    splits = Counter(split_of(recipes.package, f"{task.file}::{task.function}") for recipes, task in tasks)
+    assert splits["held_out"] >= 1
+    assert splits["tests_only"] + splits["demonstrations"] >= 1
 
 
 @pytest.mark.slow

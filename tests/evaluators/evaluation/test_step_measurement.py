@@ -173,6 +173,18 @@ def test_a_policy_that_answers_once_gets_no_files_and_no_columns(task: Task, sco
     assert not steps_path(out).exists()
 
 
+def test_an_attempt_that_is_made_again_loses_its_effects(task: Task, scorer: Scorer, tmp_path: Path) -> None:
+    out = tmp_path / "agent.jsonl"
+    evaluate(rollouts(EPISODES[:2]), [task], scorer, rewards.tests, out)
+    measure_steps(out, [task], CountingScorer(scorer))
+    again = replace(rollouts(EPISODES[1:2])[0], sample=0)  # another answer of the first attempt
+    evaluate([again], [task], scorer, rewards.tests, out)
+    assert load_rows(out).set_index("sample")["breaking_edits"].isna().to_dict() == {0: True, 1: False}
+    assert measure_steps(out, [task], CountingScorer(scorer)).attempts == 2
+    assert of_samples(load_steps(steps_path(out)))[0] == [(0, 1, 0, 0, 0, "", False), (1, 0, 0, 2, 0, "", True)]
+    assert [*load_rows(out).sort_values("sample")["breaking_edits_kept"]] == [1, 1]
+
+
 def test_steps_of_another_version_of_the_task_are_left_out(task: Task, scorer: Scorer, tmp_path: Path) -> None:
     out = tmp_path / "agent.jsonl"
     evaluate(rollouts(EPISODES[:1]), [task], scorer, rewards.tests, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.mutation.packages import Package, package
-from regrade.datasets.mutation.recipe_format import read_recipes
 from regrade.datasets.node_ids import file_of
 from regrade.datasets.patches import Patch
 from regrade.datasets.sources import list_tasks, load_task, load_tasks, load_wrong_fixes
@@ -122,9 +120,3 @@ def test_a_wrong_fix_passes_the_shown_tests_and_breaks_those_of_another_module(
     task_file.write_text("{}")
     with pytest.raises(UserError, match="is a task file, which has no wrong fixes"):
         load_wrong_fixes(task_file)
-
-    value = json.loads(path.read_text())
-    value["tasks"][0]["shown"] = "toolz/tests/test_none.py"
-    path.write_text(json.dumps(value))
-    with pytest.raises(UserError, match=r"tasks\[0\]: 'shown' is \"toolz/tests/test_none.py\", which is no file"):
-        read_recipes(path)

@@ -11,11 +11,23 @@ from regrade.datasets.episodes import EpisodeEnd
 from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
+from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.evaluators.storage.run import Run
+from regrade.policy_training import load_policy
 from regrade.policy_training.environments.agent_policy import FORMAT_FILE, AgentFormat, AgentPolicy
-from regrade.policy_training.environments.agent_tools import EpisodeLimits
+from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
+from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.transcripts import tokenized
+from regrade.policy_training.policies.unbound import UnboundAgent
+from regrade.policy_training.trainers.callbacks import Budget
+from regrade.policy_training.trainers.settings import SFTSettings
+from regrade.policy_training.trainers.sft import train_sft
+from regrade.rewards import tests as passing
+from regrade.rewards.evidence import TestRun as RunOfTests
 
 SWEEP = [Sampling(0.0, 1), Sampling(1.0, 12)]
 
@@ -77,3 +89,76 @@ def test_a_checkpoint_keeps_its_format(language_model: LanguageModel, tmp_path: 
         AgentFormat.of_checkpoint(folder)
     with pytest.raises(UserError, match="max_tokens 20"):
         AgentFormat(max_tokens=20)
+
+
+@pytest.mark.slow
+def test_an_agent_tests_takes_back_and_mends_alone_or_beside_others(
+    language_model: LanguageModel, tasks: list[Task], tmp_path: Path
+) -> None:
+    """A tiny model that has learned two executed episodes, sampled with real test runs."""
+    limits = EpisodeLimits(turns=8, test_runs=3)
+    with Scorer(workers=2, cache=tmp_path / "cache") as scorer:
+        lessons = []
+        for task in tasks:
+            compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer, limits), task.id)
+            for line in ("3 return 0", "test", "undo", prompt_of(task).reference_answer(), "test", "submit"):
+                compact.act(line)
+            lessons.append(compact.transcript())
+        settings = SFTSettings(learning_rate=1e-2, batch_size=2)
+        train_sft(language_model, lessons, settings, out=tmp_path / "sft", budget=Budget(steps=150), seed=0)
+
+        executions, found = scorer.stats.executions, []
+        for rows in (1, 5, 40):
+            policy = AgentPolicy(language_model, scorer, "agent", AgentFormat(limits, max_tokens=400), rows=rows)
+            found.append(list(policy.sample(tasks, [Sampling(0.0, 2), Sampling(1.2, 6)], seed=0)))
+        one, some, many = (in_order([sampled.rollout for sampled in each]) for each in found)
+        assert one == some == many
+        states = {
+            (rollout.task_id, step.patch_digest)
+            for rollout, _ in found[0]
+            if rollout.episode
+            for step in rollout.episode.steps
+            if step.tests
+        }
+        assert scorer.stats.executions - executions <= len(states)
+        greedy = [each for each in found[2] if each.rollout.temperature == 0]
+        for rollout, tokens in greedy:
+            episode = rollout.episode
+            assert episode is not None
+            assert (episode.end, episode.test_runs, episode.taken_back) == (EpisodeEnd.SUBMITTED, 2, 1)
+            lesson = tokenized(
+                lessons[[task.id for task in tasks].index(rollout.task_id)],
+                language_model.encode,
+                language_model.stop_ids[0],
+            )
+            assert (tokens.prompt, tokens.tokens, tokens.is_action) == (lesson.prompt, lesson.tokens, lesson.is_action)
+        jobs = [(task, each.rollout.patch) for each in greedy for task in tasks if task.id == each.rollout.task_id]
+        assert all(evidence.records[RunOfTests].resolved for evidence in scorer.gather(jobs, {RunOfTests}))
+
+
+def test_a_checkpoint_works_as_the_agent_that_it_was_trained_as(
+    undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
+) -> None:
+    """An evaluation gives a loaded agent its scorer; without a format in the folder, the policy answers once."""
+    format = AgentFormat(EpisodeLimits(turns=2), max_tokens=150)
+    folder = undecided.save(tmp_path / "agent", format.files())
+    bare = load_policy(str(folder), device="cpu")
+    assert isinstance(bare, UnboundAgent)
+    with pytest.raises(UserError, match="'agent' is an agent that runs tests"):
+        bare.propose(tasks, SWEEP, 0)
+    bound = load_policy(str(folder), device="cpu", scorer=scorer)
+    assert isinstance(bound, AgentPolicy)
+    assert bound.format == format
+
+    run = Run(tmp_path / "run")
+    entrant = Entrant(name="agent", role="candidate", load=lambda _: bare)
+    rows = enter(run, entrant, Sweep((1.0,), samples=3), [], tasks, Judge(scorer=scorer, reward=passing))
+    assert len(rows) == 6
+    rollouts = {
+        (rollout.task_id, rollout.sample): rollout.patch.digest
+        for rollout in bound.propose(tasks, [Sampling(1.0, 3)], seed=0)
+    }
+    assert {(row.task, row.sample): row.patch_digest for row in rows.itertuples()} == rollouts
+
+    once = load_policy(str(undecided.save(folder)), device="cpu", scorer=scorer)
+    assert isinstance(once, ModelPolicy)

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from regrade.datasets.applying import apply_patch
+from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Shown, Task, Tree
+from regrade.evaluators.sandboxes.base import Program, SandboxError
+from regrade.evaluators.sandboxes.process import Process, TreeSession
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.edited_tree import EditedTree, ToolMistakeError
@@ -131,14 +134,15 @@ def test_a_file_of_100_mb_is_neither_opened_nor_searched_nor_deleted(hostile: Tr
     ):
         with pytest.raises(ToolMistakeError, match="has 100,000,000 bytes"):
             act()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
 
 
 def test_the_changes_together_stay_a_patch_that_can_be_judged(hostile: Tree) -> None:
     tree = EditedTree(hostile, lambda _: False)
-    tree.write("one.txt", "x\n" * 1_000_000)
+    large = f"{'x' * 9_999}\n" * 300
+    tree.write("one.txt", large)
     with pytest.raises(ToolMistakeError, match="4 MB"):
-        tree.write("two.txt", "x\n" * 1_000_000)
+        tree.write("two.txt", large)
     assert tree.paths().count("one.txt") == 1
     assert "two.txt" not in tree.paths()
     apply_patch(hostile, tree.patch)
@@ -155,7 +159,7 @@ def test_a_pattern_that_would_take_all_memory_is_a_mistake(pattern: str) -> None
     began = time.monotonic()
     with pytest.raises(ToolMistakeError):
         compiled(pattern)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
 
 
 def test_braces_of_source_code_are_no_errors_that_a_pattern_allows() -> None:
@@ -185,7 +189,7 @@ def test_a_flood_is_bounded_in_time_and_size(agent: RepositoryEnvironment) -> No
     call_tool(agent, "read_file", '{"path": "library.py", "first_line": 1e999, "last_line": NaN}')
     assert all(step.is_mistake for step in agent.session.steps)
     assert max(len(step.observation) for step in agent.session.steps) < 17_000
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_changes_of_the_tests_surroundings_pay_nothing(agent: RepositoryEnvironment, scorer: Scorer) -> None:
@@ -198,13 +202,12 @@ def test_changes_of_the_tests_surroundings_pay_nothing(agent: RepositoryEnvironm
         "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '-p cheat'\n",
         "sitecustomize.py": cheat,
         "usercustomize.py": "import os\nos._exit(0)\n",
-        "pytest.py": "raise SystemExit(0)\n",
     }.items():
         assert "created" in agent.edit(path, new=text)
-        assert "passed" not in agent.run_tests(["test_library.py::test_second"]).split(",")[0] or path == "pytest.py"
-    episode = agent.session.episode()
-    task = agent.session.task
-    (evidence,) = scorer.gather([(task, episode.patch)], {RunOfTests, Integrity})
+    assert "use the original state of conftest.py" in agent.session.steps[0].observation
+    assert agent.run_tests().startswith("1 failed, 3 passed")
+    agent.edit("pytest.py", new="raise SystemExit(0)\n")
+    (evidence,) = scorer.gather([(agent.session.task, agent.session.episode().patch)], {RunOfTests, Integrity})
     assert not evidence.records[RunOfTests].resolved
 
 
@@ -234,3 +237,45 @@ def test_code_of_an_agent_cannot_read_hidden_tests_while_shown_ones_run(
     assert "reserved" in agent.edit("tests/test_hidden.py", new="x")
     (evidence,) = scorer.gather([(task, agent.session.episode().patch)], {RunOfTests})
     assert len(evidence.records[RunOfTests].outcomes) == len(task.tests)
+
+
+def test_tests_that_cannot_run_are_told_and_never_end_an_episode(
+    make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    """What the repository itself causes is a red run; a wrong interpreter is the user's error, at the first run."""
+    plain = make_task("second")
+    broken = replace(plain, base=plain.base.with_files({"conftest.py": "raise RuntimeError('no database')\n"}))
+    agent = RepositoryEnvironment({plain.id: broken}, scorer)
+    agent.reset(plain.id)
+    seen = agent.run_tests()
+    assert seen.startswith("4 failed, 0 passed")
+    assert "The run ended early (crashed)" in seen
+    assert "no database" in seen
+    agent.submit()
+    assert agent.session.episode().test_runs == 1
+    nowhere = replace(plain, requirements=("/nowhere/python",))
+    agent = RepositoryEnvironment({plain.id: nowhere}, scorer)
+    assert "Mend" in agent.reset(plain.id)
+    with pytest.raises(UserError, match="does not run"):
+        agent.run_tests()
+
+
+class NoRoomSandbox(Process):
+    """A sandbox on a machine whose disk is full."""
+
+    def start(self, program: Program) -> TreeSession:
+        raise SandboxError(f"no space left for {len(program.mounts)} mounts")
+
+
+@pytest.mark.filterwarnings("ignore:the plain process is no security boundary")
+def test_a_failure_of_the_machine_costs_an_agent_no_test_run(
+    make_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regrade.evaluators.scoring.gatherer.BACK_OFF", (0.01, 0.01))
+    task = make_task("second")
+    with Scorer(workers=1, cache=tmp_path, sandbox=NoRoomSandbox()) as scorer:
+        agent = RepositoryEnvironment({task.id: task}, scorer, EpisodeLimits(test_runs=1))
+        agent.reset(task.id)
+        for _ in range(2):
+            assert "not your fault and costs no test run: " in agent.run_tests()
+    assert agent.session.episode().test_runs == 0

@@ -14,7 +14,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Shown, Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
-from regrade.policy_training.environments.demonstration_files import write_demonstrations
+from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import (
     Demonstration,
     DemonstrationSettings,
@@ -126,9 +126,13 @@ def test_an_interrupted_file_goes_on_where_it_was_killed(tasks: list[Task], scor
     again = write_demonstrations(demonstrator, path, lambda *counts: seen.append(counts))
     assert path.read_text() == whole.read_text()
     assert seen == [(2, 4), (3, 4), (4, 4)]
-    assert again.transcripts == made.transcripts
+    assert again.transcripts == made.transcripts == read_transcripts(path)
     with pytest.raises(UserError, match="other settings"):
         write_demonstrations(Demonstrator(tasks, scorer, LIMITS, seed=1), path)
+    with pytest.raises(UserError, match="line 1: task 'second' has changed since"):
+        write_demonstrations(Demonstrator([replace(tasks[0], failure="?")], scorer, LIMITS), path)
     path.write_text(json.dumps({"prompt": "x"}))
-    with pytest.raises(UserError, match="line 1: no demonstration"):
+    with pytest.raises(
+        UserError, match="line 1: 'task_id' must be a string; the key is missing; this is no demonstration"
+    ):
         write_demonstrations(demonstrator, path)

@@ -13,7 +13,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
-from regrade.policy_training.policies.local_model import ModelPolicy, load_policy
+from regrade.policy_training.loading import load_policy
+from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.scripted import NoOp, Reference
 from regrade.policy_training.trainers.callbacks import Budget

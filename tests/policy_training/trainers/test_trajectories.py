@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,12 +18,13 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
-from regrade.policy_training.environments.agent_policy import AgentFormat, AgentSample
+from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy, AgentSample
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepCosts, StepRewards
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.callbacks import Budget, common_arguments
+from regrade.policy_training.trainers.generation import turnwise_play
 from regrade.policy_training.trainers.online import SharedPromptGRPOTrainer, SharedPromptRLOOTrainer, train_online
 from regrade.policy_training.trainers.ppo import PPOConfig, PPOTrainer, train_ppo
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, passes_per_step
@@ -226,6 +227,55 @@ def test_credit_by_step_compares_each_step_with_the_same_step_of_the_group(
     assert not advantages[(batch["completion_mask"] * batch["tool_mask"]) == 0].any()
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "step", "rloo", "ppo"])
+def test_a_group_that_cannot_be_judged_teaches_nothing(
+    language_model: LanguageModel, tmp_path: Path, algorithm: str
+) -> None:
+    kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "grpo": (SharedPromptGRPOTrainer, GRPOConfig, {}),
+        "step": (SharedPromptGRPOTrainer, GRPOConfig, {"credit": "step"}),
+        "rloo": (SharedPromptRLOOTrainer, RLOOConfig, {}),
+        "ppo": (PPOTrainer, PPOConfig, {"num_generations": 1, "kl_coef": 0.0}),
+    }
+    kind, config, more = kinds[algorithm]
+    trainer = trainer_of(language_model, tmp_path, kind, config, [None] * 4, **more)
+    batch = trainer._generate_and_score_completions(ROWS)
+    assert not batch["advantages"].any()
+    loss = trainer._compute_loss(trainer.model, batch)
+    assert torch.isfinite(loss)
+    gradients = torch.autograd.grad(loss, list(trainer.model.parameters()), allow_unused=True, materialize_grads=True)
+    assert not any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_a_generation_spread_over_steps_keeps_each_rows_mask_and_credit(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watched(SharedPromptGRPOTrainer):
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            seen.append(inputs)
+            return super()._compute_loss(model, inputs)
+
+    size = {"per_device_train_batch_size": 2, "num_generations": 2, "steps_per_generation": 2, "max_steps": 2}
+    more = {"credit": "step", "steps": STEPS, "scale_rewards": "none"}
+    trainer = trainer_of(language_model, tmp_path, Watched, GRPOConfig, [1.0, 0.0, 0.0, 1.0], **size, **more)
+    trainer.train()
+    known = {episode.tokens: episode for episode in EPISODES}
+    found = [
+        (known[tuple(ids[kept.bool()].tolist())], mask[kept.bool()], advantages)
+        for batch in seen
+        for ids, kept, mask, advantages in zip(
+            batch["completion_ids"], batch["completion_mask"], batch["tool_mask"], batch["advantages"], strict=True
+        )
+    ]
+    assert {episode.tokens for episode, _, _ in found} == set(known)
+    for episode, mask, advantages in found:
+        assert mask.tolist() == [int(own) for own in episode.is_action]
+        assert float(advantages[0]) == pytest.approx([0.5, -0.5, -0.5, 0.5][EPISODES.index(episode)])
+        assert not advantages[: len(mask)][mask == 0].any()
+
+
 # ---------------------------------------------------------------- real episodes
 
 
@@ -320,6 +370,48 @@ def test_trl_itself_generates_in_turns_and_masks_observations(
         own = (batch["tool_mask"] * batch["completion_mask"]).bool()
         for ids, mask in zip(batch["completion_ids"], own, strict=True):
             assert all(ids[end - 1] == END or end - start == 16 for start, end in action_spans(mask.tolist()))
+
+
+def test_log_probs_of_vllm_stay_with_their_tokens(
+    language_model: LanguageModel, make_task: Callable[[str], Task], scorer: Scorer
+) -> None:
+    """A stand-in for a trainer with vLLM, which returns a log-probability per token; three rows of two tasks."""
+    lines = {"second": ["4 return items[1]", "test", "submit"], "add": ["submit"]}
+    told: list[list[list[int]]] = []
+
+    class WithVLLM:
+        use_vllm = True
+        metrics: ClassVar[dict[str, float]] = {}
+
+        def _log_metric(self, name: str, value: float) -> None:
+            self.metrics[name] = value
+
+        def _generate_single_turn(self, prompts: list[list[int]], *_: Any) -> tuple[list[list[int]], list[list[float]]]:
+            told.append(prompts)
+            texts = [language_model.decode(prompt) for prompt in prompts]
+            names = ["add" if "self.value" in text else "second" for text in texts]
+            answers = [[*language_model.encode(lines[name][len(told) - 1]), END] for name in names]
+            return answers, [[-token / 1000 for token in answer] for answer in answers]
+
+    known = {name: make_task(name) for name in lines}
+    agent = AgentFormat(EpisodeLimits(turns=3), max_action_tokens=30, max_tokens=300)
+    policy = AgentPolicy(language_model, scorer, "trained", agent)
+    over: list[str] = []
+    batch = TrajectoryBatch(turnwise_play(policy, known, 1.0), when_over=lambda rollout: over.append(rollout.task_id))
+    out = batch.rollout(["second", "second", "add"], WithVLLM())
+    assert over == ["add", "second", "second"]
+    assert [len(prompts) for prompts in told] == [3, 2, 2]
+    for row, (ids, mask, log_probs) in enumerate(
+        zip(out["completion_ids"], out["env_mask"], out["logprobs"], strict=True)
+    ):
+        assert log_probs == [-token / 1000 if own else 0.0 for token, own in zip(ids, mask, strict=True)]
+        actions = [language_model.decode(ids[start:end]) for start, end in action_spans(mask)]
+        assert actions == lines[batch.latest[row].rollout.task_id]
+        assert told[0][row] == out["prompt_ids"][row]
+    assert told[2][0] == out["prompt_ids"][0] + out["completion_ids"][0][: -len(language_model.encode("submit")) - 1]
+    assert [sample.rollout.sample for sample in batch.latest] == [0, 1, 0]
+    assert [bool(sample.rollout.patch.text) for sample in batch.latest] == [True, True, False]
+    assert WithVLLM.metrics["waiting_seconds"] <= WithVLLM.metrics["generation_seconds"]
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])

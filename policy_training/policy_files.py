@@ -9,6 +9,8 @@
     endpoint = "http://localhost:8000/v1"    # any OpenAI-compatible server
     model = "Qwen/Qwen3-Coder-30B"
     key = "VLLM_KEY"                         # environment variable with the key
+    turns = 30                               # an agent with tools; default: it answers once
+    test_runs = 10
 
     [[policy]]
     name = "mini"
@@ -34,6 +36,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,12 +50,17 @@ from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Entrant
 from regrade.evaluators.storage.run import PolicyRole
+from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.agent_tools import EpisodeLimits
+from regrade.policy_training.environments.chat_models import check_is_chat
+from regrade.policy_training.environments.endpoint_agents import EndpointAgentPolicy
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.commands import Command, CommandPolicy
 from regrade.policy_training.policies.endpoint_requests import Api, Endpoint
 from regrade.policy_training.policies.endpoints import EndpointPolicy
-from regrade.policy_training.policies.local_model import load_policy
 from regrade.policy_training.policies.recorded import Recorded
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
+from regrade.policy_training.policies.unbound import UnboundAgent
 
 ENDPOINT, COMMAND = "endpoint:", "command:"
 _NAMED = re.compile(r"(?P<name>[^=:/\s]+)=(?P<spec>.+)", re.DOTALL)
@@ -62,6 +70,7 @@ UNTOLD = ("", "checkpoint", "step", "global_step")
 
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Uses = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class _PolicyTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -71,9 +80,11 @@ class _PolicyTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ModelRow(_PolicyTable):
-    """A local model."""
+    """A local model. Without `turns`, it works as it was trained: as an agent if its checkpoint says so."""
 
     model: str
+    turns: Count | None = None
+    test_runs: Uses | None = None
     series: str = ""
     step: int | None = None
 
@@ -92,6 +103,11 @@ class EndpointRow(_PolicyTable):
     dead_after: Count = 8
     body: dict[str, Any] = {}
     omit: tuple[str, ...] = ()
+    turns: Count | None = None
+    """Actions of an agent with tools, at most; None: it answers once."""
+    test_runs: Uses = 10
+    episode_tokens: Count | None = None
+    episode_seconds: Seconds = 1800.0
     series: str = ""
     step: int | None = None
 
@@ -175,7 +191,7 @@ def entrant_of_words(words: str, endpoint: EndpointRow, tasks: Sequence[Task]) -
     elif spec in (*NO_OP, REFERENCE):
         row = ScriptedRow(name=name, scripted=spec)
     else:
-        row = ModelRow(name=name, model=spec)
+        row = ModelRow(name=name, model=spec, turns=endpoint.turns, test_runs=endpoint.turns and endpoint.test_runs)
     (entrant,) = _entrants(row, Path(), tasks)
     return entrant
 
@@ -244,14 +260,21 @@ def _entrants(row: _PolicyTable, folder: Path, tasks: Sequence[Task]) -> list[En
 
 def _local(row: ModelRow) -> Entrant:
     name = row.name or (f"{row.series}@{row.step}" if row.step is not None else Path(row.model).name or row.model)
+
+    def load(tasks: Sequence[Task]) -> Policy:
+        style = AgentFormat.of_checkpoint(Path(row.model))
+        given = {name: value for name in ("turns", "test_runs") if (value := getattr(row, name)) is not None}
+        return load_policy(row.model, tasks, format=replace(style, limits=replace(style.limits, **given)))
+
+    spec = {"model": row.model, "turns": row.turns, "test_runs": row.test_runs}
     return Entrant(
         name=name,
         role=row.role or "candidate",
-        load=lambda tasks: load_policy(row.model, tasks),
+        load=load,
         label=row.label,
         series=row.series,
         step=row.step,
-        spec={"model": row.model},
+        spec={key: value for key, value in spec.items() if value is not None},
     )
 
 
@@ -271,6 +294,7 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
     )
     endpoint.key()  # a missing key is reported before any request
     name = row.name or Path(row.model).name
+    policy: Policy = EndpointPolicy(endpoint, name)
     spec: dict[str, Any] = {
         "endpoint": row.endpoint,
         "model": row.model,
@@ -278,10 +302,17 @@ def _behind_endpoint(row: EndpointRow) -> Entrant:
         "body": row.body,
         "max_tokens": row.max_tokens,
     }
+    if row.turns is not None:
+        check_is_chat(endpoint)
+        limits = EpisodeLimits(
+            turns=row.turns, test_runs=row.test_runs, tokens=row.episode_tokens, seconds=row.episode_seconds
+        )
+        policy = UnboundAgent(name, lambda scorer: EndpointAgentPolicy(endpoint, name, scorer, limits))
+        spec |= {"turns": row.turns, "test_runs": row.test_runs, "episode_tokens": row.episode_tokens}
     return Entrant(
         name=name,
         role=row.role or "candidate",
-        load=lambda _tasks: EndpointPolicy(endpoint, name),
+        load=lambda _tasks: policy,
         label=row.label,
         series=row.series,
         step=row.step,

@@ -11,9 +11,9 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.commands import CommandPolicy
 from regrade.policy_training.policies.endpoints import EndpointPolicy
-from regrade.policy_training.policies.policy_files import EndpointRow, checkpoints_in, entrant_of_words, read_policies
 from regrade.policy_training.policies.recorded import Recorded
 from regrade.policy_training.policies.scripted import NoOp
+from regrade.policy_training.policy_files import EndpointRow, checkpoints_in, entrant_of_words, read_policies
 
 BEHIND = EndpointRow(endpoint="http://localhost:1/v1", model="")
 
