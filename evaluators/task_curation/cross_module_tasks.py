@@ -56,7 +56,7 @@ class CrossModuleAmounts:
     """Runs of the pristine suite; a test that fails in one of them is not used."""
 
 
-FEWER_FUNCTIONS = {"anytree": 30, "sqlparse": 30}
+FEWER_FUNCTIONS = {"anytree": 30}
 """`CrossModuleAmounts.functions` of the ready-made tasks, for packages whose mutants take long."""
 
 
