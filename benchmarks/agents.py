@@ -3,11 +3,12 @@
     python benchmarks/agents.py                        # some ten minutes on two cores
     python benchmarks/agents.py --policy FOLDER        # the actions of a checkpoint in place of the script
 
-First every tool on ready-made tasks, with the tests of the failing test's file shown; `run_tests` beside a fresh tree
-and a fresh process of pytest with the same test files. Then trajectories with SmolLM2-135M, many in flight and one at
-a time, from a cold evidence store. The embedded model has not learned the grammar, so without --policy a script chooses
-what is executed: a wrong edit, its tests, `undo`, the reference, its tests, `submit`. The model generates as many
-actions and reads the same observations; only what its own text says is not executed.
+First every tool on ready-made tasks, with the tests of the failing test's file shown; `run_tests` beside what the
+scorer itself takes for the same tests, and beside a fresh tree and a fresh process of pytest. Then trajectories with
+SmolLM2-135M, many in flight and one at a time, from a cold evidence store. The embedded model has not learned the
+grammar, so without --policy a script chooses what is executed: a wrong edit, its tests, `undo`, the reference, its
+tests, `submit`. The model generates as many actions and reads the same observations; only what its own text says is
+not executed.
 
 The warm start of the workers (sandbox, imports, byte code) is not counted, in either part: each repository's unchanged
 tree is tested before.
@@ -74,11 +75,13 @@ def main() -> None:
             if most == 0:
                 continue
             with warm_scorer(tasks, Path(name), way) as scorer:
+                began = time.process_time()
                 if chosen.policy:
                     times, count = by_policy(model, Path(chosen.policy), tasks, chosen.attempts, scorer, rows, most)
                 else:
                     times, count = by_script(model, tasks, chosen.attempts, scorer, rows, most)
-            figures |= told(way, rows, count, times)
+                generating = time.process_time() - began
+            figures |= told(way, rows, count, times, generating)
     record("agents", figures)
 
 
@@ -110,10 +113,14 @@ def warm_scorer(tasks: Sequence[Task], folder: Path, name: str) -> Iterator[Scor
 
 
 def tools(tasks: Sequence[Task], folder: Path) -> dict[str, float]:
-    """Milliseconds of each tool, the median over the tasks; `run_tests` beside fresh processes of pytest."""
+    """Milliseconds of each tool, the median over the tasks; `run_tests` beside the engine alone (the same
+    tests on an equal tree, gathered directly) and fresh processes of pytest."""
     seconds: dict[str, list[float]] = {}
     with warm_scorer(tasks, folder, "tools") as scorer:
         for task in tasks:
+            began = time.perf_counter()
+            scorer.gather([(only_shown(task), beside_reference(task))], [TestRun])
+            seconds.setdefault("engine", []).append(time.perf_counter() - began)
             environment = RepositoryEnvironment({task.id: task}, scorer)
             began = time.perf_counter()
             environment.reset(task.id)
@@ -145,6 +152,28 @@ def tools(tasks: Sequence[Task], folder: Path) -> dict[str, float]:
     for name, value in figures.items():
         print(f"{name:32} {value:10.2f}", flush=True)
     return figures
+
+
+def only_shown(task: Task) -> Task:
+    """The task as the engine runs it for `run_tests`."""
+    shown = task.shown.tests or ()
+
+    def kept(tests: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(test for test in tests if file_of(test) in shown)
+
+    return replace(
+        task,
+        fail_to_pass=kept(task.fail_to_pass),
+        pass_to_pass=kept(task.pass_to_pass),
+        unnamed=kept(task.unnamed),
+    )
+
+
+def beside_reference(task: Task) -> Patch:
+    """The reference with a comment, so that it runs anew."""
+    assert task.reference is not None
+    (file,) = patched_files(task.base, task.reference)
+    return Patch.between({file.path: file.before or ""}, {file.path: f"{file.after}\n# the reference\n"})
 
 
 def reference_edit(task: Task) -> dict[str, str]:
@@ -229,11 +258,16 @@ def by_policy(
     return policy.times, len(rollouts)
 
 
-def told(way: str, rows: int, count: int, times: SamplingTimes) -> dict[str, float]:
-    """Print the figures of one way of sampling, and return them for the record."""
+def told(way: str, rows: int, count: int, times: SamplingTimes, generating: float) -> dict[str, float]:
+    """Print the figures of one way of sampling, and return them for the record.
+
+    Args:
+        generating: CPU seconds of this process, in which the model runs and the tests don't.
+    """
     figures = {
         "trajectories": count,
         "seconds_each": round(times.seconds / count, 3),
+        "generating_cpu_seconds_each": round(generating / count, 3),
         "tokens_per_second": round(times.action_tokens / times.seconds, 1),
         "shown_tokens_per_second": round(times.shown_tokens / times.seconds, 1),
         "waited_percent": round(100 * times.waited_share, 1),

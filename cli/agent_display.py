@@ -36,7 +36,7 @@ class TrajectoryDisplay:
     def begin(self, task: Task, model: str, endpoint: str) -> None:
         """What is to be done, by whom, and how the tests are now."""
         failing = len(task.fail_to_pass) + len(task.unnamed)
-        state = f"{counted(len(task.pass_to_pass), 'test')} pass now" + (f", {failing} fail" if failing else "")
+        state = f"passing tests: {len(task.pass_to_pass)}, failing: {failing}"
         self._print(f"{task.base.root}: {state}; {model}{f' at {endpoint}' if endpoint else ''}", "bold")
 
     @contextmanager
@@ -138,10 +138,10 @@ def show_verdict(console: Console, task: Task, episode: Episode, evidence: Evide
     if run is None:
         return result
     before, kept = len(task.pass_to_pass), len(run.pass_to_pass) - len(run.broken)
-    _print(console, f"  of {counted(before, 'test')} that passed before, {kept} pass now")
+    _print(console, f"  passed before and now: {kept} of {counted(before, 'test')}")
     failing = [*task.fail_to_pass, *task.unnamed]
     if failing:
-        _print(console, f"  of {counted(len(failing), 'test')} that failed before, {len(result.fixed)} pass now")
+        _print(console, f"  failed before, and pass now: {len(result.fixed)} of {counted(len(failing), 'test')}")
     for word, names, style in (("fixed", result.fixed, "green"), ("broken", result.broken, "red")):
         for name in names[:MOST_TESTS]:
             _print(console, f"  {word}: {name}", style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,17 @@ from regrade.cli.console import stdout
 from regrade.cli.demo import stage
 from regrade.cli.extras import training_libraries
 from regrade.cli.options import ModelName, SandboxName, creatable
+from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
     from regrade.policy_training.study.settings import StudySettings
+
+
+class StudyTasks(StrEnum):
+    """The sources of tasks that have a grid."""
+
+    BUILTIN = "builtin"
+    CROSS_MODULE = "cross-module"
 
 
 def study(
@@ -26,6 +35,12 @@ def study(
             help="Run these cells only, and those that they need: a name or a pattern, such as 'rl-d32-*-s0'. Repeat."
         ),
     ] = None,
+    tasks: Annotated[
+        StudyTasks,
+        typer.Option(
+            help="The ready-made tasks. cross-module: their shown tests miss what a wrong fix breaks in other modules."
+        ),
+    ] = StudyTasks.BUILTIN,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small grid of small cells: every part for real, figures are noise.")
     ] = False,
@@ -40,9 +55,11 @@ def study(
     Train and judge SFT, SFT given equal time, and reinforcement learning from executed tests at several numbers of
     demonstrations and of tested tasks, and draw their curves. A stopped study resumes by the same command.
     """
-    from regrade.policy_training.study.settings import FULL, QUICK
+    from regrade.policy_training.study.settings import CROSS_MODULE, FULL, QUICK
 
-    settings = QUICK if quick else FULL
+    if quick and tasks is StudyTasks.CROSS_MODULE:
+        raise UserError("--quick has a grid of its own, of builtin tasks: leave out --tasks")
+    settings = QUICK if quick else CROSS_MODULE if tasks is StudyTasks.CROSS_MODULE else FULL
     if only_list:
         from regrade.reports.study_results import stored_settings
 

@@ -185,6 +185,7 @@ def demonstrations(
     tasks = measured(limited(load(source, split), limit, seed), sandbox)
     if not tasks:
         raise UserError(f"{source} has no tasks in the split {split!r}: choose another with --split")
+    patches = _proposed(failed, tasks) if failed else {}
     with Scorer(sandbox=sandbox, workers=workers) as scorer, progress("demonstrating") as report:
         demonstrator = Demonstrator(
             tasks,
@@ -192,7 +193,7 @@ def demonstrations(
             limits,
             DemonstrationSettings(with_mistake=with_mistake),
             form=FORMATS[form],
-            failed=_patches_of(failed or []),
+            failed=patches,
             seed=seed,
         )
         made = write_demonstrations(demonstrator, out, report)
@@ -201,12 +202,16 @@ def demonstrations(
     typer.echo(f"{out}: {counted(made.traces, 'trace')}, of which {made.with_mistakes} err and recover")
 
 
-def _patches_of(files: list[Path]) -> dict[str, list[Patch]]:
-    """Task -> the patches that predictions propose for it."""
+def _proposed(files: list[Path], tasks: list[Task]) -> dict[str, list[Patch]]:
+    """Task -> the patches that predictions propose for it. Raises UserError if they are for other tasks."""
     from regrade.datasets.formats.predictions import read_predictions
 
+    read = read_predictions(files)
+    read.check_known([task.id for task in tasks])
+    for line in read.broken:
+        typer.echo(f"note: {one_line(line)}", err=True)
     found = defaultdict(list)
-    for predictions in read_predictions(files).models if files else ():
+    for predictions in read.models:
         for instance, patch in predictions.patches.items():
             found[instance].append(patch)
     return dict(found)

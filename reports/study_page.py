@@ -237,5 +237,6 @@ def _over_tasks(study: StudyResults, is_agent: bool) -> Iterator[tuple[str, Mark
 
 
 def _curve(name: Training, of: list[StudyPoint], metric: m.Metric, *, by: str, is_level: bool = False) -> RateCurve:
-    values = [(int(getattr(point.place, by)), point.figures[metric.name]) for point in of]
+    figures = [(int(getattr(point.place, by)), point.figures[metric.name]) for point in of]
+    values = [(count, figure) for count, figure in figures if figure.n]
     return RateCurve(ROLES[name][1], INKS[name], values, is_level)

@@ -15,6 +15,7 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.plurals import counted
 from regrade.evaluators.analysis import metrics as m
+from regrade.evaluators.analysis import side_metrics as side
 from regrade.evaluators.analysis.agent_metrics import agent_figures
 from regrade.evaluators.analysis.comparison import Comparison, compare_family
 from regrade.evaluators.analysis.exchange_rate import ExchangeRate, exchange_rate
@@ -27,7 +28,7 @@ from regrade.policy_training.study.settings import StudySettings
 from regrade.reports.number_format import duration
 
 Other = Literal["sft", "control", "once"]
-CURVES = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE, m.NO_OP_RATE)
+CURVES = (m.FIX_AND_CLEAN, m.BREAKAGE_INCIDENCE, side.HIDDEN, m.NO_OP_RATE)
 SHOWN = (*CURVES, m.BREAKAGE_OF_CHANGES)
 
 

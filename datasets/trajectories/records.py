@@ -18,7 +18,7 @@ DEEPEST = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignTrajectory:
-    """The steps of one attempt at one instance. What the tree was after each step is not known."""
+    """The steps of one attempt at one instance. What the tree was after each step, other programs do not say."""
 
     instance: str
     episode: Episode

@@ -32,7 +32,7 @@ FULL = DemoSettings(
         DemoSettings().expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4),
         sft=replace(DemoSettings().expert_iteration.sft, learning_rate=7e-5),
     ),
-    round_steps=40, grpo_steps=48,
+    task_shares=4, round_steps=24, grpo_steps=24,
 )  # fmt: skip
 QUICK = DemoSettings(
     max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=24, validation=8, held_out=12, scripted=6,

@@ -38,6 +38,10 @@ FULL = StudySettings(
     ),
     rounds=4, round_steps=40, grpo_steps=160,
 )  # fmt: skip
+CROSS_MODULE = replace(
+    FULL, source="cross-module", max_prompt_tokens=250, demonstrations=(8, 16, 32, 48), tests_only=(40, 80, 160),
+    few=16, validation=16, held_out=150,
+)  # fmt: skip
 QUICK = StudySettings(
     agents=(False,), demonstrations=(4, 8), tests_only=(12, 24), few=4, seeds=(0,),
     max_prompt_tokens=90, repositories=2, validation=8, held_out=12, sft_steps=3, check_every=3,

@@ -56,7 +56,7 @@ def test_an_agent_mends_a_repository_before_ones_eyes(regrade, repo, tmp_path):
         done = regrade(*arguments(server, repo, tmp_path / "out"))
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0] == f"{repo}: 1 test pass now, 1 fail; some/model at {server.url}"
+    assert lines[0] == f"{repo}: passing tests: 1, failing: 1; some/model at {server.url}"
     steps = [line for line in lines if line.endswith(" s)")]
     assert [line.split()[1] for line in steps] == ["search", "read_file", "edit", "run_tests", "submit"]
     assert 'search  pattern="def add"' in steps[0]
@@ -65,8 +65,8 @@ def test_an_agent_mends_a_repository_before_ones_eyes(regrade, repo, tmp_path):
     assert "+    return a + b" in lines
     assert lines[-5:] == [
         "verdict of all tests: breaks nothing",
-        "  of 1 test that passed before, 1 pass now",
-        "  of 1 test that failed before, 1 pass now",
+        "  passed before and now: 1 of 1 test",
+        "  failed before, and pass now: 1 of 1 test",
         "  fixed: tests/test_calc.py::test_add",
         f"patch, trajectory and chat: {tmp_path / 'out'}",
     ]

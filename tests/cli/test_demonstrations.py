@@ -27,6 +27,8 @@ def test_traces_are_written_once_and_a_run_goes_on(regrade, tasks, tmp_path):
     assert regrade(*command).code == 0
     assert out.read_bytes() == whole
     assert regrade(*command, "--seed", "1").is_refusal("other settings", "choose another file")
+    failed.write_text(failed.read_text().replace(f'"{first["id"]}"', '"unknown"'))
+    assert regrade(*command).is_refusal("are none of the 4 tasks")
     assert regrade(*command, "--turns", "1", "--test-runs", "2").is_refusal("--turns")
     assert regrade("tasks", "demonstrations", "--split", "held_out", "--out", out).is_refusal("for the verdict")
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from regrade.datasets.episode_json import StoredEpisode
 from regrade.datasets.episodes import Episode, EpisodeEnd, Step
 from regrade.datasets.errors import UserError
 from regrade.datasets.graded.records import Findings
+from regrade.datasets.patches import Patch
 from regrade.datasets.trajectories.reading import read_trajectories, trajectories_in
 
 PATCH = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
@@ -196,6 +198,15 @@ def test_openhands(tmp_path: Path, history: list[Any], tool: str, seconds: float
     assert [step.tool for step in episode.steps] == [tool, *([""] if history is EVENTS else []), "finish"]
     assert (episode.instruction, episode.end, episode.tokens) == ("Mend it.", EpisodeEnd.SUBMITTED, 9)
     assert episode.patch.text == PATCH
+
+
+def test_an_episode_of_regrade_itself(tmp_path: Path) -> None:
+    own = Episode("x__x-1", "Mend it.", (Step("diff", {}, "-", 0.5, patch_digest="d"),), Patch(PATCH), EpisodeEnd.TURNS)
+    stored = StoredEpisode.of(own).to_json()
+    assert read(tmp_path / "trajectory.json", stored).steps == own.steps
+    (tmp_path / "trajectory.json").write_text(json.dumps({**stored, "patches": {}}))
+    with pytest.raises(UserError, match="lacks the patch at the end"):
+        read_trajectories(tmp_path / "trajectory.json")
 
 
 def damaged(change: Callable[[dict[str, Any]], object]) -> str:

@@ -10,19 +10,19 @@ import pytest
 from regrade.datasets.errors import UserError
 from regrade.evaluators.storage.run import Phase, Run
 from regrade.policy_training.study.cells import JUDGED, Cell, cell_folder, cell_states, chosen, grid
-from regrade.policy_training.study.settings import FULL, QUICK, StudySettings
+from regrade.policy_training.study.settings import CROSS_MODULE, FULL, QUICK, StudySettings
 
 SMALL = replace(FULL, demonstrations=(16, 32), tests_only=(70, 546), seeds=(0,))
 
 
-@pytest.mark.parametrize("settings", [FULL, QUICK, SMALL, replace(SMALL, agents=(True,))])
+@pytest.mark.parametrize("settings", [FULL, QUICK, CROSS_MODULE, SMALL, replace(SMALL, agents=(True,))])
 def test_each_cell_stands_once_and_after_those_that_it_needs(settings: StudySettings) -> None:
     cells = grid(settings)
     assert len({cell.name for cell in cells}) == len(cells)
     for place, cell in enumerate(cells):
         assert set(cell.needs) <= set(cells[:place])
     assert settings.few in settings.demonstrations
-    assert settings.grpo.prompts_per_step * settings.grpo.steps_per_generation <= min(settings.tests_only)
+    assert settings.task_shares <= min(settings.tests_only)
 
 
 def test_the_grid_has_both_axes() -> None:
