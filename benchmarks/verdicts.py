@@ -40,8 +40,8 @@ from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Sweep, enter
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.scripted import NoOp, Reference
-from regrade.policy_training.recipe.phases import policy_of
 from regrade.policy_training.recipe.tasks import showing_a_file
 from regrade.reports.html_report import write_report
 from regrade.reports.results import PolicyResult, load_results
@@ -102,12 +102,12 @@ def checkpoints(folder: Path, scorer: Scorer) -> Iterator[Entrant]:
     iterated = settings["rounds"] * settings["round_steps"]
     for name, step in (("agent-sft", 0), ("expert-iteration", iterated), ("rl", iterated + settings["grpo_steps"])):
         path, label = run.checkpoint(name), f"rl@{step}"
-        load = partial(loaded, path, label, scorer)
+        load = partial(loaded, path, scorer)
         yield Entrant(name=label, role="checkpoint", load=load, series="rl", step=step)
 
 
-def loaded(checkpoint: Path, name: str, scorer: Scorer, _tasks: Sequence[Task]) -> Policy:
-    return policy_of(checkpoint, name, scorer)
+def loaded(checkpoint: Path, scorer: Scorer, _tasks: Sequence[Task]) -> Policy:
+    return load_policy(str(checkpoint), scorer=scorer)
 
 
 def reckless(tasks: Sequence[Task]) -> Reference:
@@ -142,7 +142,7 @@ def sampled(
 ) -> pd.DataFrame:
     """So many attempts at each task by the baseline's checkpoint."""
     temperature = baseline.temperature or GREEDY_INSTEAD
-    load = partial(loaded, Run(source).checkpoint(baseline.name), baseline.name, scorer)
+    load = partial(loaded, Run(source).checkpoint(baseline.name), scorer)
     entrant = Entrant(name=baseline.name, role="baseline", load=load, label=baseline.label)
     return enter(Run(out), entrant, Sweep((temperature,), count), (), tasks, judge)
 

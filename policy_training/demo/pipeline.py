@@ -32,7 +32,7 @@ from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
 from regrade.policy_training.policies.scripted import NO_OP, REFERENCE
 from regrade.policy_training.policies.transcripts import Transcript
-from regrade.policy_training.recipe.phases import Phases, check_same, policy_of
+from regrade.policy_training.recipe.phases import Phases, check_same
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.reward_models.reward_model import NoPreferencesError, train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget
@@ -214,7 +214,7 @@ class Demo:
         ]
 
     def _policy(self, name: str, _tasks: Sequence[Task]) -> Policy:
-        return policy_of(self.run.checkpoint(name), name, self.scorer)
+        return load_policy(str(self.run.checkpoint(name)), scorer=self.scorer)
 
     def _by(self) -> Judge:
         return Judge(scorer=self.scorer, reward=default, seed=self.seed, stage=self.stage)

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.datasets.rollouts import Policy
 from regrade.datasets.tasks import Task
 from regrade.evaluators.evaluation.sweeps import Stage
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.journal import read
 from regrade.evaluators.storage.run import Run
-from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
+from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.attempts import Attempt, ScoredAnswer, read_attempts, write_attempts
 from regrade.policy_training.environments.demonstration_files import write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator, transcript_of
-from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
@@ -240,13 +238,6 @@ def agent_format(settings: Recipe) -> AgentFormat:
     """How the recipe's agents work."""
     limits = EpisodeLimits(turns=settings.turns, test_runs=settings.test_runs, seconds=AGENT_SECONDS)
     return AgentFormat(limits, max_tokens=settings.episode_tokens)
-
-
-def policy_of(checkpoint: Path, name: str, scorer: Scorer) -> Policy:
-    """The policy of a checkpoint, an agent if it was trained as one."""
-    own = AgentFormat.of_checkpoint(checkpoint)
-    model = load_model(str(checkpoint))
-    return ModelPolicy(model, name) if own.limits.turns == 1 else AgentPolicy(model, scorer, name, own)
 
 
 def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attempt]:

@@ -14,8 +14,9 @@ from regrade.datasets.sources import load_tasks
 from regrade.evaluators.evaluation.sweeps import Entrant, Judge, Stage, choose_temperature, record
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
+from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
-from regrade.policy_training.recipe.phases import Phases, check_same, policy_of
+from regrade.policy_training.recipe.phases import Phases, check_same
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -155,7 +156,7 @@ class Study:
             name=cell.name,
             role=role,
             label=f"{label}, {FORMS[cell.is_agent]}",
-            load=lambda _tasks: policy_of(checkpoint, cell.name, self.scorer),
+            load=lambda _tasks: load_policy(str(checkpoint), scorer=self.scorer),
         )
         by = Judge(scorer=self.scorer, reward=default, seed=cell.seed, stage=stage)
         policy = cache(lambda: entrant.load(tasks.held_out))  # loaded at most once, and only if needed
