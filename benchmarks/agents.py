@@ -43,8 +43,9 @@ from regrade.evaluators.static.files import patched_files
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
-from regrade.policy_training.policies.dialogues import SamplingTimes, run_dialogues
+from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import EMBEDDED, LanguageModel, load_model
+from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import framed
 from regrade.rewards.evidence import TestRun

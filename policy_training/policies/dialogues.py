@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from regrade.policy_training.policies.sampling import ROWS, PromptGroup, RandomNumbers, RowBatch
+from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 
 MOST_THREADS = 32
@@ -43,27 +44,6 @@ class Dialogue(Protocol):
             tokens: of the action, with the one that ended it (the last one of a cut action is another token).
         """
         ...
-
-
-@dataclass
-class SamplingTimes:
-    """Where the time of sampling went."""
-
-    seconds: float = 0.0
-    """Wall time of sampling, without what the consumer of the dialogues did between two of them."""
-    waited_seconds: float = 0.0
-    """Part of it in which there was nothing to generate, because every open dialogue waited for its reply."""
-    reply_seconds: float = 0.0
-    """Sum over all replies of the time that each took."""
-    replies: int = 0
-    action_tokens: int = 0
-    """Generated."""
-    shown_tokens: int = 0
-    """Of replies."""
-
-    @property
-    def waited_share(self) -> float:
-        return self.waited_seconds / self.seconds if self.seconds else 0.0
 
 
 def run_dialogues(

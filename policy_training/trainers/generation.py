@@ -19,7 +19,8 @@ from regrade.datasets.errors import UserError
 from regrade.datasets.rollouts import Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.agent_policy import AgentPolicy, AgentSample, dialogues_of
-from regrade.policy_training.policies.dialogues import MOST_THREADS, Dialogue, SamplingTimes
+from regrade.policy_training.policies.dialogues import MOST_THREADS, Dialogue
+from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.settings import Generation
 from regrade.policy_training.trainers.trajectories import Play

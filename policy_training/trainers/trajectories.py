@@ -19,7 +19,7 @@ from torch import Tensor
 from regrade.datasets.rollouts import Rollout
 from regrade.policy_training.environments.agent_policy import AgentSample
 from regrade.policy_training.environments.step_rewards import EpisodeRewards
-from regrade.policy_training.policies.dialogues import SamplingTimes
+from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.trainers.settings import Credit
 
 Play = Callable[[Any, Sequence[str], int], Iterator[tuple[int, AgentSample]]]

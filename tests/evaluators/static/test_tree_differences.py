@@ -15,7 +15,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Task, Tree
 from regrade.evaluators.attribution.hunk_groups import hunk_groups
 from regrade.evaluators.evaluation.footprint import footprint
-from regrade.evaluators.evaluation.rollout_scoring import _changed_lines, _changes_nothing
+from regrade.evaluators.evaluation.rollout_scoring import _changed_lines, changes_nothing
 from regrade.evaluators.execution.workspaces import prepare
 from regrade.evaluators.scoring.probes import STATIC
 from regrade.evaluators.static import lint, readability
@@ -65,7 +65,7 @@ def columns(task: Task, patch: Patch) -> dict[Any, Any]:
     found: dict[Any, Any] = {kind: STATIC[kind](workspace.before, workspace.after, patch, task) for kind in STATIC}
     found[PatchText] = found[PatchText].files  # its text is the patch as it was written
     return found | {
-        "lines": _changed_lines(task, patch), "empty": _changes_nothing(task, patch), "symbols": footprint(task, patch)
+        "lines": _changed_lines(task, patch), "empty": changes_nothing(task, patch), "symbols": footprint(task, patch)
     }  # fmt: skip
 
 

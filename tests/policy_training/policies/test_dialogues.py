@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from regrade.policy_training.policies.dialogues import SamplingTimes, run_dialogues
+from regrade.policy_training.policies.dialogues import run_dialogues
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.sampling import sample
+from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 
 STOPS = range(1, 60)
