@@ -35,10 +35,10 @@ FULL = DemoSettings(
     task_shares=4, round_steps=24, grpo_steps=24,
 )  # fmt: skip
 QUICK = DemoSettings(
-    max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=24, validation=8, held_out=12, scripted=6,
-    sft_steps=3, agent_sft_steps=3, check_every=3, turns=4, test_runs=1, episode_tokens=200,
+    max_prompt_tokens=90, repositories=2, demonstrations=8, tests_only=16, validation=6, held_out=8, scripted=4,
+    sft_steps=3, agent_sft_steps=3, check_every=3, turns=3, test_runs=1, episode_tokens=120,
     expert_iteration=replace(FULL.expert_iteration, sampling=Sampling(EXPLORATION_TEMPERATURE, 4)),
-    rounds=1, task_shares=3, round_steps=2,
+    rounds=1, task_shares=2, round_steps=2,
     grpo=replace(FULL.grpo, prompts_per_step=2, samples_per_prompt=4, steps_per_generation=2), grpo_steps=2,
     upper_bound_steps=2, reward_model=replace(FULL.reward_model, preferences=16),
     validation_samples=1, held_out_samples=2,

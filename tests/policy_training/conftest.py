@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,3 +184,10 @@ def undecided_folder(
 @pytest.fixture
 def undecided(undecided_folder: Path) -> LanguageModel:
     return load_model(str(undecided_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def packages_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all processes of the tests: the packages of the ready-made tasks are fetched and built once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages_cache"

@@ -66,8 +66,8 @@ def rows(run: Run) -> list[tuple[str, str, float, int]]:
 
 
 @pytest.mark.slow
-def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path) -> None:
-    out, cache = tmp_path / "demo", tmp_path / "cache"
+def test_a_killed_demo_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path, packages_cache: Path) -> None:
+    out, cache = tmp_path / "demo", packages_cache
     status, first = run(out, undecided_folder, cache, last="GRPO")
     assert status == -signal.SIGKILL
     assert first[-2:] == ["expert iteration, round 1", "GRPO"]

@@ -60,8 +60,8 @@ def run(out: Path, model: Path, cache: Path, *cells: str, last: str = "") -> tup
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path) -> None:
-    out, cache = tmp_path / "study", tmp_path / "cache"
+def test_a_killed_study_goes_on_where_it_stopped(undecided_folder: Path, tmp_path: Path, packages_cache: Path) -> None:
+    out, cache = tmp_path / "study", packages_cache
     status, first = run(out, undecided_folder, cache, "control-d3-n6-s0", last="rl-d3-n6-s0: GRPO")
     assert status == -signal.SIGKILL
     assert [title.partition(":")[0] for title in first[1:]] == ["sft-d3-s0"] * 2 + ["rl-d3-n6-s0"] * 2
