@@ -55,6 +55,10 @@ class ExpertEpisode(ABC, Generic[Action]):
         """The edits that make a patch of the base, after `reads`; None: the format cannot express it."""
 
     @abstractmethod
+    def repeats(self, patch: Patch) -> list[Action]:
+        """An edit, after `reads`, that leaves the first place of a patch as it is; none if that cannot be expressed."""
+
+    @abstractmethod
     def changes(self, action: Action) -> bool:
         """Is it an edit?"""
 
@@ -107,6 +111,13 @@ class CompactExpert(ExpertEpisode[str]):
                 actions.append(self._opens(path, line))
             actions.append(f"{self._shown.get(line, line)} {text}")
         return actions
+
+    def repeats(self, patch: Patch) -> list[str]:
+        for path, line, _ in (self._lines(patch) or [])[:1]:
+            text = self.task.base.read(path).split("\n")[line - 1].strip()
+            if text and path == self._open and (not self._shown or line in self._shown):
+                return [f"{self._shown.get(line, line)} {text}"]
+        return []
 
     def changes(self, action: str) -> bool:
         return action[0].isdigit()
@@ -188,6 +199,12 @@ class ChatExpert(ExpertEpisode[ToolCall]):
             calls += found
         return calls or None
 
+    def repeats(self, patch: Patch) -> list[ToolCall]:
+        for call in (self.edits(patch) or [])[:1]:
+            if old := call.arguments.get("old"):
+                return [ToolCall("edit", {**call.arguments, "new": old})]
+        return []
+
     def changes(self, action: ToolCall) -> bool:
         return action.tool == "edit"
 
@@ -233,8 +250,8 @@ def edit_calls(path: str, before: str | None, after: str | None) -> list[ToolCal
             put = [*lines[above:first], *new[start:stop], *lines[end:below]]
             if put and wanted and text.find(wanted) == text.rfind(wanted):
                 break
-            if (above, below) == (0, len(lines)):
-                return None
+            if (above, below) == (0, len(lines)):  # an edit between would have left nothing to replace: all at once
+                return [ToolCall("edit", {"path": path, "old": before, "new": after})] if before else None
             above, below = max(0, above - 1), min(len(lines), below + 1)
         calls.append(ToolCall("edit", {"path": path, "old": wanted, "new": "\n".join(put)}))
     return calls

@@ -2,6 +2,7 @@
 
     right edit, test, submit
     wrong edit, test (red), undo, right edit, test (green), submit
+    edit that changes nothing (refused), right edit, test, submit
 
 Every action is executed in the environment, so every observation is real, and the full suite must find the final patch
 clean. Wrong edits come from a policy's own failed attempts, or are mutations of the function with the bug. A wrong edit
@@ -58,13 +59,17 @@ class DemonstrationSettings:
     function. In [0, 1]. Default: 0.5."""
     look: float = 0.1
     """Share of the traces that search or open a file first, in [0, 1]. Default: 0.1."""
+    refused: float = 0.25
+    """Share of the traces with a mistake that also try an edit which the tools refuse, because it changes nothing, in
+    [0, 1]. A small model often repeats the line; without such traces it takes back, again and again, what it never
+    changed. Default: 0.25."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.with_mistake, int) or self.with_mistake < 0:
             raise UserError(
                 f"DemonstrationSettings: with_mistake is {self.with_mistake!r}; give a number of at least 0"
             )
-        for name in ("second_mistake", "on_the_right_line", "look"):
+        for name in ("second_mistake", "on_the_right_line", "look", "refused"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"DemonstrationSettings: {name} is {value!r}; give a share between 0 and 1")
@@ -177,7 +182,8 @@ class Demonstrator:
         if len(wrong) < mistakes:
             return NoDemonstration(name, trace, "no wrong edit was found that the shown tests notice")
         expert = self._begin(task)
-        script = self._script(expert, reference, wrong, look)
+        is_refused = trace > 0 and draw.random() < self._settings.refused
+        script = self._script(expert, reference, wrong, look, is_refused=is_refused)
         why = script if isinstance(script, str) else _play(expert, script) or self._problem(task, expert.episode())
         if isinstance(script, str) or why:
             return NoDemonstration(name, trace, why)
@@ -202,10 +208,12 @@ class Demonstrator:
         return found
 
     def _script(
-        self, expert: ExpertEpisode[Any], reference: Patch, wrong: Sequence[Patch], look: Look
+        self, expert: ExpertEpisode[Any], reference: Patch, wrong: Sequence[Patch], look: Look, *, is_refused: bool
     ) -> list[ScriptedAction] | str:
         """The lines of an episode, or why there is none."""
         lines = [ScriptedAction(action) for action in expert.reads(reference, look)]
+        vain = expert.repeats(reference) if is_refused else []
+        first_edit = len(lines)
         for patch in wrong:
             edits = expert.edits(patch)
             if edits is None:
@@ -217,6 +225,8 @@ class Demonstrator:
         if right is None:
             return "the format cannot express the reference"
         lines += [ScriptedAction(action) for action in right]
+        if len(lines) + len(vain) + 2 <= self._limits.turns:
+            lines[first_edit:first_edit] = [ScriptedAction(each, is_learned=False, is_refused=True) for each in vain]
         room = self._limits.turns - len(lines)
         if room >= 2 and self._limits.test_runs > len(wrong) and expert.environment.session.tests.ids:
             return [*lines, ScriptedAction(expert.test, is_green=True), ScriptedAction(expert.submit)]
@@ -243,14 +253,17 @@ class ScriptedAction(NamedTuple):
     is_learned: bool = True
     is_green: bool | None = None
     """What the tests of the action must show; None: it runs none."""
+    is_refused: bool = False
+    """Must the tools refuse it?"""
 
 
 def _play(expert: ExpertEpisode[Any], script: Sequence[ScriptedAction]) -> str:
     """Execute a script; returns what went otherwise than it says, or nothing."""
     for line in script:
         step = expert.act(line.action)
-        if step.is_mistake:
-            return f"the environment refused {step.tool}: {step.observation[:200]}"
+        if step.is_mistake != line.is_refused:
+            done = "refused" if step.is_mistake else "did not refuse"
+            return f"the environment {done} {step.tool}: {step.observation[:200]}"
         if line.is_green is not None and step.tests is None:
             return f"the tests could not be run: {step.observation[:200]}"
         if line.is_green is not None and step.tests is not None and step.tests.is_green != line.is_green:

@@ -33,7 +33,7 @@ CALL = re.compile(r'<tool_call>\n\{"name": "(\w+)", "arguments": (\{.*?\})\}\n</
 def test_trl_learns_every_right_call_once_and_no_mistake(
     language_model: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
 ) -> None:
-    shares = DemonstrationSettings(second_mistake=1.0, look=1.0)
+    shares = DemonstrationSettings(second_mistake=1.0, look=1.0, refused=0.0)
     demonstrator = Demonstrator(tasks, scorer, LIMITS, shares, form=ChatExpert)
     path = tmp_path / "chats.jsonl"
     made = write_demonstrations(demonstrator, path)

@@ -15,6 +15,7 @@ from regrade.datasets.tasks import Shown, Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_tools import EpisodeLimits
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import ChatExpert
 from regrade.policy_training.environments.demonstrations import (
     Demonstration,
     DemonstrationSettings,
@@ -39,7 +40,7 @@ def test_the_expert_errs_sees_it_takes_it_back_and_learns_all_but_the_mistake(
     second, add = tasks
     own_failure = changed(second, "return None", "return 0")
     another_fix = changed(second, "return items[2]", "return items[-2]")  # passes: no mistake that anyone could see
-    settings = DemonstrationSettings(with_mistake=2, second_mistake=1.0, look=0.0)
+    settings = DemonstrationSettings(with_mistake=2, second_mistake=1.0, look=0.0, refused=0.0)
     demonstrator = Demonstrator(tasks, scorer, LIMITS, settings, failed={"second": [another_fix, own_failure]})
     made = list(demonstrator.make())
     assert [(each.task_id, each.trace) for each in made] == demonstrator.wanted()
@@ -84,7 +85,7 @@ def test_a_trace_keeps_to_the_limits_and_one_turn_is_the_answer_of_today(tasks: 
 
 
 def test_some_traces_look_before_they_edit(tasks: list[Task], scorer: Scorer) -> None:
-    shares = DemonstrationSettings(look=1.0)
+    shares = DemonstrationSettings(look=1.0, refused=0.0)
     made = [
         *Demonstrator(tasks, scorer, LIMITS, shares).make(),
         *Demonstrator(tasks, scorer, LIMITS, shares, seed=3).make(),
@@ -92,6 +93,26 @@ def test_some_traces_look_before_they_edit(tasks: list[Task], scorer: Scorer) ->
     assert all(isinstance(each, Demonstration) for each in made)
     first = {transcript_of(each.rows[0]).turns[0].action for each in made if isinstance(each, Demonstration)}
     assert first == {r"find \bsecond\(", r"find \badd\(", "open library.py 5 11", "open library.py 16 22"}
+
+
+def test_some_traces_try_an_edit_that_is_refused_and_go_on(tasks: list[Task], scorer: Scorer) -> None:
+    """Else a policy that repeats a line has never seen what to do next. Where there is no room, it is left out."""
+    settings = DemonstrationSettings(look=0.0, second_mistake=0.0, refused=1.0)
+    for limits, has_room in ((EpisodeLimits(turns=7, test_runs=4), True), (EpisodeLimits(turns=6, test_runs=4), False)):
+        _, erring = Demonstrator(tasks[:1], scorer, limits, settings).make()
+        assert isinstance(erring, Demonstration), erring
+        turns = transcript_of(erring.rows[0]).turns
+        refused = Turn("4 return items[2]", "error: line 4 already reads so", is_learned=False)
+        assert (turns[0] == refused) == has_room
+        assert [turn.action for turn in turns[-5:]] == ["test", "undo", "4 return items[1]", "test", "submit"]
+
+    limits = EpisodeLimits(turns=8, test_runs=4)
+    _, calls = Demonstrator(tasks[:1], scorer, limits, settings, form=ChatExpert).make()
+    assert isinstance(calls, Demonstration), calls
+    reads, vain, *others = calls.episode.steps
+    assert "the same: nothing was changed" in vain.observation
+    assert not any(step.is_mistake for step in (reads, *others))
+    assert calls.learned[:3] == (True, False, False)
 
 
 def test_what_cannot_be_shown_is_left_out_with_its_reason(make_task: Callable[[str], Task], scorer: Scorer) -> None:
