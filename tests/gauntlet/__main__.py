@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -69,7 +70,9 @@ def write(path: Path, rows: Sequence[Row], sandboxes: Sequence[str]) -> None:
         "attacks": [row.to_json() for row in rows],
         "not_played": {str(row): why for row, why in NOT_PLAYED.items()},
     }
-    path.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", "utf-8")
+    text = json.dumps(recorded, indent=1, sort_keys=True) + "\n"
+    packages = sysconfig.get_path("purelib")  # a place of this machine, which tracebacks in reasons name
+    path.write_text(text.replace(packages, "site-packages"), "utf-8")
     if path == FILE:
         DOCUMENT.write_text(with_table(DOCUMENT.read_text("utf-8"), recorded), "utf-8")
 
