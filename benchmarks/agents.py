@@ -215,7 +215,7 @@ class ScriptedAgent:
 def by_script(
     model: LanguageModel, tasks: Sequence[Task], attempts: int, scorer: Scorer, rows: int, most: int | None
 ) -> tuple[SamplingTimes, int]:
-    """The times of trajectories that err, see it, take it back and mend it; each attempt has trees of its own."""
+    """The times of trajectories that err, see it, take it back and repair it; each attempt has trees of its own."""
     agents = []
     for task in tasks:
         number, _, right = prompt_of(task).reference_answer().partition(" ")

@@ -247,7 +247,7 @@ def _marks(step: Step, effect: StepEffect | None) -> Iterator[tuple[str, str]]:
         ("good", "+", effect.fixed, "fixed"),
         ("bad", MINUS, effect.unfixed, "fixed"),
         ("bad", MINUS, effect.broken, "broken"),
-        ("good", "+", effect.mended, "mended"),
+        ("good", "+", effect.restored, "restored"),
     )
     shown = [(tone, f"{sign}{count} {word}") for tone, sign, count, word in changes if count]
     yield from shown

@@ -65,7 +65,7 @@ BROKE_ON_THE_WAY = Metric(
 """By the full suite, whatever the agent saw; needs the tests of every step."""
 BREAKAGE_TAKEN_BACK = Metric(
     name="breakage_taken_back",
-    label="Breaking changes taken back or mended",
+    label="Breaking changes taken back or repaired",
     better="higher",
     is_rate=True,
     of_rows=_of_breaking,

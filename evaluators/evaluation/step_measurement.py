@@ -129,7 +129,7 @@ def _effect(step: int, before: TreeState, after: TreeState, last: TreeState) -> 
         fixed=len(after.fixed - before.fixed),
         unfixed=len(before.fixed - after.fixed),
         broken=len(broken),
-        mended=len(before.broken - after.broken),
+        restored=len(before.broken - after.broken),
         tests=tuple(sorted(broken)[:SHOWN_TESTS]),
         fixed_now=len(after.fixed),
         broken_now=len(after.broken),

@@ -32,7 +32,7 @@ class StepEffect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reverse."""
     broken: int = 0
     """PASS_TO_PASS tests that the change broke."""
-    mended: int = 0
+    restored: int = 0
     """Broken PASS_TO_PASS tests that pass again."""
     tests: tuple[str, ...] = ()
     """Ids of the first `SHOWN_TESTS` tests that the change broke."""

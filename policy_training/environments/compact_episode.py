@@ -63,7 +63,10 @@ class CompactEpisode:
         session, text = self.environment.session, line.strip()
         if session.is_over():
             return None
+        before = len(session.steps)
         self._execute(text)
+        if len(session.steps) == before:  # the time ran out just now
+            return None
         step = session.steps[-1]
         session.steps[-1] = replace(step, action=line, observation=_compact(step))
         return None if session.is_over() else session.steps[-1].observation
@@ -73,7 +76,7 @@ class CompactEpisode:
         if match := _OPEN.fullmatch(text):
             first = int(match["first"] or 1)
             environment.read_file(match["path"], first, int(match["last"] or first + SHOWN_LINES - 1))
-            if not environment.session.steps[-1].is_mistake:
+            if environment.session.steps and not environment.session.steps[-1].is_mistake:
                 self._file, self._lines = match["path"], None
         elif text.startswith("find ") and "\n" not in text:
             environment.search(text.removeprefix("find "))

@@ -66,7 +66,7 @@ def test_a_report_shows_what_each_step_did_to_the_full_tests(
     assert "agent: 2 attempts, 3 distinct trees run now" in told.err
     page = (run / "report.html").read_text()
     assert "is not measured" not in page
-    for words in ("How the agents work", "+1 fixed", "−3 broken", "+3 mended", "saw 4 failed", "&lt;b&gt;0"):
+    for words in ("How the agents work", "+1 fixed", "−3 broken", "+3 restored", "saw 4 failed", "&lt;b&gt;0"):
         assert words in page, words
     agent = json.loads((run / "summary.json").read_text())["policies"]["agent"]["metrics"]["agent"]
     assert agent["breakage_taken_back"]["value"] == 0.5

@@ -56,7 +56,7 @@ def test_a_step_names_its_action_in_one_line_and_keeps_the_rest_as_details() -> 
     ("effect", "marks"),
     [
         (StepEffect(step=0, fixed=1, broken=2, tests=("t::a",)), [("good", "+1 fixed"), ("bad", "−2 broken")]),
-        (StepEffect(step=0, unfixed=1, mended=3), [("bad", "−1 fixed"), ("good", "+3 mended")]),
+        (StepEffect(step=0, unfixed=1, restored=3), [("bad", "−1 fixed"), ("good", "+3 restored")]),
         (StepEffect(step=0, has_stopped=True, end="timeout"), [("bad", "tests timeout")]),
         (StepEffect(step=0, unknown="the disk is full"), [("plain", "effect unknown")]),
         (StepEffect(step=0), [("plain", "no test differs")]),

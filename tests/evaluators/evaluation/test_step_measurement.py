@@ -118,7 +118,7 @@ def rollouts(episodes: Sequence[Episode | None], policy: str = "agent") -> list[
 def of_samples(steps: dict[tuple[Any, ...], MeasuredSteps]) -> list[list[tuple[Any, ...]]]:
     ordered = sorted(steps.values(), key=lambda each: each.sample)
     return [
-        [(c.step, c.fixed, c.unfixed, c.broken, c.mended, c.end, c.is_kept) for c in each.changes] for each in ordered
+        [(c.step, c.fixed, c.unfixed, c.broken, c.restored, c.end, c.is_kept) for c in each.changes] for each in ordered
     ]
 
 

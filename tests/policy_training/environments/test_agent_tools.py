@@ -280,3 +280,16 @@ def test_an_answer_of_one_turn_is_an_episode_of_one_action(make_task: Callable[[
     assert compact.act(answer) is None
     assert compact.episode().patch == prompt_of(task).patch(answer)
     assert compact.transcript() == Transcript.of_answer(prompt_of(task).text, answer)
+
+
+@pytest.mark.parametrize("line", ["test", "open library.py"])
+def test_an_action_at_the_very_moment_when_time_runs_out_is_no_step(
+    line: str, make_task: Callable[[str], Task], scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task("second")
+    compact = CompactEpisode(RepositoryEnvironment({task.id: task}, scorer), task.id)
+    session = compact.environment.session
+    looks = iter([False])
+    monkeypatch.setattr(session, "is_over", lambda: next(looks, True))
+    assert compact.act(line) is None
+    assert session.steps == []
