@@ -153,6 +153,9 @@ def demonstrations(
     with_mistake: Annotated[
         int, typer.Option(min=0, max=MOST, help="Traces of a task that err and recover, besides the one that doesn't.")
     ] = 1,
+    with_refusal: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Traces of a task that begin with an edit that changes nothing.")
+    ] = 1,
     failed: Annotated[
         list[Path] | None,
         typer.Option(
@@ -191,7 +194,7 @@ def demonstrations(
             tasks,
             scorer,
             limits,
-            DemonstrationSettings(with_mistake=with_mistake),
+            DemonstrationSettings(with_mistake=with_mistake, with_refusal=with_refusal),
             form=FORMATS[form],
             failed=patches,
             seed=seed,

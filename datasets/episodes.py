@@ -17,6 +17,8 @@ class EpisodeEnd(StrEnum):
     TURNS = "out of turns"
     TOKENS = "out of tokens"
     SECONDS = "out of time"
+    REPEATS = "repeats itself"
+    """The tools refused an equal action on an equal tree too often."""
     ABANDONED = "abandoned"
     """The agent stopped without an action."""
     UNKNOWN = "unknown"

@@ -25,11 +25,12 @@ from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.policy_training.environments.agent_tools import FORMAT_FILE, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
-EPISODES_AT_A_TIME = 32
+EPISODES_AT_A_TIME = 96
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class AgentPolicy:
         began = time.perf_counter()
         try:
             for index, tokens in run_dialogues(
-                model,
+                to_sample_from(model),
                 dialogues,
                 stop_ids=self.language_model.stop_ids,
                 max_action_tokens=self.format.max_action_tokens,

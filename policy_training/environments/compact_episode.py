@@ -4,7 +4,7 @@
     open shop/cart.py 10 40     read these lines
     find def total              search for a regular expression
     test                        run the tests that the task shows
-    undo                        take back the last change
+    undo                        take back the last change; an edit that failed its tests is not accepted again
     submit                      hand in
 
 At first the function of the prompt is open, with the prompt's line numbers (`policies/single_turn_prompt.py`), so the
@@ -22,6 +22,7 @@ from regrade.policy_training.environments.edited_tree import ToolMistakeError
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript, Turn
 
+SUBMIT = "submit"
 SHOWN_LINES = 40
 """Lines that `open` shows if no last line is given."""
 LONGEST_COMPACT = 400
@@ -84,7 +85,7 @@ class CompactEpisode:
             environment.run_tests()
         elif text == "undo":
             environment.undo()
-        elif text == "submit":
+        elif text == SUBMIT:
             environment.submit()
         elif match := _LINE.fullmatch(text):
             self._replace(int(match["number"]), match["text"])
@@ -108,6 +109,9 @@ class CompactEpisode:
             if lines[place] == old:
                 raise ToolMistakeError(f"line {number} already reads so")
             session.tree.write(path, "\n".join(lines))
+            if (seen := session.seen_red()) is not None:
+                session.tree.undo()
+                raise ToolMistakeError(f"tried before: {len(seen.failed)} failed")
             return "ok"
 
         session.perform("replace_line", {"path": path, "line": number, "text": text}, replace_line)

@@ -6,6 +6,7 @@ A format turns a patch into edits, runs actions in an episode, and writes the fi
 from __future__ import annotations
 
 import json
+import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from regrade.datasets.patches import Patch, PatchError
 from regrade.datasets.tasks import Target, Task, Tree
 from regrade.policy_training.environments.agent_tools import RepositoryEnvironment
 from regrade.policy_training.environments.chat_loop import SYSTEM, Message
-from regrade.policy_training.environments.compact_episode import CompactEpisode
+from regrade.policy_training.environments.compact_episode import SUBMIT, CompactEpisode
 from regrade.policy_training.environments.tool_calls import call_tool, tool_schemas
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 
@@ -55,8 +56,12 @@ class ExpertEpisode(ABC, Generic[Action]):
         """The edits that make a patch of the base, after `reads`; None: the format cannot express it."""
 
     @abstractmethod
-    def repeats(self, patch: Patch) -> list[Action]:
-        """An edit, after `reads`, that leaves the first place of a patch as it is; none if that cannot be expressed."""
+    def repeats(self, patch: Patch, draw: random.Random, on_the_right_line: bool) -> list[Action]:
+        """An edit, after `reads`, that changes nothing; none if that cannot be expressed.
+
+        Args:
+            on_the_right_line: does it write a line that the patch changes, or another one of the function?
+        """
 
     @abstractmethod
     def changes(self, action: Action) -> bool:
@@ -82,7 +87,7 @@ class ExpertEpisode(ABC, Generic[Action]):
 class CompactExpert(ExpertEpisode[str]):
     """The expert with one-line actions. It replaces lines one for one; other patches cannot be expressed."""
 
-    test, undo, submit = "test", "undo", "submit"
+    test, undo, submit = "test", "undo", SUBMIT
 
     def __init__(self, environment: RepositoryEnvironment, task: Task) -> None:
         super().__init__(environment, task)
@@ -112,12 +117,18 @@ class CompactExpert(ExpertEpisode[str]):
             actions.append(f"{self._shown.get(line, line)} {text}")
         return actions
 
-    def repeats(self, patch: Patch) -> list[str]:
-        for path, line, _ in (self._lines(patch) or [])[:1]:
-            text = self.task.base.read(path).split("\n")[line - 1].strip()
-            if text and path == self._open and (not self._shown or line in self._shown):
-                return [f"{self._shown.get(line, line)} {text}"]
-        return []
+    def repeats(self, patch: Patch, draw: random.Random, on_the_right_line: bool) -> list[str]:
+        changed = self._lines(patch)
+        if not changed or changed[0][0] != self._open:
+            return []
+        texts = self.task.base.read(self._open).split("\n")
+        right = [line for path, line, _ in changed if path == self._open and (not self._shown or line in self._shown)]
+        other = [line for line in self._shown if line not in right and texts[line - 1].strip()]
+        lines = right if on_the_right_line or not other else other
+        if not lines:
+            return []
+        line = draw.choice(lines)
+        return [f"{self._shown.get(line, line)} {texts[line - 1].strip()}"]
 
     def changes(self, action: str) -> bool:
         return action[0].isdigit()
@@ -199,7 +210,8 @@ class ChatExpert(ExpertEpisode[ToolCall]):
             calls += found
         return calls or None
 
-    def repeats(self, patch: Patch) -> list[ToolCall]:
+    def repeats(self, patch: Patch, draw: random.Random, on_the_right_line: bool) -> list[ToolCall]:
+        del draw, on_the_right_line  # the text of an edit is that of the reference
         for call in (self.edits(patch) or [])[:1]:
             if old := call.arguments.get("old"):
                 return [ToolCall("edit", {**call.arguments, "new": old})]

@@ -41,7 +41,11 @@ from regrade.rewards.evidence import End, Integrity, TestRun
 
 MOST_TRIES = 4
 """Wrong edits that are tried for each mistake, until the tests are red."""
+TURNS_WITH_REFUSAL = 5
+"""Of the shortest trace with a refusal: a vain edit, a vain undo, the right edit, test, submit."""
 LOOKS: tuple[Look, ...] = ("find", "open")
+VAIN_UNDO = 0.5
+"""Share of the refused edits after which the expert tries to take back what was never changed."""
 AT_A_TIME = 4
 """Episodes in flight: while the tests of one run, others go on."""
 
@@ -59,17 +63,17 @@ class DemonstrationSettings:
     function. In [0, 1]. Default: 0.5."""
     look: float = 0.1
     """Share of the traces that search or open a file first, in [0, 1]. Default: 0.1."""
-    refused: float = 0.25
-    """Share of the traces with a mistake that also try an edit which the tools refuse, because it changes nothing, in
-    [0, 1]. A small model often repeats the line; without such traces it takes back, again and again, what it never
-    changed. Default: 0.25."""
+    with_refusal: int = 1
+    """Traces of a task that begin with an edit which the tools refuse, because it changes nothing; half of them then try
+    to take back what was never changed; >= 0. A small model often writes a line as it is: without such traces it does
+    not know how to go on. Default: 1."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.with_mistake, int) or self.with_mistake < 0:
-            raise UserError(
-                f"DemonstrationSettings: with_mistake is {self.with_mistake!r}; give a number of at least 0"
-            )
-        for name in ("second_mistake", "on_the_right_line", "look", "refused"):
+        for name in ("with_mistake", "with_refusal"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise UserError(f"DemonstrationSettings: {name} is {value!r}; give a number of at least 0")
+        for name in ("second_mistake", "on_the_right_line", "look"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"DemonstrationSettings: {name} is {value!r}; give a share between 0 and 1")
@@ -151,8 +155,15 @@ class Demonstrator:
 
     def wanted(self) -> list[tuple[str, int]]:
         """(task, trace) of all traces, in order. Without room for a mistake, there are only those without one."""
-        traces = 1 + (self._settings.with_mistake if self._most_mistakes else 0)
-        return [(name, trace) for name in self._tasks for trace in range(traces)]
+        return [(name, trace) for name in self._tasks for trace in range(1 + self._with_mistake + self._with_refusal)]
+
+    @property
+    def _with_mistake(self) -> int:
+        return self._settings.with_mistake if self._most_mistakes else 0
+
+    @property
+    def _with_refusal(self) -> int:
+        return self._settings.with_refusal if self._limits.turns >= TURNS_WITH_REFUSAL else 0
 
     @property
     def _most_mistakes(self) -> int:
@@ -176,14 +187,18 @@ class Demonstrator:
         if not changed_texts(task.base, reference):
             return NoDemonstration(name, trace, "the reference changes nothing, or does not apply")
         draw = random.Random(f"{self._seed}/{name}/{trace}")
-        mistakes = min(1 + (draw.random() < self._settings.second_mistake), self._most_mistakes) if trace else 0
+        is_refused = trace > self._with_mistake
+        errs = bool(trace) and not is_refused
+        mistakes = min(1 + (draw.random() < self._settings.second_mistake), self._most_mistakes) if errs else 0
         look: Look = draw.choice(LOOKS) if draw.random() < self._settings.look else ""
         wrong = self._mistakes(task, reference, mistakes, draw)
         if len(wrong) < mistakes:
             return NoDemonstration(name, trace, "no wrong edit was found that the shown tests notice")
         expert = self._begin(task)
-        is_refused = trace > 0 and draw.random() < self._settings.refused
-        script = self._script(expert, reference, wrong, look, is_refused=is_refused)
+        vain = self._vain(expert, reference, draw) if is_refused else []
+        if is_refused and not vain:
+            return NoDemonstration(name, trace, "no edit was found that changes nothing")
+        script = self._script(expert, reference, wrong, look, vain)
         why = script if isinstance(script, str) else _play(expert, script) or self._problem(task, expert.episode())
         if isinstance(script, str) or why:
             return NoDemonstration(name, trace, why)
@@ -207,13 +222,17 @@ class Demonstrator:
                 break
         return found
 
+    def _vain(self, expert: ExpertEpisode[Any], reference: Patch, draw: random.Random) -> list[Any]:
+        """Actions that the tools refuse."""
+        vain = expert.repeats(reference, draw, draw.random() < self._settings.on_the_right_line)
+        return [*vain, *([expert.undo] if vain and draw.random() < VAIN_UNDO else [])]
+
     def _script(
-        self, expert: ExpertEpisode[Any], reference: Patch, wrong: Sequence[Patch], look: Look, *, is_refused: bool
+        self, expert: ExpertEpisode[Any], reference: Patch, wrong: Sequence[Patch], look: Look, vain: Sequence[Any]
     ) -> list[ScriptedAction] | str:
         """The lines of an episode, or why there is none."""
         lines = [ScriptedAction(action) for action in expert.reads(reference, look)]
-        vain = expert.repeats(reference) if is_refused else []
-        first_edit = len(lines)
+        lines += [ScriptedAction(action, is_learned=False, is_refused=True) for action in vain]
         for patch in wrong:
             edits = expert.edits(patch)
             if edits is None:
@@ -225,12 +244,10 @@ class Demonstrator:
         if right is None:
             return "the format cannot express the reference"
         lines += [ScriptedAction(action) for action in right]
-        if len(lines) + len(vain) + 2 <= self._limits.turns:
-            lines[first_edit:first_edit] = [ScriptedAction(each, is_learned=False, is_refused=True) for each in vain]
         room = self._limits.turns - len(lines)
         if room >= 2 and self._limits.test_runs > len(wrong) and expert.environment.session.tests.ids:
             return [*lines, ScriptedAction(expert.test, is_green=True), ScriptedAction(expert.submit)]
-        if room < 0 or wrong:
+        if room < 0 or wrong or vain:
             return "the limits leave no room for it"
         return [*lines, *[ScriptedAction(expert.submit)][:room]]
 

@@ -10,6 +10,7 @@ from regrade.datasets.patches import Patch
 from regrade.datasets.rollouts import Rollout, Sampling
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 
 
@@ -67,7 +68,7 @@ def complete(
     model.eval()
     try:
         for index, completions in stream(
-            model, prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
+            to_sample_from(model), prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
         ):
             yield index, [completion.tokens for completion in completions]
     finally:

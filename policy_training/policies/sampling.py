@@ -353,7 +353,7 @@ class _KeyValueCache:
     length: int = 0
     """Tokens of the row that has the most of its own."""
     own_bias: Tensor = field(init=False)
-    """(rows, 1, 1, t): 0 up to the single token being run, -inf after it, for all rows."""
+    """(singles, 1, 1, t): 0 up to the token being run, -inf after it."""
     longer_bias: Tensor = field(init=False)
     """(longer rows, 1, S, width + t): 0 on what each of its tokens sees, -inf elsewhere."""
 
@@ -390,9 +390,8 @@ class _KeyValueCache:
         self._make_room()
         self.rows, self.positions = rows.to(device), positions.to(device)
         if singles:
-            last = torch.zeros(len(self.own[0][0]), dtype=torch.long)
-            last[rows[:singles]] = positions[:singles]
-            after = torch.arange(int(positions[:singles].max()) + 1)[None] > last[:, None]
+            last = positions[:singles]
+            after = torch.arange(int(last.max()) + 1)[None] > last[:, None]
             self.own_bias = self._minus_infinity_on(after)[:, None, None]
         if len(longer):
             which = torch.searchsorted(longer, rows[singles:])
@@ -477,33 +476,36 @@ def shared_prompt_attention(
 def _attention_of_singles(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:
     """The next token of each action: (tokens, heads, head size) to the same.
 
-    Attention is a small part of a step, so it is computed for all rows of all slots, ended or not, which keeps groups
-    complete.
+    Prompts are read where they are, for all rows of all slots, which keeps groups complete. What the rows have written
+    themselves is much more, so it is gathered for the rows that draw alone: of many dialogues, few do at a time.
     """
     active, heads, size = query.shape
     running = memory.rows[: memory.singles]
     prompt_keys, prompt_values = (states[:, :, : memory.width] for states in memory.prompt[layer])
     length = memory.own_bias.shape[-1]
-    own_keys, own_values = (states[:, :, :length] for states in memory.own[layer])
+    own_keys, own_values = (states[:, :, :length][running] for states in memory.own[layer])
     slots, key_heads = prompt_keys.shape[:2]
-    rows, repeat = len(own_keys), heads // key_heads
+    rows, repeat = len(memory.own[layer][0]), heads // key_heads
     group = rows // slots
 
+    of_running = query.reshape(active, key_heads, repeat, size)
     by_head = query.new_zeros((rows, key_heads, repeat, size))
-    by_head[running] = query.reshape(active, key_heads, repeat, size)
+    by_head[running] = of_running
     by_slot = by_head.view(slots, group, key_heads, repeat, size).transpose(1, 2)
     by_slot = by_slot.reshape(slots, key_heads, group * repeat, size)
     prompt_scores = by_slot @ prompt_keys.transpose(-1, -2) + memory.bias[..., : memory.width]
     prompt_scores = prompt_scores.view(slots, key_heads, group, repeat, -1).transpose(1, 2)
-    prompt_scores = prompt_scores.reshape(rows, key_heads, repeat, -1)
-    own_scores = by_head @ own_keys.transpose(-1, -2) + memory.own_bias
+    prompt_scores = prompt_scores.reshape(rows, key_heads, repeat, -1)[running]
+    own_scores = of_running @ own_keys.transpose(-1, -2) + memory.own_bias
     weights = torch.cat((prompt_scores, own_scores), -1).float().softmax(-1).to(query.dtype)
-    on_prompt, on_own = weights[..., : memory.width], weights[..., memory.width :]
-    on_prompt = on_prompt.reshape(slots, group, key_heads, repeat, -1).transpose(1, 2)
+    on_own = weights[..., memory.width :]
+    on_prompt = weights.new_zeros((rows, key_heads, repeat, memory.width))
+    on_prompt[running] = weights[..., : memory.width]
+    on_prompt = on_prompt.view(slots, group, key_heads, repeat, -1).transpose(1, 2)
     from_prompt = on_prompt.reshape(slots, key_heads, group * repeat, -1) @ prompt_values
     from_prompt = from_prompt.view(slots, key_heads, group, repeat, size).transpose(1, 2)
-    out = from_prompt.reshape(rows, key_heads, repeat, size) + on_own @ own_values
-    return out[running].reshape(active, heads, size)
+    out = from_prompt.reshape(rows, key_heads, repeat, size)[running] + on_own @ own_values
+    return out.reshape(active, heads, size)
 
 
 def _attention_of_longer(memory: _KeyValueCache, layer: int, query: Tensor) -> Tensor:

@@ -44,17 +44,24 @@ class Transcript:
         return cls(prompt, (Turn(answer),))
 
     @classmethod
-    def of_episode(cls, prompt: str, episode: Episode) -> Transcript:
+    def of_episode(cls, prompt: str, episode: Episode, submit: str = "") -> Transcript:
         """What an agent did, to learn from: without its mistakes.
 
         A mistake is an action that the tools refused, or an edit of which nothing is left in the final patch, because
-        it was taken back or overwritten. That it was taken back is learned.
+        it was taken back or overwritten. That it was taken back is learned. Of refused actions in a row only the first
+        stays, and what follows the last change and the last test run is left out, as it led to nothing.
+
+        Args:
+            submit: the action that an episode which did not hand in should have ended with. Empty: it learns no end.
         """
         wrong = mistaken_steps(episode)
-        turns = [
-            Turn(step.action.strip(), step.observation, number not in wrong)
-            for number, step in enumerate(episode.steps)
-        ]
+        useful = [n for n, step in enumerate(episode.steps) if step.is_change or step.tests or step.tool == "submit"]
+        turns: list[Turn] = []
+        for number, step in enumerate(episode.steps[: useful[-1] + 1 if useful else None]):
+            if not (step.is_mistake and number and episode.steps[number - 1].is_mistake):
+                turns.append(Turn(step.action.strip(), step.observation, number not in wrong))
+        if submit and useful and episode.steps[useful[-1]].tool != "submit":
+            turns.append(Turn(submit))
         return cls(prompt, (*turns[:-1], *(turn._replace(observation="") for turn in turns[-1:])))
 
     @property

@@ -21,6 +21,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, WallSeconds, gather
+from regrade.policy_training.environments.compact_episode import SUBMIT
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel
@@ -80,7 +81,8 @@ class ExpertIteration:
             policy = AgentPolicy(language_model, scorer, name, self.agent)
         sampler = policy or ModelPolicy(language_model, name)
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
-        new = verified_examples(attempts, settings.answers_per_task)
+        hands_in = self.agent is not None and self.agent.limits.turns > 1
+        new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
         self.verified.extend(new)
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
         return Round(attempts, new, spent, None if policy is None else policy.times)
@@ -91,25 +93,28 @@ class ExpertIteration:
         return [*self.verified, *replayed]
 
 
-def verified_examples(attempts: Iterable[Attempt], per_task: int) -> list[Transcript]:
+def verified_examples(attempts: Iterable[Attempt], per_task: int, submit: str = "") -> list[Transcript]:
     """The distinct verified episodes of each task, at most `per_task` per task.
 
     Those of the highest training value come first. Of equal ones come first those that tested what they handed in (an
     untested fix was lucky), then the shortest, then the most frequent. An episode that recovered from a mistake is
     rare: the best of these has the last place, if none is among the others.
+
+    Args:
+        submit: the action that hands in, which an agent's episode that did not do so learns as its last.
     """
     found: dict[str, dict[Transcript, list[Attempt]]] = {}
     for attempt in attempts:
         if attempt.verified:
-            found.setdefault(attempt.rollout.task_id, {}).setdefault(_lesson_of(attempt), []).append(attempt)
+            found.setdefault(attempt.rollout.task_id, {}).setdefault(_lesson_of(attempt, submit), []).append(attempt)
     return [transcript for lessons in found.values() for transcript in _best(lessons, per_task)]
 
 
-def _lesson_of(attempt: Attempt) -> Transcript:
+def _lesson_of(attempt: Attempt, submit: str) -> Transcript:
     rollout = attempt.rollout
     if rollout.episode is None:
         return Transcript.of_answer(rollout.prompt, rollout.completion.strip())
-    return Transcript.of_episode(rollout.prompt, rollout.episode)
+    return Transcript.of_episode(rollout.prompt, rollout.episode, submit)
 
 
 def _best(lessons: Mapping[Transcript, Sequence[Attempt]], count: int) -> list[Transcript]:

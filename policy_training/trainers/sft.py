@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.policies.models import LanguageModel
+from regrade.policy_training.policies.precision import mixed_precision
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
@@ -135,10 +136,12 @@ class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         if return_outputs or inputs["input_ids"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         given = {name: value for name, value in inputs.items() if name != "labels"}
-        states = model.base_model(**given, use_cache=False).last_hidden_state[:, :-1]
         targets = inputs["labels"][:, 1:]
         learned = targets != -100
-        loss = cross_entropy(model.get_output_embeddings()(states[learned]).float(), targets[learned], reduction="sum")
+        with mixed_precision(model):
+            states = model.base_model(**given, use_cache=False).last_hidden_state[:, :-1]
+            logits = model.get_output_embeddings()(states[learned]).float()
+        loss = cross_entropy(logits, targets[learned], reduction="sum")
         return loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from trl.trainer.utils import split_tensor_dict
 
 from regrade.datasets.errors import UserError
+from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling import ROWS, Completion, stream
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
@@ -111,7 +112,7 @@ class SharedPrompts:
 
     def _sample(self: Any, prompts: list[tuple[int, ...]], samples: int) -> Iterator[tuple[int, list[Completion]]]:
         return stream(
-            self.accelerator.unwrap_model(self.model),
+            to_sample_from(self.accelerator.unwrap_model(self.model)),
             prompts,
             [self.temperature] * samples,
             stop_ids=list(self.eos_token_ids),

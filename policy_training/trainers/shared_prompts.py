@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regrade.policy_training.policies.precision import mixed_precision
+
 LONGEST_ROW = 1536
 """Tokens of a row with several completions: the attention's cost grows with the square of a row's length."""
 
@@ -145,7 +147,9 @@ def token_log_probs(
     """Log-probabilities, and entropies on request, of the written tokens, (tokens,), from `prediction_states`."""
     tokens = [token for row in rows for _, token in _predictions(row)]
     targets = torch.tensor(tokens, dtype=torch.long, device=states.device)
-    normal = (model.lm_head(states).float() / temperature).log_softmax(-1)
+    with mixed_precision(model):
+        logits = model.lm_head(states).float()
+    normal = (logits / temperature).log_softmax(-1)
     spread = -(normal.exp() * normal).sum(-1) if entropy else None
     return normal.gather(1, targets[:, None])[:, 0], spread
 
@@ -189,9 +193,10 @@ def _packed_hidden(model: Any, rows: Sequence[PackedRow]) -> Tensor:
     mask = causal & (same | (segments[:, None, :] == 0))
     mask |= torch.eye(width, dtype=torch.bool)  # padding attends to itself: a row of -inf would be NaN
     bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
-    return model.base_model(  # type: ignore[no-any-return]
-        input_ids=ids.to(device),
-        position_ids=positions.to(device),
-        attention_mask=bias[:, None].to(device),
-        use_cache=False,
-    ).last_hidden_state
+    with mixed_precision(model):
+        return model.base_model(  # type: ignore[no-any-return]
+            input_ids=ids.to(device),
+            position_ids=positions.to(device),
+            attention_mask=bias[:, None].to(device),
+            use_cache=False,
+        ).last_hidden_state.float()
