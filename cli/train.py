@@ -177,12 +177,16 @@ def train(
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
-        checkpoint = run_training(plan, chosen, scorer, out, progress=report)
+        checkpoint = run_training(plan, chosen, scorer, out, progress=report, tell=_tell)
     if loaded and (
         algorithm != "sft" or plan.agent is not None
     ):  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
+
+
+def _tell(line: str) -> None:
+    stderr().print(line, markup=False, soft_wrap=True)
 
 
 def _check_agent_options(algorithm: Algorithm, generation: Generation, shaping: Shaping, *, pays_steps: bool) -> None:

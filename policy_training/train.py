@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import UnstableTrainingError, UserError
 from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
@@ -26,6 +26,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import check_settings, rates, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
+from regrade.policy_training.trainers.probes import executed_probe
 from regrade.policy_training.trainers.settings import (
     Algorithm,
     ExpertIterationSettings,
@@ -33,9 +34,11 @@ from regrade.policy_training.trainers.settings import (
     PPOSettings,
     RewardModelSettings,
     SFTSettings,
+    StabilitySettings,
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,12 @@ class TrainingPlan:
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
 
+    stability: StabilitySettings | None = field(default_factory=StabilitySettings)
+    """The stability guard, of all but `reward-model`. Default: its own defaults. None: nothing is watched."""
+    probe_tasks: Sequence[Task] = ()
+    """Held-out tasks that the guard probes, of which nothing is learned; the checkpoint has the best weights by this
+    probe. Default: none: the checkpoint has the last weights, if no alarm came."""
+
     @property
     def algorithm(self) -> Algorithm:
         return self.settings.algorithm
@@ -80,11 +89,15 @@ def train(
     out: Path,
     *,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a model and save it; the training log and the manifest are in `out`.
 
     `sft` reads the tasks' references; all others read their tests alone (`expert-iteration` learns from verified
     answers of its own, `reward-model` from executed attempts).
+
+    Args:
+        tell: called with one line per alarm of the stability guard. Default: None: the log.
 
     Returns:
         the folder of the checkpoint. With `save_every`, checkpoints along the training are beside it, as
@@ -92,6 +105,7 @@ def train(
 
     Raises:
         UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
+        UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
@@ -114,7 +128,7 @@ def train(
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
     with run.writing():
-        return _train_into(run, plan, lessons, tasks, scorer, progress)
+        return _train_into(run, plan, lessons, tasks, scorer, progress, tell)
 
 
 Progress = Callable[[int, int], None]
@@ -158,6 +172,7 @@ def _train_into(
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
+    tell: Callable[[str], None] | None,
 ) -> Path:
     configuration = {
         "algorithm": plan.algorithm,
@@ -170,6 +185,8 @@ def _train_into(
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "stability": None if plan.stability is None else asdict(plan.stability),
+        "probe_tasks": [task.id for task in plan.probe_tasks],
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
@@ -178,10 +195,30 @@ def _train_into(
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
         log = _log(run, plan, language_model, progress)
-        _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
+        guard = _guard(run, plan, language_model, scorer, log, tell)
+        try:
+            _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+        except UnstableTrainingError as error:
+            language_model.save(checkpoint, plan.files)
+            raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
         if plan.algorithm != "reward-model":
             language_model.save(checkpoint, plan.files)
     return checkpoint
+
+
+def _guard(
+    run: Run,
+    plan: TrainingPlan,
+    language_model: LanguageModel,
+    scorer: Scorer,
+    log: StepLog,
+    tell: Callable[[str], None] | None,
+) -> StabilityGuard | None:
+    if plan.stability is None:
+        return None
+    probe = executed_probe(language_model, plan.probe_tasks, scorer, plan.agent) if plan.probe_tasks else None
+    guard = StabilityGuard(plan.stability, run.folder / "trainer", probe, log=log)
+    return guard if tell is None else replace(guard, tell=tell)
 
 
 def _run_trainer(
@@ -192,14 +229,17 @@ def _run_trainer(
     tasks: Sequence[Task],
     scorer: Scorer,
     log: StepLog,
+    guard: StabilityGuard | None,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
     match plan.settings:
         case SFTSettings() as settings:
-            train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log)
+            train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, guard=guard)
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
+            done = loop.round(
+                model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log, guard=guard
+            )
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
             run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
@@ -216,6 +256,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -230,6 +271,7 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
+                guard=guard,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

@@ -30,6 +30,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.policy_training.trainers.stability import StabilityGuard
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ExpertIteration:
         seed: int,
         reward: TrainingReward = DEFAULT_TRAINING_REWARD,
         log: StepLog | None = None,
+        guard: StabilityGuard | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Round:
         """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
@@ -84,7 +86,9 @@ class ExpertIteration:
         hands_in = self.agent is not None and self.agent.limits.turns > 1
         new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
         self.verified.extend(new)
-        train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
+        train_sft(
+            language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log, guard=guard
+        )
         return Round(attempts, new, spent, None if policy is None else policy.times)
 
     def _lesson(self, seed: int) -> list[Transcript]:

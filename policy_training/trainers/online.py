@@ -37,17 +37,18 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
 
-class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedPromptGRPOTrainer(SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
 
-class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedPromptRLOOTrainer(SharedPrompts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -73,6 +74,14 @@ class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
             tokens = inputs["completion_mask"].sum() / (inputs["completion_mask"] * inputs["tool_mask"]).sum().clamp(1)
             self._metrics["train" if self.model.training else "eval"]["entropy"][-1] *= float(tokens)
         return loss
+
+
+class _PlainGRPOTrainer(GuardedSteps, GRPOTrainer):  # type: ignore[misc]
+    """TRL's own trainer."""
+
+
+class _PlainRLOOTrainer(GuardedSteps, RLOOTrainer):  # type: ignore[misc]
+    """TRL's own trainer."""
 
 
 class ExecutedTests:
@@ -259,6 +268,7 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
@@ -266,8 +276,10 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
 
     Raises:
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
             no effect.
     """
@@ -302,9 +314,9 @@ def train_online(
     }
     is_shared = settings.generation == "shared"
     trainer_type, config = (
-        (SharedPromptGRPOTrainer if is_shared else GRPOTrainer, _grpo_config(arguments))
+        (SharedPromptGRPOTrainer if is_shared else _PlainGRPOTrainer, _grpo_config(arguments))
         if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer if is_shared else RLOOTrainer, RLOOConfig(**arguments))
+        else (SharedPromptRLOOTrainer if is_shared else _PlainRLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()
     trainer = trainer_type(
@@ -313,15 +325,19 @@ def train_online(
         args=config,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
         **({"trajectories": trajectories} if is_shared else {}),
     )
     if trajectories is not None and not is_shared:
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         trainer.train()
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
 def _grpo_config(arguments: dict[str, Any]) -> GRPOConfig:

@@ -50,6 +50,7 @@ from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -127,7 +128,7 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
@@ -303,6 +304,7 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -312,8 +314,10 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
 
     Raises:
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
         UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
     """
     if agent is None and step_rewards is not None:
@@ -343,11 +347,15 @@ def train_ppo(
         reward_funcs=executed,
         train_dataset=Dataset.from_list(executed.rows()),
         processing_class=language_model.tokenizer,
-        callbacks=[StopAndLog(budget, log)],
+        callbacks=[*([] if guard is None else [guard]), StopAndLog(budget, log)],
         trajectories=trajectories,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=True)
     with closing(executed):
         trainer.train()
     trainer.value_head.save(out)
     language_model.model.eval()
+    if guard is not None:
+        guard.check()

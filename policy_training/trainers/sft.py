@@ -30,6 +30,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
@@ -107,7 +108,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
-class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class _AnswerTrainer(GuardedSteps, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
@@ -156,13 +157,18 @@ def train_sft(
     seed: int,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
+    guard: StabilityGuard | None = None,
 ) -> None:
     """Train the model in place with TRL's SFTTrainer; the loss is on the actions only.
 
     The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
 
+    Args:
+        guard: of the stability; see `stability`. Default: None: nothing is watched.
+
     Raises:
         UserError: there is no example.
+        UnstableTrainingError: the guard gave up; the model has the best weights of before.
     """
     rows = [_row(episode) for episode in _learnable(language_model, examples)]
     if not rows:
@@ -177,7 +183,8 @@ def train_sft(
     )
     language_model.model.train()
     clock = StopAndLog(budget, log)
-    callbacks = [clock, *([plateau] if plateau is not None else [])]
+    # The guard comes first: what it adds to a step's numbers is logged with them.
+    callbacks = [each for each in (guard, clock, plateau) if each is not None]
     trainer = _AnswerTrainer(
         language_model.model,
         args=arguments,
@@ -187,11 +194,15 @@ def train_sft(
         clock=clock,
     )
     trainer.remove_callback(PrinterCallback)
+    if guard is not None:
+        guard.watch(trainer, is_online=False)
     with cached_frozen_activations(language_model.model):
         trainer.train()
     if plateau is not None:
         plateau.restore()
     language_model.model.eval()
+    if guard is not None:
+        guard.check()
 
 
 def _learnable(language_model: LanguageModel, transcripts: Sequence[Transcript]) -> list[TokenizedEpisode]:
