@@ -29,11 +29,11 @@ def sequence_drift(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> float:
 def kl_from(start: LearnedState, trainer: Any) -> float | None:
     """KL divergence of the present policy from that of `start`, in nats per token, on the attempts of the latest step.
 
-    The mean over their tokens of log p(now) - log p(start); they were sampled with the present weights, or nearly. None
-    if the trainer holds no attempts.
+    The mean over their tokens of log p(now) - log p(start). None if the trainer holds no attempts that were sampled
+    with the present weights: over others, this mean is no divergence.
     """
     batches: Sequence[Mapping[str, Any]] | None = getattr(trainer, "_buffered_inputs", None)
-    if not batches:
+    if not batches or not is_on_policy(trainer):
         return None
     inputs = batches[(trainer._step - 1) % len(batches)]
     rows = {key: inputs[key][:MOST_ROWS] for key in KEYS if key in inputs}
@@ -44,6 +44,13 @@ def kl_from(start: LearnedState, trainer: Any) -> float | None:
     with start.in_place(trainer.optimizer):
         then = _log_probs(trainer, rows)
     return float((now - then)[mask].mean())
+
+
+def is_on_policy(trainer: Any) -> bool:
+    """Were the attempts of the present step sampled with the present weights?"""
+    if hasattr(trainer, "_sampled_at"):
+        return bool(trainer._sampled_at == trainer.state.global_step)
+    return bool(trainer.args.steps_per_generation * trainer.num_iterations <= trainer.args.gradient_accumulation_steps)
 
 
 KEYS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")

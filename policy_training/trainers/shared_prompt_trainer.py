@@ -17,7 +17,7 @@ from trl.trainer.utils import split_tensor_dict
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling import ROWS, Completion, stream
-from regrade.policy_training.trainers.drift import ratio_drift, sequence_drift
+from regrade.policy_training.trainers.drift import is_on_policy, ratio_drift, sequence_drift
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     pack,
@@ -231,7 +231,7 @@ class SharedPrompts:
             if sampled is None:
                 return
             drift = ratio_drift(self._learned_from, sampled, mask)
-        name = "drift_on_policy" if self.state.global_step == self._sampled_at else "drift"
+        name = "drift_on_policy" if is_on_policy(self) else "drift"
         self._metrics["train" if self.model.training else "eval"][f"ratio/{name}"].append(drift)
 
     def _known_log_probs(self, inputs: dict[str, Any]) -> Tensor | None:

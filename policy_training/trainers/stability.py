@@ -83,6 +83,7 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         self.steps: deque[dict[str, float]] = deque(maxlen=STEPS_IN_RECORD)
         self._to_log: dict[str, float] = {}
         self._returned_to: int | None = None
+        self._next_kl = self.settings.kl_every
 
     # ------------------------------------------------------------ called by the trainer
 
@@ -164,9 +165,10 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
             has_groups = getattr(trainer, "num_generations", 2) > 1
             among_groups = numbers.get("frac_reward_zero_std", 0.0) if has_groups else 0.0
             numbers["frac_reward_zero_std"] = 1.0 if numbers["reward_std"] < ROUNDING else among_groups
-        measures_kl = self.judge.is_online and settings.max_kl is not None and step % settings.kl_every == 0
+        measures_kl = self.judge.is_online and settings.max_kl is not None and step >= self._next_kl
         if measures_kl and "kl" not in numbers and (kl := kl_from(self.start, trainer)) is not None:
             numbers["kl"] = self._to_log["kl"] = kl
+            self._next_kl = step + settings.kl_every
         return numbers
 
     def _norm(self, before_clipping: float | None) -> float:

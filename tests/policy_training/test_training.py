@@ -55,6 +55,7 @@ def test_every_algorithm_leaves_a_checkpoint_and_a_log(
         assert sorted(path.name for path in kept) == [f"{algorithm}-1", f"{algorithm}-2"]
     lines = (tmp_path / "run" / "training" / f"{algorithm}.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)] == [1, 2]
+    assert not [line for line in lines if "alarms" in json.loads(line)]
     assert seen[-1] == (2, 2)
 
 
