@@ -87,6 +87,8 @@ def test_a_checkpoint_keeps_its_format(language_model: LanguageModel, tmp_path: 
     (folder / FORMAT_FILE).write_text('{"limits": {"turns": 0}}')
     with pytest.raises(UserError, match="is no format of an agent"):
         AgentFormat.of_checkpoint(folder)
+    assert (AgentFormat().max_tokens, AgentFormat(EpisodeLimits(turns=8)).max_tokens) == (100, 800)
+    assert AgentFormat(max_action_tokens=120).max_tokens == 120
     with pytest.raises(UserError, match="max_tokens 20"):
         AgentFormat(max_tokens=20)
 
