@@ -104,8 +104,7 @@ def agent(
 
     limits = EpisodeLimits(turns=turns, test_runs=test_runs, tokens=tokens, seconds=seconds)
     text = _instruction(instruction)
-    console = stderr() if json else stdout()
-    display = TrajectoryDisplay(console)
+    display = TrajectoryDisplay(stderr() if json else stdout())
     driver = _driver(model, endpoint, key_env, answer_limit, format, temperature, seed)
     with stdout_to_stderr() if json else nullcontext(), driver as run:
         from regrade.evaluators.scoring.scorer import Scorer
@@ -126,19 +125,7 @@ def agent(
                 episode = _run(Work(task, scorer, limits, display), run, folder)
                 display.end(episode)
                 evidence = _verdict(task, episode.patch, scorer)
-    result = show_verdict(console, task, episode, evidence)
-    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
-    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
-    if applied:
-        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
-    if json:
-        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
-    if result.cause:
-        raise UserError(
-            f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
-        )
-    if result.broken:
-        raise typer.Exit(BROKE)
+    _conclude(task, episode, evidence, folder, apply=apply, json=json)
 
 
 @dataclass
@@ -242,6 +229,24 @@ def _run(work: Work, run: EpisodeDriver, folder: Path) -> Episode:
             _store(folder, work.session.episode(), work.chat)
     assert work.session is not None
     return work.session.episode()
+
+
+def _conclude(task: Task, episode: Episode, evidence: EvidenceSet, folder: Path, *, apply: bool, json: bool) -> None:
+    """Print the verdict, apply the change if it is wanted and harmless, and exit as the command says."""
+    console = stderr() if json else stdout()
+    result = show_verdict(console, task, episode, evidence)
+    applied = apply and _apply(task, episode.patch, result.is_harmless, folder)
+    console.print(f"patch, trajectory and chat: {folder}", markup=False, soft_wrap=True)
+    if applied:
+        console.print(f"applied to {task.base.root}", markup=False, soft_wrap=True)
+    if json:
+        print_json({**result.to_json(), "folder": str(folder), "applied": applied})
+    if result.cause:
+        raise UserError(
+            f"the change could not be judged, for a reason outside of it: {result.cause}; it is in {folder}"
+        )
+    if result.broken:
+        raise typer.Exit(BROKE)
 
 
 @contextmanager
