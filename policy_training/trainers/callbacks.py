@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from regrade.policy_training.policies.precision import uses_bfloat16
+
 StepLog = Callable[[int, float, Mapping[str, float]], None]
 """Called with (step, seconds since the start, metrics of the step)."""
 
@@ -75,7 +77,7 @@ def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: 
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available() and uses_bfloat16("cuda"),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "gradient_checkpointing": False,  # TRL turns it on
         "optim": "adamw_torch_fused",

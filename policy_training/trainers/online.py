@@ -103,7 +103,7 @@ class ExecutedTests:
         self.keep = keep
         self.trajectories = trajectories
         self.step_rewards = step_rewards or StepRewards()
-        self._verdicts: dict[tuple[str, str, bool], Future[Attempt]] = {}
+        self._verdicts: dict[tuple[str, str, bool, bool], Future[Attempt]] = {}
         """Of the attempts of this batch, which began as they ended."""
         self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="regrade-verdict")
         if trajectories is None:
@@ -197,9 +197,9 @@ class ExecutedTests:
         )
 
 
-def _identity(rollout: Rollout) -> tuple[str, str, bool]:
+def _identity(rollout: Rollout) -> tuple[str, str, bool, bool]:
     """What a verdict depends on."""
-    return rollout.task_id, rollout.patch.digest, rollout.well_formed
+    return rollout.task_id, rollout.patch.digest, rollout.well_formed, bool(rollout.lost)
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
@@ -227,7 +227,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What agents did, as means per episode; `tested`, `submitted` and `truncated` are shares. Empty without episodes.
 
     `tested`: it ran tests on the tree that it handed in. `taken_back`: changes undone after a red test run.
-    `truncated`: its turns, tokens or time ran out.
+    `truncated`: its turns, tokens or time ran out, or it repeated a refused action.
     """
     episodes = [rollout.episode for rollout in rollouts if rollout.episode is not None]
     if not episodes:

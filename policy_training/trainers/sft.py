@@ -29,7 +29,14 @@ from regrade.policy_training.policies.transcripts import TokenizedEpisode, Trans
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
+from regrade.policy_training.trainers.shared_prompts import (
+    PackedRow,
+    logits_of,
+    pack,
+    passes,
+    prediction_states,
+    unflatten,
+)
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
@@ -239,7 +246,7 @@ def answer_quality(
 
 def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[list[tuple[float, bool]]]]:
     """(log-likelihood in nats, is it the likeliest?) of each token after the prompt, as [row][completion][token]."""
-    normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
+    normal = logits_of(model, prediction_states(model, rows)).log_softmax(-1)
     targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
     targets = targets.to(normal.device)
     chosen = unflatten(normal.gather(1, targets[:, None])[:, 0], rows)
