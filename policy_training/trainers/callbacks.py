@@ -33,6 +33,13 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
 
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self.began}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Time that a killed process spent counts."""
+        self.began = time.monotonic() - state["seconds"]
+
     def spent(self, step: int) -> float:
         """Share of the budget that is used up now, after `step` steps; 1: all."""
         by_steps = 0.0 if self.budget.steps is None else step / self.budget.steps
@@ -71,7 +78,8 @@ def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: 
         "max_steps": budget.steps if budget.steps is not None else -1,
         "num_train_epochs": 1_000 if budget.steps is None else 1,
         "logging_steps": 1,
-        "save_strategy": "no",
+        "save_strategy": "no",  # states are written by `resuming.py`
+        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),

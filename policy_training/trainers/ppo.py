@@ -48,6 +48,7 @@ from regrade.policy_training.trainers.advantages import (
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
@@ -127,7 +128,7 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
@@ -303,6 +304,7 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
+    resume: ResumePoints | None = None,
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -312,6 +314,7 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
+        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
 
     Raises:
         UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
@@ -348,6 +351,6 @@ def train_ppo(
     )
     trainer.remove_callback(PrinterCallback)
     with closing(executed):
-        trainer.train()
+        train_from_last_state(trainer, resume)
     trainer.value_head.save(out)
     language_model.model.eval()
