@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
@@ -120,6 +121,12 @@ def train(
             "state every five minutes.",
         ),
     ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(
+            help="Tracker that gets the steps too, not for reward-model. wandb is offline, unless WANDB_MODE."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -186,6 +193,7 @@ def train(
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
         resume=ResumePoints(resume_every),
+        track=() if track is None else (track,),
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:

@@ -39,6 +39,7 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
+from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,8 @@ class TrainingPlan:
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
+    track: Sequence[Tracker] = ()
+    """Trackers that get the steps too (not a reward model's): `tensorboard`, `trackio`, `wandb`. Default: none."""
 
     @property
     def algorithm(self) -> Algorithm:
@@ -114,6 +117,7 @@ def train(
         raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
+    check_trackers(plan.track)
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
@@ -203,7 +207,8 @@ def _train_into(
     with run.phase(plan.algorithm):
         run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
         log = _log(run, plan, language_model, progress)
-        _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
+        with tracked(plan.track, run.folder):
+            _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
         if plan.algorithm != "reward-model":
             language_model.save(run.checkpoint(plan.algorithm), plan.files)
 
@@ -218,14 +223,25 @@ def _run_trainer(
     log: StepLog,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume = plan.resume
+    resume, track = plan.resume, plan.track
     match plan.settings:
         case SFTSettings() as settings:
-            train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume)
+            train_sft(
+                model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume, track=track
+            )
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
             done = loop.round(
-                model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log, resume=resume
+                model,
+                tasks,
+                scorer,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                reward=reward,
+                log=log,
+                resume=resume,
+                track=track,
             )
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
@@ -244,6 +260,7 @@ def _run_trainer(
                 step_rewards=plan.step_rewards,
                 log=log,
                 resume=resume,
+                track=track,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -259,6 +276,7 @@ def _run_trainer(
                 step_rewards=plan.step_rewards,
                 log=log,
                 resume=resume,
+                track=track,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

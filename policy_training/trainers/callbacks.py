@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
 """Called with (step, seconds since the start, metrics of the step)."""
@@ -68,10 +70,18 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
         return control
 
 
-def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: float) -> dict[str, Any]:
-    """Keyword arguments for all TRL configurations."""
+def common_arguments(
+    folder: Path, *, seed: int, budget: Budget, learning_rate: float, track: Sequence[Tracker] = ()
+) -> dict[str, Any]:
+    """Keyword arguments for all TRL configurations.
+
+    Args:
+        track: trackers that get each step's metrics too (see `tracking.py`). Default: none.
+    """
     return {
         "output_dir": str(folder),
+        "run_name": folder.resolve().parent.name,
+        "project": PROJECT,
         "seed": seed,
         "data_seed": seed,
         "learning_rate": learning_rate,
@@ -80,7 +90,7 @@ def common_arguments(folder: Path, *, seed: int, budget: Budget, learning_rate: 
         "logging_steps": 1,
         "save_strategy": "no",  # states are written by `resuming.py`
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": list(track) or "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": torch.cuda.is_available(),

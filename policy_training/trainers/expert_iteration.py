@@ -32,6 +32,7 @@ from regrade.policy_training.trainers.resuming import ResumePoints
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
+from regrade.policy_training.trainers.tracking import Tracker
 
 
 @dataclass
@@ -58,6 +59,7 @@ class ExpertIteration:
         progress: Callable[[str, int, int], None] | None = None,
         keep: Callable[[list[Attempt]], object] = lambda _attempts: None,
         resume: ResumePoints | None = None,
+        track: Sequence[Tracker] = (),
     ) -> Round:
         """Sample attempts at `tasks`, then train the model in place on all verified answers and some demonstrations.
 
@@ -67,6 +69,7 @@ class ExpertIteration:
             keep: called with the attempts when all are executed.
             resume: when the training writes states into `out`. Then what was collected is written there too, and a
                 killed round goes on where it was. Default: None: it keeps nothing.
+            track: trackers that get the metrics of the log too. Default: none.
 
         Raises:
             UserError: there is neither a verified answer nor a demonstration.
@@ -79,7 +82,7 @@ class ExpertIteration:
                 write_round(out, done)
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
-        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume)
+        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume, track=track)
         return done
 
     def _collected(

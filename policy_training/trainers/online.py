@@ -38,6 +38,7 @@ from regrade.policy_training.trainers.generation import PLAYERS, check_generatio
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -269,6 +270,7 @@ def train_online(
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
@@ -277,6 +279,7 @@ def train_online(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
@@ -297,7 +300,7 @@ def train_online(
     )
     passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
         "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes * min(settings.steps_per_generation, len(tasks) // prompts_per_step),

@@ -51,6 +51,7 @@ from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -305,6 +306,7 @@ def train_ppo(
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -315,6 +317,7 @@ def train_ppo(
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
@@ -327,7 +330,7 @@ def train_ppo(
             f"{counted(len(tasks), 'task')} x {counted(settings.samples_per_prompt, 'sample')} make no batch: PPO "
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
-    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
+    common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None

@@ -68,7 +68,7 @@ class Resumable:
         return self._sampler
 
     def _get_output_dir(self, trial: Any) -> str:
-        return self._draft or super()._get_output_dir(trial)  # type: ignore[misc,no-any-return]
+        return self._draft or super()._get_output_dir(trial)  # type: ignore[misc]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: TRL would write one beside each state."""
@@ -196,7 +196,8 @@ class _WriteStates(TrainerCallback):  # type: ignore[misc]
 
 def _random_states(sampler: Any) -> dict[str, Any]:
     """Of all generators that the order of the data may come from."""
-    name, keys, *numbers = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
+    name, keys, *numbers = of_numpy
     return {
         "python": random.getstate(),
         "numpy": [name, keys.tolist(), *numbers],

@@ -44,10 +44,19 @@ class _StoredSeconds(msgspec.Struct):
     execution: float
 
 
+class _StoredTimes(msgspec.Struct):
+    seconds: float
+    waited_seconds: float
+    reply_seconds: float
+    replies: int
+    action_tokens: int
+    shown_tokens: int
+
+
 class _StoredRound(msgspec.Struct):
     verified: list[_StoredTrace]
     spent: _StoredSeconds
-    sampling: dict[str, float] | None
+    sampling: _StoredTimes | None
     figures: dict[str, float]
 
 
@@ -78,6 +87,6 @@ def read_round(folder: Path) -> Round | None:
         [],
         [Transcript(trace.prompt, tuple(Turn(*turn) for turn in trace.turns)) for trace in stored.verified],
         WallSeconds(stored.spent.generation, stored.spent.execution),
-        None if stored.sampling is None else SamplingTimes(**stored.sampling),
+        None if stored.sampling is None else SamplingTimes(**msgspec.structs.asdict(stored.sampling)),
         stored.figures,
     )

@@ -31,6 +31,7 @@ from regrade.policy_training.trainers.frozen_activations import cached_frozen_ac
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
+from regrade.policy_training.trainers.tracking import Tracker
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
@@ -165,6 +166,7 @@ def train_sft(
     plateau: Plateau | None = None,
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place with TRL's SFTTrainer; the loss is on the actions only.
 
@@ -172,6 +174,7 @@ def train_sft(
 
     Args:
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there is no example.
@@ -182,7 +185,7 @@ def train_sft(
     freeze_bottom(language_model.model, settings.frozen)
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
         per_device_train_batch_size=settings.batch_size,
         max_length=None,
         train_sampling_strategy="group_by_length",
