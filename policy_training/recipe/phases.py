@@ -53,6 +53,7 @@ class Phases:
         self.stage = stage
         self.scorer = scorer
         self.agent = agent_format(settings) if is_agent else None
+        self.resume = ResumePoints()
 
     @property
     def rl_seconds(self) -> float:
@@ -113,7 +114,7 @@ class Phases:
                     seed=self.seed,
                     plateau=plateau,
                     log=self.log(name, report, steps),
-                    resume=ResumePoints(),
+                    resume=self.resume,
                 )
             self.run.rewind(f"{name}-validation")
             for step, quality in plateau.history:
@@ -180,7 +181,7 @@ class Phases:
                 log=self.log(phase, None, self.settings.round_steps),
                 progress=lambda _what, done, total: report(done, total),
                 keep=lambda attempts: write_attempts(stored, as_answers(attempts, tasks)),
-                resume=ResumePoints(),
+                resume=self.resume,
             )
         seconds = time.monotonic() - began
         waited = {} if outcome.sampling is None else {"waited_seconds": outcome.sampling.waited_seconds}
@@ -222,7 +223,7 @@ class Phases:
                 seed=self.seed,
                 agent=self.agent,
                 log=self.log("grpo", report, settings.grpo_steps),
-                resume=ResumePoints(),
+                resume=self.resume,
             )
             self._save(language_model, "rl")
         return self._leave("grpo")
@@ -241,7 +242,7 @@ class Phases:
                 budget=budget,
                 seed=self.seed + 1,
                 log=self.log(name, report, budget.steps or 0),
-                resume=ResumePoints(),
+                resume=self.resume,
             )
             self._save(language_model, name)
         return self._leave(name)
