@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from regrade.datasets.errors import UserError
+from regrade.datasets.errors import RunBusyError, UserError
 from regrade.datasets.json_structs import converted
 from regrade.datasets.json_text import is_text, parse_json, read_text
 from regrade.datasets.tasks import Task
@@ -185,19 +185,22 @@ class Run:
         return cls(folder)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, *, wait: bool = False) -> Iterator[None]:
         """Lock the run against other writing processes: each would miss the rows that the other writes.
 
+        Args:
+            wait: for a process that holds the lock.
+
         Raises:
-            UserError: another process holds the lock. (A killed process releases it.)
+            RunBusyError: another process holds the lock. (A killed process releases it.)
         """
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system without locks
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 except BlockingIOError as error:
-                    raise UserError(
+                    raise RunBusyError(
                         f"another process is writing into {self.folder}: wait for it, or give another folder"
                     ) from error
             yield

@@ -64,9 +64,9 @@ class DemonstrationSettings:
     look: float = 0.1
     """Share of the traces that search or open a file first, in [0, 1]. Default: 0.1."""
     with_refusal: int = 1
-    """Traces of a task that begin with an edit which the tools refuse, because it changes nothing; half of them then try
-    to take back what was never changed; >= 0. A small model often writes a line as it is: without such traces it does
-    not know how to go on. Default: 1."""
+    """Traces of a task that begin with an edit which the tools refuse, because it changes nothing; half of them then
+    try to take back what was never changed; >= 0. A small model often writes a line as it is: without such traces it
+    does not know how to go on. Default: 1."""
 
     def __post_init__(self) -> None:
         for name in ("with_mistake", "with_refusal"):

@@ -68,7 +68,12 @@ def complete(
     model.eval()
     try:
         for index, completions in stream(
-            to_sample_from(model), prompts, temperatures, stop_ids=language_model.stop_ids, max_tokens=MAX_ANSWER_TOKENS, seed=seed
+            to_sample_from(model),
+            prompts,
+            temperatures,
+            stop_ids=language_model.stop_ids,
+            max_tokens=MAX_ANSWER_TOKENS,
+            seed=seed,
         ):
             yield index, [completion.tokens for completion in completions]
     finally:
