@@ -35,19 +35,29 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
 
-class SharedPromptGRPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO, which can go on after a kill."""
+
+
+class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+    """TRL's RLOO, which can go on after a kill."""
+
+
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
 
-class SharedPromptRLOOTrainer(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -259,6 +269,8 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
+    resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
@@ -266,6 +278,8 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
+        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
@@ -286,7 +300,7 @@ def train_online(
     )
     passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
         "per_device_train_batch_size": prompts_per_step * settings.samples_per_prompt // passes,
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes * min(settings.steps_per_generation, len(tasks) // prompts_per_step),
@@ -302,9 +316,9 @@ def train_online(
     }
     is_shared = settings.generation == "shared"
     trainer_type, config = (
-        (SharedPromptGRPOTrainer if is_shared else GRPOTrainer, _grpo_config(arguments))
+        (SharedPromptGRPOTrainer if is_shared else PlainGRPOTrainer, _grpo_config(arguments))
         if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer if is_shared else RLOOTrainer, RLOOConfig(**arguments))
+        else (SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, RLOOConfig(**arguments))
     )
     language_model.model.train()
     trainer = trainer_type(
@@ -320,7 +334,7 @@ def train_online(
         trainer.rollout_func = trajectories.rollout
     trainer.remove_callback(PrinterCallback)
     with closing(executed):
-        trainer.train()
+        train_from_last_state(trainer, resume)
     language_model.model.eval()
 
 

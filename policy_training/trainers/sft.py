@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -28,6 +28,7 @@ from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
+from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import SFTSettings
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
@@ -37,6 +38,7 @@ from regrade.policy_training.trainers.shared_prompts import (
     prediction_states,
     unflatten,
 )
+from regrade.policy_training.trainers.tracking import Tracker
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
@@ -83,6 +85,13 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
     """(step, quality) of each check."""
     _best: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": [(step, list(quality)) for step, quality in self.history], "best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history = [(step, AnswerQuality(*quality)) for step, quality in state["history"]]
+        self._best = {name: weight.to(self.model.device) for name, weight in state["best"].items()}
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
@@ -114,7 +123,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
-class _AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
@@ -163,10 +172,16 @@ def train_sft(
     seed: int,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
+    resume: ResumePoints | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Train the model in place with TRL's SFTTrainer; the loss is on the actions only.
 
     The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
+
+    Args:
+        resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
+        track: trackers that get the metrics of the log too. Default: none.
 
     Raises:
         UserError: there is no example.
@@ -177,7 +192,7 @@ def train_sft(
     freeze_bottom(language_model.model, settings.frozen)
     random.Random(seed).shuffle(rows)
     arguments = SFTConfig(
-        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate),
+        **common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track),
         per_device_train_batch_size=settings.batch_size,
         max_length=None,
         train_sampling_strategy="group_by_length",
@@ -195,7 +210,7 @@ def train_sft(
     )
     trainer.remove_callback(PrinterCallback)
     with cached_frozen_activations(language_model.model):
-        trainer.train()
+        train_from_last_state(trainer, resume)
     if plateau is not None:
         plateau.restore()
     language_model.model.eval()
