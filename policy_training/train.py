@@ -202,7 +202,7 @@ def _run_trainer(
             done = loop.round(model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log)
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
-            run.log("expert-iteration", 1, seconds, **rates(done.attempts), **waited)
+            run.log("expert-iteration", 1, seconds, **rates(done.attempts), **done.components, **waited)
         case OnlineSettings() as settings:
             train_online(
                 model,

@@ -168,6 +168,7 @@ class Phases:
             verified=len(outcome.verified),
             **rates(outcome.attempts),
             **episode_rates([attempt.rollout for attempt in outcome.attempts]),
+            **outcome.components,
             **waited,
             execution_seconds=outcome.spent.execution,
             generation_seconds=outcome.spent.generation,

@@ -28,6 +28,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
+from regrade.policy_training.trainers.reward_components import numbers_of_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
 
@@ -42,6 +43,8 @@ class Round:
     spent: WallSeconds
     sampling: SamplingTimes | None = None
     """Of an agent: where the time of sampling went."""
+    components: Mapping[str, float] = field(default_factory=dict)
+    """What the components of the reward chose among the clean fixes: see `numbers_of_round`."""
 
 
 @dataclass
@@ -85,7 +88,8 @@ class ExpertIteration:
         new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
         self.verified.extend(new)
         train_sft(language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log)
-        return Round(attempts, new, spent, None if policy is None else policy.times)
+        times, components = None if policy is None else policy.times, numbers_of_round(attempts, reward)
+        return Round(attempts, new, spent, times, components)
 
     def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))
