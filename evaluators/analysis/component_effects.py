@@ -243,7 +243,7 @@ def component_numbers(
         return {}
     of_all = [_Terms(attempt) for attempt in attempts]
     compared = [[_Terms(attempt) for attempt in group] for group in groups if len(group) > 1]
-    found = [_Group.of(group) for group in compared]
+    found = [_ComparedGroup.of(group) for group in compared]
     different = [group for group in found if group.variance > NOTHING**2]
     names = dict.fromkeys(price_name(cause) for cause in causes)
     for terms in of_all:
@@ -259,7 +259,7 @@ def component_numbers(
 
 
 @dataclass(frozen=True)
-class _Group:
+class _ComparedGroup:
     effects: Mapping[str, Sequence[float]]
     values: Sequence[float]
     """Centred, as the others are."""
@@ -267,7 +267,7 @@ class _Group:
     broke: Sequence[float]
 
     @classmethod
-    def of(cls, group: Sequence[_Terms]) -> _Group:
+    def of(cls, group: Sequence[_Terms]) -> _ComparedGroup:
         columns = [
             [float(terms.attempt.value) for terms in group],
             [float(terms.attempt.is_resolved) for terms in group],
@@ -292,7 +292,7 @@ class _Group:
 
 
 def _of_component(
-    name: str, attempts: Sequence[_Terms], compared: Sequence[Sequence[_Terms]], different: Sequence[_Group]
+    name: str, attempts: Sequence[_Terms], compared: Sequence[Sequence[_Terms]], different: Sequence[_ComparedGroup]
 ) -> dict[str, float]:
     known = [number for terms in attempts if (number := terms.number(name)) is not None]
     numbers: dict[str, float] = {}

@@ -27,7 +27,7 @@ WITH_BREAKAGE = 0.1
 """Above this correlation, a component rises with breakage."""
 NO_PARTS = frozenset({WEIGHTS, LIMITS, STEP_COSTS})
 
-Step = Mapping[str, Any]
+LoggedStep = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def audit_training(run: Run) -> list[TrainingAudit]:
     ]
 
 
-def audit_steps(phase: str, steps: Sequence[Step]) -> TrainingAudit:
+def audit_steps(phase: str, steps: Sequence[LoggedStep]) -> TrainingAudit:
     """The audit of the logged steps of one phase."""
     names = dict.fromkeys(
         key.removeprefix(PREFIX).rpartition("/")[0]
@@ -100,7 +100,7 @@ def audit_steps(phase: str, steps: Sequence[Step]) -> TrainingAudit:
     return replace(audit, findings=tuple(_findings(audit)))
 
 
-def _component(name: str, steps: Sequence[Step]) -> ComponentAudit:
+def _component(name: str, steps: Sequence[LoggedStep]) -> ComponentAudit:
     def values(key: str) -> list[tuple[float, float]]:
         """(value, groups with different values) of each step that has it."""
         found = [(step.get(f"{PREFIX}{name}/{key}"), float(step.get(DIFFERENT) or 0.0)) for step in steps]
