@@ -38,6 +38,8 @@ class Attempt:
     """Does its patch leave the tree as it is?"""
     breakdown: Breakdown | None = None
     """The verdict of the reward; None if the attempt was not executed."""
+    cause: str = ""
+    """What is paid a value of its own, one of `TrainingReward.prices`; empty: the reward is paid."""
 
     @property
     def broke(self) -> bool:
@@ -129,7 +131,7 @@ def _attempt(
     run, integrity = evidence.records.get(TestRun), evidence.records.get(Integrity)
     breakdown = reward.reward.evaluate(evidence) if executed else None
     tampering = integrity.kinds if isinstance(integrity, Integrity) else ()
-    value = reward.value(
+    value, cause = reward.value_and_cause(
         breakdown,
         run,
         well_formed=rollout.well_formed,
@@ -137,7 +139,16 @@ def _attempt(
         compiles=change.compiles,
         tampered=bool(tampering) if integrity is not None or not executed else None,
     )
-    return Attempt(rollout, run, value, change.compiles, tampering, is_empty=change.is_empty, breakdown=breakdown)
+    return Attempt(
+        rollout,
+        run,
+        value,
+        change.compiles,
+        tampering,
+        is_empty=change.is_empty,
+        breakdown=breakdown,
+        cause=cause,
+    )
 
 
 @dataclass(frozen=True)

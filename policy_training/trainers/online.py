@@ -36,6 +36,7 @@ from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKEN
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
+from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.tracking import Tracker
@@ -154,9 +155,14 @@ class ExecutedTests:
             values = self._with_steps(rollouts, values)
         if (log_metric := kwargs.get("log_metric")) is not None:
             log_metric("execution_seconds", time.perf_counter() - began)
-            for name, value in {**rates(attempts), **episode_rates(rollouts)}.items():
-                log_metric(name, value)
+            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts)}
+            for name, number in numbers.items():
+                log_metric(name, number)
         return values
+
+    def _components(self, attempts: list[Attempt]) -> dict[str, float]:
+        costs = None if self.trajectories is None else [rewards.total for rewards in self.trajectories.rewards]
+        return numbers_of_step(attempts, self.reward, costs)
 
     def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
         if self.trajectories is None:
