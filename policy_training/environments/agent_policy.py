@@ -28,6 +28,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
+from regrade.policy_training.policies.threads import on_free_cores
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
 EPISODES_AT_A_TIME = 96
@@ -121,24 +122,27 @@ class AgentPolicy:
         ended: Counter[int] = Counter()
         began = time.perf_counter()
         try:
-            for index, tokens in run_dialogues(
-                to_sample_from(model),
-                dialogues,
-                stop_ids=self.language_model.stop_ids,
-                max_action_tokens=self.format.max_action_tokens,
-                max_tokens=self.format.max_tokens,
-                seed=seed,
-                rows=self.rows,
-                group=len(numbered),
-                times=self.times,
-            ):
-                place, number = divmod(index, len(numbered))
-                rollout = dialogues[index].rollout(self.name, numbered[number][1], seed, time.perf_counter() - began)
-                yield AgentSample(rollout, tokens)
-                ended[place] += 1
-                if self.progress is not None and ended[place] == len(numbered):
-                    self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
-                began = time.perf_counter()  # the time that the caller spends is not generation
+            with on_free_cores():
+                for index, tokens in run_dialogues(
+                    to_sample_from(model),
+                    dialogues,
+                    stop_ids=self.language_model.stop_ids,
+                    max_action_tokens=self.format.max_action_tokens,
+                    max_tokens=self.format.max_tokens,
+                    seed=seed,
+                    rows=self.rows,
+                    group=len(numbered),
+                    times=self.times,
+                ):
+                    place, number = divmod(index, len(numbered))
+                    rollout = dialogues[index].rollout(
+                        self.name, numbered[number][1], seed, time.perf_counter() - began
+                    )
+                    yield AgentSample(rollout, tokens)
+                    ended[place] += 1
+                    if self.progress is not None and ended[place] == len(numbered):
+                        self.progress(sum(count == len(numbered) for count in ended.values()), len(tasks))
+                    began = time.perf_counter()  # the time that the caller spends is not generation
         finally:
             model.train(was_training)
 

@@ -33,6 +33,7 @@ from regrade.policy_training.policies.dialogues import MOST_THREADS
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
@@ -262,6 +263,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 @quiet_libraries()
+@restored_threads()
 def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],

@@ -25,6 +25,7 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import mixed_precision
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
@@ -162,6 +163,7 @@ class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
 
 
 @quiet_libraries()
+@restored_threads()
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Transcript],
