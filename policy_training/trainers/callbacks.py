@@ -12,8 +12,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from regrade.policy_training.policies.precision import uses_bfloat16
-from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 from regrade.policy_training.policies.threads import FreeCores
+from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
 """Called with (step, seconds since the start, metrics of the step)."""
