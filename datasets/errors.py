@@ -15,6 +15,8 @@ never leaves its module. Any other exception is a defect of the program.
                 `regrade evaluate`, which continues with the other policies
             ProbeError (evaluators/scoring/own_probes.py): the code of a user's own probe; the command line, as any
                 UserError
+            RunBusyError (datasets/errors.py): another process writes into a run; a study, which takes another
+                cell
             UnusableOptionsError (evaluators/task_curation/baseline.py): the repository's options for pytest; the
                 cache of baselines, which runs the tests again without those options
         PatchError (datasets/errors.py): the text of a patch, or its application; every reader of a patch
@@ -70,11 +72,16 @@ class UserError(ValueError):
     """
 
 
+<<<<<<< HEAD
 class UnstableTrainingError(UserError):
     """The stability guard gave a training up; the model has the best weights of before.
 
     The message states the last alarm, which weights are in the model, and what to change.
     """
+=======
+class RunBusyError(UserError):
+    """Another process is writing into the run."""
+>>>>>>> m
 
 
 class PatchError(ValueError):
