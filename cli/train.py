@@ -29,6 +29,7 @@ from regrade.cli.options import (
 from regrade.datasets.errors import UserError
 
 if TYPE_CHECKING:
+    from regrade.datasets.tasks import Task
     from regrade.policy_training.trainers.settings import TrainerSettings
 
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
@@ -36,6 +37,8 @@ Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
+PROBE_TASKS = 32
+"""Ready-made tasks of the held-out probe."""
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
 
@@ -48,6 +51,16 @@ def train(
     ],
     model: ModelName = "smollm2-135m",
     tasks: TaskSource = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File of held-out tasks, of which nothing is learned: the stability guard probes fixes and breakage "
+            "on them, and the checkpoint has the best weights by this probe. Default: none for your own tasks, "
+            f"{PROBE_TASKS} of the split validation for ready-made ones.",
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -193,6 +206,7 @@ def train(
         demonstrations=demonstrations,
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
+        probe_tasks=measured(_probe_tasks(probe, tasks, steps, seed), sandbox) if algorithm != "reward-model" else (),
         resume=ResumePoints(resume_every),
         track=() if track is None else (track,),
     )
@@ -204,6 +218,17 @@ def train(
     ):  # a policy that answers once learns from references unexecuted
         stderr().print(f"assurance: {scorer.assurance.not_excluded}", markup=False, soft_wrap=True)
     typer.echo(checkpoint)
+
+
+def _probe_tasks(probe: Path | None, tasks: Path | None, steps: int | None, seed: int) -> list[Task]:
+    """Those of the file; of a training on ready-made tasks that is long enough for a probe, some of `validation`."""
+    from regrade.policy_training.trainers.settings import StabilitySettings
+
+    if probe is not None:
+        return load(str(probe), None)
+    if not is_ready_made(tasks) or (steps is not None and steps < StabilitySettings().probe_every):
+        return []
+    return limited(load("builtin" if tasks is None else str(tasks), "validation"), PROBE_TASKS, seed)
 
 
 def _tell(line: str) -> None:

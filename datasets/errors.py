@@ -72,16 +72,15 @@ class UserError(ValueError):
     """
 
 
-<<<<<<< HEAD
 class UnstableTrainingError(UserError):
     """The stability guard gave a training up; the model has the best weights of before.
 
     The message states the last alarm, which weights are in the model, and what to change.
     """
-=======
+
+
 class RunBusyError(UserError):
     """Another process is writing into the run."""
->>>>>>> m
 
 
 class PatchError(ValueError):

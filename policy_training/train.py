@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-<<<<<<< HEAD
 from dataclasses import asdict, dataclass, field, replace
-=======
-from dataclasses import asdict, dataclass, field
->>>>>>> m
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +28,8 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
 from regrade.policy_training.trainers.online import check_settings, train_online
 from regrade.policy_training.trainers.ppo import train_ppo
-<<<<<<< HEAD
 from regrade.policy_training.trainers.probes import executed_probe
-=======
 from regrade.policy_training.trainers.resuming import ResumePoints, last_step, remove_states
->>>>>>> m
 from regrade.policy_training.trainers.settings import (
     Algorithm,
     ExpertIterationSettings,
@@ -48,11 +41,8 @@ from regrade.policy_training.trainers.settings import (
     TrainerSettings,
 )
 from regrade.policy_training.trainers.sft import demonstrations, train_sft
-<<<<<<< HEAD
 from regrade.policy_training.trainers.stability import StabilityGuard
-=======
 from regrade.policy_training.trainers.tracking import Tracker, check_trackers, tracked
->>>>>>> m
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +115,9 @@ def train(
         ALGORITHM-STEP.
 
     Raises:
-<<<<<<< HEAD
-        UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
-        UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
-=======
         UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the folder holds
             a training with other settings.
->>>>>>> m
+        UnstableTrainingError: the stability guard gave up; the checkpoint has the best weights of before.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
@@ -155,16 +141,12 @@ def train(
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
     run = Run(out)
     with run.writing():
-<<<<<<< HEAD
-        return _train_into(run, plan, lessons, tasks, scorer, progress, tell)
-=======
         run.configure(_configuration(plan, tasks))
         checkpoint = run.checkpoint(plan.algorithm)
         if not (run.finished(plan.algorithm) and checkpoint.exists()):
-            _train_into(run, plan, lessons, tasks, scorer, progress)
+            _train_into(run, plan, lessons, tasks, scorer, progress, tell)
         remove_states(run.folder / "trainer")
         return checkpoint
->>>>>>> m
 
 
 Progress = Callable[[int, int], None]
@@ -220,6 +202,8 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "stability": None if plan.stability is None else asdict(plan.stability),
+        "probe_tasks": [task.id for task in plan.probe_tasks],
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -232,45 +216,21 @@ def _train_into(
     tasks: Sequence[Task],
     scorer: Scorer,
     progress: Callable[[int, int], None] | None,
-<<<<<<< HEAD
     tell: Callable[[str], None] | None,
-) -> Path:
-    configuration = {
-        "algorithm": plan.algorithm,
-        "settings": asdict(plan.settings),
-        "model": plan.model,
-        "reward": None if plan.algorithm == "sft" else plan.reward.to_json(),
-        "budget": asdict(plan.budget),
-        "seed": plan.seed,
-        "demonstrations": None if plan.demonstrations is None else str(plan.demonstrations),
-        "agent": None if plan.agent is None else asdict(plan.agent),
-        "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
-        "save_every": plan.save_every,
-        "stability": None if plan.stability is None else asdict(plan.stability),
-        "probe_tasks": [task.id for task in plan.probe_tasks],
-        "tasks": len(tasks),
-    }
-    run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
-=======
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
->>>>>>> m
     examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
     with run.phase(plan.algorithm):
         run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
         log = _log(run, plan, language_model, progress)
-<<<<<<< HEAD
         guard = _guard(run, plan, language_model, scorer, log, tell)
         try:
-            _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
+            with tracked(plan.track, run.folder):
+                _run_trainer(run, plan, language_model, examples, tasks, scorer, log, guard)
         except UnstableTrainingError as error:
-            language_model.save(checkpoint, plan.files)
+            checkpoint = language_model.save(run.checkpoint(plan.algorithm), plan.files)
             raise UnstableTrainingError(f"{error}. The checkpoint is {checkpoint}") from error
-=======
-        with tracked(plan.track, run.folder):
-            _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
->>>>>>> m
         if plan.algorithm != "reward-model":
             language_model.save(run.checkpoint(plan.algorithm), plan.files)
 
@@ -304,15 +264,17 @@ def _run_trainer(
     resume, track = plan.resume, plan.track
     match plan.settings:
         case SFTSettings() as settings:
-<<<<<<< HEAD
-            train_sft(model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, guard=guard)
-        case ExpertIterationSettings() as settings:
-            loop = ExpertIteration([], settings, agent=plan.agent)
-            done = loop.round(
-                model, tasks, scorer, out=scratch, budget=budget, seed=seed, reward=reward, log=log, guard=guard
-=======
             train_sft(
-                model, examples, settings, out=scratch, budget=budget, seed=seed, log=log, resume=resume, track=track
+                model,
+                examples,
+                settings,
+                out=scratch,
+                budget=budget,
+                seed=seed,
+                log=log,
+                guard=guard,
+                resume=resume,
+                track=track,
             )
         case ExpertIterationSettings() as settings:
             loop = ExpertIteration([], settings, agent=plan.agent)
@@ -325,9 +287,9 @@ def _run_trainer(
                 seed=seed,
                 reward=reward,
                 log=log,
+                guard=guard,
                 resume=resume,
                 track=track,
->>>>>>> m
             )
             waited = {} if done.sampling is None else {"waited_share": done.sampling.waited_share}
             seconds = done.spent.generation + done.spent.execution
@@ -345,12 +307,9 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
-<<<<<<< HEAD
                 guard=guard,
-=======
                 resume=resume,
                 track=track,
->>>>>>> m
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -365,12 +324,9 @@ def _run_trainer(
                 agent=plan.agent,
                 step_rewards=plan.step_rewards,
                 log=log,
-<<<<<<< HEAD
                 guard=guard,
-=======
                 resume=resume,
                 track=track,
->>>>>>> m
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from typing import Literal
+from typing import Any, Literal
 
 from regrade.policy_training.trainers.settings import StabilitySettings
 
@@ -72,6 +72,23 @@ class StepJudge:
         """After a rollback: what was seen of the abandoned weights does not count."""
         self._in_a_row.clear()
         self._rewards.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered, as plain values."""
+        return {
+            "norms": list(self._norms),
+            "first": {key: list(values) for key, values in self._first.items()},
+            "in_a_row": dict(self._in_a_row),
+            "rewards": list(self._rewards),
+            "batches_of_critic": self._batches_of_critic,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._norms.extend(state["norms"])
+        self._first.update(state["first"])
+        self._in_a_row.update(state["in_a_row"])
+        self._rewards.extend(state["rewards"])
+        self._batches_of_critic = state["batches_of_critic"]
 
     @property
     def is_suspicious(self) -> bool:

@@ -33,23 +33,8 @@ from regrade.policy_training.trainers.reward_components import numbers_of_round
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
-<<<<<<< HEAD
 from regrade.policy_training.trainers.stability import StabilityGuard
-
-
-@dataclass(frozen=True)
-class Round:
-    """The result of one round."""
-
-    attempts: list[Attempt]
-    verified: list[Transcript]
-    """The new verified answers."""
-    spent: WallSeconds
-    sampling: SamplingTimes | None = None
-    """Of an agent: where the time of sampling went."""
-=======
 from regrade.policy_training.trainers.tracking import Tracker
->>>>>>> m
 
 
 @dataclass
@@ -84,6 +69,7 @@ class ExpertIteration:
         Args:
             reward: of the attempts that it returns. An answer is learned if it is verified; among the verified answers
                 of a task, the reward chooses.
+            guard: of the training; see `train_sft`.
             keep: called with the attempts when all are executed.
             resume: when the training writes states into `out`. Then what was collected is written there too, and a
                 killed round goes on where it was. Default: None: it keeps nothing.
@@ -100,7 +86,18 @@ class ExpertIteration:
                 write_round(out, done)
         self.verified.extend(done.verified)
         lesson, sft = self._lesson(seed), self.settings.sft
-        train_sft(language_model, lesson, sft, out=out, budget=budget, seed=seed, log=log, resume=resume, track=track)
+        train_sft(
+            language_model,
+            lesson,
+            sft,
+            out=out,
+            budget=budget,
+            seed=seed,
+            log=log,
+            guard=guard,
+            resume=resume,
+            track=track,
+        )
         return done
 
     def _collected(
@@ -119,13 +116,6 @@ class ExpertIteration:
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
         hands_in = self.agent is not None and self.agent.limits.turns > 1
         new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
-<<<<<<< HEAD
-        self.verified.extend(new)
-        train_sft(
-            language_model, self._lesson(seed), settings.sft, out=out, budget=budget, seed=seed, log=log, guard=guard
-        )
-        return Round(attempts, new, spent, None if policy is None else policy.times)
-=======
         figures = {
             **rates(attempts),
             **episode_rates([attempt.rollout for attempt in attempts]),
@@ -138,7 +128,6 @@ class ExpertIteration:
         done = read_round(out)
         assert done is not None
         self.verified.extend(done.verified)
->>>>>>> m
 
     def _lesson(self, seed: int) -> list[Transcript]:
         count = max(self.settings.sft.batch_size, round(self.settings.replay * len(self.verified)))

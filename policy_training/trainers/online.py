@@ -40,38 +40,27 @@ from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, t
 from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-<<<<<<< HEAD
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
-=======
 from regrade.policy_training.trainers.tracking import Tracker
->>>>>>> m
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
 
-<<<<<<< HEAD
-class SharedPromptGRPOTrainer(SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
-    """GRPO that runs each prompt once."""
-
-
-class SharedPromptRLOOTrainer(SharedPrompts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
-=======
-class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+class PlainGRPOTrainer(Resumable, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO, which can go on after a kill."""
 
 
-class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+class PlainRLOOTrainer(Resumable, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO, which can go on after a kill."""
 
 
-class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPO that runs each prompt once."""
 
 
-class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
->>>>>>> m
+class SharedPromptRLOOTrainer(Resumable, SharedPrompts, GuardedSteps, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 
     RLOOTrainer masks no observations, but its ratios and its KL penalty are sums over a row's tokens, and observations
@@ -97,14 +86,6 @@ class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: i
             tokens = inputs["completion_mask"].sum() / (inputs["completion_mask"] * inputs["tool_mask"]).sum().clamp(1)
             self._metrics["train" if self.model.training else "eval"]["entropy"][-1] *= float(tokens)
         return loss
-
-
-class _PlainGRPOTrainer(GuardedSteps, GRPOTrainer):  # type: ignore[misc]
-    """TRL's own trainer."""
-
-
-class _PlainRLOOTrainer(GuardedSteps, RLOOTrainer):  # type: ignore[misc]
-    """TRL's own trainer."""
 
 
 class ExecutedTests:
@@ -297,12 +278,9 @@ def train_online(
     agent: AgentFormat | None = None,
     step_rewards: StepRewards | None = None,
     log: StepLog | None = None,
-<<<<<<< HEAD
     guard: StabilityGuard | None = None,
-=======
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
->>>>>>> m
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
@@ -310,12 +288,9 @@ def train_online(
         reward: what an attempt is paid. A plain reward pays its value in [0, 1], and 0 for an unreadable answer.
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
-<<<<<<< HEAD
         guard: of the stability; see `stability`. Default: None: nothing is watched.
-=======
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
->>>>>>> m
 
     Raises:
         UnstableTrainingError: the guard gave up; the model has the best weights of before.
@@ -353,15 +328,9 @@ def train_online(
     }
     is_shared = settings.generation == "shared"
     trainer_type, config = (
-<<<<<<< HEAD
-        (SharedPromptGRPOTrainer if is_shared else _PlainGRPOTrainer, _grpo_config(arguments))
-        if settings.algorithm == "grpo"
-        else (SharedPromptRLOOTrainer if is_shared else _PlainRLOOTrainer, RLOOConfig(**arguments))
-=======
         (SharedPromptGRPOTrainer if is_shared else PlainGRPOTrainer, _grpo_config(arguments))
         if settings.algorithm == "grpo"
         else (SharedPromptRLOOTrainer if is_shared else PlainRLOOTrainer, RLOOConfig(**arguments))
->>>>>>> m
     )
     language_model.model.train()
     trainer = trainer_type(

@@ -52,11 +52,8 @@ from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
-<<<<<<< HEAD
 from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
-=======
 from regrade.policy_training.trainers.tracking import Tracker
->>>>>>> m
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -134,11 +131,7 @@ class ValueHead(torch.nn.Module):
         return head
 
 
-<<<<<<< HEAD
-class PPOTrainer(SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
-=======
-class PPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
->>>>>>> m
+class PPOTrainer(Resumable, SharedPrompts, GuardedSteps, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with a critic. The value head is not part of the model, so saving the model does not include it."""
 
     can_drop_rows = False  # a row without advantage still teaches the critic
@@ -315,12 +308,9 @@ def train_ppo(
     step_rewards: StepRewards | None = None,
     value_head: ValueHead | None = None,
     log: StepLog | None = None,
-<<<<<<< HEAD
     guard: StabilityGuard | None = None,
-=======
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
->>>>>>> m
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -330,12 +320,9 @@ def train_ppo(
         agent: train an agent over several turns. Default: None: the policy answers once.
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
-<<<<<<< HEAD
         guard: of the stability; see `stability`. Default: None: nothing is watched.
-=======
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
->>>>>>> m
 
     Raises:
         UnstableTrainingError: the guard gave up; the model has the best weights of before.

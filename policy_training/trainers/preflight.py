@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from regrade.policy_training.environments.agent_policy import AgentFormat, Agent
 from regrade.policy_training.environments.attempts import Attempt, judge
 from regrade.policy_training.environments.training_reward import TrainingReward
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.precision import Precision, precision_of
+from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
 from regrade.policy_training.trainers.shared_prompts import pack, packed_log_probs, passes
 
@@ -94,15 +93,15 @@ def preflight(
 
 
 def _ratio_checks(model: Any, episodes: Sequence[TokenizedEpisode], heat: float) -> Iterator[PreflightCheck]:
-    trained_in = precision_of(model)
-    alone = row_log_probs(model, episodes, heat, trained_in, rows=1)
-    batched = row_log_probs(model, episodes, heat, trained_in)
-    padded = row_log_probs(model, episodes, heat, trained_in, padding=PADDING)
+    rounds = uses_bfloat16(model.device.type, model.num_parameters())
+    alone = row_log_probs(model, episodes, heat, rows=1, in_bfloat16=rounds)
+    batched = row_log_probs(model, episodes, heat, in_bfloat16=rounds)
+    padded = row_log_probs(model, episodes, heat, padding=PADDING, in_bfloat16=rounds)
     packed = _packed(model, episodes, heat)
     yield _ratio_check("padding", padded, batched, f"the same batch with {PADDING} more tokens of padding on the left")
     yield _ratio_check("batch size", batched, alone, f"{ROWS_AT_A_TIME} rows at a time, or one")
-    other = row_log_probs(model, episodes, heat, "float32" if trained_in == "bfloat16" else "bfloat16")
-    used = f"{trained_in} is used here" + ("; REGRADE_PRECISION=float32 chooses the other" * (trained_in == "bfloat16"))
+    other = row_log_probs(model, episodes, heat, in_bfloat16=not rounds)
+    used = "bfloat16 is used here, float32 with REGRADE_PRECISION=float32" if rounds else "float32 is used here"
     yield _ratio_check("precision", other, batched, f"bfloat16 against float32; {used}", worst="suspect")
     yield _ratio_check("shared prompts", packed, alone, "the trainer's pass, in which attempts share their prompt")
     if all(episode.log_probs for episode in episodes):
@@ -133,8 +132,8 @@ def row_log_probs(
     model: Any,
     episodes: Sequence[TokenizedEpisode],
     temperature: float,
-    precision: Precision,
     *,
+    in_bfloat16: bool,
     rows: int = ROWS_AT_A_TIME,
     padding: int = 0,
 ) -> list[Tensor]:
@@ -155,8 +154,7 @@ def row_log_probs(
         ids, mask = ids.to(model.device), mask.to(model.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         # Weights are float32 to train, and autocast rounds what it computes with them.
-        rounds = precision == "bfloat16" and model.dtype == torch.float32
-        with torch.autocast(model.device.type, torch.bfloat16) if rounds else nullcontext():
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=in_bfloat16):
             logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
         for row, episode in enumerate(some):
             first = width - len(episode.tokens)

@@ -31,10 +31,6 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import SFTSettings
-<<<<<<< HEAD
-from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
-from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
-=======
 from regrade.policy_training.trainers.shared_prompts import (
     PackedRow,
     logits_of,
@@ -43,8 +39,8 @@ from regrade.policy_training.trainers.shared_prompts import (
     prediction_states,
     unflatten,
 )
+from regrade.policy_training.trainers.stability import GuardedSteps, StabilityGuard
 from regrade.policy_training.trainers.tracking import Tracker
->>>>>>> m
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Transcript]:
@@ -129,11 +125,7 @@ class Plateau(TrainerCallback):  # type: ignore[misc]
                     weight.copy_(self._best[name])
 
 
-<<<<<<< HEAD
-class _AnswerTrainer(GuardedSteps, SFTTrainer):  # type: ignore[misc]
-=======
-class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
->>>>>>> m
+class _AnswerTrainer(Resumable, GuardedSteps, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer for short actions, with budgets.
 
     The learning rate, after a short warm-up, falls linearly to 0 at the end of the budget, of steps or of time: without
@@ -183,24 +175,18 @@ def train_sft(
     seed: int,
     plateau: Plateau | None = None,
     log: StepLog | None = None,
-<<<<<<< HEAD
     guard: StabilityGuard | None = None,
-=======
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
->>>>>>> m
 ) -> None:
     """Train the model in place with TRL's SFTTrainer; the loss is on the actions only.
 
     The learning rate falls linearly to 0 at the end of the budget. Transcripts without an action to learn are left out.
 
     Args:
-<<<<<<< HEAD
         guard: of the stability; see `stability`. Default: None: nothing is watched.
-=======
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
->>>>>>> m
 
     Raises:
         UserError: there is no example.

@@ -25,6 +25,10 @@ class LearnedState:
     weights: Sequence[Tensor]
     optimizer: Mapping[str, Any]
 
+    def on(self, device: torch.device) -> LearnedState:
+        """The same, with the weights on a device; `restore` takes the optimizer's state from any."""
+        return LearnedState(self.step, [weight.to(device) for weight in self.weights], self.optimizer)
+
     @classmethod
     def of(cls, optimizer: Any, step: int) -> LearnedState:
         weights = [weight.detach().clone() for weight in learned_weights(optimizer)]

@@ -80,15 +80,51 @@ class StabilityGuard(TrainerCallback):  # type: ignore[misc]
         """Guard this trainer, before it trains."""
         self.trainer = trainer
         self.judge = StepJudge(self.settings, is_online)
+        self.start: LearnedState
+        """What the training began with."""
+        self.best: LearnedState
+        """What the guard returns to."""
+        self._goes_on = False
         self.steps: deque[dict[str, float]] = deque(maxlen=STEPS_IN_RECORD)
         self._to_log: dict[str, float] = {}
         self._returned_to: int | None = None
         self._next_kl = self.settings.kl_every
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the guard of a training that goes on after a kill must know."""
+        return {
+            "start": vars(self.start),
+            "best": None if self.best is self.start else vars(self.best),
+            "judge": self.judge.state_dict(),
+            "alarms": [[step, asdict(alarm)] for step, alarm in self.alarms],
+            "probes": [[step, dict(result.values), dict(result.numbers)] for step, result in self.probes],
+            "rollbacks": self.rollbacks,
+            "returned_to": self._returned_to,
+            "next_kl": self._next_kl,
+            "kl_coef": getattr(self.trainer.args, "kl_coef", None),
+            "verdict": self.verdict,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._goes_on = True
+        self.start = LearnedState(**state["start"])
+        self.best = self.start if state["best"] is None else LearnedState(**state["best"])
+        self.judge.load_state_dict(state["judge"])
+        self.alarms = [(step, Alarm(**alarm)) for step, alarm in state["alarms"]]
+        self.probes = [(step, ProbeResult(values, numbers)) for step, values, numbers in state["probes"]]
+        self.rollbacks, self._returned_to, self._next_kl = state["rollbacks"], state["returned_to"], state["next_kl"]
+        self.verdict = state["verdict"]
+        if state["kl_coef"] is not None:
+            self.trainer.args.kl_coef = state["kl_coef"]
+
     # ------------------------------------------------------------ called by the trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args, control
+        if self._goes_on:
+            device = learned_weights(self.trainer.optimizer)[0].device
+            self.start, self.best = self.start.on(device), self.best.on(device)
+            return
         self.start = self.best = LearnedState.of(self.trainer.optimizer, state.global_step)
         if self.probe is not None:
             self._measure(state.global_step)

@@ -57,7 +57,7 @@ def test_probabilities_that_differ_are_seen(language_model: LanguageModel) -> No
         TokenizedEpisode(tuple(range(5, 5 + length)), (20, 21, 30, 31, 22), (True, True, False, False, True), ())
         for length in (3, 9)
     ]
-    found = row_log_probs(language_model.model, episodes, 1.0, "float32", padding=4)
+    found = row_log_probs(language_model.model, episodes, 1.0, in_bfloat16=False, padding=4)
     for episode, numbers in zip(episodes, found, strict=True):
         ids = torch.tensor([[*episode.prompt, *episode.tokens]])
         with torch.no_grad():
@@ -65,7 +65,7 @@ def test_probabilities_that_differ_are_seen(language_model: LanguageModel) -> No
         places = [len(episode.prompt) - 1 + place for place, own in enumerate(episode.is_action) if own]
         expected = torch.stack([normal[place, ids[0, place + 1]] for place in places])
         torch.testing.assert_close(numbers, expected, atol=1e-5, rtol=1e-5)
-    rounded = row_log_probs(language_model.model, episodes, 1.0, "bfloat16", padding=4)
+    rounded = row_log_probs(language_model.model, episodes, 1.0, in_bfloat16=True, padding=4)
     assert float((torch.cat(rounded) - torch.cat(found)).abs().max()) > 1e-4
 
 

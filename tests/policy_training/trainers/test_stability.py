@@ -85,6 +85,31 @@ def test_a_batch_that_is_not_finite_is_left_out(
     assert [step["step"] for step in record["steps"]] == [1, 2]
 
 
+def test_a_guard_goes_on_with_what_it_knew(language_model: LanguageModel, tmp_path: Path) -> None:
+    """After a kill: its memory survives as a file of plain values and tensors. The best weights are those of step 2."""
+    lessons = [Transcript.of_answer(f"Write {k}:\n", f"9 {k}") for k in range(8)]
+    results = iter([ProbeResult({"a": value}, {"probe/breakage": 0.0}) for value in (0.5, 0.9, 0.7)])
+    settings, log = StabilitySettings(probe_every=2), Rows()
+    guard = StabilityGuard(settings, tmp_path, lambda: next(results), tell=lambda _line: None, log=log)
+    train_sft(
+        language_model, lessons, SFTSettings(learning_rate=1e-2), out=tmp_path, budget=Budget(steps=3), seed=0,
+        guard=guard, log=log,
+    )  # fmt: skip
+    assert [row.get("probe/score") for row in log.rows] == [0.5, None, 0.9, 0.7]
+    kept = weights_of(language_model)
+    torch.save(guard.state_dict(), tmp_path / "guard.pt")
+    again = StabilityGuard(settings, tmp_path, guard.probe)
+    again.watch(guard.trainer, is_online=False)
+    again.load_state_dict(torch.load(tmp_path / "guard.pt", weights_only=True))
+    assert (again.start.step, again.best.step) == (0, 2)
+    assert again.probes == guard.probes
+    assert again.judge == guard.judge
+    again.start.restore(guard.trainer.optimizer)
+    assert not all(torch.equal(weight, kept[name]) for name, weight in weights_of(language_model).items())
+    again.best.restore(guard.trainer.optimizer)
+    assert all(torch.equal(weight, kept[name]) for name, weight in weights_of(language_model).items())
+
+
 @pytest.mark.slow
 def test_a_rate_that_is_too_high_rolls_back(
     undecided: LanguageModel, tasks: list[Task], scorer: Scorer, tmp_path: Path
