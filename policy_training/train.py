@@ -123,6 +123,8 @@ def train(
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
     if not tasks and plan.demonstrations is None:
         raise UserError("no tasks to train on: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
+    if twice := {task.id for task in tasks} & {task.id for task in plan.probe_tasks}:
+        raise UserError(f"probe_tasks: {min(twice)} is trained on too: the probe needs tasks that are not")
     if plan.save_every and plan.algorithm == "reward-model":
         raise UserError("a reward model proposes no patches, so it has no breakage: leave out `save_every=`")
     if plan.agent is not None and plan.algorithm == "reward-model":
@@ -135,7 +137,7 @@ def train(
     # Errors in the tasks are reported before a model is loaded and a folder created.
     lessons = _lessons(plan, tasks, scorer)
     if plan.agent is None:
-        for task in tasks:
+        for task in (*tasks, *plan.probe_tasks):
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing

@@ -72,6 +72,7 @@ def preflight(
         raise UserError("no tasks to check: choose others with `tasks=` or `split=` (see `regrade tasks list`)")
     if not sampling.temperature > 0:
         raise UserError(f"temperature is {sampling.temperature}: online training samples; give a number above 0")
+    scorer.gather((), reward.reward.needs)  # fails if a probe is missing
     report = progress or (lambda _stage, _done, _total: None)
     hidden = [task.without_reference() for task in tasks]
     policy = AgentPolicy(language_model, scorer, "preflight", agent or AgentFormat())

@@ -89,6 +89,12 @@ def test_an_agent_learns_executed_demonstrations(
         train(replace(plan, settings=RewardModelSettings()), tasks, scorer, tmp_path / "other")
 
 
+def test_a_probe_on_what_is_learned_is_a_user_error(tasks: list[Task], scorer: Scorer, tmp_path: Path) -> None:
+    plan = TrainingPlan(settings=SFTSettings(), model="m", budget=Budget(steps=1), probe_tasks=tasks[1:])
+    with pytest.raises(UserError, match="probe_tasks: add is trained on too"):
+        train(plan, tasks, scorer, tmp_path)
+
+
 def test_no_tasks_are_a_user_error(scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tasks to train on"):
         train(TrainingPlan(settings=PPOSettings(), model="m", budget=Budget(steps=1)), [], scorer, tmp_path)
