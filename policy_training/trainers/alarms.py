@@ -163,13 +163,17 @@ class StepJudge:
             )
 
     def _kl(self, numbers: Numbers) -> Iterator[Alarm]:
-        value, limit = numbers.get("kl", 0.0), self.settings.max_kl
-        if self.is_online and limit is not None and value > limit:
+        value, beyond = numbers.get("kl", 0.0), self.settings.max_kl
+        if not self.is_online or beyond is None:
+            return
+        first = self._first.get("entropy", [])
+        limit = beyond + (fmean(first) if first else 0.0)
+        if value > limit:
             yield Alarm(
                 "kl",
                 value,
                 limit,
-                f"the KL divergence from the initial policy is {value:.3g} nats per token, above {limit:g}",
+                f"the KL divergence from the initial policy is {value:.3g} nats per token, above {limit:.3g}",
                 "lower learning_rate, or raise kl_coef",
             )
 

@@ -265,8 +265,9 @@ class StabilitySettings:
     loss_factor: float | None = 2.0
     """Of SFT: the loss by that of the first steps; > 1 (patience, and by at least half a nat). Default: 2."""
     max_kl: float | None = 0.5
-    """Of online training: KL divergence from the initial policy, in nats per token; > 0. Default: 0.5: a policy that
-    has become sure of an answer to which it gave one chance in a hundred, of 14 tokens, is at 0.33."""
+    """Of online training: KL divergence from the initial policy, in nats per token, by which it may exceed the initial
+    entropy; > 0. Default: 0.5. A policy that becomes sure of what it said at random before is at its initial entropy;
+    beyond it, it says what it never said."""
     kl_every: int = 5
     """Steps between measurements of that KL divergence, where the trainer does not log it anyway; >= 1. Each costs two
     forward passes over at most 32 attempts. Default: 5."""

@@ -246,7 +246,7 @@ def test_a_few_steps_make_the_verified_fix_likelier(
             guard=guard,
         )  # fmt: skip
     assert guard.alarms == []
-    assert 0 < max(row.get("kl", 0.0) for row in rows) < 0.5
+    assert any(row.get("kl", 0.0) > 0 for row in rows)
     assert answer_quality(undecided, right).log_likelihood > 0.8 * before
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["fix_and_clean"] > 0
