@@ -27,7 +27,7 @@ from regrade.policy_training.trainers.online import train_online
 from regrade.policy_training.trainers.ppo import train_ppo
 from regrade.policy_training.trainers.probes import ProbeResult, executed_probe
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, SFTSettings, StabilitySettings
-from regrade.policy_training.trainers.sft import answer_quality, demonstrations, train_sft
+from regrade.policy_training.trainers.sft import demonstrations, train_sft
 from regrade.policy_training.trainers.stability import StabilityGuard
 from regrade.rewards import PatchText, Score, reward
 from tests.policy_training.conftest import untrained
