@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
+from regrade.policy_training.environments.attempt_samples import write_samples
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
@@ -205,7 +207,9 @@ def _train_into(
     examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
     with run.phase(plan.algorithm):
-        run.rewind(plan.algorithm, last_step(run.folder / "trainer"))
+        begun = last_step(run.folder / "trainer")
+        run.rewind(plan.algorithm, begun)
+        run.rewind_samples(begun)
         log = _log(run, plan, language_model, progress)
         with tracked(plan.track, run.folder):
             _run_trainer(run, plan, language_model, examples, tasks, scorer, log)
@@ -223,7 +227,7 @@ def _run_trainer(
     log: StepLog,
 ) -> None:
     scratch, budget, seed, reward = run.folder / "trainer", plan.budget, plan.seed, plan.reward
-    resume, track = plan.resume, plan.track
+    resume, track, keep = plan.resume, plan.track, partial(write_samples, run.samples)
     match plan.settings:
         case SFTSettings() as settings:
             train_sft(
@@ -240,6 +244,7 @@ def _run_trainer(
                 seed=seed,
                 reward=reward,
                 log=log,
+                keep=partial(keep, 0),
                 resume=resume,
                 track=track,
             )
@@ -261,6 +266,7 @@ def _run_trainer(
                 log=log,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case PPOSettings() as settings:
             train_ppo(
@@ -277,6 +283,7 @@ def _run_trainer(
                 log=log,
                 resume=resume,
                 track=track,
+                keep=keep,
             )
         case RewardModelSettings() as settings:
             _train_reward_model(run, plan, settings, model, tasks, scorer, log)

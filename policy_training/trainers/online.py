@@ -42,6 +42,9 @@ from regrade.policy_training.trainers.tracking import Tracker
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
+KeepAttempts = Callable[[int, list[Attempt]], object]
+"""Called with the attempts of a generation and the first step that learns from them."""
+
 OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, EpisodeEnd.REPEATS)
 
 
@@ -101,7 +104,7 @@ class ExecutedTests:
         tasks: Sequence[Task],
         scorer: Scorer,
         reward: TrainingReward,
-        keep: Callable[[list[Attempt]], None] | None = None,
+        keep: KeepAttempts | None = None,
         *,
         trajectories: TrajectoryBatch | None = None,
         step_rewards: StepRewards | None = None,
@@ -147,7 +150,7 @@ class ExecutedTests:
         rollouts = self._rollouts(completions, task_id)
         attempts = self._attempts(rollouts)
         if self.keep is not None:
-            self.keep(attempts)
+            self.keep(kwargs["trainer_state"].global_step + 1, attempts)
         unscored = {attempt.rollout.task_id for attempt in attempts if attempt.reward is None}
         values = [None if attempt.rollout.task_id in unscored else attempt.reward for attempt in attempts]
         if self.trajectories is not None:
@@ -271,6 +274,7 @@ def train_online(
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
+    keep: KeepAttempts | None = None,
 ) -> None:
     """Train the model in place by GRPO or RLOO; the tasks' references are not read.
 
@@ -280,6 +284,7 @@ def train_online(
         step_rewards: what an agent's steps cost, and shaping. Default: None: the outcome alone.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
+        keep: called with the attempts of each generation. Default: None.
 
     Raises:
         UserError: this machine or TRL cannot generate as `settings.generation` says, or the steps' rewards would have
@@ -296,7 +301,7 @@ def train_online(
         play = PLAYERS[settings.generation](policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, settings.credit, policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
     )
     passes = passes_per_step(prompts_per_step, settings, is_agent=agent is not None)
     arguments: dict[str, Any] = {

@@ -47,7 +47,7 @@ from regrade.policy_training.trainers.advantages import (
 )
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import shared_play
-from regrade.policy_training.trainers.online import ExecutedTests
+from regrade.policy_training.trainers.online import ExecutedTests, KeepAttempts
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
@@ -307,6 +307,7 @@ def train_ppo(
     log: StepLog | None = None,
     resume: ResumePoints | None = None,
     track: Sequence[Tracker] = (),
+    keep: KeepAttempts | None = None,
 ) -> None:
     """Train the model in place by PPO, and save the value head in `out`. The tasks' references are not read.
 
@@ -318,6 +319,7 @@ def train_ppo(
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
         resume: when it writes states into `out`, from the last of which it goes on. Default: None: it keeps none.
         track: trackers that get the metrics of the log too. Default: none.
+        keep: called with the attempts of each generation. Default: None.
 
     Raises:
         UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
@@ -339,7 +341,7 @@ def train_ppo(
         play = shared_play(policy, {task.id: task for task in hidden}, settings.temperature)
         trajectories = TrajectoryBatch(play, times=policy.times)
     executed = ExecutedTests(
-        hidden, scorer, training_reward_of(reward), trajectories=trajectories, step_rewards=step_rewards
+        hidden, scorer, training_reward_of(reward), keep, trajectories=trajectories, step_rewards=step_rewards
     )
     language_model.model.train()
     trainer = PPOTrainer(
