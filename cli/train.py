@@ -10,7 +10,7 @@ import typer
 
 from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
-from regrade.cli.extras import training_libraries
+from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
@@ -158,6 +158,7 @@ def train(
     settings = settings_of(
         algorithm, learning_rate, samples, temperature, generation, "trajectory" if shaping == "none" else "step"
     )
+    check_training_libraries("`regrade train`")
     if split is None and is_ready_made(tasks):
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = []

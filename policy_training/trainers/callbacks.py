@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from regrade.policy_training.policies.precision import uses_bfloat16
+from regrade.policy_training.policies.threads import FreeCores
 from regrade.policy_training.trainers.tracking import PROJECT, Tracker
 
 StepLog = Callable[[int, float, Mapping[str, float]], None]
@@ -29,11 +31,12 @@ class Budget:
 
 @dataclass
 class StopAndLog(TrainerCallback):  # type: ignore[misc]
-    """Logs each step's metrics, and ends training when the budget is used up."""
+    """Logs each step's metrics, ends training when the budget is used up, and computes on the cores that are free."""
 
     budget: Budget
     log: StepLog | None = None
     began: float = field(default_factory=time.monotonic)
+    cores: FreeCores = field(default_factory=FreeCores)
 
     def state_dict(self) -> dict[str, float]:
         return {"seconds": time.monotonic() - self.began}
@@ -58,6 +61,10 @@ class StopAndLog(TrainerCallback):  # type: ignore[misc]
                 waited = numbers["waiting_seconds"] + numbers.get("execution_seconds", 0.0)
                 numbers["waiting_share"] = waited / numbers["step_time"]
             self.log(state.global_step, time.monotonic() - self.began, numbers)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        del args, state, control
+        self.cores.follow()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -93,7 +100,7 @@ def common_arguments(
         "report_to": list(track) or "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available() and uses_bfloat16("cuda"),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "gradient_checkpointing": False,  # TRL turns it on
         "optim": "adamw_torch_fused",

@@ -29,6 +29,7 @@ from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.online import episode_rates, rates
 from regrade.policy_training.trainers.resuming import ResumePoints
+from regrade.policy_training.trainers.reward_components import numbers_of_round
 from regrade.policy_training.trainers.rounds import Round, read_round, write_round
 from regrade.policy_training.trainers.settings import ExpertIterationSettings
 from regrade.policy_training.trainers.sft import train_sft
@@ -101,7 +102,11 @@ class ExpertIteration:
         attempts, spent = gather(sampler, tasks, settings.sampling, seed, scorer, reward, progress)
         hands_in = self.agent is not None and self.agent.limits.turns > 1
         new = verified_examples(attempts, settings.answers_per_task, SUBMIT if hands_in else "")
-        figures = {**rates(attempts), **episode_rates([attempt.rollout for attempt in attempts])}
+        figures = {
+            **rates(attempts),
+            **episode_rates([attempt.rollout for attempt in attempts]),
+            **numbers_of_round(attempts, reward),
+        }
         return Round(attempts, new, spent, None if policy is None else policy.times, figures)
 
     def take_over(self, out: Path) -> None:

@@ -33,9 +33,11 @@ from regrade.policy_training.policies.dialogues import MOST_THREADS
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
+from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.tracking import Tracker
@@ -116,7 +118,7 @@ class ExecutedTests:
         self.keep = keep
         self.trajectories = trajectories
         self.step_rewards = step_rewards or StepRewards()
-        self._verdicts: dict[tuple[str, str, bool], Future[Attempt]] = {}
+        self._verdicts: dict[tuple[str, str, bool, bool], Future[Attempt]] = {}
         """Of the attempts of this batch, which began as they ended."""
         self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="regrade-verdict")
         if trajectories is None:
@@ -157,9 +159,14 @@ class ExecutedTests:
             values = self._with_steps(rollouts, values)
         if (log_metric := kwargs.get("log_metric")) is not None:
             log_metric("execution_seconds", time.perf_counter() - began)
-            for name, value in {**rates(attempts), **episode_rates(rollouts)}.items():
-                log_metric(name, value)
+            numbers = {**rates(attempts), **episode_rates(rollouts), **self._components(attempts)}
+            for name, number in numbers.items():
+                log_metric(name, number)
         return values
+
+    def _components(self, attempts: list[Attempt]) -> dict[str, float]:
+        costs = None if self.trajectories is None else [rewards.total for rewards in self.trajectories.rewards]
+        return numbers_of_step(attempts, self.reward, costs)
 
     def _attempts(self, rollouts: list[Rollout]) -> list[Attempt]:
         if self.trajectories is None:
@@ -210,9 +217,9 @@ class ExecutedTests:
         )
 
 
-def _identity(rollout: Rollout) -> tuple[str, str, bool]:
+def _identity(rollout: Rollout) -> tuple[str, str, bool, bool]:
     """What a verdict depends on."""
-    return rollout.task_id, rollout.patch.digest, rollout.well_formed
+    return rollout.task_id, rollout.patch.digest, rollout.well_formed, bool(rollout.lost)
 
 
 def rates(attempts: Sequence[Attempt]) -> dict[str, float]:
@@ -240,7 +247,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What agents did, as means per episode; `tested`, `submitted` and `truncated` are shares. Empty without episodes.
 
     `tested`: it ran tests on the tree that it handed in. `taken_back`: changes undone after a red test run.
-    `truncated`: its turns, tokens or time ran out.
+    `truncated`: its turns, tokens or time ran out, or it repeated a refused action.
     """
     episodes = [rollout.episode for rollout in rollouts if rollout.episode is not None]
     if not episodes:
@@ -259,6 +266,7 @@ def episode_rates(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 @quiet_libraries()
+@restored_threads()
 def train_online(
     language_model: LanguageModel,
     tasks: Sequence[Task],

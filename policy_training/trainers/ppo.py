@@ -39,6 +39,7 @@ from regrade.policy_training.environments.training_reward import (
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.advantages import (
     clipped_value_loss,
     explained_variance,
@@ -291,6 +292,7 @@ def _ppo_config(
 
 
 @quiet_libraries()
+@restored_threads()
 def train_ppo(
     language_model: LanguageModel,
     tasks: Sequence[Task],

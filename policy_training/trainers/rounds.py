@@ -31,7 +31,7 @@ class Round:
     sampling: SamplingTimes | None = None
     """Of an agent: where the time of sampling went."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """`rates` and `episode_rates` of the attempts."""
+    """`rates` and `episode_rates` of the attempts, and what the components of the reward chose: `numbers_of_round`."""
 
 
 class _StoredTrace(msgspec.Struct):

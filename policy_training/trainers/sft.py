@@ -25,12 +25,20 @@ from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import mixed_precision
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
+from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, tokenized
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.frozen_activations import cached_frozen_activations
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
 from regrade.policy_training.trainers.settings import SFTSettings
-from regrade.policy_training.trainers.shared_prompts import PackedRow, pack, passes, prediction_states, unflatten
+from regrade.policy_training.trainers.shared_prompts import (
+    PackedRow,
+    logits_of,
+    pack,
+    passes,
+    prediction_states,
+    unflatten,
+)
 from regrade.policy_training.trainers.tracking import Tracker
 
 
@@ -155,6 +163,7 @@ class _AnswerTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
 
 
 @quiet_libraries()
+@restored_threads()
 def train_sft(
     language_model: LanguageModel,
     examples: Sequence[Transcript],
@@ -254,7 +263,7 @@ def answer_quality(
 
 def _likelihoods(model: Any, rows: Sequence[PackedRow]) -> list[list[list[tuple[float, bool]]]]:
     """(log-likelihood in nats, is it the likeliest?) of each token after the prompt, as [row][completion][token]."""
-    normal = model.lm_head(prediction_states(model, rows)).float().log_softmax(-1)
+    normal = logits_of(model, prediction_states(model, rows)).log_softmax(-1)
     targets = torch.tensor([token for row in rows for answer in row.completions for token in answer])
     targets = targets.to(normal.device)
     chosen = unflatten(normal.gather(1, targets[:, None])[:, 0], rows)
