@@ -175,6 +175,7 @@ def train(
         from regrade.policy_training.trainers.callbacks import Budget
         from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
+    from regrade.evaluators.storage.run import Run
 
     agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
     if pays_steps and agent.limits.turns == 1:
@@ -197,6 +198,8 @@ def train(
         track=() if track is None else (track,),
     )
     probes = model_probes(reward_model)
+    if (out / "manifest.json").exists() and Run.open(out).finished(algorithm):
+        stderr().print(f"{out} holds a finished training: nothing is trained", markup=False, soft_wrap=True)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:
         checkpoint = run_training(plan, chosen, scorer, out, progress=report)
     if loaded and (

@@ -115,6 +115,8 @@ def test_a_killed_training_goes_on_with_the_same_curve(
     for path, expected in weights.items():
         assert (killed / path).read_bytes() == expected, path
     assert not list((killed / "trainer").glob("checkpoint-*"))
+    if name != "sft":
+        assert (killed / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
 @pytest.fixture
