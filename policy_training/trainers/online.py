@@ -23,6 +23,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
@@ -35,7 +36,6 @@ from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
-from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
