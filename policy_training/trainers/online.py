@@ -23,6 +23,7 @@ from regrade.datasets.tasks import Task
 from regrade.evaluators.scoring.scorer import Scorer
 from regrade.policy_training.environments.agent_policy import AgentFormat, AgentPolicy
 from regrade.policy_training.environments.attempts import Attempt, judge
+from regrade.policy_training.environments.reward_components import numbers_of_step
 from regrade.policy_training.environments.step_rewards import EpisodeRewards, StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
@@ -37,7 +38,6 @@ from regrade.policy_training.policies.threads import restored_threads
 from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndLog, common_arguments, freeze_bottom
 from regrade.policy_training.trainers.generation import PLAYERS, check_generation
 from regrade.policy_training.trainers.resuming import Resumable, ResumePoints, train_from_last_state
-from regrade.policy_training.trainers.reward_components import numbers_of_step
 from regrade.policy_training.trainers.settings import OnlineSettings, passes_per_step
 from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
 from regrade.policy_training.trainers.tracking import Tracker
