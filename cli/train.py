@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
@@ -111,6 +112,21 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
+    resume_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Optimizer steps between the states from which the same command goes on after a kill. Default: a "
+            "state every five minutes.",
+        ),
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(
+            help="Tracker that gets the steps too, not for reward-model. wandb is offline, unless WANDB_MODE."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -124,7 +140,8 @@ def train(
     in, and wrong edits that are tested, taken back and put right; grpo, rloo and ppo learn from whole episodes, whose
     patches at the end are executed.
 
-    Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
+    Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. The same
+    command goes on with a training that was killed, and does nothing when it is finished. `regrade
     evaluate --checkpoints` evaluates the checkpoints of --save-every.
     """
     if steps is None and minutes is None:
@@ -156,6 +173,7 @@ def train(
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
+        from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
 
     agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
@@ -175,6 +193,8 @@ def train(
         demonstrations=demonstrations,
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
+        resume=ResumePoints(resume_every),
+        track=() if track is None else (track,),
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:

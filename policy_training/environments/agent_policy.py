@@ -32,6 +32,8 @@ from regrade.policy_training.policies.threads import on_free_cores
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
 
 EPISODES_AT_A_TIME = 96
+TOKENS_OF_A_TURN = 100
+"""For which an episode has room by default. An action of one line has some 15, and what it shows at most some 150."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class AgentFormat:
     """Default: one turn, as a policy that answers once."""
     max_action_tokens: int = MAX_ANSWER_TOKENS
     """Default: 40."""
-    max_tokens: int = 600
-    """Of an episode after its prompt, actions and observations together. Default: 600."""
+    max_tokens: int = 0
+    """Of an episode after its prompt, actions and observations together. Default: 0: 100 for each turn."""
 
     def __post_init__(self) -> None:
+        if self.max_tokens == 0:
+            object.__setattr__(self, "max_tokens", max(self.max_action_tokens, TOKENS_OF_A_TURN * self.limits.turns))
         if not 1 <= self.max_action_tokens <= self.max_tokens:
             raise UserError(
                 f"AgentFormat: max_action_tokens is {self.max_action_tokens!r} and max_tokens {self.max_tokens!r}; "
@@ -218,5 +222,6 @@ class AgentDialogue:
             well_formed=is_well_formed,
             tokens=episode.tokens,
             seconds=seconds,
+            lost=self.episode.environment.session.lost,
             episode=episode,
         )

@@ -210,8 +210,7 @@ class SharedPromptRewardTrainer(RewardTrainer):  # type: ignore[misc]
             texts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
             cut = list(zip(texts, lengths, strict=True))
             rows, positions = pack([text[:length] for text, length in cut], [text[length:] for text, length in cut])
-            with self.accelerator.autocast():
-                flat = packed_scores(bare, rows)
+            flat = packed_scores(bare, rows)
             starts = torch.tensor([0, *(len(row.completions) for row in rows)]).cumsum(0).tolist()
             return SimpleNamespace(
                 logits=torch.stack([flat[starts[row] + column] for row, column in positions])[:, None]

@@ -21,7 +21,7 @@ from regrade.evaluators.scoring.scorer import Scorer
 from regrade.evaluators.storage.run import Run
 from regrade.policy_training.loading import load_policy
 from regrade.policy_training.policies.models import EMBEDDED, load_model
-from regrade.policy_training.recipe.phases import Phases, check_same
+from regrade.policy_training.recipe.phases import Phases
 from regrade.policy_training.recipe.tasks import RecipeTasks, choose_tasks
 from regrade.policy_training.study.cells import FORMS, JUDGED, ROLES, Cell, cell_folder, chosen, grid
 from regrade.policy_training.study.settings import StudySettings
@@ -57,7 +57,7 @@ def run_study(
     wanted = chosen(grid(settings), cells)
     run = Run(out)
     with run.writing(wait=True):
-        check_same(run, study=asdict(settings), model=model)
+        run.configure({"study": asdict(settings), "model": model})
         run.update(model=model)
     if not all(_is_done(out, cell) for cell in wanted):
         with Scorer(sandbox=sandbox) as scorer:
@@ -141,7 +141,7 @@ class Study:
         run, tasks = Run(cell_folder(self.run.folder, cell)), self.tasks[cell.seed]
         stage: Stage = lambda title: self.stage(f"{cell.name}: {title}")  # noqa: E731
         phases = Phases(run, self.settings, cell.seed, stage, self.scorer, is_agent=cell.is_agent)
-        check_same(run, cell=asdict(cell), study=asdict(self.settings), model=self.model_name)
+        run.configure({"cell": asdict(cell), "study": asdict(self.settings), "model": self.model_name})
         run.record_tasks(tasks.held_out)
         run.update(
             model=self.model_name,
