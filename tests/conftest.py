@@ -29,7 +29,8 @@ settings.load_profile("untimed")
 LONGEST = """
     evaluators/verification/test_assurance_levels cli/test_score evaluators/scoring/test_scorer
     policy_training/demo/test_pipeline policy_training/study/test_running
-    evaluators/task_curation/test_classified_files cli/test_train cli/test_activity_on_a_terminal
+    evaluators/task_curation/test_classified_files policy_training/test_resuming cli/test_train
+    cli/test_activity_on_a_terminal
     evaluators/scoring/test_warm_and_cold evaluators/static/test_hostile_files evaluators/scoring/test_ray_scorer
     evaluators/verification/test_tripwires evaluators/task_curation/test_baseline gauntlet/test_gauntlet
     evaluators/verification/test_honest_styles evaluators/execution/test_worker
