@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
@@ -188,6 +190,12 @@ def undecided(undecided_folder: Path) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def packages_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for all processes of the tests: the packages of the ready-made tasks are fetched and built once."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages_cache"
+    """A cache for all processes of the tests, empty but for the packages of the ready-made tasks: the usual cache has
+    them for other tests anyway, and pip takes half a minute to fetch them."""
+    base, sources = tmp_path_factory.getbasetemp(), default_cache() / "sources"
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages_cache"
+    sources.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (cache / "sources").symlink_to(sources)
+    return cache
