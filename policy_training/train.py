@@ -14,9 +14,11 @@ from regrade.evaluators.storage.run import Run
 from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
@@ -118,7 +120,7 @@ def train(
 
 
 Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -128,20 +130,23 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _progress: ()
+        return lambda _run, _model, _progress: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
             raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
-        return lambda _run, _progress: traces
+        return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _progress: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
+        return lambda _run, _model, _progress: answers
+    limits = plan.agent.limits
+    Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
         began = time.monotonic()
+        form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         with run.phase("demonstrations"):
             made = write_demonstrations(demonstrator, run.folder / "demonstrations.jsonl", progress)
             counts = {"traces": made.traces, "with_mistakes": made.with_mistakes, "left_out": len(made.left_out)}
@@ -173,8 +178,8 @@ def _train_into(
         "tasks": len(tasks),
     }
     run.update(model=plan.model, seeds={"run": plan.seed}, configuration=configuration, assurance=scorer.assurance)
-    examples = lessons(run, progress)
     language_model = load_model(plan.model, to_train=True)
+    examples = lessons(run, language_model, progress)
     checkpoint = run.checkpoint(plan.algorithm)
     with run.phase(plan.algorithm):
         log = _log(run, plan, language_model, progress)

@@ -13,6 +13,7 @@ from typing import Any
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
@@ -36,7 +37,9 @@ class LanguageModel:
 
     @property
     def stop_ids(self) -> list[int]:
-        return [int(self.tokenizer.eos_token_id)]
+        """Tokens that end an action; the first one is what training appends to a text."""
+        harmony = Harmony.of(self.tokenizer)
+        return [int(self.tokenizer.eos_token_id)] if harmony is None else harmony.stop_ids
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -76,14 +79,15 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
 
     Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
-    autocast), and on a CPU; bfloat16 to sample on a GPU.
+    autocast), and on a CPU; bfloat16 to sample on a GPU. Weights packed in 4 bits (MXFP4) are unpacked to train, and on a
+    CPU.
 
     Raises:
         UserError: the model cannot be loaded, or the extra `train` is not installed.
     """
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,7 +97,9 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
         with quiet_libraries():
             is_local = Path(folder).is_dir() or not _hub_has(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local)
+            config = AutoConfig.from_pretrained(folder, local_files_only=is_local)
+            unpacking = _unpacking(config) if to_train or where == "cpu" else {}
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=is_local, **unpacking)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -104,6 +110,14 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _unpacking(config: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that unpack weights in 4 bits; none if they are not packed."""
+    from transformers import Mxfp4Config
+
+    packed = getattr(config, "quantization_config", None) or {}
+    return {"quantization_config": Mxfp4Config(dequantize=True)} if packed.get("quant_method") == "mxfp4" else {}
 
 
 def _hub_has(name: str) -> bool:

@@ -30,6 +30,7 @@ from regrade.policy_training.environments.training_reward import (
     training_reward_of,
 )
 from regrade.policy_training.policies.dialogues import MOST_THREADS
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
@@ -274,6 +275,7 @@ def train_online(
     check_settings(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None

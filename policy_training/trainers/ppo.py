@@ -36,6 +36,7 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -325,6 +326,7 @@ def train_ppo(
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate)
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None
