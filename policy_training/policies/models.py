@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -75,12 +76,19 @@ def embedded_weights() -> Path | None:
     return weights if weights.is_file() else None
 
 
-def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False) -> LanguageModel:
-    """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
+def load_model(
+    name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False, adapters: bool = False
+) -> LanguageModel:
+    """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub. A folder with
+    adapters is loaded with the model that they belong to.
 
     Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
     autocast), and on a CPU; bfloat16 to sample on a GPU. Weights packed in 4 bits (MXFP4) are unpacked to train, and on a
     CPU.
+
+    Args:
+        to_train: the weights will learn, or adapters beside them.
+        adapters: only adapters will learn (`add_lora`), so the weights may be bfloat16 on a GPU.
 
     Raises:
         UserError: the model cannot be loaded, or the extra `train` is not installed.
@@ -91,8 +99,13 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     except ImportError as error:
         raise UserError(f"a language model needs {error.name}, which is not installed: {INSTALL_TRAINING}") from error
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if to_train or where == "cpu" else torch.bfloat16
     folder = str(_embedded_folder()) if name == EMBEDDED else name
+    base = _base_of_adapters(folder)
+    if base is not None:
+        loaded = load_model(base, device=device, to_train=to_train, adapters=True)
+        loaded.model.load_adapter(folder, is_trainable=to_train)
+        return LanguageModel(name, loaded.model, loaded.tokenizer)
+    dtype = torch.float32 if where == "cpu" or (to_train and not adapters) else torch.bfloat16
     try:
         with quiet_libraries():
             is_local = Path(folder).is_dir() or not _hub_has(folder)
@@ -110,6 +123,14 @@ def load_model(name: str = EMBEDDED, *, device: str | None = None, to_train: boo
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(name, model.to(where), tokenizer)
+
+
+def _base_of_adapters(folder: str) -> str | None:
+    """The name of the model that a folder's adapters belong to; None: it holds none."""
+    path = Path(folder) / "adapter_config.json"
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def _unpacking(config: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ agent's steps at the last token of each action, and a penalty for the KL diverge
 token. Advantages are estimated per token (GAE); observations are skipped.
 
 TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
-critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
+critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.adapters import has_adapters
 from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
@@ -315,8 +316,12 @@ def train_ppo(
         value_head: the initial critic, from `ValueHead.load`. Default: None: a new one.
 
     Raises:
-        UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
+        UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
+    if settings.kl_coef and has_adapters(language_model.model):
+        raise UserError(
+            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside one with adapters: set it to 0"
+        )
     if agent is None and step_rewards is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
