@@ -33,6 +33,8 @@ from regrade.policy_training.trainers.ratio_drift import learned_log_probs, rati
 from regrade.policy_training.trainers.shared_prompts import pack, prediction_states, token_log_probs
 
 GIB = 1 << 30
+GPUS = (("A100 80 GB", 312e12, 2.0e12), ("H100 80 GB", 990e12, 3.35e12), ("H200 141 GB", 990e12, 4.8e12))
+"""Name, operations a second in bfloat16, and bytes a second, by their makers."""
 BALANCE = 0.001
 """Weight of the router's loss, that of GPT-OSS's configuration."""
 
@@ -64,11 +66,8 @@ class Shape:
     def used_parameters(self) -> int:
         """That one token passes."""
         expert = 3 * self.hidden * self.hidden + 3 * self.hidden
-        return (
-            self.parameters()
-            - self.vocabulary * self.hidden
-            - self.layers * (self.experts - self.used_experts) * expert
-        )
+        unused = self.layers * (self.experts - self.used_experts) * expert + self.vocabulary * self.hidden
+        return self.parameters() - unused
 
     def lora_parameters(self, rank: int) -> int:
         queries, keys = self.heads * self.head_size, self.key_heads * self.head_size
@@ -81,6 +80,11 @@ class Shape:
             num_attention_heads=self.heads, num_key_value_heads=self.key_heads, head_dim=self.head_size,
             sliding_window=self.window, bos_token_id=None, eos_token_id=None, pad_token_id=None,
         )  # fmt: skip
+
+
+TINY = Shape(
+    layers=2, hidden=64, experts=8, used_experts=2, heads=8, key_heads=2, head_size=16, vocabulary=2048, window=32
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,18 +138,14 @@ def show_paper(step: Step) -> None:
     shape = Shape()
     parts = memory(shape, step)
     print(
-        f"gpt-oss-20b on paper: {shape.parameters():,} parameters, {shape.used_parameters():,} used by a token; LoRA of "
-        f"rank {step.rank} beside the attention: {shape.lora_parameters(step.rank):,}"
+        f"gpt-oss-20b on paper: {shape.parameters():,} parameters, {shape.used_parameters():,} used by a token; LoRA "
+        f"of rank {step.rank} beside the attention: {shape.lora_parameters(step.rank):,}"
     )
     print(f"one step: {step.rows} answers of {step.answer} tokens to a prompt of {step.prompt}")
     for name, size in parts.items():
         print(f"  {name:45} {size / GIB:7.2f} GiB")
     print(f"  {'peak: sampling or learning':45} {peak(parts) / GIB:7.2f} GiB")
-    for name, flops, bandwidth in (
-        ("A100 80 GB", 312e12, 2.0e12),
-        ("H100 80 GB", 990e12, 3.35e12),
-        ("H200", 990e12, 4.8e12),
-    ):
+    for name, flops, bandwidth in GPUS:
         sampling, learning = seconds_on_paper(shape, step, flops, bandwidth)
         print(f"  at least, on an {name}: {sampling:6.1f} s of sampling, {learning:5.1f} s of learning")
 
@@ -171,8 +171,9 @@ def measured(shape: Shape, step: Step, device: str) -> dict[str, float]:
     for number in range(2):
         figures = {"parameters": float(sum(each.numel() for each in model.parameters()) - adapters)}
         figures |= _one_step(model, step, shape, optimizer, seed=number)
-    figures["peak_gib"] = torch.cuda.max_memory_allocated() / GIB if device == "cuda" else float("nan")
     figures["paper_gib"] = peak(memory(shape, step, 2 if device == "cuda" else 4)) / GIB
+    if device == "cuda":
+        figures["peak_gib"] = torch.cuda.max_memory_allocated() / GIB
     return figures
 
 
@@ -222,9 +223,7 @@ def sizes() -> Iterator[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0, help="in all")
-    parser.add_argument(
-        "--tokens", type=int, default=4096, help="of a prompt and its answer, of which a quarter is the answer"
-    )
+    parser.add_argument("--tokens", type=int, default=4096, help="of a prompt and its answer, which is a quarter")
     parser.add_argument("--rows", type=int, default=8, help="answers to a prompt")
     options = parser.parse_args()
     if options.tokens < 8 or options.rows < 1 or options.minutes <= 0:
@@ -235,18 +234,7 @@ def main() -> None:
     show_paper(step)
     if not torch.cuda.is_available():
         print("no GPU is here: gpt-oss-20b itself is not measured; a tiny one of its architecture on this CPU is:")
-        tiny = Shape(
-            layers=2,
-            hidden=64,
-            experts=8,
-            used_experts=2,
-            heads=8,
-            key_heads=2,
-            head_size=16,
-            vocabulary=2048,
-            window=32,
-        )
-        figures = measured(tiny, Step(prompt=96, answer=32, rows=4), "cpu")
+        figures = measured(TINY, Step(prompt=96, answer=32, rows=4), "cpu")
         _show(2, figures)
         record("gpt_oss", {"device": "cpu", **figures})
         return
@@ -276,12 +264,13 @@ def main() -> None:
 
 
 def _show(layers: int, figures: dict[str, float]) -> None:
+    used = f"{figures['peak_gib']:.1f} GiB at most" if "peak_gib" in figures else "memory not measured"
     print(
-        f"  {layers} layers, {figures['parameters']:,.0f} parameters: {figures['peak_gib']:.1f} GiB at most (formula "
-        f"{figures['paper_gib']:.1f}), {figures['sampled_tokens_per_second']:.0f} tokens/s sampled, "
+        f"  {layers} layers, {figures['parameters']:,.0f} parameters: {used} (formula {figures['paper_gib']:.2f}), "
+        f"{figures['sampled_tokens_per_second']:.0f} tokens/s sampled, "
         f"{figures['learned_tokens_per_second']:.0f} tokens/s learned; another pass: |ratio - 1| up to "
-        f"{figures['drift_largest']:.4f}, {figures['drift_outside']:.1%} beyond 0.2, gap of probabilities "
-        f"{figures['drift_gap']:.5f}"
+        f"{figures['drift_largest']:.2g}, {figures['drift_outside']:.1%} beyond 0.2, gap of probabilities "
+        f"{figures['drift_gap']:.2g}"
     )
 
 

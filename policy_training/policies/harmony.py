@@ -28,7 +28,7 @@ FUNCTIONS = "functions."
 DATE = "2025-08-05"
 """In the prompt, so that an episode depends on no calendar."""
 _HEADER = re.compile(
-    r"(?: to=(?P<before>\S+))?<\|channel\|>(?P<channel>\w+)(?: to=(?P<after>\S+?))?(?: ?(?:<\|constrain\|>)?\w+)?\s*"
+    r"(?: to=(?P<before>\S+))?<\|channel\|>(?P<channel>\w+)(?: to=(?P<after>\S+?))?(?: ?<\|constrain\|>\w+| \w+)?\s*"
 )
 _CHANNELS = ("analysis", "commentary", "final")
 _NAME = re.compile(r"\w{1,64}")

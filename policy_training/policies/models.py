@@ -79,12 +79,13 @@ def embedded_weights() -> Path | None:
 def load_model(
     name: str = EMBEDDED, *, device: str | None = None, to_train: bool = False, adapters: bool = False
 ) -> LanguageModel:
-    """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub. A folder with
-    adapters is loaded with the model that they belong to.
+    """Load by name: `smollm2-135m` (embedded, no hub needed), a folder, or a name on the Hugging Face hub.
+
+    A folder with adapters is loaded with the model that they belong to.
 
     Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
-    autocast), and on a CPU; bfloat16 to sample on a GPU. Weights packed in 4 bits (MXFP4) are unpacked to train, and on a
-    CPU.
+    autocast), and on a CPU; bfloat16 to sample on a GPU. Weights packed in 4 bits (MXFP4) are unpacked to train, and on
+    a CPU.
 
     Args:
         to_train: the weights will learn, or adapters beside them.

@@ -320,7 +320,8 @@ def train_ppo(
     """
     if settings.kl_coef and has_adapters(language_model.model):
         raise UserError(
-            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside one with adapters: set it to 0"
+            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside that with adapters: set "
+            "it to 0"
         )
     if agent is None and step_rewards is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
