@@ -163,7 +163,6 @@ def measured(shape: Shape, step: Step, device: str) -> dict[str, float]:
         torch.set_default_dtype(before)
     assert not is_packed(model)
     adapters = add_lora(LanguageModel("random", model, None), rank=step.rank)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-5)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -10,7 +10,7 @@ import typer
 
 from regrade.cli.console import progress, stderr
 from regrade.cli.evaluate import TaskSource
-from regrade.cli.extras import training_libraries
+from regrade.cli.extras import check_training_libraries, training_libraries
 from regrade.cli.jobs import model_probes
 from regrade.cli.loading import is_ready_made, limited, load, measured
 from regrade.cli.options import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Algorithm = Literal["sft", "expert-iteration", "grpo", "rloo", "ppo", "reward-model"]
 Shaping = Literal["none", "seen", "measured"]
 Generation = Literal["shared", "trl", "vllm"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 LARGEST_RATE, LARGEST_COST, MOST_MINUTES = 1000.0, 1000.0, 1e7
 SAMPLES, TEMPERATURE, PPO_LEARNING_RATE = 8, 1.0, 1e-5
 """Defaults of this command. All other defaults are those of the settings."""
@@ -111,6 +112,31 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST, help="Rank of the adapters (LoRA) that alone learn. Default: all weights learn."),
+    ] = None,
+    action_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Most tokens of an agent's action. Default: those of its checkpoint, or 40."
+        ),
+    ] = None,
+    resume_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Optimizer steps between the states from which the same command goes on after a kill. Default: a "
+            "state every five minutes.",
+        ),
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(
+            help="Tracker that gets the steps too, not for reward-model. wandb is offline, unless WANDB_MODE."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices.")] = 0,
     sandbox: SandboxName = "auto",
     workers: Workers = None,
@@ -124,7 +150,8 @@ def train(
     in, and wrong edits that are tested, taken back and put right; grpo, rloo and ppo learn from whole episodes, whose
     patches at the end are executed.
 
-    Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. `regrade
+    Needs --steps, --minutes or both; training stops at the first limit. Prints the folder of the checkpoint. The same
+    command goes on with a training that was killed, and does nothing when it is finished. `regrade
     evaluate --checkpoints` evaluates the checkpoints of --save-every.
     """
     if steps is None and minutes is None:
@@ -141,6 +168,7 @@ def train(
     settings = settings_of(
         algorithm, learning_rate, samples, temperature, generation, "trajectory" if shaping == "none" else "step"
     )
+    check_training_libraries("`regrade train`")
     if split is None and is_ready_made(tasks):
         split = "demonstrations" if algorithm == "sft" else "tests_only"
     loaded = []
@@ -155,9 +183,12 @@ def train(
         from regrade.policy_training.train import TrainingPlan
         from regrade.policy_training.train import train as run_training
         from regrade.policy_training.trainers.callbacks import Budget
+        from regrade.policy_training.trainers.resuming import ResumePoints
     from regrade.evaluators.scoring.scorer import Scorer
 
     agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
+    if action_tokens is not None:
+        agent = AgentFormat(agent.limits, action_tokens, max(agent.max_tokens, 2 * action_tokens * agent.limits.turns))
     if pays_steps and agent.limits.turns == 1:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
@@ -174,6 +205,9 @@ def train(
         demonstrations=demonstrations,
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
+        lora_rank=lora,
+        resume=ResumePoints(resume_every),
+        track=() if track is None else (track,),
     )
     probes = model_probes(reward_model)
     with Scorer(sandbox=sandbox, workers=workers, probes=probes) as scorer, progress(algorithm) as report:

@@ -20,7 +20,7 @@ def add_lora(language_model: LanguageModel, *, rank: int = 16, alpha: int = 32, 
         experts: also beside the weights of GPT-OSS's experts. Default: beside those of the attention alone.
 
     Raises:
-        UserError: peft is not installed, or a number is out of range.
+        UserError: peft is not installed, the model has adapters already, or a number is out of range.
     """
     try:
         from peft import LoraConfig
@@ -29,11 +29,15 @@ def add_lora(language_model: LanguageModel, *, rank: int = 16, alpha: int = 32, 
     if rank < 1 or alpha < 1:
         raise UserError(f"rank is {rank!r} and alpha {alpha!r}; give whole numbers of at least 1")
     model = language_model.model
+    if has_adapters(model):
+        raise UserError(f"the model {language_model.name!r} has adapters already: go on with them, without `lora_rank`")
     beside = {"target_parameters": list(EXPERTS)} if experts else {}
     model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), **beside))
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in learning:
         weight.data = weight.data.float()
+    # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return sum(weight.numel() for weight in learning)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from regrade.datasets.caches import default_cache
 from regrade.datasets.errors import UserError
 from regrade.policy_training.policies.harmony import Harmony
+from regrade.policy_training.policies.precision import uses_bfloat16
 from regrade.policy_training.policies.quiet import quiet_libraries
 
 EMBEDDED = "smollm2-135m"
@@ -83,9 +84,9 @@ def load_model(
 
     A folder with adapters is loaded with the model that they belong to.
 
-    Weights are float32 to train, as small updates would round away in bfloat16 (a GPU computes in bfloat16 under
-    autocast), and on a CPU; bfloat16 to sample on a GPU. Weights packed in 4 bits (MXFP4) are unpacked to train, and on
-    a CPU.
+    Weights are float32 to train, as small updates would round away in bfloat16, and on a CPU; bfloat16 to sample on a
+    GPU, unless `REGRADE_PRECISION` says otherwise (see `regrade.policy_training.policies.precision`).
+    Weights packed in 4 bits (MXFP4) are unpacked to train, and on a CPU.
 
     Args:
         to_train: the weights will learn, or adapters beside them.
@@ -106,7 +107,8 @@ def load_model(
         loaded = load_model(base, device=device, to_train=to_train, adapters=True)
         loaded.model.load_adapter(folder, is_trainable=to_train)
         return LanguageModel(name, loaded.model, loaded.tokenizer)
-    dtype = torch.float32 if where == "cpu" or (to_train and not adapters) else torch.bfloat16
+    is_float32 = (to_train and not adapters) or where == "cpu" or not uses_bfloat16("cuda")
+    dtype = torch.float32 if is_float32 else torch.bfloat16
     try:
         with quiet_libraries():
             is_local = Path(folder).is_dir() or not _hub_has(folder)
