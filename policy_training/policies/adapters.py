@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regrade.datasets.errors import UserError
-from regrade.policy_training.policies.models import INSTALL_TRAINING, LanguageModel
+from regrade.policy_training.policies.models import INSTALL_TRAINING, LanguageModel, let_adapters_learn
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
@@ -33,12 +33,7 @@ def add_lora(language_model: LanguageModel, *, rank: int = 16, alpha: int = 32, 
         raise UserError(f"the model {language_model.name!r} has adapters already: go on with them, without `lora_rank`")
     beside = {"target_parameters": list(EXPERTS)} if experts else {}
     model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), **beside))
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in learning:
-        weight.data = weight.data.float()
-    # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return sum(weight.numel() for weight in learning)
+    return let_adapters_learn(model)
 
 
 def has_adapters(model: Any) -> bool:

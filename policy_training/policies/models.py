@@ -106,6 +106,8 @@ def load_model(
     if base is not None:
         loaded = load_model(base, device=device, to_train=to_train, adapters=True)
         loaded.model.load_adapter(folder, is_trainable=to_train)
+        if to_train:
+            let_adapters_learn(loaded.model)
         return LanguageModel(name, loaded.model, loaded.tokenizer)
     is_float32 = (to_train and not adapters) or where == "cpu" or not uses_bfloat16("cuda")
     dtype = torch.float32 if is_float32 else torch.bfloat16
@@ -134,6 +136,16 @@ def _base_of_adapters(folder: str) -> str | None:
     if not path.is_file():
         return None
     return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def let_adapters_learn(model: Any) -> int:
+    """Prepare a model whose adapters alone learn, in float32; returns their parameters."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.data = weight.data.float()
+    # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return sum(weight.numel() for weight in learning)
 
 
 def _unpacking(config: Any) -> dict[str, Any]:

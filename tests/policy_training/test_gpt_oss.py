@@ -30,6 +30,7 @@ from regrade.policy_training.environments.demonstrations import (
     transcript_of,
 )
 from regrade.policy_training.environments.harmony_actions import call_text, tokenized_calls
+from regrade.policy_training.policies.adapters import add_lora
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, Turn
@@ -339,3 +340,40 @@ def test_the_experts_traces_are_calls(task: Task, scorer: Scorer, harmony_tokeni
         steps = [step for step, is_learned in zip(made.episode.steps, made.learned, strict=True) if is_learned]
         assert [(each.function, json.loads(each.text)) for each in said] == [(s.tool, s.arguments) for s in steps]
         assert len(steps) == len(made.episode.steps) - made.mistakes
+
+
+@pytest.mark.slow
+def test_adapters_alone_learn_are_saved_and_go_on(
+    undecided: LanguageModel, seen: Seen, task: Task, scorer: Scorer, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="needs the package peft")
+    before = {name: weight.detach().clone() for name, weight in undecided.model.named_parameters()}
+    assert 0 < add_lora(undecided, rank=2, alpha=4, experts=True) < sum(map(torch.numel, before.values()))
+    with pytest.raises(UserError, match="has adapters already"):
+        add_lora(undecided)
+
+    def grpo(policy: LanguageModel) -> None:
+        settings = OnlineSettings(algorithm="grpo", prompts_per_step=1, samples_per_prompt=8, learning_rate=1e-2)
+        train_online(
+            policy, [task], scorer, settings, out=tmp_path, budget=Budget(steps=1), seed=1, agent=AGENT, log=seen.log
+        )
+
+    grpo(undecided)
+    assert seen.logged[-1]["grad_norm"] > 0
+    for name, weight in undecided.model.named_parameters():
+        if "lora_" not in name:
+            assert torch.equal(weight, before[name.replace(".base_layer", "")]), name
+    with pytest.raises(UserError, match="needs a second model"):
+        train_ppo(undecided, [task], scorer, PPOSettings(), out=tmp_path, budget=Budget(steps=1), seed=0, agent=AGENT)
+
+    folder = undecided.save(tmp_path / "adapters")
+    assert not (folder / "model.safetensors").exists()
+    again = load_model(str(folder), device="cpu", to_train=True)
+    ids = torch.tensor([Harmony(again.tokenizer).plain("def second(items):")])
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(ids).logits, undecided.model.eval()(ids).logits)
+    assert {name for name, weight in again.model.named_parameters() if weight.requires_grad} == {
+        name for name, _ in undecided.model.named_parameters() if "lora_" in name
+    }
+    grpo(again)
+    assert seen.logged[-1]["grad_norm"] > 0
