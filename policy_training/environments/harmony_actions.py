@@ -43,12 +43,13 @@ class HarmonyEpisode:
         session = self.environment.session
         if session.is_over():
             return None
+        function, arguments, why = "", "", CALL_A_TOOL
         with tokenizer:
             try:
-                function, arguments, why = *self.harmony.read(tokens)[-1][1:], CALL_A_TOOL
+                _, function, arguments = self.harmony.read(tokens)[-1]
             except MalformedMessageError as error:
-                function, arguments, why = "", "", str(error)
-        self.silent = self.silent + 1 if why is CALL_A_TOOL and not function else 0
+                why = str(error)
+        self.silent = self.silent + 1 if why == CALL_A_TOOL and not function else 0
         if self.silent == MOST_SILENT:
             session.end = EpisodeEnd.ABANDONED
             return None

@@ -103,6 +103,27 @@ def undecided(undecided_folder: Path) -> LanguageModel:
     return load_model(str(undecided_folder), device="cpu")
 
 
+def test_the_shared_sampler_and_passes_have_sinks_and_sliding_windows(
+    harmony_tokenizer: PreTrainedTokenizerFast, task: Task, scorer: Scorer
+) -> None:
+    """Over several turns, with prompts and observations far longer than the window of 32 tokens."""
+    policy = untrained(harmony_tokenizer)
+    samples = AgentPolicy(policy, scorer, "untrained", AGENT).sample([task], [Sampling(1.0, 3)], 0)
+    episodes = [sample.tokens for sample in samples]
+    assert max(len(action_spans(each.is_action)) for each in episodes) > 1
+    expected = []
+    for each in episodes:
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([[*each.prompt, *each.tokens]])).logits[0, len(each.prompt) - 1 : -1]
+        of_tokens = logits.log_softmax(-1).gather(1, torch.tensor(each.tokens)[:, None])[:, 0]
+        expected.append(of_tokens[torch.tensor(each.is_action)])
+    assert ratio_drift(sampled_log_probs(episodes), torch.cat(expected)).largest < 1e-4
+    assert ratio_drift(learned_log_probs(policy.model, episodes, together=True), torch.cat(expected)).largest < 1e-4
+    sinks = policy.model.model.layers[0].self_attn.sinks
+    sinks.data += 1.0
+    assert ratio_drift(learned_log_probs(policy.model, episodes, together=True), torch.cat(expected)).largest > 1e-3
+
+
 def test_sft_learns_calls_sinks_and_the_router(
     undecided: LanguageModel, log: list[dict[str, float]], task: Task, scorer: Scorer
 ) -> None:
