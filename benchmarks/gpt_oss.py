@@ -184,7 +184,13 @@ def _one_step(model: Any, step: Step, shape: Shape, optimizer: Any, seed: int) -
     ((_, answers),) = stream(
         model, [prompt], [1.0] * step.rows, stop_ids=[], max_tokens=step.answer, seed=seed, rows=step.rows
     )
-    sampled = time.perf_counter()
+    sampling = time.perf_counter() - began
+    episodes = [
+        TokenizedEpisode(tuple(prompt), tuple(each.tokens), (True,) * len(each.tokens), tuple(each.log_probs))
+        for each in answers[:2]
+    ]
+    drift = ratio_drift(learned_log_probs(model, episodes, together=False), sampled_log_probs(episodes))
+    began = time.perf_counter()
     model.train()
     for number, answer in enumerate(answers):
         rows, _ = pack([prompt], [answer.tokens])
@@ -198,17 +204,11 @@ def _one_step(model: Any, step: Step, shape: Shape, optimizer: Any, seed: int) -
     optimizer.zero_grad()
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    learned = time.perf_counter()
-    model.eval()
-    episodes = [
-        TokenizedEpisode(tuple(prompt), tuple(each.tokens), (True,) * len(each.tokens), tuple(each.log_probs))
-        for each in answers[:2]
-    ]
-    drift = ratio_drift(learned_log_probs(model, episodes, together=False), sampled_log_probs(episodes))
+    learning = time.perf_counter() - began
     tokens = step.rows * step.answer
     return {
-        "sampled_tokens_per_second": tokens / (sampled - began),
-        "learned_tokens_per_second": step.rows * (step.prompt + step.answer) / (learned - sampled),
+        "sampled_tokens_per_second": tokens / sampling,
+        "learned_tokens_per_second": step.rows * (step.prompt + step.answer) / learning,
         "drift_largest": drift.largest,
         "drift_outside": drift.outside,
         "drift_gap": drift.gap,

@@ -144,7 +144,10 @@ def let_adapters_learn(model: Any) -> int:
     for weight in learning:
         weight.data = weight.data.float()
     # What is kept for the gradient would otherwise be most of the memory: the weights have no gradient of their own.
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )  # its old name
+    enable({"use_reentrant": False})
     return sum(weight.numel() for weight in learning)
 
 
