@@ -60,6 +60,20 @@ class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: i
     """GRPO that runs each prompt once."""
 
 
+class OnPolicyGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's own, with the ratio exactly 1 where nothing was learned since sampling.
+
+    With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
+    use other experts than the loss's, and the ratio is not 1.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.num_iterations == 1 and self.args.steps_per_generation <= self.args.gradient_accumulation_steps:
+            batch.pop("old_per_token_logps", None)  # the loss takes its own, detached
+        return batch
+
+
 class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """RLOO that runs each prompt once.
 

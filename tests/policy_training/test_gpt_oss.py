@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, Turn
 from regrade.policy_training.trainers.callbacks import Budget
-from regrade.policy_training.trainers.online import train_online
+from regrade.policy_training.trainers.online import OnPolicyGRPOTrainer, train_online
 from regrade.policy_training.trainers.ppo import ValueHead, train_ppo
 from regrade.policy_training.trainers.ratio_drift import RatioDrift, learned_log_probs, ratio_drift, sampled_log_probs
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, SFTSettings
@@ -231,6 +232,21 @@ def test_grpo_over_several_turns(
     assert seen.rows() <= recorded, "the loss gets the tokens that were sampled"
     assert len(seen.rows()) > 1
     assert not any("old_per_token_logps" in batch for batch in seen.batches), "on-policy: the ratio is 1 by definition"
+
+
+@pytest.mark.parametrize(("iterations", "steps", "is_kept"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_on_policy_no_other_pass_is_compared_with(
+    iterations: int, steps: int, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TRL's trainer with vLLM returns it."""
+    returned = {"old_per_token_logps": torch.zeros(1), "importance_sampling_ratio": torch.ones(1)}
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda _self, _inputs: dict(returned))
+    trainer = object.__new__(OnPolicyGRPOTrainer)
+    trainer.num_iterations = iterations
+    trainer.args = SimpleNamespace(steps_per_generation=steps, gradient_accumulation_steps=1)
+    batch = trainer._generate_and_score_completions([])
+    assert ("old_per_token_logps" in batch) is is_kept
+    assert "importance_sampling_ratio" in batch
 
 
 @pytest.mark.slow
