@@ -14,6 +14,7 @@ those of the sampler, in the model's precision.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from regrade.policy_training.policies.gpt_oss import is_packed
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.sampling import stream
 from regrade.policy_training.policies.transcripts import TokenizedEpisode
-from regrade.policy_training.trainers.ratio_drift import learned_log_probs, ratio_drift, sampled_log_probs
+from regrade.policy_training.trainers.ratio_drift import RatioDrift, learned_log_probs, ratio_drift, sampled_log_probs
 from regrade.policy_training.trainers.shared_prompts import pack, prediction_states, token_log_probs
 
 GIB = 1 << 30
@@ -170,10 +171,23 @@ def measured(shape: Shape, step: Step, device: str) -> dict[str, float]:
     for number in range(2):
         figures = {"parameters": float(sum(each.numel() for each in model.parameters()) - adapters)}
         figures |= _one_step(model, step, shape, optimizer, seed=number)
+    if device == "cpu":
+        figures["bfloat16_largest"], figures["bfloat16_outside"], figures["bfloat16_gap"] = _rounded(model, step, shape)
     figures["paper_gib"] = peak(memory(shape, step, 2 if device == "cuda" else 4)) / GIB
     if device == "cuda":
         figures["peak_gib"] = torch.cuda.max_memory_allocated() / GIB
     return figures
+
+
+def _rounded(model: Any, step: Step, shape: Shape) -> RatioDrift:
+    """How far a pass in bfloat16 is from one in float32, with the same weights."""
+    tokens = torch.randint(shape.vocabulary, (4, step.prompt + step.answer), generator=torch.Generator().manual_seed(9))
+    episodes = [
+        TokenizedEpisode(tuple(row[: step.prompt]), tuple(row[step.prompt :]), (True,) * step.answer)
+        for row in tokens.tolist()
+    ]
+    exact = learned_log_probs(model, episodes, together=False)
+    return ratio_drift(learned_log_probs(copy.deepcopy(model).bfloat16(), episodes, together=False), exact)
 
 
 def _one_step(model: Any, step: Step, shape: Shape, optimizer: Any, seed: int) -> dict[str, float]:
@@ -271,6 +285,11 @@ def _show(layers: int, figures: dict[str, float]) -> None:
         f"{figures['drift_largest']:.2g}, {figures['drift_outside']:.1%} beyond 0.2, gap of probabilities "
         f"{figures['drift_gap']:.2g}"
     )
+    if "bfloat16_largest" in figures:
+        print(
+            f"  a pass in bfloat16 beside one in float32: |ratio - 1| up to {figures['bfloat16_largest']:.2g}, "
+            f"{figures['bfloat16_outside']:.1%} beyond 0.2, gap of probabilities {figures['bfloat16_gap']:.2g}"
+        )
 
 
 if __name__ == "__main__":

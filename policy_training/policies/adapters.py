@@ -31,8 +31,8 @@ def add_lora(language_model: LanguageModel, *, rank: int = 16, alpha: int = 32, 
     model = language_model.model
     if has_adapters(model):
         raise UserError(f"the model {language_model.name!r} has adapters already: go on with them, without `lora_rank`")
-    beside = {"target_parameters": list(EXPERTS)} if experts else {}
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), **beside))
+    beside = list(EXPERTS) if experts else None
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), target_parameters=beside))
     return let_adapters_learn(model)
 
 

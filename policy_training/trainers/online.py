@@ -49,19 +49,7 @@ OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, Episod
 
 
 class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO, which can go on after a kill."""
-
-
-class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
-    """TRL's RLOO, which can go on after a kill."""
-
-
-class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
-    """GRPO that runs each prompt once."""
-
-
-class OnPolicyGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's own, with the ratio exactly 1 where nothing was learned since sampling.
+    """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
 
     With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
     use other experts than the loss's, and the ratio is not 1.
@@ -72,6 +60,14 @@ class OnPolicyGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.num_iterations == 1 and self.args.steps_per_generation <= self.args.gradient_accumulation_steps:
             batch.pop("old_per_token_logps", None)  # the loss takes its own, detached
         return batch
+
+
+class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
+    """TRL's RLOO, which can go on after a kill."""
+
+
+class SharedPromptGRPOTrainer(Resumable, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+    """GRPO that runs each prompt once."""
 
 
 class SharedPromptRLOOTrainer(Resumable, SharedPrompts, RLOOTrainer):  # type: ignore[misc]

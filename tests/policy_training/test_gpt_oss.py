@@ -36,7 +36,7 @@ from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, Transcript, Turn
 from regrade.policy_training.trainers.callbacks import Budget
-from regrade.policy_training.trainers.online import OnPolicyGRPOTrainer, train_online
+from regrade.policy_training.trainers.online import PlainGRPOTrainer, train_online
 from regrade.policy_training.trainers.ppo import ValueHead, train_ppo
 from regrade.policy_training.trainers.ratio_drift import RatioDrift, learned_log_probs, ratio_drift, sampled_log_probs
 from regrade.policy_training.trainers.settings import OnlineSettings, PPOSettings, SFTSettings
@@ -241,7 +241,7 @@ def test_on_policy_no_other_pass_is_compared_with(
     """As TRL's trainer with vLLM returns it."""
     returned = {"old_per_token_logps": torch.zeros(1), "importance_sampling_ratio": torch.ones(1)}
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda _self, _inputs: dict(returned))
-    trainer = object.__new__(OnPolicyGRPOTrainer)
+    trainer = object.__new__(PlainGRPOTrainer)
     trainer.num_iterations = iterations
     trainer.args = SimpleNamespace(steps_per_generation=steps, gradient_accumulation_steps=1)
     batch = trainer._generate_and_score_completions([])
