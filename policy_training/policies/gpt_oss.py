@@ -23,6 +23,7 @@ def prepare_to_train(language_model: LanguageModel, *, is_agent: bool = True) ->
         UserError: it is a GPT-OSS whose sinks or weights would not learn, or that is not trained as an agent.
     """
     name, model = language_model.name, language_model.model
+    let_generate(model)
     harmony = Harmony.of(language_model.tokenizer)
     if harmony is not None:
         if not is_agent:
@@ -43,6 +44,12 @@ def prepare_to_train(language_model: LanguageModel, *, is_agent: bool = True) ->
             f"model {name!r} has packed MXFP4 weights, which have no gradient: load it by load_model(..., "
             "to_train=True), which unpacks them, or with Mxfp4Config(dequantize=True)"
         )
+
+
+def let_generate(model: Any) -> None:
+    """A mixture of experts whose configuration asks for the router's loss, as TRL's SFT leaves it, cannot generate."""
+    if getattr(model.config, "output_router_logits", False):
+        model.config.output_router_logits = False
 
 
 def is_packed(model: Any) -> bool:

@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
 from regrade.policy_training.environments.harmony_actions import tokenized_calls
-from regrade.policy_training.policies.gpt_oss import prepare_to_train
+from regrade.policy_training.policies.gpt_oss import let_generate, prepare_to_train
 from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.precision import mixed_precision
@@ -220,6 +220,7 @@ def train_sft(
         train_from_last_state(trainer, resume)
     if plateau is not None:
         plateau.restore()
+    let_generate(language_model.model)
     language_model.model.eval()
 
 
