@@ -112,6 +112,16 @@ def train(
         int | None,
         typer.Option(min=1, max=MOST, help="Optimizer steps between checkpoints. Default: only the last checkpoint."),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST, help="Rank of the adapters (LoRA) that alone learn. Default: all weights learn."),
+    ] = None,
+    action_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Most tokens of an agent's action. Default: those of its checkpoint, or 40."
+        ),
+    ] = None,
     resume_every: Annotated[
         int | None,
         typer.Option(
@@ -178,6 +188,8 @@ def train(
     from regrade.evaluators.storage.run import Run
 
     agent = AgentFormat.of_checkpoint(Path(model)) if limits is None else AgentFormat(limits)
+    if action_tokens is not None:
+        agent = AgentFormat(agent.limits, action_tokens, max(agent.max_tokens, 2 * action_tokens * agent.limits.turns))
     if pays_steps and agent.limits.turns == 1:
         raise UserError("--turn-cost, --test-cost and --shaping pay the steps of an agent: give --turns too")
     pays = DEFAULT_TRAINING_REWARD if reward is None else load_training_reward(reward)
@@ -194,6 +206,7 @@ def train(
         demonstrations=demonstrations,
         step_rewards=step_rewards if pays_steps else None,
         save_every=save_every,
+        lora_rank=lora,
         resume=ResumePoints(resume_every),
         track=() if track is None else (track,),
     )

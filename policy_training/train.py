@@ -18,9 +18,12 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempt_samples import write_samples
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
+from regrade.policy_training.environments.demonstration_formats import CallExpert, CompactExpert
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.policies.adapters import add_lora
+from regrade.policy_training.policies.harmony import Harmony
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
@@ -68,6 +71,9 @@ class TrainingPlan:
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+    lora_rank: int | None = None
+    """Rank of the adapters that alone learn, beside frozen weights; a checkpoint then holds them alone. Default: None:
+    all weights learn."""
     resume: ResumePoints = field(default_factory=ResumePoints)
     """When a state is written, from the last of which the same plan goes on after a kill. Default: at the end of the
     step in which five minutes have passed since the last one."""
@@ -138,7 +144,7 @@ def train(
 
 
 Progress = Callable[[int, int], None]
-Lessons = Callable[[Run, Progress | None], Sequence[Transcript]]
+Lessons = Callable[[Run, LanguageModel, Progress | None], Sequence[Transcript]]
 
 
 def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lessons:
@@ -148,20 +154,23 @@ def _lessons(plan: TrainingPlan, tasks: Sequence[Task], scorer: Scorer) -> Lesso
         UserError: a task has no reference, the answer format cannot express it, or the file of demonstrations is wrong.
     """
     if plan.algorithm != "sft":
-        return lambda _run, _progress: ()
+        return lambda _run, _model, _progress: ()
     if plan.demonstrations is not None:
         traces = read_transcripts(plan.demonstrations)
         longest, turns = max(len(trace.turns) for trace in traces), 1 if plan.agent is None else plan.agent.limits.turns
         if longest > turns:
             raise UserError(f"{plan.demonstrations}: a trace has {longest} turns, more than {turns}: give `agent=`")
-        return lambda _run, _progress: traces
+        return lambda _run, _model, _progress: traces
     if plan.agent is None:
         answers = demonstrations(tasks)
-        return lambda _run, _progress: answers
-    demonstrator = Demonstrator(tasks, scorer, plan.agent.limits, seed=plan.seed)
+        return lambda _run, _model, _progress: answers
+    limits = plan.agent.limits
+    Demonstrator(tasks, scorer, limits, seed=plan.seed)  # fails if a reference is missing
 
-    def execute(run: Run, progress: Progress | None) -> Sequence[Transcript]:
+    def execute(run: Run, model: LanguageModel, progress: Progress | None) -> Sequence[Transcript]:
         began, path = time.monotonic(), run.folder / "demonstrations.jsonl"
+        form = CompactExpert if Harmony.of(model.tokenizer) is None else CallExpert
+        demonstrator = Demonstrator(tasks, scorer, limits, seed=plan.seed, form=form)
         if run.finished("demonstrations"):
             return write_demonstrations(demonstrator, path, progress).transcripts
         with run.phase("demonstrations"):
@@ -190,6 +199,7 @@ def _configuration(plan: TrainingPlan, tasks: Sequence[Task]) -> dict[str, Any]:
         "agent": None if plan.agent is None else asdict(plan.agent),
         "step_rewards": None if plan.step_rewards is None else asdict(plan.step_rewards),
         "save_every": plan.save_every,
+        "lora_rank": plan.lora_rank,
         "tasks": len(tasks),
         "tasks_sha256": hashlib.sha256(repr(learned).encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -204,8 +214,10 @@ def _train_into(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     run.update(model=plan.model, seeds={"run": plan.seed}, assurance=scorer.assurance)
-    examples = lessons(run, progress)
-    language_model = load_model(plan.model, to_train=True)
+    language_model = load_model(plan.model, to_train=True, adapters=plan.lora_rank is not None)
+    if plan.lora_rank is not None:
+        add_lora(language_model, rank=plan.lora_rank, alpha=2 * plan.lora_rank)
+    examples = lessons(run, language_model, progress)
     with run.phase(plan.algorithm):
         begun = last_step(run.folder / "trainer")
         run.rewind(plan.algorithm, begun)

@@ -31,6 +31,7 @@ from regrade.policy_training.environments.training_reward import (
     training_reward_of,
 )
 from regrade.policy_training.policies.dialogues import MOST_THREADS
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, SingleTurnPrompt, prompt_of
@@ -51,7 +52,17 @@ OUT_OF_BUDGET = (EpisodeEnd.TURNS, EpisodeEnd.TOKENS, EpisodeEnd.SECONDS, Episod
 
 
 class PlainGRPOTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO, which can go on after a kill."""
+    """TRL's GRPO, which can go on after a kill, and whose ratio is exactly 1 where nothing was learned since sampling.
+
+    With vLLM, TRL takes old log-probabilities from a pass of their own also then. In a mixture of experts that pass may
+    use other experts than the loss's, and the ratio is not 1.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.num_iterations == 1 and self.args.steps_per_generation <= self.args.gradient_accumulation_steps:
+            batch.pop("old_per_token_logps", None)  # the loss takes its own, detached
+        return batch
 
 
 class PlainRLOOTrainer(Resumable, RLOOTrainer):  # type: ignore[misc]
@@ -301,6 +312,7 @@ def train_online(
     check_settings(settings, agent, step_rewards)
     # TRL silently drops batches that it cannot fill.
     prompts_per_step = min(settings.prompts_per_step, len(tasks))
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model, settings.frozen)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None

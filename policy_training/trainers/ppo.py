@@ -6,7 +6,7 @@ agent's steps at the last token of each action, and a penalty for the KL diverge
 token. Advantages are estimated per token (GAE); observations are skipped.
 
 TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
-critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
+critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, a KL penalty with LoRA.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from regrade.policy_training.environments.training_reward import (
     TrainingReward,
     training_reward_of,
 )
+from regrade.policy_training.policies.adapters import has_adapters
+from regrade.policy_training.policies.gpt_oss import prepare_to_train
 from regrade.policy_training.policies.models import LanguageModel
 from regrade.policy_training.policies.quiet import quiet_libraries
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS
@@ -324,8 +326,13 @@ def train_ppo(
         keep: called with the attempts of each generation. Default: None.
 
     Raises:
-        UserError: there are too few tasks for a batch, or `step_rewards` without an agent.
+        UserError: there are too few tasks for a batch, `step_rewards` without an agent, or a KL penalty for adapters.
     """
+    if settings.kl_coef and has_adapters(language_model.model):
+        raise UserError(
+            f"PPOSettings: kl_coef is {settings.kl_coef}, which needs a second model beside that with adapters: set "
+            "it to 0"
+        )
     if agent is None and step_rewards is not None:
         raise UserError("step_rewards pay the steps of an agent: give `agent`, or leave them out")
     answers = min(settings.prompts_per_step, len(tasks)) * settings.samples_per_prompt
@@ -335,6 +342,7 @@ def train_ppo(
             "needs at least 2 answers per step, so give more tasks or set samples_per_prompt"
         )
     common = common_arguments(out, seed=seed, budget=budget, learning_rate=settings.learning_rate, track=track)
+    prepare_to_train(language_model, is_agent=agent is not None)
     freeze_bottom(language_model.model)
     hidden = [task.without_reference() for task in tasks]
     trajectories = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,12 +15,15 @@ pytest.importorskip("trl", reason="needs the extra `train`")
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl.chat_template_utils import gptoss_chat_template
 
 from regrade.datasets.caches import default_cache
 from regrade.datasets.patches import Patch
 from regrade.datasets.tasks import Limits, Target, Task, Tree
 from regrade.datasets.tasks import TestSuite as Suite
 from regrade.evaluators.scoring.scorer import Scorer
+from regrade.policy_training.environments.tool_calls import tool_schemas
+from regrade.policy_training.policies.harmony import END_OF_TEXT, FORMAT_TOKENS
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.transcripts import Transcript
 from regrade.policy_training.trainers.callbacks import Budget
@@ -118,6 +122,23 @@ def untrained(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
 def language_model(tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
     """A Llama of two layers with random weights, the same in every test."""
     return untrained(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def harmony_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-OSS's chat template and format tokens over a small vocabulary, trained here."""
+    bare = Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, special_tokens=[*FORMAT_TOKENS, END_OF_TEXT], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    described = [json.dumps(tool).replace('"', " ") for tool in tool_schemas()]
+    bare.train_from_iterator([LIBRARY, TESTS, gptoss_chat_template, *described * 2], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|return|>", pad_token=END_OF_TEXT)
+    tokenizer.chat_template = gptoss_chat_template
+    return tokenizer
 
 
 @pytest.fixture(scope="session")
