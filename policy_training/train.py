@@ -16,11 +16,16 @@ from regrade.policy_training.environments.attempts import gather, scored_answers
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
 from regrade.policy_training.environments.step_rewards import StepRewards
-from regrade.policy_training.environments.training_reward import DEFAULT_TRAINING_REWARD, TrainingReward
+from regrade.policy_training.environments.training_reward import (
+    DEFAULT_TRAINING_REWARD,
+    TrainingReward,
+    load_training_reward,
+)
 from regrade.policy_training.policies.local_model import ModelPolicy
 from regrade.policy_training.policies.models import LanguageModel, load_model
 from regrade.policy_training.policies.single_turn_prompt import prompt_of
 from regrade.policy_training.policies.transcripts import Transcript
+from regrade.policy_training.recipe_files import TrainingRecipe
 from regrade.policy_training.reward_models.reward_model import train_and_test_reward_model
 from regrade.policy_training.trainers.callbacks import Budget, StepLog
 from regrade.policy_training.trainers.expert_iteration import ExpertIteration
@@ -58,10 +63,34 @@ class TrainingPlan:
     """A file of `write_demonstrations` in the compact format, which `sft` learns instead of the tasks' references; an
     agent's format is then `agent`. Default: None."""
     step_rewards: StepRewards | None = None
-    """What an agent's steps cost, and shaping, for `grpo`, `rloo` and `ppo`. Default: None: the outcome alone."""
+    """What an agent's steps cost, and shaping, for `grpo`, `rloo`, `reinforce` and `ppo`. Default: None: the
+    outcome alone."""
     save_every: int | None = None
     """Optimizer steps between checkpoints along the training, which show the course of breakage. Default: None: only
     the last one."""
+
+    @classmethod
+    def of(cls, recipe: TrainingRecipe) -> TrainingPlan:
+        """The plan of a recipe; without an agent of its own, that of the checkpoint that it starts from.
+
+        Raises:
+            UserError: the recipe has no limit, there is no such reward, or the format of the checkpoint's agent is
+                damaged.
+        """
+        if recipe.steps is None and recipe.minutes is None:
+            raise UserError("no limit for the training: give `steps=`, `minutes=` or both")
+        agent = recipe.agent or AgentFormat.of_checkpoint(Path(recipe.model))
+        return cls(
+            settings=recipe.settings,
+            model=recipe.model,
+            budget=Budget(recipe.steps, recipe.seconds),
+            reward=DEFAULT_TRAINING_REWARD if recipe.reward is None else load_training_reward(recipe.reward),
+            seed=recipe.seed,
+            agent=agent if agent.limits.turns > 1 else None,
+            demonstrations=recipe.demonstrations,
+            step_rewards=recipe.step_rewards,
+            save_every=recipe.save_every,
+        )
 
     @property
     def algorithm(self) -> Algorithm:
@@ -71,6 +100,18 @@ class TrainingPlan:
     def files(self) -> Mapping[str, str]:
         """What a checkpoint keeps beside its weights: name -> text."""
         return {} if self.agent is None else self.agent.files()
+
+
+def train_recipe(
+    recipe: TrainingRecipe,
+    tasks: Sequence[Task],
+    scorer: Scorer,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a model as a recipe says, on these tasks; see `train`."""
+    return train(TrainingPlan.of(recipe), tasks, scorer, out, progress=progress)
 
 
 def train(
@@ -102,7 +143,9 @@ def train(
     if plan.agent is not None and plan.algorithm == "reward-model":
         raise UserError("a reward model scores answers of one turn: leave out `agent=`")
     if plan.step_rewards is not None and not isinstance(plan.settings, OnlineSettings | PPOSettings):
-        raise UserError(f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo or ppo")
+        raise UserError(
+            f"{plan.algorithm} pays no steps: leave out step_rewards, or train by grpo, rloo, reinforce or ppo"
+        )
     if isinstance(plan.settings, OnlineSettings):
         check_settings(plan.settings, plan.agent, plan.step_rewards)
     # Errors in the tasks are reported before a model is loaded and a folder created.

@@ -16,7 +16,6 @@ Every phase stores its result, and a killed run resumes in the phase in which it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def run_demo(
             settings.
     """
     run = Run(out)
-    check_same(run, settings=asdict(settings), seed=seed, model=model)
+    check_same(run, settings=settings, seed=seed, model=model)
     run.update(seeds={"run": seed}, model=model)
     with run.writing(), Scorer(sandbox=sandbox) as scorer:
         demo = Demo(run, settings, seed, stage, model, scorer)

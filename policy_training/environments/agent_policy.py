@@ -25,7 +25,6 @@ from regrade.evaluators.evaluation.rollout_scoring import EvidenceSource
 from regrade.policy_training.environments.agent_tools import FORMAT_FILE, EpisodeLimits, RepositoryEnvironment
 from regrade.policy_training.environments.compact_episode import CompactEpisode
 from regrade.policy_training.policies.models import LanguageModel
-from regrade.policy_training.policies.precision import to_sample_from
 from regrade.policy_training.policies.sampling_times import SamplingTimes
 from regrade.policy_training.policies.single_turn_prompt import MAX_ANSWER_TOKENS, prompt_of
 from regrade.policy_training.policies.transcripts import TokenizedEpisode, framed
@@ -104,6 +103,7 @@ class AgentPolicy:
     def sample(self, tasks: Sequence[Task], samplings: Sequence[Sampling], seed: int) -> Iterator[AgentSample]:
         """As `propose`, with the tokens of each episode and their log-probabilities."""
         from regrade.policy_training.policies.dialogues import run_dialogues
+        from regrade.policy_training.policies.precision import to_sample_from
 
         numbered = [(s.temperature, sample) for s in samplings for sample in range(s.samples)]
         dialogues = [

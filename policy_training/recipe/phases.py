@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from regrade.datasets.errors import UserError
 from regrade.datasets.tasks import Task
@@ -257,13 +259,32 @@ def as_answers(attempts: Sequence[Attempt], tasks: Sequence[Task]) -> list[Attem
 
 
 def check_same(run: Run, **configuration: Any) -> None:
-    """Record the configuration of a run. Raises UserError if the run was started with another one."""
-    plain = json.loads(json.dumps(configuration))
+    """Record the configuration of a run. Raises UserError if the run was started with another one.
+
+    Args:
+        configuration: plain values, or dataclasses; what was recorded before one had a field has its default.
+    """
+    plain = json.loads(json.dumps({key: _plain(value) for key, value in configuration.items()}))
     stored = run.manifest.configuration
     if stored and dict(stored) != plain:
-        changed = sorted(key for key in {*plain, *stored} if stored.get(key) != plain.get(key))
-        raise UserError(
-            f"{run.folder} holds a run with other {' and '.join(changed)}: give another folder (`folder=FOLDER`), or "
-            "delete this one"
-        )
+        keys = {*plain, *stored}
+        changed = sorted(key for key in keys if not _is_same(stored.get(key), plain.get(key), configuration.get(key)))
+        if changed:
+            raise UserError(
+                f"{run.folder} holds a run with other {' and '.join(changed)}: give another folder (`folder=FOLDER`), "
+                "or delete this one"
+            )
     run.update(configuration=plain)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _is_same(stored: Any, plain: Any, given: Any) -> bool:
+    if stored == plain or not is_dataclass(given):
+        return bool(stored == plain)
+    try:
+        return bool(msgspec.convert(stored, type(given)) == given)
+    except msgspec.ValidationError:
+        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
@@ -48,7 +47,7 @@ def run_study(
     """
     wanted = chosen(grid(settings), cells)
     run = Run(out)
-    check_same(run, study=asdict(settings), model=model)
+    check_same(run, study=settings, model=model)
     run.update(model=model)
     with run.writing():
         waiting = [cell for cell in wanted if not _is_done(out, cell)]
@@ -112,7 +111,7 @@ class Study:
         run, tasks = Run(cell_folder(self.run.folder, cell)), self.tasks[cell.seed]
         stage: Stage = lambda title: self.stage(f"{cell.name}: {title}")  # noqa: E731
         phases = Phases(run, self.settings, cell.seed, stage, self.scorer, is_agent=cell.is_agent)
-        check_same(run, cell=asdict(cell), study=asdict(self.settings), model=self.model_name)
+        check_same(run, cell=cell, study=self.settings, model=self.model_name)
         run.record_tasks(tasks.held_out)
         run.update(
             model=self.model_name,

@@ -11,7 +11,6 @@ critic and the advantages. Not implemented: an adaptive KL coefficient, pretrain
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -49,7 +48,7 @@ from regrade.policy_training.trainers.callbacks import Budget, StepLog, StopAndL
 from regrade.policy_training.trainers.generation import shared_play
 from regrade.policy_training.trainers.online import ExecutedTests
 from regrade.policy_training.trainers.settings import PPOSettings, passes_per_step
-from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts
+from regrade.policy_training.trainers.shared_prompt_trainer import SharedPrompts, frozen_copy
 from regrade.policy_training.trainers.trajectories import TrajectoryBatch
 from regrade.rewards.algebra import Reward
 
@@ -134,14 +133,11 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     can_reuse_sampled_log_probs = False  # the critic's values need the forward pass
 
     def __init__(self, model: Any, *, args: PPOConfig, value_head: ValueHead | None = None, **arguments: Any) -> None:
-        # Copied before the base class changes the model. The base class would load the reference from the folder that
-        # the model was loaded from, which may differ from the model now.
-        reference = _frozen_copy(model) if args.kl_coef else None
+        reference = frozen_copy(model) if args.kl_coef else None  # before the base class changes the model
         super().__init__(model, args=args, **arguments)
         device = self.accelerator.device
         self.reference = None if reference is None else reference.to(device)
         self.value_head = (value_head or ValueHead(model.config.get_text_config().hidden_size)).to(device)
-        self._rewards = torch.empty(0)
         self._latest: dict[str, Tensor] = {}
         """Per-token numbers of the policy's latest forward pass, (B, C) each."""
 
@@ -153,13 +149,6 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
         if "values" in numbers:
             self._latest = numbers
         return numbers
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        """As inherited; also stores the weighted sums, (B,), with NaN for unscored answers."""
-        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        weighted = rewards * self.reward_weights.to(rewards.device)
-        self._rewards = weighted.nansum(1).masked_fill(rewards.isnan().all(1), torch.nan)
-        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """The inherited batch, with per-token advantages and the critic's targets; all (B, C)."""
@@ -249,13 +238,6 @@ class PPOTrainer(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
 
 def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
     torch.nn.utils.clip_grad_norm_(weights, limit)
-
-
-def _frozen_copy(model: Any) -> Any:
-    """A separate model with the same weights, without the hooks and patches of the original."""
-    reference = type(model)(copy.deepcopy(model.config)).to(dtype=model.dtype, device=model.device)
-    reference.load_state_dict(model.state_dict())
-    return reference.requires_grad_(False).eval()
 
 
 def _at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
