@@ -15,6 +15,7 @@ from regrade.policy_training.environments.agent_policy import AgentFormat
 from regrade.policy_training.environments.attempts import gather, scored_answers, write_attempts
 from regrade.policy_training.environments.demonstration_files import read_transcripts, write_demonstrations
 from regrade.policy_training.environments.demonstrations import Demonstrator
+from regrade.policy_training.environments.reward_check import check_teaches
 from regrade.policy_training.environments.step_rewards import StepRewards
 from regrade.policy_training.environments.training_reward import (
     DEFAULT_TRAINING_REWARD,
@@ -132,7 +133,8 @@ def train(
         ALGORITHM-STEP.
 
     Raises:
-        UserError: there are no tasks or no such model, or a task does not fit the policy's prompt.
+        UserError: there are no tasks or no such model, a task does not fit the policy's prompt, or the reward cannot
+            teach: a probe is missing, or it is the same or unscored on all generated evidence, or raises.
     """
     if plan.demonstrations is not None and plan.algorithm != "sft":
         raise UserError(f"{plan.algorithm} learns from executed tests: leave out `demonstrations=`")
@@ -155,6 +157,7 @@ def train(
             prompt_of(task)
     if plan.algorithm != "sft":
         scorer.gather((), plan.reward.reward.needs)  # fails if a probe is missing
+        check_teaches(plan.reward)
     run = Run(out)
     with run.writing():
         return _train_into(run, plan, lessons, tasks, scorer, progress)

@@ -41,9 +41,9 @@ class AgentFormat:
     """
 
     limits: EpisodeLimits = field(default_factory=lambda: EpisodeLimits(turns=1))
-    """Default: one turn, as a policy that answers once."""
+    """Of an episode. Default: one turn, as a policy that answers once."""
     max_action_tokens: int = MAX_ANSWER_TOKENS
-    """Default: 40."""
+    """Of an action. Default: 40."""
     max_tokens: int = 600
     """Of an episode after its prompt, actions and observations together. Default: 600."""
 

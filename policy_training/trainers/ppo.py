@@ -1,12 +1,18 @@
 """PPO (proximal policy optimization, Schulman et al. 1707.06347) on top of TRL's GRPOTrainer; TRL removed its own.
 
 The baseline of GRPO is the group of an answer, that of PPO a critic: a value head on the policy's own last hidden
-states that predicts, at every token, the future reward. The reward of an attempt comes at its last token, those of an
-agent's steps at the last token of each action, and a penalty for the KL divergence from the initial policy at every
-token. Advantages are estimated per token (GAE); observations are skipped.
+states that predicts, at every token, the future reward. A step, from top to bottom of `PPOTrainer`:
 
-TRL provides tasks, generation batches, epochs over them, the clipped policy loss and logging; this module adds the
-critic and the advantages. Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
+1. TRL samples tasks, and their attempts are generated, executed and paid (`_generate_and_score_completions`).
+2. One forward pass gives the log-probabilities of their tokens and the critic's values (`_log_probs_then`).
+3. The reward of an attempt comes at its last token, those of an agent's steps at the last token of each action, and
+   a price of the KL divergence from the initial policy at every token (`_token_rewards`).
+4. Advantages are estimated per token (`generalized_advantages`), observations are skipped, and they are whitened.
+   An advantage plus its value is the critic's target. Unscored attempts are masked.
+5. For some epochs on these attempts: TRL's clipped policy loss, and the critic's clipped loss from the same pass
+   (`_compute_loss`). The critic has a learning rate of its own (`create_optimizer`).
+
+Not implemented: an adaptive KL coefficient, pretraining the critic, LoRA.
 """
 
 from __future__ import annotations

@@ -241,7 +241,8 @@ class PPOSettings:
     temperature: float = 1.0
     """Of sampling; > 0. Default: 1."""
     prompts_per_pass: int | None = None
-    """As in `OnlineSettings`."""
+    """Tasks whose attempts are learned from in one pass. Default: None: all of a batch, and for agents so many that a
+    pass has 8 attempts."""
 
     def __post_init__(self) -> None:
         _check(
