@@ -222,9 +222,7 @@ class _Reader:
 
     def table(self, place: str, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
-            raise UserError(
-                f"{self.file}: {place} is {shown(value)}, and it is a table; give [{place}] with keys of it"
-            )
+            raise UserError(f"{self.file}: {place} is {shown(value)}, but it is a table; give [{place}] and its keys")
         return value
 
     def unknown(self, key: str, known: list[str], path: str) -> str:
